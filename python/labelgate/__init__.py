@@ -1,0 +1,1 @@
+"""Calico and Kubernetes network policy on any Linux host."""

@@ -1,0 +1,1 @@
+//! Model to [`Program`](crate::program::Program).

@@ -1,0 +1,1 @@
+//! The `NFQUEUE` protocol: messages, socket, queue. Knows nothing of policies.

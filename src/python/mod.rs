@@ -1,0 +1,5 @@
+//! The Python face.
+use pyo3::prelude::*;
+
+#[pymodule]
+mod _core {}

@@ -1,0 +1,1 @@
+//! Bytes to [`FiveTuple`](crate::flow::FiveTuple).
