@@ -8,9 +8,10 @@
 //! The same resources in any order give the identical `Program` (state, not history); [`Program`]'s `Display` is
 //! its stable text.
 
+use std::fmt;
 use std::net::IpAddr;
 
-use crate::flow::{Direction, EndpointId, Family, OutcomeId, id};
+use crate::flow::{Direction, EndpointId, Family, OutcomeId, id, number_address};
 
 id! {
     /// A [`Chain`] of a [`Program`].
@@ -140,6 +141,15 @@ impl Net {
     /// Whether the address lies inside.
     pub fn contains(&self, family: Family, address: u128) -> bool {
         self.family == family && self.first <= address && address <= self.last
+    }
+}
+
+impl fmt::Display for Net {
+    /// As CIDR text, for example `10.65.0.2/32`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = if self.family == Family::V4 { 32 } else { 128 };
+        let host_bits = 128 - (self.first ^ self.last).leading_zeros();
+        write!(f, "{}/{}", number_address(self.family, self.first), width - host_bits)
     }
 }
 

@@ -1,1 +1,169 @@
-//! [`Program`](crate::program::Program) to decisions.
+//! [`Program`] to decisions: the form that is walked per packet.
+//!
+//! ```text
+//! FlowKey --hooks--> which chains of which endpoints, in which order (semantics 4.3)
+//!            |  interfaces: which endpoint governs an interface (4.5)
+//!            +--> linear: one chain, first match in order (4.2, section 3)
+//! ```
+//!
+//! [`DecisionTable::decide`] allocates nothing. It also answers the steps that kernel rules anticipate
+//! (conntrack, failsafes, spoofed sources): rules and engine must say the same.
+
+mod hooks;
+mod interfaces;
+mod linear;
+mod statics;
+
+use std::sync::Arc;
+
+use crate::flow::{EndpointId, FlowKey, InterfaceId, OutcomeId, Verdict};
+use crate::model::HostFacts;
+use crate::program::{Action, Program, RuleOrigin};
+
+pub use statics::{HostRules, RuleFacts, Static, WorkloadRules};
+
+/// The part of an evaluation that a step belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Stage {
+    /// Untracked policy in raw.
+    Untracked,
+    /// preDNAT policy in mangle PREROUTING.
+    Prednat,
+    /// A host endpoint's normal policy.
+    Normal,
+    /// Forward ingress policy of the in-interface's host endpoint.
+    FromHep,
+    /// Policy of the workload that sent the packet.
+    WorkloadEgress,
+    /// Policy of the workload that the packet is for.
+    WorkloadIngress,
+    /// Forward egress policy of the out-interface's host endpoint.
+    ToHep,
+    /// Workload to host (E-50).
+    WorkloadToHost,
+    /// Settled by conntrack state.
+    Conntrack,
+    /// Settled by a failsafe port.
+    Failsafe,
+    /// Settled by the interface alone.
+    Interface,
+    /// Settled by the source address of a workload's packet.
+    Spoof,
+}
+
+impl Stage {
+    /// The word used in JSON lines, for example `from-hep`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Untracked => "untracked",
+            Self::Prednat => "prednat",
+            Self::Normal => "normal",
+            Self::FromHep => "from-hep",
+            Self::WorkloadEgress => "workload-egress",
+            Self::WorkloadIngress => "workload-ingress",
+            Self::ToHep => "to-hep",
+            Self::WorkloadToHost => "workload-to-host",
+            Self::Conntrack => "conntrack",
+            Self::Failsafe => "failsafe",
+            Self::Interface => "interface",
+            Self::Spoof => "spoof",
+        }
+    }
+}
+
+/// One step of an evaluation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The part of the evaluation.
+    pub stage: Stage,
+    /// The endpoint whose chain or settled answer it is.
+    pub endpoint: Option<EndpointId>,
+    /// Leads to tier, policy, rule and reason.
+    pub outcome: OutcomeId,
+    /// What was done. Where a setting decides it, the outcome alone does not tell.
+    pub action: Option<Action>,
+}
+
+/// What a hook answers to a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// The hook's answer.
+    pub verdict: Verdict,
+    /// A failsafe port settled it (E-40).
+    pub failsafe: bool,
+    /// Accept mark after our last rule of this hook (E-48).
+    pub accepted: bool,
+    /// The step that decided.
+    pub step: Step,
+}
+
+/// Receives the steps of an evaluation in the order passed; `()` ignores them at no cost.
+pub trait Trace {
+    /// One more step.
+    fn step(&mut self, step: Step);
+}
+
+impl Trace for () {
+    fn step(&mut self, _: Step) {}
+}
+
+impl Trace for Vec<Step> {
+    fn step(&mut self, step: Step) {
+        self.push(step);
+    }
+}
+
+/// A [`Program`] bound to the interfaces of a host, ready to answer.
+#[derive(Debug)]
+pub struct DecisionTable {
+    program: Arc<Program>,
+    interfaces: interfaces::Interfaces,
+}
+
+impl DecisionTable {
+    /// Binds the program's endpoints to the host's interfaces (E-45, E-46). A change of links or addresses needs a
+    /// new table, not a new program.
+    pub fn new(program: Arc<Program>, host: &HostFacts) -> Self {
+        let interfaces = interfaces::Interfaces::resolve(&program, host);
+        Self { program, interfaces }
+    }
+
+    /// The compiled policy.
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// The interface of this name. A name that neither the host nor an endpoint has is answered as what its prefix
+    /// makes it: an unknown workload interface, or an interface that only a `*` host endpoint governs.
+    pub fn interface(&self, name: &str) -> InterfaceId {
+        self.interfaces.id(name)
+    }
+
+    /// The answer to one packet at one hook.
+    pub fn decide(&self, key: &FlowKey) -> Decision {
+        hooks::evaluate(self, key, &mut ())
+    }
+
+    /// The same answer, with every step on the way.
+    pub fn trace(&self, key: &FlowKey) -> (Decision, Vec<Step>) {
+        let mut steps = Vec::new();
+        let decision = hooks::evaluate(self, key, &mut steps);
+        (decision, steps)
+    }
+
+    /// The meaning of a step.
+    pub fn origin(&self, step: &Step) -> &RuleOrigin {
+        self.program.outcome(step.outcome)
+    }
+
+    /// The name of a step's endpoint.
+    pub fn endpoint_name(&self, step: &Step) -> Option<&str> {
+        step.endpoint.map(|id| self.program.endpoint(id).name.as_str())
+    }
+
+    /// What kernel rules may answer ahead of the queue, and which interfaces must be queued where.
+    pub fn rule_facts(&self) -> RuleFacts {
+        statics::rule_facts(&self.program, &self.interfaces)
+    }
+}

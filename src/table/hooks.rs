@@ -1,0 +1,455 @@
+//! The hooks (semantics 4.3): which chains of which endpoints a packet passes, in which order, and what their ends
+//! mean at this hook.
+
+use super::interfaces::{Governors, WorkloadSide};
+use super::linear::{self, End};
+use super::{Decision, DecisionTable, Stage, Step, Trace};
+use crate::flow::{CtState, EndpointId, Family, FlowKey, Hook, OutcomeId, Transport, Verdict, protocol};
+use crate::program::{Action, ChainId, EndpointToHost, Failsafe, ForwardUnmarked, Reason, Settings};
+
+/// Evaluates one packet at one hook.
+pub fn evaluate<T: Trace>(table: &DecisionTable, key: &FlowKey, trace: &mut T) -> Decision {
+    let mut walk = Walk {
+        table,
+        key,
+        trace,
+        accepted: key.accepted,
+        failsafe: false,
+        last: step(Stage::Interface, None, Reason::NoEndpoint),
+    };
+    let verdict = match key.hook {
+        Hook::RawPrerouting => walk.raw_prerouting(),
+        Hook::RawOutput => walk.raw_output(),
+        Hook::ManglePrerouting => walk.mangle_prerouting(),
+        Hook::FilterInput => walk.filter_input(),
+        Hook::FilterForward => walk.filter_forward(),
+        Hook::FilterOutput => walk.filter_output(),
+        Hook::ManglePostrouting => walk.mangle_postrouting(),
+    };
+    let keeps_arrival = matches!(key.hook, Hook::FilterInput | Hook::FilterOutput | Hook::ManglePostrouting);
+    let accepted = if keeps_arrival { key.accepted } else { walk.accepted };
+    Decision {
+        verdict,
+        failsafe: walk.failsafe,
+        accepted: accepted && verdict != Verdict::Deny,
+        step: walk.last,
+    }
+}
+
+fn step(stage: Stage, endpoint: Option<EndpointId>, reason: Reason) -> Step {
+    Step { stage, endpoint, outcome: reason.outcome(), action: reason.action() }
+}
+
+/// How an endpoint chain with its settled steps (E-20) ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Run {
+    /// Step 2: final for the hook.
+    Established,
+    /// Step 3: final for the hook.
+    Failsafe,
+    Accept,
+    Deny,
+    Unmarked,
+}
+
+/// Which settled steps of E-20 precede the tiers.
+#[derive(Clone, Copy)]
+enum Settled {
+    /// Workloads: conntrack.
+    Workload,
+    /// Workload egress: conntrack and encapsulation (E-20.5).
+    WorkloadEgress,
+    /// Host endpoint, normal: conntrack, failsafes.
+    Normal(FailsafeList),
+    /// Host endpoint, forward: conntrack (E-42).
+    Forward,
+    /// Host endpoint, untracked: failsafes with their return half (E-43).
+    Untracked(FailsafeList),
+    /// Host endpoint, preDNAT: INVALID (E-34), failsafes.
+    Prednat,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum FailsafeList {
+    Inbound,
+    Outbound,
+}
+
+struct Walk<'a, T> {
+    table: &'a DecisionTable,
+    key: &'a FlowKey,
+    trace: &'a mut T,
+    /// The accept mark as it stands.
+    accepted: bool,
+    failsafe: bool,
+    last: Step,
+}
+
+impl<'a, T: Trace> Walk<'a, T> {
+    /// E-30, E-31.
+    fn raw_prerouting(&mut self) -> Verdict {
+        self.accepted = false;
+        let input = self.input();
+        match input.workload {
+            WorkloadSide::Unknown => {
+                self.settle(Stage::Interface, None, Reason::UnknownWorkload, Verdict::Deny)
+            }
+            WorkloadSide::Known(id) if self.is_spoofed(id) => {
+                self.settle(Stage::Spoof, Some(id), Reason::SpoofedSource, Verdict::Deny)
+            }
+            WorkloadSide::Known(id) => {
+                self.settle(Stage::Interface, Some(id), Reason::WorkloadInRaw, Verdict::Continue)
+            }
+            WorkloadSide::Host => self.untracked(input.untracked, FailsafeList::Inbound),
+        }
+    }
+
+    /// E-32.
+    fn raw_output(&mut self) -> Verdict {
+        self.accepted = false;
+        self.untracked(self.output().untracked, FailsafeList::Outbound)
+    }
+
+    fn untracked(&mut self, host: Option<EndpointId>, list: FailsafeList) -> Verdict {
+        let Some((id, chains)) = host.and_then(|id| Some((id, self.table.program.endpoint(id).untracked?)))
+        else {
+            return self.no_endpoint();
+        };
+        let chain = if list == FailsafeList::Inbound { chains.ingress } else { chains.egress };
+        match self.run(id, chain, Stage::Untracked, Settled::Untracked(list)) {
+            Run::Accept => Verdict::AllowNotrack,
+            Run::Deny => Verdict::Deny,
+            Run::Failsafe | Run::Unmarked | Run::Established => Verdict::Continue,
+        }
+    }
+
+    /// E-33, E-34.
+    fn mangle_prerouting(&mut self) -> Verdict {
+        if self.is_established() {
+            return self.settle(Stage::Conntrack, None, Reason::MangleEstablished, Verdict::Continue);
+        }
+        if self.accepted {
+            return self.settle(Stage::Prednat, None, Reason::AcceptMark, Verdict::Continue);
+        }
+        let host = self.input().prednat;
+        let Some((id, chain)) = host.and_then(|id| Some((id, self.table.program.endpoint(id).prednat?)))
+        else {
+            return self.no_endpoint();
+        };
+        match self.run(id, chain, Stage::Prednat, Settled::Prednat) {
+            Run::Accept => Verdict::AllowSkipHep,
+            Run::Deny => Verdict::Deny,
+            Run::Failsafe | Run::Unmarked | Run::Established => Verdict::Continue,
+        }
+    }
+
+    /// E-35.
+    fn filter_input(&mut self) -> Verdict {
+        let input = self.input();
+        if input.workload != WorkloadSide::Host {
+            return self.workload_to_host(input.workload);
+        }
+        if self.accepted {
+            return self.settle(Stage::Normal, None, Reason::AcceptMark, Verdict::Allow);
+        }
+        self.normal(input.normal, FailsafeList::Inbound, Verdict::Allow)
+    }
+
+    /// E-50.
+    fn workload_to_host(&mut self, workload: WorkloadSide) -> Verdict {
+        let known = match workload {
+            WorkloadSide::Known(id) => Some(id),
+            WorkloadSide::Unknown | WorkloadSide::Host => None,
+        };
+        if self.is_neighbour_discovery() {
+            return self.settle(Stage::WorkloadToHost, known, Reason::NeighbourDiscovery, Verdict::Allow);
+        }
+        let Some(id) = known else {
+            return self.settle(Stage::Interface, None, Reason::UnknownWorkload, Verdict::Deny);
+        };
+        let chain = self.table.program.endpoint(id).normal.egress;
+        match self.run(id, chain, Stage::WorkloadEgress, Settled::WorkloadEgress) {
+            Run::Established => Verdict::Allow,
+            Run::Accept => {
+                let (action, verdict) = match self.settings().endpoint_to_host {
+                    EndpointToHost::Drop => (Some(Action::Deny), Verdict::Deny),
+                    EndpointToHost::Accept => (Some(Action::Allow), Verdict::Allow),
+                    EndpointToHost::Return => (None, Verdict::Continue),
+                };
+                let done = step(Stage::WorkloadToHost, Some(id), Reason::EndpointToHost);
+                self.push(Step { action, ..done });
+                verdict
+            }
+            Run::Deny | Run::Failsafe | Run::Unmarked => Verdict::Deny,
+        }
+    }
+
+    /// E-36.
+    fn filter_output(&mut self) -> Verdict {
+        if self.accepted {
+            return self.settle(Stage::Normal, None, Reason::AcceptMark, Verdict::Allow);
+        }
+        let output = self.output();
+        if output.workload != WorkloadSide::Host {
+            return self.host_to_workload(output.workload);
+        }
+        if self.key.dnatted {
+            return self.settle(Stage::Normal, None, Reason::DnatLater, Verdict::Continue);
+        }
+        self.normal(output.normal, FailsafeList::Outbound, Verdict::Allow)
+    }
+
+    /// E-37.
+    fn mangle_postrouting(&mut self) -> Verdict {
+        if self.key.input != crate::flow::InterfaceId::NONE {
+            return self.settle(Stage::Normal, None, Reason::Forwarded, Verdict::Continue);
+        }
+        if !self.key.dnatted {
+            return self.settle(Stage::Normal, None, Reason::NotDnatted, Verdict::Continue);
+        }
+        let output = self.output();
+        if output.workload != WorkloadSide::Host {
+            return self.host_to_workload(output.workload);
+        }
+        self.normal(output.normal, FailsafeList::Outbound, Verdict::Continue)
+    }
+
+    fn host_to_workload(&mut self, workload: WorkloadSide) -> Verdict {
+        let known = match workload {
+            WorkloadSide::Known(id) => Some(id),
+            WorkloadSide::Unknown | WorkloadSide::Host => None,
+        };
+        self.settle(Stage::Interface, known, Reason::HostToWorkload, Verdict::Continue)
+    }
+
+    /// A host endpoint's normal chain; `allow` is the word of this hook for an accept.
+    fn normal(&mut self, host: Option<EndpointId>, list: FailsafeList, allow: Verdict) -> Verdict {
+        let Some(id) = host else {
+            return self.no_endpoint();
+        };
+        let chains = self.table.program.endpoint(id).normal;
+        let chain = if list == FailsafeList::Inbound { chains.ingress } else { chains.egress };
+        match self.run(id, chain, Stage::Normal, Settled::Normal(list)) {
+            Run::Established | Run::Failsafe | Run::Accept => allow,
+            Run::Deny | Run::Unmarked => Verdict::Deny,
+        }
+    }
+
+    /// E-38, E-39.
+    fn filter_forward(&mut self) -> Verdict {
+        let mut stages = 0;
+        for stage in [Stage::FromHep, Stage::WorkloadEgress, Stage::WorkloadIngress, Stage::ToHep] {
+            let Some((id, chain, settled)) = (match self.forward_stage(stage) {
+                Ok(found) => found,
+                Err(verdict) => return verdict,
+            }) else {
+                continue;
+            };
+            stages += 1;
+            match self.run(id, chain, stage, settled) {
+                Run::Established => return Verdict::Allow,
+                Run::Deny => return Verdict::Deny,
+                Run::Accept | Run::Unmarked | Run::Failsafe => {}
+            }
+        }
+        self.forward_end(stages)
+    }
+
+    /// The endpoint, chain and settled steps of a FORWARD stage; `Err` where the interface alone denies.
+    fn forward_stage(&mut self, stage: Stage) -> Result<Option<(EndpointId, ChainId, Settled)>, Verdict> {
+        let program = &self.table.program;
+        let (side, is_ingress) = match stage {
+            Stage::FromHep | Stage::WorkloadEgress => (self.input(), stage == Stage::FromHep),
+            _ => (self.output(), stage == Stage::WorkloadIngress),
+        };
+        if matches!(stage, Stage::FromHep | Stage::ToHep) {
+            let skipped = stage == Stage::FromHep && self.accepted;
+            let host = side.forward.filter(|_| !skipped);
+            return Ok(host.and_then(|id| {
+                let chains = program.endpoint(id).forward?;
+                Some((id, if is_ingress { chains.ingress } else { chains.egress }, Settled::Forward))
+            }));
+        }
+        match side.workload {
+            WorkloadSide::Host => Ok(None),
+            WorkloadSide::Unknown => {
+                Err(self.settle(Stage::Interface, None, Reason::UnknownWorkload, Verdict::Deny))
+            }
+            WorkloadSide::Known(id) if is_ingress => {
+                Ok(Some((id, program.endpoint(id).normal.ingress, Settled::Workload)))
+            }
+            WorkloadSide::Known(id) => {
+                Ok(Some((id, program.endpoint(id).normal.egress, Settled::WorkloadEgress)))
+            }
+        }
+    }
+
+    /// E-27, E-39.
+    fn forward_end(&mut self, stages: usize) -> Verdict {
+        match (self.accepted, stages, self.settings().forward_unmarked) {
+            (true, 0, _) => self.settle(Stage::Interface, None, Reason::AcceptMark, Verdict::Allow),
+            (true, ..) => Verdict::Allow,
+            (false, 0, _) => self.no_endpoint(),
+            (false, _, ForwardUnmarked::Return) => Verdict::Continue,
+            (false, _, ForwardUnmarked::Accept) => self.forward_unmarked(Action::Allow, Verdict::Allow),
+            (false, _, ForwardUnmarked::Deny) => self.forward_unmarked(Action::Deny, Verdict::Deny),
+        }
+    }
+
+    fn forward_unmarked(&mut self, action: Action, verdict: Verdict) -> Verdict {
+        let end = step(self.last.stage, self.last.endpoint, Reason::ForwardEnd);
+        self.push(Step { action: Some(action), ..end });
+        verdict
+    }
+
+    /// E-20.
+    fn run(&mut self, id: EndpointId, chain: ChainId, stage: Stage, settled: Settled) -> Run {
+        if let Some(end) = self.settled(id, settled) {
+            return end;
+        }
+        self.accepted = false;
+        if matches!(settled, Settled::WorkloadEgress) && self.is_encapsulated() {
+            self.push(step(stage, Some(id), Reason::Encapsulation));
+            return Run::Deny;
+        }
+        let program = &*self.table.program;
+        let trace = &mut *self.trace;
+        let as_step = |outcome: OutcomeId| Step {
+            stage,
+            endpoint: Some(id),
+            outcome,
+            action: program.outcome(outcome).action,
+        };
+        let end = linear::run(program, program.chain(chain), &self.key.tuple, &mut |passed| {
+            trace.step(as_step(passed));
+        });
+        let (run, outcome) = match end {
+            End::Accept(outcome) => (Run::Accept, outcome),
+            End::Deny(outcome) => (Run::Deny, outcome),
+            End::Unmarked(outcome) => (Run::Unmarked, outcome),
+        };
+        self.push(as_step(outcome));
+        self.accepted = run == Run::Accept;
+        run
+    }
+
+    /// Steps 2 and 3 of E-20.
+    fn settled(&mut self, id: EndpointId, settled: Settled) -> Option<Run> {
+        if !matches!(settled, Settled::Untracked(_)) {
+            if self.is_established() {
+                self.push(step(Stage::Conntrack, Some(id), Reason::Established));
+                return Some(Run::Established);
+            }
+            if self.key.ct == CtState::Invalid && self.settings().invalid_check {
+                let in_mangle = matches!(settled, Settled::Prednat);
+                let reason = if in_mangle { Reason::MangleInvalid } else { Reason::Invalid };
+                self.push(step(Stage::Conntrack, Some(id), reason));
+                return Some(Run::Deny);
+            }
+        }
+        let reason = self.failsafe_reason(settled)?;
+        self.push(step(Stage::Failsafe, Some(id), reason));
+        self.failsafe = true;
+        Some(Run::Failsafe)
+    }
+
+    /// E-42, E-43.
+    fn failsafe_reason(&self, settled: Settled) -> Option<Reason> {
+        let (list, has_return_half) = match settled {
+            Settled::Normal(list) => (list, false),
+            Settled::Prednat => (FailsafeList::Inbound, false),
+            Settled::Untracked(list) => (list, true),
+            Settled::Workload | Settled::WorkloadEgress | Settled::Forward => return None,
+        };
+        let Transport::Ports { source, destination } = self.key.tuple.transport else {
+            return None;
+        };
+        let settings = self.settings();
+        let (entries, other, remote) = match list {
+            FailsafeList::Inbound => {
+                (&settings.failsafe_inbound, &settings.failsafe_outbound, self.key.tuple.source)
+            }
+            FailsafeList::Outbound => {
+                (&settings.failsafe_outbound, &settings.failsafe_inbound, self.key.tuple.destination)
+            }
+        };
+        let holds = |entries: &[Failsafe], port: u16| {
+            entries.iter().any(|entry| {
+                entry.protocol == self.key.tuple.protocol
+                    && entry.port == port
+                    && entry.net.is_none_or(|net| net.contains(self.key.tuple.family, remote))
+            })
+        };
+        if holds(entries, destination) {
+            Some(Reason::Failsafe)
+        } else if has_return_half && holds(other, source) {
+            Some(Reason::FailsafeReturn)
+        } else {
+            None
+        }
+    }
+
+    fn is_established(&self) -> bool {
+        matches!(self.key.ct, CtState::Established | CtState::Related)
+    }
+
+    /// E-20.5.
+    fn is_encapsulated(&self) -> bool {
+        let (settings, tuple) = (self.settings(), &self.key.tuple);
+        match tuple.transport {
+            _ if tuple.protocol == protocol::IPIP => settings.workload_ipip_denied,
+            Transport::Ports { destination, .. } => {
+                tuple.protocol == protocol::UDP && settings.workload_vxlan_port == Some(destination)
+            }
+            Transport::Opaque | Transport::Icmp { .. } => false,
+        }
+    }
+
+    /// E-50: the `ICMPv6` types that a workload needs to find the host.
+    fn is_neighbour_discovery(&self) -> bool {
+        let tuple = &self.key.tuple;
+        tuple.family == Family::V6
+            && tuple.protocol == protocol::ICMPV6
+            && matches!(tuple.transport, Transport::Icmp { kind: 130..=133 | 135 | 136, .. })
+    }
+
+    /// E-30: the source is none of the workload's; IPv6 link-local and unspecified sources are exempt.
+    fn is_spoofed(&self, id: EndpointId) -> bool {
+        let tuple = &self.key.tuple;
+        let exempt = tuple.family == Family::V6 && (tuple.source == 0 || tuple.source >> 118 == 0xfe80 >> 6);
+        !exempt
+            && !self.table.program.endpoint(id).sources.iter().any(|n| n.contains(tuple.family, tuple.source))
+    }
+
+    fn no_endpoint(&mut self) -> Verdict {
+        self.settle(Stage::Interface, None, Reason::NoEndpoint, Verdict::Continue)
+    }
+
+    fn settle(
+        &mut self,
+        stage: Stage,
+        endpoint: Option<EndpointId>,
+        reason: Reason,
+        verdict: Verdict,
+    ) -> Verdict {
+        self.push(step(stage, endpoint, reason));
+        verdict
+    }
+
+    fn push(&mut self, step: Step) {
+        self.last = step;
+        self.trace.step(step);
+    }
+
+    fn input(&self) -> Governors {
+        *self.table.interfaces.governors(self.key.input)
+    }
+
+    fn output(&self) -> Governors {
+        *self.table.interfaces.governors(self.key.output)
+    }
+
+    fn settings(&self) -> &'a Settings {
+        &self.table.program.settings
+    }
+}

@@ -1,0 +1,177 @@
+//! Which endpoint governs an interface at which hook (E-45..E-47).
+
+use std::collections::BTreeSet;
+
+use rustc_hash::FxHashMap;
+
+use crate::flow::{EndpointId, InterfaceId};
+use crate::model::HostFacts;
+use crate::program::{Attachment, Endpoint, EndpointKind, Program};
+
+/// What an interface is to workload policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkloadSide {
+    /// Not a workload interface.
+    Host,
+    /// A workload interface (by prefix) that no workload of ours has.
+    Unknown,
+    /// This workload's interface.
+    Known(EndpointId),
+}
+
+/// The endpoints that govern one interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Governors {
+    /// Workload policy.
+    pub workload: WorkloadSide,
+    /// Host endpoint in filter INPUT and OUTPUT and mangle POSTROUTING.
+    pub normal: Option<EndpointId>,
+    /// Host endpoint in filter FORWARD.
+    pub forward: Option<EndpointId>,
+    /// Host endpoint in raw; it has untracked policy.
+    pub untracked: Option<EndpointId>,
+    /// Host endpoint in mangle PREROUTING; it has preDNAT policy.
+    pub prednat: Option<EndpointId>,
+}
+
+const NOBODY: Governors =
+    Governors { workload: WorkloadSide::Host, normal: None, forward: None, untracked: None, prednat: None };
+
+/// The name whose packets never leave the host; E-47 lets a `*` host endpoint be kept off it.
+const LOOPBACK: &str = "lo";
+
+/// All interfaces that a table tells apart. The first three ids are fixed: none, an unknown workload interface, an
+/// interface that nobody names.
+#[derive(Debug)]
+pub struct Interfaces {
+    ids: FxHashMap<String, InterfaceId>,
+    governors: Vec<Governors>,
+    workload_prefixes: Vec<String>,
+}
+
+const UNKNOWN_WORKLOAD: InterfaceId = InterfaceId(1);
+const UNNAMED: InterfaceId = InterfaceId(2);
+
+impl Interfaces {
+    /// Resolves every name that the host or an endpoint has.
+    pub fn resolve(program: &Program, host: &HostFacts) -> Self {
+        let resolver = Resolver { program, host, any: any_host(program) };
+        let mut interfaces = Self {
+            ids: FxHashMap::default(),
+            governors: vec![
+                NOBODY,
+                Governors { workload: WorkloadSide::Unknown, ..resolver.govern(None, true) },
+                resolver.govern(None, false),
+            ],
+            workload_prefixes: host.workload_prefixes.clone(),
+        };
+        for name in resolver.names() {
+            let id = u32::try_from(interfaces.governors.len()).expect("a host has far fewer interfaces");
+            interfaces.governors.push(resolver.govern(Some(name), interfaces.is_workload(name)));
+            interfaces.ids.insert(name.to_owned(), InterfaceId(id));
+        }
+        interfaces
+    }
+
+    /// The id of a name, listed or not.
+    pub fn id(&self, name: &str) -> InterfaceId {
+        match self.ids.get(name) {
+            Some(&id) => id,
+            None if self.is_workload(name) => UNKNOWN_WORKLOAD,
+            None => UNNAMED,
+        }
+    }
+
+    /// Who governs the interface. An id of another table answers as nobody.
+    pub fn governors(&self, id: InterfaceId) -> &Governors {
+        self.governors.get(id.0 as usize).unwrap_or(&NOBODY)
+    }
+
+    /// The governors of an interface that neither the host nor an endpoint names.
+    pub fn unnamed(&self) -> &Governors {
+        self.governors(UNNAMED)
+    }
+
+    /// Every listed name with its governors, sorted by name.
+    pub fn listed(&self) -> Vec<(&str, &Governors)> {
+        let mut listed: Vec<_> =
+            self.ids.iter().map(|(name, &id)| (name.as_str(), self.governors(id))).collect();
+        listed.sort_unstable_by_key(|&(name, _)| name);
+        listed
+    }
+
+    fn is_workload(&self, name: &str) -> bool {
+        self.workload_prefixes.iter().any(|prefix| name.starts_with(prefix.as_str()))
+    }
+}
+
+struct Resolver<'a> {
+    program: &'a Program,
+    host: &'a HostFacts,
+    any: Option<EndpointId>,
+}
+
+impl<'a> Resolver<'a> {
+    fn names(&self) -> BTreeSet<&'a str> {
+        let attached = self.program.endpoints.iter().filter_map(|endpoint| match &endpoint.attachment {
+            Attachment::Name(name) => Some(name.as_str()),
+            _ => None,
+        });
+        self.host.interfaces.keys().map(String::as_str).chain(attached).chain([LOOPBACK]).collect()
+    }
+
+    /// Applies the table of E-47.
+    fn govern(&self, name: Option<&str>, is_workload: bool) -> Governors {
+        let exempt = name == Some(LOOPBACK) && self.program.settings.exempt_loopback;
+        let any = self.any.filter(|_| !exempt);
+        let own = name.filter(|_| !is_workload).and_then(|name| self.specific_host(name));
+        let with_prednat = |id: &EndpointId| self.program.endpoint(*id).prednat.is_some();
+        Governors {
+            workload: match name {
+                Some(name) if is_workload => {
+                    self.workload(name).map_or(WorkloadSide::Unknown, WorkloadSide::Known)
+                }
+                _ => WorkloadSide::Host,
+            },
+            normal: own.or(any).filter(|_| !is_workload),
+            forward: own.or(any),
+            untracked: own.filter(|&id| self.program.endpoint(id).untracked.is_some()),
+            prednat: own.filter(with_prednat).or(any.filter(with_prednat)),
+        }
+    }
+
+    /// E-45: by name, or by an expected address that the interface carries; the smallest name wins.
+    fn specific_host(&self, name: &str) -> Option<EndpointId> {
+        let carried = self.host.interfaces.get(name);
+        let governs = |endpoint: &Endpoint| match &endpoint.attachment {
+            Attachment::Name(wanted) => wanted == name,
+            Attachment::Address => {
+                carried.is_some_and(|carried| endpoint.addresses.iter().any(|a| carried.contains(a)))
+            }
+            Attachment::Any | Attachment::Remote => false,
+        };
+        smallest(self.program, |endpoint| endpoint.kind == EndpointKind::Host && governs(endpoint))
+    }
+
+    fn workload(&self, name: &str) -> Option<EndpointId> {
+        smallest(self.program, |endpoint| {
+            endpoint.kind == EndpointKind::Workload
+                && matches!(&endpoint.attachment, Attachment::Name(wanted) if wanted == name)
+        })
+    }
+}
+
+/// E-46: the smallest-named `*` host endpoint.
+fn any_host(program: &Program) -> Option<EndpointId> {
+    smallest(program, |endpoint| endpoint.attachment == Attachment::Any)
+}
+
+fn smallest(program: &Program, wanted: impl Fn(&Endpoint) -> bool) -> Option<EndpointId> {
+    program
+        .endpoints
+        .iter()
+        .enumerate()
+        .filter(|(_, endpoint)| wanted(endpoint))
+        .min_by(|(_, a), (_, b)| (&a.short_name, &a.name).cmp(&(&b.short_name, &b.name)))
+        .map(|(index, _)| EndpointId::new(index))
+}
