@@ -1,13 +1,14 @@
 """The packet that a question is about, and the answer: the words of JSON lines, cases and traces.
 
-The field names of `Packet` and `Answer` as JSON are those of the interface description in `docs/reference.md`.
+`packet_from_json` and `answer_to_json` speak the JSON lines of `labelgate explain` (README, "JSON lines").
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any, Literal, get_args
 
 Hook = Literal[
     "raw-prerouting",
@@ -46,6 +47,26 @@ Stage = Literal[
 ]
 IPAddress = IPv4Address | IPv6Address
 
+ICMP, TCP, UDP, ICMPV6, SCTP, UDPLITE = 1, 6, 17, 58, 132, 136
+PROTOCOLS: Mapping[str, int] = {
+    "icmp": ICMP,
+    "tcp": TCP,
+    "udp": UDP,
+    "icmpv6": ICMPV6,
+    "sctp": SCTP,
+    "udplite": UDPLITE,
+}
+"""IP protocol names that questions may use, in lower case; any case is accepted."""
+
+
+class FieldError(ValueError):
+    """A question cannot be read: which field, what was found, what was expected."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        self.message = message
+
 
 @dataclass(frozen=True, slots=True)
 class Packet:
@@ -71,6 +92,17 @@ class Packet:
     """The flow was DNATed in nat OUTPUT (E-37)."""
     fragment: bool = False
     """A later fragment: ports, ICMP type and code cannot be read, whatever is given (M-19)."""
+
+    def __post_init__(self) -> None:
+        if self.src.version != self.dst.version:
+            raise FieldError("dst", f"found `{self.dst}`, expected the IP version of src `{self.src}`")
+        # Where one port is known the other counts as 0, which no policy can name; likewise the ICMP code.
+        if self.sport is None and self.dport is not None:
+            object.__setattr__(self, "sport", 0)
+        if self.dport is None and self.sport is not None:
+            object.__setattr__(self, "dport", 0)
+        if self.icmp_type is not None and self.icmp_code is None:
+            object.__setattr__(self, "icmp_code", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,3 +130,113 @@ class Answer:
     accepted: bool
     """Accept mark after our last rule of this hook."""
     trace: tuple[Step, ...]
+
+
+def protocol_number(value: object, field: str = "protocol") -> int:
+    """The IP protocol number of a name in any case or of a number.
+
+    >>> protocol_number("tcp"), protocol_number("SCTP"), protocol_number(47)
+    (6, 132, 47)
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 255:
+        return value
+    if isinstance(value, str):
+        if value.lower() in PROTOCOLS:
+            return PROTOCOLS[value.lower()]
+        if value.isascii() and value.isdigit() and int(value) <= 255:
+            return int(value)
+    raise FieldError(field, f"found `{value}`, expected a number 0..255 or one of {', '.join(PROTOCOLS)}")
+
+
+def _number(limit: int) -> Any:
+    def read(value: object, field: str) -> int:
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= limit:
+            return value
+        raise FieldError(field, f"found `{value}`, expected a number 0..{limit}")
+
+    return read
+
+
+def _flag(value: object, field: str) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise FieldError(field, f"found `{value}`, expected true or false")
+
+
+def _text(value: object, field: str) -> str:
+    if isinstance(value, str) and value:
+        return value
+    raise FieldError(field, f"found `{value}`, expected an interface name")
+
+
+def _word(words: tuple[str, ...]) -> Any:
+    def read(value: object, field: str) -> str:
+        if isinstance(value, str) and value in words:
+            return value
+        raise FieldError(field, f"found `{value}`, expected one of {', '.join(words)}")
+
+    return read
+
+
+def read_address(value: object, field: str) -> IPAddress:
+    """An IPv4 or IPv6 address from text."""
+    try:
+        if isinstance(value, str):
+            return ip_address(value)
+    except ValueError:
+        pass
+    raise FieldError(field, f"found `{value}`, expected an IPv4 or IPv6 address")
+
+
+_FIELDS: Mapping[str, tuple[str, Any]] = {
+    "hook": ("hook", _word(HOOKS)),
+    "src": ("src", read_address),
+    "dst": ("dst", read_address),
+    "protocol": ("protocol", protocol_number),
+    "sport": ("sport", _number(65535)),
+    "dport": ("dport", _number(65535)),
+    "icmpType": ("icmp_type", _number(255)),
+    "icmpCode": ("icmp_code", _number(255)),
+    "in": ("in_", _text),
+    "out": ("out", _text),
+    "ct": ("ct", _word(get_args(CtState))),
+    "accepted": ("accepted", _flag),
+    "dnatted": ("dnatted", _flag),
+    "fragment": ("fragment", _flag),
+}
+
+
+def packet_from_json(line: object) -> Packet:
+    """A packet from one decoded JSON line; `id` is the caller's. Absent and null are the same.
+
+    >>> packet_from_json({"hook": "filter-input", "in": "eth0", "src": "192.0.2.5", "dst": "198.51.100.10",
+    ...                   "protocol": "tcp", "sport": 40000, "dport": 22}).dport
+    22
+
+    Raises:
+        FieldError: a field is missing, unknown or cannot be read.
+    """
+    if not isinstance(line, dict):
+        raise FieldError("", f"found `{line}`, expected an object")
+    values = {}
+    for name, value in line.items():
+        if value is None or name == "id":
+            continue
+        if name not in _FIELDS:
+            raise FieldError(name, f"unknown field, expected one of id, {', '.join(_FIELDS)}")
+        attribute, read = _FIELDS[name]
+        values[attribute] = read(value, name)
+    for name in ("hook", "src", "dst", "protocol"):
+        if name not in values:
+            raise FieldError(name, "missing")
+    return Packet(**values)
+
+
+def answer_to_json(answer: Answer) -> dict[str, Any]:
+    """An answer as the object of a JSON line, without `id`."""
+    return {
+        "verdict": answer.verdict,
+        "failsafe": answer.failsafe,
+        "accepted": answer.accepted,
+        "trace": [asdict(step) for step in answer.trace],
+    }
