@@ -1,0 +1,44 @@
+# Every target sets up what it needs: a fresh Debian with Rust, Python 3.11+, make and root is enough.
+SHELL := /bin/bash
+VENV := .venv
+PY := $(VENV)/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-rust test-python test-kernel lint format clean
+
+help: ## Print what each target does
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Install system packages and a virtual environment, build the wheel and install it
+	@scripts/setup
+
+demo: setup ## Show the five policy options enforced on real packets in network namespaces
+	@$(VENV)/bin/labelgate demo
+
+test: setup lint test-rust test-python test-kernel ## Run every check and test (root: network namespaces)
+
+test-rust: setup ## Run the tests of the core
+	cargo test --quiet
+
+test-python: setup ## Run the Python tests: resources, reference, engine, cases
+	$(PY) -m pytest tests/python
+
+test-kernel: setup ## Run the tests that send real packets through real rules (root)
+	$(PY) -m pytest tests/kernel
+
+lint: setup ## Check format, lints and types
+	cargo fmt --check
+	cargo clippy --quiet --all-targets -- -D warnings
+	cargo clippy --quiet --features python -- -D warnings
+	$(VENV)/bin/ruff format --check python tests
+	$(VENV)/bin/ruff check python tests
+	$(VENV)/bin/mypy
+	$(PY) -m mypy.stubtest labelgate._core
+
+format: setup ## Format the sources
+	cargo fmt
+	$(VENV)/bin/ruff format python tests
+	$(VENV)/bin/ruff check --fix python tests
+
+clean: ## Remove build products and the virtual environment
+	rm -rf target $(VENV) dist
