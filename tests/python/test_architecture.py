@@ -1,0 +1,93 @@
+"""Who may import whom (ARCHITECTURE.md), read from the sources themselves."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2] / "python" / "labelgate"
+
+CORE = "_core"
+MAY_IMPORT: dict[str, set[str]] = {
+    "__init__": {CORE, "flow", "resources", "settings", "snapshot", "table"},
+    "__main__": {"cli"},
+    "settings": set(),
+    "flow": set(),
+    "resources": {CORE},
+    "sources": {"resources"},
+    "table": {CORE, "flow", "settings"},
+    "snapshot": {"resources", "sources", "settings", "model", "table", CORE},
+    "conversion": {"resources", "snapshot", "settings"},
+    "model": {"resources", "snapshot", "conversion", "settings"},
+    "reference": {"resources", "snapshot", "flow", "settings"},
+    "path": {"flow"},
+    "config": {"resources", "settings"},
+    "links": {"settings"},
+    "netfilter": {"settings"},
+    "agent": {CORE, "config", "links", "netfilter", "resources", "settings", "snapshot", "sources", "table"},
+    "demo": {"flow", "path", "config", "settings", "snapshot", "table"},
+    "cli": {CORE, "agent", "config", "demo", "flow", "links", "netfilter", "path", "reference", "resources",
+            "settings", "snapshot", "sources", "table"},
+}  # fmt: skip
+MOST_LINES, MOST_FUNCTION_LINES = 620, 100
+
+
+def modules() -> list[Path]:
+    return sorted(ROOT.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def top(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def for_type_checkers_only(tree: ast.AST) -> set[ast.AST]:
+    return {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+
+
+def imports(path: Path) -> set[str]:
+    """The modules of ours that a file names at run time."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names: list[str] = []
+    skipped = for_type_checkers_only(tree)
+    for node in ast.walk(tree):
+        if node in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module == "labelgate":
+            names += [f"labelgate.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names.append(node.module or "")
+    return {name.split(".")[1] for name in names if name.startswith("labelgate.")} - {top(path)}
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_imports_point_one_way(path: Path) -> None:
+    assert imports(path) <= MAY_IMPORT[top(path)]
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_no_relative_imports(path: Path) -> None:
+    """A relative import would not be seen by the test above."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert [node.lineno for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level] == []
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_files_and_functions_stay_small(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= MOST_LINES
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno <= MOST_FUNCTION_LINES, node.name
