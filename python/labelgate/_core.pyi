@@ -1,0 +1,150 @@
+"""The compiled core: bytes, text, numbers and opaque handles in and out.
+
+People use `labelgate.load`, `Snapshot.compile` and `DecisionTable`; this module is what those are made of.
+"""
+
+from collections.abc import Sequence
+from typing import final
+
+from labelgate.flow import Action, Stage, Verdict
+
+__version__: str
+
+_Step = tuple[Stage, str | None, str | None, str | None, int | None, Action | None, str]
+
+def check_selector(text: str) -> None:
+    """Parses a selector (semantics section 2).
+
+    Raises:
+        ValueError: message, the text, and a caret under the place.
+    """
+
+def selector_canonical(text: str) -> str:
+    """The canonical text (S-13).
+
+    >>> selector_canonical("a in {'z','a'}")
+    'a in {"a", "z"}'
+    """
+
+def selector_matches(text: str, labels: dict[str, str]) -> bool:
+    """Whether the labels satisfy the selector (S-8..S-11).
+
+    >>> selector_matches("a != 'b'", {})
+    True
+    """
+
+def selector_uses_global(text: str) -> bool:
+    """Whether `global()` occurs anywhere (V-35)."""
+
+def selector_is_lone_global(text: str) -> bool:
+    """Whether the selector is `global()` and nothing else (V-36)."""
+
+@final
+class Program:
+    """The compiled policy of a node; `str()` is its stable text."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the compiler noticed although it is no error, sorted."""
+
+    @property
+    def endpoints(self) -> list[str]:
+        """The local endpoints by name."""
+
+def compile(model: bytes, node: str | None = None) -> Program:
+    """Compiles a model (JSON) for a node, or for all workloads of a cluster. Releases the GIL.
+
+    Raises:
+        ValueError: the model cannot be read or compiled; says which policy and field.
+    """
+
+@final
+class Table:
+    """A program bound to the interfaces of a host; immutable, shared freely between threads."""
+
+    def __new__(cls, program: Program, host: bytes) -> Table:
+        """Binds; `host` is JSON: `{"interfaces": {name: [address]}, "workload_prefixes": [prefix]}`."""
+
+    def rule_facts(self) -> str:
+        """What kernel rules may answer, as JSON."""
+
+    def decide(
+        self,
+        hook: str,
+        src: str,
+        dst: str,
+        protocol: int,
+        sport: int | None = None,
+        dport: int | None = None,
+        icmp_type: int | None = None,
+        icmp_code: int | None = None,
+        in_: str | None = None,
+        out: str | None = None,
+        ct: str = "new",
+        accepted: bool = False,
+        dnatted: bool = False,
+        fragment: bool = False,
+    ) -> tuple[Verdict, bool, bool, _Step]:
+        """(verdict, failsafe, accepted, deciding step).
+
+        Raises:
+            ValueError: an address or a word cannot be read.
+        """
+
+    def trace(
+        self,
+        hook: str,
+        src: str,
+        dst: str,
+        protocol: int,
+        sport: int | None = None,
+        dport: int | None = None,
+        icmp_type: int | None = None,
+        icmp_code: int | None = None,
+        in_: str | None = None,
+        out: str | None = None,
+        ct: str = "new",
+        accepted: bool = False,
+        dnatted: bool = False,
+        fragment: bool = False,
+    ) -> tuple[Verdict, bool, bool, list[_Step]]:
+        """As `decide`, with every step on the way."""
+
+@final
+class Enforcer:
+    """The packet loop of the calling thread's network namespace: one native thread, never entering Python."""
+
+    def __new__(
+        cls,
+        table: Table,
+        interfaces: Sequence[tuple[int, str]],
+        *,
+        base: int,
+        maxlen: int,
+        marks: tuple[int, int, int],
+        fail_open: Sequence[bool],
+        malformed_accept: bool,
+        filter_reject: bool,
+        filter_return: bool,
+        without_repeat: Sequence[bool],
+    ) -> Enforcer:
+        """Binds the queues `base + 2 * hook + family` and starts answering.
+
+        `interfaces` are (index, name); `marks` the bits (accept, decided, reject); the sequences hold one flag per
+        hook in the order of `labelgate.flow.HOOKS`.
+
+        Raises:
+            OSError: a queue cannot be bound (taken, not permitted, not supported).
+        """
+
+    def swap(self, table: Table, interfaces: Sequence[tuple[int, str]]) -> None:
+        """Puts another table in force; packets being decided keep the old one."""
+
+    def counters(self) -> str:
+        """All counters since the start, as JSON."""
+
+    def is_alive(self) -> bool:
+        """Whether the loop still answers packets."""
+
+    def stop(self) -> None:
+        """Ends the loop within a second and closes the queues; what is still queued is dropped by the kernel."""

@@ -1,0 +1,87 @@
+"""Options and errors that several verbs share."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import yaml
+
+from labelgate.settings import HostFacts
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class EnvironmentProblem(click.ClickException):
+    """The host, its kernel or the files are not as they must be; exit code 3."""
+
+    exit_code = 3
+
+
+def policies(required: bool = True) -> Callable[[F], F]:
+    """`-f PATH`: files, folders (recursive) and `-`."""
+    return click.option(
+        "-f",
+        "--filename",
+        "paths",
+        multiple=True,
+        required=required,
+        metavar="PATH",
+        help="File, folder (recursive: .yaml, .yml, .json) or - for standard input; repeatable.",
+    )
+
+
+node_option = click.option(
+    "--node", metavar="NAME", help="Node name [default: $LABELGATE_NODE, else the lower-cased host name]."
+)
+config_option = click.option(
+    "--config", "config_file", type=click.Path(exists=True, dir_okay=False), help="Configuration file (YAML)."
+)
+
+
+def node_name(given: str | None) -> str:
+    """interfaces: `--node`, else `LABELGATE_NODE`, else the lower-cased host name."""
+    return given or os.environ.get("LABELGATE_NODE") or socket.gethostname().lower()
+
+
+_HOST_KEYS = {"node", "interfaces", "workloadPrefixes"}
+
+
+def read_host(path: str) -> tuple[str | None, HostFacts, tuple[str, ...] | None]:
+    """Host facts from a YAML or JSON file: node, interfaces with addresses, workload prefixes."""
+
+    def refuse(message: str) -> EnvironmentProblem:
+        return EnvironmentProblem(f"{path}: {message}")
+
+    try:
+        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise refuse(str(error)) from None
+    if not isinstance(document, dict):
+        raise refuse("expected an object with node, interfaces and workloadPrefixes")
+    if unknown := sorted(set(map(str, document)) - _HOST_KEYS):
+        raise refuse(f"unknown key `{unknown[0]}`, expected one of {', '.join(sorted(_HOST_KEYS))}")
+    interfaces = document.get("interfaces") or {}
+    if not isinstance(interfaces, dict):
+        raise refuse("interfaces: expected an object of interface names to lists of addresses")
+    found: dict[str, tuple[str, ...]] = {}
+    for name, addresses in interfaces.items():
+        try:
+            found[str(name)] = tuple(str(ip_address(address)) for address in addresses or ())
+        except (ValueError, TypeError):
+            raise refuse(
+                f"interfaces.{name}: found {json.dumps(addresses, default=str)}, expected a list of addresses"
+            ) from None
+    prefixes = document.get("workloadPrefixes")
+    if prefixes is not None and not (
+        isinstance(prefixes, list) and all(isinstance(prefix, str) and prefix for prefix in prefixes)
+    ):
+        raise refuse("workloadPrefixes: expected a list of names")
+    node = document.get("node")
+    return node and str(node), HostFacts(found), None if prefixes is None else tuple(prefixes)

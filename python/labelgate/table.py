@@ -1,0 +1,110 @@
+"""The decision table for Python: one packet at one hook in, a decision with its reason out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from labelgate import _core
+from labelgate.flow import (
+    Action,
+    Answer,
+    CtState,
+    Hook,
+    IPAddress,
+    Packet,
+    Stage,
+    Step,
+    Verdict,
+    protocol_number,
+)
+from labelgate.settings import HostFacts, Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A verdict with what decided it."""
+
+    verdict: Verdict
+    failsafe: bool
+    """A failsafe port settled it (E-40)."""
+    accepted: bool
+    """Accept mark after our last rule of this hook (E-48)."""
+    stage: Stage
+    endpoint: str | None
+    tier: str | None
+    policy: str | None
+    rule: int | None
+    """Counts from 0 within its direction; None where no rule decided."""
+    action: Action | None
+    reason: str
+    """One short phrase with the rule id of `docs/semantics.md`."""
+
+
+class DecisionTable:
+    """Compiled policy of one node, bound to the interfaces of a host. Made by `Snapshot.compile`."""
+
+    def __init__(self, program: _core.Program, host: HostFacts, settings: Settings) -> None:
+        self.program = program
+        self.host = host
+        self.settings = settings
+        facts = {"interfaces": host.interfaces, "workload_prefixes": settings.workload_prefixes}
+        self.core = _core.Table(program, json.dumps(facts).encode())
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the compiler noticed although it is no error, sorted."""
+        return self.program.warnings
+
+    def decide(
+        self,
+        *,
+        hook: Hook,
+        src: IPAddress | str,
+        dst: IPAddress | str,
+        protocol: int | str,
+        sport: int | None = None,
+        dport: int | None = None,
+        icmp_type: int | None = None,
+        icmp_code: int | None = None,
+        in_: str | None = None,
+        out: str | None = None,
+        ct: CtState = "new",
+        accepted: bool = False,
+        dnatted: bool = False,
+        fragment: bool = False,
+    ) -> Decision:
+        """Decides one packet at one hook; the fields are those of `labelgate.flow.Packet`.
+
+        Raises:
+            ValueError: an address, the hook or the protocol cannot be read.
+        """
+        verdict, failsafe, mark, step = self.core.decide(
+            hook, str(src), str(dst), protocol_number(protocol), sport, dport, icmp_type, icmp_code,
+            in_, out, ct, accepted, dnatted, fragment,
+        )  # fmt: skip
+        return Decision(verdict, failsafe, mark, *step)
+
+    def decide_packet(self, packet: Packet) -> Decision:
+        """The same for a `Packet`."""
+        verdict, failsafe, mark, step = self.core.decide(*_arguments(packet))
+        return Decision(verdict, failsafe, mark, *step)
+
+    def answer(self, packet: Packet) -> Answer:
+        """The decision with every step on the way, as `labelgate explain` prints it."""
+        verdict, failsafe, mark, steps = self.core.trace(*_arguments(packet))
+        return Answer(verdict, failsafe, mark, tuple(Step(*step) for step in steps))
+
+    def rule_facts(self) -> dict[str, Any]:
+        """What kernel rules may answer ahead of the queue, and which interfaces must be queued where."""
+        facts: dict[str, Any] = json.loads(self.core.rule_facts())
+        return facts
+
+
+def _arguments(packet: Packet) -> tuple[Any, ...]:
+    return (
+        packet.hook, str(packet.src), str(packet.dst), packet.protocol, packet.sport, packet.dport,
+        packet.icmp_type, packet.icmp_code, packet.in_, packet.out, packet.ct, packet.accepted,
+        packet.dnatted, packet.fragment,
+    )  # fmt: skip
