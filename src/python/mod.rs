@@ -1,5 +1,21 @@
-//! The Python face.
+//! The Python face: bytes, text, numbers and opaque handles. It decides nothing; nobody imports it.
+
+mod selectors;
+mod table;
+
 use pyo3::prelude::*;
 
+/// The compiled core of labelgate. The stub `_core.pyi` is its documentation.
 #[pymodule]
-mod _core {}
+mod _core {
+    #[pymodule_export]
+    use super::selectors::{
+        check_selector, selector_canonical, selector_is_lone_global, selector_matches, selector_uses_global,
+    };
+    #[pymodule_export]
+    use super::table::{Program, Table, compile};
+
+    #[pymodule_export]
+    #[allow(non_upper_case_globals)]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+}

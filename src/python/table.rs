@@ -10,6 +10,7 @@ use crate::flow::{CtState, FiveTuple, FlowKey, Hook, InterfaceId, Transport, add
 use crate::model::{HostFacts, Model};
 use crate::table::{Decision, DecisionTable, Step};
 
+#[allow(clippy::needless_pass_by_value)] // Made for `map_err`, which hands values over.
 fn value_error(error: impl ToString) -> PyErr {
     PyValueError::new_err(error.to_string())
 }

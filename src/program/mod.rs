@@ -8,6 +8,8 @@
 //! The same resources in any order give the identical `Program` (state, not history); [`Program`]'s `Display` is
 //! its stable text.
 
+mod text;
+
 use std::fmt;
 use std::net::IpAddr;
 

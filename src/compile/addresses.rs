@@ -1,0 +1,97 @@
+//! Text to addresses and prefixes, and prefixes to sorted, disjoint, maximal ranges.
+
+use std::net::IpAddr;
+
+use super::error::CompileError;
+use crate::flow::{Family, address_number};
+use crate::program::{AddressSet, Net};
+
+/// A CIDR or a bare address; host bits may be set and are cleared.
+pub fn net(resource: &str, field: &str, text: &str) -> Result<Net, CompileError> {
+    parse_net(text).ok_or_else(|| {
+        CompileError::unexpected(resource, field, text, "a CIDR such as 10.0.0.0/8 or fd00::/8")
+    })
+}
+
+fn parse_net(text: &str) -> Option<Net> {
+    let (address, length) = match text.split_once('/') {
+        Some((address, length)) => (address, Some(length.parse::<u32>().ok()?)),
+        None => (text, None),
+    };
+    let (family, number) = address_number(address.parse::<IpAddr>().ok()?);
+    let width = if family == Family::V4 { 32 } else { 128 };
+    let length = length.unwrap_or(width);
+    let host_bits = width.checked_sub(length)?;
+    let mask = if host_bits == 128 { u128::MAX } else { (1_u128 << host_bits) - 1 };
+    Some(Net { family, first: number & !mask, last: number | mask })
+}
+
+/// The address of a host-length prefix or a bare address.
+pub fn address(resource: &str, field: &str, text: &str) -> Result<IpAddr, CompileError> {
+    let net = net(resource, field, text)?;
+    if net.first == net.last {
+        Ok(crate::flow::number_address(net.family, net.first))
+    } else {
+        Err(CompileError::unexpected(resource, field, text, "a single address"))
+    }
+}
+
+/// The union of prefixes.
+#[allow(clippy::cast_possible_truncation)] // IPv4 numbers are below 2^32 by construction.
+pub fn union(nets: impl IntoIterator<Item = Net>) -> AddressSet {
+    let (mut v4, mut v6) = (Vec::new(), Vec::new());
+    for net in nets {
+        match net.family {
+            Family::V4 => v4.push((net.first, net.last)),
+            Family::V6 => v6.push((net.first, net.last)),
+        }
+    }
+    AddressSet {
+        v4: merged(v4).into_iter().map(|(first, last)| (first as u32, last as u32)).collect(),
+        v6: merged(v6),
+    }
+}
+
+/// Sorted, disjoint, maximal: ranges that touch become one.
+fn merged(mut ranges: Vec<(u128, u128)>) -> Vec<(u128, u128)> {
+    ranges.sort_unstable();
+    let mut merged: Vec<(u128, u128)> = Vec::with_capacity(ranges.len());
+    for (first, last) in ranges {
+        match merged.last_mut() {
+            Some(open) if open.1.saturating_add(1) >= first => open.1 = open.1.max(last),
+            _ => merged.push((first, last)),
+        }
+    }
+    merged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn union_of(texts: &[&str]) -> AddressSet {
+        union(texts.iter().map(|text| parse_net(text).expect("a CIDR")))
+    }
+
+    #[test]
+    fn ranges_are_disjoint_and_maximal() {
+        let set =
+            union_of(&["10.0.1.0/24", "10.0.0.0/24", "10.0.0.7", "10.0.3.9/24", "fd00::1", "fd00::/127"]);
+        assert_eq!(set.v4, [(0x0a00_0000, 0x0a00_01ff), (0x0a00_0300, 0x0a00_03ff)]);
+        assert_eq!(set.v6, [(0xfd00 << 112, (0xfd00 << 112) + 1)]);
+        let everything = union_of(&["0.0.0.0/0", "::/0", "255.255.255.255", "ffff::/16"]);
+        assert_eq!((everything.v4, everything.v6), (vec![(0, u32::MAX)], vec![(0, u128::MAX)]));
+    }
+
+    #[test]
+    fn bad_prefixes_are_refused() {
+        for text in ["", "10.0.0.0/33", "10.0.0/8", "fd00::/129", "10.0.0.0/", "10.0.0.0/-1", "x/8"] {
+            assert_eq!(parse_net(text), None, "{text}");
+        }
+        let error = address("HostEndpoint/a", "expectedIPs", "10.0.0.0/24").expect_err("a net is no address");
+        assert_eq!(
+            error.to_string(),
+            "HostEndpoint/a: expectedIPs: found `10.0.0.0/24`, expected a single address"
+        );
+    }
+}
