@@ -1,0 +1,153 @@
+"""What the chains of the three tables share: the way back from the queue, marks, dispatch, failsafes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import groupby
+from typing import ClassVar, Literal
+
+from labelgate.flow import Hook
+from labelgate.netfilter.dispatch import Dispatch
+from labelgate.netfilter.facts import Family, HostChains, RulesetFacts
+from labelgate.netfilter.rules import INVALID, PREFIX, Jump, Rule, Rules, TableRules
+from labelgate.settings import Failsafe
+
+# Protocols whose ports the multiport match reads; a failsafe of another protocol can match nothing.
+_WITH_PORTS = {6: "tcp", 17: "udp", 132: "sctp", 136: "udplite"}
+_MULTIPORT_MAX = 15
+
+
+class TableBuilder:
+    """What the three tables share."""
+
+    hooks: ClassVar[Mapping[str, Hook]]
+    """Base chains of the table that we enter, with our word for each."""
+
+    def __init__(self, facts: RulesetFacts, family: Family) -> None:
+        self.facts, self.family, self.settings, self.marks = facts, family, facts.settings, facts.marks
+        prefixes = facts.settings.workload_prefixes
+        # A prefix that continues another one says nothing new.
+        self.prefixes = tuple(
+            sorted({p for p in prefixes if not any(p != q and p.startswith(q) for q in prefixes)})
+        )
+        self.workloads = [w for w in facts.workloads if w.interface.startswith(self.prefixes)]
+        self.any = next((host for host in facts.hosts if host.any_interface), None)
+        self.chains: dict[str, Rules] = {}
+
+    def rules(self) -> TableRules:
+        """The finished table."""
+        bodies = self.bodies()
+        hook_chains = {PREFIX + base: (self._head(self.hooks[base]), *bodies[base]) for base in self.hooks}
+        jumps = tuple(Jump(base, PREFIX + base) for base in self.hooks)
+        chains = hook_chains | self.chains
+        if self.settings.chain_insert_mode == "append":
+            return TableRules(chains, last=jumps)
+        return TableRules(chains, first=jumps)
+
+    def bodies(self) -> dict[str, Rules]:
+        """The rules of each base chain's chain behind the first one."""
+        raise NotImplementedError
+
+    def decided(self) -> Rules:
+        """What a packet does that comes back with D."""
+        raise NotImplementedError
+
+    def _head(self, hook: Hook) -> Rule:
+        if hook in self.facts.without_repeat:
+            # The engine answers without D here; whoever wrote it, it must not pass for a verdict.
+            return Rule("", self.clear(self.marks.decided | self.marks.reject))
+        return self.return_decided()
+
+    def return_decided(self) -> Rule:
+        """The goto that ends our part for packets that carry D."""
+        name = self.chain("decided", self.decided())
+        return Rule(self.has(self.marks.decided), f"-g {name}")
+
+    def chain(self, name: str, rules: Iterable[Rule]) -> str:
+        """Adds a chain; its whole name."""
+        self.chains[PREFIX + name] = tuple(rules)
+        return PREFIX + name
+
+    def dispatch(self, dispatch: Dispatch) -> str:
+        """Adds the chains of a dispatch; the name of the first."""
+        self.chains.update(dispatch.chains())
+        return dispatch.chain
+
+    def drop(self) -> str:
+        """A deny where the kernel knows no REJECT (M-55)."""
+        return "-j DROP"
+
+    def has(self, bits: int) -> str:
+        """The match for packets that carry all these bits."""
+        return f"-m mark --mark {bits:#x}/{bits:#x}"
+
+    def clear(self, bits: int) -> str:
+        """The target that takes these bits away."""
+        return f"-j MARK --set-xmark 0x0/{bits:#x}"
+
+    def set(self, bits: int) -> str:
+        """The target that gives these bits."""
+        return f"-j MARK --set-xmark {bits:#x}/{bits:#x}"
+
+    def queue(self, hook: Hook) -> Rule:
+        """To the engine."""
+        if self.facts.open:
+            return Rule("", "-j RETURN")
+        bypass = " --queue-bypass" if hook in self.facts.fail_open else ""
+        return Rule("", f"-j NFQUEUE --queue-num {self.facts.queue(hook, self.family)}{bypass}")
+
+    def from_workload(self, target: str, match: str = "") -> Rules:
+        """For packets from workload interfaces."""
+        return tuple(Rule(f"-i {prefix}+ {match}".rstrip(), target) for prefix in self.prefixes)
+
+    def to_workload(self, target: str) -> Rules:
+        """For packets to workload interfaces."""
+        return tuple(Rule(f"-o {prefix}+", target) for prefix in self.prefixes)
+
+    def invalid(self, deny: Callable[[], str]) -> Rules:
+        """E-20.2, E-34."""
+        return (Rule(INVALID, deny()),) if self.settings.invalid_check else ()
+
+    def host_dispatch(
+        self, name: str, side: Literal["-i", "-o"], goal: Callable[[HostChains, str | None], str | None]
+    ) -> str | None:
+        """Leads each interface into the chain that `goal` gives for its host endpoint (E-45..E-47).
+
+        `goal` gets the host endpoint and the interface, None for all others. None as a chain, from `goal` and
+        from here: nothing to decide.
+        """
+        default = None if self.any is None else goal(self.any, None)
+        goals = {
+            interface: goal(host, interface) for host in self.facts.hosts for interface in host.interfaces
+        }
+        if self.settings.exempt_loopback:
+            goals.setdefault("lo", None)
+        if default is None:
+            goals = {interface: chain for interface, chain in goals.items() if chain is not None}
+            if not goals:
+                return None
+        leaves = {
+            interface: (Rule("", "-j RETURN" if chain is None else f"-g {chain}"),)
+            for interface, chain in goals.items()
+            if chain != default
+        }
+        ends = () if default is None else (Rule("", f"-g {default}"),)
+        return self.dispatch(Dispatch(PREFIX + name, side, leaves, ends))
+
+    def failsafes(self, entries: Iterable[Failsafe], ports: str, remote: str, target: str) -> Iterator[Rule]:
+        """E-40..E-43: `ports` is `--dports` or `--sports`; `remote` is the option for the remote net."""
+        version = 4 if self.family == "v4" else 6
+        usable = [
+            entry
+            for entry in entries
+            if entry.protocol in _WITH_PORTS and (entry.net is None or entry.net.version == version)
+        ]
+
+        def owner(entry: Failsafe) -> tuple[int, str]:
+            return entry.protocol, "" if entry.net is None else f"{remote} {entry.net} "
+
+        for (protocol, net), group in groupby(sorted(usable, key=owner), owner):
+            numbers = sorted({entry.port for entry in group})
+            for start in range(0, len(numbers), _MULTIPORT_MAX):
+                listed = ",".join(map(str, numbers[start : start + _MULTIPORT_MAX]))
+                yield Rule(f"{net}-p {_WITH_PORTS[protocol]} -m multiport {ports} {listed}", target)

@@ -1,0 +1,184 @@
+"""What a ruleset is made from: chains that answer statically, who governs which interface, marks, queues."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Any, Literal, Self
+
+from labelgate.flow import HOOKS, Hook
+from labelgate.settings import Settings
+
+Family = Literal["v4", "v6"]
+FAMILIES: tuple[Family, ...] = ("v4", "v6")
+StaticAnswer = Literal["queue", "allow", "deny", "unmarked"]
+"""What a chain answers to every packet of a family; `queue` where that depends on the packet."""
+
+# What can be written as an iptables `-i` operand: no blank or quote, no `+` (a wildcard at the end).
+_INTERFACE = re.compile(r"[A-Za-z0-9_.:@-]{1,15}")
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """The three private bits of the packet mark."""
+
+    accept: int = 0x0100
+    """A: accepted by untracked or preDNAT policy, or by FORWARD (E-48)."""
+    decided: int = 0x0400
+    """D: our table has its verdict; cleared by our chain before it returns."""
+    reject: int = 0x1000
+    """R: the verdict is a reject."""
+
+    @classmethod
+    def from_mask(cls, mask: int) -> Self:
+        """The lowest bit is A, the middle one D, the highest R. ValueError unless exactly three are set."""
+        bits = [1 << index for index in range(32) if mask >> index & 1]
+        if len(bits) != 3 or mask >> 32:
+            raise ValueError(
+                f"mark mask {mask:#x} has {mask.bit_count()} bits; exactly 3 of the low 32 are needed"
+            )
+        return cls(*bits)
+
+    @property
+    def mask(self) -> int:
+        """All three bits."""
+        return self.accept | self.decided | self.reject
+
+
+@dataclass(frozen=True, slots=True)
+class ByFamily:
+    """A chain's static answers."""
+
+    v4: StaticAnswer
+    v6: StaticAnswer
+
+    def of(self, family: Family) -> StaticAnswer:
+        """The answer in this family."""
+        return self.v4 if family == "v4" else self.v6
+
+    @classmethod
+    def _read(cls, value: Sequence[StaticAnswer]) -> Self:
+        v4, v6 = value
+        return cls(v4, v6)
+
+
+@dataclass(frozen=True, slots=True)
+class ByDirection:
+    """Ingress and egress, seen from the endpoint."""
+
+    ingress: ByFamily
+    egress: ByFamily
+
+    @classmethod
+    def _read(cls, value: Mapping[str, Sequence[StaticAnswer]]) -> Self:
+        return cls(ByFamily._read(value["ingress"]), ByFamily._read(value["egress"]))
+
+
+@dataclass(frozen=True, slots=True)
+class HostChains:
+    """The chains of one host endpoint that governs something."""
+
+    endpoint: str
+    interfaces: tuple[str, ...]
+    """Those it governs by name or address (E-45)."""
+    any_interface: bool
+    """The `*` host endpoint (E-46)."""
+    input: ByFamily
+    """Normal ingress."""
+    output: ByFamily
+    """Normal egress."""
+    forward: ByDirection
+    untracked: ByDirection | None = None
+    """None without untracked policy (E-31)."""
+    prednat: ByFamily | None = None
+    """None without preDNAT policy."""
+
+    @classmethod
+    def _read(cls, value: Mapping[str, Any]) -> Self:
+        untracked, prednat = value["untracked"], value["prednat"]
+        return cls(
+            endpoint=value["endpoint"],
+            interfaces=tuple(value["interfaces"]),
+            any_interface=value["any"],
+            input=ByFamily._read(value["input"]),
+            output=ByFamily._read(value["output"]),
+            forward=ByDirection._read(value["forward"]),
+            untracked=None if untracked is None else ByDirection._read(untracked),
+            prednat=None if prednat is None else ByFamily._read(prednat),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadChains:
+    """The chains of one workload, and the addresses that it may send from (E-30)."""
+
+    endpoint: str
+    interface: str
+    sources: tuple[IPv4Network | IPv6Network, ...]
+    ingress: ByFamily
+    egress: ByFamily
+
+    @classmethod
+    def _read(cls, value: Mapping[str, Any]) -> Self:
+        return cls(
+            endpoint=value["endpoint"],
+            interface=value["interface"],
+            sources=tuple(ip_network(source) for source in value["sources"]),
+            ingress=ByFamily._read(value["ingress"]),
+            egress=ByFamily._read(value["egress"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RulesetFacts:
+    """Everything that decides what the rules look like.
+
+    ValueError if an interface name cannot be written in a rule, or has two owners.
+    """
+
+    hosts: tuple[HostChains, ...]
+    workloads: tuple[WorkloadChains, ...]
+    settings: Settings = field(default_factory=Settings)
+    marks: Marks = field(default_factory=Marks)
+    queue_base: int = 4200
+    fail_open: frozenset[Hook] = frozenset()
+    """Hooks whose packets pass while nobody listens (`--queue-bypass`)."""
+    without_repeat: frozenset[Hook] = frozenset()
+    """Hooks where bit D cannot be trusted, because rules of others ahead of ours can write it."""
+    open: bool = False
+    """Every queue rule is replaced by RETURN (`stop: open`); what the kernel settles still holds."""
+
+    def __post_init__(self) -> None:
+        owners: dict[str, str] = {}
+        named = [(name, host.endpoint) for host in self.hosts for name in host.interfaces]
+        for name, owner in named + [(workload.interface, workload.endpoint) for workload in self.workloads]:
+            if not _INTERFACE.fullmatch(name):
+                raise ValueError(f"{owner}: interface name {name!r} cannot be written in a netfilter rule")
+            if name in owners:
+                raise ValueError(f"interface {name} is claimed by {owners[name]} and {owner}")
+            owners[name] = owner
+        for prefix in self.settings.workload_prefixes:
+            if not _INTERFACE.fullmatch(prefix) or len(prefix) > 14:
+                raise ValueError(f"workload prefix {prefix!r} cannot be written in a netfilter rule")
+        if sum(host.any_interface for host in self.hosts) > 1:
+            raise ValueError("more than one `*` host endpoint governs; E-46 allows one")
+
+    @classmethod
+    def read(cls, chains: Mapping[str, Any], **rest: Any) -> Self:
+        """From `DecisionTable.rule_facts()` as parsed JSON; `rest` are the other fields."""
+        return cls(
+            hosts=tuple(HostChains._read(host) for host in chains["hosts"]),
+            workloads=tuple(WorkloadChains._read(workload) for workload in chains["workloads"]),
+            **rest,
+        )
+
+    @property
+    def is_empty(self) -> bool:
+        """Nobody governs anything: no rules at all."""
+        return not self.hosts and not self.workloads
+
+    def queue(self, hook: Hook, family: Family) -> int:
+        """The queue number: one per hook and family, because raw and mangle look alike in a message."""
+        return self.queue_base + HOOKS.index(hook) * 2 + FAMILIES.index(family)

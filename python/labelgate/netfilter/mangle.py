@@ -1,0 +1,89 @@
+"""mangle: before DNAT preDNAT policy; behind it locally made flows that nat OUTPUT has turned (E-37)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from labelgate.flow import Hook
+from labelgate.netfilter.builder import TableBuilder
+from labelgate.netfilter.facts import ByFamily, HostChains, StaticAnswer
+from labelgate.netfilter.rules import ESTABLISHED, Rule, Rules
+
+
+class Mangle(TableBuilder):
+    """The chains of the mangle table."""
+
+    hooks: ClassVar[Mapping[str, Hook]] = {
+        "PREROUTING": "mangle-prerouting",
+        "POSTROUTING": "mangle-postrouting",
+    }
+
+    def decided(self) -> Rules:
+        """Whatever it was, it is not our last word here."""
+        return (Rule("", self.clear(self.marks.decided)),)
+
+    def bodies(self) -> dict[str, Rules]:
+        """E-33, E-37."""
+        return {"PREROUTING": self._prednat(), "POSTROUTING": self._dnatted()}
+
+    def _prednat(self) -> Rules:
+        """E-33, E-34."""
+        fallback = None if self.any is None else self.any.prednat
+
+        def goal(host: HostChains, interface: str | None) -> str | None:
+            # The `*` host endpoint also guards interfaces whose own one has no preDNAT policy (E-47),
+            # except `lo` where that is exempt.
+            exempt = self.settings.exempt_loopback and interface == "lo"
+            return self._prednat_chain(host.prednat or (None if exempt else fallback))
+
+        dispatch = self.host_dispatch("prednat", "-i", goal)
+        if dispatch is None:
+            return ()
+        return (
+            Rule(ESTABLISHED, "-j RETURN"),
+            Rule(self.has(self.marks.accept), "-j RETURN"),
+            Rule("", f"-g {dispatch}"),
+        )
+
+    def _prednat_chain(self, answers: ByFamily | None) -> str | None:
+        if answers is None:
+            return None
+        answer = answers.of(self.family)
+        ends: dict[StaticAnswer, Rules] = {
+            "queue": (self.queue("mangle-prerouting"),),
+            "allow": (Rule("", self.set(self.marks.accept)),),
+            "deny": (Rule("", self.drop()),),
+            "unmarked": (),
+        }
+        rules = (
+            *self.invalid(self.drop),
+            *self.failsafes(self.settings.failsafe_inbound, "--dports", "-s", "-j RETURN"),
+            *ends[answer],
+        )
+        return self.chain(f"prednat-{answer}", rules)
+
+    def _dnatted(self) -> Rules:
+        def goal(host: HostChains, _: str | None) -> str | None:
+            if host.output.of(self.family) == "allow":
+                return None
+            # A static deny is queued, too: forwarded packets pass here as well and must go on; rules
+            # cannot tell them from locally made ones, but the engine sees their in-interface. INVALID
+            # packets never have the DNAT state, so they do not come this far.
+            return self.chain(
+                "dnatted-queue",
+                (
+                    *self.failsafes(self.settings.failsafe_outbound, "--dports", "-d", "-j RETURN"),
+                    self.queue("mangle-postrouting"),
+                ),
+            )
+
+        dispatch = self.host_dispatch("dnatted", "-o", goal)
+        if dispatch is None:
+            return ()
+        return (
+            Rule("-m conntrack ! --ctstate DNAT", "-j RETURN"),
+            Rule(ESTABLISHED, "-j RETURN"),
+            *self.to_workload("-j RETURN"),
+            Rule("", f"-g {dispatch}"),
+        )

@@ -1,0 +1,94 @@
+"""raw, before conntrack: bits A and R are cleared, workload sources checked, untracked policy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import ClassVar, Literal
+
+from labelgate.flow import Hook
+from labelgate.netfilter.builder import TableBuilder
+from labelgate.netfilter.dispatch import Dispatch
+from labelgate.netfilter.facts import HostChains, StaticAnswer, WorkloadChains
+from labelgate.netfilter.rules import CONNTRACK_CHAIN, INVALID, PREFIX, Rule, Rules, TableRules
+
+
+def conntrack_chain() -> dict[str, Rules]:
+    """A rule that needs conntrack, for ever.
+
+    No packet comes here. While one rule needs conntrack, conntrack and defragmentation stay on, and no queued
+    packet is lost because the last such rule of somebody else goes (that unregisters hooks).
+    """
+    return {CONNTRACK_CHAIN: (Rule(INVALID, "-j RETURN"),)}
+
+
+class Raw(TableBuilder):
+    """The chains of the raw table."""
+
+    hooks: ClassVar[Mapping[str, Hook]] = {"PREROUTING": "raw-prerouting", "OUTPUT": "raw-output"}
+
+    def rules(self) -> TableRules:
+        """Also the rule that keeps conntrack on."""
+        table = super().rules()
+        return TableRules({**table.chains, **conntrack_chain()}, table.first, table.last)
+
+    def decided(self) -> Rules:
+        """D is known here, so A says allow-notrack."""
+        return (
+            Rule(self.has(self.marks.accept), "-j CT --notrack"),
+            Rule("", self.clear(self.marks.decided)),
+        )
+
+    def bodies(self) -> dict[str, Rules]:
+        """E-30..E-32."""
+        clear = Rule("", self.clear(self.marks.accept | self.marks.reject))
+        spoof = self.from_workload(f"-g {self.dispatch(self._sources())}") if self.prefixes else ()
+        return {
+            "PREROUTING": (clear, *spoof, *self._untracked("raw-in", "-i", "raw-prerouting")),
+            "OUTPUT": (clear, *self._untracked("raw-out", "-o", "raw-output")),
+        }
+
+    def _sources(self) -> Dispatch:
+        """E-30: a known interface returns with one of its own sources; all else from workloads is dropped."""
+        return Dispatch(
+            f"{PREFIX}spoof",
+            "-i",
+            {workload.interface: tuple(self._own_sources(workload)) for workload in self.workloads},
+            (Rule("", self.drop()),),
+        )
+
+    def _own_sources(self, workload: WorkloadChains) -> Iterator[Rule]:
+        version = 4 if self.family == "v4" else 6
+        exempt = ["fe80::/10", "::/128"] if version == 6 else []
+        for net in [str(source) for source in workload.sources if source.version == version] + exempt:
+            yield Rule(f"-s {net}", "-j RETURN")
+
+    def _untracked(self, name: str, side: Literal["-i", "-o"], hook: Hook) -> Rules:
+        """E-31, E-32."""
+
+        def goal(host: HostChains, _: str | None) -> str | None:
+            if host.untracked is None:
+                return None
+            answers = host.untracked.ingress if side == "-i" else host.untracked.egress
+            answer = answers.of(self.family)
+            ends: dict[StaticAnswer, Rules] = {
+                "queue": (self.queue(hook),),
+                "allow": (Rule("", self.set(self.marks.accept)), Rule("", "-j CT --notrack")),
+                "deny": (Rule("", self.drop()),),
+                "unmarked": (),
+            }
+            if not ends[answer]:
+                return None
+            return self.chain(f"{name}-{answer}", (*self._failsafes(side), *ends[answer]))
+
+        dispatch = self.host_dispatch(name, side, goal)
+        return () if dispatch is None else (Rule("", f"-g {dispatch}"),)
+
+    def _failsafes(self, side: str) -> Iterator[Rule]:
+        """E-43: each direction has the return half of the other one's failsafes, too."""
+        inbound, outbound = self.settings.failsafe_inbound, self.settings.failsafe_outbound
+        if side == "-i":
+            yield from self.failsafes(inbound, "--dports", "-s", "-j RETURN")
+            yield from self.failsafes(outbound, "--sports", "-s", "-j RETURN")
+        else:
+            yield from self.failsafes(outbound, "--dports", "-d", "-j RETURN")
+            yield from self.failsafes(inbound, "--sports", "-d", "-j RETURN")

@@ -1,0 +1,35 @@
+"""Plain facts to netfilter rules: what the kernel settles, and which packets it hands to which queue.
+
+The rules only anticipate what the engine would answer, in the order of E-20 and E-38; everything that
+depends on policy goes to the queue. Each hook has one chain of ours, entered by one jump from the base
+chain. All seven are there as soon as anything is installed, because bit D of a verdict that is under
+way when the rules change must be cleared in the table that it was given for: in a later table it would
+pass for a verdict of that one.
+
+The first rule of a hook chain answers packets that come back from their queue: bit D is set, the engine has
+decided. The packet does what the verdict says (no conntrack, reject, or nothing), loses D and returns to the
+rules of others.
+"""
+
+from __future__ import annotations
+
+from labelgate.netfilter.builder import TableBuilder
+from labelgate.netfilter.facts import FAMILIES, RulesetFacts
+from labelgate.netfilter.filter import Filter
+from labelgate.netfilter.mangle import Mangle
+from labelgate.netfilter.raw import Raw, conntrack_chain
+from labelgate.netfilter.rules import TABLES, Ruleset, Table, TableRules
+
+_BUILDERS: dict[Table, type[TableBuilder]] = {"raw": Raw, "mangle": Mangle, "filter": Filter}
+
+CONNTRACK_ONLY = Ruleset({("raw", family): TableRules(conntrack_chain()) for family in FAMILIES})
+"""Keeps conntrack on, nothing else: before enforcement begins (`settle`), and after the last policy went."""
+
+
+def ruleset(facts: RulesetFacts) -> Ruleset:
+    """The rules for these facts; no tables if nobody governs anything."""
+    if facts.is_empty:
+        return Ruleset({})
+    return Ruleset(
+        {(table, family): _BUILDERS[table](facts, family).rules() for table in TABLES for family in FAMILIES}
+    )
