@@ -155,7 +155,7 @@ class Filter(TableBuilder):
         """E-20.5, where the queue does not see to it."""
         port = self.settings.workload_vxlan_port
         vxlan = [] if port is None else [Rule(f"-p udp -m udp --dport {port}", self.deny())]
-        ipip = [Rule("-p ipencap", self.deny())] if self.settings.workload_ipip_denied else []
+        ipip = [Rule("-p 4", self.deny())] if self.settings.workload_ipip_denied else []
         return (*vxlan, *ipip)
 
     def _forward(self) -> Rules:

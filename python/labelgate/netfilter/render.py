@@ -2,43 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 
-from labelgate.netfilter.rules import Jump, Ruleset, Table, TableRules
-
-
-def render(table: Table, rules: TableRules) -> str:
-    """One transaction that makes these chains from nothing, with their jumps."""
-    return "\n".join(
-        [
-            f"*{table}",
-            *chain_lines(rules),
-            *map(_insert, rules.first),
-            *map(_append, rules.last),
-            "COMMIT",
-            "",
-        ]
-    )
-
-
-def chain_lines(rules: TableRules) -> Iterator[str]:
-    """Declares and fills our chains; a chain that exists is emptied by its declaration."""
-    for name in rules.chains:
-        yield f":{name} - [0:0]"
-    for name, chain in rules.chains.items():
-        for rule in chain:
-            yield f"-A {name} {rule}"
-
-
-def _insert(jump: Jump) -> str:
-    return f"-I {jump.base} 1 {jump}"
-
-
-def _append(jump: Jump) -> str:
-    return f"-A {jump.base} {jump}"
+from labelgate.netfilter.readback import EMPTY_TABLE, SavedTable, placed
+from labelgate.netfilter.rules import Ruleset, TableRules
 
 
 def describe(ruleset: Ruleset) -> str:
-    """All tables of a ruleset, each under a line that names its family."""
-    parts = [f"# {family}\n{render(table, rules)}" for (table, family), rules in ruleset.tables.items()]
-    return "\n".join(parts)
+    """All tables, each as it is loaded where nothing is yet, under a line that names its family."""
+    return "\n".join(
+        f"# {family}\n{transaction(table, EMPTY_TABLE, rules)}"
+        for (table, family), rules in ruleset.tables.items()
+    )
+
+
+def transaction(table: str, now: SavedTable, rules: TableRules) -> str:
+    """Turns our part of the table as it is now into these rules."""
+    chains = {name: tuple(map(str, chain)) for name, chain in rules.chains.items()}
+    # Ends rather than numbers: others may have added rules since the table was read.
+    first = [f"-I {jump.base} 1 {jump}" for jump in rules.first]
+    last = [f"-A {jump.base} {jump}" for jump in rules.last]
+    in_place = set(placed(now, rules)) == set(now.jumps)
+    return _replace(table, now, chains, [] if in_place else [*_removals(now), *first, *last])
+
+
+def put_back(table: str, now: SavedTable, before: SavedTable) -> str:
+    """Turns our part of the table as it is now into what it was before."""
+    insertions = [f"-I {jump.chain} {jump.number} {jump.rule}" for jump in before.jumps]
+    return _replace(table, now, before.ours, [*_removals(now), *insertions])
+
+
+def _removals(now: SavedTable) -> list[str]:
+    return [f"-D {jump.chain} {jump.rule}" for jump in now.jumps]
+
+
+def _replace(table: str, now: SavedTable, chains: Mapping[str, Iterable[str]], jumps: Iterable[str]) -> str:
+    stale = [name for name in now.ours if name not in chains]
+    # A chain that exists is emptied by its declaration.
+    declared = [f":{name} - [0:0]" for name in (*chains, *stale)]
+    rules = [f"-A {name} {rule}" for name, rules in chains.items() for rule in rules]
+    removed = [f"-X {name}" for name in stale]
+    return "\n".join([f"*{table}", *declared, *rules, *jumps, *removed, "COMMIT", ""])

@@ -1,0 +1,267 @@
+"""Brings rules into the kernel and takes them out again, through iptables-restore of either variant.
+
+Each table of each family is one transaction, `--noflush`, so that rules of others stay and hooks are never
+unregistered (packets waiting in a queue would be lost). All subprocesses of rules are started here.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from labelgate.netfilter.conntrack import conntrack_in_use
+from labelgate.netfilter.facts import FAMILIES, Family
+from labelgate.netfilter.raw import conntrack_chain
+from labelgate.netfilter.readback import EMPTY_TABLE, SavedTable, misplaced, parse_save
+from labelgate.netfilter.render import put_back, transaction
+from labelgate.netfilter.rules import CONNTRACK_CHAIN, TABLES, Ruleset, TableRules
+from labelgate.netfilter.ruleset import CONNTRACK_ONLY
+
+Variant = Literal["nft", "legacy"]
+VARIANTS: tuple[Variant, ...] = ("nft", "legacy")
+
+_SECONDS = 30
+_WAIT_FOR_LOCK = 10
+_SEARCH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+_NO_RULES = TableRules({})
+
+
+class ApplyError(Exception):
+    """Rules could not be read, or not be brought into the kernel; what was there before is there again."""
+
+    def __init__(self, table: str, family: Family, stderr: str) -> None:
+        super().__init__(f"netfilter table {table} ({family}): {stderr.strip()}")
+        self.table, self.family, self.stderr = table, family, stderr
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """The iptables programs of one variant."""
+
+    variant: Variant
+
+    def program(self, family: Family, verb: str) -> str | None:
+        """The full path, or None if it is not installed. `verb` is `save` or `restore`."""
+        return shutil.which(f"{_FRONT[family]}-{self.variant}-{verb}", path=_SEARCH)
+
+    @property
+    def installed(self) -> bool:
+        """Both verbs for IPv4."""
+        return all(self.program("v4", verb) for verb in ("save", "restore"))
+
+    def read(self, family: Family) -> dict[str, SavedTable]:
+        """All tables that exist; reading creates none."""
+        return parse_save(self._run("all", family, "save"))
+
+    def write(self, table: str, family: Family, text: str) -> None:
+        """One transaction."""
+        self._run(table, family, "restore", "--noflush", f"--wait={_WAIT_FOR_LOCK}", text=text)
+
+    def _run(self, table: str, family: Family, verb: str, *options: str, text: str = "") -> str:
+        program = self.program(family, verb)
+        if program is None:
+            raise ApplyError(table, family, f"{_FRONT[family]}-{self.variant}-{verb} is not installed")
+        try:
+            done = subprocess.run(
+                [program, *options], input=text, capture_output=True, text=True, timeout=_SECONDS, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise ApplyError(table, family, f"{program} did not end within {_SECONDS} s") from None
+        if done.returncode != 0:
+            raise ApplyError(table, family, done.stderr or f"{program} ended with {done.returncode}")
+        return done.stdout
+
+
+_FRONT: Mapping[Family, str] = {"v4": "iptables", "v6": "ip6tables"}
+
+
+def families() -> tuple[Family, ...]:
+    """Those that the kernel has: IPv6 may be switched off at boot."""
+    return FAMILIES if Path("/proc/net/if_inet6").exists() else ("v4",)
+
+
+def detect_variant() -> Variant:
+    """The variant that has our rules; else the one with more rules; else what `iptables` itself is.
+
+    ApplyError if neither is installed.
+    """
+    installed = [variant for variant in VARIANTS if Tools(variant).installed]
+    if not installed:
+        raise ApplyError("all", "v4", "neither iptables-nft nor iptables-legacy is installed")
+    counted = {variant: _weight(Tools(variant)) for variant in installed}
+    best = max(counted.values())
+    leaders = [variant for variant in installed if counted[variant] == best]
+    return leaders[0] if len(leaders) == 1 else _default_variant()
+
+
+def _weight(tools: Tools) -> tuple[bool, int]:
+    tables = [table for family in families() for table in tools.read(family).values()]
+    return any(table.is_ours for table in tables), sum(len(r) for t in tables for r in t.chains.values())
+
+
+def _default_variant() -> Variant:
+    program = shutil.which("iptables", path=_SEARCH)
+    if program is None:
+        return "nft"
+    version = subprocess.run([program, "-V"], capture_output=True, text=True, timeout=_SECONDS, check=False)
+    return "legacy" if "legacy" in version.stdout else "nft"
+
+
+@dataclass(frozen=True, slots=True)
+class _Installed:
+    """What was asked for, and how the kernel printed it then."""
+
+    rules: TableRules
+    printed: Mapping[str, tuple[str, ...]]
+
+
+Key = tuple[str, Family]
+
+
+class Netfilter:
+    """Our rules in the network namespace of the calling thread."""
+
+    def __init__(self, backend: Variant | Literal["auto"] = "auto") -> None:
+        self.tools = Tools(detect_variant() if backend == "auto" else backend)
+        self.families = families()
+        self._installed: dict[Key, _Installed] = {}
+
+    def read(self) -> dict[Family, dict[str, SavedTable]]:
+        """All tables, ours and those of others."""
+        return {family: self.tools.read(family) for family in self.families}
+
+    def apply(self, ruleset: Ruleset) -> bool:
+        """Makes the kernel's rules be these; False if they were already.
+
+        ApplyError if one transaction fails; those before it have been put back.
+        """
+        now = self.read()
+        is_first = not self._installed
+        wanted = self._wanted(ruleset, now)
+        changes = [key for key in wanted if not self._is_in_force(key, wanted[key], _at(now, key))]
+        self._transact({key: wanted[key] for key in changes}, now)
+        if changes:
+            now = self.read()
+        self._installed = {key: _Installed(rules, _at(now, key).ours) for key, rules in wanted.items()}
+        if is_first:
+            self._leave_other_variant()
+        return bool(changes)
+
+    def check(self) -> list[str]:
+        """What is not as `apply` left it; empty while all is in force."""
+        now = self.read()
+        findings: list[str] = []
+        for key, installed in self._installed.items():
+            (table, family), saved = key, _at(now, key)
+            findings += [f"{family} {finding}" for finding in misplaced(table, saved, installed.rules)]
+            names = sorted({*installed.printed, *saved.ours})
+            findings += [
+                f"{family} {table} {name}: not as it was installed"
+                for name in names
+                if installed.printed.get(name) != saved.ours.get(name)
+            ]
+        return findings
+
+    def prepare_conntrack(self) -> bool:
+        """Switches conntrack on where it is off; True if it was off in a family.
+
+        The caller then waits (`settle`): sessions that send both ways meanwhile become known.
+        """
+        was_off = False
+        for family in self.families:
+            raw = self.tools.read(family).get("raw", EMPTY_TABLE)
+            if CONNTRACK_CHAIN not in raw.chains and not conntrack_in_use(family):
+                self.tools.write("raw", family, transaction("raw", raw, TableRules(conntrack_chain())))
+                was_off = True
+        return was_off
+
+    def _wanted(
+        self, ruleset: Ruleset, now: Mapping[Family, Mapping[str, SavedTable]]
+    ) -> dict[Key, TableRules]:
+        """Rules for every table that is or shall be ours, in the order of the transactions."""
+        ours = [(table, f) for table in TABLES for f in self.families if _at(now, (table, f)).is_ours]
+        if ruleset.tables:
+            return {
+                (table, family): ruleset.tables[table, family] for table in TABLES for family in self.families
+            }
+        # Our last policy went. Conntrack stays on: removing its last rule loses packets that wait in a queue.
+        return {key: CONNTRACK_ONLY.tables.get(key, _NO_RULES) for key in reversed(ours)}
+
+    def _is_in_force(self, key: Key, rules: TableRules, saved: SavedTable) -> bool:
+        installed = self._installed.get(key)
+        if installed is None or installed.rules != rules or installed.printed != saved.ours:
+            return False
+        return not misplaced(key[0], saved, rules)
+
+    def _transact(
+        self, wanted: Mapping[Key, TableRules], now: Mapping[Family, Mapping[str, SavedTable]]
+    ) -> None:
+        done: list[Key] = []
+        try:
+            for (table, family), rules in wanted.items():
+                text = transaction(table, _at(now, (table, family)), rules)
+                self.tools.write(table, family, text)
+                done.append((table, family))
+        except ApplyError as error:
+            self._put_back(done, now, error)
+            raise
+
+    def _put_back(
+        self, done: list[Key], before: Mapping[Family, Mapping[str, SavedTable]], error: ApplyError
+    ) -> None:
+        for table, family in reversed(done):
+            try:
+                now = self.tools.read(family).get(table, EMPTY_TABLE)
+                text = put_back(table, now, _at(before, (table, family)))
+                self.tools.write(table, family, text)
+            except ApplyError as second:
+                error.add_note(f"and what was there before could not be put back: {second}")
+
+    def _leave_other_variant(self) -> None:
+        """Rules of an earlier run with the other variant would judge every packet twice."""
+        for variant in VARIANTS:
+            if variant != self.tools.variant and Tools(variant).installed:
+                _clean(Tools(variant))
+
+
+def _at(tables: Mapping[Family, Mapping[str, SavedTable]], key: Key) -> SavedTable:
+    table, family = key
+    return tables[family].get(table, EMPTY_TABLE)
+
+
+def clean() -> list[str]:
+    """Removes everything of ours, in both variants; what was removed, as `variant family table`.
+
+    ApplyError if a table resists; the others are clean then.
+    """
+    removed: list[str] = []
+    for variant in VARIANTS:
+        if Tools(variant).installed:
+            removed += _clean(Tools(variant))
+    return removed
+
+
+def _clean(tools: Tools) -> list[str]:
+    removed: list[str] = []
+    resists: ApplyError | None = None
+    for family in families():
+        for table, saved in _readers_first(tools.read(family)):
+            if saved.is_ours:
+                try:
+                    tools.write(table, family, transaction(table, saved, _NO_RULES))
+                    removed.append(f"{tools.variant} {family} {table}")
+                except ApplyError as error:
+                    resists = error
+    if resists is not None:
+        raise resists
+    return removed
+
+
+def _readers_first(tables: Mapping[str, SavedTable]) -> Iterator[tuple[str, SavedTable]]:
+    """raw last: it clears the bits that the others read."""
+    yield from sorted(tables.items(), key=lambda item: item[0] == "raw")

@@ -1,0 +1,264 @@
+"""What `iptables-save` tells: our chains and jumps as they are, and what others do ahead of ours.
+
+Pure: text in, values out.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from labelgate.flow import Hook
+from labelgate.netfilter.facts import Marks
+from labelgate.netfilter.rules import PREFIX, Jump, TableRules
+
+_INTO_OURS = re.compile(rf"(?:^|\s)-[jg] {re.escape(PREFIX)}\S+")
+
+
+@dataclass(frozen=True, slots=True)
+class SavedTable:
+    """One table as `iptables-save` prints it, without counters."""
+
+    chains: Mapping[str, tuple[str, ...]]
+    """Each chain's rules in order, without `-A CHAIN`."""
+
+    @property
+    def ours(self) -> dict[str, tuple[str, ...]]:
+        """Our chains."""
+        return {name: rules for name, rules in self.chains.items() if name.startswith(PREFIX)}
+
+    @property
+    def jumps(self) -> tuple[PlacedJump, ...]:
+        """Rules in chains of others that lead into ours."""
+        return tuple(
+            PlacedJump(name, index, rule)
+            for name, rules in self.chains.items()
+            if not name.startswith(PREFIX)
+            for index, rule in enumerate(rules, 1)
+            if _INTO_OURS.search(rule)
+        )
+
+    @property
+    def is_ours(self) -> bool:
+        """Something of ours is here."""
+        return bool(self.ours or self.jumps)
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedJump:
+    """A jump into our chains, where it is."""
+
+    chain: str
+    """The chain of others that it is in."""
+    number: int
+    """As iptables counts, from 1."""
+    rule: str
+
+
+EMPTY_TABLE = SavedTable({})
+
+
+def parse_save(text: str) -> dict[str, SavedTable]:
+    """All tables of one family, by name."""
+    tables: dict[str, dict[str, list[str]]] = {}
+    chains: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        if line.startswith("*"):
+            chains = tables.setdefault(line[1:].strip(), {})
+        elif line.startswith(":"):
+            chains.setdefault(line[1:].split(maxsplit=1)[0], [])
+        elif line.startswith("-A "):
+            _, chain, rule = line.split(maxsplit=2)
+            chains.setdefault(chain, []).append(rule)
+    return {
+        table: SavedTable({name: tuple(rules) for name, rules in of_table.items()})
+        for table, of_table in tables.items()
+    }
+
+
+def placed(saved: SavedTable, rules: TableRules) -> tuple[PlacedJump, ...]:
+    """The jumps where they should be, among the rules of others that are there now."""
+    jumps: list[PlacedJump] = []
+    for base in dict.fromkeys(jump.base for jump in (*rules.first, *rules.last)):
+        first, last = ([j for j in jumps_of if j.base == base] for jumps_of in (rules.first, rules.last))
+        others = sum(not _INTO_OURS.search(rule) for rule in saved.chains.get(base, ()))
+        jumps += _numbered(first, 1)
+        jumps += _numbered(last, 1 + len(first) + others)
+    return tuple(jumps)
+
+
+def _numbered(jumps: Iterable[Jump], start: int) -> Iterator[PlacedJump]:
+    return (PlacedJump(jump.base, number, str(jump)) for number, jump in enumerate(jumps, start))
+
+
+def misplaced(table: str, saved: SavedTable, rules: TableRules) -> list[str]:
+    """What is wrong with our jumps, in words."""
+    wanted = placed(saved, rules)
+    findings = [
+        f"{table} {jump.chain}: `{jump.rule}` is rule {jump.number}, which it should not be"
+        for jump in saved.jumps
+        if jump not in wanted
+    ]
+    findings += [
+        f"{table} {jump.chain}: rule {jump.number} is not `{jump.rule}`, as it should be"
+        for jump in wanted
+        if jump not in saved.jumps
+    ]
+    return sorted(findings)
+
+
+@dataclass(frozen=True, slots=True)
+class Hazard:
+    """A rule of others ahead of ours that a repeated pass, or bit D, does not survive."""
+
+    hook: Hook
+    chain: str
+    rule: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.hook}: `-A {self.chain} {self.rule}` {self.reason}"
+
+
+_HOOKS: dict[tuple[str, str], Hook] = {
+    ("raw", "PREROUTING"): "raw-prerouting",
+    ("raw", "OUTPUT"): "raw-output",
+    ("mangle", "PREROUTING"): "mangle-prerouting",
+    ("mangle", "POSTROUTING"): "mangle-postrouting",
+    ("filter", "INPUT"): "filter-input",
+    ("filter", "FORWARD"): "filter-forward",
+    ("filter", "OUTPUT"): "filter-output",
+}
+
+
+def hazards(tables: Mapping[str, SavedTable], marks: Marks, insert_mode: str) -> tuple[Hazard, ...]:
+    """Rules of others ahead of ours because of which a hook has to be answered without REPEAT.
+
+    Where our jump is not there yet, `insert_mode` (`insert` or `append`) says where it will be.
+    """
+    found: list[Hazard] = []
+    for (table, base), hook in _HOOKS.items():
+        saved = tables.get(table, EMPTY_TABLE)
+        rules = saved.chains.get(base, ())
+        jump = next(
+            (j.number for j in saved.jumps if j.chain == base and PREFIX + base in j.rule.split()), None
+        )
+        ahead = rules[: jump - 1] if jump else (rules if insert_mode == "append" else ())
+        walk = _Walk(saved.chains, marks.mask)
+        found += [Hazard(hook, *finding) for finding in walk.rules(base, ahead, tainted=False, is_base=True)]
+    return tuple(found)
+
+
+_CHANGES_BETWEEN_PASSES = frozenset({"limit", "hashlimit", "statistic", "recent", "quota", "rateest"})
+_GOES_ON = frozenset(
+    {"AUDIT", "CHECKSUM", "CLASSIFY", "CONNMARK", "CONNSECMARK", "CT", "DSCP", "ECN", "HL", "HMARK"}
+    | {"IDLETIMER", "LED", "LOG", "MARK", "NFLOG", "RATEEST", "SECMARK", "SET", "TCPMSS", "TCPOPTSTRIP"}
+    | {"TEE", "TOS", "TRACE", "TTL", "ULOG"}
+)
+_ALL_BITS = 0xFFFFFFFF
+
+
+class _Walk:
+    """Goes through rules and the chains that they lead to. `tainted`: whether a packet comes here may change
+    between the first and the repeated pass."""
+
+    def __init__(self, chains: Mapping[str, tuple[str, ...]], mask: int) -> None:
+        self.chains, self.mask = chains, mask
+        self.seen: set[tuple[str, bool]] = set()
+
+    def rules(
+        self, chain: str, rules: Iterable[str], *, tainted: bool, is_base: bool = False
+    ) -> Iterator[tuple[str, str, str]]:
+        for rule in rules:
+            words = _Words(shlex.split(rule))
+            if words.written_bits() & self.mask:
+                yield chain, rule, "can write our mark bits"
+            unstable = tainted or words.is_unstable(self.mask)
+            target = words.after("-j", "-g")
+            if target is None:
+                continue
+            if target in self.chains:
+                if (target, unstable) not in self.seen and not target.startswith(PREFIX):
+                    self.seen.add((target, unstable))
+                    yield from self.rules(target, self.chains[target], tainted=unstable)
+                tainted = tainted or (unstable and words.after("-g") is not None)
+            elif target == "RETURN" and not is_base:
+                tainted = unstable
+            elif target not in _GOES_ON and (unstable or target == "NFQUEUE"):
+                yield chain, rule, "can end the table in one pass and not in the other"
+
+
+class _Words:
+    """The words of one rule."""
+
+    def __init__(self, words: list[str]) -> None:
+        self.words = words
+
+    def after(self, *options: str) -> str | None:
+        """The word behind the first of these options."""
+        for option, value in zip(self.words, self.words[1:], strict=False):
+            if option in options:
+                return value
+        return None
+
+    def written_bits(self) -> int:
+        """The bits of the packet mark that the target may change."""
+        target = self.after("-j")
+        if target == "MARK":
+            return self._mark_bits()
+        if target == "CONNMARK" and "--restore-mark" in self.words:
+            masks = [self.after("--nfmask"), self.after("--ctmask"), self.after("--mask")]
+            given = [int(mask, 0) for mask in masks if mask is not None]
+            bits = 0
+            for mask in given or [_ALL_BITS]:
+                bits |= mask
+            return bits
+        if target == "TPROXY":
+            return _value_and_mask(self.after("--tproxy-mark") or "0/0")
+        return _ALL_BITS if target == "HMARK" or "--map-mark" in self.words else 0
+
+    def _mark_bits(self) -> int:
+        if (kept := self.after("--and-mark")) is not None:
+            return ~int(kept, 0) & _ALL_BITS
+        if (changed := self.after("--or-mark", "--xor-mark")) is not None:
+            return int(changed, 0)
+        return _value_and_mask(self.after("--set-xmark", "--set-mark") or str(_ALL_BITS))
+
+    def is_unstable(self, mask: int) -> bool:
+        """The rule may match one pass and not the other."""
+        matches = {value for option, value in zip(self.words, self.words[1:], strict=False) if option == "-m"}
+        if matches & _CHANGES_BETWEEN_PASSES:
+            return True
+        value = self.after("--mark") if "mark" in matches else None
+        return value is not None and bool(_mask(value) & mask)
+
+
+def _mask(value: str) -> int:
+    """Of `value/mask`, or of a bare value: all bits."""
+    _, slash, mask = value.partition("/")
+    return int(mask, 0) if slash else _ALL_BITS
+
+
+def _value_and_mask(value: str) -> int:
+    return int(value.partition("/")[0], 0) | _mask(value)
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingRule:
+    """An `ip rule` that looks at the packet mark."""
+
+    family: int
+    """4 or 6."""
+    priority: int
+    mark: int
+    mask: int
+
+    def __str__(self) -> str:
+        return f"IPv{self.family} rule {self.priority}: fwmark {self.mark:#x}/{self.mask:#x}"
+
+
+def accept_readers(rules: Iterable[RoutingRule], marks: Marks) -> tuple[RoutingRule, ...]:
+    """Routing rules that read bit A: what raw OUTPUT exempts from conntrack may be routed otherwise."""
+    return tuple(rule for rule in rules if rule.mask & marks.accept)
