@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "path": {"flow"},
     "config": {"resources", "settings"},
     "links": {"settings"},
-    "netfilter": {"settings"},
+    "netfilter": {"flow", "settings"},
     "agent": {CORE, "config", "links", "netfilter", "resources", "settings", "snapshot", "sources", "table"},
     "demo": {"flow", "path", "config", "settings", "snapshot", "table"},
     "cli": {CORE, "agent", "config", "demo", "flow", "links", "netfilter", "path", "reference", "resources",
