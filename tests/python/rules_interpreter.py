@@ -1,0 +1,184 @@
+"""A tiny netfilter: runs packets through the text of our transactions; it knows no words but ours."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv6Address, ip_network
+
+PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132, "udplite": 136, "ipv6-icmp": 58, "4": 4}
+
+
+@dataclass(frozen=True)
+class KernelPacket:
+    src: IPv4Address | IPv6Address
+    dst: IPv4Address | IPv6Address
+    protocol: int
+    in_: str | None
+    out: str | None
+    ct: str
+    mark: int
+    sport: int | None = None
+    dport: int | None = None
+    icmp_type: int | None = None
+    dnatted: bool = False
+    notrack: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`word`: accept, drop, reject, queue, or return (our chains are done with the packet)."""
+
+    word: str
+    packet: KernelPacket
+    queue: int | None = None
+    rules: int = 0
+    """How many rules were looked at."""
+
+
+Match = Callable[[KernelPacket], bool]
+
+
+@dataclass(frozen=True)
+class ParsedRule:
+    matches: tuple[Match, ...]
+    jump: str | None
+    goto: str | None
+    options: dict[str, str]
+
+
+class Interpreter:
+    def __init__(self, transaction: str) -> None:
+        self.chains: dict[str, list[ParsedRule]] = {}
+        self.jumps: list[tuple[str, str, str]] = []
+        for line in transaction.splitlines():
+            if line.startswith(":"):
+                self.chains[line[1:].split()[0]] = []
+        for line in transaction.splitlines():
+            words = shlex.split(line)
+            if line.startswith("-A lg-"):
+                self.chains[words[1]].append(parse(words[2:]))
+            elif line.startswith(("-I ", "-A ")):
+                self.jumps.append((words[0], words[1], words[-1]))
+
+    def run(self, chain: str, packet: KernelPacket) -> Outcome:
+        """From our chain of a base chain to the verdict, or back."""
+        stack: list[tuple[str, int]] = []
+        position, index, looked = chain, 0, 0
+        for _ in range(10_000):
+            rules = self.chains[position]
+            if index >= len(rules):
+                if not stack:
+                    return Outcome("return", packet, rules=looked)
+                position, index = stack.pop()
+                continue
+            rule, index, looked = rules[index], index + 1, looked + 1
+            if not all(match(packet) for match in rule.matches):
+                continue
+            if rule.goto is not None:
+                position, index = rule.goto, 0
+            elif rule.jump in self.chains:
+                stack.append((position, index))
+                position, index = rule.jump, 0
+            elif rule.jump == "RETURN":
+                index = len(rules)
+            elif rule.jump == "MARK":
+                value, mask = (int(part, 16) for part in rule.options["--set-xmark"].split("/"))
+                packet = replace(packet, mark=(packet.mark & ~mask) ^ value)
+            elif rule.jump == "CT":
+                packet = replace(packet, notrack=True)
+            elif rule.jump == "NFQUEUE":
+                return Outcome("queue", packet, int(rule.options["--queue-num"]), looked)
+            else:
+                assert rule.jump in {"ACCEPT", "DROP", "REJECT"}, rule
+                return Outcome(rule.jump.lower(), packet, rules=looked)
+        raise AssertionError(f"no end from {chain}")
+
+
+def parse(words: list[str]) -> ParsedRule:
+    matches: list[Match] = []
+    options: dict[str, str] = {}
+    jump = goto = None
+    negated = False
+    rest = iter(words)
+    for word in rest:
+        if word == "!":
+            negated = True
+            continue
+        if word == "-m" or word in {"--notrack", "--queue-bypass"}:
+            if word == "-m":
+                next(rest)
+            continue
+        value = next(rest)
+        if word == "-j":
+            jump = value
+        elif word == "-g":
+            goto = value
+        elif word in {"--set-xmark", "--queue-num", "--reject-with"}:
+            options[word] = value
+        else:
+            matches.append(inverted(MATCHES[word](value)) if negated else MATCHES[word](value))
+            negated = False
+    assert not negated, words
+    return ParsedRule(tuple(matches), jump, goto, options)
+
+
+def inverted(match: Match) -> Match:
+    return lambda packet: not match(packet)
+
+
+def interface(side: str) -> Callable[[str], Match]:
+    def make(pattern: str) -> Match:
+        def match(packet: KernelPacket) -> bool:
+            name = getattr(packet, side) or ""
+            return name.startswith(pattern[:-1]) if pattern.endswith("+") else name == pattern
+
+        return match
+
+    return make
+
+
+def address(side: str) -> Callable[[str], Match]:
+    def make(net: str) -> Match:
+        network = ip_network(net)
+        return lambda packet: getattr(packet, side) in network
+
+    return make
+
+
+def ports(side: str) -> Callable[[str], Match]:
+    def make(listed: str) -> Match:
+        numbers = {int(number) for number in listed.split(",")}
+        assert len(numbers) <= 15
+        return lambda packet: getattr(packet, side) in numbers
+
+    return make
+
+
+def mark(text: str) -> Match:
+    value, mask = (int(part, 16) for part in text.split("/"))
+    return lambda packet: packet.mark & mask == value
+
+
+def ctstate(text: str) -> Match:
+    states = set(text.lower().split(","))
+    # As xt_conntrack: an INVALID packet has no entry, so never the DNAT state.
+    return lambda packet: bool(
+        {packet.ct, "dnat" if packet.dnatted and packet.ct != "invalid" else ""} & states
+    )
+
+
+MATCHES: dict[str, Callable[[str], Match]] = {
+    "-i": interface("in_"),
+    "-o": interface("out"),
+    "-s": address("src"),
+    "-d": address("dst"),
+    "-p": lambda name: lambda packet: packet.protocol == PROTOCOLS[name],
+    "--mark": mark,
+    "--ctstate": ctstate,
+    "--dports": ports("dport"),
+    "--sports": ports("sport"),
+    "--dport": ports("dport"),
+    "--icmpv6-type": lambda kind: lambda packet: packet.icmp_type == int(kind),
+}
