@@ -1,0 +1,107 @@
+"""Typed Calico and Kubernetes resources, read from YAML and JSON, and everything that is wrong with them."""
+
+from labelgate.resources.documents import Document
+from labelgate.resources.endpoint import (
+    EndpointPort,
+    HostEndpoint,
+    HostEndpointSpec,
+    WorkloadEndpoint,
+    WorkloadEndpointPort,
+    WorkloadEndpointSpec,
+)
+from labelgate.resources.errors import LoadError, Location, Problem
+from labelgate.resources.felix import FelixConfiguration, FelixConfigurationSpec, ProtoPort
+from labelgate.resources.kinds import RESOURCE_TYPES
+from labelgate.resources.kubernetes import (
+    Container,
+    ContainerPort,
+    EgressRule,
+    IngressRule,
+    IpBlock,
+    KubernetesNetworkPolicy,
+    KubernetesNetworkPolicySpec,
+    LabelSelector,
+    LabelSelectorRequirement,
+    Namespace,
+    Peer,
+    Pod,
+    PodIp,
+    PodSpec,
+    PodStatus,
+    Port,
+    ServiceAccount,
+)
+from labelgate.resources.loading import Loading, Summary, load_text
+from labelgate.resources.metadata import Metadata, Resource
+from labelgate.resources.policy import (
+    GlobalNetworkPolicy,
+    GlobalNetworkPolicySpec,
+    NetworkPolicy,
+    NetworkPolicySpec,
+    PolicySpec,
+    Profile,
+    ProfileSpec,
+    Tier,
+    TierSpec,
+)
+from labelgate.resources.rule import EntityRule, Icmp, Rule, ServiceAccounts
+from labelgate.resources.sets import GlobalNetworkSet, NetworkSet, NetworkSetSpec
+from labelgate.resources.values import IPAddress, IPNetwork, PortRange
+
+__all__ = [
+    "RESOURCE_TYPES",
+    "Container",
+    "ContainerPort",
+    "Document",
+    "EgressRule",
+    "EndpointPort",
+    "EntityRule",
+    "FelixConfiguration",
+    "FelixConfigurationSpec",
+    "GlobalNetworkPolicy",
+    "GlobalNetworkPolicySpec",
+    "GlobalNetworkSet",
+    "HostEndpoint",
+    "HostEndpointSpec",
+    "IPAddress",
+    "IPNetwork",
+    "Icmp",
+    "IngressRule",
+    "IpBlock",
+    "KubernetesNetworkPolicy",
+    "KubernetesNetworkPolicySpec",
+    "LabelSelector",
+    "LabelSelectorRequirement",
+    "LoadError",
+    "Loading",
+    "Location",
+    "Metadata",
+    "Namespace",
+    "NetworkPolicy",
+    "NetworkPolicySpec",
+    "NetworkSet",
+    "NetworkSetSpec",
+    "Peer",
+    "Pod",
+    "PodIp",
+    "PodSpec",
+    "PodStatus",
+    "PolicySpec",
+    "Port",
+    "PortRange",
+    "Problem",
+    "Profile",
+    "ProfileSpec",
+    "ProtoPort",
+    "Resource",
+    "Rule",
+    "ServiceAccount",
+    "ServiceAccounts",
+    "Summary",
+    "Tier",
+    "TierSpec",
+    "WorkloadEndpoint",
+    "WorkloadEndpointPort",
+    "WorkloadEndpointSpec",
+    "load_text",
+]

@@ -1,0 +1,246 @@
+"""Bytes of a file to documents: plain data, with the line and column of every value at hand when needed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from labelgate.resources import positions
+from labelgate.resources.errors import Path, Wrong, quote
+from labelgate.resources.positions import Place, SyntaxProblem, place_of
+
+MAX_ALIASED = 100_000
+"""Values that one document may reach through aliases: aliases of aliases grow without bound otherwise."""
+
+
+@dataclass(slots=True)
+class Document:
+    """One document of a file."""
+
+    data: Any
+    """Mappings, lists, text, numbers, booleans and None."""
+    start: Place
+    problems: list[tuple[Wrong, Place, Path]] = field(default_factory=list)
+    """What is wrong with its form: duplicate fields, unknown tags, runaway aliases."""
+    _text: str = ""
+    _offset: int = 0
+    _node: Node | None = None
+
+    def place(self, path: Path, *, key: bool = False) -> Place:
+        """Where the value at a path begins, or the nearest one around it; with `key` the field's name."""
+        return place_of(positions.find(self.node, path, key=key))
+
+    def source(self, path: Path) -> str | None:
+        """A scalar as it is written in the file."""
+        node = positions.find(self.node, path)
+        return str(node.value) if isinstance(node, ScalarNode) else None
+
+    @property
+    def has_node(self) -> bool:
+        """Whether places cost nothing."""
+        return self._node is not None
+
+    @property
+    def node(self) -> Node:
+        """The nodes of the document; of JSON they are made when first asked for."""
+        if self._node is None:
+            self._node = positions.json_node(self._text, self._offset)
+        return self._node
+
+
+def decode(content: bytes) -> str:
+    """UTF-8 text, with or without a byte order mark.
+
+    Raises `SyntaxProblem` where it is not.
+    """
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line_start = content.rfind(b"\n", 0, error.start) + 1
+        column = len(content[line_start : error.start].decode(errors="replace")) + 1
+        wrong = Wrong("not-utf8", f"the byte 0x{content[error.start]:02x}")
+        raise SyntaxProblem(wrong, Place(content.count(b"\n", 0, error.start) + 1, column)) from None
+
+
+def documents(text: str, *, is_json: bool = False) -> Iterator[Document]:
+    """The documents of YAML or JSON text, whichever it is; empty ones are left out.
+
+    `is_json` says that the file calls itself JSON: then a text that is neither is judged as JSON.
+    Raises `SyntaxProblem` where the text stops being a document; those before it have been given then.
+    """
+    bad_json = None
+    if text.lstrip(" \t\r\n").startswith("{"):
+        try:
+            yield from _json_documents(text)
+            return
+        except json.JSONDecodeError as error:
+            found = quote(text[error.pos : error.pos + 20] or "the end of the text")
+            wrong = Wrong("syntax-json", f"{found}: {error.msg[:1].lower()}{error.msg[1:]}")
+            bad_json = SyntaxProblem(wrong, Place(error.lineno, error.colno))
+    try:
+        for node in positions.yaml_documents(text):
+            yield _from_node(node)
+    except SyntaxProblem as problem:
+        raise (bad_json if is_json and bad_json else problem) from None
+
+
+# --- JSON ------------------------------------------------------------------------------------------------
+
+_BLANK = re.compile(r"[ \t\r\n]*")
+
+
+def _json_documents(text: str) -> list[Document]:
+    """JSON values one after the other. Raises JSONDecodeError where the text is not that."""
+    seen_twice: list[str] = []
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(items)
+        if len(value) != len(items):
+            seen_twice.append("")
+        return value
+
+    def constant(word: str) -> None:
+        raise json.JSONDecodeError(f"`{word}` is not JSON", text, max(text.find(word), 0))
+
+    decoder = json.JSONDecoder(object_pairs_hook=pairs, parse_constant=constant)
+    found: list[Document] = []
+    at = _blank_end(text, 0)
+    while at < len(text):
+        offset = at
+        seen_twice.clear()
+        try:
+            data, at = decoder.raw_decode(text, at)
+        except RecursionError:
+            positions.json_node(text, at)  # says where it is too deep
+            raise
+        start = Place(text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset))
+        if seen_twice:
+            found.append(_from_node(positions.json_node(text, offset)))
+        else:
+            found.append(Document(data, start, [], text, offset))
+        at = _blank_end(text, at)
+    return found
+
+
+def _blank_end(text: str, at: int) -> int:
+    match = _BLANK.match(text, at)
+    return match.end() if match else at
+
+
+# --- nodes to data ---------------------------------------------------------------------------------------
+
+
+def _from_node(node: Node) -> Document:
+    reader = _Reader()
+    data = reader.read(node, ())
+    return Document(data, place_of(node), reader.problems, _node=node)
+
+
+class _Reader:
+    """Nodes to plain data; what is wrong is collected, and reading goes on."""
+
+    def __init__(self) -> None:
+        self.problems: list[tuple[Wrong, Place, Path]] = []
+        self._seen: set[int] = set()
+        self._open: set[int] = set()
+        self._aliased = 0
+        self._within_alias = 0
+
+    def read(self, node: Node, path: Path) -> Any:
+        if self._within_alias:
+            self._aliased += 1
+            if self._aliased > MAX_ALIASED:
+                if self._aliased == MAX_ALIASED + 1:
+                    self._add(Wrong("alias-count", limit=MAX_ALIASED), node, path)
+                return None
+        if isinstance(node, ScalarNode):
+            return self._scalar(node, path)
+        identity = id(node)
+        if identity in self._open:
+            self._add(Wrong("alias-loop"), node, path)
+            return None
+        again = identity in self._seen
+        self._seen.add(identity)
+        self._open.add(identity)
+        self._within_alias += again
+        if isinstance(node, MappingNode):
+            value: Any = self._mapping(node, path)
+        else:
+            assert isinstance(node, SequenceNode)
+            value = self._list(node, path)
+        self._within_alias -= again
+        self._open.discard(identity)
+        return value
+
+    def _list(self, node: SequenceNode, path: Path) -> list[Any]:
+        self._check_tag(node, path, positions.SEQUENCE)
+        return [self.read(item, (*path, index)) for index, item in enumerate(node.value)]
+
+    def _mapping(self, node: MappingNode, path: Path) -> dict[str, Any]:
+        self._check_tag(node, path, positions.MAPPING)
+        data: dict[str, Any] = {}
+        first: dict[str, Node] = {}
+        merges: list[Node] = []
+        for name, value in node.value:
+            if name.tag == positions.MERGE:
+                merges.append(value)
+                continue
+            key = self._key(name, path)
+            if key is None:
+                continue
+            if key in first:
+                place = place_of(first[key])
+                wrong = Wrong("key-duplicate", quote(key), line=place.line, column=place.column)
+                self._add(wrong, name, (*path, key))
+                continue
+            first[key] = name
+            data[key] = self.read(value, (*path, key))
+        for source in merges:
+            for key, value in self._merged(source, path).items():
+                data.setdefault(key, value)
+        return data
+
+    def _merged(self, node: Node, path: Path) -> dict[str, Any]:
+        data: dict[str, Any] = {}
+        for source in node.value if isinstance(node, SequenceNode) else [node]:
+            if isinstance(source, MappingNode):
+                data = self.read(source, path) | data
+            else:
+                self._add(Wrong("merge-value"), source, path)
+        return data
+
+    def _key(self, node: Node, path: Path) -> str | None:
+        if isinstance(node, ScalarNode) and (node.tag == positions.TEXT or node.tag.endswith(":str")):
+            return str(node.value)
+        if isinstance(node, ScalarNode):
+            self._add(Wrong("key-not-text", quote(node.value), source=node.value), node, path)
+        else:
+            kind = "a mapping" if isinstance(node, MappingNode) else "a list"
+            self._add(Wrong("key-not-text", kind, hint="write text before the colon"), node, path)
+        return None
+
+    def _scalar(self, node: ScalarNode, path: Path) -> Any:
+        if node.tag.startswith(("tag:", "!")):
+            self._check_tag(node, path, None)
+        try:
+            return positions.scalar_value(node)
+        except ValueError:
+            self._add(Wrong("tag", f"{quote(node.value)} under an explicit tag"), node, path)
+            return None
+
+    def _check_tag(self, node: Node, path: Path, fit: str | None) -> None:
+        if node.tag == fit:
+            return
+        core = positions.core_tag(node.tag)
+        if core is None or (fit is not None and core != fit):
+            self._add(Wrong("tag", quote(node.tag)), node, path)
+            core = fit or positions.TEXT
+        node.tag = core
+
+    def _add(self, wrong: Wrong, node: Node, path: Path) -> None:
+        self.problems.append((wrong, place_of(node), path))

@@ -1,0 +1,292 @@
+"""Which kinds are read, and one document's data to a typed resource or to findings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from labelgate.resources.endpoint import HostEndpoint, WorkloadEndpoint
+from labelgate.resources.errors import Finding, Location, Path, Wrong, describe
+from labelgate.resources.felix import FelixConfiguration
+from labelgate.resources.kubernetes import KubernetesNetworkPolicy, Namespace, Pod, ServiceAccount
+from labelgate.resources.metadata import Resource
+from labelgate.resources.part import Part, all_findings, field_names, part_of
+from labelgate.resources.policy import GlobalNetworkPolicy, NetworkPolicy, Profile, Tier
+from labelgate.resources.sets import GlobalNetworkSet, NetworkSet
+from labelgate.resources.values import did_you_mean, nearest
+
+RESOURCE_TYPES: tuple[type[Resource], ...] = (
+    GlobalNetworkPolicy,
+    NetworkPolicy,
+    HostEndpoint,
+    WorkloadEndpoint,
+    GlobalNetworkSet,
+    NetworkSet,
+    Profile,
+    Tier,
+    FelixConfiguration,
+    KubernetesNetworkPolicy,
+    Namespace,
+    Pod,
+    ServiceAccount,
+)
+KINDS = {(model.version, model.kind_name): model for model in RESOURCE_TYPES}
+DEFAULT_NAMESPACE = "default"
+"""Where a namespaced resource without `namespace` belongs, as with kubectl and calicoctl."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a document says that it is; None where it does not say so in text."""
+
+    model: type[Resource] | None
+    """None where the kind is not one that is read."""
+    kind: str | None
+    namespace: str | None
+    name: str | None
+
+    @property
+    def key(self) -> str | None:
+        """What names the resource among all others; None where something is missing."""
+        if self.model is None or self.name is None:
+            return None
+        namespace = self.namespace if self.model.namespaced else None
+        return "/".join(part for part in (self.model.__name__, namespace, self.name) if part)
+
+
+def header(data: Any) -> Header:
+    """Kind, namespace and name of a document, however wrong the rest may be."""
+    if not isinstance(data, dict):
+        return Header(None, None, None, None)
+    metadata = data.get("metadata")
+    metadata = metadata if isinstance(metadata, dict) else {}
+    kind = _text(data.get("kind"))
+    model = KINDS.get((_text(data.get("apiVersion")) or "", kind or ""))
+    namespace = _text(metadata.get("namespace"))
+    if model is not None and model.namespaced and not namespace:
+        namespace = DEFAULT_NAMESPACE
+    return Header(model, kind, namespace, _text(metadata.get("name")))
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def items_of(data: Any) -> list[Any] | None:
+    """The items of a list (`kind: List`, or `NetworkPolicyList` and the like); None if it is none."""
+    if not isinstance(data, dict) or not isinstance(data.get("items"), list):
+        return None
+    version, kind = data.get("apiVersion"), data.get("kind")
+    if not isinstance(kind, str) or not kind.endswith("List"):
+        return None
+    if (version, kind) == ("v1", "List"):
+        return list(data["items"])
+    inner = kind.removesuffix("List")
+    if (version, inner) not in KINDS:
+        return None
+    # The API leaves kind and version out of the items of such a list.
+    given = {"apiVersion": version, "kind": inner}
+    return [given | item if isinstance(item, dict) else item for item in data["items"]]
+
+
+def read(data: Any, location: Location) -> Resource | list[Finding]:
+    """A typed resource, or everything that is wrong with it; paths count from the top of the document."""
+    model = _model(data)
+    if isinstance(model, list):
+        return model
+    data = _with_namespace(model, data)
+    try:
+        resource = model.model_validate(data, context=location)
+    except ValidationError as error:
+        return _all_wrong(model, data, error)
+    resource._location = location
+    return list(all_findings(resource)) or resource
+
+
+def _model(data: Any) -> type[Resource] | list[Finding]:
+    if not isinstance(data, dict):
+        return [Finding((), Wrong("not-a-resource", describe(data)))]
+    missing = [
+        Finding((), Wrong("field-missing", field=field, what=what))
+        for field, what in (
+            ("apiVersion", f"one of {_listed(_versions())}"),
+            ("kind", f"one of {_listed(sorted({kind for _, kind in KINDS}))}"),
+        )
+        if data.get(field) in (None, "")
+    ]
+    if missing:
+        return missing
+    version, kind = data["apiVersion"], data["kind"]
+    model = KINDS.get((version, kind)) if isinstance(version, str) and isinstance(kind, str) else None
+    return model or [_unknown_kind(version, kind)]
+
+
+def _versions() -> list[str]:
+    return list(dict.fromkeys(version for version, _ in KINDS))
+
+
+def _listed(words: list[str]) -> str:
+    return ", ".join(f"`{word}`" for word in words)
+
+
+def _unknown_kind(version: Any, kind: Any) -> Finding:
+    versions = _versions()
+    if version not in versions:
+        with_kind = [known for known, name in KINDS if name == kind]
+        hint = f"`{kind}` is read from {_listed(with_kind)}" if with_kind else None
+        return Finding(
+            ("apiVersion",), Wrong("api-version", describe(version), hint=hint, supported=_listed(versions))
+        )
+    kinds = [name for known, name in KINDS if known == version]
+    elsewhere = [known for known, name in KINDS if name == kind]
+    hint = did_you_mean(kind, kinds) if isinstance(kind, str) else None
+    if elsewhere:
+        hint = f"`{kind}` belongs to {_listed(elsewhere)}"
+    wrong = Wrong("kind", describe(kind), hint=hint, version=version, supported=_listed(kinds))
+    return Finding(("kind",), wrong)
+
+
+def _with_namespace(model: type[Resource], data: dict[str, Any]) -> dict[str, Any]:
+    metadata = data.get("metadata")
+    if not isinstance(metadata, dict) or metadata.get("namespace") not in (None, ""):
+        return data
+    metadata = {name: value for name, value in metadata.items() if name != "namespace"}
+    if model.namespaced:
+        metadata["namespace"] = DEFAULT_NAMESPACE
+    return data | {"metadata": metadata}
+
+
+# --- pydantic's errors in our words ----------------------------------------------------------------------
+
+
+def _all_wrong(model: type[Resource], data: dict[str, Any], error: ValidationError) -> list[Finding]:
+    """The refused fields, and what is wrong between the fields that are left."""
+    refused = [
+        Finding(tuple(details["loc"]), _wrong(model, details)) for details in error.errors(include_url=False)
+    ]
+    broken = _broken(model, error)
+    rest = _without(model, data, error)
+    if rest is None:
+        return refused
+    return refused + [finding for finding in all_findings(rest) if not _rests_on(finding, broken)]
+
+
+def _broken(model: type[Resource], error: ValidationError) -> list[Path]:
+    """The refused fields; of an unknown one also the field that was probably meant."""
+    paths: list[Path] = []
+    for details in error.errors(include_url=False):
+        path = tuple(details["loc"])
+        paths.append(path)
+        if details["type"] == "extra_forbidden":
+            near = nearest(str(path[-1]), field_names(_part_at(model, path[:-1])))
+            paths += [(*path[:-1], near)] if near else []
+    return paths
+
+
+def _rests_on(finding: Finding, broken: list[Path]) -> bool:
+    for bad in broken:
+        if finding.path[: len(bad)] == bad:
+            return True
+        if any(need[: len(bad)] == bad or bad[: len(need)] == need for need in finding.needs):
+            return True
+    return False
+
+
+_STAND_INS = {"action": "Allow", "name": "stand-in", "node": "stand-in", "metadata": {"name": "stand-in"}}
+"""For required fields that are refused, so that the rest can be judged."""
+
+
+def _without(model: type[Resource], data: dict[str, Any], error: ValidationError) -> Resource | None:
+    """The resource without its refused fields; None if too little is left.
+
+    Items of lists are not taken out one by one (indexes would shift) but with their list, and a mapping
+    that lacks a required field goes as a whole.
+    """
+    for _ in range(8):  # each round goes up one level; no resource is nested deeper
+        for details in error.errors(include_url=False):
+            path = tuple(details["loc"])
+            if details["type"] == "missing" and path[-1] not in _STAND_INS:
+                path = path[:-1]
+            while path and (not isinstance(path[-1], str) or path[-1] == "[key]"):
+                path = path[:-1]
+            if not path:
+                return None
+            data = _replaced(data, path, keep=details["type"] != "extra_forbidden")
+        try:
+            return model.model_validate(data)
+        except ValidationError as again:
+            error = again
+    return None
+
+
+def _replaced(data: Any, path: Path, *, keep: bool) -> Any:
+    """A copy with the field at the path left out, or, with `keep`, with its stand-in if it has one."""
+    step, rest = path[0], path[1:]
+    if isinstance(data, list) and isinstance(step, int) and step < len(data):
+        return [
+            _replaced(item, rest, keep=keep) if index == step else item for index, item in enumerate(data)
+        ]
+    if not isinstance(data, dict):
+        return data
+    if rest:
+        return {
+            name: _replaced(value, rest, keep=keep) if name == step else value for name, value in data.items()
+        }
+    data = {name: value for name, value in data.items() if name != step}
+    return data | {str(step): _STAND_INS[str(step)]} if keep and step in _STAND_INS else data
+
+
+_TYPES = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "`true` or `false`",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+}
+_MISSING = {"action": "action-missing", "node": "endpoint-node"}
+
+
+def _wrong(model: type[Resource], details: ErrorDetails) -> Wrong:
+    kind, path, value = details["type"], tuple(details["loc"]), details["input"]
+    context = details.get("ctx", {})
+    if isinstance(context.get("error"), Wrong):
+        wrong: Wrong = context["error"]
+        return wrong
+    if kind == "missing":
+        field = str(path[-1])
+        if field in _MISSING:
+            return Wrong(_MISSING[field], "nothing")
+        return Wrong("field-missing", "nothing", field=field, what=f"`{field}`")
+    if kind == "extra_forbidden":
+        return _unknown_field(_part_at(model, path[:-1]), str(path[-1]))
+    if kind in ("too_long", "string_too_long"):
+        count = context.get("actual_length", len(value))
+        limit = context["max_length"]
+        return Wrong("too-many", f"{count}", count=count, limit=limit)
+    what = _TYPES.get(kind, "another value")
+    hint = None
+    if kind == "string_type" and isinstance(value, bool | int | float):
+        hint = 'put it in quotes: `"{source}"`'
+    elif value is None:
+        hint = "write `{}` for an item without criteria" if what == "a mapping" else None
+    return Wrong("wrong-type", describe(value), hint=hint, what=what)
+
+
+def _part_at(model: type[Part], path: Path) -> type[Part]:
+    for step in path:
+        if isinstance(step, str):
+            model = part_of(model, step) or model
+    return model
+
+
+def _unknown_field(model: type[Part], field: str) -> Wrong:
+    known = sorted(field_names(model))
+    hint = model.field_hints.get(field) or did_you_mean(field, known)
+    return Wrong("field-unknown", f"`{field}`", hint=hint, known=_listed(known))

@@ -1,0 +1,155 @@
+"""Texts to resources: every document of every text, and all that is wrong with them at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from labelgate.resources import kinds
+from labelgate.resources.documents import Document, decode, documents
+from labelgate.resources.errors import (
+    Finding,
+    LoadError,
+    Location,
+    Path,
+    Problem,
+    Wrong,
+    path_text,
+)
+from labelgate.resources.kinds import Header
+from labelgate.resources.metadata import Resource
+from labelgate.resources.positions import Place, SyntaxProblem
+
+_NOTHING = Header(None, None, None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One document as it was met, refused or not."""
+
+    index: int
+    """From 0 over all input."""
+    file: str
+    line: int
+    kind: str | None
+    namespace: str | None
+    name: str | None
+
+
+@dataclass(slots=True)
+class Loading:
+    """Takes texts, keeps what they hold."""
+
+    resources: list[Resource] = field(default_factory=list)
+    """The valid ones, in the order met."""
+    problems: list[Problem] = field(default_factory=list)
+    documents: list[Summary] = field(default_factory=list)
+    """All documents, in the order met."""
+    _first: dict[str, Location] = field(default_factory=dict)
+
+    def add(self, content: bytes | str, file: str) -> None:
+        """Read one text; what is wrong is noted, never raised."""
+        try:
+            text = content if isinstance(content, str) else decode(content)
+            for document in documents(text, is_json=file.endswith(".json")):
+                self._document(document, file)
+        except SyntaxProblem as problem:
+            self._note(problem.wrong, problem.place, file, -1)
+
+    def add_unreadable(self, wrong: Wrong, file: str) -> None:
+        """Note a file that cannot be read."""
+        self._note(wrong, Place(0, 0), file, -1)
+
+    def result(self) -> list[Resource]:
+        """The resources.
+
+        Raises `LoadError` with all problems if there is any.
+        """
+        if self.problems:
+            raise LoadError(self.problems)
+        return self.resources
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What is accepted but has no effect, of all resources."""
+        return tuple(notice for resource in self.resources for notice in resource.notices)
+
+    def _document(self, document: Document, file: str) -> None:
+        index = len(self.documents)
+        head = kinds.header(document.data)
+        self.documents.append(Summary(index, file, document.start.line, head.kind, head.namespace, head.name))
+        for wrong, place, path in document.problems:
+            self._note(wrong, place, file, index, head, path)
+        items = kinds.items_of(document.data)
+        if items is None:
+            self._resource(document, document.data, (), Location(file, *document.start, index))
+            return
+        for number, item in enumerate(items):
+            path = ("items", number)
+            # Finding the place of each item of JSON would cost as much as reading it once more.
+            place = document.place(path) if document.has_node else document.start
+            self._resource(document, item, path, Location(file, *place, index))
+
+    def _resource(self, document: Document, data: Any, prefix: Path, location: Location) -> None:
+        head = kinds.header(data)
+        first = self._first.setdefault(head.key, location) if head.key else location
+        if first is not location:
+            found = f"`{head.key}` again"
+            wrong = Wrong("resource-duplicate", found, first=f"{first.file}:{first.line}:{first.column}")
+            self._note(wrong, document.place(prefix), location.file, location.index, head, prefix)
+        outcome = kinds.read(data, location)
+        if isinstance(outcome, list):
+            for finding in outcome:
+                self._finding(document, finding, prefix, location, head)
+        elif first is location and not document.problems:
+            self.resources.append(outcome)
+
+    def _finding(
+        self, document: Document, finding: Finding, prefix: Path, location: Location, head: Header
+    ) -> None:
+        path = prefix + tuple(step for step in finding.path if step != "[key]")
+        place = document.place(path, key=finding.wrong.code == "field-unknown")
+        wrong = finding.wrong
+        hint = wrong.hint
+        if hint and "{source}" in hint:
+            hint = hint.replace("{source}", document.source(path) or "...")
+        self._note(wrong, place, location.file, location.index, head, path, hint)
+
+    def _note(
+        self,
+        wrong: Wrong,
+        place: Place,
+        file: str,
+        index: int,
+        head: Header = _NOTHING,
+        path: Path = (),
+        hint: str | None = None,
+    ) -> None:
+        self.problems.append(
+            Problem(
+                file=file,
+                line=place.line,
+                column=place.column,
+                index=index,
+                kind=head.kind,
+                namespace=head.namespace,
+                name=head.name,
+                path=path_text(path),
+                message=wrong.message,
+                found=wrong.found,
+                expected=wrong.expected,
+                hint=hint or wrong.hint,
+                rule=wrong.rule,
+                code=wrong.code,
+            )
+        )
+
+
+def load_text(text: bytes | str, file: str = "<text>") -> list[Resource]:
+    """The resources of YAML or JSON text.
+
+    Raises `LoadError` with all problems.
+    """
+    loading = Loading()
+    loading.add(text, file)
+    return loading.result()

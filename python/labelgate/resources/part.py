@@ -1,0 +1,84 @@
+"""The base of all resource models: one mapping of a document is one `Part`."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, ClassVar, cast, get_args
+
+from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic.alias_generators import to_camel
+
+from labelgate.resources.errors import Findings, Path
+
+
+class Part(BaseModel):
+    """One mapping: snake_case here, camelCase in documents; frozen; unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, alias_generator=to_camel)
+
+    ignored: ClassVar[frozenset[str]] = frozenset()
+    """Fields that are accepted and not read: they never change a verdict."""
+    field_hints: ClassVar[dict[str, str]] = {}
+    """What to say to fields that people look for here in vain."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_what_is_read(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        if cls.ignored and not cls.ignored.isdisjoint(data):
+            data = {name: value for name, value in data.items() if name not in cls.ignored}
+        if None in data.values():
+            # As in Kubernetes, where `selector: null` is no selector; an unknown field stays unknown.
+            known = field_names(cls)
+            data = {name: value for name, value in data.items() if value is not None or name not in known}
+        return data
+
+    def findings(self) -> Findings:
+        """What is wrong between fields of this part; paths count from here."""
+        yield from ()
+
+
+class LoosePart(Part):
+    """A part of which only some fields are read; the others are left alone (core `v1`)."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+@cache
+def field_names(model: type[Part]) -> dict[str, str]:
+    """Names as in documents, to attribute names."""
+    return {field.alias or name: name for name, field in model.model_fields.items()}
+
+
+@cache
+def _inner_parts(model: type[Part]) -> tuple[tuple[str, str], ...]:
+    """Attributes that hold parts, with their names in documents."""
+    names = field_names(model)
+    return tuple((attr, alias) for alias, attr in names.items() if part_of(model, alias) is not None)
+
+
+@cache
+def part_of(model: type[Part], alias: str) -> type[Part] | None:
+    """The model of a field, or of the items of its list."""
+    attribute = field_names(model).get(alias)
+    return None if attribute is None else _part_in(model.model_fields[attribute].annotation)
+
+
+def _part_in(annotation: Any) -> type[Part] | None:
+    if isinstance(annotation, type) and not get_args(annotation) and issubclass(annotation, Part):
+        return annotation
+    return next(filter(None, map(_part_in, get_args(annotation))), None)
+
+
+def all_findings(part: Part, path: Path = ()) -> Findings:
+    """The findings of a part and of all parts inside it."""
+    for finding in part.findings():
+        yield finding.under(path)
+    for attribute, alias in _inner_parts(type(part)):
+        value = getattr(part, attribute)
+        if isinstance(value, Part):
+            yield from all_findings(value, (*path, alias))
+        elif isinstance(value, list):
+            for index, item in enumerate(cast("list[Part]", value)):
+                yield from all_findings(item, (*path, alias, index))
