@@ -12,13 +12,12 @@ from labelgate.netfilter.dispatch import Dispatch
 from labelgate.netfilter.facts import Marks, RulesetFacts
 from labelgate.netfilter.readback import (
     EMPTY_TABLE,
-    RoutingRule,
-    accept_readers,
     hazards,
     misplaced,
     parse_save,
 )
 from labelgate.netfilter.render import describe, put_back, transaction
+from labelgate.netfilter.routing import RoutingRule, accept_readers
 from labelgate.netfilter.rules import Jump, Rule, TableRules
 from labelgate.netfilter.ruleset import CONNTRACK_ONLY, ruleset
 from labelgate.settings import Settings

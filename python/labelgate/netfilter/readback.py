@@ -243,22 +243,3 @@ def _mask(value: str) -> int:
 
 def _value_and_mask(value: str) -> int:
     return int(value.partition("/")[0], 0) | _mask(value)
-
-
-@dataclass(frozen=True, slots=True)
-class RoutingRule:
-    """An `ip rule` that looks at the packet mark."""
-
-    family: int
-    """4 or 6."""
-    priority: int
-    mark: int
-    mask: int
-
-    def __str__(self) -> str:
-        return f"IPv{self.family} rule {self.priority}: fwmark {self.mark:#x}/{self.mask:#x}"
-
-
-def accept_readers(rules: Iterable[RoutingRule], marks: Marks) -> tuple[RoutingRule, ...]:
-    """Routing rules that read bit A: what raw OUTPUT exempts from conntrack may be routed otherwise."""
-    return tuple(rule for rule in rules if rule.mask & marks.accept)

@@ -1,0 +1,111 @@
+"""The host's interfaces: names, indexes and addresses as the kernel has them now, and when they change."""
+
+from __future__ import annotations
+
+import socket
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Self
+
+from pyroute2 import IPRoute  # type: ignore[import-untyped]
+
+from labelgate.settings import HostFacts
+
+_GROUPS = 0x1 | 0x10 | 0x100  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
+_RECEIVE = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One interface."""
+
+    index: int
+    name: str
+    addresses: tuple[str, ...]
+    """As text without prefix length, sorted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """All interfaces, by index."""
+
+    links: tuple[Link, ...]
+
+    @property
+    def host_facts(self) -> HostFacts:
+        """What policies are resolved with."""
+        return HostFacts({link.name: link.addresses for link in self.links})
+
+    @property
+    def indexes(self) -> list[tuple[int, str]]:
+        """Index and name of each interface: packets carry the index."""
+        return [(link.index, link.name) for link in self.links]
+
+
+def read_links() -> Links:
+    """The interfaces in the network namespace of the calling thread."""
+    addresses: defaultdict[int, list[str]] = defaultdict(list)
+    with IPRoute() as netlink:
+        for message in netlink.get_addr():
+            # On a point-to-point link IFA_ADDRESS is the other side.
+            address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+            if address is not None:
+                addresses[message["index"]].append(address)
+        names = {message["index"]: message.get_attr("IFLA_IFNAME") for message in netlink.get_links()}
+    return Links(
+        tuple(Link(index, name, tuple(sorted(addresses[index]))) for index, name in sorted(names.items()))
+    )
+
+
+class LinkWatch:
+    """Follows the interfaces of the network namespace that the creating thread is in.
+
+    `fileno` is readable when something may have changed; `poll` then tells what, in the same namespace.
+    """
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        try:
+            self._socket.setblocking(False)
+            self._socket.bind((0, _GROUPS))
+            # Read after subscribing: nothing is missed in between.
+            self.links = read_links()
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def fileno(self) -> int:
+        """For select and poll."""
+        return self._socket.fileno()
+
+    def poll(self) -> Links | None:
+        """The interfaces, if they are not what they were; does not block."""
+        if not self._drain():
+            return None
+        links = read_links()
+        if links == self.links:
+            return None
+        self.links = links
+        return links
+
+    def _drain(self) -> bool:
+        """Whether there were events. What they say is read anew: an overrun loses events, not changes."""
+        heard = False
+        while True:
+            try:
+                self._socket.recv(_RECEIVE)
+            except BlockingIOError:
+                return heard
+            except OSError:  # ENOBUFS: more events than the socket could hold.
+                pass
+            heard = True
+
+    def close(self) -> None:
+        """Stops following."""
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
