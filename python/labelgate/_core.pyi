@@ -63,7 +63,7 @@ class Table:
     """A program bound to the interfaces of a host; immutable, shared freely between threads."""
 
     def __new__(cls, program: Program, host: bytes) -> Table:
-        """Binds; `host` is JSON: `{"interfaces": {name: [address]}, "workload_prefixes": [prefix]}`."""
+        """Binds to a host as JSON: `{"interfaces": {name: [address]}, "workload_prefixes": [name]}`."""
 
     def rule_facts(self) -> str:
         """What kernel rules may answer, as JSON."""
@@ -130,8 +130,8 @@ class Enforcer:
     ) -> Enforcer:
         """Binds the queues `base + 2 * hook + family` and starts answering.
 
-        `interfaces` are (index, name); `marks` the bits (accept, decided, reject); the sequences hold one flag per
-        hook in the order of `labelgate.flow.HOOKS`.
+        `interfaces` are (index, name); `marks` the bits (accept, decided, reject); the other sequences hold one
+        flag per hook in the order of `labelgate.flow.HOOKS`.
 
         Raises:
             OSError: a queue cannot be bound (taken, not permitted, not supported).
@@ -147,4 +147,4 @@ class Enforcer:
         """Whether the loop still answers packets."""
 
     def stop(self) -> None:
-        """Ends the loop within a second and closes the queues; what is still queued is dropped by the kernel."""
+        """Ends the loop within a second and closes the queues; the kernel drops what is still queued."""

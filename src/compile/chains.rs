@@ -124,7 +124,7 @@ impl<'m, 'b> Chains<'m, 'b> {
             },
             addresses,
             sources,
-            normal: self.normal(&selected, name, &workload.profiles)?,
+            normal: self.normal(&selected, &workload.profiles)?,
             forward: None,
             untracked: None,
             prednat: None,
@@ -149,7 +149,7 @@ impl<'m, 'b> Chains<'m, 'b> {
             attachment,
             addresses: host.addresses.iter().map(read).collect::<Result<_, _>>()?,
             sources: Vec::new(),
-            normal: self.normal(&selected, &name, &host.profiles)?,
+            normal: self.normal(&selected, &host.profiles)?,
             forward: Some(self.forward(&selected)?),
             untracked: if untracked { Some(self.falling(&selected, Kind::Untracked)?) } else { None },
             prednat: if selected.has(Kind::Prednat) {
@@ -185,11 +185,10 @@ impl<'m, 'b> Chains<'m, 'b> {
     fn normal(
         &mut self,
         selected: &Selected<'m>,
-        endpoint: &str,
         profiles: &[String],
     ) -> Result<Directed<ChainId>, CompileError> {
         self.directed(|this, direction| {
-            let end = ChainEnd::Profiles(this.profile_lists(endpoint, profiles, direction)?);
+            let end = ChainEnd::Profiles(this.profile_lists(profiles, direction)?);
             Ok(Chain { tiers: this.tiers(selected, Kind::Normal, direction)?, end })
         })
     }
@@ -281,7 +280,6 @@ impl<'m, 'b> Chains<'m, 'b> {
     /// E-20.8, R-29.
     fn profile_lists(
         &mut self,
-        endpoint: &str,
         names: &[String],
         direction: Direction,
     ) -> Result<Vec<RuleListId>, CompileError> {
@@ -289,7 +287,6 @@ impl<'m, 'b> Chains<'m, 'b> {
         for name in names {
             let key = format!("Profile/{name}");
             let Some(profile) = self.profiles.get(name.as_str()) else {
-                self.warnings.push(format!("{endpoint}: profile `{name}` does not exist; it denies (R-29)"));
                 lists.push(self.builder.missing_profile(&key, direction));
                 continue;
             };

@@ -28,7 +28,7 @@ pub fn compile(model: &Model, node: Option<&str>) -> Result<Program, CompileErro
     let members = members::Members::of(model)?;
     let order = order::PolicyOrder::of(model)?;
     let mut builder = rules::RuleBuilder::new(&members);
-    let mut warnings = order.warnings();
+    let mut warnings = Vec::new();
     let local = chains::Chains::new(model, &order, &mut builder, &mut warnings).endpoints(node)?;
     let settings = settings::settings(&model.settings)?;
     warnings.sort_unstable();

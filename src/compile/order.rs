@@ -27,8 +27,6 @@ pub struct OrderedTier<'a> {
     /// `defaultAction: Pass`.
     pub is_pass: bool,
     pub policies: Vec<OrderedPolicy<'a>>,
-    /// E-4: named by a policy, but not there.
-    pub is_missing: bool,
 }
 
 /// All tiers that have policies, in order.
@@ -49,27 +47,16 @@ impl<'a> PolicyOrder<'a> {
         let mut tiers = Vec::new();
         for tier in known {
             if let Some(policies) = by_tier.remove(tier.name.as_str()) {
-                tiers.push(OrderedTier { name: &tier.name, is_pass: tier.pass, policies, is_missing: false });
+                tiers.push(OrderedTier { name: &tier.name, is_pass: tier.pass, policies });
             }
         }
         // E-4: what remains names a tier that does not exist; it comes last, by name, and ends in deny.
-        let missing = |(name, policies)| OrderedTier { name, is_pass: false, policies, is_missing: true };
+        let missing = |(name, policies)| OrderedTier { name, is_pass: false, policies };
         tiers.extend(by_tier.into_iter().map(missing));
         for tier in &mut tiers {
             tier.policies.sort_by(compare);
         }
         Ok(Self { tiers })
-    }
-
-    /// What a person should know about tiers.
-    pub fn warnings(&self) -> Vec<String> {
-        let missing = self.tiers.iter().filter(|tier| tier.is_missing);
-        let named = missing.flat_map(|tier| tier.policies.iter().map(move |policy| (tier.name, &policy.key)));
-        named
-            .map(|(tier, key)| {
-                format!("{key}: tier `{tier}` does not exist; it comes last and ends in deny (E-4)")
-            })
-            .collect()
     }
 }
 

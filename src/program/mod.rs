@@ -52,8 +52,8 @@ pub struct Program {
     /// Indexed by [`OutcomeId`]; begins with one entry per [`Reason`], in the order of [`Reason::ALL`],
     /// without tier, policy and rule.
     pub outcomes: Vec<RuleOrigin>,
-    /// What a person should know although it is no error (an untracked policy on a `*` host endpoint, a tier
-    /// that does not exist, a profile that does not exist), sorted.
+    /// What only the compiler sees and a person should know although it is no error (an untracked policy on a `*`
+    /// host endpoint), sorted.
     pub warnings: Vec<String>,
 }
 

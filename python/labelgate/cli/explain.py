@@ -44,7 +44,9 @@ class Disagreement(Exception):
 @config_option
 @click.option("--packets", metavar="FILE|-", help="JSON lines: one packet a line in, one answer a line out.")
 @click.option("-o", "--output", type=click.Choice(["text", "jsonl"]), help="[default: jsonl with --packets]")
-@click.option("--engine", type=click.Choice(["table", "reference", "both"]), default="both", show_default=True)
+@click.option(
+    "--engine", type=click.Choice(["table", "reference", "both"]), default="both", show_default=True
+)
 @click.option("--hook", type=click.Choice(HOOKS), help="Only this hook [default: all on the way].")
 @click.option("--in", "in_", metavar="NAME", help="In-interface.")
 @click.option("--out", metavar="NAME", help="Out-interface.")

@@ -1,0 +1,246 @@
+"""A snapshot as the core's model: the JSON object that `src/model.rs` reads.
+
+Defaults are filled in here; nothing is inherited or resolved.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from labelgate import conversion
+
+if TYPE_CHECKING:
+    from labelgate.resources import (
+        EndpointPort,
+        EntityRule,
+        GlobalNetworkPolicy,
+        HostEndpoint,
+        NetworkPolicy,
+        PortRange,
+        Profile,
+        Rule,
+        WorkloadEndpoint,
+        WorkloadEndpointPort,
+    )
+    from labelgate.settings import Failsafe, Settings
+    from labelgate.snapshot import Snapshot
+
+DEFAULT_TIER_ORDER = 1_000_000.0
+"""E-2: what a Tier without order counts as."""
+
+BUILT_IN_TIERS: Mapping[str, dict[str, Any]] = {
+    "kube-admin": {"name": "kube-admin", "order": 1_000.0, "pass": True},
+    "default": {"name": "default", "order": DEFAULT_TIER_ORDER, "pass": False},
+    "kube-baseline": {"name": "kube-baseline", "order": 10_000_000.0, "pass": True},
+}
+"""E-3."""
+
+BUILT_IN_PROFILE = "projectcalico-default-allow"
+"""R-28: allows both ways, has no labels, always exists."""
+
+
+def core_model(snapshot: Snapshot, settings: Settings) -> bytes:
+    """The model of a snapshot, as JSON text for `labelgate._core.compile`."""
+    prefix = settings.workload_prefixes[0]
+    pods = (conversion.pod_workload(pod, prefix) for pod in snapshot.pods)
+    model = {
+        "workloads": [
+            *map(_workload, snapshot.workload_endpoints),
+            *(pod for pod in pods if pod is not None),
+        ],
+        "hosts": [_host(host) for host in snapshot.host_endpoints],
+        "network_sets": _network_sets(snapshot),
+        "profiles": _profiles(snapshot),
+        "tiers": _tiers(snapshot),
+        "policies": [
+            *map(_policy, snapshot.global_network_policies),
+            *map(_policy, snapshot.network_policies),
+            *map(conversion.kubernetes_policy, snapshot.kubernetes_network_policies),
+        ],
+        "settings": _settings(settings),
+    }
+    return json.dumps(model, separators=(",", ":")).encode()
+
+
+def _workload(endpoint: WorkloadEndpoint) -> dict[str, Any]:
+    """R-28a: a WorkloadEndpoint lists its own profiles."""
+    spec, metadata = endpoint.spec, endpoint.metadata
+    labels = conversion.workload_labels(
+        metadata.labels, metadata.namespace or "", spec.orchestrator, spec.service_account_name
+    )
+    return {
+        "name": endpoint.key,
+        "node": spec.node,
+        "interface": spec.interface_name,
+        "networks": [str(net) for net in spec.ip_networks],
+        "spoofed_prefixes": [str(net) for net in spec.allow_spoofed_source_prefixes],
+        "labels": labels,
+        "profiles": list(spec.profiles),
+        "ports": [_named_port(port) for port in spec.ports if port.name],
+    }
+
+
+def _host(host: HostEndpoint) -> dict[str, Any]:
+    spec = host.spec
+    return {
+        "name": host.metadata.name,
+        "node": spec.node,
+        "interface": spec.interface_name,
+        "addresses": [str(address) for address in spec.expected_ips],
+        "labels": dict(host.metadata.labels),
+        "profiles": list(spec.profiles),
+        "ports": [_named_port(port) for port in spec.ports],
+    }
+
+
+def _named_port(port: EndpointPort | WorkloadEndpointPort) -> dict[str, Any]:
+    return {"name": port.name, "protocol": port.protocol, "port": port.port}
+
+
+def _network_sets(snapshot: Snapshot) -> list[dict[str, Any]]:
+    """R-26."""
+    sets = [
+        {
+            "name": item.key,
+            "labels": {**item.metadata.labels, conversion.NAMESPACE_LABEL: item.metadata.namespace},
+            "profiles": [f"kns.{item.metadata.namespace}"],
+            "nets": [str(net) for net in item.spec.nets],
+        }
+        for item in snapshot.network_sets
+    ]
+    return sets + [
+        {"name": item.key, "labels": dict(item.metadata.labels), "nets": [str(net) for net in item.spec.nets]}
+        for item in snapshot.global_network_sets
+    ]
+
+
+def _profiles(snapshot: Snapshot) -> list[dict[str, Any]]:
+    """R-24, R-25, R-28; a Profile document of the same name wins over a synthesised one."""
+    allow = [{"action": "Allow"}]
+    profiles = [
+        {"name": BUILT_IN_PROFILE, "ingress": allow, "egress": allow},
+        *map(conversion.namespace_profile, snapshot.namespaces),
+        *map(conversion.service_account_profile, snapshot.service_accounts),
+        *map(_profile, snapshot.profiles),
+    ]
+    return list({profile["name"]: profile for profile in profiles}.values())
+
+
+def _profile(profile: Profile) -> dict[str, Any]:
+    return {
+        "name": profile.metadata.name,
+        "labels": dict(profile.spec.labels_to_apply),
+        "ingress": _rules(profile.spec.ingress),
+        "egress": _rules(profile.spec.egress),
+    }
+
+
+def _tiers(snapshot: Snapshot) -> list[dict[str, Any]]:
+    """E-2: filled-in defaults; E-3: the built-in tiers, unless a document says the same again (V-70)."""
+    tiers = dict(BUILT_IN_TIERS)
+    for tier in snapshot.tiers:
+        name, order = tier.metadata.name, tier.spec.order
+        passes = tier.spec.default_action == "Pass"
+        default = tiers.get(name, {}).get("order", DEFAULT_TIER_ORDER)
+        tiers[name] = {"name": name, "order": default if order is None else order, "pass": passes}
+    return list(tiers.values())
+
+
+def _policy(policy: GlobalNetworkPolicy | NetworkPolicy) -> dict[str, Any]:
+    spec = policy.spec
+    ingress, egress = _applies(policy)
+    result = {
+        "kind": policy.kind,
+        "namespace": policy.metadata.namespace or "",
+        "name": policy.metadata.name,
+        "tier": spec.tier,
+        "order": spec.order,
+        "selector": spec.selector,
+        "service_account_selector": spec.service_account_selector,
+        "applies_ingress": ingress,
+        "applies_egress": egress,
+        "ingress": _rules(spec.ingress),
+        "egress": _rules(spec.egress),
+    }
+    for field in ("namespace_selector", "do_not_track", "pre_dnat", "apply_on_forward"):
+        if hasattr(spec, field):
+            result[field] = getattr(spec, field)
+    return result
+
+
+def _applies(policy: GlobalNetworkPolicy | NetworkPolicy) -> tuple[bool, bool]:
+    """E-12: the types as written, else inferred from the rules that are there."""
+    spec = policy.spec
+    if spec.types:
+        return "Ingress" in spec.types, "Egress" in spec.types
+    return bool(spec.ingress) or not spec.egress, bool(spec.egress)
+
+
+def _rules(rules: Iterable[Rule]) -> list[dict[str, Any]]:
+    return [_rule(rule) for rule in rules]
+
+
+def _rule(rule: Rule) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        "action": rule.action,
+        "ip_version": rule.ip_version,
+        "protocol": rule.protocol,
+        "not_protocol": rule.not_protocol,
+        "source": _entity(rule.source),
+        "destination": _entity(rule.destination),
+    }
+    for field, icmp in (("icmp", rule.icmp), ("not_icmp", rule.not_icmp)):
+        if icmp is not None:
+            result[field] = {"type": icmp.type, "code": icmp.code}
+    return result
+
+
+def _entity(entity: EntityRule) -> dict[str, Any]:
+    ports, named = _ports(entity.ports)
+    not_ports, not_named = _ports(entity.not_ports)
+    result: dict[str, Any] = {
+        "nets": [str(net) for net in entity.nets],
+        "not_nets": [str(net) for net in entity.not_nets],
+        "selector": entity.selector,
+        "not_selector": entity.not_selector,
+        "namespace_selector": entity.namespace_selector,
+        "ports": ports,
+        "named_ports": named,
+        "not_ports": not_ports,
+        "not_named_ports": not_named,
+    }
+    if entity.service_accounts is not None:
+        accounts = entity.service_accounts
+        result["service_accounts"] = {"names": list(accounts.names), "selector": accounts.selector}
+    return result
+
+
+def _ports(ports: Iterable[PortRange | str]) -> tuple[list[tuple[int, int]], list[str]]:
+    """Numeric ranges and names."""
+    numbers, names = [], []
+    for port in ports:
+        if isinstance(port, str):
+            names.append(port)
+        else:
+            numbers.append((port.first, port.last))
+    return numbers, names
+
+
+def _settings(settings: Settings) -> dict[str, Any]:
+    return {
+        "endpoint_to_host": settings.endpoint_to_host,
+        "invalid_check": settings.invalid_check,
+        "failsafe_inbound": [_failsafe(entry) for entry in settings.failsafe_inbound],
+        "failsafe_outbound": [_failsafe(entry) for entry in settings.failsafe_outbound],
+        "workload_vxlan_port": settings.workload_vxlan_port,
+        "workload_ipip_denied": settings.workload_ipip_denied,
+        "forward_unmarked": settings.forward_unmarked,
+        "exempt_loopback": settings.exempt_loopback,
+    }
+
+
+def _failsafe(entry: Failsafe) -> dict[str, Any]:
+    net = None if entry.net is None else str(entry.net)
+    return {"protocol": entry.protocol, "net": net, "port": entry.port}
