@@ -130,8 +130,8 @@ class Enforcer:
     ) -> Enforcer:
         """Binds the queues `base + 2 * hook + family` and starts answering.
 
-        `interfaces` are (index, name); `marks` the bits (accept, decided, reject); the other sequences hold one
-        flag per hook in the order of `labelgate.flow.HOOKS`.
+        `interfaces` are (index, name); `marks` the bits (accept, decided, reject); the other sequences hold
+        one flag per hook in the order of `labelgate.flow.HOOKS`.
 
         Raises:
             OSError: a queue cannot be bound (taken, not permitted, not supported).

@@ -96,10 +96,25 @@ class DecisionTable:
         verdict, failsafe, mark, steps = self.core.trace(*_arguments(packet))
         return Answer(verdict, failsafe, mark, tuple(Step(*step) for step in steps))
 
+    def on_host(self, host: HostFacts) -> DecisionTable:
+        """The same program on other interfaces or addresses."""
+        return DecisionTable(self.program, host, self.settings)
+
     def rule_facts(self) -> dict[str, Any]:
         """What kernel rules may answer ahead of the queue, and which interfaces must be queued where."""
         facts: dict[str, Any] = json.loads(self.core.rule_facts())
         return facts
+
+    @property
+    def governs_something(self) -> bool:
+        """Whether any interface has an endpoint."""
+        facts = self.rule_facts()
+        return bool(facts["hosts"] or facts["workloads"])
+
+    @property
+    def has_untracked_policy(self) -> bool:
+        """Whether a host endpoint here has untracked policy."""
+        return any(host["untracked"] is not None for host in self.rule_facts()["hosts"])
 
 
 def _arguments(packet: Packet) -> tuple[Any, ...]:

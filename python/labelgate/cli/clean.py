@@ -13,7 +13,8 @@ from labelgate.netfilter.apply import clean as remove_rules
 def clean() -> None:
     """Remove every rule of ours from this network namespace, of both iptables variants.
 
-    Packets that wait in a queue are lost if their hooks go. A running daemon puts its rules back: stop it first.
+    Packets that wait in a queue are lost if their hooks go. A running daemon puts its rules back: stop it
+    first.
     """
     try:
         removed = remove_rules()

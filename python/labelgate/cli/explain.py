@@ -150,7 +150,7 @@ def _answer_line(judge: Judge, line: str) -> tuple[dict[str, Any], bool]:
         identity = question.get("id") if isinstance(question, dict) else None
         return {"id": identity, **answer_to_json(judge(packet_from_json(question)))}, False
     except json.JSONDecodeError as error:
-        problem = {"message": f"not JSON: {error.msg} at column {error.colno}", "field": None}
+        problem: dict[str, Any] = {"message": f"not JSON: {error.msg} at column {error.colno}", "field": None}
     except FieldError as error:
         problem = {"message": error.message, "field": error.field or None}
     except Disagreement as error:

@@ -1,0 +1,55 @@
+"""`labelgate run`: enforces policy in this network namespace."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from labelgate.agent import Agent, AgentError, Options
+from labelgate.cli.options import EnvironmentProblem, config_option, node_name, node_option, policies
+from labelgate.config import ConfigError, load_config
+
+
+@click.command()
+@policies(required=False)
+@node_option
+@config_option
+@click.option(
+    "--backend", type=click.Choice(["auto", "nft", "legacy"]), help="iptables variant [default: auto]."
+)
+@click.option(
+    "--stop", type=click.Choice(["remove", "keep", "open"]), help="What a planned stop leaves behind."
+)
+@click.option("--settle", metavar="SECONDS", help="Wait before enforcing if conntrack was off [default: 2s].")
+@click.option("--queue-base", type=int, help="First of 14 queue numbers [default: 4200].")
+@click.option("--allow-empty", is_flag=True, help="Run although no endpoint names this node.")
+def run(
+    paths: tuple[str, ...],
+    node: str | None,
+    config_file: str | None,
+    backend: str | None,
+    stop: str | None,
+    settle: str | None,
+    queue_base: int | None,
+    allow_empty: bool,
+) -> None:
+    """Enforce policies until SIGTERM or Ctrl-C.
+
+    SIGHUP reads the files anew, SIGUSR1 prints the counters as JSON. Needs root (CAP_NET_ADMIN).
+    """
+    try:
+        if not paths:
+            paths = load_config(config_file, node=node).policies
+        if not paths:
+            raise click.UsageError("no policies: use -f PATH, or `policies` in the configuration")
+        node = node_name(node or load_config(config_file).node or None)
+        flags = {"backend": backend, "stop": stop, "settle": settle, "queues.base": queue_base}
+        Agent(Options(paths, node, config_file, allow_empty, flags), _say).run()
+    except (AgentError, ConfigError) as error:
+        raise EnvironmentProblem(str(error)) from None
+
+
+def _say(text: str) -> None:
+    """One write per message, so that lines of several processes do not mix."""
+    os.write(2, f"{text}\n".encode())
