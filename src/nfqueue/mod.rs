@@ -1,1 +1,22 @@
-//! The `NFQUEUE` protocol: messages, socket, queue. Knows nothing of policies.
+//! The `NFQUEUE` protocol (`nfnetlink_queue`): packets out of the kernel, verdicts into it. Knows nothing of policy.
+//!
+//! ```text
+//! kernel --socket: recvmmsg--> datagrams --message--> QueuedPacket --(caller)--> Reply
+//! kernel <--socket: one send-- bytes <--message-- runs of equal replies <--queue--+
+//! ```
+//!
+//! `message` is pure, [`Queue`] decides what is sent in which order, `socket` holds every system call of the core.
+
+#[cfg(test)]
+pub mod fake_kernel;
+mod message;
+mod queue;
+mod socket;
+#[cfg(test)]
+mod tests;
+
+pub use message::{KernelVerdict, QueueOptions, QueuedPacket, Reply};
+pub use queue::{Anomalies, Queue};
+pub use socket::{
+    Channel, Inbox, Poller, ReceiveBuffer, Received, Socket, Wake, block_signals, interface_name,
+};

@@ -1,0 +1,392 @@
+//! The whole loop with its thread, the kernel played at the other ends of socket pairs.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixDatagram;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::counters::{self, Counters};
+use super::worker::HookQueue;
+use super::{Decide, EnforcerConfig, Generation, Marks, Shared, check, queue_number, share, spawn};
+use crate::flow::{
+    CtState, Family, FiveTuple, FlowKey, Hook, InterfaceId, OutcomeId, Transport, Verdict, protocol,
+};
+use crate::nfqueue::fake_kernel::{packet, reply};
+use crate::nfqueue::{Channel, Inbox, Queue, ReceiveBuffer, Received, Socket};
+use crate::table::{Decision, Stage, Step};
+
+const A: u32 = 0x0100;
+const D: u32 = 0x0400;
+const CONFIG: EnforcerConfig = EnforcerConfig {
+    base: 4200,
+    maxlen: 16384,
+    marks: Marks { accept: A, decided: D, reject: 0x1000 },
+    fail_open: [false; 7],
+    malformed_accept: false,
+    filter_reject: false,
+    filter_return: false,
+    without_repeat: [false; 7],
+};
+
+/// Long enough on a busy machine, short enough for a test that fails.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A table whose verdict is the destination port's: 1 deny, 2 allow, 3 allow-notrack, 4 continue; 99 panics.
+/// The id of an interface is the length of its name.
+#[derive(Default)]
+struct Table {
+    asked: Mutex<Vec<FlowKey>>,
+    /// Denies whatever the port.
+    denies: bool,
+}
+
+impl Decide for Table {
+    fn decide(&self, key: &FlowKey) -> Decision {
+        self.asked.lock().unwrap().push(*key);
+        let Transport::Ports { destination, .. } = key.tuple.transport else { panic!("no ports") };
+        let verdict = match destination {
+            _ if self.denies => Verdict::Deny,
+            1 => Verdict::Deny,
+            2 => Verdict::Allow,
+            3 => Verdict::AllowNotrack,
+            4 => Verdict::Continue,
+            port => panic!("port {port}"),
+        };
+        let step = Step { stage: Stage::Interface, endpoint: None, outcome: OutcomeId::new(0), action: None };
+        let accepted = verdict == Verdict::AllowNotrack || key.accepted;
+        Decision { verdict, failsafe: false, accepted, step }
+    }
+
+    fn interface(&self, name: &str) -> InterfaceId {
+        InterfaceId(u32::try_from(name.len()).unwrap())
+    }
+}
+
+/// UDP 192.0.2.1:1000 to 192.0.2.2, without data.
+fn udp(port: u8) -> [u8; 28] {
+    let mut packet =
+        [0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2, 0x03, 0xe8, 0, 0, 0, 8, 0, 0];
+    packet[23] = port;
+    packet
+}
+
+/// A running loop; the kernel's ends of its queues are in the order of `hooks`.
+struct Running {
+    shared: Arc<Shared<Table>>,
+    hooks: Vec<Hook>,
+    kernel: Vec<UnixDatagram>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Running {
+    fn start(config: &EnforcerConfig, hooks: &[Hook], interfaces: &[(u32, &str)]) -> Self {
+        let table = Arc::new(Table::default());
+        let buffers = vec![ReceiveBuffer { wanted: 100, granted: 60 }; hooks.len()];
+        let generation = Generation::new(1, table, named(interfaces));
+        let shared = Arc::new(share(config, generation, buffers).unwrap());
+        let (mut queues, mut kernel) = (Vec::new(), Vec::new());
+        for &hook in hooks {
+            let (socket, other) = Socket::pair();
+            other.set_read_timeout(Some(PATIENCE)).unwrap();
+            let number = queue_number(config.base, hook, Family::V4);
+            queues.push(HookQueue { hook, family: Family::V4, queue: Queue::new(number, socket) });
+            kernel.push(other);
+        }
+        let thread = Some(spawn(Arc::clone(&shared), queues).unwrap());
+        Self { shared, hooks: hooks.to_vec(), kernel, thread }
+    }
+
+    /// What the loop answers to one packet at the first hook.
+    fn ask(&self, mark: u32, interfaces: (u32, u32), payload: &[u8]) -> Vec<u8> {
+        self.kernel[0].send(&packet(1, mark, interfaces, payload)).unwrap();
+        self.answer(0)
+    }
+
+    fn answer(&self, place: usize) -> Vec<u8> {
+        let mut bytes = [0; 4096];
+        let length = self.kernel[place].recv(&mut bytes).expect("the loop answers");
+        bytes[..length].to_vec()
+    }
+
+    fn counters(&self) -> Counters {
+        counters::sum(
+            self.shared.generation.load().number,
+            self.hooks.iter().copied().zip(&self.shared.counts),
+        )
+    }
+
+    fn stop(&mut self) {
+        self.shared.stop.store(true, std::sync::atomic::Ordering::Release);
+        self.shared.wake.wake();
+        self.join();
+    }
+
+    fn join(&mut self) {
+        self.thread.take().unwrap().join().unwrap();
+    }
+
+    fn is_alive(&self) -> bool {
+        self.shared.alive.load(std::sync::atomic::Ordering::Acquire)
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.shared.progress().failure.clone()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.thread.is_some() {
+            self.stop();
+        }
+    }
+}
+
+fn named(interfaces: &[(u32, &str)]) -> Vec<(u32, String)> {
+    interfaces.iter().map(|&(index, name)| (index, name.to_owned())).collect()
+}
+
+const fn accept() -> (u8, Option<u32>) {
+    (1, None)
+}
+const fn drop_it() -> (u8, Option<u32>) {
+    (0, None)
+}
+const fn repeat(mark: u32) -> (u8, Option<u32>) {
+    (4, Some(mark))
+}
+
+/// The one reply to packet 1 at this hook.
+fn single(hook: Hook, (verdict, mark): (u8, Option<u32>)) -> Vec<u8> {
+    reply(queue_number(CONFIG.base, hook, Family::V4), false, verdict, 1, mark)
+}
+
+#[test]
+fn the_table_is_asked_with_all_that_is_known() {
+    let lo = (1, "lo");
+    for hook in Hook::ALL {
+        let running = Running::start(&CONFIG, &[hook], &[lo, (70_000, "eth0")]);
+        running.ask(0xf000_0000 | A, (70_000, 1), &udp(4));
+        let expected = FlowKey {
+            tuple: FiveTuple {
+                family: Family::V4,
+                source: 0xc000_0201,
+                destination: 0xc000_0202,
+                protocol: protocol::UDP,
+                transport: Transport::Ports { source: 1000, destination: 4 },
+            },
+            hook,
+            input: InterfaceId(4),
+            output: InterfaceId(2),
+            accepted: true,
+            ct: CtState::New,
+            dnatted: hook == Hook::ManglePostrouting,
+        };
+        running.ask(0, (0, 0), &udp(4));
+        let without =
+            FlowKey { input: InterfaceId::NONE, output: InterfaceId::NONE, accepted: false, ..expected };
+        let table = Arc::clone(&running.shared.generation.load().table);
+        assert_eq!(*table.asked.lock().unwrap(), [expected, without], "{}", hook.name());
+    }
+}
+
+#[test]
+fn verdicts_are_answered_and_counted() {
+    let hook = Hook::RawPrerouting;
+    let running = Running::start(&CONFIG, &[hook], &[]);
+    assert_eq!(running.ask(0, (0, 0), &udp(1)), single(hook, drop_it()));
+    assert_eq!(running.ask(3, (0, 0), &udp(3)), single(hook, repeat(3 | D | A)));
+    assert_eq!(running.ask(0, (0, 0), &udp(4)), single(hook, repeat(D)));
+    assert_eq!(running.ask(0, (0, 0), &udp(4)), single(hook, repeat(D)));
+    // decided already; not IPv4; of an interface that is gone
+    assert_eq!(running.ask(7 | D, (0, 0), &udp(1)), single(hook, (1, Some(7))));
+    assert_eq!(running.ask(0, (0, 0), &[0x60; 40]), single(hook, drop_it()));
+    assert_eq!(running.ask(0, (2_000_000_000, 0), &udp(4)), single(hook, drop_it()));
+    let found = serde_json::to_value(running.counters()).unwrap();
+    let expected = serde_json::json!({
+        "generation": 1,
+        "hooks": {"raw-prerouting": {
+            "packets": 7,
+            "verdicts": {"deny": 1, "allow": 0, "allow-notrack": 1, "allow-skip-hep": 0, "continue": 2},
+            "malformed": {
+                "version": 1, "header-length": 0, "total-length": 0, "truncated": 0, "not-copied": 0,
+                "extension-headers": 0,
+            },
+            "loop_guard": 1,
+            "unknown_interface": 1,
+            "notrack_refused": 0,
+            "batches": 7,
+            "overruns": 0,
+            "netlink_errors": 0,
+            "unreadable_messages": 0,
+            "unsent": 0,
+            "receive_buffer_wanted": 100,
+            "receive_buffer_granted": 60,
+        }},
+    });
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn queues_do_not_mix() {
+    let hooks = [Hook::FilterInput, Hook::RawOutput];
+    let running = Running::start(&CONFIG, &hooks, &[]);
+    for (kernel, hook) in running.kernel.iter().zip(hooks) {
+        kernel.send(&packet(1, 0, (0, 0), &udp(if hook == hooks[0] { 2 } else { 3 }))).unwrap();
+    }
+    assert_eq!(running.answer(0), single(hooks[0], accept()));
+    assert_eq!(running.answer(1), single(hooks[1], repeat(D | A)));
+    let counters = running.counters();
+    assert_eq!(counters.hooks["filter-input"].verdicts["allow"], 1);
+    assert_eq!(counters.hooks["raw-output"].verdicts["allow-notrack"], 1);
+}
+
+#[test]
+fn malformed_packets_pass_where_they_shall() {
+    let config = EnforcerConfig { malformed_accept: true, ..CONFIG };
+    let running = Running::start(&config, &[Hook::FilterInput], &[]);
+    assert_eq!(running.ask(5, (0, 0), &udp(2)[..27]), single(Hook::FilterInput, accept()));
+    let counters = running.counters();
+    assert_eq!(counters.hooks["filter-input"].malformed["total-length"], 1);
+}
+
+#[test]
+fn hooks_without_repeat_end_the_table() {
+    let hook = Hook::RawPrerouting;
+    let mut config = CONFIG;
+    config.without_repeat[hook as usize] = true;
+    let running = Running::start(&config, &[hook], &[]);
+    assert_eq!(running.ask(0, (0, 0), &udp(4)), single(hook, accept()));
+    assert_eq!(running.ask(0, (0, 0), &udp(3)), single(hook, accept()));
+    assert_eq!(running.counters().hooks[hook.name()].notrack_refused, 1);
+    running.shared.set_without_repeat([false; 7]);
+    assert_eq!(running.ask(0, (0, 0), &udp(3)), single(hook, repeat(D | A)));
+    running.shared.set_without_repeat([true; 7]);
+    assert_eq!(running.ask(0, (0, 0), &udp(4)), single(hook, accept()));
+}
+
+#[test]
+fn a_new_table_answers_the_next_packet() {
+    let hook = Hook::FilterInput;
+    let running = Running::start(&CONFIG, &[hook], &[]);
+    assert_eq!(running.ask(0, (0, 0), &udp(2)), single(hook, accept()));
+    let strict = Arc::new(Table { denies: true, ..Table::default() });
+    running.shared.swap(Arc::clone(&strict), named(&[(9, "eth0")]));
+    assert_eq!(running.ask(0, (9, 0), &udp(2)), single(hook, drop_it()));
+    assert_eq!(strict.asked.lock().unwrap()[0].input, InterfaceId(4));
+    assert_eq!(running.counters().generation, 2);
+    assert_eq!(running.counters().hooks[hook.name()].packets, 2);
+}
+
+/// `lo` has index 1 in every namespace. What was learned of it holds for one table only.
+#[test]
+fn an_unlisted_interface_is_looked_up_by_name_once_per_table() {
+    let hook = Hook::FilterInput;
+    let running = Running::start(&CONFIG, &[hook], &[]);
+    let input = |running: &Running| {
+        assert_eq!(running.ask(0, (1, 0), &udp(2)), single(hook, accept()));
+        running.shared.generation.load().table.asked.lock().unwrap().last().unwrap().input
+    };
+    assert_eq!(input(&running), InterfaceId(2));
+    assert_eq!(input(&running), InterfaceId(2));
+    running.shared.swap(Arc::default(), named(&[(1, "renamed")]));
+    assert_eq!(input(&running), InterfaceId(7));
+    running.shared.swap(Arc::default(), Vec::new());
+    assert_eq!(input(&running), InterfaceId(2));
+}
+
+#[test]
+fn drain_waits_for_what_is_queued() {
+    let running = Running::start(&CONFIG, &[Hook::FilterInput, Hook::FilterOutput], &[]);
+    assert!(running.shared.drain(PATIENCE));
+    for id in 1..=8 {
+        running.kernel[0].send(&packet(id, 0, (0, 0), &udp(2))).unwrap();
+        running.kernel[1].send(&packet(id, 0, (0, 0), &udp(2))).unwrap();
+    }
+    assert!(running.shared.drain(PATIENCE));
+    let counters = running.counters();
+    assert_eq!(counters.hooks["filter-input"].packets, 8);
+    assert_eq!(counters.hooks["filter-output"].packets, 8);
+}
+
+#[test]
+fn stop_ends_the_thread_and_closes_the_sockets() {
+    let mut running = Running::start(&CONFIG, &[Hook::FilterInput], &[]);
+    assert!(running.is_alive());
+    let begin = Instant::now();
+    running.stop();
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    assert!(!running.is_alive());
+    assert_eq!(running.failure(), None);
+    assert!(running.kernel[0].send(b"x").is_err(), "the other end is closed");
+    assert!(!running.shared.drain(PATIENCE), "nobody drains any more");
+}
+
+#[test]
+fn a_panic_closes_the_sockets_and_is_told() {
+    let mut running = Running::start(&CONFIG, &[Hook::FilterInput, Hook::FilterOutput], &[]);
+    running.kernel[0].send(&packet(1, 0, (0, 0), &udp(99))).unwrap();
+    running.join();
+    assert!(!running.is_alive());
+    assert_eq!(running.failure().as_deref(), Some("internal error: port 99"));
+    assert!(running.kernel.iter().all(|kernel| kernel.send(b"x").is_err()), "the other ends are closed");
+}
+
+/// Ready for ever, with nothing but an error to give.
+struct Broken(Socket);
+
+impl AsFd for Broken {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Channel for Broken {
+    fn receive(&mut self, _: &mut Inbox) -> io::Result<Received> {
+        Err(io::Error::other("the socket is broken"))
+    }
+
+    fn send(&mut self, _: &[u8]) -> io::Result<()> {
+        unreachable!("nothing is received")
+    }
+}
+
+#[test]
+fn a_broken_socket_ends_the_loop_and_is_told() {
+    let generation = Generation::new(1, Arc::new(Table::default()), Vec::new());
+    let shared = Arc::new(share(&CONFIG, generation, vec![ReceiveBuffer::default()]).unwrap());
+    let (socket, kernel) = Socket::pair();
+    kernel.send(b"x").unwrap();
+    let queue = Queue::new(4206, Broken(socket));
+    let queues = vec![HookQueue { hook: Hook::FilterInput, family: Family::V4, queue }];
+    spawn(Arc::clone(&shared), queues).unwrap().join().unwrap();
+    assert_eq!(shared.progress().failure.as_deref(), Some("the socket is broken"));
+}
+
+#[test]
+fn every_place_has_its_own_queue() {
+    let numbers: Vec<_> = super::places().map(|(hook, family)| queue_number(4200, hook, family)).collect();
+    assert_eq!(numbers, (4200..4214).collect::<Vec<u16>>());
+}
+
+#[test]
+fn impossible_configurations_are_refused() {
+    let message = |config: EnforcerConfig| check(&config).map_err(|error| error.to_string());
+    assert_eq!(message(CONFIG), Ok(()));
+    assert_eq!(message(EnforcerConfig { base: 65_522, ..CONFIG }), Ok(()));
+    assert_eq!(
+        message(EnforcerConfig { base: 65_523, ..CONFIG }),
+        Err("first queue number 65523 leaves no room for 14 queues".to_owned())
+    );
+    assert_eq!(
+        message(EnforcerConfig { maxlen: 0, ..CONFIG }),
+        Err("queue length 0 holds no packet".to_owned())
+    );
+    let marks = Marks { accept: D, decided: A, reject: 0x1000 };
+    assert_eq!(
+        message(EnforcerConfig { marks, ..CONFIG }),
+        Err("marks 0x400, 0x100, 0x1000 are not three rising bits".to_owned())
+    );
+}

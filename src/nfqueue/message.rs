@@ -1,0 +1,289 @@
+//! Messages of `nfnetlink_queue`, to and from bytes: pure, and without panic whatever the bytes.
+//!
+//! Netlink's own fields (message and attribute headers) are in the byte order of the machine; everything that
+//! netfilter puts into them is big-endian, here read and written through `be16` and `be32` only.
+
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+/// Bytes of a packet that the kernel copies: an IPv6 header, 80 bytes of extension headers and the ports. A larger
+/// copy costs memory of the socket buffer, a smaller one saves nothing measurable.
+pub const COPY_BYTES: u32 = 128;
+
+/// `nlmsg_type`: subsystem in the upper byte, message of it in the lower.
+mod kind {
+    const SUBSYSTEM_QUEUE: u16 = 3 << 8;
+    pub const PACKET: u16 = SUBSYSTEM_QUEUE;
+    pub const VERDICT: u16 = SUBSYSTEM_QUEUE | 1;
+    pub const CONFIG: u16 = SUBSYSTEM_QUEUE | 2;
+    pub const VERDICT_BATCH: u16 = SUBSYSTEM_QUEUE | 3;
+    /// `NLMSG_ERROR`, of netlink itself.
+    pub const ERROR: u16 = 2;
+}
+
+/// `nlmsg_flags`.
+mod flag {
+    pub const REQUEST: u16 = 1;
+    pub const ACKNOWLEDGE: u16 = 4;
+}
+
+/// Attributes of packets and verdicts.
+mod attribute {
+    pub const PACKET_HEADER: u16 = 1;
+    pub const VERDICT_HEADER: u16 = 2;
+    pub const MARK: u16 = 3;
+    pub const INPUT: u16 = 5;
+    pub const OUTPUT: u16 = 6;
+    pub const PAYLOAD: u16 = 10;
+    pub const PACKET_LENGTH: u16 = 13;
+    /// The upper two bits say "nested" and "big-endian"; the kernel leaves them out here.
+    pub const NUMBER: u16 = 0x3fff;
+}
+
+/// Attributes of a configuration message, and their values.
+mod config {
+    pub const COMMAND: u16 = 1;
+    pub const PARAMETERS: u16 = 2;
+    pub const MAXLEN: u16 = 3;
+    pub const MASK: u16 = 4;
+    pub const FLAGS: u16 = 5;
+    pub const COMMAND_BIND: u8 = 1;
+    pub const MODE_COPY_PACKET: u8 = 2;
+    pub const FLAG_FAIL_OPEN: u32 = 1;
+    pub const FLAG_GSO: u32 = 4;
+}
+
+const NETLINK_HEADER: usize = 16;
+const ATTRIBUTE_HEADER: usize = 4;
+
+/// What the kernel does with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum KernelVerdict {
+    /// `NF_DROP`.
+    Drop = 0,
+    /// `NF_ACCEPT`: leaves the whole table; the next hook function sees it.
+    Accept = 1,
+    /// `NF_REPEAT`: passes the same table again from the top. Without a mark that a rule there catches this never
+    /// ends.
+    Repeat = 4,
+}
+
+/// The answer to one packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Reply {
+    /// What the kernel does with it.
+    pub verdict: KernelVerdict,
+    /// Replaces the whole packet mark; None leaves it.
+    pub mark: Option<u32>,
+}
+
+impl Reply {
+    /// Drops the packet.
+    pub const DROP: Self = Self { verdict: KernelVerdict::Drop, mark: None };
+}
+
+/// A packet that waits in the kernel for its reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueuedPacket<'a> {
+    /// Counts up within its queue.
+    pub id: u32,
+    /// Packet mark on arrival.
+    pub mark: u32,
+    /// ifindex of the in-interface; 0: none.
+    pub input: u32,
+    /// ifindex of the out-interface; 0: none.
+    pub output: u32,
+    /// Bytes of the whole packet.
+    pub length: u32,
+    /// What was copied of it, from the IP header on.
+    pub payload: &'a [u8],
+}
+
+/// One netlink message from the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Message<'a> {
+    /// A packet.
+    Packet(QueuedPacket<'a>),
+    /// A request was done as asked.
+    Acknowledged,
+    /// A request failed with this errno (positive).
+    Error(i32),
+    /// A packet whose message cannot be read; its id, if at least that can.
+    Unreadable(Option<u32>),
+    /// Nothing that a queue must know.
+    Other,
+}
+
+/// The messages of one datagram. One that says it is longer than the datagram is the last.
+pub fn messages(datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
+    let mut rest = datagram;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let Some(header) = Header::read(rest) else {
+            rest = &[];
+            return Some(Message::Unreadable(None));
+        };
+        let is_cut = header.length > rest.len();
+        let body = rest.get(NETLINK_HEADER..header.length.min(rest.len())).unwrap_or_default();
+        rest = rest.get(aligned(header.length)..).unwrap_or_default();
+        Some(header.message(body, is_cut))
+    })
+}
+
+struct Header {
+    length: usize,
+    kind: u16,
+}
+
+impl Header {
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let [l0, l1, l2, l3, k0, k1, ..] = *bytes.first_chunk::<NETLINK_HEADER>()?;
+        let length = usize::try_from(u32::from_ne_bytes([l0, l1, l2, l3])).ok()?;
+        (length >= NETLINK_HEADER).then_some(Self { length, kind: u16::from_ne_bytes([k0, k1]) })
+    }
+
+    fn message<'a>(&self, body: &'a [u8], is_cut: bool) -> Message<'a> {
+        match self.kind {
+            kind::PACKET => packet(body, is_cut),
+            kind::ERROR => match body.first_chunk().map(|errno| i32::from_ne_bytes(*errno)) {
+                Some(0) => Message::Acknowledged,
+                Some(errno) => Message::Error(errno.saturating_neg()),
+                None => Message::Other,
+            },
+            _ => Message::Other,
+        }
+    }
+}
+
+/// Whatever cannot be read has a place in the queue all the same: its id is kept if it is known.
+fn packet(body: &[u8], is_cut: bool) -> Message<'_> {
+    let mut id = None;
+    let mut packet = QueuedPacket { id: 0, mark: 0, input: 0, output: 0, length: 0, payload: &[] };
+    let mut whole_length = None;
+    // Family, version and queue number come first; the socket tells the queue.
+    let mut rest = body.get(4..).unwrap_or_default();
+    while !rest.is_empty() {
+        let Some((number, value)) = next_attribute(&mut rest) else { return Message::Unreadable(id) };
+        let known = match number {
+            attribute::PACKET_HEADER => store(&mut id, be32(value)),
+            attribute::MARK => assign(&mut packet.mark, be32(value)),
+            attribute::INPUT => assign(&mut packet.input, be32(value)),
+            attribute::OUTPUT => assign(&mut packet.output, be32(value)),
+            attribute::PACKET_LENGTH => store(&mut whole_length, be32(value)),
+            attribute::PAYLOAD => {
+                packet.payload = value;
+                Some(())
+            }
+            _ => Some(()),
+        };
+        if known.is_none() {
+            return Message::Unreadable(id);
+        }
+    }
+    let copied = u32::try_from(packet.payload.len()).unwrap_or(u32::MAX);
+    match id {
+        Some(id) if !is_cut => {
+            Message::Packet(QueuedPacket { id, length: whole_length.unwrap_or(copied), ..packet })
+        }
+        _ => Message::Unreadable(id),
+    }
+}
+
+fn assign<T>(place: &mut T, value: Option<T>) -> Option<()> {
+    *place = value?;
+    Some(())
+}
+
+fn store<T>(place: &mut Option<T>, value: Option<T>) -> Option<()> {
+    *place = Some(value?);
+    Some(())
+}
+
+/// Number and value of the first attribute; moves behind it. None where its length does not fit.
+fn next_attribute<'a>(rest: &mut &'a [u8]) -> Option<(u16, &'a [u8])> {
+    let [l0, l1, n0, n1] = *rest.first_chunk::<ATTRIBUTE_HEADER>()?;
+    let length = usize::from(u16::from_ne_bytes([l0, l1]));
+    let value = rest.get(ATTRIBUTE_HEADER..length)?;
+    *rest = rest.get(aligned(length)..).unwrap_or_default();
+    Some((u16::from_ne_bytes([n0, n1]) & attribute::NUMBER, value))
+}
+
+/// The big-endian number that the value begins with.
+fn be32(value: &[u8]) -> Option<u32> {
+    value.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
+}
+
+/// Messages and attributes begin at multiples of four bytes.
+const fn aligned(length: usize) -> usize {
+    length.saturating_add(3) & !3
+}
+
+/// How a queue is set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueOptions {
+    /// Packets that may wait; one more is dropped, or accepted if `fail_open`.
+    pub maxlen: u32,
+    /// Accept what the queue or its socket cannot hold.
+    pub fail_open: bool,
+}
+
+/// Appends the request that binds a queue and sets all its options. One message: between two, packets of the queue
+/// would be dropped.
+pub fn push_bind(buffer: &mut Vec<u8>, queue: u16, options: QueueOptions) {
+    let flags = config::FLAG_GSO | if options.fail_open { config::FLAG_FAIL_OPEN } else { 0 };
+    let mask = config::FLAG_GSO | config::FLAG_FAIL_OPEN;
+    let [c0, c1, c2, c3] = COPY_BYTES.to_be_bytes();
+    push_message(buffer, kind::CONFIG, flag::REQUEST | flag::ACKNOWLEDGE, queue, |body| {
+        push_attribute(body, config::COMMAND, &[config::COMMAND_BIND, 0, 0, 0]);
+        push_attribute(body, config::FLAGS, &flags.to_be_bytes());
+        push_attribute(body, config::MASK, &mask.to_be_bytes());
+        push_attribute(body, config::MAXLEN, &options.maxlen.to_be_bytes());
+        push_attribute(body, config::PARAMETERS, &[c0, c1, c2, c3, config::MODE_COPY_PACKET]);
+    });
+}
+
+/// Appends the reply to one packet.
+pub fn push_verdict(buffer: &mut Vec<u8>, queue: u16, id: u32, reply: Reply) {
+    push_reply(buffer, kind::VERDICT, queue, id, reply);
+}
+
+/// Appends one reply to *every* packet of the queue up to this id that still waits.
+pub fn push_verdict_batch(buffer: &mut Vec<u8>, queue: u16, last_id: u32, reply: Reply) {
+    push_reply(buffer, kind::VERDICT_BATCH, queue, last_id, reply);
+}
+
+fn push_reply(buffer: &mut Vec<u8>, kind: u16, queue: u16, id: u32, reply: Reply) {
+    let [v0, v1, v2, v3] = (reply.verdict as u32).to_be_bytes();
+    let [i0, i1, i2, i3] = id.to_be_bytes();
+    push_message(buffer, kind, flag::REQUEST, queue, |body| {
+        push_attribute(body, attribute::VERDICT_HEADER, &[v0, v1, v2, v3, i0, i1, i2, i3]);
+        if let Some(mark) = reply.mark {
+            push_attribute(body, attribute::MARK, &mark.to_be_bytes());
+        }
+    });
+}
+
+fn push_message(buffer: &mut Vec<u8>, kind: u16, flags: u16, queue: u16, body: impl FnOnce(&mut Vec<u8>)) {
+    let start = buffer.len();
+    buffer.extend_from_slice(&[0; 4]); // the length, known at the end
+    buffer.extend_from_slice(&kind.to_ne_bytes());
+    buffer.extend_from_slice(&flags.to_ne_bytes());
+    buffer.extend_from_slice(&[0; 8]); // sequence number and port: unused
+    buffer.extend_from_slice(&[0; 2]); // family and version: unused
+    buffer.extend_from_slice(&queue.to_be_bytes());
+    body(buffer);
+    let length = u32::try_from(buffer.len() - start).unwrap_or(u32::MAX);
+    if let Some(place) = buffer.get_mut(start..start + 4) {
+        place.copy_from_slice(&length.to_ne_bytes());
+    }
+}
+
+fn push_attribute(buffer: &mut Vec<u8>, number: u16, value: &[u8]) {
+    let length = u16::try_from(ATTRIBUTE_HEADER + value.len()).unwrap_or(u16::MAX);
+    buffer.extend_from_slice(&length.to_ne_bytes());
+    buffer.extend_from_slice(&number.to_ne_bytes());
+    buffer.extend_from_slice(value);
+    buffer.resize(aligned(buffer.len()), 0);
+}

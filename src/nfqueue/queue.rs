@@ -1,0 +1,172 @@
+//! One queue: batches in, replies out in the order of the packets, one send per batch.
+
+use std::io;
+
+use super::message::{
+    Message, QueueOptions, QueuedPacket, Reply, messages, push_bind, push_verdict, push_verdict_batch,
+};
+use super::socket::{BATCH, Channel, Inbox, ReceiveBuffer, Received, Socket};
+
+/// Bytes of one reply with a mark, and of the drop that may precede it.
+const MOST_REPLY_BYTES: usize = 40 + 32;
+
+/// What went wrong in one step; everything is survived.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Anomalies {
+    /// The socket buffer was full (`ENOBUFS`): the kernel has dropped packets, or accepted them if fail-open.
+    pub overruns: u64,
+    /// The kernel refused a reply: mostly `ENOENT`, the packet is gone because its interface went down.
+    pub errors: u64,
+    /// A packet's message could not be read: it is dropped.
+    pub unreadable: u64,
+    /// Replies that could not be sent: their packets are dropped with the next batch.
+    pub unsent: u64,
+}
+
+/// A bound queue and the replies that it collects.
+#[derive(Debug)]
+pub struct Queue<C = Socket> {
+    channel: C,
+    outbox: Outbox,
+}
+
+impl Queue {
+    /// Binds queue `number`, with a socket of its own whose buffer holds `options.maxlen` packets if it may.
+    ///
+    /// # Errors
+    /// `EPERM` or `EBUSY` where another process has the queue, `EPERM` without `CAP_NET_ADMIN`.
+    pub fn open(number: u16, options: QueueOptions) -> io::Result<(Self, ReceiveBuffer)> {
+        let (socket, buffer) = Socket::open(options.maxlen)?;
+        let mut request = Vec::new();
+        push_bind(&mut request, number, options);
+        socket.request(&request)?;
+        Ok((Self::new(number, socket), buffer))
+    }
+}
+
+impl<C: Channel> Queue<C> {
+    /// A queue that is bound already.
+    pub fn new(number: u16, channel: C) -> Self {
+        Self { channel, outbox: Outbox::new(number) }
+    }
+
+    /// Where batches come from.
+    pub fn channel(&self) -> &C {
+        &self.channel
+    }
+
+    /// The same, for a test that plays the kernel.
+    #[cfg(test)]
+    pub fn channel_mut(&mut self) -> &mut C {
+        &mut self.channel
+    }
+
+    /// Takes at most one batch out of the kernel, without waiting; the number of datagrams in `inbox`.
+    ///
+    /// # Errors
+    /// Where the socket is beyond repair. A full buffer is an anomaly, no error.
+    pub fn receive(&mut self, inbox: &mut Inbox, anomalies: &mut Anomalies) -> io::Result<usize> {
+        match self.channel.receive(inbox)? {
+            Received::Datagrams(count) => Ok(count),
+            Received::Overrun => {
+                anomalies.overruns += 1;
+                Ok(0)
+            }
+        }
+    }
+
+    /// Answers every packet of the batch in order and sends the replies.
+    pub fn answer(
+        &mut self,
+        inbox: &Inbox,
+        count: usize,
+        anomalies: &mut Anomalies,
+        mut reply: impl FnMut(&QueuedPacket) -> Reply,
+    ) {
+        let mut packets = 0;
+        for message in inbox.datagrams(count).flat_map(messages) {
+            match message {
+                Message::Packet(packet) => {
+                    packets += 1;
+                    self.outbox.push(packet.id, reply(&packet));
+                }
+                Message::Unreadable(id) => {
+                    anomalies.unreadable += 1;
+                    match id {
+                        Some(id) => self.outbox.push(id, Reply::DROP),
+                        None => self.outbox.lose(),
+                    }
+                }
+                Message::Error(_) => anomalies.errors += 1,
+                Message::Acknowledged | Message::Other => {}
+            }
+        }
+        if !self.outbox.close().is_empty() && self.channel.send(self.outbox.close()).is_err() {
+            anomalies.unsent += packets;
+            self.outbox.lose();
+        }
+        self.outbox.clear();
+    }
+}
+
+/// Replies on their way: runs of equal ones become one message.
+///
+/// A batch verdict answers every older packet of the queue that still waits, so packets are answered in order, and
+/// one that could not be answered must not be caught up by the batch verdict of a later run: before the next
+/// packet everything older is dropped.
+#[derive(Debug)]
+struct Outbox {
+    queue: u16,
+    bytes: Vec<u8>,
+    run: Option<Run>,
+    /// A packet waits whose id is not known.
+    has_lost: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    last_id: u32,
+    is_single: bool,
+    reply: Reply,
+}
+
+impl Outbox {
+    fn new(queue: u16) -> Self {
+        Self { queue, bytes: Vec::with_capacity(BATCH * MOST_REPLY_BYTES), run: None, has_lost: false }
+    }
+
+    fn push(&mut self, id: u32, reply: Reply) {
+        if self.has_lost {
+            self.close();
+            push_verdict_batch(&mut self.bytes, self.queue, id.wrapping_sub(1), Reply::DROP);
+            self.has_lost = false;
+        }
+        match &mut self.run {
+            Some(run) if run.reply == reply => {
+                run.last_id = id;
+                run.is_single = false;
+            }
+            _ => {
+                self.close();
+                self.run = Some(Run { last_id: id, is_single: true, reply });
+            }
+        }
+    }
+
+    fn lose(&mut self) {
+        self.has_lost = true;
+    }
+
+    /// Ends the run; everything that is to be sent.
+    fn close(&mut self) -> &[u8] {
+        if let Some(run) = self.run.take() {
+            let push = if run.is_single { push_verdict } else { push_verdict_batch };
+            push(&mut self.bytes, self.queue, run.last_id, run.reply);
+        }
+        &self.bytes
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+    }
+}
