@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from labelgate.netfilter.apply import VARIANTS, ApplyError, Netfilter, Tools, Variant, clean, detect_variant
 from labelgate.netfilter.conntrack import conntrack_in_use
-from labelgate.netfilter.facts import FAMILIES, Family, RulesetFacts
+from labelgate.netfilter.facts import FAMILIES, Family, Marks, RulesetFacts
 from labelgate.netfilter.rules import Rule, Ruleset
 from labelgate.netfilter.ruleset import ruleset
 from labelgate.settings import Settings
@@ -175,6 +175,19 @@ def test_meddling_is_seen_and_undone(variant: Variant) -> None:
     ]
     load(variant, "*filter\n-D INPUT -p tcp -j ACCEPT\n-D FORWARD -p udp -j DROP\nCOMMIT\n", ("v4",))
     assert printed(variant) == in_force
+
+
+def test_rules_of_others_ahead_of_ours_are_told(variant: Variant) -> None:
+    netfilter = Netfilter(variant)
+    ahead = "-j CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xffffffff"
+    load(variant, f"*mangle\n-A PREROUTING {ahead}\nCOMMIT\n")
+    assert netfilter.hazards(Marks(), "insert") == ()
+    found = [str(hazard) for hazard in netfilter.hazards(Marks(), "append")]
+    assert found == [f"mangle-prerouting: `-A PREROUTING {ahead}` can write our mark bits"]
+    netfilter.apply(ruleset(facts()))
+    assert netfilter.hazards(Marks(), "insert") == ()
+    load(variant, "*filter\n-I FORWARD 1 -m limit --limit 5/sec -j ACCEPT\nCOMMIT\n", ("v6",))
+    assert [hazard.hook for hazard in netfilter.hazards(Marks(), "insert")] == ["filter-forward"]
 
 
 def test_stale_chains_go(variant: Variant) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
+from typing import Protocol
 
 import pytest
 from hooks_model import Hooks
@@ -42,10 +43,16 @@ PLACES: dict[Hook, tuple[str, str]] = {
 INTERFACES = ("eth0", "eth1", "wg0", "lo", "cali111", "cali222", "cali333")
 
 
+class Answers(Protocol):
+    """Judges packets: the verdict word and bit A afterwards."""
+
+    def answer(self, hook: Hook, packet: KernelPacket, accepted: bool) -> tuple[str, bool]: ...
+
+
 class World:
     """Rules and model of the same facts, in one family."""
 
-    def __init__(self, facts: RulesetFacts, family: Family) -> None:
+    def __init__(self, facts: RulesetFacts, family: Family, answers: Answers | None = None) -> None:
         self.facts, self.family, self.marks = facts, family, facts.marks
         tables = ruleset(facts).tables
         self.tables = {
@@ -53,7 +60,7 @@ class World:
             for (table, of_family), rules in tables.items()
             if of_family == family
         }
-        self.hooks = Hooks(facts, family)
+        self.hooks = answers or Hooks(facts, family)
 
     def run(self, hook: Hook, packet: KernelPacket) -> Outcome:
         table, base = PLACES[hook]
