@@ -70,23 +70,22 @@ def decode(content: bytes) -> str:
 def documents(text: str, *, is_json: bool = False) -> Iterator[Document]:
     """The documents of YAML or JSON text, whichever it is; empty ones are left out.
 
-    `is_json` says that the file calls itself JSON: then a text that is neither is judged as JSON.
-    Raises `SyntaxProblem` where the text stops being a document; those before it have been given then.
+    With `is_json` only JSON will do. Raises `SyntaxProblem` where the text stops being a document; those
+    before it have been given then.
     """
-    bad_json = None
-    if text.lstrip(" \t\r\n").startswith("{"):
+    if is_json or text.lstrip(" \t\r\n").startswith("{"):
         try:
             yield from _json_documents(text)
             return
         except json.JSONDecodeError as error:
-            found = quote(text[error.pos : error.pos + 20] or "the end of the text")
-            wrong = Wrong("syntax-json", f"{found}: {error.msg[:1].lower()}{error.msg[1:]}")
-            bad_json = SyntaxProblem(wrong, Place(error.lineno, error.colno))
-    try:
-        for node in positions.yaml_documents(text):
-            yield _from_node(node)
-    except SyntaxProblem as problem:
-        raise (bad_json if is_json and bad_json else problem) from None
+            if is_json:
+                found = (
+                    quote(text[error.pos : error.pos + 20]) if text[error.pos :] else "the end of the text"
+                )
+                wrong = Wrong("syntax-json", f"{found}: {error.msg[:1].lower()}{error.msg[1:]}")
+                raise SyntaxProblem(wrong, Place(error.lineno, error.colno)) from None
+    for node in positions.yaml_documents(text):
+        yield _from_node(node)
 
 
 # --- JSON ------------------------------------------------------------------------------------------------
@@ -156,13 +155,13 @@ class _Reader:
             self._aliased += 1
             if self._aliased > MAX_ALIASED:
                 if self._aliased == MAX_ALIASED + 1:
-                    self._add(Wrong("alias-count", limit=MAX_ALIASED), node, path)
+                    self._add(Wrong("alias-count", f"more than {MAX_ALIASED}", limit=MAX_ALIASED), node, path)
                 return None
         if isinstance(node, ScalarNode):
             return self._scalar(node, path)
         identity = id(node)
         if identity in self._open:
-            self._add(Wrong("alias-loop"), node, path)
+            self._add(Wrong("alias-loop", "an alias of a value that is not finished here"), node, path)
             return None
         again = identity in self._seen
         self._seen.add(identity)
@@ -211,7 +210,9 @@ class _Reader:
             if isinstance(source, MappingNode):
                 data = self.read(source, path) | data
             else:
-                self._add(Wrong("merge-value"), source, path)
+                self._add(
+                    Wrong("merge-value", "text" if isinstance(source, ScalarNode) else "a list"), source, path
+                )
         return data
 
     def _key(self, node: Node, path: Path) -> str | None:
@@ -221,7 +222,7 @@ class _Reader:
             self._add(Wrong("key-not-text", quote(node.value), source=node.value), node, path)
         else:
             kind = "a mapping" if isinstance(node, MappingNode) else "a list"
-            self._add(Wrong("key-not-text", kind, hint="write text before the colon"), node, path)
+            self._add(Wrong("key-not-text", kind, hint="a field name is plain text", source=""), node, path)
         return None
 
     def _scalar(self, node: ScalarNode, path: Path) -> Any:

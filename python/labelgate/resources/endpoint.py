@@ -52,7 +52,7 @@ class EndpointPort(Part):
 class HostEndpointSpec(Part):
     """`spec` of a HostEndpoint."""
 
-    node: Annotated[Reference, Field(max_length=253)]
+    node: Reference
     interface_name: Annotated[str, AfterValidator(_interface_or_all)] = ""
     """A name, `*`, or empty: then `expected_ips` choose the interface (E-45)."""
     expected_ips: Annotated[list[Address], AfterValidator(merged)] = Field(
@@ -102,7 +102,7 @@ class IpNat(Part):
 
 
 _HostNetwork = Annotated[IPNetwork, PlainValidator(host_network, json_schema_input_type=str)]
-_Prefix = Annotated[IPNetwork, PlainValidator(loose_network("prefix"), json_schema_input_type=str)]
+_Prefix = Annotated[IPNetwork, PlainValidator(loose_network("spoofed-prefix"), json_schema_input_type=str)]
 
 
 class WorkloadEndpointSpec(Part):

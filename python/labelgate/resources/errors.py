@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -57,9 +58,9 @@ class Problem:
     path: str
     """The field, for example `spec.ingress[0].action`; empty where the document is meant."""
     message: str
-    found: str | None
-    expected: str | None
-    hint: str | None
+    found: str
+    expected: str
+    hint: str
     rule: str | None
     """Id of the rule that refuses it, for example `V-10`; None where it is only a matter of form."""
     code: str
@@ -71,9 +72,8 @@ class Problem:
         what = f"{self.message} ({self.rule})" if self.rule else self.message
         lines = [": ".join(part for part in (place, self._resource(), self.path, what) if part)]
         for label, text in (("found", self.found), ("expected", self.expected), ("hint", self.hint)):
-            if text is not None:
-                indent = "\n" + " " * (len(label) + 4)
-                lines.append(f"  {label}: {text.replace(chr(10), indent)}")
+            indent = "\n" + " " * (len(label) + 4)
+            lines.append(f"  {label}: {text.replace(chr(10), indent)}")
         return "\n".join(lines)
 
     def _resource(self) -> str:
@@ -108,9 +108,8 @@ class Wrong(ValueError):
     def __init__(
         self,
         code: str,
-        found: str | None = None,
+        found: str,
         *,
-        expected: str | None = None,
         hint: str | None = None,
         **words: Any,
     ) -> None:
@@ -119,8 +118,8 @@ class Wrong(ValueError):
         self.rule = message.rule
         self.message = message.text.format(**words)
         self.found = found
-        self.expected = expected or (message.expected.format(**words) if message.expected else None)
-        self.hint = hint or (message.hint.format(**words) if message.hint else None)
+        self.expected = message.expected.format(**words)
+        self.hint = hint or message.hint.format(**words)
         super().__init__(self.message)
 
 
@@ -145,6 +144,9 @@ class Finding:
 Findings = Iterator[Finding]
 
 
+_LIKE_A_NUMBER = re.compile(r"(?:[-+]?[0-9]+(?:\.[0-9]+)?|true|false)\Z")
+
+
 def describe(value: object) -> str:
     """A value as found, in words of the policy language."""
     if value is None:
@@ -154,7 +156,9 @@ def describe(value: object) -> str:
     if isinstance(value, int | float):
         return f"`{value}`, a number"
     if isinstance(value, str):
-        return quote(value)
+        if not value:
+            return "empty text"
+        return f'`"{value}"`, text' if _LIKE_A_NUMBER.match(value) else quote(value)
     if isinstance(value, list):
         return "a list" if value else "an empty list"
     return "a mapping" if value else "an empty mapping"

@@ -116,7 +116,7 @@ class FelixConfigurationSpec(Part):
     failsafe_outbound_host_ports: list[ProtoPort] | None = None
     log_prefix: str | None = None
     vxlan_port: Annotated[
-        int | None, PlainValidator(port_number("felix-port"), json_schema_input_type=int)
+        int | None, PlainValidator(port_number("felix-vxlan-port"), json_schema_input_type=int)
     ] = Field(default=None, alias="vxlanPort")
     allow_vxlan_packets_from_workloads: bool | None = Field(
         default=None, alias="allowVXLANPacketsFromWorkloads"

@@ -110,7 +110,7 @@ def _model(data: Any) -> type[Resource] | list[Finding]:
     if not isinstance(data, dict):
         return [Finding((), Wrong("not-a-resource", describe(data)))]
     missing = [
-        Finding((), Wrong("field-missing", field=field, what=what))
+        Finding((), Wrong("field-missing", "nothing", field=field, what=what))
         for field, what in (
             ("apiVersion", f"one of {_listed(_versions())}"),
             ("kind", f"one of {_listed(sorted({kind for _, kind in KINDS}))}"),
@@ -240,15 +240,16 @@ def _replaced(data: Any, path: Path, *, keep: bool) -> Any:
 
 
 _TYPES = {
-    "string_type": "text",
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "finite_number": "a finite number",
-    "bool_type": "`true` or `false`",
-    "list_type": "a list",
-    "dict_type": "a mapping",
-    "model_type": "a mapping",
+    "string_type": ("text", "write one text"),
+    "string_unicode": ("text", "half of a surrogate pair is no text"),
+    "int_from_float": ("a whole number", "write digits without quotes"),
+    "int_type": ("a whole number", "write digits without quotes"),
+    "float_type": ("a number", "write digits without quotes"),
+    "finite_number": ("a finite number", "leave `order` out to be last"),
+    "bool_type": ("`true` or `false`", "write it without quotes"),
+    "list_type": ("a list", "begin each entry with `- `"),
+    "dict_type": ("a mapping", "write fields as `name: value`"),
+    "model_type": ("a mapping", "write fields as `name: value`"),
 }
 _MISSING = {"action": "action-missing", "node": "endpoint-node"}
 
@@ -270,13 +271,12 @@ def _wrong(model: type[Resource], details: ErrorDetails) -> Wrong:
         count = context.get("actual_length", len(value))
         limit = context["max_length"]
         return Wrong("too-many", f"{count}", count=count, limit=limit)
-    what = _TYPES.get(kind, "another value")
-    hint = None
+    what, advice = _TYPES.get(kind, ("another value", "write a plain value"))
     if kind == "string_type" and isinstance(value, bool | int | float):
-        hint = 'put it in quotes: `"{source}"`'
+        advice = 'put it in quotes: `"{source}"`'
     elif value is None:
-        hint = "write `{}` for an item without criteria" if what == "a mapping" else None
-    return Wrong("wrong-type", describe(value), hint=hint, what=what)
+        advice = "write `{}` for an entry without criteria" if what == "a mapping" else "remove the entry"
+    return Wrong("wrong-type", describe(value), hint=advice, what=what)
 
 
 def _part_at(model: type[Part], path: Path) -> type[Part]:

@@ -10,7 +10,7 @@ from pydantic import Field, PlainValidator
 
 from labelgate.resources.errors import Finding, Findings, Wrong, describe, quote
 from labelgate.resources.metadata import LooseMetadata, Resource, label_findings
-from labelgate.resources.part import LoosePart, Part
+from labelgate.resources.part import LOOSE, LoosePart, Part
 from labelgate.resources.values import (
     IPAddress,
     IPNetwork,
@@ -205,7 +205,9 @@ class KubernetesNetworkPolicy(Resource):
 # --- core v1: only the fields that are read are checked --------------------------------------------------
 
 
-class _CoreResource(LoosePart, Resource):
+class _CoreResource(Resource):
+    model_config = LOOSE
+
     metadata: LooseMetadata
 
 

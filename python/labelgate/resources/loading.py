@@ -111,7 +111,7 @@ class Loading:
         place = document.place(path, key=finding.wrong.code == "field-unknown")
         wrong = finding.wrong
         hint = wrong.hint
-        if hint and "{source}" in hint:
+        if "{source}" in hint:
             hint = hint.replace("{source}", document.source(path) or "...")
         self._note(wrong, place, location.file, location.index, head, path, hint)
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from pydantic import Field, PrivateAttr
 
 from labelgate.resources.errors import Finding, Findings, Location, Path, Wrong, quote
-from labelgate.resources.part import LoosePart, Part
+from labelgate.resources.part import LOOSE, Part
 from labelgate.resources.values import is_label_key, is_label_value, is_subdomain
 
 MAX_ANNOTATIONS = 256 * 1024
@@ -44,8 +44,10 @@ class Metadata(Part):
         yield from annotation_findings(self.annotations)
 
 
-class LooseMetadata(Metadata, LoosePart):
+class LooseMetadata(Metadata):
     """Metadata of which only these fields are checked (core `v1`)."""
+
+    model_config = LOOSE
 
 
 def label_findings(labels: dict[str, str], path: Path, key_code: str, value_code: str) -> Findings:
@@ -109,7 +111,7 @@ class Resource(Part):
             return
         path: Path = ("metadata", "namespace")
         if not self.namespaced:
-            hint = f"leave it out, or use `{twin}`" if (twin := _TWINS.get(self.kind)) else "leave it out"
+            hint = f"use a `{twin}`, or leave `namespace` out" if (twin := _TWINS.get(self.kind)) else None
             wrong = Wrong("namespace-refused", quote(self.metadata.namespace), kind=self.kind, hint=hint)
             yield Finding(path, wrong)
         else:

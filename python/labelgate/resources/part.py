@@ -39,10 +39,13 @@ class Part(BaseModel):
         yield from ()
 
 
+LOOSE = ConfigDict(extra="ignore")
+
+
 class LoosePart(Part):
     """A part of which only some fields are read; the others are left alone (core `v1`)."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = LOOSE
 
 
 @cache

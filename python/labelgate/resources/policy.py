@@ -70,7 +70,7 @@ class GlobalNetworkPolicySpec(PolicySpec):
         if self.do_not_track and self.pre_dnat:
             yield Finding(("preDNAT",), Wrong("untracked-and-prednat", "both true"))
         if self.pre_dnat and self.egress:
-            yield Finding(("egress",), Wrong("prednat-egress", f"{len(self.egress)} egress rules"))
+            yield Finding(("egress",), Wrong("prednat-egress", f"egress rules: {len(self.egress)}"))
         if self.pre_dnat and "Egress" in (self.types or []):
             path: Path = ("types", (self.types or []).index("Egress"))
             yield Finding(path, Wrong("prednat-type", "`Egress`"))

@@ -2,6 +2,8 @@
 
 A node is PyYAML's (`ScalarNode`, `SequenceNode`, `MappingNode`); its tag is one of the short words below.
 Scalars are read as Kubernetes tools read them: YAML 1.1 words and octal numbers, but no base 60 and no dates.
+One exception: single letters `y` and `n` are text, since a label may well have such a value, and nobody means
+more by them; where yes or no is asked for they are refused.
 """
 
 from __future__ import annotations
@@ -47,6 +49,10 @@ class SyntaxProblem(Exception):
         self.place = place
 
 
+def _too_deep(place: Place) -> SyntaxProblem:
+    return SyntaxProblem(Wrong("nesting", f"level {MAX_DEPTH + 1}", limit=MAX_DEPTH), place)
+
+
 def place_of(node: Node) -> Place:
     """Where a node begins."""
     assert node.start_mark is not None
@@ -55,8 +61,8 @@ def place_of(node: Node) -> Place:
 
 # --- scalars ---------------------------------------------------------------------------------------------
 
-BOOLS = {word: True for name in ("y", "yes", "true", "on") for word in (name, name.title(), name.upper())}
-BOOLS |= {word: False for name in ("n", "no", "false", "off") for word in (name, name.title(), name.upper())}
+BOOLS = {word: True for name in ("yes", "true", "on") for word in (name, name.title(), name.upper())}
+BOOLS |= {word: False for name in ("no", "false", "off") for word in (name, name.title(), name.upper())}
 _WORDS = dict.fromkeys(BOOLS, BOOL) | dict.fromkeys(("", "~", "null", "Null", "NULL"), NULL) | {"<<": MERGE}
 _FIRST = frozenset("+-.0123456789")
 _INT = re.compile(r"[-+]?(?:0|[1-9][0-9]*|0[0-7]+|0[oO][0-7]+|0[xX][0-9a-fA-F]+|0[bB][01]+)\Z")
@@ -126,7 +132,7 @@ class _Composer(CParser):
         self._depth += 1
         if self._depth > MAX_DEPTH + 1:
             assert parent is not None
-            raise SyntaxProblem(Wrong("nesting", limit=MAX_DEPTH), place_of(parent))
+            raise _too_deep(place_of(parent))
 
     def ascend_resolver(self) -> None:
         self._depth -= 1
@@ -142,17 +148,17 @@ def yaml_documents(text: str) -> Iterator[Node]:
         while composer.check_node():
             node = composer.get_node()
             assert node is not None
-            if not (node.tag == NULL and not node.value):
+            if node.tag != NULL:
                 yield node
     except ReaderError as error:
         # Its position counts bytes.
         before = text.encode()[: error.position].decode(errors="ignore")
-        wrong = Wrong("syntax", f"the character {error.character!r}", hint="remove control characters")
+        wrong = Wrong("syntax", f"the character 0x{error.character:02x}", hint="remove control characters")
         raise SyntaxProblem(wrong, _place_in(before, len(before))) from None
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         assert mark is not None
-        found = ", ".join(part for part in (error.problem, error.context) if part)
+        found = ", ".join(part.removeprefix("found ") for part in (error.problem, error.context) if part)
         raise SyntaxProblem(Wrong("syntax", found), Place(mark.line + 1, mark.column + 1)) from None
     except YAMLError as error:
         raise SyntaxProblem(Wrong("syntax", quote(str(error))), Place(1, 1)) from None
@@ -184,7 +190,7 @@ class _JsonComposer:
         mark = self._mark(start)
         if token == "{" or token == "[":
             if depth >= MAX_DEPTH:
-                raise SyntaxProblem(Wrong("nesting", limit=MAX_DEPTH), Place(mark.line + 1, mark.column + 1))
+                raise _too_deep(Place(mark.line + 1, mark.column + 1))
             items = self._items(token, depth)
             return MappingNode(MAPPING, items, mark) if token == "{" else SequenceNode(SEQUENCE, items, mark)
         if token == '"':

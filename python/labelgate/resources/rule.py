@@ -226,7 +226,7 @@ class Rule(Part):
         nets = list(self._nets())
         mixed = next(((path, net) for path, net in nets if net.version != nets[0][1].version), None)
         if mixed is not None:
-            wrong = Wrong("net-families", f"`{mixed[1]}`", first=f"`{nets[0][1]}`")
+            wrong = Wrong("net-families", f"`{mixed[1]}`", first=nets[0][1])
             yield Finding(mixed[0], wrong)
         for path, net in nets:
             if self.ip_version is not None and net.version != self.ip_version:
@@ -236,7 +236,7 @@ class Rule(Part):
         if self.action != "Allow":
             yield Finding(("http",), Wrong("http-action", f"action `{self.action}`"), (("action",),))
         if self.protocol not in (None, TCP):
-            found = f"protocol {protocol_text(self.protocol)}" if self.protocol else None
+            found = f"protocol {protocol_text(self.protocol or 0)}"
             yield Finding(("http",), Wrong("http-protocol", found), (_PROTOCOL,))
 
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from textwrap import dedent
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, PlainValidator
+from pydantic import AfterValidator, PlainSerializer, PlainValidator
 
 from labelgate.resources.errors import Wrong, describe, quote
 
@@ -31,6 +32,10 @@ class PortRange:
 
     first: int
     last: int
+
+    def as_written(self) -> int | str:
+        """As in documents: `80`, or `80:90`."""
+        return self.first if self.first == self.last else f"{self.first}:{self.last}"
 
 
 def is_integer(value: object) -> bool:
@@ -270,8 +275,16 @@ def selector(text: str) -> str:
         raise Wrong("selector-length", quote(text), count=len(text), limit=MAX_SELECTOR)
     if (complaint := _selector_complaint(text)) is not None:
         reason, _, picture = complaint.partition("\n")
-        raise Wrong("selector", picture or quote(text), reason=reason)
+        raise Wrong("selector", dedent(picture), reason=reason, hint=_selector_hint(text, reason))
     return text
+
+
+def _selector_hint(text: str, reason: str) -> str | None:
+    if "line break" in reason:
+        return "write it on one line, or fold it with `>-`, which leaves no line break at the end"
+    if re.search(r"[^=!]=[^=~]", text):
+        return "compare with `==` or `!=`"
+    return None
 
 
 def selector_without_global(text: str) -> str:
@@ -283,15 +296,17 @@ def selector_without_global(text: str) -> str:
 
 def namespace_selector(text: str) -> str:
     """V-36: `global()` alone, or not at all."""
-    from labelgate import _core
-
-    if "global(" in selector(text) and not _core.selector_is_lone_global(text):
+    if "global(" in selector(text) and text.replace(" ", "").replace("\t", "") != "global()":
         raise Wrong("selector-global-combined", quote(text))
     return text
 
 
 Protocol = Annotated[int, PlainValidator(protocol, json_schema_input_type=int | str)]
-Port = Annotated[PortRange | str, PlainValidator(port, json_schema_input_type=int | str)]
+Port = Annotated[
+    PortRange | str,
+    PlainValidator(port, json_schema_input_type=int | str),
+    PlainSerializer(lambda port: port.as_written() if isinstance(port, PortRange) else port),
+]
 Net = Annotated[IPNetwork, PlainValidator(network, json_schema_input_type=str)]
 NotNet = Annotated[IPNetwork, PlainValidator(not_network, json_schema_input_type=str)]
 SetNet = Annotated[IPNetwork, PlainValidator(loose_network("set-net"), json_schema_input_type=str)]

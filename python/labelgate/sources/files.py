@@ -31,7 +31,7 @@ def read_documents(paths: Iterable[str | os.PathLike[str]]) -> Loading:
         if path == STDIN:
             loading.add(sys.stdin.buffer.read(), "<stdin>")
         elif not os.path.exists(path):
-            loading.add_unreadable(Wrong("file-missing"), path)
+            loading.add_unreadable(Wrong("file-missing", "nothing there"), path)
         else:
             for file in policy_files(path):
                 if (real := os.path.realpath(file)) not in seen:
@@ -64,6 +64,6 @@ def _read(loading: Loading, file: str) -> None:
     try:
         content = Path(file).read_bytes()
     except OSError as error:
-        loading.add_unreadable(Wrong("file-unreadable", error.strerror), file)
+        loading.add_unreadable(Wrong("file-unreadable", error.strerror or "an error of the system"), file)
     else:
         loading.add(content, file)

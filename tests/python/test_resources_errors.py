@@ -1,0 +1,82 @@
+"""Every message with which a document is refused, whole: `tests/golden/errors/NAME.yaml` and `NAME.txt`.
+
+After a wanted change run this file with `LABELGATE_UPDATE_GOLDEN=1`, then read the difference.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+from labelgate.resources.errors import sort_problems
+from labelgate.resources.loading import Loading
+from labelgate.resources.messages import MESSAGES
+from labelgate.sources.files import read_documents
+
+FOLDER = Path(__file__).parents[1] / "golden" / "errors"
+CASES = sorted({path.stem for path in FOLDER.iterdir()})
+VARIANT_OF = {
+    name: max((code for code in MESSAGES if name.startswith(code)), key=len, default="") for name in CASES
+}
+
+
+def read(name: str, monkeypatch: pytest.MonkeyPatch) -> Loading:
+    monkeypatch.chdir(FOLDER)
+    if name == "file-unreadable":
+        # Tests run as root, whom no permission stops.
+        def refuse(_path: Path) -> bytes:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(Path, "read_bytes", refuse)
+        return read_documents(["tag.yaml"])
+    inputs = [path.name for path in FOLDER.glob(f"{name}.*") if path.suffix != ".txt"]
+    return read_documents(inputs or [f"{name}.yaml"])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_golden(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    loading = read(name, monkeypatch)
+    text = "".join(f"{problem}\n" for problem in sort_problems(loading.problems))
+    expected = FOLDER / f"{name}.txt"
+    if os.environ.get("LABELGATE_UPDATE_GOLDEN"):
+        expected.write_text(text)
+    assert text == expected.read_text()
+    codes = {problem.code for problem in loading.problems}
+    assert VARIANT_OF[name] in codes or name == "all-at-once"
+
+
+def test_every_message_has_a_golden_text() -> None:
+    assert set(MESSAGES) - set(VARIANT_OF.values()) == set()
+
+
+def test_every_refusing_rule_has_a_message() -> None:
+    """V-16 and V-45 say what is accepted; V-31..V-34 come with M-40."""
+    rules = {message.rule for message in MESSAGES.values()}
+    wanted = {
+        f"V-{number}"
+        for number in [*range(1, 10), *range(10, 37), *range(40, 46), 48, *range(60, 72), 73, 74]
+    }
+    assert wanted - rules == {"V-16", "V-45"}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_texts_speak_the_words_of_policy(name: str) -> None:
+    text = (FOLDER / f"{name}.txt").read_text()
+    assert not re.search(
+        r"::[a-z]|pydantic|\bNone\b|\bstr\b|\bint\b|\bdict\b|\bbool\b|Error\b|\{[a-z]+\}", text
+    )
+
+
+@pytest.mark.parametrize("code", MESSAGES)
+def test_texts_have_one_style(code: str) -> None:
+    message = MESSAGES[code]
+    for text in (message.text, message.expected, message.hint):
+        assert text
+        assert not text.endswith(".")
+        assert (
+            text[0].islower()
+            or text[0] in "`{0123456789"
+            or text.split()[0] in ("IPv4", "UTF-8", "ICMP", "Calico,")
+        )

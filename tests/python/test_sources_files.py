@@ -1,0 +1,101 @@
+"""Files, folders and standard input."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from labelgate.resources import LoadError
+from labelgate.sources.files import load_documents, read_documents
+
+
+def tier(name: str) -> str:
+    return f"apiVersion: projectcalico.org/v3\nkind: Tier\nmetadata: {{name: {name}}}\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for path, name in (
+        ("b.yaml", "b"),
+        ("a.yml", "a"),
+        ("c/d.json", "d"),
+        ("c/e.yaml", "e"),
+        ("notes.txt", "x"),
+    ):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(tier(name))
+    (tmp_path / "c/d.json").write_text(
+        '{"apiVersion": "projectcalico.org/v3", "kind": "Tier", "metadata": {"name": "d"}}'
+    )
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / ".hidden/f.yaml").write_text(tier("f"))
+    return tmp_path
+
+
+def test_folders_are_read_sorted(folder: Path) -> None:
+    assert [resource.key for resource in load_documents([folder])] == ["Tier/a", "Tier/b", "Tier/d", "Tier/e"]
+
+
+def test_a_named_file_may_have_any_suffix_and_counts_once(folder: Path) -> None:
+    paths = [folder / "notes.txt", str(folder / "b.yaml"), folder]
+    assert [resource.key for resource in load_documents(paths)] == [
+        "Tier/x",
+        "Tier/b",
+        "Tier/a",
+        "Tier/d",
+        "Tier/e",
+    ]
+
+
+def test_a_mounted_config_map(tmp_path: Path) -> None:
+    """Kubernetes mounts links to files in a hidden folder."""
+    (tmp_path / "..2026").mkdir()
+    (tmp_path / "..2026/a.yaml").write_text(tier("a"))
+    (tmp_path / "..data").symlink_to("..2026")
+    (tmp_path / "a.yaml").symlink_to("..data/a.yaml")
+    assert [resource.key for resource in load_documents([tmp_path])] == ["Tier/a"]
+
+
+def test_a_link_to_a_folder_above_does_not_loop(folder: Path) -> None:
+    (folder / "c" / "up").symlink_to(folder)
+    assert len(load_documents([folder])) == 4
+
+
+def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(tier("a").encode())))
+    [resource] = load_documents(["-"])
+    assert resource.location.file == "<stdin>"
+
+
+def test_problems_of_all_files_at_once(folder: Path) -> None:
+    (folder / "a.yml").write_text(tier("A"))
+    (folder / "c/e.yaml").write_bytes(b"\xff")
+    missing = folder / "gone.yaml"
+    with pytest.raises(LoadError) as caught:
+        load_documents([folder, missing])
+    assert [(problem.file, problem.code) for problem in caught.value.problems] == [
+        (str(folder / "a.yml"), "name"),
+        (str(folder / "c/e.yaml"), "not-utf8"),
+        (str(missing), "file-missing"),
+    ]
+    assert str(caught.value).count("\n  hint: ") == 3
+
+
+def test_the_same_resource_in_two_files(folder: Path) -> None:
+    (folder / "b.yaml").write_text(tier("a"))
+    loading = read_documents([folder])
+    [problem] = loading.problems
+    assert (problem.file, problem.code) == (str(folder / "b.yaml"), "resource-duplicate")
+    assert problem.expected == f"each resource once; the first is at {folder / 'a.yml'}:1:1"
+
+
+def test_notices(tmp_path: Path) -> None:
+    file = tmp_path / "felix.yaml"
+    file.write_text(
+        tier("default").replace("Tier", "FelixConfiguration") + "spec: {logSeverityScreen: Info}\n"
+    )
+    assert read_documents([file]).notices == (
+        f"{file}:1: FelixConfiguration/default: fields without effect here: logSeverityScreen",
+    )
