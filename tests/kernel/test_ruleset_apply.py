@@ -13,6 +13,7 @@ import pytest
 from labelgate.netfilter.apply import VARIANTS, ApplyError, Netfilter, Tools, Variant, clean, detect_variant
 from labelgate.netfilter.conntrack import conntrack_in_use
 from labelgate.netfilter.facts import FAMILIES, Family, Marks, RulesetFacts
+from labelgate.netfilter.readback import hazards
 from labelgate.netfilter.rules import Rule, Ruleset
 from labelgate.netfilter.ruleset import ruleset
 from labelgate.settings import Settings
@@ -179,15 +180,20 @@ def test_meddling_is_seen_and_undone(variant: Variant) -> None:
 
 def test_rules_of_others_ahead_of_ours_are_told(variant: Variant) -> None:
     netfilter = Netfilter(variant)
+
+    def found(insert_mode: str) -> list[str]:
+        tables = netfilter.read().values()
+        return sorted({str(hazard) for t in tables for hazard in hazards(t, Marks(), insert_mode)})
+
     ahead = "-j CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xffffffff"
     load(variant, f"*mangle\n-A PREROUTING {ahead}\nCOMMIT\n")
-    assert netfilter.hazards(Marks(), "insert") == ()
-    found = [str(hazard) for hazard in netfilter.hazards(Marks(), "append")]
-    assert found == [f"mangle-prerouting: `-A PREROUTING {ahead}` can write our mark bits"]
+    assert found("insert") == []
+    assert found("append") == [f"mangle-prerouting: `-A PREROUTING {ahead}` can write our mark bits"]
     netfilter.apply(ruleset(facts()))
-    assert netfilter.hazards(Marks(), "insert") == ()
+    assert found("insert") == []
     load(variant, "*filter\n-I FORWARD 1 -m limit --limit 5/sec -j ACCEPT\nCOMMIT\n", ("v6",))
-    assert [hazard.hook for hazard in netfilter.hazards(Marks(), "insert")] == ["filter-forward"]
+    reason = "can end the table in one pass and not in the other"
+    assert found("insert") == [f"filter-forward: `-A FORWARD -m limit --limit 5/sec -j ACCEPT` {reason}"]
 
 
 def test_stale_chains_go(variant: Variant) -> None:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Literal
 
 from labelgate.netfilter.conntrack import conntrack_in_use
-from labelgate.netfilter.facts import FAMILIES, Family, Marks
+from labelgate.netfilter.facts import FAMILIES, Family
 from labelgate.netfilter.raw import conntrack_chain
-from labelgate.netfilter.readback import EMPTY_TABLE, Hazard, SavedTable, hazards, misplaced, parse_save
+from labelgate.netfilter.readback import EMPTY_TABLE, SavedTable, misplaced, parse_save
 from labelgate.netfilter.render import put_back, transaction
 from labelgate.netfilter.rules import CONNTRACK_CHAIN, TABLES, Ruleset, TableRules
 from labelgate.netfilter.ruleset import CONNTRACK_ONLY
@@ -166,11 +166,6 @@ class Netfilter:
                 if installed.printed.get(name) != saved.ours.get(name)
             ]
         return findings
-
-    def hazards(self, marks: Marks, insert_mode: str) -> tuple[Hazard, ...]:
-        """Rules of others because of which hooks have to be answered without REPEAT, in any family."""
-        found = (hazards(tables, marks, insert_mode) for tables in self.read().values())
-        return tuple(dict.fromkeys(hazard for of_family in found for hazard in of_family))
 
     def prepare_conntrack(self) -> bool:
         """Switches conntrack on where it is off; True if it was off in a family.
