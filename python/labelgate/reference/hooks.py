@@ -98,7 +98,8 @@ def filter_input(passage: Passage, interfaces: Interfaces) -> Verdict:
 def _workload_to_host(passage: Passage, workload: Workload | None) -> Verdict:
     """E-50."""
     icmp = readable_icmp(passage.packet)
-    if passage.packet.protocol == _ICMPV6 and icmp is not None and icmp.type in _NEIGHBOUR_DISCOVERY:
+    is_icmpv6 = passage.packet.src.version == 6 and passage.packet.protocol == _ICMPV6
+    if is_icmpv6 and icmp is not None and icmp.type in _NEIGHBOUR_DISCOVERY:
         passage.step("workload-to-host", workload, Reason.NEIGHBOUR_DISCOVERY)
         return "allow"
     if workload is None:
