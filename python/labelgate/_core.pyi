@@ -140,11 +140,20 @@ class Enforcer:
     def swap(self, table: Table, interfaces: Sequence[tuple[int, str]]) -> None:
         """Puts another table in force; packets being decided keep the old one."""
 
+    def set_without_repeat(self, hooks: Sequence[bool]) -> None:
+        """Changes which hooks are answered without repeating packets."""
+
     def counters(self) -> str:
         """All counters since the start, as JSON."""
 
     def is_alive(self) -> bool:
         """Whether the loop still answers packets."""
+
+    def failure(self) -> str | None:
+        """Why the loop ended by itself; None while it answers or if it was stopped."""
+
+    def drain(self, seconds: float) -> bool:
+        """Waits until every packet that is queued now has been answered; False if that took longer."""
 
     def stop(self) -> None:
         """Ends the loop within a second and closes the queues; the kernel drops what is still queued."""

@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from labelgate import _core
@@ -25,7 +24,7 @@ from labelgate.flow import HOOKS, Hook
 from labelgate.links import Links, LinkWatch
 from labelgate.netfilter.apply import ApplyError, Netfilter, clean
 from labelgate.netfilter.facts import Marks, RulesetFacts
-from labelgate.netfilter.readback import hazards
+from labelgate.netfilter.readback import Hazard, hazards
 from labelgate.netfilter.routing import accept_readers, read_routing_rules
 from labelgate.netfilter.ruleset import ruleset
 from labelgate.resources import LoadError
@@ -143,26 +142,21 @@ class Agent:
 
     def _hooks_without_repeat(self, generation: Generation) -> frozenset[Hook]:
         """Hooks where rules of others ahead of ours would erase or repeat our mark."""
-        config = generation.config
-        marks = Marks.from_mask(config.mark_mask)
-        found = [
-            hazard
-            for tables in self._netfilter.read().values()
-            for hazard in hazards(tables, marks, config.settings.chain_insert_mode)
-        ]
-        for reader in accept_readers(read_routing_rules(), marks):
-            self._say(
-                f"warning: {reader} reads our accept mark: untracked packets from this host are routed by it"
-            )
+        found = self._hazards(generation.config)
+        for reader in accept_readers(read_routing_rules(), Marks.from_mask(generation.config.mark_mask)):
+            self._say(f"warning: {reader} reads our accept mark: it routes untracked packets of this host")
         for hazard in sorted(set(map(str, found))):
             self._say(f"warning: {hazard}; that hook is answered without repeating packets")
         hooks = frozenset(hazard.hook for hazard in found)
-        untracked = {hook for hook in hooks if hook.startswith("raw-")}
+        untracked = sorted(hook for hook in hooks if hook.startswith("raw-"))
         if untracked and generation.table.has_untracked_policy:
-            raise AgentError(
-                f"untracked policy cannot be enforced at {', '.join(sorted(untracked))}: see above"
-            )
+            raise AgentError(f"untracked policy cannot be enforced at {', '.join(untracked)}: see above")
         return hooks
+
+    def _hazards(self, config: Config) -> list[Hazard]:
+        marks, mode = Marks.from_mask(config.mark_mask), config.settings.chain_insert_mode
+        tables = self._netfilter.read().values()
+        return [hazard for family in tables for hazard in hazards(family, marks, mode)]
 
     def _bind(self, generation: Generation) -> _core.Enforcer:
         config, marks = generation.config, Marks.from_mask(generation.config.mark_mask)
@@ -214,7 +208,8 @@ class Agent:
                 self._restore()
                 checked = time.monotonic()
         self._has_died = True
-        raise AgentError("the packet loop has died; our rules stay, what they queue is dropped")
+        failure = self._enforcer.failure()
+        raise AgentError(f"the packet loop ended ({failure}); our rules stay, what they queue is dropped")
 
     def _reload(self) -> None:
         """Reads the files anew; anything wrong leaves the current generation in force."""
@@ -250,11 +245,20 @@ class Agent:
     def _restore(self) -> None:
         """Puts rules back that somebody else has changed."""
         try:
+            self._follow_hazards()
             for finding in self._netfilter.check():
                 self._say(f"warning: {finding}; our rules are put back")
             self._netfilter.apply(ruleset(self._facts(self._current)))
         except ApplyError as error:
             self._say(f"warning: rules cannot be checked or put back: {error}")
+
+    def _follow_hazards(self) -> None:
+        """Rules of others may have appeared ahead of ours, or gone."""
+        hooks = frozenset(hazard.hook for hazard in self._hazards(self._current.config))
+        if hooks != self._without_repeat:
+            self._without_repeat = hooks
+            self._enforcer.set_without_repeat([hook in hooks for hook in HOOKS])
+            self._say(f"warning: answered without repeating packets: {', '.join(sorted(hooks)) or 'no hook'}")
 
     def _leave(self, config: Config) -> None:
         """The stop mode, while the packet loop still answers."""
@@ -268,7 +272,7 @@ class Agent:
         except ApplyError as error:
             self._say(f"warning: stop: {error}")
         if mode != "keep":
-            _drain(config.queue_base)
+            self._enforcer.drain(DRAIN_SECONDS)
         self._say(f"stopped: {_LEFT[mode]}")
 
     def counters(self) -> str:
@@ -296,23 +300,6 @@ def stop_mode(config: Config, environ: Mapping[str, str] | None = None) -> StopM
     """The configured mode; by default `keep` as a service and `remove` otherwise."""
     environ = os.environ if environ is None else environ
     return config.stop or ("keep" if "INVOCATION_ID" in environ else "remove")
-
-
-def _drain(base: int) -> None:
-    """Waits until what is queued already has been answered."""
-    deadline = time.monotonic() + DRAIN_SECONDS
-    while _queued(base) and time.monotonic() < deadline:
-        time.sleep(0.01)
-
-
-def _queued(base: int) -> int:
-    """Packets waiting in our queues (third column of the kernel's table)."""
-    with suppress(OSError):
-        rows = [
-            line.split() for line in Path("/proc/self/net/netfilter/nfnetlink_queue").read_text().splitlines()
-        ]
-        return sum(int(row[2]) for row in rows if base <= int(row[0]) < base + 2 * len(HOOKS))
-    return 0
 
 
 class Signals:

@@ -20,13 +20,13 @@ class Visit:
 
 
 def hooks_of(in_: str | None, out: str | None) -> tuple[Hook, ...]:
-    """The hooks of a packet that comes in, goes out or passes through (semantics 4.3).
+    """The hooks that judge a packet that comes in, goes out or passes through (semantics 4.3).
 
     >>> hooks_of("eth0", None)
     ('raw-prerouting', 'mangle-prerouting', 'filter-input')
     """
     if in_ and out:
-        return ("raw-prerouting", "mangle-prerouting", "filter-forward", "mangle-postrouting")
+        return ("raw-prerouting", "mangle-prerouting", "filter-forward")
     if in_:
         return ("raw-prerouting", "mangle-prerouting", "filter-input")
     return ("raw-output", "filter-output", "mangle-postrouting")

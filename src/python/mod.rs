@@ -1,5 +1,6 @@
 //! The Python face: bytes, text, numbers and opaque handles. It decides nothing; nobody imports it.
 
+mod enforcer;
 mod selectors;
 mod table;
 
@@ -8,6 +9,8 @@ use pyo3::prelude::*;
 /// The compiled core of labelgate. The stub `_core.pyi` is its documentation.
 #[pymodule]
 mod _core {
+    #[pymodule_export]
+    use super::enforcer::Enforcer;
     #[pymodule_export]
     use super::selectors::{
         check_selector, selector_canonical, selector_is_lone_global, selector_matches, selector_uses_global,
