@@ -640,6 +640,15 @@ def test_deep_nesting_ends_in_an_error(opening: bytes, file: str) -> None:
     assert codes <= {"nesting", "syntax", "syntax-json"}
 
 
+@pytest.mark.parametrize("quotes", ["", '"'])
+@pytest.mark.parametrize("file", ["a.yaml", "a.json"])
+def test_absurdly_long_numbers_are_out_of_range(quotes: str, file: str) -> None:
+    policy = yaml.safe_load(gnp("{ingress: [{action: Allow, protocol: 6, source: {ports: [here]}}]}"))
+    number = f"{quotes}{'9' * 50_000}{quotes}"
+    text = json.dumps(policy).replace('"here"', number).replace(" 6", f" {number}")
+    assert [code for code, *_ in problems(text, file)] == ["protocol-number", "port-range"]
+
+
 def test_ten_thousand_endpoints_load_in_seconds() -> None:
     workload = """apiVersion: projectcalico.org/v3
 kind: WorkloadEndpoint

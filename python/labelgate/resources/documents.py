@@ -78,6 +78,7 @@ def documents(text: str, *, is_json: bool = False) -> Iterator[Document]:
             yield from _json_documents(text)
             return
         except json.JSONDecodeError as error:
+            # What is no JSON may still be YAML in braces.
             if is_json:
                 found = (
                     quote(text[error.pos : error.pos + 20]) if text[error.pos :] else "the end of the text"
@@ -106,7 +107,7 @@ def _json_documents(text: str) -> list[Document]:
     def constant(word: str) -> None:
         raise json.JSONDecodeError(f"`{word}` is not JSON", text, max(text.find(word), 0))
 
-    decoder = json.JSONDecoder(object_pairs_hook=pairs, parse_constant=constant)
+    decoder = json.JSONDecoder(object_pairs_hook=pairs, parse_constant=constant, parse_int=positions.integer)
     found: list[Document] = []
     at = _blank_end(text, 0)
     while at < len(text):

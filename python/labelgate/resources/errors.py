@@ -154,7 +154,8 @@ def describe(value: object) -> str:
     if isinstance(value, bool):
         return f"`{str(value).lower()}`, a yes-or-no value"
     if isinstance(value, int | float):
-        return f"`{value}`, a number"
+        digits = str(value)
+        return f"`{digits}`, a number" if len(digits) <= 40 else "an absurdly long number"
     if isinstance(value, str):
         if not value:
             return "empty text"

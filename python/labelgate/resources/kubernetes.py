@@ -11,6 +11,7 @@ from pydantic import Field, PlainValidator
 from labelgate.resources.errors import Finding, Findings, Wrong, describe, quote
 from labelgate.resources.metadata import LooseMetadata, Resource, label_findings
 from labelgate.resources.part import LOOSE, LoosePart, Part
+from labelgate.resources.positions import integer
 from labelgate.resources.values import (
     IPAddress,
     IPNetwork,
@@ -116,7 +117,7 @@ def _peer_findings(peers: list[Peer] | None, field: str) -> Findings:
 def _port(value: Any) -> int | str:
     """K-9: a number, digits, or a name."""
     if isinstance(value, str) and re.fullmatch(r"[0-9]+", value):
-        value = int(value)
+        value = integer(value.lstrip("0") or "0")
     if is_integer(value) and 1 <= value <= 65535:
         return int(value)
     if isinstance(value, str) and is_port_name(value):

@@ -97,7 +97,7 @@ def scalar_value(node: ScalarNode) -> str | bool | int | float | None:
                 raise ValueError(text)
             return BOOLS[text]
         case "int":
-            return _integer(text.replace("_", ""))
+            return integer(text.replace("_", ""))
         case "float":
             number = float(text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"))
             # Kubernetes tools turn YAML into JSON, where 443.0 is the whole number 443.
@@ -107,7 +107,14 @@ def scalar_value(node: ScalarNode) -> str | bool | int | float | None:
     raise ValueError(text)
 
 
-def _integer(digits: str) -> int:
+MAX_DIGITS = 400
+"""Longer numbers cost time that grows with the square of their length; no field takes one of 20 digits."""
+
+
+def integer(digits: str) -> int:
+    """A whole number as YAML and JSON write it; absurdly long ones count as 10^399."""
+    if len(digits) > MAX_DIGITS:
+        return int(10 ** (MAX_DIGITS - 1))
     if re.match(r"[-+]?0[0-7]+\Z", digits):
         return int(digits, 8)
     return int(digits, 0)

@@ -17,6 +17,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, PlainSerializer, PlainValidator
 
 from labelgate.resources.errors import Wrong, describe, quote
+from labelgate.resources.positions import integer
 
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
@@ -74,7 +75,7 @@ def one_of(code: str, *known: str) -> Callable[[Any], str]:
 def protocol(value: Any) -> int:
     """V-12, V-13: a protocol by name or number, as its number."""
     if isinstance(value, str) and re.fullmatch(r"[0-9]+", value):
-        value = int(value)
+        value = integer(value.lstrip("0") or "0")
     if is_integer(value):
         if 1 <= value <= 255:
             return int(value)
@@ -111,7 +112,8 @@ def port(value: Any) -> PortRange | str:
         return _range(value, value, value)
     if isinstance(value, str):
         if match := re.fullmatch(r"([0-9]+)(?::([0-9]+))?", value):
-            return _range(int(match[1]), int(match[2] or match[1]), value)
+            first, last = (integer(digits.lstrip("0") or "0") for digits in (match[1], match[2] or match[1]))
+            return _range(first, last, value)
         if _PORT_WORD.match(value):
             return _port_name(value)
     raise Wrong("port-text", describe(value))
