@@ -29,8 +29,8 @@ pub struct HookCounters {
     /// Packets that could not be read, by kind (`truncated`, `not-copied`, ...); answered as `malformed` is
     /// configured.
     pub malformed: BTreeMap<&'static str, u64>,
-    /// Packets that came back although they were decided: rules of others have erased or set our mark. Accepted,
-    /// or dropped if they were to be rejected.
+    /// Packets that came to the queue although they carry the decided mark. Accepted, or dropped if they were to be
+    /// rejected. Where packets may not pass the table twice the mark is not looked at.
     pub loop_guard: u64,
     /// Packets of an interface that has no name any more: denied.
     pub unknown_interface: u64,

@@ -36,9 +36,10 @@ use crate::nfqueue::{
 use crate::table::{Decision, DecisionTable};
 
 pub use counters::{Counters, HookCounters};
-pub use marks::{Marks, Protocol};
+pub use marks::Marks;
 
 use counters::QueueCounts;
+use marks::Protocol;
 use worker::{HookQueue, Learned, Worker};
 
 /// Queues of one enforcer: one for each hook and IP version.
@@ -214,7 +215,8 @@ impl Enforcer {
     }
 
     /// Hooks at which packets must not pass the table twice, because rules of others ahead of ours would erase our
-    /// mark and the packet would go round for ever. Holds from the next batch on.
+    /// mark and the packet would go round for ever. Holds from the next batch on. Call it before rules come into
+    /// force that no longer look for D at these hooks, and after those that do again.
     pub fn set_without_repeat(&self, hooks: [bool; 7]) {
         self.shared.set_without_repeat(hooks);
     }

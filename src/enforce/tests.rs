@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::counters::{self, Counters};
-use super::worker::HookQueue;
+use super::worker::{Drain, HookQueue};
 use super::{Decide, EnforcerConfig, Generation, Marks, Shared, check, queue_number, share, spawn};
 use crate::flow::{
     CtState, Family, FiveTuple, FlowKey, Hook, InterfaceId, OutcomeId, Transport, Verdict, protocol,
@@ -34,12 +34,13 @@ const CONFIG: EnforcerConfig = EnforcerConfig {
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A table whose verdict is the destination port's: 1 deny, 2 allow, 3 allow-notrack, 4 continue; 99 panics.
-/// The id of an interface is the length of its name.
+/// The id of an interface is the length of its name, counted from `first_interface`.
 #[derive(Default)]
 struct Table {
     asked: Mutex<Vec<FlowKey>>,
     /// Denies whatever the port.
     denies: bool,
+    first_interface: u32,
 }
 
 impl Decide for Table {
@@ -60,7 +61,7 @@ impl Decide for Table {
     }
 
     fn interface(&self, name: &str) -> InterfaceId {
-        InterfaceId(u32::try_from(name.len()).unwrap())
+        InterfaceId(self.first_interface + u32::try_from(name.len()).unwrap())
     }
 }
 
@@ -261,6 +262,9 @@ fn hooks_without_repeat_end_the_table() {
     assert_eq!(running.ask(0, (0, 0), &udp(4)), single(hook, accept()));
     assert_eq!(running.ask(0, (0, 0), &udp(3)), single(hook, accept()));
     assert_eq!(running.counters().hooks[hook.name()].notrack_refused, 1);
+    // bit D is that of somebody else: the packet is judged, and the bit cleared
+    assert_eq!(running.ask(7 | D, (0, 0), &udp(1)), single(hook, drop_it()));
+    assert_eq!(running.ask(7 | D, (0, 0), &udp(4)), single(hook, (1, Some(7))));
     running.shared.set_without_repeat([false; 7]);
     assert_eq!(running.ask(0, (0, 0), &udp(3)), single(hook, repeat(D | A)));
     running.shared.set_without_repeat([true; 7]);
@@ -293,8 +297,9 @@ fn an_unlisted_interface_is_looked_up_by_name_once_per_table() {
     assert_eq!(input(&running), InterfaceId(2));
     running.shared.swap(Arc::default(), named(&[(1, "renamed")]));
     assert_eq!(input(&running), InterfaceId(7));
-    running.shared.swap(Arc::default(), Vec::new());
-    assert_eq!(input(&running), InterfaceId(2));
+    let other = Table { first_interface: 10, ..Table::default() };
+    running.shared.swap(Arc::new(other), Vec::new());
+    assert_eq!(input(&running), InterfaceId(12));
 }
 
 #[test]
@@ -309,6 +314,23 @@ fn drain_waits_for_what_is_queued() {
     let counters = running.counters();
     assert_eq!(counters.hooks["filter-input"].packets, 8);
     assert_eq!(counters.hooks["filter-output"].packets, 8);
+}
+
+#[test]
+fn a_drain_ends_when_the_last_queue_was_empty() {
+    let mut drain = Drain::default();
+    assert!(!drain.ends_with(0), "nobody has asked");
+    drain.take_up(1, 3);
+    assert_eq!([2, 0, 0].map(|place| drain.ends_with(place)), [false; 3]);
+    drain.take_up(1, 3);
+    assert!(drain.ends_with(1));
+    assert!(!drain.ends_with(1), "told once");
+    // a newer request begins again
+    drain.take_up(2, 3);
+    assert!(!drain.ends_with(0));
+    drain.take_up(3, 3);
+    assert_eq!([1, 2, 0].map(|place| drain.ends_with(place)), [false, false, true]);
+    assert_eq!(drain.ticket, 3);
 }
 
 #[test]

@@ -40,9 +40,9 @@ pub struct Learned {
 
 /// The latest request to hear when every queue has been found empty once.
 #[derive(Default)]
-struct Drain {
+pub struct Drain {
     /// Its number; 0: there has been none.
-    ticket: u64,
+    pub ticket: u64,
     /// One bit for each queue that has not yet been empty; 0: the request is answered.
     waiting: u32,
 }
@@ -109,14 +109,14 @@ impl<C: Channel, D: Decide> Worker<C, D> {
 
 impl Drain {
     /// A newer request takes the place of an older one, and answers it too.
-    fn take_up(&mut self, wanted: u64, queues: usize) {
+    pub fn take_up(&mut self, wanted: u64, queues: usize) {
         if wanted != self.ticket {
             *self = Self { ticket: wanted, waiting: (1 << queues) - 1 };
         }
     }
 
     /// Notes that the queue at this place is empty; true if it was the last to wait for.
-    fn ends_with(&mut self, place: usize) -> bool {
+    pub fn ends_with(&mut self, place: usize) -> bool {
         let before = self.waiting;
         self.waiting &= !(1 << place);
         before != 0 && self.waiting == 0
@@ -149,7 +149,8 @@ impl<D: Decide> Judge<'_, D> {
     fn reply(&mut self, packet: &QueuedPacket) -> Reply {
         self.counts.packets.add(1);
         let marks = self.protocol.marks;
-        if packet.mark & marks.decided != 0 {
+        // Where packets do not repeat, none goes round, and D is not ours.
+        if self.may_repeat && packet.mark & marks.decided != 0 {
             self.counts.loop_guard.add(1);
             return self.protocol.stop_loop(packet.mark);
         }

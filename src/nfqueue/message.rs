@@ -35,8 +35,6 @@ mod attribute {
     pub const OUTPUT: u16 = 6;
     pub const PAYLOAD: u16 = 10;
     pub const PACKET_LENGTH: u16 = 13;
-    /// The upper two bits say "nested" and "big-endian"; the kernel leaves them out here.
-    pub const NUMBER: u16 = 0x3fff;
 }
 
 /// Attributes of a configuration message, and their values.
@@ -207,7 +205,7 @@ fn next_attribute<'a>(rest: &mut &'a [u8]) -> Option<(u16, &'a [u8])> {
     let length = usize::from(u16::from_ne_bytes([l0, l1]));
     let value = rest.get(ATTRIBUTE_HEADER..length)?;
     *rest = rest.get(aligned(length)..).unwrap_or_default();
-    Some((u16::from_ne_bytes([n0, n1]) & attribute::NUMBER, value))
+    Some((u16::from_ne_bytes([n0, n1]), value))
 }
 
 /// The big-endian number that the value begins with.

@@ -33,7 +33,7 @@ pub enum Received {
 
 /// Where a queue's datagrams come from and its replies go.
 pub trait Channel {
-    /// Fills `inbox` with at most [`BATCH`] datagrams without waiting.
+    /// Fills `inbox` with at most one batch (64) of datagrams, without waiting.
     ///
     /// # Errors
     /// Where nothing will ever come again.
@@ -223,7 +223,7 @@ impl Channel for Socket {
 }
 
 /// Tells the errors that pass from those that stay.
-fn without_datagrams(error: io::Error) -> io::Result<Received> {
+pub(super) fn without_datagrams(error: io::Error) -> io::Result<Received> {
     match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(Received::Datagrams(0)),
         _ if error.raw_os_error() == Some(libc::ENOBUFS) => Ok(Received::Overrun),

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::fake_kernel::{self, bytes};
 use super::message::{Message, messages, push_bind, push_verdict, push_verdict_batch};
-use super::socket::{BATCH, Channel, Inbox, Poller, Received, Socket, Wake};
+use super::socket::{BATCH, Channel, Inbox, Poller, Received, Socket, Wake, without_datagrams};
 use super::{Anomalies, KernelVerdict, Queue, QueueOptions, QueuedPacket, Reply};
 
 const QUEUE: u16 = 4206;
@@ -349,6 +349,15 @@ fn a_batch_has_an_end() {
     while receive() {}
     assert_eq!(received.iter().sum::<usize>(), BATCH + 3);
     assert!(received.iter().all(|&count| count <= BATCH), "{received:?}");
+}
+
+#[test]
+fn errors_that_pass_are_no_errors() {
+    let outcome = |errno| without_datagrams(io::Error::from_raw_os_error(errno));
+    assert_eq!(outcome(libc::EAGAIN).unwrap(), Received::Datagrams(0));
+    assert_eq!(outcome(libc::EINTR).unwrap(), Received::Datagrams(0));
+    assert_eq!(outcome(libc::ENOBUFS).unwrap(), Received::Overrun);
+    assert_eq!(outcome(libc::EBADF).unwrap_err().raw_os_error(), Some(libc::EBADF));
 }
 
 #[test]
