@@ -1,0 +1,361 @@
+"""Random small worlds: resources that load, and packets that are likely to meet them.
+
+Everything is drawn from small pools, so that labels, addresses, ports and names coincide.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from random import Random
+from typing import Any
+
+from labelgate.flow import HOOKS, CtState, Packet
+from labelgate.resources import load_text
+from labelgate.settings import Failsafe, HostFacts, Settings
+from labelgate.snapshot import Snapshot
+
+CALICO, NETWORKING, CORE = "projectcalico.org/v3", "networking.k8s.io/v1", "v1"
+Document = dict[str, Any]
+
+NODES = ("edge1", "edge1", "edge1", "edge1", "edge2")
+NAMESPACES = ("shop", "lab")
+KEYS, VALUES = ("a", "b", "role"), ("x", "y", "xy")
+INHERITED = ("projectcalico.org/namespace", "projectcalico.org/serviceaccount", "pcns.a", "pcsa.a")
+ACCOUNTS = ("front", "back")
+V4 = ("10.65.0.2", "10.65.0.3", "10.65.0.4", "10.9.0.10", "198.51.100.10", "203.0.113.7", "192.0.2.5")
+V6 = ("fd00:65::2", "fd00:65::3", "fd00:9::10", "2001:db8::7", "fe80::1", "::")
+NETS4 = ("10.65.0.0/30", "10.65.0.2/32", "10.0.0.0/8", "203.0.113.0/24", "0.0.0.0/0", "192.0.2.4/31")
+NETS6 = ("fd00:65::/64", "fd00::/8", "2001:db8::7/128", "::/0")
+PORTS = (22, 53, 80, 443, 179, 4789, 40000)
+PORT_NAMES = ("http", "dns", "none")
+TIERS = ("default", "default", "first", "second", "kube-admin", "missing")
+INTERFACES = ("eth0", "eth1", "eth2", "lo", "cali1", "cali2", "cali9")
+CT_STATES: tuple[CtState, ...] = ("established", "related", "invalid", "untracked")
+PROFILES = ("kns.shop", "kns.lab", "ksa.shop.front", "open", "strict", "gone", "projectcalico-default-allow")
+HOST = HostFacts(
+    {
+        "eth0": ("198.51.100.10",),
+        "eth1": ("10.9.0.10", "fd00:9::10"),
+        "lo": ("127.0.0.1", "::1"),
+        "cali1": (),
+        "cali2": (),
+    }
+)
+
+
+@dataclass(frozen=True)
+class World:
+    """What one random test is about."""
+
+    documents: list[Document]
+    settings: Settings
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot.of(load_text("\n---\n".join(map(json.dumps, self.documents))))
+
+
+class Dice:
+    """Draws worlds and packets."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = Random(seed)
+        self.pick = self.random.choice
+
+    def chance(self, percent: int) -> bool:
+        return self.random.randrange(100) < percent
+
+    def some(self, pool: tuple[Any, ...], most: int = 3) -> list[Any]:
+        return self.random.sample(pool, self.random.randint(0, min(most, len(pool))))
+
+    def maybe(self, percent: int, **fields: Any) -> Document:
+        return {name: value for name, value in fields.items() if self.chance(percent)}
+
+    # selectors and labels
+
+    def labels(self) -> dict[str, str]:
+        return {key: self.pick(VALUES) for key in KEYS if self.chance(50)}
+
+    def selector(self, depth: int = 2, extra: tuple[str, ...] = ()) -> str:
+        kind = self.random.randrange(10)
+        if depth and kind < 3:
+            operator = self.pick((" && ", " || "))
+            return f"({operator.join(self.selector(depth - 1, extra) for _ in range(2))})"
+        if depth and kind == 3:
+            return f"!{self.selector(depth - 1, extra)}"
+        key = self.pick(KEYS + extra)
+        values = ", ".join(f"'{value}'" for value in self.some(VALUES + NAMESPACES))
+        return self.pick(
+            (
+                "all()",
+                f"has({key})",
+                f"{key} == '{self.pick(VALUES + NAMESPACES)}'",
+                f"{key} != '{self.pick(VALUES)}'",
+                f"{key} in {{{values}}}",
+                f"{key} not in {{{values}}}",
+                f"{key} contains 'x'",
+                f"{key} starts with 'x'",
+                f"{key} endswith 'y'",
+            )
+        )
+
+    # rules
+
+    def entity(self, nets: tuple[str, ...], ports: str) -> Document:
+        entity: Document = {}
+        if self.chance(25):
+            entity["nets"] = self.some(nets)
+        if self.chance(15):
+            entity["notNets"] = [net for net in self.some(nets) if not net.endswith("/0")]
+        entity |= self.maybe(25, selector=self.selector(extra=INHERITED))
+        entity |= self.maybe(10, notSelector=self.selector())
+        if self.chance(12):
+            entity["namespaceSelector"] = self.pick(("global()", "all()", self.selector(), "!all()"))
+        if self.chance(6):
+            accounts = self.maybe(50, names=self.some(ACCOUNTS), selector=self.selector(1))
+            entity["serviceAccounts"] = accounts
+        if ports != "none" and self.chance(30):
+            entity[self.pick(("ports", "ports", "notPorts"))] = [self.port(ports) for _ in range(2)]
+        return entity
+
+    def port(self, ports: str) -> int | str:
+        if ports == "named" or self.chance(30):
+            return self.pick(PORT_NAMES)
+        return self.pick((*PORTS, "50:90", "1:65535"))
+
+    def rule(self) -> Document:
+        protocol = self.pick((None, None, None, "TCP", "TCP", "UDP", "SCTP", "ICMP", "ICMPv6", 1, 58, 4))
+        nets = self.pick((NETS4, NETS4, NETS6))
+        ports = {None: "named", "TCP": "any", "UDP": "any", "SCTP": "any"}.get(protocol, "none")
+        rule: Document = {"action": self.pick(("Allow", "Allow", "Deny", "Pass", "Log"))}
+        if protocol is not None:
+            rule["protocol"] = protocol
+        elif self.chance(15):
+            rule["notProtocol"] = self.pick(("TCP", "UDP", 47))
+        if protocol in ("ICMP", "ICMPv6", 1, 58) and self.chance(60):
+            icmp = {"type": self.pick((8, 3, 135))} | self.maybe(50, code=self.pick((0, 1)))
+            rule[self.pick(("icmp", "notICMP"))] = self.pick((icmp, icmp, {}))
+        if self.chance(50):
+            rule["source"] = self.entity(nets, ports)
+        if self.chance(50):
+            rule["destination"] = self.entity(nets, ports)
+        version = 4 if nets is NETS4 else 6
+        if self.chance(10) and protocol not in ("ICMP", "ICMPv6", 1, 58):
+            rule["ipVersion"] = version
+        return rule
+
+    def rules(self) -> list[Document]:
+        return [self.rule() for _ in range(self.random.randint(0, 4))]
+
+    # resources
+
+    def metadata(self, name: str, namespace: str | None = None, *, labelled: bool = True) -> Document:
+        metadata: Document = {"name": name}
+        if namespace is not None:
+            metadata["namespace"] = namespace
+        return metadata | ({"labels": self.labels()} if labelled else {})
+
+    def resource(self, version: str, kind: str, metadata: Document, spec: Document) -> Document:
+        return {"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec}
+
+    def policy_spec(self) -> Document:
+        spec = self.maybe(
+            60,
+            order=self.pick((1, 1, 1000, 2.5, -3)),
+            tier=self.pick(TIERS),
+            selector=self.selector(1, INHERITED),
+            ingress=self.rules(),
+            egress=self.rules(),
+        )
+        return spec | self.maybe(
+            20,
+            types=self.pick((["Ingress"], ["Egress"], ["Ingress", "Egress"])),
+            serviceAccountSelector=self.selector(1),
+        )
+
+    def global_policy(self, name: str) -> Document:
+        spec = self.policy_spec() | self.maybe(25, namespaceSelector=self.selector(1))
+        kind = self.pick(("normal", "normal", "forward", "forward", "doNotTrack", "preDNAT"))
+        if kind != "normal":
+            spec["applyOnForward"] = True
+        if kind in ("doNotTrack", "preDNAT"):
+            spec[kind] = True
+        if kind == "preDNAT":
+            spec.pop("egress", None)
+            spec.pop("types", None)
+        return self.resource(CALICO, "GlobalNetworkPolicy", self.metadata(name, labelled=False), spec)
+
+    def kubernetes_selector(self) -> Document:
+        expressions = [
+            {"key": self.pick(KEYS), "operator": operator}
+            | ({"values": [self.pick(VALUES)]} if operator in ("In", "NotIn") else {})
+            for operator in self.some(("In", "NotIn", "Exists", "DoesNotExist"), 1)
+        ]
+        return self.maybe(40, matchLabels={self.pick(KEYS): self.pick(VALUES)}, matchExpressions=expressions)
+
+    def kubernetes_peer(self) -> Document:
+        if self.chance(30):
+            return {"ipBlock": {"cidr": "10.0.0.0/8"} | self.maybe(50, **{"except": ["10.65.0.2/32"]})}
+        peer = self.maybe(50, podSelector=self.kubernetes_selector())
+        peer |= self.maybe(50, namespaceSelector=self.kubernetes_selector())
+        return peer or {"podSelector": {}}
+
+    def kubernetes_rules(self, side: str) -> list[Document]:
+        def port() -> Document:
+            entry = self.maybe(60, protocol=self.pick(("TCP", "UDP", "SCTP")))
+            entry |= self.maybe(80, port=self.pick((22, 53, 80, "http", "dns")))
+            return entry | (
+                {"endPort": 443} if isinstance(entry.get("port"), int) and self.chance(30) else {}
+            )
+
+        return [
+            self.maybe(
+                70,
+                ports=[port() for _ in range(self.random.randint(0, 3))],
+                **{side: [self.kubernetes_peer() for _ in range(self.random.randint(0, 2))]},
+            )
+            for _ in range(self.random.randint(0, 2))
+        ]
+
+    def kubernetes_policy(self, name: str) -> Document:
+        spec: Document = {"podSelector": self.kubernetes_selector()}
+        spec |= self.maybe(50, ingress=self.kubernetes_rules("from"), egress=self.kubernetes_rules("to"))
+        spec |= self.maybe(30, policyTypes=self.pick((["Ingress"], ["Egress"], ["Ingress", "Egress"])))
+        metadata = self.metadata(name, self.pick(NAMESPACES), labelled=False)
+        return self.resource(NETWORKING, "NetworkPolicy", metadata, spec)
+
+    def endpoint_ports(self) -> list[Document]:
+        return [
+            {"name": name, "protocol": self.pick(("TCP", "UDP", 132)), "port": self.pick(PORTS)}
+            for name in self.some(PORT_NAMES[:2])
+        ]
+
+    def host_endpoint(self, name: str) -> Document:
+        spec: Document = {"node": self.pick(NODES), "expectedIPs": self.some(V4 + V6, 2)}
+        interface = self.pick(("eth0", "eth1", "eth2", "*", "*", "lo", "cali1", ""))
+        if interface or not spec["expectedIPs"]:
+            spec["interfaceName"] = interface or "eth0"
+        spec |= self.maybe(50, profiles=self.some(PROFILES), ports=self.endpoint_ports())
+        return self.resource(CALICO, "HostEndpoint", self.metadata(name), spec)
+
+    def workload_endpoint(self, name: str) -> Document:
+        spec = {
+            "orchestrator": self.pick(("k8s", "vm")),
+            "workload": "w",
+            "endpoint": "eth0",
+            "node": self.pick(NODES),
+            "interfaceName": self.pick(("cali1", "cali2", "cali3", "eth2")),
+            "ipNetworks": self.some(V4, 1) + self.some(V6[:4], 1),
+            "profiles": self.some(PROFILES),
+            "ports": self.endpoint_ports(),
+        }
+        spec |= self.maybe(30, serviceAccountName="front", allowSpoofedSourcePrefixes=["10.9.0.0/16"])
+        return self.resource(CALICO, "WorkloadEndpoint", self.metadata(name, self.pick(NAMESPACES)), spec)
+
+    def pod(self, name: str) -> Document:
+        containers = [
+            {
+                "name": "c",
+                "ports": [{"name": "http", "containerPort": self.pick(PORTS)}, {"containerPort": 1}],
+            },
+            {"name": "d", "ports": [{"name": "dns", "containerPort": 53, "protocol": "UDP"}]},
+        ]
+        spec = self.maybe(85, nodeName=self.pick(NODES), serviceAccountName=self.pick(ACCOUNTS))
+        spec |= self.maybe(10, hostNetwork=True) | {"containers": containers}
+        addresses = [{"ip": address} for address in self.some(V4, 1) + self.some(V6[:4], 1)]
+        phase = self.pick(("Running", "Running", "Running", "Failed"))
+        pod = self.resource(CORE, "Pod", self.metadata(name, self.pick(NAMESPACES)), spec)
+        return pod | {"status": {"phase": phase, "podIPs": addresses}}
+
+    def network_set(self, name: str) -> Document:
+        nets = self.some((*NETS4[:4], *NETS6[:3], "192.0.2.5", "10.65.0.3/24"))
+        if self.chance(50):
+            return self.resource(CALICO, "GlobalNetworkSet", self.metadata(name), {"nets": nets})
+        return self.resource(CALICO, "NetworkSet", self.metadata(name, self.pick(NAMESPACES)), {"nets": nets})
+
+    def profile(self, name: str) -> Document:
+        spec = self.maybe(60, ingress=self.rules(), egress=self.rules(), labelsToApply=self.labels())
+        return self.resource(CALICO, "Profile", self.metadata(name, labelled=False), spec)
+
+    def frame(self) -> list[Document]:
+        """What most worlds have: namespaces, accounts, profiles, tiers."""
+        documents = [
+            self.resource(CORE, "Namespace", self.metadata(name), {})
+            for name in NAMESPACES
+            if self.chance(80)
+        ]
+        documents += [
+            self.resource(CORE, "ServiceAccount", self.metadata("front", name), {})
+            for name in NAMESPACES
+            if self.chance(70)
+        ]
+        documents += [self.profile(name) for name in ("open", "strict", "kns.lab") if self.chance(60)]
+        for tier in ("first", "second"):
+            spec = self.maybe(60, order=self.pick((10, 2000000)), defaultAction=self.pick(("Pass", "Deny")))
+            if self.chance(80):
+                documents.append(self.resource(CALICO, "Tier", {"name": tier}, spec))
+        return documents
+
+    def documents(self) -> list[Document]:
+        documents = self.frame()
+        for make, most in (
+            (self.host_endpoint, 4),
+            (self.workload_endpoint, 3),
+            (self.pod, 3),
+            (self.network_set, 2),
+            (self.global_policy, 6),
+            (self.kubernetes_policy, 2),
+        ):
+            documents += [make(chr(97 + index)) for index in range(self.random.randint(0, most))]
+        for index in range(self.random.randint(0, 2)):
+            metadata = self.metadata(chr(97 + index), self.pick(NAMESPACES), labelled=False)
+            documents.append(self.resource(CALICO, "NetworkPolicy", metadata, self.policy_spec()))
+        return documents
+
+    def settings(self) -> Settings:
+        net = ip_network(self.pick(("203.0.113.0/24", "fd00::/8", "10.0.0.0/8")))
+        extra = (Failsafe(6, 80, net), Failsafe(17, 443, net)) if self.chance(40) else ()
+        return Settings(
+            endpoint_to_host=self.pick(("Drop", "Accept", "Return")),
+            invalid_check=self.chance(80),
+            failsafe_inbound=Settings().failsafe_inbound + extra,
+            failsafe_outbound=Settings().failsafe_outbound + extra,
+            workload_vxlan_port=self.pick((4789, None)),
+            workload_ipip_denied=self.chance(70),
+            forward_unmarked=self.pick(("return", "accept", "deny")),
+            exempt_loopback=self.chance(30),
+        )
+
+    def world(self) -> World:
+        return World(self.documents(), self.settings())
+
+    # packets
+
+    def packet(self, interfaces: tuple[str, ...]) -> Packet:
+        """A packet at a hook; the interfaces are those of the world's endpoints."""
+        pool = V4 if self.chance(75) else V6
+        protocol = self.pick((6, 6, 6, 6, 17, 17, 132, 136, 1, 58, 4, 47))
+        hook = self.pick((*HOOKS, "filter-input", "filter-forward", "filter-forward", "filter-output"))
+        has_in = hook in ("raw-prerouting", "mangle-prerouting", "filter-input", "filter-forward")
+        has_out = not has_in or hook == "filter-forward"
+        has_ports, has_type = protocol in (6, 17, 132, 136), protocol in (1, 58)
+        return Packet(
+            hook=hook,
+            src=ip_address(self.pick(pool)),
+            dst=ip_address(self.pick(pool)),
+            protocol=protocol,
+            sport=self.pick(PORTS) if has_ports else None,
+            dport=self.pick(PORTS) if has_ports else None,
+            icmp_type=self.pick((8, 3, 135, 128)) if has_type else None,
+            icmp_code=self.pick((0, 1)) if has_type else None,
+            in_=self.interface(interfaces) if has_in or self.chance(3) else None,
+            out=self.interface(interfaces) if has_out or self.chance(3) else None,
+            ct=self.pick(CT_STATES) if self.chance(25) else "new",
+            accepted=self.chance(10),
+            dnatted=self.chance(85 if hook == "mangle-postrouting" else 5),
+            fragment=self.chance(8),
+        )
+
+    def interface(self, known: tuple[str, ...]) -> str:
+        return self.pick(known) if known and self.chance(75) else self.pick(INTERFACES)
