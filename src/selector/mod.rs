@@ -11,6 +11,14 @@
 //! # Ok::<(), labelgate::selector::SelectorError>(())
 //! ```
 
+#![deny(
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+
 mod canonical;
 mod error;
 mod lexer;
@@ -64,7 +72,8 @@ impl Comparison {
 }
 
 impl Selector {
-    /// Parses a selector; blank text is `all()` (S-12).
+    /// Parses a selector; blank text is `all()` (S-12). Time and memory are linear in the text (but for the sorting of
+    /// sets), the stack is bounded, and every text gets an answer.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
         parser::parse(text).map(Self)
     }
@@ -74,7 +83,7 @@ impl Selector {
         self.0.matches(labels)
     }
 
-    /// The canonical text (S-13); parsing it gives an equal selector.
+    /// The canonical text (S-13). That of a parsed selector parses to an equal one.
     pub fn canonical(&self) -> String {
         canonical::text(&self.0)
     }
@@ -162,7 +171,8 @@ fn group(mut members: Vec<Node>, make: fn(Vec<Node>) -> Node) -> Node {
     }
 }
 
-/// S-2: negations fold.
+/// S-2: negations fold, also through parentheses: `!(!has(a))` would else be written `!!has(a)` (S-13), which reads
+/// as `has(a)`, and one selector would have two ids.
 fn negate(node: Node) -> Node {
     match node {
         Node::Not(inner) => *inner,
