@@ -1,0 +1,131 @@
+"""The cases: one folder of `tests/cases` per scenario, as typed values for every engine.
+
+A folder holds `README.md` (one line), `policy.yaml` (the resources) and `packets.yaml`: the node, what its
+host looks like, settings by their names in `labelgate.settings`, and packets (the fields of a JSON line) with
+the expected answer and the step that decides. `rejected/` holds documents that must not load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import labelgate
+import yaml
+from labelgate.flow import Answer, Packet, Step, Verdict, packet_from_json, protocol_number
+from labelgate.settings import Failsafe, HostFacts, Settings
+from labelgate.snapshot import Snapshot
+
+FOLDER = Path(__file__).parent.parent / "cases"
+TWIN = "-v6"
+"""A folder NAME has its twin, the same in IPv6, in NAME-v6."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What an engine must answer."""
+
+    verdict: Verdict
+    failsafe: bool
+    accepted: bool
+    decided: Step
+    """The last step of the trace."""
+
+    @classmethod
+    def of(cls, answer: Answer) -> Expected:
+        """The same of an answer."""
+        return cls(answer.verdict, answer.failsafe, answer.accepted, answer.trace[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One packet of a case."""
+
+    id: str
+    packet: Packet
+    expected: Expected
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One scenario."""
+
+    name: str
+    title: str
+    policy: Path
+    node: str
+    host: HostFacts
+    settings: Settings
+    questions: tuple[Question, ...]
+
+    def snapshot(self) -> Snapshot:
+        """Its resources."""
+        return labelgate.load(self.policy)
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A document that must not load."""
+
+    policy: Path
+    rule: str
+    """The id that refuses it."""
+    path: str
+    """The field."""
+
+
+def load_cases() -> list[Case]:
+    """Every case, sorted by name."""
+    return [_case(file.parent) for file in sorted(FOLDER.glob("*/packets.yaml"))]
+
+
+def load_rejected() -> list[Rejected]:
+    """Every document that must not load, with the reason."""
+    folder = FOLDER / "rejected"
+    entries = yaml.safe_load((folder / "expected.yaml").read_text())
+    return [Rejected(folder / entry["file"], entry["rule"], entry["path"]) for entry in entries]
+
+
+def _case(folder: Path) -> Case:
+    content = yaml.safe_load((folder / "packets.yaml").read_text())
+    interfaces = content["host"]["interfaces"].items()
+    return Case(
+        name=folder.name,
+        title=(folder / "README.md").read_text().strip(),
+        policy=folder / "policy.yaml",
+        node=content["node"],
+        host=HostFacts({name: tuple(addresses) for name, addresses in interfaces}),
+        settings=_settings(content.get("settings", {})),
+        questions=tuple(map(_question, content["packets"])),
+    )
+
+
+def _settings(values: Mapping[str, Any]) -> Settings:
+    return Settings(**{name: _setting(name, value) for name, value in values.items()})
+
+
+def _setting(name: str, value: Any) -> Any:
+    if name in ("failsafe_inbound", "failsafe_outbound"):
+        return tuple(map(_failsafe, value))
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _failsafe(entry: Mapping[str, Any]) -> Failsafe:
+    net = ip_network(entry["net"]) if "net" in entry else None
+    return Failsafe(protocol_number(entry["protocol"]), entry["port"], net)
+
+
+_STEP_FIELDS = ("stage", "endpoint", "tier", "policy", "rule", "action", "reason")
+
+
+def _question(entry: dict[str, Any]) -> Question:
+    decided = entry["decided"]
+    if unknown := decided.keys() - set(_STEP_FIELDS):
+        raise ValueError(f"{entry['id']}: unknown fields in `decided`: {sorted(unknown)}")
+    step = Step(**{field: decided.get(field) for field in _STEP_FIELDS})
+    expected = Expected(**entry["answer"], decided=step)
+    return Question(entry["id"], packet_from_json(entry["packet"]), expected, entry["why"])

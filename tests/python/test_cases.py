@@ -1,0 +1,99 @@
+"""Every case is answered alike by the compiled engine and by the reference, and as its author says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import pytest
+from cases import FOLDER, TWIN, Case, Expected, Rejected, load_cases, load_rejected
+from labelgate.flow import Answer, Packet
+from labelgate.reference import Reference
+from labelgate.resources import LoadError
+from labelgate.sources.files import load_documents
+
+CASES = load_cases()
+REJECTED = load_rejected()
+Judge = Callable[[Packet], Answer]
+
+
+@cache
+def _engine(name: str) -> Judge:
+    case = _BY_NAME[name]
+    return case.snapshot().compile(node=case.node, host=case.host, settings=case.settings).answer
+
+
+@cache
+def _reference(name: str) -> Judge:
+    case = _BY_NAME[name]
+    return Reference(case.snapshot(), case.node, case.host, case.settings).answer
+
+
+_BY_NAME = {case.name: case for case in CASES}
+ENGINES = {"table": _engine, "reference": _reference}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_answers(case: Case, engine: str) -> None:
+    judge = ENGINES[engine](case.name)
+    found = {question.id: Expected.of(judge(question.packet)) for question in case.questions}
+    assert found == {question.id: question.expected for question in case.questions}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_both_engines_go_the_same_way(case: Case) -> None:
+    table, reference = _engine(case.name), _reference(case.name)
+    for question in case.questions:
+        assert table(question.packet) == reference(question.packet), question.id
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_decision_is_the_last_step(case: Case) -> None:
+    table = case.snapshot().compile(node=case.node, host=case.host, settings=case.settings)
+    for question in case.questions:
+        decision = table.decide_packet(question.packet)
+        decided = question.expected.decided
+        assert (decision.stage, decision.endpoint, decision.tier, decision.policy, decision.rule) == (
+            decided.stage, decided.endpoint, decided.tier, decided.policy, decided.rule,
+        )  # fmt: skip
+        assert (decision.action, decision.reason) == (decided.action, decided.reason)
+
+
+@pytest.mark.parametrize("rejected", REJECTED, ids=lambda rejected: rejected.policy.stem)
+def test_rejected(rejected: Rejected) -> None:
+    with pytest.raises(LoadError) as caught:
+        load_documents([rejected.policy])
+    assert [(problem.rule, problem.path) for problem in caught.value.problems] == [
+        (rejected.rule, rejected.path)
+    ]
+
+
+ROWS = {
+    "8.1-workload-policy": [str(row) for row in range(1, 18)],
+    "8.2-host-endpoint": [str(row) for row in range(1, 16)],
+    "8.3-apply-on-forward": [str(row) for row in range(1, 13)],
+    "8.4-pre-dnat": ["1", "1b", "2", "3", "4", "4b", *map(str, range(5, 12)), "11b", "12", "13"],
+    "8.5-untracked": ["1", "1b", "1c", "2", "2b", "3", "4", "5", "6", "7", "7b", *map(str, range(8, 14))],
+}
+"""The rows of the five worked examples in semantics section 8."""
+
+
+@pytest.mark.parametrize("twin", ["", TWIN])
+@pytest.mark.parametrize("name", ROWS)
+def test_worked_examples_are_whole(name: str, twin: str) -> None:
+    ids = {question.id for question in _BY_NAME[name + twin].questions}
+    assert {f"{name[:3]}/{row}" for row in ROWS[name]} <= ids
+
+
+def test_ids_are_unique_within_a_case() -> None:
+    doubled = [case.name for case in CASES if len({q.id for q in case.questions}) != len(case.questions)]
+    assert doubled == []
+
+
+def test_folders_are_whole() -> None:
+    expected = {"README.md", "packets.yaml", "policy.yaml"}
+    folders = [folder for folder in FOLDER.iterdir() if folder.name != "rejected"]
+    assert {folder.name: {file.name for file in folder.iterdir()} for folder in folders} == {
+        folder.name: expected for folder in folders
+    }
