@@ -22,6 +22,7 @@ from labelgate.resources.values import (
     is_port_name,
     loose_network,
     one_of,
+    port_number,
 )
 
 NETWORKING, CORE = "networking.k8s.io/v1", "v1"
@@ -231,7 +232,9 @@ class ContainerPort(LoosePart):
     """A port of a container (R-32)."""
 
     name: str = ""
-    container_port: int
+    container_port: Annotated[
+        int, PlainValidator(port_number("endpoint-port-number"), json_schema_input_type=int)
+    ]
     host_port: int = 0
     protocol: str = "TCP"
 

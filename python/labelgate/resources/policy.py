@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from pydantic import Field, PlainValidator
+from pydantic import AfterValidator, Field, PlainValidator
 
 from labelgate.resources.errors import Finding, Findings, Path, Wrong, describe, quote
 from labelgate.resources.metadata import (
@@ -35,7 +35,7 @@ def _repeated(values: list[str], field: str, code: str) -> Findings:
 class PolicySpec(Part):
     """What both Calico policy kinds have."""
 
-    tier: Reference = "default"
+    tier: Annotated[Reference, AfterValidator(lambda name: name or "default")] = "default"
     order: Annotated[float | None, Field(allow_inf_nan=False)] = None
     """Lower runs first; None is last (E-5)."""
     ingress: Rules = Field(default_factory=list)
