@@ -206,7 +206,7 @@ def _pod_ports(pod: Pod) -> Iterator[NamedPort]:
     """R-32: ports without a name, and those of unknown protocols, are not seen."""
     for container in (*pod.spec.init_containers, *pod.spec.containers):
         for port in container.ports:
-            protocol = _PORT_PROTOCOLS.get(port.protocol)
+            protocol = _PORT_PROTOCOLS.get(port.protocol or "TCP")
             if port.name and protocol is not None:
                 yield NamedPort(port.name, protocol, port.container_port)
 
