@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import ip_network
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from labelgate.flow import PROTOCOLS, SCTP, TCP, UDP
+from labelgate.flow import SCTP, TCP, UDP
 
 if TYPE_CHECKING:
     from labelgate.resources import (
@@ -30,12 +31,22 @@ SERVICE_ACCOUNT_LABEL = "projectcalico.org/serviceaccount"
 KUBERNETES_ORDER = 1000.0
 """K-1: the order of every Kubernetes policy in tier `default`."""
 
+ALLOW_ALL = [{"action": "Allow"}]
+"""The rules of a profile that allows everything."""
+
 _INHERITED_PREFIXES = ("pcns.", "pcsa.")
-_ALLOW_ALL = [{"action": "Allow"}]
+_PORT_PROTOCOLS = {"TCP": TCP, "UDP": UDP, "SCTP": SCTP}
+_FINISHED = ("Succeeded", "Failed")
 
 
 def quoted(value: str) -> str:
-    """A value as a string of the selector language, which has no escapes (S-6)."""
+    """A value as a string of the selector language: it may hold one kind of quote, never both (S-6).
+
+    >>> print(quoted("web"), quoted("it's"))
+    'web' "it's"
+    """
+    if "'" in value and '"' in value:
+        raise ValueError(f"a selector cannot hold both kinds of quotes: {value}")
     return f'"{value}"' if "'" in value else f"'{value}'"
 
 
@@ -56,7 +67,7 @@ def namespace_profile(namespace: Namespace) -> dict[str, Any]:
     """R-24: the profile `kns.NAMESPACE` allows everything and carries the namespace's labels."""
     name = namespace.metadata.name
     labels = _inherited("pcns.", namespace.metadata)
-    return {"name": f"kns.{name}", "labels": labels, "ingress": _ALLOW_ALL, "egress": _ALLOW_ALL}
+    return {"name": f"kns.{name}", "labels": labels, "ingress": ALLOW_ALL, "egress": ALLOW_ALL}
 
 
 def service_account_profile(account: ServiceAccount) -> dict[str, Any]:
@@ -75,48 +86,60 @@ def pod_interface(prefix: str, namespace: str, pod: str) -> str:
     """R-31: the host side of a pod's link.
 
     >>> pod_interface("cali", "shop", "web")
-    'cali1a8e9d3ba4e'
+    'cali551b05c3e54'
     """
     return prefix + hashlib.sha1(f"{namespace}.{pod}".encode(), usedforsecurity=False).hexdigest()[:11]
 
 
-def pod_workload(pod: Pod, interface_prefix: str) -> dict[str, Any] | None:
-    """A pod as a workload (R-21..R-23, R-31, R-32); None for one without an address of its own (R-30)."""
-    spec, status, namespace = pod.spec, pod.status, pod.metadata.namespace or ""
-    addresses = [str(entry.ip) for entry in status.pod_ips]
-    if not addresses and status.pod_ip:
-        addresses = [str(status.pod_ip)]
-    finished = status.phase in ("Succeeded", "Failed")
-    if spec.host_network or not spec.node_name or finished or not addresses:
-        return None
-    account = spec.service_account_name
-    profiles = [f"kns.{namespace}"] + ([f"ksa.{namespace}.{account}"] if account else [])
+def is_workload(pod: Pod) -> bool:
+    """R-30: not on the host's network, scheduled, not finished, with an address."""
+    spec, status = pod.spec, pod.status
+    has_address = bool(status.pod_ips) or status.pod_ip is not None
+    return not spec.host_network and bool(spec.node_name) and status.phase not in _FINISHED and has_address
+
+
+def pod_profiles(pod: Pod) -> list[str]:
+    """R-23: that of its namespace, then that of its service account if it names one."""
+    namespace, account = pod.metadata.namespace, pod.spec.service_account_name
+    return [f"kns.{namespace}"] + ([f"ksa.{namespace}.{account}"] if account else [])
+
+
+def pod_workload(pod: Pod, interface_prefix: str) -> dict[str, Any]:
+    """A pod as a workload (R-21..R-23, R-31, R-32)."""
+    spec, namespace = pod.spec, pod.metadata.namespace or ""
     return {
         "name": pod.key,
         "node": spec.node_name,
         "interface": pod_interface(interface_prefix, namespace, pod.metadata.name),
-        "networks": addresses,
-        "labels": workload_labels(pod.metadata.labels, namespace, "k8s", account),
-        "profiles": profiles,
+        "networks": _networks(pod),
+        "labels": workload_labels(pod.metadata.labels, namespace, "k8s", spec.service_account_name),
+        "profiles": pod_profiles(pod),
         "ports": _container_ports(pod),
     }
 
 
+def _networks(pod: Pod) -> list[str]:
+    """`podIPs`, or `podIP` of a status that has only that."""
+    addresses = [entry.ip for entry in pod.status.pod_ips]
+    if not addresses and pod.status.pod_ip is not None:
+        addresses = [pod.status.pod_ip]
+    return [str(ip_network(address)) for address in dict.fromkeys(addresses)]
+
+
 def _container_ports(pod: Pod) -> list[dict[str, Any]]:
     """R-32: named ports only; TCP when unset; protocols that the engine has no ports for are skipped."""
-    known = {"TCP": TCP, "UDP": UDP, "SCTP": SCTP}
-    ports = []
-    for container in [*pod.spec.containers, *pod.spec.init_containers]:
-        for port in container.ports:
-            protocol = known.get(port.protocol or "TCP")
-            if port.name and protocol is not None:
-                ports.append({"name": port.name, "protocol": protocol, "port": port.container_port})
-    return ports
+    return [
+        {"name": port.name, "protocol": protocol, "port": port.container_port}
+        for container in (*pod.spec.containers, *pod.spec.init_containers)
+        for port in container.ports
+        if port.name and (protocol := _PORT_PROTOCOLS.get(port.protocol or "TCP")) is not None
+    ]
 
 
-def pod_selector(selector: LabelSelector) -> str:
-    """K-2: the orchestrator term keeps network sets and host endpoints out."""
-    return " && ".join([f"{ORCHESTRATOR_LABEL} == 'k8s'", *_terms(selector)])
+def pod_selector(selector: LabelSelector | None) -> str:
+    """K-2: the orchestrator term keeps network sets and host endpoints out; absent is every pod."""
+    terms = () if selector is None else _terms(selector)
+    return " && ".join([f"{ORCHESTRATOR_LABEL} == 'k8s'", *terms])
 
 
 def namespace_selector(selector: LabelSelector | None) -> str:
@@ -163,18 +186,12 @@ def kubernetes_policy(policy: KubernetesNetworkPolicy) -> dict[str, Any]:
 
 
 def _rules(side: str, peers: Sequence[Peer] | None, ports: Sequence[Port] | None) -> list[dict[str, Any]]:
-    """K-6: one rule per protocol group and peer. K-11: a port that cannot be read drops the whole rule."""
-    try:
-        groups = _port_groups(ports or ())
-    except ValueError:
-        return []
+    """K-6: one rule per protocol group and peer. K-11 has no case here: a bad port is refused at load."""
     # K-7: no peers means everyone, pods or not.
     entities = [_peer(peer) for peer in peers] if peers else [{}]
     rules = []
-    for (protocol, port_match), entity in product(groups, entities):
-        rule: dict[str, Any] = {"action": "Allow", side: dict(entity)}
-        if protocol is not None:
-            rule["protocol"] = PROTOCOLS[protocol.lower()]
+    for (protocol, port_match), entity in product(_port_groups(ports), entities):
+        rule: dict[str, Any] = {"action": "Allow", "protocol": protocol, side: dict(entity)}
         # K-10: ports are those of the destination, in both directions.
         rule.setdefault("destination", {}).update(port_match)
         rules.append(rule)
@@ -186,54 +203,42 @@ def _peer(peer: Peer) -> dict[str, Any]:
     if peer.ip_block is not None:
         block = peer.ip_block
         return {"nets": [str(block.cidr)], "not_nets": [str(net) for net in block.except_]}
-    selector = pod_selector(peer.pod_selector) if peer.pod_selector else f"{ORCHESTRATOR_LABEL} == 'k8s'"
-    return {"selector": selector, "namespace_selector": namespace_selector(peer.namespace_selector)}
+    return {
+        "selector": pod_selector(peer.pod_selector),
+        "namespace_selector": namespace_selector(peer.namespace_selector),
+    }
 
 
-def _port_groups(ports: Sequence[Port]) -> list[tuple[str | None, dict[str, Any]]]:
-    """K-8, K-9: per protocol, sorted by name, either every port or minimal ranges and names."""
+def _port_groups(ports: Sequence[Port] | None) -> list[tuple[int | None, dict[str, Any]]]:
+    """K-7..K-9: protocols, sorted by name, each with every port or with minimal ranges and names."""
     if not ports:
         return [(None, {})]
-    numbers: dict[str, list[tuple[int, int]]] = {}
-    names: dict[str, list[str]] = {}
-    whole: set[str] = set()
-    for entry in ports:
-        protocol = entry.protocol or "TCP"
-        numbers.setdefault(protocol, [])
-        names.setdefault(protocol, [])
-        port = _port_number(entry.port)
-        if port is None:
-            if entry.end_port is not None:
-                raise ValueError("endPort without port")
-            whole.add(protocol)
-        elif isinstance(port, str):
-            if entry.end_port is not None:
-                raise ValueError("endPort with a named port")
-            names[protocol].append(port)
-        else:
-            numbers[protocol].append(_checked(port, port if entry.end_port is None else entry.end_port))
-    return [
-        (protocol, {} if protocol in whole else _port_match(numbers[protocol], names[protocol]))
-        for protocol in sorted(numbers)
-    ]
+    entries: dict[str, list[Port]] = {}
+    for port in ports:
+        entries.setdefault(port.protocol or "TCP", []).append(port)
+    return [(_PORT_PROTOCOLS[name], _port_match(group)) for name, group in sorted(entries.items())]
 
 
-def _port_number(port: int | str | None) -> int | str | None:
-    """K-9: digit text is a number."""
-    return int(port) if isinstance(port, str) and port.isascii() and port.isdigit() else port
+def _port_match(entries: Sequence[Port]) -> dict[str, Any]:
+    """The ports of one protocol; an entry without a port stands for all of them (K-8)."""
+    ranges, names = [], []
+    for entry in entries:
+        match entry.port:
+            case None:
+                return {}
+            case str(name):
+                names.append(name)
+            case int(first):
+                ranges.append((first, first if entry.end_port is None else entry.end_port))
+    return {"ports": _merged(ranges), "named_ports": list(dict.fromkeys(names))}
 
 
-def _checked(first: int, last: int) -> tuple[int, int]:
-    if not 1 <= first <= last <= 65535:
-        raise ValueError(f"bad port range {first}..{last}")
-    return first, last
-
-
-def _port_match(ranges: list[tuple[int, int]], names: list[str]) -> dict[str, Any]:
+def _merged(ranges: Iterable[tuple[int, int]]) -> list[list[int]]:
+    """Minimal ranges: those that overlap or touch become one (K-9)."""
     merged: list[list[int]] = []
     for first, last in sorted(ranges):
         if merged and first <= merged[-1][1] + 1:
             merged[-1][1] = max(merged[-1][1], last)
         else:
             merged.append([first, last])
-    return {"ports": merged, "named_ports": names}
+    return merged

@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from labelgate import conversion
+from labelgate.resources import GlobalNetworkPolicy
 
 if TYPE_CHECKING:
     from labelgate.resources import (
         EndpointPort,
         EntityRule,
-        GlobalNetworkPolicy,
         HostEndpoint,
         NetworkPolicy,
         PortRange,
@@ -44,11 +44,10 @@ BUILT_IN_PROFILE = "projectcalico-default-allow"
 def core_model(snapshot: Snapshot, settings: Settings) -> bytes:
     """The model of a snapshot, as JSON text for `labelgate._core.compile`."""
     prefix = settings.workload_prefixes[0]
-    pods = (conversion.pod_workload(pod, prefix) for pod in snapshot.pods)
     model = {
         "workloads": [
-            *map(_workload, snapshot.workload_endpoints),
-            *(pod for pod in pods if pod is not None),
+            *(_workload(endpoint) for endpoint in snapshot.workload_endpoints),
+            *(conversion.pod_workload(pod, prefix) for pod in snapshot.pods if conversion.is_workload(pod)),
         ],
         "hosts": [_host(host) for host in snapshot.host_endpoints],
         "network_sets": _network_sets(snapshot),
@@ -117,13 +116,12 @@ def _network_sets(snapshot: Snapshot) -> list[dict[str, Any]]:
 
 
 def _profiles(snapshot: Snapshot) -> list[dict[str, Any]]:
-    """R-24, R-25, R-28; a Profile document of the same name wins over a synthesised one."""
-    allow = [{"action": "Allow"}]
+    """R-24, R-25: a Profile document replaces a made one of its name; R-28: nothing replaces the built-in."""
     profiles = [
-        {"name": BUILT_IN_PROFILE, "ingress": allow, "egress": allow},
         *map(conversion.namespace_profile, snapshot.namespaces),
         *map(conversion.service_account_profile, snapshot.service_accounts),
         *map(_profile, snapshot.profiles),
+        {"name": BUILT_IN_PROFILE, "ingress": conversion.ALLOW_ALL, "egress": conversion.ALLOW_ALL},
     ]
     return list({profile["name"]: profile for profile in profiles}.values())
 
@@ -142,9 +140,11 @@ def _tiers(snapshot: Snapshot) -> list[dict[str, Any]]:
     tiers = dict(BUILT_IN_TIERS)
     for tier in snapshot.tiers:
         name, order = tier.metadata.name, tier.spec.order
-        passes = tier.spec.default_action == "Pass"
-        default = tiers.get(name, {}).get("order", DEFAULT_TIER_ORDER)
-        tiers[name] = {"name": name, "order": default if order is None else order, "pass": passes}
+        tiers[name] = {
+            "name": name,
+            "order": DEFAULT_TIER_ORDER if order is None else order,
+            "pass": tier.spec.default_action == "Pass",
+        }
     return list(tiers.values())
 
 
@@ -164,9 +164,13 @@ def _policy(policy: GlobalNetworkPolicy | NetworkPolicy) -> dict[str, Any]:
         "ingress": _rules(spec.ingress),
         "egress": _rules(spec.egress),
     }
-    for field in ("namespace_selector", "do_not_track", "pre_dnat", "apply_on_forward"):
-        if hasattr(spec, field):
-            result[field] = getattr(spec, field)
+    if isinstance(policy, GlobalNetworkPolicy):
+        result |= {
+            "namespace_selector": policy.spec.namespace_selector,
+            "do_not_track": policy.spec.do_not_track,
+            "pre_dnat": policy.spec.pre_dnat,
+            "apply_on_forward": policy.spec.apply_on_forward,
+        }
     return result
 
 

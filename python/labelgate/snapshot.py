@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from labelgate import _core
+from labelgate.conversion import is_workload, pod_profiles
 from labelgate.model import BUILT_IN_PROFILE, BUILT_IN_TIERS, core_model
 from labelgate.resources import (
     FelixConfiguration,
@@ -20,7 +21,9 @@ from labelgate.resources import (
     NetworkSet,
     Pod,
     Profile,
+    ProfileSpec,
     Resource,
+    Rule,
     ServiceAccount,
     Tier,
     WorkloadEndpoint,
@@ -56,43 +59,57 @@ class Snapshot:
             groups.setdefault(_FIELDS[type(resource)], []).append(resource)
         return cls(**{field: tuple(group) for field, group in groups.items()})
 
-    def _endpoints(self) -> list[HostEndpoint | WorkloadEndpoint]:
-        return [*self.host_endpoints, *self.workload_endpoints]
+    def _endpoints(self) -> Iterator[tuple[str, str, Sequence[str]]]:
+        """Key, node and profiles of everything that is an endpoint (R-30)."""
+        for host in self.host_endpoints:
+            yield host.key, host.spec.node, host.spec.profiles
+        for workload in self.workload_endpoints:
+            if workload.spec.ip_networks:
+                yield workload.key, workload.spec.node, workload.spec.profiles
+        for pod in self.pods:
+            if is_workload(pod):
+                yield pod.key, pod.spec.node_name, pod_profiles(pod)
 
     def nodes(self) -> list[str]:
         """The nodes that endpoints name, sorted."""
-        named = [endpoint.spec.node for endpoint in self._endpoints()]
-        return sorted({node for node in named + [pod.spec.node_name for pod in self.pods] if node})
+        return sorted({node for _, node, _ in self._endpoints() if node})
 
     @property
     def warnings(self) -> list[str]:
-        """References to things that do not exist (R-29, E-4) and fields without effect, sorted."""
+        """References to things that do not exist (R-29, E-4) and what has no effect, sorted."""
         notices = [notice for document in self.felix_configurations for notice in document.notices]
-        return sorted({*notices, *self._missing_profiles(), *self._missing_tiers()})
+        return sorted({*notices, *self._missing_profiles(), *self._missing_tiers(), *self._without_effect()})
 
     def _missing_profiles(self) -> Iterator[str]:
         known = {BUILT_IN_PROFILE, *(profile.metadata.name for profile in self.profiles)}
         known |= {f"kns.{namespace.metadata.name}" for namespace in self.namespaces}
         known |= {f"ksa.{item.metadata.namespace}.{item.metadata.name}" for item in self.service_accounts}
-        listed = [(endpoint.key, name) for endpoint in self._endpoints() for name in endpoint.spec.profiles]
-        for pod in self.pods:
-            namespace = pod.metadata.namespace
-            if not pod.spec.host_network:
-                listed.append((pod.key, f"kns.{namespace}"))
-        for key, name in listed:
-            if name not in known:
-                yield f"{key}: profile `{name}` does not exist: it denies (R-29)"
+        listed: dict[str, list[str]] = {}
+        for key, _, profiles in self._endpoints():
+            for name in profiles:
+                listed.setdefault(name, []).append(key)
+        for name in sorted(listed.keys() - known):
+            yield f"{_some(listed[name])}: profile `{name}` does not exist: {_ABSENT_PROFILE}{_origin(name)}"
 
     def _missing_tiers(self) -> Iterator[str]:
         known = {*BUILT_IN_TIERS, *(tier.metadata.name for tier in self.tiers)}
+        named: dict[str, list[str]] = {}
         policies: list[GlobalNetworkPolicy | NetworkPolicy] = [
             *self.global_network_policies,
             *self.network_policies,
         ]
         for policy in policies:
-            tier = policy.spec.tier
-            if tier not in known:
-                yield f"{policy.key}: tier `{tier}` does not exist: it comes last and denies (E-4)"
+            named.setdefault(policy.spec.tier, []).append(policy.key)
+        for tier in sorted(named.keys() - known):
+            yield f"{_some(named[tier])}: tier `{tier}` does not exist: it comes last and denies (E-4)"
+
+    def _without_effect(self) -> Iterator[str]:
+        for profile in self.profiles:
+            if profile.metadata.name == BUILT_IN_PROFILE and profile.spec != _ALLOW_ALL:
+                yield f"{profile.key}: has no effect: the built-in profile of this name always allows (R-28)"
+        for workload in self.workload_endpoints:
+            if not workload.spec.ip_networks:
+                yield f"{workload.key}: has no effect: it has no `ipNetworks` (R-30)"
 
     def compile(
         self, *, node: str | None, host: HostFacts | None = None, settings: Settings | None = None
@@ -107,6 +124,26 @@ class Snapshot:
         settings = settings or Settings()
         program = _core.compile(core_model(self, settings), node)
         return DecisionTable(program, host or HostFacts({}), settings)
+
+
+_ALLOW_ALL = ProfileSpec(ingress=[Rule(action="Allow")], egress=[Rule(action="Allow")])
+_ABSENT_PROFILE = "it gives no labels and denies what no profile before it allows (R-29)"
+
+
+def _origin(profile: str) -> str:
+    """What a profile that Kubernetes' objects stand for is made of (R-24, R-25)."""
+    match profile.split(".", 2):
+        case ["kns", namespace]:
+            return f"; load Namespace `{namespace}`"
+        case ["ksa", namespace, account]:
+            return f"; load ServiceAccount `{namespace}/{account}`"
+    return ""
+
+
+def _some(keys: Sequence[str]) -> str:
+    """The first of them, and how many more there are."""
+    more = len(keys) - 1
+    return keys[0] + (f" and {more} more" if more else "")
 
 
 _FIELDS: dict[type[Any], str] = {
