@@ -165,11 +165,12 @@ def test_raw_failsafe_with_net_looks_at_the_remote_side() -> None:
     assert verdicts == [inbound, inbound, "continue", "continue", "continue", "continue", outbound, outbound]
 
 
-def test_untracked_policy_of_one_direction_gives_raw_chains_in_both() -> None:
-    """E-31, P-7: the egress chain has failsafes and no rules."""
-    policy = "  {doNotTrack: true, applyOnForward: true, types: [Ingress], ingress: [{action: Allow}]}"
-    node = node_of(host_endpoint(), global_policy(policy))
-    assert told(node.answer(packet("raw-output", out="eth0"))) == [
+@pytest.mark.parametrize(("governed", "asked"), [("Ingress", "raw-output"), ("Egress", "raw-prerouting")])
+def test_untracked_policy_of_one_direction_gives_raw_chains_in_both(governed, asked) -> None:
+    """E-31, P-7: the chain of the other direction has failsafes and no rules."""
+    spec = f"  {{doNotTrack: true, applyOnForward: true, types: [{governed}]}}"
+    node = node_of(host_endpoint(), global_policy(spec))
+    assert told(node.answer(packet(asked, in_="eth0", out="eth0"))) == [
         "continue",
         "untracked HostEndpoint/out - - -: no rule decided (E-22)",
     ]
@@ -490,6 +491,14 @@ def test_endpoint_to_host(setting, expected) -> None:
         (
             packet("filter-input", "fe80::3", "fe80::1", "icmpv6", icmp=(133, 0), in_="cali333"),
             ["allow", "workload-to-host - - - Allow: neighbour discovery (E-50)"],
+        ),
+        (  # E-50 speaks of IPv6
+            packet("filter-input", "10.65.0.3", "10.9.0.10", "icmpv6", icmp=(135, 0), in_="cali222"),
+            ["deny", PROFILE_ALLOWS, f"{TO_HOST} Deny: endpoint to host action (E-50)"],
+        ),
+        (
+            packet("filter-input", "fe80::3", "fe80::1", "icmp", icmp=(135, 0), in_="cali222"),
+            ["deny", PROFILE_ALLOWS, f"{TO_HOST} Deny: endpoint to host action (E-50)"],
         ),
         (  # 134, a router advertisement, is not of these
             packet("filter-input", "fe80::3", "fe80::1", "icmpv6", icmp=(134, 0), in_="cali222"),

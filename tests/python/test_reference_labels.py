@@ -170,3 +170,35 @@ spec: {node: edge1, interfaceName: eth0, profiles: [NAME]}
         documents = (NAMESPACE, written.replace("NAME", name), host.replace("NAME", name))
         assert node_of(*documents).answer(asked).verdict == verdict
         assert [member.labels for member in members(snapshot_of(*documents), "cali")] == [labels]
+
+
+def test_single_address_of_a_pod() -> None:
+    """`podIP` counts where `podIPs` is absent."""
+    pod = POD.replace('podIPs: [{ip: 10.65.0.2}, {ip: "fd00:65::2"}]', "podIP: 10.65.0.9")
+    assert [member.nets for member in members(snapshot_of(pod), "cali")] == [(ip_network("10.65.0.9/32"),)]
+
+
+def test_profile_of_a_service_account_has_no_rules() -> None:
+    """R-25: it exists, so it does not deny by itself; no profile allows."""
+    endpoint = """
+apiVersion: projectcalico.org/v3
+kind: WorkloadEndpoint
+metadata: {name: vm, namespace: shop}
+spec:
+  orchestrator: vm
+  workload: vm
+  endpoint: eth0
+  node: edge1
+  interfaceName: cali1
+  ipNetworks: [10.65.0.9/32]
+  profiles: [ksa.shop.front]
+"""
+    node = node_of(endpoint, ACCOUNT)
+    steps = [
+        told(node.answer(packet("filter-forward", in_="eth0", out="cali1"))),
+        told(node.answer(packet("filter-forward", in_="cali1", out="eth0"))),
+    ]
+    assert steps == [
+        ["deny", f"{stage} WorkloadEndpoint/shop/vm - - Deny: no profile allows (E-25)"]
+        for stage in ("workload-ingress", "workload-egress")
+    ]

@@ -256,3 +256,30 @@ def test_no_node_has_no_endpoints() -> None:
         "continue",
         "interface - - - -: no endpoint here (E-39)",
     ]
+
+
+def test_namespaced_policy_on_a_labelled_host_endpoint() -> None:
+    """E-1: nothing prevents the label; the policy is normal, not forward."""
+    labelled = host_endpoint().replace("{role: edge}", "{projectcalico.org/namespace: shop}")
+    node = node_of(labelled, namespaced_policy("  {ingress: [{action: Deny}]}"))
+    assert told(node.answer(packet("filter-input", in_="eth0"))) == [
+        "deny",
+        "normal HostEndpoint/out default NetworkPolicy/shop/p#0 Deny: rule (M-51)",
+    ]
+    assert told(node.answer(packet("filter-forward", in_="eth0", out="eth1"))) == [
+        "allow accepted",
+        "from-hep HostEndpoint/out - - Allow: no applyOnForward policy (E-52)",
+    ]
+
+
+def test_order_of_namespaced_policies() -> None:
+    """E-5: without an order it comes last, whatever its name."""
+    node = node_of(
+        SHOP,
+        namespaced_policy("  {ingress: [{action: Log}]}", "a"),
+        namespaced_policy("  {order: 7, ingress: [{action: Log}]}", "b"),
+        namespaced_policy("  {order: -7, ingress: [{action: Log}]}", "c"),
+    )
+    asked = packet("filter-forward", dst="10.65.0.3", in_="eth0", out="cali222")
+    policies = [step.policy for step in node.answer(asked).trace]
+    assert policies == [*(f"NetworkPolicy/shop/{name}" for name in "cba"), None]
