@@ -243,22 +243,27 @@ class Agent:
         return True
 
     def _restore(self) -> None:
-        """Puts rules back that somebody else has changed."""
+        """Puts rules back that somebody else has changed, and follows what others put ahead of ours."""
         try:
-            self._follow_hazards()
-            for finding in self._netfilter.check():
+            findings = self._netfilter.check()
+            for finding in findings:
                 self._say(f"warning: {finding}; our rules are put back")
-            self._netfilter.apply(ruleset(self._facts(self._current)))
+            hooks = frozenset(hazard.hook for hazard in self._hazards(self._current.config))
+            if hooks != self._without_repeat:
+                self._follow_hazards(hooks)
+            elif findings:
+                self._netfilter.apply(ruleset(self._facts(self._current)))
         except ApplyError as error:
             self._say(f"warning: rules cannot be checked or put back: {error}")
 
-    def _follow_hazards(self) -> None:
-        """Rules of others may have appeared ahead of ours, or gone."""
-        hooks = frozenset(hazard.hook for hazard in self._hazards(self._current.config))
-        if hooks != self._without_repeat:
-            self._without_repeat = hooks
-            self._enforcer.set_without_repeat([hook in hooks for hook in HOOKS])
-            self._say(f"warning: answered without repeating packets: {', '.join(sorted(hooks)) or 'no hook'}")
+    def _follow_hazards(self, hooks: frozenset[Hook]) -> None:
+        """Bit D may be repeated only while rules test it: the loop stops first and begins again last."""
+        self._say(f"warning: answered without repeating packets: {', '.join(sorted(hooks)) or 'no hook'}")
+        both = hooks | self._without_repeat
+        self._enforcer.set_without_repeat([hook in both for hook in HOOKS])
+        self._without_repeat = hooks
+        self._netfilter.apply(ruleset(self._facts(self._current)))
+        self._enforcer.set_without_repeat([hook in hooks for hook in HOOKS])
 
     def _leave(self, config: Config) -> None:
         """The stop mode, while the packet loop still answers."""

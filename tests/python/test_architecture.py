@@ -26,8 +26,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": {"flow", "resources", "settings"},
     "links": {"settings"},
     "netfilter": {"flow", "settings"},
-    "agent": {CORE, "config", "links", "netfilter", "resources", "settings", "snapshot", "sources", "table"},
-    "demo": {"flow", "path", "config", "settings", "snapshot", "table"},
+    "agent": {CORE, "config", "flow", "links", "netfilter", "resources", "snapshot", "sources", "table"},
+    "demo": {"flow", "path", "snapshot", "table"},
     "cli": {CORE, "agent", "config", "demo", "flow", "links", "netfilter", "path", "reference", "resources",
             "settings", "snapshot", "sources", "table"},
 }  # fmt: skip

@@ -1,0 +1,106 @@
+"""`labelgate run` as a process in the edge node of the world."""
+
+from __future__ import annotations
+
+import json
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from labelgate.demo.world import EDGE, World, WorldError, end
+
+NODE = "edge1"
+READY_SECONDS = 20.0
+
+
+class Daemon:
+    """Started on entry and in force when entry ends; stopped on exit."""
+
+    def __init__(
+        self, world: World, *paths: Path | str, backend: str, settle: str = "0", options: tuple[str, ...] = ()
+    ) -> None:
+        self._world = world
+        files = [option for path in paths for option in ("-f", str(path))]
+        self._command = [
+            sys.executable, "-m", "labelgate", "run", *files, "--node", NODE, "--backend", backend,
+            "--settle", settle, *options,
+        ]  # fmt: skip
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.log: list[str] = []
+        """Every line said so far."""
+        self.process: subprocess.Popen[str]
+
+    def __enter__(self) -> Self:
+        self.start()
+        self.wait_for("in force")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Starts it without waiting."""
+        self.process = self._world.start(
+            EDGE, *self._command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        self._listener = threading.Thread(target=self._listen, args=(self.process,), daemon=True)
+        self._listener.start()
+
+    def _listen(self, process: subprocess.Popen[str]) -> None:
+        assert process.stderr is not None
+        with process.stderr as lines:
+            for line in lines:
+                self._lines.put(line.rstrip("\n"))
+        self._lines.put("")
+
+    def wait_for(self, text: str, seconds: float = READY_SECONDS) -> str:
+        """The next line that holds a text; WorldError if none comes."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                line = self._lines.get(timeout=left)
+            except queue.Empty:
+                break
+            self.log.append(line)
+            if text in line:
+                return line
+            if not line and self.process.poll() is not None:
+                break
+        said = "\n".join(self.log)
+        raise WorldError(f"`labelgate run` did not say `{text}` within {seconds:g} s; it said:\n{said}")
+
+    def counters(self) -> dict[str, Any]:
+        """The counters of the packet loop."""
+        self.process.send_signal(signal.SIGUSR1)
+        counters: dict[str, Any] = json.loads(self.wait_for('{"generation"'))
+        return counters
+
+    def verdicts(self, hook: str) -> dict[str, int]:
+        """How often each verdict was given at a hook, without zeros."""
+        counted: dict[str, int] = self.counters()["hooks"][hook]["verdicts"]
+        return {verdict: count for verdict, count in counted.items() if count}
+
+    def reload(self) -> str:
+        """Has the files read anew; what is said about it."""
+        self.process.send_signal(signal.SIGHUP)
+        return self.wait_for("in force")
+
+    def exit_code(self, seconds: float = 5.0) -> int:
+        """Waits until it ends by itself; its exit code."""
+        code = self.process.wait(seconds)
+        self._listener.join()
+        return code
+
+    def stop(self) -> int:
+        """Ends it; its exit code."""
+        code = end(self.process)
+        self._listener.join()
+        return code

@@ -1,0 +1,89 @@
+"""Small policies for the tests of the daemon, in the addresses of the world."""
+
+from __future__ import annotations
+
+NAMESPACE = """
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+"""
+
+
+def pod(name: str, interface: str, address: str) -> str:
+    """A workload of namespace `shop`."""
+    return f"""
+apiVersion: projectcalico.org/v3
+kind: WorkloadEndpoint
+metadata: {{name: {name}, namespace: shop, labels: {{app: {name}}}}}
+spec: {{node: edge1, interfaceName: {interface}, ipNetworks: [{address}/32], profiles: [kns.shop]}}
+"""
+
+
+WEB = pod("web", "cali111", "10.65.0.2")
+DB = pod("db", "cali222", "10.65.0.3")
+PODS = f"{NAMESPACE}---{WEB}---{DB}"
+
+
+def host(name: str = "edge1-out", interface: str = "eth0", more: str = "") -> str:
+    """A host endpoint with label `role: edge`."""
+    return f"""
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {{name: {name}, labels: {{role: edge}}}}
+spec: {{node: edge1, interfaceName: "{interface}"{more}}}
+"""
+
+
+def policy(name: str, rules: str, more: str = "", order: int = 10) -> str:
+    """A global policy for `role: edge`."""
+    return f"""
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {{name: {name}}}
+spec:
+  order: {order}
+  selector: role == 'edge'
+{more}{rules}
+"""
+
+
+ALLOW_9100 = """
+  ingress:
+  - {action: Allow, protocol: TCP, source: {nets: [203.0.113.0/24]}, destination: {ports: [9100]}}
+  - {action: Allow, protocol: UDP, source: {nets: [203.0.113.0/24]}, destination: {ports: [9100]}}
+"""
+
+MANAGEMENT = f"{host()}---{policy('management', ALLOW_9100)}"
+"""eth0 is default-deny; the client reaches port 9100."""
+
+RESOLVER = f"""{host("edge1-in", "eth1")}---{
+    policy(
+        "dns-fast",
+        '''
+  doNotTrack: true
+  applyOnForward: true
+  types: [Ingress, Egress]
+  ingress:
+  - {action: Deny, source: {nets: [10.9.66.0/24]}}
+  - {action: Allow, protocol: UDP, source: {nets: [10.9.0.0/16]}, destination: {ports: [5353]}}
+  egress:
+  - {action: Allow, protocol: UDP, source: {ports: [5353]}, destination: {nets: [10.9.0.0/16]}}
+''',
+    )
+}"""
+"""eth1 answers UDP port 5353 without conntrack."""
+
+NODE_PORT = f"""{PODS}---{host()}---{
+    policy(
+        "nodeport-guard",
+        '''
+  preDNAT: true
+  applyOnForward: true
+  types: [Ingress]
+  ingress:
+  - {action: Allow, protocol: TCP, source: {nets: [203.0.113.0/24]}, destination: {ports: [30443]}}
+  - {action: Deny, protocol: TCP, destination: {ports: ["30000:32767"]}}
+''',
+    )
+}"""
+"""NodePort 30443 is for the client only."""

@@ -1,0 +1,352 @@
+"""The life of `labelgate run`: start, reload, links that come and go, every way to stop and to die."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import policies
+import pytest
+from labelgate.demo.daemon import Daemon
+from labelgate.demo.traffic import Probe, send
+from labelgate.demo.world import (
+    CLIENT,
+    DB_POD,
+    EDGE,
+    EDGE_OUTSIDE,
+    OUTSIDE,
+    STRANGER,
+    WEB_POD,
+    World,
+)
+
+LABELGATE = (sys.executable, "-m", "labelgate")
+
+ALLOWED = Probe("tcp", CLIENT, EDGE_OUTSIDE, 9100)
+REFUSED = Probe("tcp", STRANGER, EDGE_OUTSIDE, 9100)
+SSH = Probe("tcp", STRANGER, EDGE_OUTSIDE, 22)
+FOREIGN = Probe("tcp", STRANGER, WEB_POD, 80)
+
+
+@pytest.fixture
+def management(tmp_path: Path) -> Path:
+    path = tmp_path / "management.yaml"
+    path.write_text(policies.MANAGEMENT, encoding="utf-8")
+    return path
+
+
+def saved(world: World, backend: str) -> list[str]:
+    """All rules of both families, without counters and tables that hold none."""
+    lines: list[str] = []
+    for program in ("iptables", "ip6tables"):
+        text = world.run(EDGE, f"{program}-{backend}-save")
+        for table in text.split("*")[1:]:
+            rules = [line for line in table.splitlines() if line.startswith("-A") or " - [" in line]
+            lines += [f"{program} {table.split()[0]} {rule}" for rule in rules]
+    return lines
+
+
+def test_stop_remove_leaves_nothing(world: World, backend: str, management: Path) -> None:
+    before = saved(world, backend)
+    with Daemon(world, management, backend=backend) as daemon:
+        assert [send(world, probe) for probe in (ALLOWED, REFUSED)] == [True, False]
+        began = time.monotonic()
+        assert daemon.stop() == 0
+        assert time.monotonic() - began < 1.0
+    assert saved(world, backend) == before
+    assert send(world, REFUSED)
+
+
+def test_stop_keep_is_closed_except_failsafes(world: World, backend: str, management: Path) -> None:
+    with Daemon(world, management, backend=backend, options=("--stop", "keep")) as daemon:
+        daemon.stop()
+        assert [send(world, probe) for probe in (ALLOWED, REFUSED, SSH)] == [False, False, True]
+    world.run(EDGE, *LABELGATE, "clean")
+    assert saved(world, backend) == []
+    assert send(world, REFUSED)
+
+
+def test_stop_open_keeps_what_the_kernel_settles(world: World, backend: str, tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text(f"{policies.MANAGEMENT}---{policies.PODS}", encoding="utf-8")
+    with Daemon(world, path, backend=backend, options=("--stop", "open")) as daemon:
+        assert not send(world, REFUSED)
+        daemon.stop()
+        assert send(world, REFUSED)
+        # E-50 under Drop is a kernel rule, so it holds.
+        assert not send(world, Probe("tcp", DB_POD, EDGE_OUTSIDE, 9100))
+
+
+def test_interrupt_stops_within_a_second(world: World, backend: str, management: Path) -> None:
+    with Daemon(world, management, backend=backend) as daemon:
+        began = time.monotonic()
+        daemon.process.send_signal(signal.SIGINT)
+        assert daemon.process.wait(3) == 0
+        assert time.monotonic() - began < 1.0
+
+
+def test_kill_is_closed_and_a_restart_takes_over(world: World, backend: str, management: Path) -> None:
+    """kill -9 under traffic: queued hooks are closed, failsafes hold, and a restart needs no clean."""
+    with Traffic(world) as traffic, Daemon(world, management, backend=backend) as daemon:
+        traffic.wait_for_arrivals(50)
+        daemon.process.kill()
+        daemon.process.wait()
+        time.sleep(0.1)
+        traffic.restart_count()
+        assert [send(world, probe) for probe in (ALLOWED, REFUSED, SSH)] == [False, False, True]
+        assert traffic.arrived == 0
+        daemon.start()
+        daemon.wait_for("in force")
+        traffic.wait_for_arrivals(50)
+        assert [send(world, probe) for probe in (ALLOWED, REFUSED)] == [True, False]
+        daemon.stop()
+        assert saved(world, backend) == []
+
+
+class Traffic:
+    """Datagrams from 200 ports of the client to port 9100 of the edge node, for 30 s at most."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._over = threading.Event()
+        self.arrived = 0
+        self.sent = 0
+
+    def __enter__(self) -> Traffic:
+        self._receiver = self._world.call(EDGE, self._open, (EDGE_OUTSIDE, 9100))
+        self._threads = [threading.Thread(target=work) for work in (self._send, self._receive)]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+        self._receiver.close()
+
+    @staticmethod
+    def _open(address: tuple[str, int]) -> socket.socket:
+        opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        opened.bind(address)
+        opened.settimeout(0.05)
+        return opened
+
+    def _send(self) -> None:
+        deadline = time.monotonic() + 30
+        senders = [self._world.call(OUTSIDE, self._open, (CLIENT, 40_000 + n)) for n in range(200)]
+        while not self._over.is_set() and time.monotonic() < deadline:
+            senders[self.sent % len(senders)].sendto(b"x", (EDGE_OUTSIDE, 9100))
+            self.sent += 1
+            time.sleep(0.001)
+        for sender in senders:
+            sender.close()
+
+    def _receive(self) -> None:
+        """Until nothing has come for a while after the last was sent."""
+        while True:
+            try:
+                self._receiver.recv(64)
+                self.arrived += 1
+            except TimeoutError:
+                if self._over.is_set():
+                    return
+
+    def lost(self) -> int:
+        """Stops sending; how many never arrived."""
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+        return self.sent - self.arrived
+
+    def restart_count(self) -> None:
+        """Counts from zero again, after what is on the way has arrived."""
+        time.sleep(0.05)
+        self.arrived = 0
+
+    def wait_for_arrivals(self, number: int) -> None:
+        """Until this many more have arrived."""
+        wanted = self.arrived + number
+        assert wait_until(lambda: self.arrived >= wanted, 5), f"{self.arrived} of {wanted} arrived"
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def test_reload_under_traffic_loses_nothing(world: World, backend: str, management: Path) -> None:
+    with Daemon(world, management, backend=backend) as daemon, Traffic(world) as traffic:
+        traffic.wait_for_arrivals(50)
+        for number in range(2, 7):
+            text = policies.MANAGEMENT.replace("ports: [9100]", f"ports: [9100, {number}]")
+            management.write_text(text, encoding="utf-8")
+            assert f"generation {number} in force" in daemon.reload()
+        assert traffic.lost() == 0
+        assert [send(world, ALLOWED), send(world, REFUSED)] == [True, False]
+
+
+def test_a_bad_reload_changes_nothing(world: World, backend: str, management: Path) -> None:
+    with Daemon(world, management, backend=backend) as daemon:
+        rules = saved(world, backend)
+        management.write_text(policies.MANAGEMENT.replace("Allow", "Alow"), encoding="utf-8")
+        said = daemon.reload()
+        assert said == "generation 1 stays in force: the new policies are not valid"
+        assert any(f"{management}:" in line and "V-10" in line for line in daemon.log)
+        assert saved(world, backend) == rules
+        assert [send(world, probe) for probe in (ALLOWED, REFUSED)] == [True, False]
+        management.write_text(policies.MANAGEMENT.replace("203.0.113.0/24", "192.0.2.0/24"), encoding="utf-8")
+        assert "generation 2 in force" in daemon.reload()
+        assert [send(world, probe) for probe in (ALLOWED, REFUSED)] == [False, True]
+
+
+def test_policy_that_goes_takes_its_rules_along(world: World, backend: str, management: Path) -> None:
+    """A host without policy queues nothing."""
+    with Daemon(world, management, backend=backend, options=("--allow-empty",)) as daemon:
+        management.write_text("", encoding="utf-8")
+        daemon.reload()
+        assert [rule for rule in saved(world, backend) if "NFQUEUE" in rule] == []
+        assert send(world, REFUSED)
+
+
+def test_pods_come_and_go(world: World, backend: str, tmp_path: Path) -> None:
+    """Interfaces by index are kept in step, also for rules."""
+    path = tmp_path / "pods.yaml"
+    denied = policies.policy("nothing", "  types: [Ingress]\n").replace("role == 'edge'", "app == 'late'")
+    late = policies.pod("late", "cali999", "10.65.0.9")
+    path.write_text(f"{policies.PODS}---{late}---{denied}", encoding="utf-8")
+    with Daemon(world, path, backend=backend) as daemon:
+        for attempt in range(2):
+            add_pod(world, "cali999", "10.65.0.9")
+            daemon.wait_for("cali999")
+            allowed = Probe("tcp", WEB_POD, DB_POD, 80)
+            assert send(world, allowed), attempt
+            # The late pod is isolated; from it anything is allowed.
+            assert not pod_hears(world, "10.65.0.9"), attempt
+            world.run(EDGE, "ip", "link", "delete", "cali999")
+            daemon.wait_for("interfaces are now")
+        assert send(world, FOREIGN)
+
+
+def add_pod(world: World, interface: str, address: str) -> None:
+    """A pod whose other end is in the edge node's own namespace list: a veth into the namespace of `web`."""
+    edge, web = world.namespace(EDGE), world.namespace("web")
+    link = f"ip link add {interface} netns {edge} type veth peer name late0 netns {web}"
+    subprocess.run(link.split(), check=True)
+    for host, command in (
+        ("web", "ip link set late0 up"),
+        ("web", f"ip address add {address}/32 dev late0"),
+        (EDGE, f"ip link set {interface} up"),
+        (EDGE, f"ip route add {address}/32 dev {interface}"),
+    ):
+        world.run(host, *command.split())
+
+
+def pod_hears(world: World, address: str) -> bool:
+    """Whether a datagram from outside reaches an address of the namespace of `web`."""
+
+    def receiver() -> socket.socket:
+        opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        opened.bind((address, 7000))
+        opened.settimeout(0.3)
+        return opened
+
+    def sender() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+            opened.bind((STRANGER, 0))
+            opened.sendto(b"x", (address, 7000))
+
+    with world.call("web", receiver) as hears:
+        world.call(OUTSIDE, sender)
+        try:
+            return hears.recv(16) == b"x"
+        except TimeoutError:
+            return False
+
+
+def test_a_session_survives_the_start(world: World, backend: str, management: Path) -> None:
+    """conntrack was off: without `settle` an open session would be NEW, and denied."""
+
+    def listen() -> socket.socket:
+        server = socket.create_server((EDGE_OUTSIDE, 9999))
+        server.settimeout(5)
+        return server
+
+    def connect() -> socket.socket:
+        return socket.create_connection((EDGE_OUTSIDE, 9999), timeout=5, source_address=(STRANGER, 0))
+
+    server = world.call(EDGE, listen)
+    client = world.call(OUTSIDE, connect)
+    peer, _ = server.accept()
+    peer.settimeout(2)
+    client.settimeout(2)
+    over = threading.Event()
+
+    def talk() -> None:
+        while not over.is_set():
+            client.sendall(b"x")
+            peer.sendall(peer.recv(1))
+            client.recv(1)
+            time.sleep(0.02)
+
+    talker = threading.Thread(target=talk)
+    talker.start()
+    try:
+        with Daemon(world, management, backend=backend, settle="500ms") as daemon:
+            assert any("conntrack was off" in line for line in daemon.log)
+            client.sendall(b"still here")
+            assert talker.is_alive()
+            assert not send(world, Probe("tcp", STRANGER, EDGE_OUTSIDE, 9998))
+            time.sleep(0.3)
+            assert talker.is_alive()
+    finally:
+        over.set()
+        talker.join()
+        for opened in (client, peer, server):
+            opened.close()
+
+
+def test_nothing_leaks_from_a_failing_test() -> None:
+    """Namespaces and processes go with the world, whatever happens in it."""
+    world = World()
+
+    def failing_test() -> None:
+        with world:
+            started.append(world.start(EDGE, "sleep", "60"))
+            raise ZeroDivisionError
+
+    started: list[subprocess.Popen[str]] = []
+    with pytest.raises(ZeroDivisionError):
+        failing_test()
+    assert started[0].poll() is not None
+    names = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
+    assert world.namespace(EDGE) not in names
+
+
+def test_a_second_daemon_is_refused(world: World, backend: str, management: Path) -> None:
+    with Daemon(world, management, backend=backend):
+        second = Daemon(world, management, backend=backend)
+        second.start()
+        assert "queues 4200..4213 cannot be bound" in second.wait_for("cannot be bound")
+        assert second.exit_code() == 3
+        assert [send(world, probe) for probe in (ALLOWED, REFUSED)] == [True, False]
+
+
+def test_no_endpoint_names_the_node(world: World, backend: str, tmp_path: Path) -> None:
+    path = tmp_path / "other.yaml"
+    path.write_text(policies.MANAGEMENT.replace("edge1,", "elsewhere,"), encoding="utf-8")
+    daemon = Daemon(world, path, backend=backend)
+    daemon.start()
+    assert "nodes found: elsewhere" in daemon.wait_for("no endpoint names node `edge1`")
+    assert daemon.exit_code() == 3
+    assert saved(world, backend) == []
