@@ -29,6 +29,15 @@ impl<'a> InheritedLabels<'a> {
     ) -> Self {
         Self { sources: std::iter::once(own).chain(profiles).collect() }
     }
+
+    /// The labels that count, one value for each key.
+    pub fn effective(&self) -> BTreeMap<&'a str, &'a str> {
+        let later_first = self.sources.iter().rev();
+        later_first
+            .flat_map(|labels| labels.iter())
+            .map(|(key, value)| (key.as_str(), value.as_str()))
+            .collect()
+    }
 }
 
 impl Labels for InheritedLabels<'_> {
@@ -54,5 +63,7 @@ mod tests {
         let inherited = InheritedLabels::new(&own, [&first, &second]);
         let got = ["a", "b", "c", "d", "empty"].map(|key| inherited.get(key));
         assert_eq!(got, [Some("own"), Some("first"), Some("second"), None, Some("")]);
+        let effective: Vec<_> = inherited.effective().into_iter().collect();
+        assert_eq!(effective, [("a", "own"), ("b", "first"), ("c", "second"), ("empty", "")]);
     }
 }

@@ -127,6 +127,14 @@ impl Selector {
         self.0 == Node::Global
     }
 
+    /// Label values that everything it matches has; empty where nothing is certain. Whoever keeps things by label
+    /// finds the candidates for a match by them.
+    pub fn required_labels(&self) -> Vec<(&str, &str)> {
+        let mut found = Vec::new();
+        self.0.required(&mut found);
+        found
+    }
+
     /// `all()`.
     pub fn all() -> Self {
         Self(Node::All)
@@ -205,6 +213,19 @@ impl Node {
             Self::And(members) => Self::And(members.iter().map(|member| member.map(leaf)).collect()),
             Self::Or(members) => Self::Or(members.iter().map(|member| member.map(leaf)).collect()),
             other => leaf(other),
+        }
+    }
+
+    fn required<'a>(&'a self, found: &mut Vec<(&'a str, &'a str)>) {
+        match self {
+            Self::Compare(key, Comparison::Equal, value) => found.push((key, value)),
+            Self::In(key, values) => {
+                if let [value] = values.as_slice() {
+                    found.push((key, value));
+                }
+            }
+            Self::And(members) => members.iter().for_each(|member| member.required(found)),
+            _ => {}
         }
     }
 

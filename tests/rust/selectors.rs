@@ -63,6 +63,21 @@ fn canonical_forms() {
     }
 }
 
+/// Equalities that hold in every match; nothing below `||` or `!` is certain.
+#[test]
+fn required_labels() {
+    let cases: [(&str, &[(&str, &str)]); 5] = [
+        ("a == 'x'", &[("a", "x")]),
+        ("a in {'x'} && (b == 'y' && has(c)) && d != 'z'", &[("a", "x"), ("b", "y")]),
+        ("a in {'x', 'y'}", &[]),
+        ("a == 'x' || b == 'y'", &[]),
+        ("!(a == 'x')", &[]),
+    ];
+    for (text, required) in cases {
+        assert_eq!(Selector::parse(text).expect("a selector").required_labels(), required, "{text}");
+    }
+}
+
 /// What is said of each text: a line for what it shows, then the whole message.
 fn refusals<'a>(rows: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
     let mut said = String::new();
@@ -310,6 +325,17 @@ proptest! {
         prop_assert_eq!(&again.canonical(), &canonical);
         prop_assert_eq!(again.matches(&labels), selector.matches(&labels));
         prop_assert_eq!((!selector.clone()).matches(&labels), !selector.matches(&labels));
+    }
+
+    /// Whatever matches has the required labels: finding candidates by them loses nothing.
+    #[test]
+    fn required_labels_are_in_every_match(text in selector_text(), labels in label_sets()) {
+        let selector = Selector::parse(&text).expect("generated text is valid");
+        if selector.matches(&labels) {
+            for (key, value) in selector.required_labels() {
+                prop_assert_eq!(labels.get(key).map(String::as_str), Some(value));
+            }
+        }
     }
 
     /// Any bytes that are text, likely and unlikely, are parsed or refused with a message that can be printed; never
