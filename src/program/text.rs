@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter, Write};
 
 use super::{
     AddressSet, Attachment, Chain, ChainEnd, ChainId, Endpoint, EndpointKind, Failsafe, PortMatch, PortSet,
-    Program, Rule, RuleList, Settings, Side, TierEnd,
+    Program, Rule, RuleList, RuleListId, Settings, Side, TierEnd,
 };
 use crate::flow::{Family, number_address, protocol};
 
@@ -24,14 +24,21 @@ impl Display for Program {
         for list in &self.rule_lists {
             self.write_list(f, list)?;
         }
-        for (index, set) in self.address_sets.iter().enumerate() {
-            writeln!(f, "\naddresses a{index}: {}", addresses(set))?;
-        }
-        for (index, set) in self.port_sets.iter().enumerate() {
-            writeln!(f, "\nports p{index}: {}", port_members(set))?;
-        }
-        self.warnings.iter().try_for_each(|warning| writeln!(f, "\nwarning: {warning}"))
+        let addresses = self.address_sets.iter().map(addresses);
+        write_section(f, addresses.enumerate().map(|(index, set)| format!("addresses a{index}: {set}")))?;
+        let ports = self.port_sets.iter().map(port_members);
+        write_section(f, ports.enumerate().map(|(index, set)| format!("ports p{index}: {set}")))?;
+        write_section(f, self.warnings.iter().map(|warning| format!("warning: {warning}")))
     }
+}
+
+/// Lines with an empty one before them, if there are any.
+fn write_section(f: &mut Formatter<'_>, lines: impl Iterator<Item = String>) -> fmt::Result {
+    for (index, line) in lines.enumerate() {
+        let space = if index == 0 { "\n" } else { "" };
+        writeln!(f, "{space}{line}")?;
+    }
+    Ok(())
 }
 
 fn write_settings(f: &mut Formatter<'_>, settings: &Settings) -> fmt::Result {
@@ -43,7 +50,7 @@ fn write_settings(f: &mut Formatter<'_>, settings: &Settings) -> fmt::Result {
                 format!("{}:{net}{}", protocol_name(entry.protocol), entry.port)
             })
             .collect();
-        if texts.is_empty() { "none".to_owned() } else { texts.join(" ") }
+        or_none(&texts, " ")
     };
     writeln!(f, "endpoint to host {:?}", settings.endpoint_to_host)?;
     writeln!(f, "INVALID {}", if settings.invalid_check { "denied" } else { "judged" })?;
@@ -71,7 +78,7 @@ fn write_endpoint(f: &mut Formatter<'_>, endpoint: &Endpoint) -> fmt::Result {
     };
     writeln!(f, "\nendpoint {} {place}", endpoint.name)?;
     let own: Vec<_> = endpoint.addresses.iter().map(ToString::to_string).collect();
-    writeln!(f, "  addresses {}", own.join(" "))?;
+    writeln!(f, "  addresses {}", or_none(&own, " "))?;
     if endpoint.kind == EndpointKind::Workload {
         let sources: Vec<_> = endpoint.sources.iter().map(ToString::to_string).collect();
         writeln!(f, "  sources {}", sources.join(" "))?;
@@ -95,8 +102,8 @@ impl Program {
         writeln!(f, "\nchain {index}")?;
         for tier in &chain.tiers {
             writeln!(f, "  tier {}", tier.name)?;
-            for list in &tier.policies {
-                writeln!(f, "    {}", self.rule_lists[list.index()].policy)?;
+            for &list in &tier.policies {
+                writeln!(f, "    {}", self.list_name(list))?;
             }
             match tier.end {
                 TierEnd::Deny => writeln!(f, "    then deny: {}", self.outcome(tier.outcome).reason.text())?,
@@ -106,8 +113,8 @@ impl Program {
         }
         match &chain.end {
             ChainEnd::Profiles(lists) => {
-                for list in lists {
-                    writeln!(f, "  {}", self.rule_lists[list.index()].policy)?;
+                for &list in lists {
+                    writeln!(f, "  {}", self.list_name(list))?;
                 }
                 writeln!(f, "  then deny")
             }
@@ -116,9 +123,18 @@ impl Program {
         }
     }
 
+    /// A rule list has no other name: a policy has one for each direction.
+    fn list_name(&self, id: RuleListId) -> String {
+        let list = &self.rule_lists[id.index()];
+        format!("{} {}", list.policy, list.direction.name())
+    }
+
     fn write_list(&self, f: &mut Formatter<'_>, list: &RuleList) -> fmt::Result {
         let tier = if list.tier.is_empty() { String::new() } else { format!(" in tier {}", list.tier) };
         writeln!(f, "\nrules {} {}{tier}", list.policy, list.direction.name())?;
+        if list.rules.is_empty() {
+            writeln!(f, "  none")?;
+        }
         for rule in &list.rules {
             let origin = self.outcome(rule.outcome);
             let number = origin.rule.map_or_else(|| origin.reason.text().to_owned(), |rule| rule.to_string());
@@ -188,8 +204,11 @@ fn addresses(set: &AddressSet) -> String {
         .v6
         .iter()
         .map(|&(first, last)| range(number_address(Family::V6, first), number_address(Family::V6, last)));
-    let ranges: Vec<_> = v4.chain(v6).collect();
-    if ranges.is_empty() { "none".to_owned() } else { ranges.join(" ") }
+    or_none(&v4.chain(v6).collect::<Vec<_>>(), " ")
+}
+
+fn or_none(texts: &[String], separator: &str) -> String {
+    if texts.is_empty() { "none".to_owned() } else { texts.join(separator) }
 }
 
 fn port_members(set: &PortSet) -> String {
@@ -200,7 +219,7 @@ fn port_members(set: &PortSet) -> String {
             format!("{} {} {port}", number_address(family, address), protocol_name(protocol))
         })
         .collect();
-    if members.is_empty() { "none".to_owned() } else { members.join(", ") }
+    or_none(&members, ", ")
 }
 
 fn protocol_name(number: u8) -> String {
