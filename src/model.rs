@@ -24,6 +24,28 @@ pub struct Model {
     pub policies: Vec<Policy>,
     /// Values that change verdicts.
     pub settings: Settings,
+    /// What a program may grow to.
+    pub limits: Limits,
+}
+
+/// Sizes of a program; a larger one is an error instead of a machine without memory.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Local endpoints.
+    pub endpoints: usize,
+    /// Rules of the policies and profiles that local endpoints have, each counted once.
+    pub rules: usize,
+    /// Ranges of all address sets and members of all named-port sets; equal sets count once.
+    pub addresses: usize,
+}
+
+impl Default for Limits {
+    /// Well above the largest known clusters (100,000 endpoints, some thousand policies); 8 to 32 bytes for each
+    /// address.
+    fn default() -> Self {
+        Self { endpoints: 250_000, rules: 1_000_000, addresses: 50_000_000 }
+    }
 }
 
 /// A workload: a `WorkloadEndpoint` or a Pod (R-21..R-23).
@@ -34,9 +56,9 @@ pub struct Workload {
     pub name: String,
     /// Node it runs on.
     pub node: String,
-    /// Its interface on that node; empty: it is only a peer.
+    /// Its interface on that node; empty: the workload counts as absent (V-68).
     pub interface: String,
-    /// Addresses, host-length prefixes (`10.65.0.2/32`).
+    /// Addresses, host-length prefixes (`10.65.0.2/32`); none: the workload counts as absent.
     pub networks: Vec<String>,
     /// E-30.
     #[serde(default)]

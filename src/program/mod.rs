@@ -53,7 +53,7 @@ pub struct Program {
     /// without tier, policy and rule.
     pub outcomes: Vec<RuleOrigin>,
     /// What only the compiler sees and a person should know although it is no error (an untracked policy on a `*`
-    /// host endpoint), sorted.
+    /// host endpoint, a host endpoint whose interface another one governs), sorted.
     pub warnings: Vec<String>,
 }
 
@@ -81,9 +81,9 @@ pub struct Settings {
     pub endpoint_to_host: EndpointToHost,
     /// Drop INVALID packets in endpoint chains (`DisableConntrackInvalidCheck`, negated; E-20.2).
     pub invalid_check: bool,
-    /// E-40, `FailsafeInboundHostPorts`.
+    /// E-40, `FailsafeInboundHostPorts`; sorted, without duplicates.
     pub failsafe_inbound: Vec<Failsafe>,
-    /// E-40, `FailsafeOutboundHostPorts`.
+    /// E-40, `FailsafeOutboundHostPorts`; sorted, without duplicates.
     pub failsafe_outbound: Vec<Failsafe>,
     /// UDP port denied from workloads, if any (`VXLANPort` unless `AllowVXLANPacketsFromWorkloads`, E-20.5).
     pub workload_vxlan_port: Option<u16>,
@@ -118,7 +118,7 @@ pub enum ForwardUnmarked {
 }
 
 /// One failsafe port (E-41).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Failsafe {
     /// IP protocol number.
     pub protocol: u8,
@@ -188,7 +188,7 @@ pub struct Endpoint {
     pub kind: EndpointKind,
     /// How its interface is found.
     pub attachment: Attachment,
-    /// Its own addresses: `ipNetworks` or `expectedIPs`, in the given order.
+    /// Its own addresses: `ipNetworks` or `expectedIPs`, sorted, without duplicates.
     pub addresses: Vec<IpAddr>,
     /// Workloads: the sources that its packets may have (`ipNetworks` and `allowSpoofedSourcePrefixes`, E-30),
     /// sorted, not merged.
@@ -236,7 +236,7 @@ pub struct Chain {
 pub struct Tier {
     /// Its name.
     pub name: String,
-    /// The rules of its policies, in order; staged policies are left out.
+    /// The rules of its policies, in order; staged policies are left out (E-15).
     pub policies: Vec<RuleListId>,
     /// E-21, E-22, E-23.
     pub end: TierEnd,
