@@ -2,20 +2,29 @@
 
 use std::net::IpAddr;
 
-use super::error::CompileError;
+use super::error::{CompileError, Place};
 use crate::flow::{Family, address_number};
 use crate::program::{AddressSet, Net};
 
 /// A CIDR or a bare address; host bits may be set and are cleared.
-pub fn net(resource: &str, field: &str, text: &str) -> Result<Net, CompileError> {
-    parse_net(text).ok_or_else(|| {
-        CompileError::unexpected(resource, field, text, "a CIDR such as 10.0.0.0/8 or fd00::/8")
-    })
+pub fn net(place: &Place<'_>, text: &str) -> Result<Net, CompileError> {
+    parse_net(text).ok_or_else(|| place.unexpected(text, "a CIDR such as 10.0.0.0/8 or fd00::/8"))
+}
+
+/// A bare address or a prefix of full length.
+pub fn single(place: &Place<'_>, text: &str) -> Result<Net, CompileError> {
+    parse_net(text)
+        .filter(|net| net.first == net.last)
+        .ok_or_else(|| place.unexpected(text, "a single address such as 10.0.0.1 or fd00::1"))
 }
 
 fn parse_net(text: &str) -> Option<Net> {
     let (address, length) = match text.split_once('/') {
-        Some((address, length)) => (address, Some(length.parse::<u32>().ok()?)),
+        // Parsing numbers would take a sign.
+        Some((address, length)) if length.bytes().all(|byte| byte.is_ascii_digit()) => {
+            (address, Some(length.parse::<u32>().ok()?))
+        }
+        Some(_) => return None,
         None => (text, None),
     };
     let (family, number) = address_number(address.parse::<IpAddr>().ok()?);
@@ -24,16 +33,6 @@ fn parse_net(text: &str) -> Option<Net> {
     let host_bits = width.checked_sub(length)?;
     let mask = if host_bits == 128 { u128::MAX } else { (1_u128 << host_bits) - 1 };
     Some(Net { family, first: number & !mask, last: number | mask })
-}
-
-/// The address of a host-length prefix or a bare address.
-pub fn address(resource: &str, field: &str, text: &str) -> Result<IpAddr, CompileError> {
-    let net = net(resource, field, text)?;
-    if net.first == net.last {
-        Ok(crate::flow::number_address(net.family, net.first))
-    } else {
-        Err(CompileError::unexpected(resource, field, text, "a single address"))
-    }
 }
 
 /// The union of prefixes.
@@ -85,13 +84,21 @@ mod tests {
 
     #[test]
     fn bad_prefixes_are_refused() {
-        for text in ["", "10.0.0.0/33", "10.0.0/8", "fd00::/129", "10.0.0.0/", "10.0.0.0/-1", "x/8"] {
+        for text in
+            ["", "10.0.0.0/33", "10.0.0/8", "fd00::/129", "10.0.0.0/", "10.0.0.0/-1", "10.0.0.0/+8", "x/8"]
+        {
             assert_eq!(parse_net(text), None, "{text}");
         }
-        let error = address("HostEndpoint/a", "expectedIPs", "10.0.0.0/24").expect_err("a net is no address");
+        let place = Place::new("HostEndpoint/a", "spec.expectedIPs");
+        let said = |result: Result<Net, CompileError>| result.expect_err("refused").to_string();
         assert_eq!(
-            error.to_string(),
-            "HostEndpoint/a: expectedIPs: found `10.0.0.0/24`, expected a single address"
+            said(single(&place, "10.0.0.0/24")),
+            "HostEndpoint/a: spec.expectedIPs: found `10.0.0.0/24`, expected a single address such as 10.0.0.1 or \
+             fd00::1"
+        );
+        assert_eq!(
+            said(net(&place, "eth0")),
+            "HostEndpoint/a: spec.expectedIPs: found `eth0`, expected a CIDR such as 10.0.0.0/8 or fd00::/8"
         );
     }
 }

@@ -2,11 +2,13 @@
 //! effective labels and named ports (M-20).
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+
+use rustc_hash::FxHashMap;
 
 use super::addresses;
-use super::error::CompileError;
-use crate::flow::{address_number, protocol};
+use super::error::{CompileError, Place};
+use super::index::LabelIndex;
+use crate::flow::protocol;
 use crate::labels::InheritedLabels;
 use crate::model::{Model, NamedPort, Workload};
 use crate::program::{AddressSet, Net, PortSet};
@@ -14,16 +16,12 @@ use crate::selector::Selector;
 
 type LabelMap = BTreeMap<String, String>;
 
-/// One member.
-pub struct Member<'a> {
-    labels: InheritedLabels<'a>,
-    nets: Vec<Net>,
-    ports: &'a [NamedPort],
-}
-
-/// All members.
+/// All members, numbered.
 pub struct Members<'a> {
-    members: Vec<Member<'a>>,
+    nets: Vec<Vec<Net>>,
+    labels: LabelIndex<'a>,
+    /// Port name to (member, port).
+    ports: FxHashMap<&'a str, Vec<(usize, &'a NamedPort)>>,
 }
 
 /// V-68, R-30: a workload without addresses or interface is absent.
@@ -48,65 +46,66 @@ pub fn effective<'a>(
 impl<'a> Members<'a> {
     pub fn of(model: &'a Model) -> Result<Self, CompileError> {
         let labels_of = profile_labels(model);
-        let mut members = Vec::new();
-        let mut add = |name: &str, field, labels, texts: &[String], ports| {
-            let nets =
-                texts.iter().map(|text| addresses::net(name, field, text)).collect::<Result<_, _>>()?;
-            members.push(Member { labels, nets, ports });
-            Ok(())
+        let (mut nets, mut labels) = (Vec::new(), Vec::new());
+        let mut ports: FxHashMap<_, Vec<_>> = FxHashMap::default();
+        let mut add = |own, profiles: &[String], addresses, named: &'a [NamedPort]| {
+            for port in named {
+                ports.entry(port.name.as_str()).or_default().push((nets.len(), port));
+            }
+            labels.push(effective(own, profiles, &labels_of));
+            nets.push(addresses);
         };
         for workload in model.workloads.iter().filter(|workload| is_present(workload)) {
-            let labels = effective(&workload.labels, &workload.profiles, &labels_of);
-            add(&workload.name, "ipNetworks", labels, &workload.networks, workload.ports.as_slice())?;
+            let place = Place::new(&workload.name, "spec.ipNetworks");
+            let networks = read(&workload.networks, |text| addresses::single(&place, text))?;
+            add(&workload.labels, &workload.profiles, networks, &workload.ports);
         }
         for host in &model.hosts {
-            let labels = effective(&host.labels, &host.profiles, &labels_of);
             let name = format!("HostEndpoint/{}", host.name);
-            add(&name, "expectedIPs", labels, &host.addresses, host.ports.as_slice())?;
+            let place = Place::new(&name, "spec.expectedIPs");
+            let expected = read(&host.addresses, |text| addresses::single(&place, text))?;
+            add(&host.labels, &host.profiles, expected, &host.ports);
         }
         for set in &model.network_sets {
-            let labels = effective(&set.labels, &set.profiles, &labels_of);
-            add(&set.name, "nets", labels, &set.nets, &[])?;
+            let place = Place::new(&set.name, "spec.nets");
+            let prefixes = read(&set.nets, |text| addresses::net(&place, text))?;
+            add(&set.labels, &set.profiles, prefixes, &[]);
         }
-        Ok(Self { members })
+        Ok(Self { nets, labels: LabelIndex::of(labels), ports })
     }
 
     /// M-20: the addresses of all members that satisfy the selector.
     pub fn addresses(&self, selector: &Selector) -> AddressSet {
-        addresses::union(self.matching(Some(selector)).flat_map(|member| member.nets.iter().copied()))
+        let members = self.labels.matching(selector);
+        addresses::union(members.into_iter().flat_map(|member| self.nets[member].iter().copied()))
     }
 
     /// M-25: (address, protocol, port) of all members that satisfy the selector, if one is given, and define a port
     /// of this name.
     pub fn ports(&self, name: &str, rule_protocol: Option<u8>, selector: Option<&Selector>) -> PortSet {
-        let fits = |port: &&NamedPort| {
+        // M-28: numbers and names of protocols are the same.
+        let fits = |port: &NamedPort| {
             let has_ports = matches!(port.protocol, protocol::TCP | protocol::UDP | protocol::SCTP);
-            port.name == name && rule_protocol.map_or(has_ports, |wanted| wanted == port.protocol)
+            has_ports && rule_protocol.is_none_or(|wanted| wanted == port.protocol)
         };
-        let mut members: Vec<_> = self
-            .matching(selector)
-            .flat_map(|member| {
-                member.ports.iter().filter(fits).flat_map(|port| {
-                    member.nets.iter().map(|net| (net.family, net.first, port.protocol, port.port))
-                })
+        let is_wanted = |member| selector.is_none_or(|selector| self.labels.is_match(member, selector));
+        let defined = self.ports.get(name).map_or(&[][..], Vec::as_slice);
+        let mut members: Vec<_> = defined
+            .iter()
+            .filter(|&&(member, port)| fits(port) && is_wanted(member))
+            .flat_map(|&(member, port)| {
+                self.nets[member].iter().map(|net| (net.family, net.first, port.protocol, port.port))
             })
             .collect();
         members.sort_unstable();
         members.dedup();
         PortSet { members }
     }
-
-    fn matching(&self, selector: Option<&Selector>) -> impl Iterator<Item = &Member<'a>> {
-        self.members
-            .iter()
-            .filter(move |member| selector.is_none_or(|selector| selector.matches(&member.labels)))
-    }
 }
 
-/// Addresses as prefixes of full length, for comparing with packets.
-pub fn as_nets(addresses: &[IpAddr]) -> impl Iterator<Item = Net> {
-    addresses.iter().map(|&address| {
-        let (family, number) = address_number(address);
-        Net { family, first: number, last: number }
-    })
+fn read(
+    texts: &[String],
+    read: impl Fn(&str) -> Result<Net, CompileError>,
+) -> Result<Vec<Net>, CompileError> {
+    texts.iter().map(|text| read(text)).collect()
 }

@@ -2,20 +2,24 @@
 //!
 //! The builder owns everything that chains share, so that equal sets, chains and rule lists are one.
 
-use rustc_hash::FxHashMap;
+use indexmap::IndexSet;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::addresses;
-use super::error::CompileError;
-use super::intern::Interner;
+use super::error::{CompileError, Place};
+use super::expression::Expression;
 use super::members::Members;
-use super::order::{NAMESPACE_LABEL, SERVICE_ACCOUNT_LABEL, parse};
-use crate::flow::{Direction, Family, OutcomeId, protocol};
-use crate::model::{self, Entity};
+use super::nets::{RuleNets, SideNets, exists_in};
+use crate::flow::{Direction, Family, OutcomeId};
+use crate::model::{self, Entity, Limits};
 use crate::program::{
     Action, AddressSet, AddressSetId, Chain, ChainId, Endpoint, Icmp, Net, PortMatch, PortSet, PortSetId,
     Program, Reason, Rule, RuleList, RuleListId, RuleOrigin, Settings, Side, reason_outcomes,
 };
 use crate::selector::Selector;
+
+/// Equal values become one, numbered in the order of their first use.
+type Interned<T> = IndexSet<T, FxBuildHasher>;
 
 /// Whose rules are compiled.
 pub struct RuleSource<'a> {
@@ -32,50 +36,52 @@ pub struct RuleSource<'a> {
 /// Collects the shared parts of a program.
 pub struct RuleBuilder<'a> {
     members: &'a Members<'a>,
-    address_sets: Interner<AddressSet>,
-    port_sets: Interner<PortSet>,
-    chains: Interner<Chain>,
-    outcomes: Vec<RuleOrigin>,
-    outcome_ids: FxHashMap<RuleOrigin, OutcomeId>,
+    limits: &'a Limits,
+    address_sets: Interned<AddressSet>,
+    port_sets: Interned<PortSet>,
+    chains: Interned<Chain>,
+    outcomes: Interned<RuleOrigin>,
     rule_lists: Vec<RuleList>,
     list_ids: FxHashMap<(String, Direction), RuleListId>,
     by_selector: FxHashMap<Selector, AddressSetId>,
+    by_port: FxHashMap<(String, Option<u8>, Option<Selector>), PortSetId>,
+    rule_count: usize,
+    address_count: usize,
 }
 
 impl<'a> RuleBuilder<'a> {
-    pub fn new(members: &'a Members<'a>) -> Self {
+    pub fn new(members: &'a Members<'a>, limits: &'a Limits) -> Self {
         Self {
             members,
-            address_sets: Interner::new(),
-            port_sets: Interner::new(),
-            chains: Interner::new(),
-            outcomes: reason_outcomes(),
-            outcome_ids: FxHashMap::default(),
+            limits,
+            address_sets: Interned::default(),
+            port_sets: Interned::default(),
+            chains: Interned::default(),
+            outcomes: reason_outcomes().into_iter().collect(),
             rule_lists: Vec::new(),
             list_ids: FxHashMap::default(),
             by_selector: FxHashMap::default(),
+            by_port: FxHashMap::default(),
+            rule_count: 0,
+            address_count: 0,
         }
     }
 
     pub fn chain(&mut self, chain: Chain) -> ChainId {
-        ChainId::new(self.chains.index(chain))
+        ChainId::new(self.chains.insert_full(chain).0)
     }
 
     pub fn outcome(&mut self, origin: RuleOrigin) -> OutcomeId {
-        let next = OutcomeId::new(self.outcomes.len());
-        let id = *self.outcome_ids.entry(origin.clone()).or_insert(next);
-        if id == next {
-            self.outcomes.push(origin);
-        }
-        id
+        OutcomeId::new(self.outcomes.insert_full(origin).0)
     }
 
     /// The rules of one policy or profile in one direction; compiled once.
     pub fn rule_list(&mut self, source: &RuleSource<'_>) -> Result<RuleListId, CompileError> {
-        let name = (source.key.to_owned(), source.direction);
-        if let Some(&id) = self.list_ids.get(&name) {
+        if let Some(&id) = self.list_ids.get(&(source.key.to_owned(), source.direction)) {
             return Ok(id);
         }
+        self.rule_count += source.rules.len();
+        Place::new("limits", "rules").check_limit(self.rule_count, self.limits.rules)?;
         let rules =
             (0..source.rules.len()).map(|index| self.rule(source, index)).collect::<Result<_, _>>()?;
         Ok(self.push_list(source.key, source.tier.unwrap_or_default(), source.direction, rules))
@@ -114,39 +120,27 @@ impl<'a> RuleBuilder<'a> {
     fn rule(&mut self, source: &RuleSource<'_>, index: usize) -> Result<Rule, CompileError> {
         let rule = &source.rules[index];
         let direction = source.direction.name().to_lowercase();
-        let place = Place { key: source.key, field: format!("spec.{direction}[{index}]") };
+        let place = Place::new(source.key, format!("spec.{direction}[{index}]"));
         let action = action(&place, &rule.action)?;
-        let reason = match (source.tier, action) {
-            (None, _) => Reason::ProfileRule,
-            (Some(_), Action::Allow) => Reason::RuleAllow,
-            (Some(_), Action::Deny) => Reason::RuleDeny,
-            (Some(_), Action::Pass) => Reason::RulePass,
-            (Some(_), Action::Log) => Reason::RuleLog,
-        };
-        let outcome = self.outcome(RuleOrigin {
-            tier: source.tier.map(str::to_owned),
-            policy: Some(source.key.to_owned()),
-            rule: Some(u32::try_from(index).expect("a policy has at most 1024 rules")),
-            action: Some(action),
-            reason,
-        });
+        check_version(&place, rule.ip_version)?;
+        let nets = RuleNets::of(&place, rule)?;
+        // M-33: without a type it imposes nothing beyond the protocol.
         let icmp = |icmp: Option<model::Icmp>| {
             icmp.and_then(|icmp| icmp.kind.map(|kind| Icmp { kind, code: icmp.code }))
         };
-        let nets = RuleNets::of(&place, rule)?;
         Ok(Rule {
             action,
-            outcome,
+            outcome: self.outcome(origin(source, index, action)),
             families: [Family::V4, Family::V6].map(|family| exists_in(rule, &nets, family)),
             protocol: rule.protocol,
             not_protocol: rule.not_protocol,
             icmp: icmp(rule.icmp),
             not_icmp: icmp(rule.not_icmp),
-            source: self.side(&place.at("source"), source, rule, &rule.source, &nets.source)?,
+            source: self.side(&place.at("source"), source, rule.protocol, &rule.source, &nets.source)?,
             destination: self.side(
                 &place.at("destination"),
                 source,
-                rule,
+                rule.protocol,
                 &rule.destination,
                 &nets.destination,
             )?,
@@ -157,62 +151,99 @@ impl<'a> RuleBuilder<'a> {
         &mut self,
         place: &Place<'_>,
         source: &RuleSource<'_>,
-        rule: &model::Rule,
+        protocol: Option<u8>,
         entity: &Entity,
         nets: &SideNets,
     ) -> Result<Side, CompileError> {
         let expression = Expression::of(place, source.namespace, entity)?;
         let mut side = Side::default();
         if !nets.nets.is_empty() {
-            side.in_sets.push(self.net_set(&nets.nets));
+            side.in_sets.push(self.net_set(&nets.nets)?);
         }
         if !nets.not_nets.is_empty() {
-            side.not_in_sets.push(self.net_set(&nets.not_nets));
+            side.not_in_sets.push(self.net_set(&nets.not_nets)?);
         }
         if let Some(positive) = &expression.positive {
-            side.in_sets.push(self.member_set(positive));
+            side.in_sets.push(self.member_set(positive)?);
         }
         if let Some(negative) = &expression.negative {
-            side.not_in_sets.push(self.member_set(negative));
+            side.not_in_sets.push(self.member_set(negative)?);
         }
+        // M-25, M-27: a positive expression narrows the named ports of its side, of negated ones too.
         let positive = expression.positive.as_ref();
-        side.ports = self.port_match(rule, &entity.ports, &entity.named_ports, positive);
-        side.not_ports = self.port_match(rule, &entity.not_ports, &entity.not_named_ports, positive);
+        let mut ports = |field, ranges: &[_], names: &[_]| {
+            self.port_match(&place.at(field), protocol, (ranges, names), positive)
+        };
+        side.ports = ports("ports", &entity.ports, &entity.named_ports)?;
+        side.not_ports = ports("notPorts", &entity.not_ports, &entity.not_named_ports)?;
         Ok(side)
     }
 
-    fn net_set(&mut self, nets: &[Net]) -> AddressSetId {
-        AddressSetId::new(self.address_sets.index(addresses::union(nets.iter().copied())))
+    fn net_set(&mut self, nets: &[Net]) -> Result<AddressSetId, CompileError> {
+        self.address_set(addresses::union(nets.iter().copied()))
     }
 
-    fn member_set(&mut self, selector: &Selector) -> AddressSetId {
+    fn member_set(&mut self, selector: &Selector) -> Result<AddressSetId, CompileError> {
         if let Some(&id) = self.by_selector.get(selector) {
-            return id;
+            return Ok(id);
         }
-        let id = AddressSetId::new(self.address_sets.index(self.members.addresses(selector)));
+        let id = self.address_set(self.members.addresses(selector))?;
         self.by_selector.insert(selector.clone(), id);
-        id
+        Ok(id)
+    }
+
+    fn address_set(&mut self, set: AddressSet) -> Result<AddressSetId, CompileError> {
+        let size = set.v4.len() + set.v6.len();
+        let (index, is_new) = self.address_sets.insert_full(set);
+        self.count_addresses(if is_new { size } else { 0 })?;
+        Ok(AddressSetId::new(index))
     }
 
     /// M-17, M-18, M-25, M-27.
     fn port_match(
         &mut self,
-        rule: &model::Rule,
-        ranges: &[(u16, u16)],
-        names: &[String],
+        place: &Place<'_>,
+        protocol: Option<u8>,
+        (ranges, names): (&[(u16, u16)], &[String]),
         positive: Option<&Selector>,
-    ) -> Option<PortMatch> {
+    ) -> Result<Option<PortMatch>, CompileError> {
         if ranges.is_empty() && names.is_empty() {
-            return None;
+            return Ok(None);
         }
-        let mut sets: Vec<PortSetId> = names
-            .iter()
-            .map(|name| self.members.ports(name, rule.protocol, positive))
-            .map(|set| PortSetId::new(self.port_sets.index(set)))
-            .collect();
+        // Sorted before ids are given: the order in the list must not show.
+        let mut names: Vec<_> = names.iter().map(String::as_str).collect();
+        names.sort_unstable();
+        let mut sets = names
+            .into_iter()
+            .map(|name| self.named_port(name, protocol, positive))
+            .collect::<Result<Vec<_>, _>>()?;
         sets.sort_unstable();
         sets.dedup();
-        Some(PortMatch { ranges: merged_ports(ranges), named: sets })
+        Ok(Some(PortMatch { ranges: merged_ports(place, ranges)?, named: sets }))
+    }
+
+    fn named_port(
+        &mut self,
+        name: &str,
+        protocol: Option<u8>,
+        positive: Option<&Selector>,
+    ) -> Result<PortSetId, CompileError> {
+        let key = (name.to_owned(), protocol, positive.cloned());
+        if let Some(&id) = self.by_port.get(&key) {
+            return Ok(id);
+        }
+        let set = self.members.ports(name, protocol, positive);
+        let size = set.members.len();
+        let (index, is_new) = self.port_sets.insert_full(set);
+        self.count_addresses(if is_new { size } else { 0 })?;
+        let id = PortSetId::new(index);
+        self.by_port.insert(key, id);
+        Ok(id)
+    }
+
+    fn count_addresses(&mut self, more: usize) -> Result<(), CompileError> {
+        self.address_count += more;
+        Place::new("limits", "addresses").check_limit(self.address_count, self.limits.addresses)
     }
 
     pub fn into_program(
@@ -226,25 +257,13 @@ impl<'a> RuleBuilder<'a> {
             node: node.map(str::to_owned),
             settings,
             endpoints,
-            chains: self.chains.into_values(),
+            chains: self.chains.into_iter().collect(),
             rule_lists: self.rule_lists,
-            address_sets: self.address_sets.into_values(),
-            port_sets: self.port_sets.into_values(),
-            outcomes: self.outcomes,
+            address_sets: self.address_sets.into_iter().collect(),
+            port_sets: self.port_sets.into_iter().collect(),
+            outcomes: self.outcomes.into_iter().collect(),
             warnings,
         }
-    }
-}
-
-/// Where in a resource something stands, for messages.
-struct Place<'a> {
-    key: &'a str,
-    field: String,
-}
-
-impl Place<'_> {
-    fn at(&self, field: &str) -> Self {
-        Self { key: self.key, field: format!("{}.{field}", self.field) }
     }
 }
 
@@ -252,120 +271,47 @@ fn action(place: &Place<'_>, text: &str) -> Result<Action, CompileError> {
     [Action::Allow, Action::Deny, Action::Pass, Action::Log]
         .into_iter()
         .find(|action| action.name() == text)
-        .ok_or_else(|| {
-            CompileError::unexpected(place.key, &place.at("action").field, text, "Allow, Deny, Pass or Log")
-        })
+        .ok_or_else(|| place.at("action").unexpected(text, "Allow, Deny, Pass or Log"))
 }
 
-/// The CIDR lists of a rule.
-struct RuleNets {
-    source: SideNets,
-    destination: SideNets,
-}
-
-struct SideNets {
-    nets: Vec<Net>,
-    not_nets: Vec<Net>,
-}
-
-impl RuleNets {
-    fn of(place: &Place<'_>, rule: &model::Rule) -> Result<Self, CompileError> {
-        let list = |place: &Place<'_>, texts: &[String]| {
-            texts
-                .iter()
-                .map(|text| addresses::net(place.key, &place.field, text))
-                .collect::<Result<Vec<_>, _>>()
-        };
-        let side = |place: &Place<'_>, entity: &Entity| {
-            let (nets, not_nets) = (&entity.nets, &entity.not_nets);
-            Ok(SideNets {
-                nets: list(&place.at("nets"), nets)?,
-                not_nets: list(&place.at("notNets"), not_nets)?,
-            })
-        };
-        Ok(Self {
-            source: side(&place.at("source"), &rule.source)?,
-            destination: side(&place.at("destination"), &rule.destination)?,
-        })
+/// Any other version would make a rule that matches nothing, silently.
+fn check_version(place: &Place<'_>, version: Option<u8>) -> Result<(), CompileError> {
+    match version {
+        None | Some(4 | 6) => Ok(()),
+        Some(other) => Err(place.at("ipVersion").unexpected(&other.to_string(), "4 or 6")),
     }
 }
 
-/// M-10..M-14: whether the rule exists for packets of this family.
-fn exists_in(rule: &model::Rule, nets: &RuleNets, family: Family) -> bool {
-    let (version, other_icmp) = match family {
-        Family::V4 => (4, protocol::ICMPV6),
-        Family::V6 => (6, protocol::ICMP),
+fn origin(source: &RuleSource<'_>, index: usize, action: Action) -> RuleOrigin {
+    let reason = match (source.tier, action) {
+        (None, _) => Reason::ProfileRule,
+        (Some(_), Action::Allow) => Reason::RuleAllow,
+        (Some(_), Action::Deny) => Reason::RuleDeny,
+        (Some(_), Action::Pass) => Reason::RulePass,
+        (Some(_), Action::Log) => Reason::RuleLog,
     };
-    let all_of_other_family = |list: &[Net]| !list.is_empty() && list.iter().all(|net| net.family != family);
-    let last = if family == Family::V4 { u128::from(u32::MAX) } else { u128::MAX };
-    let holds_everything =
-        |list: &[Net]| list.iter().any(|net| net.family == family && net.first == 0 && net.last == last);
-    rule.ip_version.is_none_or(|wanted| wanted == version)
-        && rule.protocol != Some(other_icmp)
-        && [&nets.source, &nets.destination].into_iter().all(|side| {
-            !all_of_other_family(&side.nets)
-                && !all_of_other_family(&side.not_nets)
-                && !holds_everything(&side.not_nets)
-        })
-}
-
-/// M-21, M-24: what one entity says about members.
-struct Expression {
-    /// The address belongs to a member that satisfies this.
-    positive: Option<Selector>,
-    /// The address belongs to no member that satisfies this.
-    negative: Option<Selector>,
-}
-
-impl Expression {
-    fn of(place: &Place<'_>, namespace: &str, entity: &Entity) -> Result<Self, CompileError> {
-        let read = |field: &str, text: &str| {
-            let given = !text.is_empty();
-            given.then(|| parse(place.key, &place.at(field).field, text)).transpose()
-        };
-        let mut parts = Vec::new();
-        if let Some(accounts) = &entity.service_accounts {
-            let selector = read("serviceAccounts.selector", &accounts.selector)?;
-            parts.extend(selector.map(|selector| selector.prefixed("pcsa.")));
-            if !accounts.names.is_empty() {
-                parts.push(Selector::one_of(SERVICE_ACCOUNT_LABEL, accounts.names.iter().cloned()));
-            }
-        }
-        parts.extend(read("selector", &entity.selector)?);
-        let not_selector = read("notSelector", &entity.not_selector)?;
-        let namespace_selector = read("namespaceSelector", &entity.namespace_selector)?;
-        let speaks_of_members = !parts.is_empty() || not_selector.is_some() || namespace_selector.is_some();
-        let namespace_part = namespace_selector.as_ref().map(in_namespaces).or_else(|| {
-            let is_namespaced = !namespace.is_empty();
-            is_namespaced.then(|| Selector::equals(NAMESPACE_LABEL, namespace))
-        });
-        if let Some(part) = namespace_part.filter(|_| speaks_of_members) {
-            parts.insert(0, part);
-        }
-        if parts.is_empty() {
-            return Ok(Self { positive: None, negative: not_selector });
-        }
-        parts.extend(not_selector.map(|selector| !selector));
-        Ok(Self { positive: Some(Selector::and(parts)), negative: None })
+    RuleOrigin {
+        tier: source.tier.map(str::to_owned),
+        policy: Some(source.key.to_owned()),
+        rule: Some(u32::try_from(index).expect("a policy has at most 1024 rules")),
+        action: Some(action),
+        reason,
     }
-}
-
-/// M-21.3, M-22.
-fn in_namespaces(selector: &Selector) -> Selector {
-    let has_namespace = Selector::has(NAMESPACE_LABEL);
-    selector.prefixed("pcns.").with_all_and_global(&has_namespace, &!has_namespace.clone())
 }
 
 /// Sorted, disjoint, maximal.
-fn merged_ports(ranges: &[(u16, u16)]) -> Vec<(u16, u16)> {
+fn merged_ports(place: &Place<'_>, ranges: &[(u16, u16)]) -> Result<Vec<(u16, u16)>, CompileError> {
     let mut sorted = ranges.to_vec();
     sorted.sort_unstable();
     let mut merged: Vec<(u16, u16)> = Vec::with_capacity(sorted.len());
     for (first, last) in sorted {
+        if last < first {
+            return Err(place.unexpected(&format!("{first}:{last}"), "the smaller port first"));
+        }
         match merged.last_mut() {
             Some(open) if open.1.saturating_add(1) >= first => open.1 = open.1.max(last),
             _ => merged.push((first, last)),
         }
     }
-    merged
+    Ok(merged)
 }

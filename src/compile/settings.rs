@@ -1,13 +1,12 @@
 //! Settings from words to types.
 
 use super::addresses;
-use super::error::CompileError;
+use super::error::{CompileError, Place};
 use crate::model;
 use crate::program::{EndpointToHost, Failsafe, ForwardUnmarked, Settings};
 
 pub fn settings(given: &model::Settings) -> Result<Settings, CompileError> {
-    let wrong =
-        |field, found: &str, expected| Err(CompileError::unexpected("settings", field, found, expected));
+    let wrong = |field, found: &str, expected| Err(Place::new("settings", field).unexpected(found, expected));
     Ok(Settings {
         endpoint_to_host: match given.endpoint_to_host.as_str() {
             "Drop" => EndpointToHost::Drop,
@@ -31,9 +30,13 @@ pub fn settings(given: &model::Settings) -> Result<Settings, CompileError> {
 }
 
 fn failsafes(field: &str, entries: &[model::Failsafe]) -> Result<Vec<Failsafe>, CompileError> {
+    let place = Place::new("settings", field);
     let read = |entry: &model::Failsafe| {
-        let net = entry.net.as_deref().map(|text| addresses::net("settings", field, text)).transpose()?;
+        let net = entry.net.as_deref().map(|text| addresses::net(&place, text)).transpose()?;
         Ok(Failsafe { protocol: entry.protocol, net, port: entry.port })
     };
-    entries.iter().map(read).collect()
+    let mut failsafes = entries.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    failsafes.sort_unstable();
+    failsafes.dedup();
+    Ok(failsafes)
 }
