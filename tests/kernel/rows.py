@@ -9,14 +9,12 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from labelgate.demo.traffic import Probe, owner, send
-from labelgate.demo.world import EDGE, INSIDE, OUTSIDE, PODS, World
+from labelgate.demo.world import INTERFACE_OF, World
 from labelgate.flow import ICMP, ICMPV6, TCP, UDP, Answer, Packet
 from labelgate.path import Judge, walk
 
 CASES = Path(__file__).parents[1] / "cases"
 
-INTERFACE_OF: dict[str, str | None] = {EDGE: None, OUTSIDE: "eth0", INSIDE: "eth1", **PODS}
-"""The edge node's interface towards each host."""
 _PROTOCOLS = {TCP: "tcp", UDP: "udp", ICMP: "icmp", ICMPV6: "icmp"}
 ECHO_REQUESTS = (8, 128)
 

@@ -1,7 +1,7 @@
 """The worked examples on real packets: every row that a packet can reproduce, in both variants and families.
 
-The reference says what should become of a packet on its way; the kernel must do it. Two rounds tell an explicit
-accept from `continue`: once the base chains of filter accept, once they drop what nobody accepted.
+The reference says what should become of a packet on its way; the kernel must do it. Two rounds tell an
+explicit accept from `continue`: once the base chains of filter accept, once they drop what nobody accepted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from labelgate.flow import packet_from_json
 from labelgate.reference import Reference
 from labelgate.settings import HostFacts, Settings
 from labelgate.snapshot import load
-
 from rows import CASES, Row, arrives, expected, send_all, sendable
 
 FOLDERS = sorted(folder for folder in CASES.glob("8.*") if not folder.name.endswith("-v6"))

@@ -73,27 +73,15 @@ def send(world: World, probe: Probe) -> bool:
         receiver.close()
 
 
-def connects(world: World, probe: Probe) -> bool:
-    """Whether a TCP connection to a server that is there already can be made."""
-
-    def connect() -> bool:
-        with _sender(socket.SOCK_STREAM, (probe.src, probe.sport or next(_ports))) as client:
-            try:
-                client.connect((probe.dst, probe.dport))
-            except OSError:
-                return False
-            return True
-
-    return world.call(owner(probe.src), connect)
-
-
 def ask(world: World, probe: Probe, request: bytes) -> bytes | None:
-    """Sends a datagram to a server that is there already; its answer, None if none comes in time."""
+    """Asks a server that is there already; the first part of its answer, None if none comes in time."""
 
     def exchange() -> bytes | None:
-        with _sender(socket.SOCK_DGRAM, (probe.src, probe.sport or next(_ports))) as client:
+        kind = socket.SOCK_STREAM if probe.protocol == "tcp" else socket.SOCK_DGRAM
+        with _sender(kind, (probe.src, probe.sport or next(_ports))) as client:
             try:
-                client.sendto(request, (probe.dst, probe.dport))
+                client.connect((probe.dst, probe.dport))
+                client.sendall(request)
                 return client.recv(65535)
             except OSError:
                 return None

@@ -48,6 +48,9 @@ ADDRESSES: dict[str, tuple[str, ...]] = {
 PODS = {WEB: "cali111", DB: "cali222"}
 """Pod to its interface on the edge node."""
 
+INTERFACE_OF: dict[str, str | None] = {EDGE: None, OUTSIDE: "eth0", INSIDE: "eth1", **PODS}
+"""The edge node's interface towards each host."""
+
 _V4 = re.compile(r"(?<![\w.])(\d{1,3}(?:\.\d{1,3}){3})(?:/(\d{1,2}))?(?![\w.])")
 _counter = itertools.count()
 
@@ -87,6 +90,7 @@ class World:
         return f"{self._prefix}-{host}"
 
     def __enter__(self) -> Self:
+        remove_stale()
         try:
             for host in HOSTS:
                 _ip(f"netns add {self.namespace(host)}")
@@ -170,6 +174,22 @@ class World:
         )  # fmt: skip
         self._processes.append(process)
         return process
+
+
+def remove_stale() -> None:
+    """Removes worlds whose maker was killed before it could, with the processes in them."""
+    listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, timeout=30, check=False)
+    for line in listed.stdout.splitlines():
+        match = re.match(r"lg-(\d+)-\d+-", line)
+        if match is None or os.path.exists(f"/proc/{match[1]}"):
+            continue
+        name = line.split()[0]
+        inside = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True, check=False)
+        for pid in map(int, inside.stdout.split()):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        with suppress(WorldError):
+            _ip(f"netns delete {name}")
 
 
 class WorldError(Exception):
