@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "links": {"settings"},
     "netfilter": {"flow", "settings"},
     "agent": {CORE, "config", "flow", "links", "netfilter", "resources", "snapshot", "sources", "table"},
-    "demo": {"flow", "path", "snapshot", "table"},
+    "demo": {"flow", "path", "settings", "snapshot", "table"},
     "cli": {CORE, "agent", "config", "demo", "flow", "links", "netfilter", "path", "reference", "resources",
             "settings", "snapshot", "sources", "table"},
 }  # fmt: skip
