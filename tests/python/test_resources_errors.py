@@ -1,6 +1,6 @@
 """Every message with which a document is refused, whole: `tests/golden/errors/NAME.yaml` and `NAME.txt`.
 
-After a wanted change run this file with `LABELGATE_UPDATE_GOLDEN=1`, then read the difference.
+After a wanted change run this file with `UPDATE_GOLDEN=1`, then read the difference.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def test_golden(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     loading = read(name, monkeypatch)
     text = "".join(f"{problem}\n" for problem in sort_problems(loading.problems))
     expected = FOLDER / f"{name}.txt"
-    if os.environ.get("LABELGATE_UPDATE_GOLDEN"):
+    if os.environ.get("UPDATE_GOLDEN"):
         expected.write_text(text)
     assert text == expected.read_text()
     codes = {problem.code for problem in loading.problems}
