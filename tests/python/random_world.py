@@ -28,7 +28,7 @@ V4 = ("10.65.0.2", "10.65.0.3", "10.65.0.4", "10.9.0.10", "198.51.100.10", "203.
 V6 = ("fd00:65::2", "fd00:65::3", "fd00:9::10", "2001:db8::7", "fe80::1", "::")
 NETS4 = ("10.65.0.0/30", "10.65.0.2/32", "10.0.0.0/8", "203.0.113.0/24", "0.0.0.0/0", "192.0.2.4/31")
 NETS6 = ("fd00:65::/64", "fd00::/8", "2001:db8::7/128", "::/0")
-PORTS = (22, 53, 80, 443, 179, 4789, 40000)
+PORTS = (22, 53, 53, 80, 80, 80, 443, 179, 4789, 40000)
 PORT_NAMES = ("http", "dns", "none")
 TIERS = ("default", "default", "first", "second", "kube-admin", "missing")
 INTERFACES = ("eth0", "eth1", "eth2", "lo", "cali1", "cali2", "cali9")
@@ -115,12 +115,12 @@ class Dice:
         if self.chance(6):
             accounts = self.maybe(50, names=self.some(ACCOUNTS), selector=self.selector(1))
             entity["serviceAccounts"] = accounts
-        if ports != "none" and self.chance(30):
-            entity[self.pick(("ports", "ports", "notPorts"))] = [self.port(ports) for _ in range(2)]
+        if ports != "none" and self.chance(45):
+            entity[self.pick(("ports", "notPorts"))] = [self.port(ports) for _ in range(self.pick((1, 2)))]
         return entity
 
     def port(self, ports: str) -> int | str:
-        if ports == "named" or self.chance(30):
+        if ports == "named" or self.chance(50):
             return self.pick(PORT_NAMES)
         return self.pick((*PORTS, "50:90", "1:65535"))
 
@@ -146,6 +146,13 @@ class Dice:
         return rule
 
     def rules(self) -> list[Document]:
+        """Rules of one direction; ones with only a named port would be rare among those of many criteria."""
+        if self.chance(10):
+            side, field = self.pick(("source", "destination")), self.pick(("ports", "notPorts"))
+            action = self.pick(("Allow", "Deny"))
+            return [
+                {"action": action, side: {field: [self.pick(PORT_NAMES)]} | self.maybe(30, selector="has(a)")}
+            ]
         return [self.rule() for _ in range(self.random.randint(0, 4))]
 
     # resources
@@ -227,9 +234,9 @@ class Dice:
 
     def endpoint_ports(self) -> list[Document]:
         return [
-            {"name": name, "protocol": self.pick(("TCP", "UDP", 132)), "port": self.pick(PORTS)}
-            for name in self.some(PORT_NAMES[:2])
-        ]
+            {"name": "http", "protocol": self.pick(("TCP", "TCP", 132)), "port": self.pick((80, 80, 443))},
+            {"name": "dns", "protocol": self.pick(("UDP", 17, "TCP")), "port": 53},
+        ][: self.random.randint(0, 2)]
 
     def host_endpoint(self, name: str) -> Document:
         spec: Document = {"node": self.pick(NODES), "expectedIPs": self.some(V4 + V6, 2)}
@@ -257,7 +264,7 @@ class Dice:
         containers = [
             {
                 "name": "c",
-                "ports": [{"name": "http", "containerPort": self.pick(PORTS)}, {"containerPort": 1}],
+                "ports": [{"name": "http", "containerPort": self.pick((80, 80, 443))}, {"containerPort": 1}],
             },
             {"name": "d", "ports": [{"name": "dns", "containerPort": 53, "protocol": "UDP"}]},
         ]
