@@ -15,6 +15,7 @@ from labelgate.cli.demo import demo
 from labelgate.cli.explain import explain
 from labelgate.cli.run import run
 from labelgate.cli.version import version
+from labelgate.config import ConfigError
 from labelgate.resources import LoadError
 
 
@@ -43,6 +44,6 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except LoadError as error:
+    except (LoadError, ConfigError) as error:
         click.echo(error, err=True)
         sys.exit(3)

@@ -13,7 +13,6 @@ import click
 from labelgate.cli.options import (
     EnvironmentProblem,
     config_option,
-    node_name,
     node_option,
     policies,
     read_host,
@@ -98,8 +97,8 @@ def _judge(
     if host_file is not None:
         host_node, host, prefixes = read_host(host_file)
         node = node or host_node
-    node = node_name(node)
-    settings = load_config(config_file, snapshot.felix_configurations, node, prefixes=prefixes).settings
+    config = load_config(config_file, snapshot.felix_configurations, node, prefixes=prefixes)
+    node, settings = config.node, config.settings
     for warning in snapshot.warnings:
         click.echo(f"warning: {warning}", err=True)
     reference = Reference(snapshot, node, host, settings)

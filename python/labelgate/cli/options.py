@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
@@ -38,16 +36,13 @@ def policies(required: bool = True) -> Callable[[F], F]:
 
 
 node_option = click.option(
-    "--node", metavar="NAME", help="Node name [default: $LABELGATE_NODE, else the lower-cased host name]."
+    "--node",
+    metavar="NAME",
+    help="Node name [default: $LABELGATE_NODE, `node` of the configuration, else the lower-cased host name].",
 )
 config_option = click.option(
     "--config", "config_file", type=click.Path(exists=True, dir_okay=False), help="Configuration file (YAML)."
 )
-
-
-def node_name(given: str | None) -> str:
-    """interfaces: `--node`, else `LABELGATE_NODE`, else the lower-cased host name."""
-    return given or os.environ.get("LABELGATE_NODE") or socket.gethostname().lower()
 
 
 _HOST_KEYS = {"node", "interfaces", "workloadPrefixes"}

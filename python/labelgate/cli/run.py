@@ -7,7 +7,7 @@ import os
 import click
 
 from labelgate.agent import Agent, AgentError, Options
-from labelgate.cli.options import EnvironmentProblem, config_option, node_name, node_option, policies
+from labelgate.cli.options import EnvironmentProblem, config_option, node_option, policies
 from labelgate.config import ConfigError, load_config
 
 
@@ -43,7 +43,7 @@ def run(
             paths = load_config(config_file, node=node).policies
         if not paths:
             raise click.UsageError("no policies: use -f PATH, or `policies` in the configuration")
-        node = node_name(node or load_config(config_file).node or None)
+        node = load_config(config_file, node=node).node
         flags = {"backend": backend, "stop": stop, "settle": settle, "queues.base": queue_base}
         Agent(Options(paths, node, config_file, allow_empty, flags), _say).run()
     except (AgentError, ConfigError) as error:
