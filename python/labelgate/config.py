@@ -2,23 +2,28 @@
 
 Built-in defaults, then the FelixConfiguration documents `default` and `node.NAME`, then the configuration
 file, then `LABELGATE_<KEY>` in the environment, then flags: what comes later wins. Unknown keys are errors
-everywhere.
+everywhere. Values of the file are read as the texts that they are, so that file and environment mean the
+same: `yes` is no flag, and `1:30` no number of seconds.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_network
+from difflib import get_close_matches
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import yaml
 
 from labelgate.flow import HOOKS, PROTOCOLS, Hook
 from labelgate.resources import FelixConfiguration
+from labelgate.resources.values import loose_network
 from labelgate.settings import (
     DEFAULT_FAILSAFE_INBOUND,
     DEFAULT_FAILSAFE_OUTBOUND,
@@ -37,7 +42,7 @@ class Given:
 
     value: Any
     source: str
-    """`file:line`, the variable, the flag, the document, or `default`."""
+    """`file:line`, `$VARIABLE`, `command line`, the document, or where a built-in value comes from."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ def _word(*words: str) -> Callable[[Any], str]:
 
 def _number(low: int, high: int) -> Callable[[Any], int]:
     def read(value: Any) -> int:
-        if isinstance(value, str) and re.fullmatch(r"0[xX][0-9a-fA-F]+|[0-9]+", value):
+        if isinstance(value, str) and re.fullmatch(r"0[xX][0-9a-fA-F]{1,12}|[0-9]{1,12}", value):
             value = int(value, 0 if value[:2].lower() == "0x" else 10)
         if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
             return value
@@ -106,8 +111,8 @@ _UNITS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0}
 
 
 def _duration(value: Any) -> float:
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|)", str(value))
-    if match is None or isinstance(value, bool):
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|)", str(value))
+    if match is None:
         raise ValueError("expected a duration such as 2s, 500ms or a number of seconds")
     return float(match[1]) * _UNITS[match[2]]
 
@@ -127,12 +132,28 @@ def _text(value: Any) -> str:
     raise ValueError("expected a name")
 
 
-def _vxlan_port(value: Any) -> int:
-    return _number(1, 65535)(value)
+def _any_text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    raise ValueError("expected text")
+
+
+def _workers(value: Any) -> int:
+    if _number(0, 65535)(value) == 1:
+        return 1
+    raise ValueError("expected 1: one loop answers all queues")
+
+
+# --- failsafe ports (E-41) -------------------------------------------------------------------------------
+
+_FAILSAFE_TEXT = re.compile(
+    r"(?:(?P<protocol>[A-Za-z]+):(?:(?:\[(?P<v6>[^\]]*:[^\]]*)\]|(?P<v4>[0-9./]+)):)?)?(?P<port>[0-9]+)"
+)
+_FAILSAFE_PROTOCOLS = {name: PROTOCOLS[name] for name in ("tcp", "udp", "sctp")}
 
 
 def _failsafes(default: tuple[Failsafe, ...]) -> Callable[[Any], tuple[Failsafe, ...]]:
-    """E-41: `proto:cidr:port`, `proto:port`, `port`; `none` empties, the empty text is the default."""
+    """`proto:cidr:port`, `proto:port`, `port`; `none` empties, the empty text is the default."""
 
     def read(value: Any) -> tuple[Failsafe, ...]:
         if isinstance(value, str):
@@ -143,40 +164,37 @@ def _failsafes(default: tuple[Failsafe, ...]) -> Callable[[Any], tuple[Failsafe,
             value = [part.strip() for part in value.split(",")]
         if not isinstance(value, list | tuple):
             raise ValueError("expected `none` or a list such as tcp:22, udp:10.0.0.0/8:53")
-        return tuple(_failsafe(entry) for entry in value)
+        return tuple(dict.fromkeys(map(_failsafe, value)))
 
     return read
 
 
-_FAILSAFE = re.compile(
-    r"(?:(?P<protocol>[A-Za-z]+):)?(?:(?:\[(?P<v6>[^\]]+)\]|(?P<v4>[0-9./]+)):)?(?P<port>[0-9]+)"
-)
-
-
 def _failsafe(entry: Any) -> Failsafe:
-    expected = "expected proto:cidr:port, proto:port or port, an IPv6 CIDR in brackets"
     if isinstance(entry, Failsafe):
         return entry
-    if isinstance(entry, Mapping):
-        net, protocol = entry.get("net"), entry.get("protocol") or "tcp"
-        text = f"{protocol}:" + (f"[{net}]:" if net else "") + str(entry.get("port"))
-        if set(entry) - {"net", "protocol", "port"}:
-            raise ValueError("expected an object with protocol, port and net")
-    else:
-        text = str(entry)
-    match = _FAILSAFE.fullmatch(text)
-    if match is None:
-        raise ValueError(f"found `{text}`: {expected}")
-    name = (match["protocol"] or "tcp").lower()
-    if name not in ("tcp", "udp", "sctp"):
-        raise ValueError(f"found `{text}`: expected protocol tcp, udp or sctp")
-    port = _number(1, 65535)(match["port"])
-    net = match["v6"] or match["v4"]
     try:
-        return Failsafe(PROTOCOLS[name], port, None if net is None else ip_network(net, strict=False))
-    except ValueError:
-        raise ValueError(f"found `{text}`: {expected}") from None
+        if isinstance(entry, Mapping):
+            return _failsafe_of(**entry)
+        match = _FAILSAFE_TEXT.fullmatch(str(entry))
+        if match is None:
+            raise ValueError
+        return _failsafe_of(match["port"], match["protocol"] or "", match["v6"] or match["v4"] or "")
+    except (TypeError, ValueError):
+        expected = "proto:cidr:port, proto:port or port with tcp, udp or sctp, an IPv6 CIDR in brackets"
+        raise ValueError(f"found `{_shown(entry)}`, expected {expected}") from None
 
+
+def _failsafe_of(port: Any, protocol: str = "", net: str = "") -> Failsafe:
+    """One entry from its parts; raises ValueError or TypeError without words."""
+    number = _FAILSAFE_PROTOCOLS.get(str(protocol or "tcp").lower())
+    if number is None:
+        raise ValueError
+    return Failsafe(number, _number(1, 65535)(port), _net(net) if net else None)
+
+
+_net: Callable[[Any], IPv4Network | IPv6Network] = loose_network("felix-failsafe-net")
+
+# --- the keys --------------------------------------------------------------------------------------------
 
 _CLOSED_OPEN = _word("closed", "open")
 
@@ -185,9 +203,9 @@ KEYS: Mapping[str, tuple[Callable[[Any], Any], Any]] = {
     "policies": (_texts, ()),
     "backend": (_word("auto", "nft", "legacy"), "auto"),
     "marks.mask": (_mask, 0x1500),
-    "queues.base": (_number(0, 65535 - 2 * len(HOOKS)), 4200),
+    "queues.base": (_number(0, 65536 - 2 * len(HOOKS)), 4200),
     "queues.maxlen": (_number(1, 1_000_000), 16384),
-    "queues.workers": (_number(1, 1), 1),
+    "queues.workers": (_workers, 1),
     **{f"fail.{hook}": (_CLOSED_OPEN, "closed") for hook in HOOKS},
     "malformed": (_word("deny", "accept"), "deny"),
     "stop": (_word("remove", "keep", "open"), None),
@@ -204,8 +222,8 @@ KEYS: Mapping[str, tuple[Callable[[Any], Any], Any]] = {
     "disableConntrackInvalidCheck": (_flag, False),
     "failsafeInboundHostPorts": (_failsafes(DEFAULT_FAILSAFE_INBOUND), DEFAULT_FAILSAFE_INBOUND),
     "failsafeOutboundHostPorts": (_failsafes(DEFAULT_FAILSAFE_OUTBOUND), DEFAULT_FAILSAFE_OUTBOUND),
-    "logPrefix": (_text, "calico-packet"),
-    "vxlanPort": (_vxlan_port, 4789),
+    "logPrefix": (_any_text, "calico-packet"),
+    "vxlanPort": (_number(1, 65535), 4789),
     "allowVXLANPacketsFromWorkloads": (_flag, False),
     "allowIPIPPacketsFromWorkloads": (_flag, False),
 }
@@ -229,20 +247,21 @@ def load_config(
 ) -> Config:
     """The effective configuration.
 
-    `flags` are dotted keys, `prefixes` the workload prefixes of a host facts file.
+    `node` and `flags` (by dotted keys; None is not given) come from the command line, `prefixes` are the
+    workload prefixes of a host facts file. Without any other name the node is the lower-cased host name.
 
     Raises:
         ConfigError: naming the place, the key, what was found and what was expected.
     """
-    environ = os.environ if environ is None else environ
-    outer = {**_from_file(path), **_from_environment(environ)}
-    name = node or cast(str, outer["node"].value if "node" in outer else "")
-    given = {**_from_felix(felix, name), **outer}
+    given = {"node": Given(socket.gethostname().lower(), "host name"), **_from_file(path)}
+    given |= _from_environment(os.environ if environ is None else environ)
     if prefixes is not None:
         given["interfacePrefix"] = Given(prefixes, "host facts")
-    given.update({key: Given(value, f"--{key}") for key, value in (flags or {}).items() if value is not None})
-    effective = {key: _read(key, given.get(key)) for key in KEYS}
-    return _config(node or effective["node"].value or "", effective)
+    for key, value in {"node": node, **(flags or {})}.items():
+        if value is not None:
+            given[_known(key, "command line")] = Given(value, "command line")
+    given = {**_from_felix(felix, _read("node", given["node"]).value), **given}
+    return _config({key: _read(key, given.get(key)) for key in KEYS})
 
 
 def _read(key: str, given: Given | None) -> Given:
@@ -253,15 +272,40 @@ def _read(key: str, given: Given | None) -> Given:
         return Given(reader(given.value), given.source)
     except ValueError as error:
         text = str(error)
-        found = "" if text.startswith("found") else f"found `{given.value}`, "
+        found = "" if text.startswith("found") else f"found `{_shown(given.value)}`, "
         raise ConfigError(f"{given.source}: {key}: {found}{text}") from None
 
 
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
 def _known(key: str, source: str) -> str:
+    """The key by its one name."""
     key = ALIASES.get(key, key)
     if key in KEYS:
         return key
-    raise ConfigError(f"{source}: unknown key `{key}`; known keys: {', '.join(KEYS)}")
+    raise _unknown("key", key, [*KEYS, *ALIASES], source)
+
+
+def _unknown(what: str, name: str, known: Iterable[str], source: str) -> ConfigError:
+    folded = {word.lower(): word for word in known}
+    close = get_close_matches(name.lower(), folded, n=1, cutoff=0.7)
+    hint = f"; did you mean `{folded[close[0]]}`?" if close else f"; known: {', '.join(folded.values())}"
+    return ConfigError(f"{source}: unknown {what} `{name}`{hint}")
+
+
+def _gathered(found: Iterable[tuple[str, Any, str]]) -> dict[str, Given]:
+    """(key, value, source) of one layer, where nothing may be said twice in different ways."""
+    given: dict[str, Given] = {}
+    for key, value, source in found:
+        if key in given and given[key].value != value:
+            raise ConfigError(f"{source}: {key}: has another value at {given[key].source}")
+        given[key] = Given(value, source)
+    return given
+
+
+# --- the file --------------------------------------------------------------------------------------------
 
 
 def _from_file(path: str | None) -> dict[str, Given]:
@@ -269,57 +313,86 @@ def _from_file(path: str | None) -> dict[str, Given]:
         return {}
     try:
         root = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: {error}") from None
-    if root is None:
-        return {}
-    given: dict[str, Given] = {}
-    for key, value, source in _leaves(root, path):
-        if key in given and given[key].value != value:
-            raise ConfigError(
-                f"{source}: `{key}` was given before with another value, at {given[key].source}"
-            )
-        given[key] = Given(value, source)
-    return given
+        return {} if root is None else _gathered(_leaves(root, path))
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{path}{line}: {error.problem or error.context}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
 
 
-_GROUPS = ("marks", "queues", "fail")
+_NULL = "tag:yaml.org,2002:null"
+"""Absent and null are the same."""
+_PATHS = [key.split(".") for key in (*KEYS, *ALIASES)]
+_GROUPS = {path[0] for path in _PATHS if len(path) > 1}
 
 
 def _leaves(root: yaml.Node, path: str, group: str = "") -> Iterator[tuple[str, Any, str]]:
     place = f"{path}:{root.start_mark.line + 1}"
     if not isinstance(root, yaml.MappingNode):
-        raise ConfigError(f"{place}: {group + ': ' if group else ''}expected an object of keys and values")
+        raise ConfigError(f"{place}: {group and group + ': '}expected keys with values")
     for key_node, value_node in root.value:
-        name = str(key_node.value)
         source = f"{path}:{key_node.start_mark.line + 1}"
-        if not group and name in _GROUPS:
-            yield from _leaves(value_node, path, name)
+        name = str(key_node.value)
+        is_group = not group and name in _GROUPS
+        key = "" if is_group else _nested(group, name, source)
+        if value_node.tag == _NULL:
             continue
-        key = _known(f"{group}.{name}" if group else name, source)
-        yield key, yaml.SafeLoader("").construct_object(value_node, deep=True), source
+        if is_group:
+            yield from _leaves(value_node, path, name)
+        else:
+            yield key, yaml.BaseLoader("").construct_object(value_node, deep=True), source
+
+
+def _nested(group: str, name: str, source: str) -> str:
+    if "." in name:
+        raise ConfigError(f"{source}: unknown key `{name}`; keys nest, as in `queues: {{base: 4200}}`")
+    key = f"{group}.{name}" if group else name
+    if key in KEYS or key in ALIASES:
+        return _known(key, source)
+    level = [known for *above, known in _PATHS if above == ([group] if group else [])]
+    if group:
+        raise _unknown("key", name, level, f"{source}: {group}")
+    raise _unknown("key", name, [*level, *sorted(_GROUPS)], source)
+
+
+# --- environment and FelixConfiguration ------------------------------------------------------------------
 
 
 def variable_of(key: str) -> str:
-    """The environment variable of a key.
+    """The environment variable of a key; one without the underscores inside of the key means the same.
 
     >>> variable_of("queues.base"), variable_of("forwardUnmarked"), variable_of("fail.raw-output")
     ('LABELGATE_QUEUES_BASE', 'LABELGATE_FORWARD_UNMARKED', 'LABELGATE_FAIL_RAW_OUTPUT')
     """
     words = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", key)
-    return "LABELGATE_" + re.sub(r"[.-]", "_", words).upper()
+    return _PREFIX + re.sub(r"[.-]", "_", words).upper()
+
+
+_PREFIX = "LABELGATE_"
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Given]:
+    return _gathered(_variables(environ))
+
+
+def _variables(environ: Mapping[str, str]) -> Iterator[tuple[str, Any, str]]:
     names = {variable_of(key): key for key in (*KEYS, *ALIASES)}
-    given = {}
-    for variable, value in environ.items():
-        if not variable.startswith("LABELGATE_"):
+    folded = {_folded(variable): key for variable, key in names.items()}
+    for variable, value in sorted(environ.items()):
+        if not variable.startswith(_PREFIX):
             continue
-        if variable not in names:
-            raise ConfigError(f"${variable}: unknown variable; known: {', '.join(names)}")
-        given[_known(names[variable], f"${variable}")] = Given(value, f"${variable}")
-    return given
+        key = folded.get(_folded(variable))
+        if key is None:
+            raise _unknown("variable", variable, names, "environment")
+        key = ALIASES.get(key, key)
+        # An empty variable counts as not set; only for lists of failsafes does it say something (E-41).
+        if value or key.startswith("failsafe"):
+            yield key, value, f"${variable}"
+
+
+def _folded(variable: str) -> str:
+    return variable.removeprefix(_PREFIX).replace("_", "")
 
 
 def _from_felix(documents: Iterable[FelixConfiguration], node: str) -> dict[str, Given]:
@@ -329,22 +402,17 @@ def _from_felix(documents: Iterable[FelixConfiguration], node: str) -> dict[str,
         if (document := by_name.get(name)) is None:
             continue
         source = f"{document.location.file}:{document.location.line}: {document.key}"
-        for field, value in document.spec.model_dump(by_alias=True, exclude_none=True).items():
+        spec = document.spec
+        read = spec.model_dump(by_alias=True, exclude_none=True, include=set(type(spec).model_fields))
+        for field, value in read.items():
             key = ALIASES.get(field, field)
-            if key in KEYS:
-                given[key] = Given(_felix_value(key, value), source)
+            if key.startswith("failsafe"):
+                value = [Failsafe(entry["protocol"], entry["port"], entry.get("net")) for entry in value]
+            given[key] = Given(value, source)
     return given
 
 
-def _felix_value(key: str, value: Any) -> Any:
-    if key.startswith("failsafe"):
-        return [
-            Failsafe(entry["protocol"], entry["port"], entry.get("net")) for entry in cast(list[Any], value)
-        ]
-    return value
-
-
-def _config(node: str, effective: Mapping[str, Given]) -> Config:
+def _config(effective: Mapping[str, Given]) -> Config:
     def value(key: str) -> Any:
         return effective[key].value
 
@@ -363,7 +431,7 @@ def _config(node: str, effective: Mapping[str, Given]) -> Config:
         exempt_loopback=value("exemptLoopback"),
     )
     return Config(
-        node=node,
+        node=value("node"),
         policies=value("policies"),
         backend=value("backend"),
         mark_mask=value("marks.mask"),
