@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from labelgate import conversion
-from labelgate.resources import BUILT_IN_PROFILE, GlobalNetworkPolicy
+from labelgate.resources import GlobalNetworkPolicy
 
 if TYPE_CHECKING:
     from labelgate.resources import (
@@ -36,6 +36,9 @@ BUILT_IN_TIERS: Mapping[str, dict[str, Any]] = {
     "kube-baseline": {"name": "kube-baseline", "order": 10_000_000.0, "pass": True},
 }
 """E-3."""
+
+BUILT_IN_PROFILE = "projectcalico-default-allow"
+"""R-28: allows both ways, has no labels, always exists."""
 
 
 def core_model(snapshot: Snapshot, settings: Settings) -> bytes:

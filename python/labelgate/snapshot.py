@@ -9,9 +9,8 @@ from typing import Any
 
 from labelgate import _core
 from labelgate.conversion import is_workload, pod_profiles
-from labelgate.model import BUILT_IN_TIERS, core_model
+from labelgate.model import BUILT_IN_PROFILE, BUILT_IN_TIERS, core_model
 from labelgate.resources import (
-    BUILT_IN_PROFILE,
     FelixConfiguration,
     GlobalNetworkPolicy,
     GlobalNetworkSet,

@@ -34,7 +34,6 @@ from labelgate.resources.kubernetes import (
 from labelgate.resources.loading import Loading, Summary, load_text
 from labelgate.resources.metadata import Metadata, Resource
 from labelgate.resources.policy import (
-    BUILT_IN_PROFILE,
     GlobalNetworkPolicy,
     GlobalNetworkPolicySpec,
     NetworkPolicy,
@@ -50,7 +49,6 @@ from labelgate.resources.sets import GlobalNetworkSet, NetworkSet, NetworkSetSpe
 from labelgate.resources.values import IPAddress, IPNetwork, PortRange
 
 __all__ = [
-    "BUILT_IN_PROFILE",
     "RESOURCE_TYPES",
     "Container",
     "ContainerPort",

@@ -307,18 +307,6 @@ _ENDPOINTS = {
     ),
     "spoofed-prefix": Message("V-68", "not a network", _LOOSE_NETWORK, _NET_HINT),
     "set-net": Message("V-69", "not a network", _LOOSE_NETWORK, _NET_HINT),
-    "profile-built-in": Message(
-        "R-28",
-        "profile `{profile}` is built in and allows both ways",
-        "exactly one rule, `action: Allow`",
-        "make a profile of another name",
-    ),
-    "profile-built-in-labels": Message(
-        "R-28",
-        "profile `{profile}` is built in and has no labels",
-        "no labels",
-        "make a profile of another name",
-    ),
     "tier-order": Message(
         "V-70", "the order of tier `{tier}` is fixed", "`order: {order}`", "make a tier of another name"
     ),

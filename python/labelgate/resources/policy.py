@@ -15,7 +15,7 @@ from labelgate.resources.metadata import (
     tier_name_findings,
 )
 from labelgate.resources.part import Part
-from labelgate.resources.rule import Rule, Rules, egress_findings
+from labelgate.resources.rule import Rules, egress_findings
 from labelgate.resources.values import Reference, SelectorWithoutGlobal, one_of
 
 CALICO = "projectcalico.org/v3"
@@ -120,10 +120,6 @@ class NetworkPolicy(Resource):
         yield from policy_name_findings(self.metadata.name, is_global=False)
 
 
-BUILT_IN_PROFILE = "projectcalico-default-allow"
-"""R-28: always exists, allows both ways, has no labels."""
-
-
 class ProfileSpec(Part):
     """`spec` of a Profile."""
 
@@ -145,21 +141,6 @@ class Profile(Resource):
     kind_name: ClassVar[str] = "Profile"
 
     spec: ProfileSpec
-
-    def findings(self) -> Findings:
-        """R-28: the built-in profile may be written down, as exports do, but says what it says."""
-        yield from super().findings()
-        if self.metadata.name != BUILT_IN_PROFILE:
-            return
-        for field, rules in (("ingress", self.spec.ingress), ("egress", self.spec.egress)):
-            if rules != [Rule(action="Allow")]:
-                found = f"{len(rules)} rules" if len(rules) != 1 else f"one {rules[0].action} rule"
-                yield Finding(("spec", field), Wrong("profile-built-in", found, profile=BUILT_IN_PROFILE))
-        if self.spec.labels_to_apply:
-            found = f"{len(self.spec.labels_to_apply)} labels"
-            yield Finding(
-                ("spec", "labelsToApply"), Wrong("profile-built-in-labels", found, profile=BUILT_IN_PROFILE)
-            )
 
 
 class TierSpec(Part):
