@@ -9,6 +9,7 @@ import pytest
 from cases import FOLDER, TWIN, Case, Expected, Rejected, load_cases, load_rejected
 from labelgate.flow import Answer, Packet
 from labelgate.reference import Reference
+from labelgate.reference.reasons import Reason
 from labelgate.resources import LoadError
 from labelgate.sources.files import load_documents
 
@@ -93,7 +94,15 @@ def test_ids_are_unique_within_a_case() -> None:
 
 def test_folders_are_whole() -> None:
     expected = {"README.md", "packets.yaml", "policy.yaml"}
-    folders = [folder for folder in FOLDER.iterdir() if folder.name != "rejected"]
+    folders = [folder for folder in FOLDER.iterdir() if folder.is_dir() and folder.name != "rejected"]
     assert {folder.name: {file.name for file in folder.iterdir()} for folder in folders} == {
         folder.name: expected for folder in folders
     }
+
+
+NEVER_LAST = {Reason.RULE_PASS, Reason.RULE_LOG, Reason.END_OF_TIER_PASS, Reason.END_OF_TIER_STAGED}
+
+
+def test_every_reason_decides_somewhere() -> None:
+    seen = {question.expected.decided.reason for case in CASES for question in case.questions}
+    assert seen == {reason.text for reason in Reason} - {reason.text for reason in NEVER_LAST}
