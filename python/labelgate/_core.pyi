@@ -8,6 +8,19 @@ from typing import final
 
 from labelgate.flow import Action, Stage, Verdict
 
+__all__ = [
+    "Enforcer",
+    "Program",
+    "Table",
+    "__version__",
+    "check_selector",
+    "compile",
+    "selector_canonical",
+    "selector_is_lone_global",
+    "selector_matches",
+    "selector_uses_global",
+]
+
 __version__: str
 
 _Step = tuple[Stage, str | None, str | None, str | None, int | None, Action | None, str]

@@ -76,11 +76,20 @@ def send_all(world: World, rows: list[Row]) -> dict[str, bool]:
     seen: dict[str, bool] = {}
     waiting = list(rows)
     while waiting:
-        wave: dict[tuple[object, ...], Row] = {}
+        wave: list[Row] = []
+        taken: set[tuple[str, str, int]] = set()
         for row in waiting:
-            wave.setdefault((row.probe.protocol, row.probe.dst, row.probe.dport), row)
+            if not taken & _sockets(row.probe):
+                wave.append(row)
+                taken |= _sockets(row.probe)
         with ThreadPoolExecutor(len(wave)) as pool:
-            results = pool.map(lambda row: send(world, row.probe), wave.values())
-            seen |= {row.id: arrived for row, arrived in zip(wave.values(), results, strict=True)}
+            results = pool.map(lambda row: send(world, row.probe), wave)
+            seen |= {row.id: arrived for row, arrived in zip(wave, results, strict=True)}
         waiting = [row for row in waiting if row.id not in seen]
     return seen
+
+
+def _sockets(probe: Probe) -> set[tuple[str, str, int]]:
+    """The addresses that a probe binds: another socket on one of them could get its packet."""
+    bound = {(probe.protocol, probe.dst, probe.dport)}
+    return bound | {(probe.protocol, probe.src, probe.sport)} if probe.sport else bound
