@@ -22,6 +22,8 @@ pub struct Model {
     pub tiers: Vec<Tier>,
     /// Policies of all kinds, in Calico form.
     pub policies: Vec<Policy>,
+    /// Services that rules can mean.
+    pub services: Vec<Service>,
     /// Values that change verdicts.
     pub settings: Settings,
     /// What a program may grow to.
@@ -121,6 +123,20 @@ pub struct NetworkSet {
     pub profiles: Vec<String>,
     /// CIDRs or bare addresses; host bits may be set.
     pub nets: Vec<String>,
+}
+
+/// A service with the backends of all its `EndpointSlice`s (M-31, M-32).
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// All backends.
+    pub addresses: Vec<String>,
+    /// Where backends listen: address, IP protocol number, port.
+    pub ports: Vec<(String, u8, u16)>,
 }
 
 /// A `Profile`.
@@ -258,6 +274,18 @@ pub struct Entity {
     pub not_named_ports: Vec<String>,
     /// M-30.
     pub service_accounts: Option<ServiceAccounts>,
+    /// M-31, M-32.
+    pub service: Option<ServiceName>,
+}
+
+/// A service that a rule means; one that does not exist has no backends.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceName {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
 }
 
 /// M-30.

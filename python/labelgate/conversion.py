@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from ipaddress import ip_network
+from contextlib import suppress
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from labelgate.flow import SCTP, TCP, UDP
 
 if TYPE_CHECKING:
     from labelgate.resources import (
+        EndpointSlice,
         KubernetesNetworkPolicy,
         LabelSelector,
         Metadata,
@@ -134,6 +136,34 @@ def _container_ports(pod: Pod) -> list[dict[str, Any]]:
         for port in container.ports
         if port.name and (protocol := _PORT_PROTOCOLS.get(port.protocol or "TCP")) is not None
     ]
+
+
+def services(slices: Iterable[EndpointSlice]) -> list[dict[str, Any]]:
+    """M-31, M-32: the backends of each service, from all its slices in its namespace, ready or not."""
+    found: dict[tuple[str, str], tuple[set[str], set[tuple[str, int, int]]]] = {}
+    for item in slices:
+        if not item.service:
+            continue
+        key = (item.metadata.namespace or "", item.service)
+        addresses, ports = found.setdefault(key, (set(), set()))
+        own = [str(address) for address in _backends(item)]
+        addresses.update(own)
+        numbers = [
+            (_PORT_PROTOCOLS[port.protocol], port.port) for port in item.ports if port.port is not None
+        ]
+        ports.update((address, *number) for address, number in product(own, numbers))
+    return [
+        {"namespace": namespace, "name": name, "addresses": sorted(addresses), "ports": sorted(ports)}
+        for (namespace, name), (addresses, ports) in sorted(found.items())
+    ]
+
+
+def _backends(item: EndpointSlice) -> Iterable[IPv4Address | IPv6Address]:
+    """M-31: what is no address is skipped (a slice can also hold names)."""
+    for text in (address for endpoint in item.endpoints for address in endpoint.addresses):
+        with suppress(ValueError):
+            if "%" not in text:  # a zone is known on one host only
+                yield ip_address(text)
 
 
 def pod_selector(selector: LabelSelector | None) -> str:

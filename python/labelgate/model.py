@@ -58,6 +58,7 @@ def core_model(snapshot: Snapshot, settings: Settings) -> bytes:
             *map(_policy, snapshot.network_policies),
             *map(conversion.kubernetes_policy, snapshot.kubernetes_network_policies),
         ],
+        "services": conversion.services(snapshot.endpoint_slices),
         "settings": _settings(settings),
     }
     return json.dumps(model, separators=(",", ":")).encode()
@@ -161,8 +162,8 @@ def _policy(policy: GlobalNetworkPolicy | NetworkPolicy) -> dict[str, Any]:
         "service_account_selector": spec.service_account_selector,
         "applies_ingress": ingress,
         "applies_egress": egress,
-        "ingress": _rules(spec.ingress),
-        "egress": _rules(spec.egress),
+        "ingress": _rules(spec.ingress, policy.metadata.namespace),
+        "egress": _rules(spec.egress, policy.metadata.namespace),
     }
     if isinstance(policy, GlobalNetworkPolicy):
         result |= {
@@ -182,18 +183,19 @@ def _applies(policy: GlobalNetworkPolicy | NetworkPolicy) -> tuple[bool, bool]:
     return bool(spec.ingress) or not spec.egress, bool(spec.egress)
 
 
-def _rules(rules: Iterable[Rule]) -> list[dict[str, Any]]:
-    return [_rule(rule) for rule in rules]
+def _rules(rules: Iterable[Rule], namespace: str | None = None) -> list[dict[str, Any]]:
+    """The namespace is that of the policy; None outside of one."""
+    return [_rule(rule, namespace) for rule in rules]
 
 
-def _rule(rule: Rule) -> dict[str, Any]:
+def _rule(rule: Rule, namespace: str | None) -> dict[str, Any]:
     result: dict[str, Any] = {
         "action": rule.action,
         "ip_version": rule.ip_version,
         "protocol": rule.protocol,
         "not_protocol": rule.not_protocol,
-        "source": _entity(rule.source),
-        "destination": _entity(rule.destination),
+        "source": _entity(rule.source, namespace),
+        "destination": _entity(rule.destination, namespace),
     }
     for field, icmp in (("icmp", rule.icmp), ("not_icmp", rule.not_icmp)):
         if icmp is not None:
@@ -201,7 +203,7 @@ def _rule(rule: Rule) -> dict[str, Any]:
     return result
 
 
-def _entity(entity: EntityRule) -> dict[str, Any]:
+def _entity(entity: EntityRule, namespace: str | None) -> dict[str, Any]:
     ports, named = _ports(entity.ports)
     not_ports, not_named = _ports(entity.not_ports)
     result: dict[str, Any] = {
@@ -218,6 +220,10 @@ def _entity(entity: EntityRule) -> dict[str, Any]:
     if entity.service_accounts is not None:
         accounts = entity.service_accounts
         result["service_accounts"] = {"names": list(accounts.names), "selector": accounts.selector}
+    if entity.services is not None:
+        # V-55: without a namespace it is a service of the policy's own.
+        where = entity.services.namespace or namespace
+        result["service"] = {"namespace": where, "name": entity.services.name}
     return result
 
 

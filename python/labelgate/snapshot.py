@@ -11,6 +11,7 @@ from labelgate import _core
 from labelgate.conversion import is_workload, pod_profiles
 from labelgate.model import BUILT_IN_PROFILE, BUILT_IN_TIERS, core_model
 from labelgate.resources import (
+    EndpointSlice,
     FelixConfiguration,
     GlobalNetworkPolicy,
     GlobalNetworkSet,
@@ -24,6 +25,7 @@ from labelgate.resources import (
     ProfileSpec,
     Resource,
     Rule,
+    Service,
     ServiceAccount,
     Tier,
     WorkloadEndpoint,
@@ -49,6 +51,8 @@ class Snapshot:
     namespaces: tuple[Namespace, ...] = ()
     pods: tuple[Pod, ...] = ()
     service_accounts: tuple[ServiceAccount, ...] = ()
+    services: tuple[Service, ...] = ()
+    endpoint_slices: tuple[EndpointSlice, ...] = ()
     felix_configurations: tuple[FelixConfiguration, ...] = ()
 
     @classmethod
@@ -78,7 +82,8 @@ class Snapshot:
     def warnings(self) -> list[str]:
         """References to things that do not exist (R-29, E-4) and what has no effect, sorted."""
         notices = [notice for document in self.felix_configurations for notice in document.notices]
-        return sorted({*notices, *self._missing_profiles(), *self._missing_tiers(), *self._without_effect()})
+        missing = (*self._missing_profiles(), *self._missing_tiers(), *self._missing_services())
+        return sorted({*notices, *missing, *self._without_effect()})
 
     def _missing_profiles(self) -> Iterator[str]:
         known = {BUILT_IN_PROFILE, *(profile.metadata.name for profile in self.profiles)}
@@ -102,6 +107,24 @@ class Snapshot:
             named.setdefault(policy.spec.tier, []).append(policy.key)
         for tier in sorted(named.keys() - known):
             yield f"{_some(named[tier])}: tier `{tier}` does not exist: it comes last and denies (E-4)"
+
+    def _missing_services(self) -> Iterator[str]:
+        known = {(item.metadata.namespace, item.service) for item in self.endpoint_slices}
+        named: dict[str, list[str]] = {}
+        resources: list[GlobalNetworkPolicy | NetworkPolicy | Profile] = [
+            *self.global_network_policies,
+            *self.network_policies,
+            *self.profiles,
+        ]
+        for resource in resources:
+            for rule in (*resource.spec.ingress, *resource.spec.egress):
+                for service in filter(None, (entity.services for _, entity in rule.sides())):
+                    namespace = service.namespace or resource.metadata.namespace
+                    if (namespace, service.name) not in known:
+                        named.setdefault(f"{namespace}/{service.name}", []).append(resource.key)
+        for service_name in sorted(named):
+            keys = list(dict.fromkeys(named[service_name]))
+            yield f"{_some(keys)}: service `{service_name}` has no EndpointSlice: no packet is its (M-31)"
 
     def _without_effect(self) -> Iterator[str]:
         for profile in self.profiles:
@@ -159,6 +182,8 @@ _FIELDS: dict[type[Any], str] = {
     Namespace: "namespaces",
     Pod: "pods",
     ServiceAccount: "service_accounts",
+    Service: "services",
+    EndpointSlice: "endpoint_slices",
     FelixConfiguration: "felix_configurations",
 }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! model --members--> who has which addresses, labels and named ports (R-20, M-20)
+//!   |   --services-> the backends of services (M-31, M-32)
 //!   |   --order----> tiers and policies in their order (E-2..E-6)
 //!   |       +--selection--> which policies select which local endpoints, and for what (E-1, E-10..E-15)
 //!   +--> chains: what a packet of a local endpoint meets, by list and direction (E-20..E-28)
@@ -19,6 +20,7 @@ mod nets;
 mod order;
 mod rules;
 mod selection;
+mod services;
 mod settings;
 mod warnings;
 
@@ -33,6 +35,7 @@ use index::LabelIndex;
 use members::{Members, effective, is_present, profile_labels};
 use rules::RuleBuilder;
 use selection::{Selected, select};
+use services::Services;
 
 pub use error::CompileError;
 
@@ -43,11 +46,12 @@ pub use error::CompileError;
 pub fn compile(model: &Model, node: Option<&str>) -> Result<Program, CompileError> {
     check_names(model)?;
     let members = Members::of(model)?;
+    let services = Services::of(model)?;
     let tiers = order::ordered_tiers(model)?;
     let local = Local::of(model, node);
     Place::new("limits", "endpoints").check_limit(local.count(), model.limits.endpoints)?;
     let selected = select(&tiers, &local.labels(model));
-    let mut builder = RuleBuilder::new(&members, &model.limits);
+    let mut builder = RuleBuilder::new(&members, &services, &model.limits);
     let endpoints = local.compile(&mut Chains::new(model, &mut builder), &selected)?;
     let warnings = warnings::of(&endpoints, &selected);
     let settings = settings::settings(&model.settings)?;
@@ -113,6 +117,8 @@ fn check_names(model: &Model) -> Result<(), CompileError> {
     let profiles = model.profiles.iter().map(|profile| format!("Profile/{}", profile.name));
     let tiers = model.tiers.iter().map(|tier| format!("Tier/{}", tier.name));
     let policies = model.policies.iter().map(order::key);
+    let services = model.services.iter().map(services::key);
+    let policies = policies.chain(services);
     let mut names: Vec<_> =
         workloads.chain(hosts).chain(sets).chain(profiles).chain(tiers).chain(policies).collect();
     names.sort_unstable();

@@ -10,8 +10,9 @@ use super::error::{CompileError, Place};
 use super::expression::Expression;
 use super::members::Members;
 use super::nets::{RuleNets, SideNets, exists_in};
+use super::services::Services;
 use crate::flow::{Direction, Family, OutcomeId};
-use crate::model::{self, Entity, Limits};
+use crate::model::{self, Entity, Limits, ServiceName};
 use crate::program::{
     Action, AddressSet, AddressSetId, Chain, ChainId, Endpoint, Icmp, Net, PortMatch, PortSet, PortSetId,
     Program, Reason, Rule, RuleList, RuleListId, RuleOrigin, Settings, Side, reason_outcomes,
@@ -36,6 +37,7 @@ pub struct RuleSource<'a> {
 /// Collects the shared parts of a program.
 pub struct RuleBuilder<'a> {
     members: &'a Members<'a>,
+    services: &'a Services,
     limits: &'a Limits,
     address_sets: Interned<AddressSet>,
     port_sets: Interned<PortSet>,
@@ -50,9 +52,10 @@ pub struct RuleBuilder<'a> {
 }
 
 impl<'a> RuleBuilder<'a> {
-    pub fn new(members: &'a Members<'a>, limits: &'a Limits) -> Self {
+    pub fn new(members: &'a Members<'a>, services: &'a Services, limits: &'a Limits) -> Self {
         Self {
             members,
+            services,
             limits,
             address_sets: Interned::default(),
             port_sets: Interned::default(),
@@ -176,7 +179,32 @@ impl<'a> RuleBuilder<'a> {
         };
         side.ports = ports("ports", &entity.ports, &entity.named_ports)?;
         side.not_ports = ports("notPorts", &entity.not_ports, &entity.not_named_ports)?;
+        if let Some(service) = &entity.service {
+            self.add_service(place, source.direction, service, &mut side)?;
+        }
         Ok(side)
+    }
+
+    /// M-31: the destination of egress is an address, protocol and port of a backend, so there are no other ports
+    /// (V-53). M-32: the source of ingress is the address of a backend.
+    fn add_service(
+        &mut self,
+        place: &Place<'_>,
+        direction: Direction,
+        service: &ServiceName,
+        side: &mut Side,
+    ) -> Result<(), CompileError> {
+        match direction {
+            Direction::Ingress => side.in_sets.push(self.address_set(self.services.addresses(service))?),
+            Direction::Egress if side.ports.is_some() => {
+                return Err(place.at("services").error("found together with ports, expected alone (V-53)"));
+            }
+            Direction::Egress => {
+                let named = vec![self.port_set(self.services.ports(service))?];
+                side.ports = Some(PortMatch { ranges: Vec::new(), named });
+            }
+        }
+        Ok(())
     }
 
     fn net_set(&mut self, nets: &[Net]) -> Result<AddressSetId, CompileError> {
@@ -232,13 +260,16 @@ impl<'a> RuleBuilder<'a> {
         if let Some(&id) = self.by_port.get(&key) {
             return Ok(id);
         }
-        let set = self.members.ports(name, protocol, positive);
+        let id = self.port_set(self.members.ports(name, protocol, positive))?;
+        self.by_port.insert(key, id);
+        Ok(id)
+    }
+
+    fn port_set(&mut self, set: PortSet) -> Result<PortSetId, CompileError> {
         let size = set.members.len();
         let (index, is_new) = self.port_sets.insert_full(set);
         self.count_addresses(if is_new { size } else { 0 })?;
-        let id = PortSetId::new(index);
-        self.by_port.insert(key, id);
-        Ok(id)
+        Ok(PortSetId::new(index))
     }
 
     fn count_addresses(&mut self, more: usize) -> Result<(), CompileError> {

@@ -102,6 +102,10 @@ EVERY_KIND = [
     core("Namespace", "name: shop, labels: {env: prod}"),
     core("ServiceAccount", "name: front, namespace: shop, labels: {role: ui}"),
     pod("web"),
+    core("Service", "name: db, namespace: shop"),
+    "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n"
+    "metadata: {name: db-1, namespace: shop, labels: {kubernetes.io/service-name: db}}\n"
+    "endpoints: [{addresses: [10.65.0.3]}]\nports: [{port: 5432}]\n",
 ]
 
 
@@ -121,6 +125,8 @@ def test_every_kind_has_its_place() -> None:
         "namespaces": ["Namespace/shop"],
         "pods": ["Pod/shop/web"],
         "service_accounts": ["ServiceAccount/shop/front"],
+        "services": ["Service/shop/db"],
+        "endpoint_slices": ["EndpointSlice/shop/db-1"],
         "felix_configurations": ["FelixConfiguration/default"],
     }
 
@@ -412,6 +418,14 @@ def test_model_as_a_whole() -> None:
             {"name": "default", "order": 1000000.0, "pass": False},
             {"name": "kube-baseline", "order": 10000000.0, "pass": True},
             {"name": "security", "order": 5.0, "pass": True},
+        ],
+        "services": [
+            {
+                "namespace": "shop",
+                "name": "db",
+                "addresses": ["10.65.0.3"],
+                "ports": [["10.65.0.3", 6, 5432]],
+            }
         ],
     }
 

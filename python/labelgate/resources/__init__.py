@@ -44,7 +44,8 @@ from labelgate.resources.policy import (
     Tier,
     TierSpec,
 )
-from labelgate.resources.rule import EntityRule, Icmp, Rule, ServiceAccounts
+from labelgate.resources.rule import EntityRule, Icmp, Rule, ServiceAccounts, Services
+from labelgate.resources.service import EndpointSlice, Service, SliceEndpoint, SlicePort
 from labelgate.resources.sets import GlobalNetworkSet, NetworkSet, NetworkSetSpec
 from labelgate.resources.values import IPAddress, IPNetwork, PortRange
 
@@ -55,6 +56,7 @@ __all__ = [
     "Document",
     "EgressRule",
     "EndpointPort",
+    "EndpointSlice",
     "EntityRule",
     "FelixConfiguration",
     "FelixConfigurationSpec",
@@ -95,8 +97,12 @@ __all__ = [
     "ProtoPort",
     "Resource",
     "Rule",
+    "Service",
     "ServiceAccount",
     "ServiceAccounts",
+    "Services",
+    "SliceEndpoint",
+    "SlicePort",
     "Summary",
     "Tier",
     "TierSpec",

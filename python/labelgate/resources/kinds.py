@@ -15,6 +15,7 @@ from labelgate.resources.kubernetes import KubernetesNetworkPolicy, Namespace, P
 from labelgate.resources.metadata import Resource
 from labelgate.resources.part import Part, all_findings, field_names, part_of
 from labelgate.resources.policy import GlobalNetworkPolicy, NetworkPolicy, Profile, Tier
+from labelgate.resources.service import EndpointSlice, Service
 from labelgate.resources.sets import GlobalNetworkSet, NetworkSet
 from labelgate.resources.values import did_you_mean, nearest
 
@@ -32,6 +33,8 @@ RESOURCE_TYPES: tuple[type[Resource], ...] = (
     Namespace,
     Pod,
     ServiceAccount,
+    Service,
+    EndpointSlice,
 )
 KINDS = {(model.version, model.kind_name): model for model in RESOURCE_TYPES}
 DEFAULT_NAMESPACE = "default"

@@ -207,20 +207,22 @@ class KubernetesNetworkPolicy(Resource):
 # --- core v1: only the fields that are read are checked --------------------------------------------------
 
 
-class _CoreResource(Resource):
+class CoreResource(Resource):
+    """Only the fields that are read are checked."""
+
     model_config = LOOSE
 
     metadata: LooseMetadata
 
 
-class Namespace(_CoreResource):
+class Namespace(CoreResource):
     """A namespace; its labels become those of profile `kns.NAME` (R-24)."""
 
     version: ClassVar[str] = CORE
     kind_name: ClassVar[str] = "Namespace"
 
 
-class ServiceAccount(_CoreResource):
+class ServiceAccount(CoreResource):
     """A service account; its labels become those of profile `ksa.NAMESPACE.NAME` (R-25)."""
 
     version: ClassVar[str] = CORE
@@ -275,7 +277,7 @@ class PodStatus(LoosePart):
     pod_ips: list[PodIp] = Field(default_factory=list, alias="podIPs")
 
 
-class Pod(_CoreResource):
+class Pod(CoreResource):
     """A pod: a workload endpoint once it has a node and addresses (R-21..R-23, R-30..R-32)."""
 
     ignored: ClassVar[frozenset[str]] = frozenset()

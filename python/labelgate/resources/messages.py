@@ -226,11 +226,30 @@ _RULES = {
     "selector-global-combined": Message(
         "V-36", "`global()` together with something else", "`global()` alone", "make two rules"
     ),
-    "services": Message(
-        None,
-        "`services` is not supported yet",
-        "`nets`, `selector` or `ports`",
-        "select the pods of the service by their labels",
+    "services-combined": Message(
+        "V-50",
+        "`services` together with other criteria on addresses",
+        "`services` without them",
+        "make two rules; the backends of a service are addresses already",
+    ),
+    "services-name": Message("V-51", "`services` without a name", "`name`", "add the name of the service"),
+    "services-side": Message(
+        "V-52",
+        "`services` on the side of the policy's own endpoints",
+        "`services` under `{side}`",
+        "a service is the peer: the source of ingress, the destination of egress",
+    ),
+    "services-ports": Message(
+        "V-53",
+        "`services` together with destination ports",
+        "`services` without them",
+        "the ports are those of the service's backends",
+    ),
+    "services-namespace": Message(
+        "V-54",
+        "`services` without a namespace",
+        "`namespace`",
+        "only a `NetworkPolicy` has one of its own",
     ),
 }
 _POLICIES = {
@@ -354,6 +373,8 @@ _KUBERNETES = {
         "K-13", "unknown type", _DIRECTIONS, "leave `policyTypes` out to infer them from the rules"
     ),
     "policy-type-twice": Message("K-13", "the same type twice", "each type once", "keep one of them"),
+    "slice-protocol": Message("M-31", "unknown protocol", _TRANSPORTS, "leave it out for `TCP`"),
+    "slice-port": Message("M-31", "port out of range", _PORTS, "it is the port of the backend"),
     "pod-address": Message("R-30", "not an address", "an IPv4 or IPv6 address", "it is written by the node"),
 }
 _FELIX = {

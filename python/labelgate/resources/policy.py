@@ -15,7 +15,7 @@ from labelgate.resources.metadata import (
     tier_name_findings,
 )
 from labelgate.resources.part import Part
-from labelgate.resources.rule import Rules, egress_findings
+from labelgate.resources.rule import Rules, direction_findings, services_findings
 from labelgate.resources.values import Reference, SelectorWithoutGlobal, one_of
 
 CALICO = "projectcalico.org/v3"
@@ -47,13 +47,13 @@ class PolicySpec(Part):
     performance_hints: list[_PerformanceHint] = Field(default_factory=list)
 
     def findings(self) -> Findings:
-        """V-33, V-44, V-74."""
+        """V-33, V-44, V-52, V-74."""
         if self.types is not None:
             if not self.types:
                 yield Finding(("types",), Wrong("types-empty", describe(self.types)))
             yield from _repeated(self.types, "types", "type-twice")
         yield from _repeated(self.performance_hints, "performanceHints", "hint-twice")
-        yield from egress_findings(self.egress, ("egress",))
+        yield from direction_findings(self.ingress, self.egress)
 
 
 class GlobalNetworkPolicySpec(PolicySpec):
@@ -65,8 +65,9 @@ class GlobalNetworkPolicySpec(PolicySpec):
     apply_on_forward: bool = False
 
     def findings(self) -> Findings:
-        """V-40..V-43."""
+        """V-40..V-43, V-54."""
         yield from super().findings()
+        yield from services_findings(self.ingress, self.egress)
         if self.do_not_track and self.pre_dnat:
             yield Finding(("preDNAT",), Wrong("untracked-and-prednat", "both true"))
         if self.pre_dnat and self.egress:
@@ -128,10 +129,11 @@ class ProfileSpec(Part):
     labels_to_apply: dict[str, str] = Field(default_factory=dict)
 
     def findings(self) -> Findings:
-        """V-9, V-33."""
+        """V-9, V-33, V-52, V-54."""
         path: Path = ("labelsToApply",)
         yield from label_findings(self.labels_to_apply, path, "labels-to-apply-key", "labels-to-apply-value")
-        yield from egress_findings(self.egress, ("egress",))
+        yield from direction_findings(self.ingress, self.egress)
+        yield from services_findings(self.ingress, self.egress)
 
 
 class Profile(Resource):

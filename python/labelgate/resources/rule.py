@@ -23,6 +23,7 @@ from labelgate.resources.values import (
     Port,
     PortRange,
     Protocol,
+    Reference,
     Selector,
     SelectorWithoutGlobal,
     is_integer,
@@ -45,10 +46,6 @@ def _icmp_number(code: str, last: int) -> PlainValidator:
         raise Wrong(code, describe(value))
 
     return PlainValidator(parse, json_schema_input_type=int)
-
-
-def _services(value: Any) -> None:
-    raise Wrong("services", describe(value))
 
 
 def protocol_text(number: int) -> str:
@@ -75,6 +72,19 @@ class ServiceAccounts(Part):
     selector: Selector = ""
 
 
+class Services(Part):
+    """A service whose backends are meant (M-31, M-32)."""
+
+    name: Reference = ""
+    namespace: Reference = ""
+    """Empty in a namespaced policy is its own namespace (V-55)."""
+
+    def findings(self) -> Findings:
+        """V-51."""
+        if not self.name:
+            yield Finding((), Wrong("services-name", "no `name`"), (("name",),))
+
+
 class EntityRule(Part):
     """What a rule demands of one side of a packet."""
 
@@ -92,10 +102,24 @@ class EntityRule(Part):
     selector: SelectorWithoutGlobal = ""
     not_selector: Selector = ""
     namespace_selector: NamespaceSelector = ""
-    services: Annotated[None, PlainValidator(_services)] = None
+    services: Services | None = None
     ports: list[Port] = Field(default_factory=list, max_length=MAX_PORTS)
     not_ports: list[Port] = Field(default_factory=list, max_length=MAX_PORTS)
     service_accounts: ServiceAccounts | None = None
+
+    def findings(self) -> Findings:
+        """V-50."""
+        given = {
+            "namespaceSelector": self.namespace_selector,
+            "serviceAccounts": self.service_accounts,
+            "selector": self.selector,
+            "notSelector": self.not_selector,
+            "nets": self.nets,
+            "notNets": self.not_nets,
+        }
+        beside = [f"`{field}`" for field, value in given.items() if value]
+        if self.services is not None and beside:
+            yield Finding(("services",), Wrong("services-combined", ", ".join(beside)))
 
     def port_lists(self) -> Iterator[tuple[str, list[PortRange | str]]]:
         """Both port lists with their names in documents."""
@@ -175,12 +199,16 @@ class Rule(Part):
     metadata: RuleMetadata | None = None
 
     def findings(self) -> Findings:
-        """V-14, V-15, V-21, V-24, V-25, V-28, V-29, V-31, V-32."""
+        """V-14, V-15, V-21, V-24, V-25, V-28, V-29, V-31, V-32, V-53."""
         yield from self._port_findings()
         yield from self._icmp_findings()
         yield from self._net_findings()
         if self.http is not None:
             yield from self._http_findings()
+        ports = [f"`{field}`" for field, ports in self.destination.port_lists() if ports]
+        if self.destination.services is not None and ports:
+            path: Path = ("destination", "services")
+            yield Finding(path, Wrong("services-ports", ", ".join(ports)))
 
     def sides(self) -> Iterator[tuple[str, EntityRule]]:
         """Source and destination with their names in documents."""
@@ -243,8 +271,27 @@ class Rule(Part):
 Rules = Annotated[list[Rule], Field(max_length=MAX_RULES)]
 
 
-def egress_findings(rules: list[Rule], path: Path) -> Findings:
-    """V-33."""
-    for index, rule in enumerate(rules):
+def direction_findings(ingress: list[Rule], egress: list[Rule]) -> Findings:
+    """V-33, V-52: what rules of one direction cannot have; paths count from the mapping of both lists."""
+    for index, rule in enumerate(ingress):
+        if rule.destination.services is not None:
+            wrong = Wrong("services-side", "`destination` of an ingress rule", side="source")
+            yield Finding(("ingress", index, "destination", "services"), wrong)
+    for index, rule in enumerate(egress):
         if rule.http is not None:
-            yield Finding((*path, index, "http"), Wrong("http-egress", "an egress rule"))
+            yield Finding(("egress", index, "http"), Wrong("http-egress", "an egress rule"))
+        if rule.source.services is not None:
+            wrong = Wrong("services-side", "`source` of an egress rule", side="destination")
+            yield Finding(("egress", index, "source", "services"), wrong)
+
+
+def services_findings(ingress: list[Rule], egress: list[Rule]) -> Findings:
+    """V-54: outside of a namespace services need theirs."""
+    for direction, rules in (("ingress", ingress), ("egress", egress)):
+        for index, rule in enumerate(rules):
+            for side, entity in rule.sides():
+                if entity.services is not None and not entity.services.namespace:
+                    path: Path = (direction, index, side, "services")
+                    yield Finding(
+                        path, Wrong("services-namespace", "no `namespace`"), ((*path, "namespace"),)
+                    )

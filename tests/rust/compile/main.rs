@@ -11,4 +11,5 @@ mod golden;
 mod models;
 mod read;
 mod selection;
+mod services;
 mod shuffled;

@@ -1,0 +1,56 @@
+"""Services and their EndpointSlices: what rules with `services` match (M-31, M-32)."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field, PlainValidator
+
+from labelgate.resources.kubernetes import CORE, CoreResource
+from labelgate.resources.part import LoosePart
+from labelgate.resources.values import one_of, port_number
+
+DISCOVERY = "discovery.k8s.io/v1"
+SERVICE_NAME_LABEL = "kubernetes.io/service-name"
+"""The label of an EndpointSlice that names its service."""
+
+
+class Service(CoreResource):
+    """A service; only its name is read: the addresses stand in its EndpointSlices."""
+
+    version: ClassVar[str] = CORE
+    kind_name: ClassVar[str] = "Service"
+    namespaced: ClassVar[bool] = True
+
+
+class SliceEndpoint(LoosePart):
+    """One of `endpoints`; whether it is ready does not matter (M-31)."""
+
+    addresses: list[str] = Field(default_factory=list)
+    """Those that are no IP addresses are skipped (M-31)."""
+
+
+class SlicePort(LoosePart):
+    """One of `ports`; without a number it stands for none (M-31)."""
+
+    protocol: Annotated[
+        str, PlainValidator(one_of("slice-protocol", "TCP", "UDP", "SCTP"), json_schema_input_type=str)
+    ] = "TCP"
+    port: Annotated[int | None, PlainValidator(port_number("slice-port"), json_schema_input_type=int)] = None
+
+
+class EndpointSlice(CoreResource):
+    """Backends of a service: every address with every port."""
+
+    ignored: ClassVar[frozenset[str]] = frozenset()
+    version: ClassVar[str] = DISCOVERY
+    kind_name: ClassVar[str] = "EndpointSlice"
+    namespaced: ClassVar[bool] = True
+
+    endpoints: list[SliceEndpoint] = Field(default_factory=list)
+    ports: list[SlicePort] = Field(default_factory=list)
+
+    @property
+    def service(self) -> str | None:
+        """Name of the service it belongs to, in its own namespace."""
+        return self.metadata.labels.get(SERVICE_NAME_LABEL)
