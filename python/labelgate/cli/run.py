@@ -52,4 +52,4 @@ def run(
 
 def _say(text: str) -> None:
     """One write per message, so that lines of several processes do not mix."""
-    os.write(2, f"{text}\n".encode())
+    os.write(2, f"{text}\n".encode(errors="backslashreplace"))

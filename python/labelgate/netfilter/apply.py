@@ -68,8 +68,9 @@ class Tools:
             raise ApplyError(table, family, f"{_FRONT[family]}-{self.variant}-{verb} is not installed")
         try:
             done = subprocess.run(
-                [program, *options], input=text, capture_output=True, text=True, timeout=_SECONDS, check=False
-            )
+                [program, *options], input=text, capture_output=True, encoding="utf-8",
+                errors="surrogateescape", timeout=_SECONDS, check=False,
+            )  # fmt: skip
         except subprocess.TimeoutExpired:
             raise ApplyError(table, family, f"{program} did not end within {_SECONDS} s") from None
         if done.returncode != 0:
