@@ -156,6 +156,9 @@ class Enforcer:
     def set_without_repeat(self, hooks: Sequence[bool]) -> None:
         """Changes which hooks are answered without repeating packets."""
 
+    def set_filter_actions(self, *, reject: bool, returns: bool) -> None:
+        """Changes `FilterDenyAction` (Reject) and `FilterAllowAction` (Return)."""
+
     def counters(self) -> str:
         """All counters since the start, as JSON."""
 

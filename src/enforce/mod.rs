@@ -104,7 +104,9 @@ impl<D: Decide> Generation<D> {
 
 /// What the packet thread and the others have in common.
 struct Shared<D> {
-    protocol: Protocol,
+    marks: Marks,
+    filter_reject: AtomicBool,
+    filter_return: AtomicBool,
     malformed_accept: bool,
     generation: ArcSwap<Generation<D>>,
     /// Number of the generation made last.
@@ -139,6 +141,19 @@ impl<D: Decide> Shared<D> {
 }
 
 impl<D> Shared<D> {
+    fn protocol(&self) -> Protocol {
+        Protocol {
+            marks: self.marks,
+            filter_reject: self.filter_reject.load(Ordering::Relaxed),
+            filter_return: self.filter_return.load(Ordering::Relaxed),
+        }
+    }
+
+    fn set_filter_actions(&self, reject: bool, returns: bool) {
+        self.filter_reject.store(reject, Ordering::Relaxed);
+        self.filter_return.store(returns, Ordering::Relaxed);
+    }
+
     fn may_repeat(&self, hook: Hook) -> bool {
         self.without_repeat.load(Ordering::Relaxed) & (1 << hook as u64) == 0
     }
@@ -221,6 +236,12 @@ impl Enforcer {
         self.shared.set_without_repeat(hooks);
     }
 
+    /// `FilterDenyAction` is Reject, `FilterAllowAction` is Return. Holds from the next batch on; the rules in force
+    /// must answer both bits of a rejection, whatever the action is.
+    pub fn set_filter_actions(&self, reject: bool, returns: bool) {
+        self.shared.set_filter_actions(reject, returns);
+    }
+
     /// The counters now.
     pub fn counters(&self) -> Counters {
         let hooks = places().map(|(hook, _)| hook);
@@ -298,11 +319,9 @@ fn share<D>(
     buffers: Vec<ReceiveBuffer>,
 ) -> io::Result<Shared<D>> {
     let shared = Shared {
-        protocol: Protocol {
-            marks: config.marks,
-            filter_reject: config.filter_reject,
-            filter_return: config.filter_return,
-        },
+        marks: config.marks,
+        filter_reject: AtomicBool::new(config.filter_reject),
+        filter_return: AtomicBool::new(config.filter_return),
         malformed_accept: config.malformed_accept,
         latest: AtomicU64::new(generation.number),
         generation: ArcSwap::from_pointee(generation),

@@ -19,6 +19,7 @@ use crate::table::{Decision, Stage, Step};
 
 const A: u32 = 0x0100;
 const D: u32 = 0x0400;
+const R: u32 = 0x1000;
 const CONFIG: EnforcerConfig = EnforcerConfig {
     base: 4200,
     maxlen: 16384,
@@ -269,6 +270,20 @@ fn hooks_without_repeat_end_the_table() {
     assert_eq!(running.ask(0, (0, 0), &udp(3)), single(hook, repeat(D | A)));
     running.shared.set_without_repeat([true; 7]);
     assert_eq!(running.ask(0, (0, 0), &udp(4)), single(hook, accept()));
+}
+
+#[test]
+fn the_filter_actions_can_change() {
+    let hook = Hook::FilterInput;
+    let running = Running::start(&CONFIG, &[hook], &[]);
+    let answers = |running: &Running| {
+        [running.ask(0, (0, 0), &udp(1)), running.ask(0, (0, 0), &udp(2))] // denied, allowed
+    };
+    assert_eq!(answers(&running), [single(hook, drop_it()), single(hook, accept())]);
+    running.shared.set_filter_actions(true, true);
+    assert_eq!(answers(&running), [single(hook, repeat(D | R)), single(hook, repeat(D))]);
+    running.shared.set_filter_actions(false, false);
+    assert_eq!(answers(&running), [single(hook, drop_it()), single(hook, accept())]);
 }
 
 #[test]

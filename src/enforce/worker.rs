@@ -92,7 +92,7 @@ impl<C: Channel, D: Decide> Worker<C, D> {
             let mut judge = Judge {
                 hook: *hook,
                 family: *family,
-                protocol: &self.shared.protocol,
+                protocol: self.shared.protocol(),
                 malformed_accept: self.shared.malformed_accept,
                 may_repeat: self.shared.may_repeat(*hook),
                 generation: &generation,
@@ -136,7 +136,7 @@ impl Learned {
 struct Judge<'a, D> {
     hook: Hook,
     family: Family,
-    protocol: &'a Protocol,
+    protocol: Protocol,
     malformed_accept: bool,
     may_repeat: bool,
     generation: &'a Generation<D>,

@@ -55,6 +55,11 @@ impl Enforcer {
         self.0.set_without_repeat(hooks);
     }
 
+    #[pyo3(signature = (*, reject, returns))]
+    fn set_filter_actions(&self, reject: bool, returns: bool) {
+        self.0.set_filter_actions(reject, returns);
+    }
+
     fn counters(&self) -> PyResult<String> {
         serde_json::to_string(&self.0.counters()).map_err(|error| PyValueError::new_err(error.to_string()))
     }

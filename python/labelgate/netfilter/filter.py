@@ -35,11 +35,11 @@ class Filter(TableBuilder):
         return TableRules(chains, table.first, (*table.last, Jump("FORWARD", end)))
 
     def decided(self) -> Rules:
-        """R: reject; else to the rules of others."""
-        reject = (
-            [Rule(self.has(self.marks.reject), self.deny())] if self.settings.filter_deny == "Reject" else []
-        )
-        return (*reject, Rule("", self.clear(self.marks.decided)))
+        """R: deny; else to the rules of others.
+
+        R is answered under Drop too: a verdict that is under way when the action changes must not pass.
+        """
+        return (Rule(self.has(self.marks.reject), self.deny()), Rule("", self.clear(self.marks.decided)))
 
     def bodies(self) -> dict[str, Rules]:
         """E-35, E-36, E-38."""
