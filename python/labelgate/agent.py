@@ -41,6 +41,18 @@ DRAIN_SECONDS = 0.3
 
 StopMode = Literal["remove", "keep", "open"]
 
+FIXED_KEYS = (
+    "policies",
+    "backend",
+    "marks.mask",
+    "queues.base",
+    "queues.maxlen",
+    "queues.workers",
+    *(f"fail.{hook}" for hook in HOOKS),
+    "malformed",
+)
+"""What the queues are bound with, and where rules and policies are: a reload cannot change these."""
+
 
 class AgentError(Exception):
     """The daemon cannot start or go on: the environment, not the policy, is in the way."""
@@ -80,7 +92,8 @@ class Agent:
         self._links: LinkWatch
         self._signals: Signals
         self._without_repeat: frozenset[Hook] = frozenset()
-        self._has_died = False
+        self._is_in_force = False
+        self._is_told_to_stop = False
 
     def run(self) -> None:
         """Enforces until SIGTERM or SIGINT; then stops in the configured mode.
@@ -97,25 +110,28 @@ class Agent:
             self._serve()
 
     def _start(self, open_things: ExitStack) -> None:
-        first = self._load(1)
-        self._require_endpoints(first)
-        config = first.config
         try:
-            self._netfilter = Netfilter(config.backend)
+            first = self._current = self._load(1)
+            self._require_endpoints(first)
+            self._netfilter = Netfilter(first.config.backend)
             self._without_repeat = self._hooks_without_repeat(first)
+            rules = ruleset(self._facts(first))
             self._enforcer = self._bind(first)
             open_things.callback(self._enforcer.stop)
-            open_things.callback(self._leave, config)
-            if first.table.governs_something and self._netfilter.prepare_conntrack():
-                self._say(
-                    f"conntrack was off: waiting {config.settle:g} s, so that open sessions become known"
-                )
-                self._signals.wait(config.settle)
-            self._netfilter.apply(ruleset(self._facts(first)))
-        except ApplyError as error:
+            open_things.callback(self._leave)
+            self._settle(first)
+            self._netfilter.apply(rules)
+        except (ApplyError, ValueError) as error:
             raise AgentError(str(error)) from None
-        self._current = first
-        self._announce("in force")
+        self._is_in_force = True
+        self._announce()
+
+    def _settle(self, generation: Generation) -> None:
+        """Before the first rules: sessions that are open become known to conntrack, or they would be NEW."""
+        if generation.table.governs_something and self._netfilter.prepare_conntrack():
+            seconds = generation.config.settle
+            self._say(f"conntrack was off: waiting {seconds:g} s, so that open sessions become known")
+            self._signals.wait(seconds)
 
     def _load(self, number: int) -> Generation:
         """A generation that is ready to be put in force; touches nothing."""
@@ -197,6 +213,7 @@ class Agent:
         while self._enforcer.is_alive():
             for number in self._signals.take([self._links.fileno()], ALIVE_SECONDS):
                 if number in (signal.SIGTERM, signal.SIGINT):
+                    self._is_told_to_stop = True
                     return
                 if number == signal.SIGHUP:
                     self._reload()
@@ -205,21 +222,24 @@ class Agent:
             if (links := self._links.poll()) is not None:
                 self._relink(links)
             if time.monotonic() - checked >= CHECK_SECONDS:
+                if self._current.links != self._links.links:
+                    self._relink(self._links.links)  # It could not be done when they changed.
                 self._restore()
                 checked = time.monotonic()
-        self._has_died = True
         failure = self._enforcer.failure()
         raise AgentError(f"the packet loop ended ({failure}); our rules stay, what they queue is dropped")
 
     def _reload(self) -> None:
         """Reads the files anew; anything wrong leaves the current generation in force."""
+        before = self._current
         try:
-            self._put_in_force(self._load(self._current.number + 1))
-            self._announce("in force")
+            generation = self._load(before.number + 1)
+            _refuse_changes(before.config, generation.config)
         except (LoadError, ConfigError, ValueError) as error:
-            self._say(
-                f"{error}\ngeneration {self._current.number} stays in force: the new policies are not valid"
-            )
+            self._say(f"{error}\ngeneration {before.number} stays in force: the new policies are not valid")
+            return
+        if self._put_in_force(generation):
+            self._announce()
 
     def _relink(self, links: Links) -> None:
         """Interfaces or addresses changed: the same program on other interfaces."""
@@ -232,15 +252,26 @@ class Agent:
     def _put_in_force(self, generation: Generation) -> bool:
         """Swaps the table, then the rules; swaps back if the rules cannot be applied."""
         before = self._current
-        self._enforcer.swap(generation.table.core, generation.links.indexes)
         try:
-            self._netfilter.apply(ruleset(self._facts(generation)))
+            rules = ruleset(self._facts(generation))
+            is_reload = generation.number != before.number
+            if is_reload and not before.table.governs_something:
+                self._settle(generation)
+            self._swap(generation, generation.links)
+            self._netfilter.apply(rules)
         except (ApplyError, ValueError) as error:
-            self._enforcer.swap(before.table.core, generation.links.indexes)
+            self._swap(before, generation.links)
             self._say(f"{error}\ngeneration {before.number} stays in force: the rules could not be applied")
             return False
         self._current = generation
         return True
+
+    def _swap(self, generation: Generation, links: Links) -> None:
+        settings = generation.config.settings
+        self._enforcer.set_filter_actions(
+            reject=settings.filter_deny == "Reject", returns=settings.filter_allow == "Return"
+        )
+        self._enforcer.swap(generation.table.core, links.indexes)
 
     def _restore(self) -> None:
         """Puts rules back that somebody else has changed, and follows what others put ahead of ours."""
@@ -259,20 +290,26 @@ class Agent:
     def _follow_hazards(self, hooks: frozenset[Hook]) -> None:
         """Bit D may be repeated only while rules test it: the loop stops first and begins again last."""
         self._say(f"warning: answered without repeating packets: {', '.join(sorted(hooks)) or 'no hook'}")
-        both = hooks | self._without_repeat
+        before = self._without_repeat
+        both = hooks | before
         self._enforcer.set_without_repeat([hook in both for hook in HOOKS])
         self._without_repeat = hooks
-        self._netfilter.apply(ruleset(self._facts(self._current)))
+        try:
+            self._netfilter.apply(ruleset(self._facts(self._current)))
+        except ApplyError:
+            self._without_repeat = before  # The next check tries again.
+            raise
         self._enforcer.set_without_repeat([hook in hooks for hook in HOOKS])
 
-    def _leave(self, config: Config) -> None:
+    def _leave(self) -> None:
         """The stop mode, while the packet loop still answers."""
         # Nothing may pass because of a fault of ours.
-        mode = "keep" if self._has_died else stop_mode(config)
+        is_fault = self._is_in_force and not self._is_told_to_stop
+        mode = "keep" if is_fault else stop_mode(self._current.config)
         try:
             if mode == "remove":
                 clean()
-            elif mode == "open" and hasattr(self, "_current"):
+            elif mode == "open" and self._is_in_force:
                 self._netfilter.apply(ruleset(self._facts(self._current, is_open=True)))
         except ApplyError as error:
             self._say(f"warning: stop: {error}")
@@ -284,14 +321,25 @@ class Agent:
         """All counters of the packet loop, as one JSON line."""
         return json.dumps(json.loads(self._enforcer.counters()), separators=(",", ":"))
 
-    def _announce(self, what: str) -> None:
+    def _announce(self) -> None:
         current = self._current
         facts = current.table.rule_facts()
         self._say(
-            f"generation {current.number} {what}: node {current.config.node}, "
+            f"generation {current.number} in force: node {current.config.node}, "
             f"{len(facts['hosts'])} host endpoints, {len(facts['workloads'])} workloads with interfaces, "
             f"{self._netfilter.tools.variant} rules"
         )
+
+
+def _refuse_changes(before: Config, after: Config) -> None:
+    """ConfigError where a reload would change what only a start can."""
+    for key in FIXED_KEYS:
+        was, given = before.sources[key].value, after.sources[key]
+        if given.value != was:
+            raise ConfigError(
+                f"{given.source}: {key}: found `{given.value}`, expected `{was}` as at the start; "
+                "only a restart changes it"
+            )
 
 
 _LEFT: Mapping[StopMode, str] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import socket
 import subprocess
@@ -208,6 +209,61 @@ def test_a_bad_reload_changes_nothing(world: World, backend: str, management: Pa
         management.write_text(policies.MANAGEMENT.replace("203.0.113.0/24", "192.0.2.0/24"), encoding="utf-8")
         assert "generation 2 in force" in daemon.reload()
         assert [send(world, probe) for probe in (ALLOWED, REFUSED)] == [False, True]
+
+
+FELIX = """
+apiVersion: projectcalico.org/v3
+kind: FelixConfiguration
+metadata: {name: default}
+spec: {%s}
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("iptablesFilterDenyAction: Reject", "iptablesFilterDenyAction: Drop"),
+        ("iptablesFilterDenyAction: Drop", "iptablesFilterDenyAction: Reject"),
+        ("iptablesFilterAllowAction: Return", "iptablesFilterAllowAction: Accept"),
+        ("iptablesFilterAllowAction: Accept", "iptablesFilterAllowAction: Return"),
+    ],
+)
+def test_filter_actions_change_while_running(
+    world: World, backend: str, management: Path, before: str, after: str
+) -> None:
+    management.write_text(f"{policies.MANAGEMENT}---{FELIX % before}", encoding="utf-8")
+    with Daemon(world, management, backend=backend) as daemon:
+        assert [send(world, ALLOWED), send(world, REFUSED)] == [True, False]
+        management.write_text(f"{policies.MANAGEMENT}---{FELIX % after}", encoding="utf-8")
+        assert "generation 2 in force" in daemon.reload()
+        assert [send(world, ALLOWED), send(world, REFUSED)] == [True, False]
+        rejects = "Reject" in after
+        assert is_told(world) == rejects
+        # The base chain has the last word on what we return.
+        world.run(EDGE, f"iptables-{backend}", "-A", "INPUT", "-j", "DROP")
+        assert send(world, ALLOWED) == (not after.endswith("Return"))
+
+
+def is_told(world: World) -> bool:
+    """Whether the stranger hears at once that it is refused."""
+
+    def connect() -> bool:
+        with socket.socket() as client:
+            client.bind((STRANGER, 0))
+            client.settimeout(0.5)
+            return client.connect_ex((EDGE_OUTSIDE, 9100)) == errno.ECONNREFUSED
+
+    return world.call(OUTSIDE, connect)
+
+
+def test_rules_of_others_may_hold_any_bytes(world: World, backend: str, management: Path) -> None:
+    """A comment that is no UTF-8, ahead of ours."""
+    rule = b'-I INPUT 1 -p udp --dport 9 -m comment --comment "caf\xe9" -m mark --mark 0x400/0x400 -j ACCEPT'
+    program = ["ip", "netns", "exec", world.namespace(EDGE), f"iptables-{backend}-restore", "--noflush"]
+    with Daemon(world, management, backend=backend) as daemon:
+        subprocess.run(program, input=b"*filter\n%s\nCOMMIT\n" % rule, check=True)
+        daemon.wait_for("our rules are put back")
+        assert [send(world, ALLOWED), send(world, REFUSED)] == [True, False]
 
 
 def test_policy_that_goes_takes_its_rules_along(world: World, backend: str, management: Path) -> None:

@@ -1,0 +1,256 @@
+"""What the daemon does when something fails, on a packet loop and a netfilter that are not there."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from labelgate import agent
+from labelgate.agent import Agent, AgentError, Options
+from labelgate.links import Link, Links
+from labelgate.netfilter.apply import ApplyError
+from labelgate.netfilter.readback import Hazard
+
+POLICY = """
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: out}
+spec: {node: edge1, interfaceName: eth0}
+"""
+UPLINK = Link(2, "eth0", ("198.51.100.10",))
+LATE = Link(3, "eth1", ())
+
+
+class Kernel:
+    """Everything that the daemon touches, in the order touched; `steps` run one by one as it waits."""
+
+    def __init__(self) -> None:
+        self.links = Links((UPLINK,))
+        self.touched: list[str] = []
+        self.steps: list[Callable[[], object]] = []
+        self.refuses = 0
+        """How many more transactions fail."""
+        self.hazards: list[Hazard] = []
+        self.conntrack_is_off = False
+
+    def wait(self) -> None:
+        if not self.steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        self.steps.pop(0)()
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    kernel = Kernel()
+
+    class Netfilter:
+        def __init__(self, backend: str) -> None:
+            self.tools = type("Tools", (), {"variant": "nft"})
+
+        def read(self) -> dict[str, Any]:
+            return {"v4": {}}
+
+        def check(self) -> list[str]:
+            return []
+
+        def prepare_conntrack(self) -> bool:
+            was_off, kernel.conntrack_is_off = kernel.conntrack_is_off, False
+            return was_off
+
+        def apply(self, ruleset: Any) -> None:
+            if kernel.refuses:
+                kernel.refuses -= 1
+                kernel.touched.append("refused")
+                raise ApplyError("filter", "v4", "no")
+            kernel.touched.append("applied" if ruleset.tables else "applied nothing")
+
+    class Enforcer:
+        def __init__(self, *_: object, without_repeat: Sequence[bool], **__: object) -> None:
+            kernel.touched.append("bound")
+
+        def is_alive(self) -> bool:
+            return True
+
+        def swap(self, table: object, interfaces: Sequence[tuple[int, str]]) -> None:
+            kernel.touched.append(f"swapped {len(interfaces)}")
+
+        def set_filter_actions(self, *, reject: bool, returns: bool) -> None:
+            pass
+
+        def set_without_repeat(self, hooks: Sequence[bool]) -> None:
+            kernel.touched.append(f"without repeat {sum(hooks)}")
+
+        def drain(self, seconds: float) -> None:
+            pass
+
+        def stop(self) -> None:
+            kernel.touched.append("stopped")
+
+    class LinkWatch:
+        def __init__(self) -> None:
+            self.links = kernel.links
+
+        def __enter__(self) -> LinkWatch:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def fileno(self) -> int:
+            return -1
+
+        def poll(self) -> Links | None:
+            changed, self.links = kernel.links != self.links, kernel.links
+            return self.links if changed else None
+
+    def take(signals: agent.Signals, _others: object, _seconds: float) -> Iterator[int]:
+        kernel.wait()
+        return real_take(signals, [], 0)
+
+    real_take = agent.Signals.take
+    monkeypatch.setattr(agent, "Netfilter", Netfilter)
+    monkeypatch.setattr(agent._core, "Enforcer", Enforcer)
+    monkeypatch.setattr(agent, "LinkWatch", LinkWatch)
+    monkeypatch.setattr(agent, "read_routing_rules", lambda: ())
+    monkeypatch.setattr(agent, "hazards", lambda *_: kernel.hazards)
+    monkeypatch.setattr(agent, "clean", lambda: kernel.touched.append("cleaned"))
+    monkeypatch.setattr(agent, "CHECK_SECONDS", 0)
+    monkeypatch.setattr(agent.Signals, "take", take)
+    monkeypatch.setattr(agent.Signals, "wait", lambda *_: kernel.touched.append("waited"))
+    return kernel
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    path = tmp_path / "policy.yaml"
+    path.write_text(POLICY, encoding="utf-8")
+    return path
+
+
+def run(policy: Path, **flags: str) -> list[str]:
+    """What it said until it was told to stop."""
+    said: list[str] = []
+    Agent(Options((str(policy),), "edge1", None, True, {"stop": "remove", **flags}), said.append).run()
+    return said
+
+
+def reload() -> None:
+    os.kill(os.getpid(), signal.SIGHUP)
+
+
+def fault() -> None:
+    raise ZeroDivisionError
+
+
+def test_a_planned_stop_removes_the_rules(kernel: Kernel, policy: Path) -> None:
+    assert run(policy)[-1] == "stopped: our rules are removed"
+    assert kernel.touched == ["bound", "applied", "cleaned", "stopped"]
+
+
+def test_a_fault_of_ours_lets_nothing_pass(kernel: Kernel, policy: Path) -> None:
+    kernel.steps = [fault]
+    with pytest.raises(ZeroDivisionError):
+        run(policy)
+    assert kernel.touched == ["bound", "applied", "stopped"]
+
+
+def test_a_start_that_fails_leaves_nothing(kernel: Kernel, policy: Path) -> None:
+    kernel.refuses = 1
+    with pytest.raises(AgentError, match="netfilter table filter"):
+        run(policy)
+    assert kernel.touched == ["bound", "refused", "cleaned", "stopped"]
+
+
+def test_links_that_could_not_be_followed_are_tried_again(kernel: Kernel, policy: Path) -> None:
+    def change() -> None:
+        kernel.links, kernel.refuses = Links((UPLINK, LATE)), 1
+
+    kernel.steps = [change, lambda: None]
+    said = run(policy)
+    assert "interfaces are now eth0, eth1" in said
+    assert kernel.touched[2:-2] == ["swapped 2", "refused", "swapped 2", "swapped 2", "applied"]
+
+
+def test_a_reload_that_fails_is_not_called_in_force(kernel: Kernel, policy: Path) -> None:
+    def refuse() -> None:
+        kernel.refuses = 1
+        reload()
+
+    kernel.steps = [refuse]
+    said = run(policy)
+    assert said[1].endswith("generation 1 stays in force: the rules could not be applied")
+    assert len(said) == 3
+
+
+def test_the_first_policy_waits_for_conntrack(kernel: Kernel, policy: Path) -> None:
+    """Sessions that are open when a reload brings the first rules are known before they are judged."""
+    policy.write_text("", encoding="utf-8")
+
+    def change() -> None:
+        policy.write_text(POLICY, encoding="utf-8")
+        kernel.conntrack_is_off = True
+        reload()
+
+    kernel.steps = [change]
+    run(policy)
+    assert kernel.touched[:-2] == ["bound", "applied nothing", "waited", "swapped 1", "applied"]
+
+
+def test_hazards_that_could_not_be_followed_are_tried_again(kernel: Kernel, policy: Path) -> None:
+    def change() -> None:
+        kernel.hazards = [Hazard("filter-input", "INPUT", "-j MARK", "can write our mark bits")]
+        kernel.refuses = 1
+
+    kernel.steps = [change, lambda: None]
+    run(policy)
+    tries = ["without repeat 1", "refused", "without repeat 1", "applied", "without repeat 1"]
+    assert kernel.touched[2:-2] == tries
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("marks", "{mask: 0x7}"),
+        ("queues", "{base: 5200}"),
+        ("fail", "{filter-input: open}"),
+        ("malformed", "accept"),
+        ("backend", "legacy"),
+        ("policies", "elsewhere"),
+    ],
+)
+def test_what_only_a_start_can_change(
+    key: str, value: str, kernel: Kernel, policy: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("", encoding="utf-8")
+
+    def change() -> None:
+        config.write_text(f"{key}: {value}", encoding="utf-8")
+        reload()
+
+    kernel.steps = [change]
+    said: list[str] = []
+    Agent(Options((str(policy),), "edge1", str(config), False, {"stop": "remove"}), said.append).run()
+    assert said[1].startswith(f"{config}:1: {key}")
+    assert "only a restart changes it\ngeneration 1 stays in force" in said[1]
+    assert kernel.touched == ["bound", "applied", "cleaned", "stopped"]
+
+
+def test_a_reload_changes_the_stop_mode(kernel: Kernel, policy: Path, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("stop: remove", encoding="utf-8")
+
+    def change() -> None:
+        config.write_text("stop: keep", encoding="utf-8")
+        reload()
+
+    kernel.steps = [change]
+    said: list[str] = []
+    Agent(Options((str(policy),), "edge1", str(config)), said.append).run()
+    assert said[-1] == "stopped: our rules stay, what they queue is dropped"
+    assert "cleaned" not in kernel.touched
