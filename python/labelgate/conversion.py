@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         Pod,
         Port,
         ServiceAccount,
+        StagedKubernetesNetworkPolicy,
     )
 
 NAMESPACE_LABEL = "projectcalico.org/namespace"
@@ -196,13 +197,17 @@ def _terms(selector: LabelSelector) -> Iterable[str]:
                 yield f"! has({expression.key})"
 
 
-def kubernetes_policy(policy: KubernetesNetworkPolicy) -> dict[str, Any]:
+def kubernetes_policy(
+    policy: KubernetesNetworkPolicy | StagedKubernetesNetworkPolicy, *, in_force: bool = False
+) -> dict[str, Any]:
     """K-1: a namespaced policy in tier `default`, order 1000, whose rules all allow."""
     spec = policy.spec
     # K-13: the Kubernetes API's default; files have not been through an API server.
     types = spec.policy_types or (["Ingress", "Egress"] if spec.egress else ["Ingress"])
-    return {
-        "kind": "KubernetesNetworkPolicy",
+    is_staged = policy.kind.startswith("Staged")
+    staged = {"staged": not in_force} if is_staged else {}
+    return staged | {
+        "kind": type(policy).__name__,
         "namespace": policy.metadata.namespace,
         "name": policy.metadata.name,
         "tier": "default",

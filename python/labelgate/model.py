@@ -10,14 +10,13 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from labelgate import conversion
-from labelgate.resources import GlobalNetworkPolicy
+from labelgate.resources import GlobalNetworkPolicy, StagedGlobalNetworkPolicy, StagedNetworkPolicy
 
 if TYPE_CHECKING:
     from labelgate.resources import (
         EndpointPort,
         EntityRule,
         HostEndpoint,
-        NetworkPolicy,
         PortRange,
         Profile,
         Rule,
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
         WorkloadEndpointPort,
     )
     from labelgate.settings import Failsafe, Settings
-    from labelgate.snapshot import Snapshot
+    from labelgate.snapshot import CalicoPolicy, Snapshot
 
 DEFAULT_TIER_ORDER = 1_000_000.0
 """E-2: what a Tier without order counts as."""
@@ -41,8 +40,11 @@ BUILT_IN_PROFILE = "projectcalico-default-allow"
 """R-28: allows both ways, has no labels, always exists."""
 
 
-def core_model(snapshot: Snapshot, settings: Settings) -> bytes:
-    """The model of a snapshot, as JSON text for `labelgate._core.compile`."""
+def core_model(snapshot: Snapshot, settings: Settings, *, staged: bool = False) -> bytes:
+    """The model of a snapshot, as JSON text for `labelgate._core.compile`.
+
+    With `staged` the staged policies are in force.
+    """
     prefix = settings.workload_prefixes[0]
     model = {
         "workloads": [
@@ -54,9 +56,11 @@ def core_model(snapshot: Snapshot, settings: Settings) -> bytes:
         "profiles": _profiles(snapshot),
         "tiers": _tiers(snapshot),
         "policies": [
-            *map(_policy, snapshot.global_network_policies),
-            *map(_policy, snapshot.network_policies),
-            *map(conversion.kubernetes_policy, snapshot.kubernetes_network_policies),
+            *(_policy(policy, in_force=staged) for policy in snapshot.calico_policies()),
+            *(
+                conversion.kubernetes_policy(policy, in_force=staged)
+                for policy in snapshot.kubernetes_policies()
+            ),
         ],
         "services": conversion.services(snapshot.endpoint_slices),
         "settings": _settings(settings),
@@ -149,7 +153,8 @@ def _tiers(snapshot: Snapshot) -> list[dict[str, Any]]:
     return list(tiers.values())
 
 
-def _policy(policy: GlobalNetworkPolicy | NetworkPolicy) -> dict[str, Any]:
+def _policy(policy: CalicoPolicy, *, in_force: bool) -> dict[str, Any]:
+    """E-15: a staged policy counts only at the end of its tier, unless it is to be in force."""
     spec = policy.spec
     ingress, egress = _applies(policy)
     result = {
@@ -165,7 +170,9 @@ def _policy(policy: GlobalNetworkPolicy | NetworkPolicy) -> dict[str, Any]:
         "ingress": _rules(spec.ingress, policy.metadata.namespace),
         "egress": _rules(spec.egress, policy.metadata.namespace),
     }
-    if isinstance(policy, GlobalNetworkPolicy):
+    if isinstance(policy, StagedGlobalNetworkPolicy | StagedNetworkPolicy):
+        result["staged"] = not in_force
+    if isinstance(policy, GlobalNetworkPolicy | StagedGlobalNetworkPolicy):
         result |= {
             "namespace_selector": policy.spec.namespace_selector,
             "do_not_track": policy.spec.do_not_track,
@@ -175,7 +182,7 @@ def _policy(policy: GlobalNetworkPolicy | NetworkPolicy) -> dict[str, Any]:
     return result
 
 
-def _applies(policy: GlobalNetworkPolicy | NetworkPolicy) -> tuple[bool, bool]:
+def _applies(policy: CalicoPolicy) -> tuple[bool, bool]:
     """E-12: the types as written, else inferred from the rules that are there."""
     spec = policy.spec
     if spec.types:

@@ -27,12 +27,18 @@ from labelgate.resources import (
     Rule,
     Service,
     ServiceAccount,
+    StagedGlobalNetworkPolicy,
+    StagedKubernetesNetworkPolicy,
+    StagedNetworkPolicy,
     Tier,
     WorkloadEndpoint,
 )
+from labelgate.resources.staged import DELETE
 from labelgate.settings import HostFacts, Settings
 from labelgate.sources.files import load_documents
 from labelgate.table import DecisionTable
+
+CalicoPolicy = GlobalNetworkPolicy | NetworkPolicy | StagedGlobalNetworkPolicy | StagedNetworkPolicy
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,9 @@ class Snapshot:
     global_network_policies: tuple[GlobalNetworkPolicy, ...] = ()
     network_policies: tuple[NetworkPolicy, ...] = ()
     kubernetes_network_policies: tuple[KubernetesNetworkPolicy, ...] = ()
+    staged_global_network_policies: tuple[StagedGlobalNetworkPolicy, ...] = ()
+    staged_network_policies: tuple[StagedNetworkPolicy, ...] = ()
+    staged_kubernetes_network_policies: tuple[StagedKubernetesNetworkPolicy, ...] = ()
     host_endpoints: tuple[HostEndpoint, ...] = ()
     workload_endpoints: tuple[WorkloadEndpoint, ...] = ()
     global_network_sets: tuple[GlobalNetworkSet, ...] = ()
@@ -62,6 +71,21 @@ class Snapshot:
         for resource in sorted(resources, key=lambda resource: resource.key):
             groups.setdefault(_FIELDS[type(resource)], []).append(resource)
         return cls(**{field: tuple(group) for field, group in groups.items()})
+
+    def calico_policies(self) -> list[CalicoPolicy]:
+        """The policies of Calico's own kinds; staged ones too, unless they are to be deleted (E-15)."""
+        staged: list[StagedGlobalNetworkPolicy | StagedNetworkPolicy] = [
+            *self.staged_global_network_policies,
+            *self.staged_network_policies,
+        ]
+        loaded = [policy for policy in staged if policy.spec.staged_action != DELETE]
+        return [*self.global_network_policies, *self.network_policies, *loaded]
+
+    def kubernetes_policies(self) -> list[KubernetesNetworkPolicy | StagedKubernetesNetworkPolicy]:
+        """The policies in the form of Kubernetes' NetworkPolicy; staged ones as above."""
+        staged = self.staged_kubernetes_network_policies
+        loaded = [policy for policy in staged if policy.spec.staged_action != DELETE]
+        return [*self.kubernetes_network_policies, *loaded]
 
     def _endpoints(self) -> Iterator[tuple[str, str, Sequence[str]]]:
         """Key, node and profiles of everything that is an endpoint (R-30)."""
@@ -99,11 +123,7 @@ class Snapshot:
     def _missing_tiers(self) -> Iterator[str]:
         known = {*BUILT_IN_TIERS, *(tier.metadata.name for tier in self.tiers)}
         named: dict[str, list[str]] = {}
-        policies: list[GlobalNetworkPolicy | NetworkPolicy] = [
-            *self.global_network_policies,
-            *self.network_policies,
-        ]
-        for policy in policies:
+        for policy in self.calico_policies():
             named.setdefault(policy.spec.tier, []).append(policy.key)
         for tier in sorted(named.keys() - known):
             yield f"{_some(named[tier])}: tier `{tier}` does not exist: it comes last and denies (E-4)"
@@ -111,12 +131,7 @@ class Snapshot:
     def _missing_services(self) -> Iterator[str]:
         known = {(item.metadata.namespace, item.service) for item in self.endpoint_slices}
         named: dict[str, list[str]] = {}
-        resources: list[GlobalNetworkPolicy | NetworkPolicy | Profile] = [
-            *self.global_network_policies,
-            *self.network_policies,
-            *self.profiles,
-        ]
-        for resource in resources:
+        for resource in (*self.calico_policies(), *self.profiles):
             for rule in (*resource.spec.ingress, *resource.spec.egress):
                 for service in filter(None, (entity.services for _, entity in rule.sides())):
                     namespace = service.namespace or resource.metadata.namespace
@@ -135,17 +150,23 @@ class Snapshot:
                 yield f"{workload.key}: has no effect: it has no `ipNetworks` (R-30)"
 
     def compile(
-        self, *, node: str | None, host: HostFacts | None = None, settings: Settings | None = None
+        self,
+        *,
+        node: str | None,
+        host: HostFacts | None = None,
+        settings: Settings | None = None,
+        staged: bool = False,
     ) -> DecisionTable:
         """The decision table of one node; `node=None` compiles all workloads of the cluster.
 
         Without `host` no interface has an address: host endpoints govern by name only.
+        With `staged` the table answers what would be decided if every staged policy were in force too.
 
         Raises:
             ValueError: the core refuses what validation let pass.
         """
         settings = settings or Settings()
-        program = _core.compile(core_model(self, settings), node)
+        program = _core.compile(core_model(self, settings, staged=staged), node)
         return DecisionTable(program, host or HostFacts({}), settings)
 
 
@@ -173,6 +194,9 @@ _FIELDS: dict[type[Any], str] = {
     GlobalNetworkPolicy: "global_network_policies",
     NetworkPolicy: "network_policies",
     KubernetesNetworkPolicy: "kubernetes_network_policies",
+    StagedGlobalNetworkPolicy: "staged_global_network_policies",
+    StagedNetworkPolicy: "staged_network_policies",
+    StagedKubernetesNetworkPolicy: "staged_kubernetes_network_policies",
     HostEndpoint: "host_endpoints",
     WorkloadEndpoint: "workload_endpoints",
     GlobalNetworkSet: "global_network_sets",

@@ -102,6 +102,9 @@ EVERY_KIND = [
     core("Namespace", "name: shop, labels: {env: prod}"),
     core("ServiceAccount", "name: front, namespace: shop, labels: {role: ui}"),
     pod("web"),
+    calico("StagedGlobalNetworkPolicy", "name: s", "{stagedAction: Delete}"),
+    calico("StagedNetworkPolicy", "name: s, namespace: shop", "{stagedAction: Delete}"),
+    calico("StagedKubernetesNetworkPolicy", "name: s, namespace: shop", "{stagedAction: Delete}"),
     core("Service", "name: db, namespace: shop"),
     "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n"
     "metadata: {name: db-1, namespace: shop, labels: {kubernetes.io/service-name: db}}\n"
@@ -116,6 +119,9 @@ def test_every_kind_has_its_place() -> None:
         "global_network_policies": ["GlobalNetworkPolicy/guard"],
         "network_policies": ["NetworkPolicy/shop/front"],
         "kubernetes_network_policies": ["KubernetesNetworkPolicy/shop/k"],
+        "staged_global_network_policies": ["StagedGlobalNetworkPolicy/s"],
+        "staged_network_policies": ["StagedNetworkPolicy/shop/s"],
+        "staged_kubernetes_network_policies": ["StagedKubernetesNetworkPolicy/shop/s"],
         "host_endpoints": ["HostEndpoint/out"],
         "workload_endpoints": ["WorkloadEndpoint/shop/vm"],
         "global_network_sets": ["GlobalNetworkSet/office"],

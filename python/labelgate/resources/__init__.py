@@ -47,6 +47,14 @@ from labelgate.resources.policy import (
 from labelgate.resources.rule import EntityRule, Icmp, Rule, ServiceAccounts, Services
 from labelgate.resources.service import EndpointSlice, Service, SliceEndpoint, SlicePort
 from labelgate.resources.sets import GlobalNetworkSet, NetworkSet, NetworkSetSpec
+from labelgate.resources.staged import (
+    StagedGlobalNetworkPolicy,
+    StagedGlobalNetworkPolicySpec,
+    StagedKubernetesNetworkPolicy,
+    StagedKubernetesNetworkPolicySpec,
+    StagedNetworkPolicy,
+    StagedNetworkPolicySpec,
+)
 from labelgate.resources.values import IPAddress, IPNetwork, PortRange
 
 __all__ = [
@@ -103,6 +111,12 @@ __all__ = [
     "Services",
     "SliceEndpoint",
     "SlicePort",
+    "StagedGlobalNetworkPolicy",
+    "StagedGlobalNetworkPolicySpec",
+    "StagedKubernetesNetworkPolicy",
+    "StagedKubernetesNetworkPolicySpec",
+    "StagedNetworkPolicy",
+    "StagedNetworkPolicySpec",
     "Summary",
     "Tier",
     "TierSpec",

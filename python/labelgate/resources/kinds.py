@@ -17,6 +17,11 @@ from labelgate.resources.part import Part, all_findings, field_names, part_of
 from labelgate.resources.policy import GlobalNetworkPolicy, NetworkPolicy, Profile, Tier
 from labelgate.resources.service import EndpointSlice, Service
 from labelgate.resources.sets import GlobalNetworkSet, NetworkSet
+from labelgate.resources.staged import (
+    StagedGlobalNetworkPolicy,
+    StagedKubernetesNetworkPolicy,
+    StagedNetworkPolicy,
+)
 from labelgate.resources.values import did_you_mean, nearest
 
 RESOURCE_TYPES: tuple[type[Resource], ...] = (
@@ -35,6 +40,9 @@ RESOURCE_TYPES: tuple[type[Resource], ...] = (
     ServiceAccount,
     Service,
     EndpointSlice,
+    StagedGlobalNetworkPolicy,
+    StagedNetworkPolicy,
+    StagedKubernetesNetworkPolicy,
 )
 KINDS = {(model.version, model.kind_name): model for model in RESOURCE_TYPES}
 DEFAULT_NAMESPACE = "default"

@@ -273,6 +273,18 @@ _POLICIES = {
     ),
     "type-twice": Message("V-44", "the same type twice", "each type once", "keep one of them"),
     "type": Message("V-44", "unknown type", _DIRECTIONS, "leave `types` out to infer them from the rules"),
+    "staged-action": Message(
+        "E-15",
+        "unknown staged action",
+        "`Set`, `Delete`, `Learn` or `Ignore`",
+        "leave it out for `Set`",
+    ),
+    "staged-delete": Message(
+        "V-46",
+        "`stagedAction: Delete` with a policy",
+        "an otherwise empty `spec`",
+        "the policy of this name is meant to go; say nothing else of it",
+    ),
     "types-empty": Message(
         "V-44",
         "an empty list of types",

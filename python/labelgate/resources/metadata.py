@@ -135,7 +135,11 @@ class Resource(Part):
 
 
 NAME: Path = ("metadata", "name")
-_TWINS = {"GlobalNetworkPolicy": "NetworkPolicy", "GlobalNetworkSet": "NetworkSet"}
+_TWINS = {
+    "GlobalNetworkPolicy": "NetworkPolicy",
+    "GlobalNetworkSet": "NetworkSet",
+    "StagedGlobalNetworkPolicy": "StagedNetworkPolicy",
+}
 
 
 def _subdomain_findings(name: str, path: Path, limit: int = 253) -> Findings:
