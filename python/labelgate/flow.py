@@ -132,6 +132,34 @@ class Answer:
     trace: tuple[Step, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What the policy of one workload says about a new connection, in one direction."""
+
+    verdict: Literal["allow", "deny"]
+    tier: str | None
+    policy: str | None
+    """`Kind/namespace/name` or `Kind/name`; None where no rule decided."""
+    rule: int | None
+    """Counts from 0 within its direction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Whether one workload reaches another: both gates must allow, a missing one does."""
+
+    egress: Gate | None
+    """Of the workload that owns the source; None: no workload does."""
+    ingress: Gate | None
+    """Of the workload that owns the destination; None: no workload does."""
+
+    @property
+    def verdict(self) -> Literal["allow", "deny"]:
+        """Any deny wins (E-39a)."""
+        gates = (self.egress, self.ingress)
+        return "deny" if any(gate and gate.verdict == "deny" for gate in gates) else "allow"
+
+
 def protocol_number(value: object, field: str = "protocol") -> int:
     """The IP protocol number of a name in any case or of a number.
 

@@ -7,9 +7,10 @@ each function next to the rule ids that it follows. It is slow and easy to check
 
 from __future__ import annotations
 
-from labelgate.flow import Answer, Packet
+from labelgate.flow import Answer, Connection, Packet
 from labelgate.reference.chains import Passage
 from labelgate.reference.cluster import Cluster
+from labelgate.reference.connectivity import connection
 from labelgate.reference.hooks import HOOKS
 from labelgate.reference.interfaces import Interfaces
 from labelgate.settings import HostFacts, Settings
@@ -39,3 +40,10 @@ class Reference:
         verdict = HOOKS[packet.hook](passage, self._interfaces)
         accepted = passage.accepted and verdict != "deny"
         return Answer(verdict, passage.failsafe, accepted, tuple(passage.steps))
+
+    def connectivity(self, packet: Packet) -> Connection:
+        """Whether policy lets a new connection through between workloads, wherever they live.
+
+        Of the packet only addresses, protocol, ports and ICMP type and code count.
+        """
+        return connection(self._cluster, self._settings, packet)

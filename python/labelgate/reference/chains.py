@@ -155,7 +155,7 @@ class Passage:
     def _tier(self, chain: Chain, tier: Tier, policies: Sequence[Policy]) -> End | None:
         """One tier; None: evaluation goes on behind it (M-52, E-21 to E-23)."""
         for policy in policies:
-            if policy.is_staged:
+            if not policy.in_force:
                 continue  # E-15
             rules = policy.rules[chain.direction]
             match self._rules(chain, rules, tier=tier.name, policy=policy.full_name):
@@ -170,7 +170,7 @@ class Passage:
     def _end_of_tier(self, chain: Chain, tier: Tier, policies: Sequence[Policy]) -> End | None:
         if chain.kind in ("untracked", "prednat"):  # E-22
             return None
-        if all(policy.is_staged for policy in policies):  # E-23
+        if not any(policy.in_force for policy in policies):  # E-23
             self.step(chain.stage, chain.endpoint, Reason.END_OF_TIER_STAGED, tier=tier.name)
             return None
         if tier.passes:  # E-21

@@ -9,11 +9,12 @@ from typing import TypeVar
 
 from labelgate.reference.cluster import Cluster
 from labelgate.reference.labels import Endpoint, Host, Workload
-from labelgate.reference.policies import Kind
+from labelgate.reference.policies import Direction, Kind
 from labelgate.settings import HostFacts, Settings
 
 _ANY = "*"
 _LOOPBACK = "lo"
+_DIRECTIONS: tuple[Direction, ...] = ("ingress", "egress")
 _E = TypeVar("_E", bound=Endpoint)
 
 
@@ -35,7 +36,7 @@ class Interfaces:
         """The workload whose interface this is, if any."""
         if name is None or not self.is_workload(name):
             return None
-        return _smallest(workload for workload in self._local(Workload) if workload.interface == name)
+        return smallest(workload for workload in self._local(Workload) if workload.interface == name)
 
     def governing(self, name: str | None, kind: Kind) -> Host | None:
         """The host endpoint whose policy of this kind judges the packets of an interface (E-47)."""
@@ -55,7 +56,7 @@ class Interfaces:
         if self.is_workload(name):
             return None
         addresses = {ip_address(address) for address in self.host.interfaces.get(name, ())}
-        return _smallest(
+        return smallest(
             host
             for host in self._local(Host)
             if host.interface == name
@@ -66,12 +67,15 @@ class Interfaces:
         """The `*` host endpoint, for interfaces that have none of their own (E-46, E-47)."""
         if name == _LOOPBACK and self.settings.exempt_loopback:
             return None
-        return _smallest(host for host in self._local(Host) if host.interface == _ANY)
+        return smallest(host for host in self._local(Host) if host.interface == _ANY)
 
     def _has(self, host: Host | None, kind: Kind) -> bool:
-        """Whether any policy of this kind applies to it, in either direction (E-31, E-34)."""
+        """Whether a policy of this kind applies to it in either direction; staged do not count (E-15)."""
         return host is not None and any(
-            self.cluster.tiers_of(host, kind, direction) for direction in ("ingress", "egress")
+            policy.in_force
+            for direction in _DIRECTIONS
+            for _, policies in self.cluster.tiers_of(host, kind, direction)
+            for policy in policies
         )
 
     def _local(self, kind: type[_E]) -> Iterable[_E]:
@@ -80,5 +84,6 @@ class Interfaces:
         )
 
 
-def _smallest(endpoints: Iterable[_E]) -> _E | None:
+def smallest(endpoints: Iterable[_E]) -> _E | None:
+    """The endpoint of the smallest name bytewise, by which ties are decided (E-45, E-46)."""
     return min(endpoints, key=lambda endpoint: (endpoint.short_name.encode(), endpoint.name), default=None)

@@ -43,16 +43,13 @@ class Policy:
     rules: DirectedRules
     lists: frozenset[Kind]
     """Those it belongs to (E-10)."""
+    in_force: bool = True
+    """False: staged, so that it never matches and counts only at the end of its tier (E-15, E-23)."""
 
     @property
     def full_name(self) -> str:
         """`Kind/namespace/name` or `Kind/name`."""
         return "/".join(part for part in (self.kind, self.namespace, self.name) if part)
-
-    @property
-    def is_staged(self) -> bool:
-        """A staged policy never matches; it counts only at the end of its tier (E-15, E-23)."""
-        return self.kind.startswith("Staged")
 
 
 @dataclass(frozen=True, slots=True)
