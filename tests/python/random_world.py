@@ -17,6 +17,7 @@ from labelgate.settings import Failsafe, HostFacts, Settings
 from labelgate.snapshot import Snapshot
 
 CALICO, NETWORKING, CORE = "projectcalico.org/v3", "networking.k8s.io/v1", "v1"
+DISCOVERY = "discovery.k8s.io/v1"
 Document = dict[str, Any]
 
 NODES = ("edge1", "edge1", "edge1", "edge1", "edge2")
@@ -24,6 +25,7 @@ NAMESPACES = ("shop", "lab")
 KEYS, VALUES = ("a", "b", "role"), ("x", "y", "xy")
 INHERITED = ("projectcalico.org/namespace", "projectcalico.org/serviceaccount", "pcns.a", "pcsa.a")
 ACCOUNTS = ("front", "back")
+SERVICES = ("pay", "mail")
 V4 = ("10.65.0.2", "10.65.0.3", "10.65.0.4", "10.9.0.10", "198.51.100.10", "203.0.113.7", "192.0.2.5")
 V6 = ("fd00:65::2", "fd00:65::3", "fd00:9::10", "2001:db8::7", "fe80::1", "::")
 NETS4 = ("10.65.0.0/30", "10.65.0.2/32", "10.0.0.0/8", "203.0.113.0/24", "0.0.0.0/0", "192.0.2.4/31")
@@ -124,6 +126,17 @@ class Dice:
             return self.pick(PORT_NAMES)
         return self.pick((*PORTS, "50:90", "1:65535"))
 
+    def service(self) -> Document:
+        return {"name": self.pick((*SERVICES, "gone")), "namespace": self.pick(NAMESPACES)}
+
+    def service_rule(self, direction: str) -> Document:
+        """M-31, M-32: the peer is a service."""
+        if direction == "egress":
+            return {"action": self.pick(("Allow", "Deny")), "destination": {"services": self.service()}}
+        source: Document = {"services": self.service()} | self.maybe(30, ports=[self.pick(PORT_NAMES)])
+        rule = {"action": self.pick(("Allow", "Deny")), "source": source}
+        return rule | self.maybe(20, destination={"notPorts": [self.pick(PORT_NAMES)]})
+
     def rule(self) -> Document:
         protocol = self.pick((None, None, None, "TCP", "TCP", "UDP", "SCTP", "ICMP", "ICMPv6", 1, 58, 4))
         nets = self.pick((NETS4, NETS4, NETS6))
@@ -145,8 +158,10 @@ class Dice:
             rule["ipVersion"] = version
         return rule
 
-    def rules(self) -> list[Document]:
+    def rules(self, direction: str) -> list[Document]:
         """Rules of one direction; ones with only a named port would be rare among those of many criteria."""
+        if self.chance(10):
+            return [self.service_rule(direction), *(self.rule() for _ in range(self.pick((0, 1))))]
         if self.chance(10):
             side, field = self.pick(("source", "destination")), self.pick(("ports", "notPorts"))
             action = self.pick(("Allow", "Deny"))
@@ -172,8 +187,8 @@ class Dice:
             order=self.pick((1, 1, 1000, 2.5, -3)),
             tier=self.pick(TIERS),
             selector=self.selector(1, INHERITED),
-            ingress=self.rules(),
-            egress=self.rules(),
+            ingress=self.rules("ingress"),
+            egress=self.rules("egress"),
         )
         return spec | self.maybe(
             20,
@@ -281,8 +296,23 @@ class Dice:
             return self.resource(CALICO, "GlobalNetworkSet", self.metadata(name), {"nets": nets})
         return self.resource(CALICO, "NetworkSet", self.metadata(name, self.pick(NAMESPACES)), {"nets": nets})
 
+    def endpoint_slice(self, name: str) -> Document:
+        """M-31: also names instead of addresses, ports without a number, backends that are not ready."""
+        addresses = self.some((*V4, *V6[:4], "backend.example"))
+        ports = [
+            self.maybe(60, protocol=self.pick(("TCP", "UDP", "SCTP"))) | self.maybe(85, port=self.pick(PORTS))
+            for _ in range(self.random.randint(0, 3))
+        ]
+        metadata = self.metadata(name, self.pick(NAMESPACES), labelled=False)
+        metadata |= self.maybe(90, labels={"kubernetes.io/service-name": self.pick(SERVICES)})
+        endpoints = [{"addresses": [address], "conditions": {"ready": False}} for address in addresses]
+        identity = {"apiVersion": DISCOVERY, "kind": "EndpointSlice", "metadata": metadata}
+        return identity | {"addressType": "IPv4", "endpoints": endpoints, "ports": ports}
+
     def profile(self, name: str) -> Document:
-        spec = self.maybe(60, ingress=self.rules(), egress=self.rules(), labelsToApply=self.labels())
+        spec = self.maybe(
+            60, ingress=self.rules("ingress"), egress=self.rules("egress"), labelsToApply=self.labels()
+        )
         return self.resource(CALICO, "Profile", self.metadata(name, labelled=False), spec)
 
     def frame(self) -> list[Document]:
@@ -311,6 +341,7 @@ class Dice:
             (self.workload_endpoint, 3),
             (self.pod, 3),
             (self.network_set, 2),
+            (self.endpoint_slice, 4),
             (self.global_policy, 6),
             (self.kubernetes_policy, 2),
         ):

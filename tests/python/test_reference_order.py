@@ -167,6 +167,7 @@ def staged(name: str, **fields) -> Policy:
         subject=All(),
         rules={"ingress": (ALLOW_ALL,)},
         lists=frozenset(["normal"]),
+        in_force=False,
     )
     return replace(policy, **fields)
 
@@ -183,7 +184,7 @@ def end_of(*policies: Policy) -> list[tuple[str | None, str | None, str]]:
 def test_staged_policies_never_match() -> None:
     """E-15, E-23: where all are staged the end of the tier passes, else it is as if they were not there."""
     log = Rule("Log")
-    real = staged("b", kind="GlobalNetworkPolicy", rules={"ingress": (log,)})
+    real = staged("b", kind="GlobalNetworkPolicy", rules={"ingress": (log,)}, in_force=True)
     assert end_of(staged("a"), staged("c")) == [
         ("default", None, "end of tier, all staged (E-23)"),
         (None, None, "no profile allows (E-25)"),

@@ -182,7 +182,7 @@ class Passage:
     def _rules(self, chain: Chain, rules: Sequence[Rule], *, tier: str | None, policy: str) -> Action | None:
         """The action of the first terminal rule that matches, if any (M-5, M-53); profiles have no tier."""
         for index, rule in enumerate(rules):
-            if not rule_matches(rule, self.packet, self.cluster.members):
+            if not rule_matches(rule, self.packet, self.cluster.members, self.cluster.slices):
                 continue
             reason = Reason.PROFILE_RULE if tier is None else _OF_RULE[rule.action]
             self.step(

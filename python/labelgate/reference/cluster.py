@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from labelgate.reference import labels, policies
+from labelgate.reference import labels, policies, services
 from labelgate.reference.labels import Endpoint, Host, Member
 from labelgate.reference.policies import DirectedRules, Direction, Kind, Policy, Tier
 from labelgate.reference.selectors import matches
+from labelgate.reference.services import Slice
 from labelgate.snapshot import Snapshot
 
 ApplicableTier = tuple[Tier, tuple[Policy, ...]]
@@ -16,11 +17,12 @@ ApplicableTier = tuple[Tier, tuple[Policy, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Members, tiers and profile rules of a snapshot."""
+    """Members, tiers, profile rules and backends of services of a snapshot."""
 
     members: tuple[Member, ...]
     tiers: tuple[Tier, ...]
     profile_rules: dict[str, DirectedRules]
+    slices: tuple[Slice, ...] = ()
     _applicable: dict[tuple[str, Kind, Direction], tuple[ApplicableTier, ...]] = field(default_factory=dict)
     """What `tiers_of` has answered before."""
 
@@ -31,6 +33,7 @@ class Cluster:
             members=tuple(labels.members(snapshot, workload_prefix)),
             tiers=policies.tiers(snapshot),
             profile_rules=policies.profile_rules(snapshot),
+            slices=services.slices(snapshot),
         )
 
     def tiers_of(self, endpoint: Endpoint, kind: Kind, direction: Direction) -> tuple[ApplicableTier, ...]:

@@ -12,6 +12,7 @@ from labelgate.flow import IPAddress, Packet
 from labelgate.reference.labels import Endpoint, IPNetwork, Member
 from labelgate.reference.rules import Entity, Icmp, Port, Rule
 from labelgate.reference.selectors import Expression, matches
+from labelgate.reference.services import Slice, has_backend, has_backend_port
 
 _ICMP, _TCP, _UDP, _ICMPV6, _SCTP, _UDPLITE = 1, 6, 17, 58, 132, 136
 _WITH_PORTS = (_TCP, _UDP, _SCTP, _UDPLITE)
@@ -29,7 +30,7 @@ class Side:
     """None where it cannot be read (M-19)."""
 
 
-def rule_matches(rule: Rule, packet: Packet, members: Iterable[Member]) -> bool:
+def rule_matches(rule: Rule, packet: Packet, members: Iterable[Member], slices: Iterable[Slice] = ()) -> bool:
     """All present criteria hold (M-1 to M-4)."""
     source_port, destination_port = readable_ports(packet) or (None, None)
     sides = (Side(rule.source, packet.src, source_port), Side(rule.destination, packet.dst, destination_port))
@@ -40,6 +41,7 @@ def rule_matches(rule: Rule, packet: Packet, members: Iterable[Member]) -> bool:
         and all(nets_match(side) for side in sides)
         and all(ports_match(side, packet.protocol, members) for side in sides)
         and all(selectors_match(side, members) for side in sides)
+        and services_match(sides, packet.protocol, slices)
     )
 
 
@@ -121,6 +123,16 @@ def _is_selected(expression: Expression, address: IPAddress, members: Iterable[M
 
 def _has(member: Member, address: IPAddress) -> bool:
     return any(address in net for net in member.nets)
+
+
+def services_match(sides: tuple[Side, Side], protocol: int, slices: Iterable[Slice]) -> bool:
+    """M-31, M-32."""
+    source, destination = sides
+    wanted = source.entity.service
+    if wanted is not None and not has_backend(slices, wanted, source.address):
+        return False
+    wanted = destination.entity.service
+    return wanted is None or has_backend_port(slices, wanted, destination.address, protocol, destination.port)
 
 
 def ports_match(side: Side, protocol: int, members: Iterable[Member]) -> bool:

@@ -28,6 +28,7 @@ from labelgate.reference.selectors import (
     prefixed,
     replaced,
 )
+from labelgate.reference.services import Service
 
 Port = tuple[int, int] | str
 """An inclusive range, or the name of a named port."""
@@ -53,6 +54,8 @@ class Entity:
     """notSelector on its own: the address belongs to no member that satisfies this (M-24)."""
     ports: tuple[Port, ...] = ()
     not_ports: tuple[Port, ...] = ()
+    service: Service | None = None
+    """On a destination backends with their ports (M-31), on a source their addresses (M-32)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +112,13 @@ def _entity(entity: resources.EntityRule, namespace: str | None) -> Entity:
         negative=negative,
         ports=tuple(_port(port) for port in entity.ports),
         not_ports=tuple(_port(port) for port in entity.not_ports),
+        service=_service(entity.services, namespace),
     )
+
+
+def _service(services: resources.Services | None, namespace: str | None) -> Service | None:
+    """Without a namespace, of the policy's own (V-55)."""
+    return None if services is None else Service(services.namespace or namespace or "", services.name)
 
 
 def _port(port: resources.PortRange | str) -> Port:
