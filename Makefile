@@ -22,7 +22,7 @@ test-rust: setup ## Run the tests of the core
 
 test-python: setup ## Run the Python tests: resources, reference, engine, cases
 	$(PY) -m pytest tests/python
-	$(PY) -m pytest --doctest-modules python/labelgate
+	$(PY) -m pytest --doctest-modules --pyargs labelgate
 
 test-kernel: setup ## Run the tests that send real packets through real rules (root)
 	$(PY) -m pytest tests/kernel
