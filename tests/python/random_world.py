@@ -206,7 +206,19 @@ class Dice:
         if kind == "preDNAT":
             spec.pop("egress", None)
             spec.pop("types", None)
-        return self.resource(CALICO, "GlobalNetworkPolicy", self.metadata(name, labelled=False), spec)
+        kind = "GlobalNetworkPolicy"
+        return self.perhaps_staged(self.resource(CALICO, kind, self.metadata(name, labelled=False), spec))
+
+    def perhaps_staged(self, policy: Document) -> Document:
+        """One policy in four is staged; what is to be deleted says nothing else (V-46)."""
+        if not self.chance(25):
+            return policy
+        is_kubernetes = policy["apiVersion"] == NETWORKING
+        kind = f"Staged{'Kubernetes' if is_kubernetes else ''}{policy['kind']}"
+        action = self.pick((None, "Set", "Learn", "Ignore", "Delete"))
+        spec = {} if action == "Delete" else policy["spec"]
+        spec |= {} if action is None else {"stagedAction": action}
+        return policy | {"apiVersion": CALICO, "kind": kind, "spec": spec}
 
     def kubernetes_selector(self) -> Document:
         expressions = [
@@ -245,7 +257,7 @@ class Dice:
         spec |= self.maybe(50, ingress=self.kubernetes_rules("from"), egress=self.kubernetes_rules("to"))
         spec |= self.maybe(30, policyTypes=self.pick((["Ingress"], ["Egress"], ["Ingress", "Egress"])))
         metadata = self.metadata(name, self.pick(NAMESPACES), labelled=False)
-        return self.resource(NETWORKING, "NetworkPolicy", metadata, spec)
+        return self.perhaps_staged(self.resource(NETWORKING, "NetworkPolicy", metadata, spec))
 
     def endpoint_ports(self) -> list[Document]:
         return [
@@ -348,7 +360,8 @@ class Dice:
             documents += [make(chr(97 + index)) for index in range(self.random.randint(0, most))]
         for index in range(self.random.randint(0, 2)):
             metadata = self.metadata(chr(97 + index), self.pick(NAMESPACES), labelled=False)
-            documents.append(self.resource(CALICO, "NetworkPolicy", metadata, self.policy_spec()))
+            policy = self.resource(CALICO, "NetworkPolicy", metadata, self.policy_spec())
+            documents.append(self.perhaps_staged(policy))
         return documents
 
     def settings(self) -> Settings:

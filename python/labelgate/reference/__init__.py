@@ -27,11 +27,20 @@ class Reference:
         node: whose endpoints are enforced; None: nobody's, so that no hook finds an endpoint.
         host: the interfaces of that node and their addresses.
         settings: values that change verdicts.
+        staged: answer as if every staged policy of the snapshot were in force, beside all others (E-15).
     """
 
-    def __init__(self, snapshot: Snapshot, node: str | None, host: HostFacts, settings: Settings) -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        node: str | None,
+        host: HostFacts,
+        settings: Settings,
+        *,
+        staged: bool = False,
+    ) -> None:
         self._settings = settings
-        self._cluster = Cluster.of(snapshot, settings.workload_prefixes[0])
+        self._cluster = Cluster.of(snapshot, settings.workload_prefixes[0], staged=staged)
         self._interfaces = Interfaces(self._cluster, node, host, settings)
 
     def answer(self, packet: Packet) -> Answer:

@@ -27,11 +27,14 @@ class Cluster:
     """What `tiers_of` has answered before."""
 
     @classmethod
-    def of(cls, snapshot: Snapshot, workload_prefix: str) -> Cluster:
-        """The cluster that a snapshot describes; pods' interfaces begin with the prefix (R-31)."""
+    def of(cls, snapshot: Snapshot, workload_prefix: str, *, staged: bool = False) -> Cluster:
+        """The cluster that a snapshot describes; pods' interfaces begin with the prefix (R-31).
+
+        With `staged` the staged policies are in force, beside all others.
+        """
         return cls(
             members=tuple(labels.members(snapshot, workload_prefix)),
-            tiers=policies.tiers(snapshot),
+            tiers=policies.tiers(snapshot, staged=staged),
             profile_rules=policies.profile_rules(snapshot),
             slices=services.slices(snapshot),
         )

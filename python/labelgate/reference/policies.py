@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Literal
 
@@ -62,7 +62,7 @@ class Tier:
     policies: tuple[Policy, ...]
 
 
-def tiers(snapshot: Snapshot) -> tuple[Tier, ...]:
+def tiers(snapshot: Snapshot, *, staged: bool) -> tuple[Tier, ...]:
     """All tiers in the order in which they run, those that only a policy names last (E-2 to E-4)."""
     orders = {"kube-admin": 1_000.0, "default": _DEFAULT_TIER_ORDER, "kube-baseline": 10_000_000.0}  # E-3
     passing = {"kube-admin", "kube-baseline"}
@@ -71,7 +71,7 @@ def tiers(snapshot: Snapshot) -> tuple[Tier, ...]:
         orders[tier.metadata.name] = _DEFAULT_TIER_ORDER if order is None else order  # E-2
         if tier.spec.default_action == "Pass":
             passing.add(tier.metadata.name)
-    found = sorted(policies(snapshot), key=policy_order)
+    found = sorted(policies(snapshot, staged=staged), key=policy_order)
     missing = {policy.tier for policy in found} - set(orders)  # E-4
     names = sorted(orders, key=lambda name: (orders[name], name.encode())) + sorted(missing, key=str.encode)
     return tuple(
@@ -85,20 +85,35 @@ def policy_order(policy: Policy) -> tuple[float, bytes]:
     return policy.order, f"{policy.name}/{policy.namespace or ''}/{policy.kind}".encode()
 
 
-def policies(snapshot: Snapshot) -> Iterator[Policy]:
-    """Every policy of the snapshot, in no particular order."""
+def policies(snapshot: Snapshot, *, staged: bool) -> Iterator[Policy]:
+    """Every policy of the snapshot, in no particular order; with `staged` the staged ones are in force."""
     for policy in snapshot.global_network_policies:
         yield _global(policy)
     for namespaced in snapshot.network_policies:
         yield _namespaced(namespaced)
     for foreign in snapshot.kubernetes_network_policies:
         yield _kubernetes(foreign)
+    for found in _staged(snapshot):
+        yield replace(found, in_force=staged)
 
 
-def _global(policy: resources.GlobalNetworkPolicy) -> Policy:
+def _staged(snapshot: Snapshot) -> Iterator[Policy]:
+    """E-15: what is to be deleted is not there; all others say what they would, by another kind."""
+    for policy in snapshot.staged_global_network_policies:
+        if policy.spec.staged_action != "Delete":
+            yield _global(policy)
+    for namespaced in snapshot.staged_network_policies:
+        if namespaced.spec.staged_action != "Delete":
+            yield _namespaced(namespaced)
+    for foreign in snapshot.staged_kubernetes_network_policies:
+        if foreign.spec.staged_action != "Delete":
+            yield _kubernetes(foreign)
+
+
+def _global(policy: resources.GlobalNetworkPolicy | resources.StagedGlobalNetworkPolicy) -> Policy:
     spec = policy.spec
     return Policy(
-        kind="GlobalNetworkPolicy",
+        kind=policy.kind,
         namespace=None,
         name=policy.metadata.name,
         tier=spec.tier,
@@ -128,10 +143,10 @@ def _both(selector: Expression, *constraints: Expression | None) -> Expression:
     return all_of(selector, *constraints) or selector
 
 
-def _namespaced(policy: resources.NetworkPolicy) -> Policy:
+def _namespaced(policy: resources.NetworkPolicy | resources.StagedNetworkPolicy) -> Policy:
     spec, namespace = policy.spec, policy.metadata.namespace or ""
     return Policy(
-        kind="NetworkPolicy",
+        kind=policy.kind,
         namespace=namespace,
         name=policy.metadata.name,
         tier=spec.tier,
@@ -146,11 +161,13 @@ def _namespaced(policy: resources.NetworkPolicy) -> Policy:
     )
 
 
-def _kubernetes(policy: resources.KubernetesNetworkPolicy) -> Policy:
+def _kubernetes(
+    policy: resources.KubernetesNetworkPolicy | resources.StagedKubernetesNetworkPolicy,
+) -> Policy:
     spec, namespace = policy.spec, policy.metadata.namespace or ""
     types = kubernetes.policy_types(spec)
     return Policy(
-        kind="KubernetesNetworkPolicy",
+        kind=type(policy).__name__,  # in documents the enforced kind is `NetworkPolicy` too
         namespace=namespace,
         name=policy.metadata.name,
         tier="default",  # K-1
