@@ -16,7 +16,14 @@ from labelgate.flow import SCTP, TCP, UDP
 
 if TYPE_CHECKING:
     from labelgate.resources import (
+        ClusterEgressPeer,
+        ClusterEgressRule,
+        ClusterIngressPeer,
+        ClusterIngressRule,
+        ClusterPort,
+        ClusterProtocol,
         EndpointSlice,
+        KubernetesClusterNetworkPolicy,
         KubernetesNetworkPolicy,
         LabelSelector,
         Metadata,
@@ -277,3 +284,84 @@ def _merged(ranges: Iterable[tuple[int, int]]) -> list[list[int]]:
         else:
             merged.append([first, last])
     return merged
+
+
+# --- ClusterNetworkPolicy (semantics 6.2) ----------------------------------------------------------------
+
+_CLUSTER_TIERS = {"Admin": "kube-admin", "Baseline": "kube-baseline"}
+_CLUSTER_ACTIONS = {"Accept": "Allow", "Deny": "Deny", "Pass": "Pass"}
+
+
+def cluster_policy(policy: KubernetesClusterNetworkPolicy) -> dict[str, Any]:
+    """K-20..K-22: a global policy in the tier of its own kind, ordered by its priority."""
+    spec, subject = policy.spec, policy.spec.subject
+    ingress = [made for rule in spec.ingress for made in _cluster_rules(rule, "source", rule.from_)]
+    egress = [made for rule in spec.egress for made in _cluster_rules(rule, "destination", rule.to)]
+    pods = None if subject.pods is None else subject.pods.pod_selector
+    namespaces = subject.namespaces if subject.pods is None else subject.pods.namespace_selector
+    return {
+        "kind": "KubernetesClusterNetworkPolicy",
+        "name": policy.metadata.name,
+        "tier": _CLUSTER_TIERS[spec.tier],
+        "order": float(spec.priority),
+        "selector": pod_selector(pods),
+        "namespace_selector": namespace_selector(namespaces),
+        "applies_ingress": bool(ingress),
+        "applies_egress": bool(egress),
+        "ingress": ingress,
+        "egress": egress,
+    }
+
+
+def _cluster_rules(
+    rule: ClusterIngressRule | ClusterEgressRule,
+    side: str,
+    peers: Sequence[ClusterIngressPeer | ClusterEgressPeer],
+) -> list[dict[str, Any]]:
+    """One rule per protocol group and peer, as K-6; K-26 for those that cannot be converted."""
+    if not all(peer.is_understood for peer in peers):
+        return [] if rule.action == "Accept" else [{"action": "Deny"}]
+    action = _CLUSTER_ACTIONS[rule.action]
+    rules = []
+    for (protocol, port_match), peer in product(_cluster_groups(rule.protocols), peers):
+        made: dict[str, Any] = {"action": action, "protocol": protocol, side: _cluster_peer(peer)}
+        made.setdefault("destination", {}).update(port_match)
+        rules.append(made)
+    return rules
+
+
+def _cluster_peer(peer: ClusterIngressPeer | ClusterEgressPeer) -> dict[str, Any]:
+    """K-23: without the orchestrator term `namespaces` also means the network sets there."""
+    if peer.pods is not None:
+        return {
+            "selector": pod_selector(peer.pods.pod_selector),
+            "namespace_selector": namespace_selector(peer.pods.namespace_selector),
+        }
+    if peer.namespaces is not None:
+        return {"namespace_selector": namespace_selector(peer.namespaces)}
+    return {"nets": [str(net) for net in getattr(peer, "networks", None) or []]}
+
+
+def _cluster_groups(protocols: Sequence[ClusterProtocol]) -> list[tuple[int | None, dict[str, Any]]]:
+    """K-25: named ports first, of any protocol; then the protocols by name, each with its ports or all."""
+    if not protocols:
+        return [(None, {})]
+    names = [entry.destination_named_port for entry in protocols if entry.destination_named_port]
+    named = {"ports": [], "named_ports": list(dict.fromkeys(names))}
+    groups: list[tuple[int | None, dict[str, Any]]] = [(None, named)] if names else []
+    for number, field in ((SCTP, "sctp"), (TCP, "tcp"), (UDP, "udp")):
+        entries = [entry for entry in (getattr(protocol, field) for protocol in protocols) if entry]
+        if entries:
+            groups.append((number, _cluster_ports([entry.destination_port for entry in entries])))
+    return groups
+
+
+def _cluster_ports(ports: Sequence[ClusterPort | None]) -> dict[str, Any]:
+    """The ports of one protocol; an entry without a port stands for all of them."""
+    ranges = []
+    for port in ports:
+        if port is None:
+            return {}
+        span = port.range
+        ranges.append((span.start, span.end) if span is not None else (port.number or 0, port.number or 0))
+    return {"ports": _merged(ranges), "named_ports": []}

@@ -61,6 +61,7 @@ def core_model(snapshot: Snapshot, settings: Settings, *, staged: bool = False) 
                 conversion.kubernetes_policy(policy, in_force=staged)
                 for policy in snapshot.kubernetes_policies()
             ),
+            *map(conversion.cluster_policy, snapshot.kubernetes_cluster_network_policies),
         ],
         "services": conversion.services(snapshot.endpoint_slices),
         "settings": _settings(settings),

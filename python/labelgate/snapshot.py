@@ -16,6 +16,7 @@ from labelgate.resources import (
     GlobalNetworkPolicy,
     GlobalNetworkSet,
     HostEndpoint,
+    KubernetesClusterNetworkPolicy,
     KubernetesNetworkPolicy,
     Namespace,
     NetworkPolicy,
@@ -48,6 +49,7 @@ class Snapshot:
     global_network_policies: tuple[GlobalNetworkPolicy, ...] = ()
     network_policies: tuple[NetworkPolicy, ...] = ()
     kubernetes_network_policies: tuple[KubernetesNetworkPolicy, ...] = ()
+    kubernetes_cluster_network_policies: tuple[KubernetesClusterNetworkPolicy, ...] = ()
     staged_global_network_policies: tuple[StagedGlobalNetworkPolicy, ...] = ()
     staged_network_policies: tuple[StagedNetworkPolicy, ...] = ()
     staged_kubernetes_network_policies: tuple[StagedKubernetesNetworkPolicy, ...] = ()
@@ -105,7 +107,8 @@ class Snapshot:
     @property
     def warnings(self) -> list[str]:
         """References to things that do not exist (R-29, E-4) and what has no effect, sorted."""
-        notices = [notice for document in self.felix_configurations for notice in document.notices]
+        documents = (*self.felix_configurations, *self.kubernetes_cluster_network_policies)
+        notices = [notice for document in documents for notice in document.notices]
         missing = (*self._missing_profiles(), *self._missing_tiers(), *self._missing_services())
         return sorted({*notices, *missing, *self._without_effect()})
 
@@ -194,6 +197,7 @@ _FIELDS: dict[type[Any], str] = {
     GlobalNetworkPolicy: "global_network_policies",
     NetworkPolicy: "network_policies",
     KubernetesNetworkPolicy: "kubernetes_network_policies",
+    KubernetesClusterNetworkPolicy: "kubernetes_cluster_network_policies",
     StagedGlobalNetworkPolicy: "staged_global_network_policies",
     StagedNetworkPolicy: "staged_network_policies",
     StagedKubernetesNetworkPolicy: "staged_kubernetes_network_policies",

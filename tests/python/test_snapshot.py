@@ -105,6 +105,8 @@ EVERY_KIND = [
     calico("StagedGlobalNetworkPolicy", "name: s", "{stagedAction: Delete}"),
     calico("StagedNetworkPolicy", "name: s, namespace: shop", "{stagedAction: Delete}"),
     calico("StagedKubernetesNetworkPolicy", "name: s, namespace: shop", "{stagedAction: Delete}"),
+    "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {name: c}\n"
+    "spec: {tier: Admin, priority: 1, subject: {namespaces: {}}}\n",
     core("Service", "name: db, namespace: shop"),
     "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n"
     "metadata: {name: db-1, namespace: shop, labels: {kubernetes.io/service-name: db}}\n"
@@ -119,6 +121,7 @@ def test_every_kind_has_its_place() -> None:
         "global_network_policies": ["GlobalNetworkPolicy/guard"],
         "network_policies": ["NetworkPolicy/shop/front"],
         "kubernetes_network_policies": ["KubernetesNetworkPolicy/shop/k"],
+        "kubernetes_cluster_network_policies": ["KubernetesClusterNetworkPolicy/c"],
         "staged_global_network_policies": ["StagedGlobalNetworkPolicy/s"],
         "staged_network_policies": ["StagedNetworkPolicy/shop/s"],
         "staged_kubernetes_network_policies": ["StagedKubernetesNetworkPolicy/shop/s"],

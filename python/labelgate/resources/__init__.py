@@ -1,5 +1,19 @@
 """Typed Calico and Kubernetes resources, read from YAML and JSON, and everything that is wrong with them."""
 
+from labelgate.resources.cluster_policy import (
+    ClusterEgressPeer,
+    ClusterEgressRule,
+    ClusterIngressPeer,
+    ClusterIngressRule,
+    ClusterPort,
+    ClusterPortRange,
+    ClusterProtocol,
+    ClusterSubject,
+    ClusterTransport,
+    KubernetesClusterNetworkPolicy,
+    KubernetesClusterNetworkPolicySpec,
+    NamespacedPods,
+)
 from labelgate.resources.documents import Document
 from labelgate.resources.endpoint import (
     EndpointPort,
@@ -59,6 +73,15 @@ from labelgate.resources.values import IPAddress, IPNetwork, PortRange
 
 __all__ = [
     "RESOURCE_TYPES",
+    "ClusterEgressPeer",
+    "ClusterEgressRule",
+    "ClusterIngressPeer",
+    "ClusterIngressRule",
+    "ClusterPort",
+    "ClusterPortRange",
+    "ClusterProtocol",
+    "ClusterSubject",
+    "ClusterTransport",
     "Container",
     "ContainerPort",
     "Document",
@@ -78,6 +101,8 @@ __all__ = [
     "Icmp",
     "IngressRule",
     "IpBlock",
+    "KubernetesClusterNetworkPolicy",
+    "KubernetesClusterNetworkPolicySpec",
     "KubernetesNetworkPolicy",
     "KubernetesNetworkPolicySpec",
     "LabelSelector",
@@ -87,6 +112,7 @@ __all__ = [
     "Location",
     "Metadata",
     "Namespace",
+    "NamespacedPods",
     "NetworkPolicy",
     "NetworkPolicySpec",
     "NetworkSet",

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from labelgate.resources.cluster_policy import KubernetesClusterNetworkPolicy
 from labelgate.resources.endpoint import HostEndpoint, WorkloadEndpoint
 from labelgate.resources.errors import Finding, Location, Path, Wrong, describe
 from labelgate.resources.felix import FelixConfiguration
@@ -43,6 +44,7 @@ RESOURCE_TYPES: tuple[type[Resource], ...] = (
     StagedGlobalNetworkPolicy,
     StagedNetworkPolicy,
     StagedKubernetesNetworkPolicy,
+    KubernetesClusterNetworkPolicy,
 )
 KINDS = {(model.version, model.kind_name): model for model in RESOURCE_TYPES}
 DEFAULT_NAMESPACE = "default"

@@ -385,6 +385,38 @@ _KUBERNETES = {
         "K-13", "unknown type", _DIRECTIONS, "leave `policyTypes` out to infer them from the rules"
     ),
     "policy-type-twice": Message("K-13", "the same type twice", "each type once", "keep one of them"),
+    "cluster-tier": Message("K-20", "unknown tier", "`Admin` or `Baseline`", "it is case-sensitive"),
+    "cluster-priority": Message("K-20", "priority out of range", "0 to 1000", "the lowest runs first"),
+    "cluster-subject": Message(
+        "K-20", "not one subject", "either `namespaces` or `pods`", "`namespaces: {{}}` is every pod"
+    ),
+    "cluster-action": Message("K-22", "unknown action", "`Accept`, `Deny` or `Pass`", "it is case-sensitive"),
+    "cluster-no-peers": Message(
+        "K-23", "a rule without peers", "at least one peer", "`namespaces: {{}}` is every namespace"
+    ),
+    "cluster-network": Message("K-23", "not a network", _NETWORK, _NET_HINT),
+    "cluster-peer": Message(
+        "K-24", "not one kind of peer", "exactly one field", "make a peer for each of them"
+    ),
+    "cluster-protocol": Message(
+        "K-25",
+        "not one protocol",
+        "one of `tcp`, `udp`, `sctp` or `destinationNamedPort`",
+        "make an entry for each; for any protocol leave `protocols` out",
+    ),
+    "cluster-port-form": Message(
+        "K-25",
+        "not one port or range",
+        "either `number` or `range`",
+        "for all ports leave `destinationPort` out",
+    ),
+    "cluster-port": Message("K-25", "port out of range", _PORTS, "for all ports leave it out"),
+    "cluster-port-reversed": Message(
+        "K-25", "range reversed", "the smaller port as `start`", "exchange the two"
+    ),
+    "cluster-port-name": Message(
+        "K-25", "illegal port name", _PORT_NAME, "port names are those of containers"
+    ),
     "slice-protocol": Message("M-31", "unknown protocol", _TRANSPORTS, "leave it out for `TCP`"),
     "slice-port": Message("M-31", "port out of range", _PORTS, "it is the port of the backend"),
     "pod-address": Message("R-30", "not an address", "an IPv4 or IPv6 address", "it is written by the node"),
