@@ -100,8 +100,8 @@ def test_subject_namespaces() -> None:
         ("[]", [(None, {})]),
         ("[{tcp: {}}]", [(TCP, {})]),
         (
-            "[{udp: {destinationPort: {number: 53}}}, {tcp: {destinationPort: {range: {start: 80, end: 90}}}},"
-            " {tcp: {destinationPort: {number: 91}}}, {destinationNamedPort: http}, {sctp: {}}]",
+            "[{udp: {destinationPort: {number: 53}}}, {tcp: {destinationPort: {range: {start: 80, end: 90}}}}"
+            ", {tcp: {destinationPort: {number: 91}}}, {destinationNamedPort: http}, {sctp: {}}]",
             [
                 (None, {"ports": [], "named_ports": ["http"]}),
                 (SCTP, {}),

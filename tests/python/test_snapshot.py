@@ -354,6 +354,18 @@ def test_model_as_a_whole() -> None:
             "ingress": [],
             "egress": [],
         },
+        {
+            "kind": "KubernetesClusterNetworkPolicy",
+            "name": "c",
+            "tier": "kube-admin",
+            "order": 1.0,
+            "selector": "projectcalico.org/orchestrator == 'k8s'",
+            "namespace_selector": "all()",
+            "applies_ingress": False,
+            "applies_egress": False,
+            "ingress": [],
+            "egress": [],
+        },
     ]
     model.pop("settings")
     allow = [{"action": "Allow"}]
