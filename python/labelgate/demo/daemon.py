@@ -31,7 +31,6 @@ class Daemon:
             sys.executable, "-m", "labelgate", "run", *files, "--node", NODE, "--backend", backend,
             "--settle", settle, *options,
         ]  # fmt: skip
-        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.log: list[str] = []
         """Every line said so far."""
         self.process: subprocess.Popen[str]
@@ -51,15 +50,9 @@ class Daemon:
         self.process = self._world.start(
             EDGE, *self._command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
-        self._listener = threading.Thread(target=self._listen, args=(self.process,), daemon=True)
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._listener = threading.Thread(target=_listen, args=(self.process, self._lines), daemon=True)
         self._listener.start()
-
-    def _listen(self, process: subprocess.Popen[str]) -> None:
-        assert process.stderr is not None
-        with process.stderr as lines:
-            for line in lines:
-                self._lines.put(line.rstrip("\n"))
-        self._lines.put("")
 
     def wait_for(self, text: str, seconds: float = READY_SECONDS) -> str:
         """The next line that holds a text; WorldError if none comes."""
@@ -69,11 +62,11 @@ class Daemon:
                 line = self._lines.get(timeout=left)
             except queue.Empty:
                 break
+            if line is None:
+                break  # It has ended.
             self.log.append(line)
             if text in line:
                 return line
-            if not line and self.process.poll() is not None:
-                break
         said = "\n".join(self.log)
         raise WorldError(f"`labelgate run` did not say `{text}` within {seconds:g} s; it said:\n{said}")
 
@@ -104,3 +97,12 @@ class Daemon:
         code = end(self.process)
         self._listener.join()
         return code
+
+
+def _listen(process: subprocess.Popen[str], into: queue.SimpleQueue[str | None]) -> None:
+    """Every line that a process says, then None."""
+    assert process.stderr is not None
+    with process.stderr as lines:
+        for line in lines:
+            into.put(line.rstrip("\n"))
+    into.put(None)
