@@ -164,6 +164,6 @@ def _checksum(data: bytes) -> int:
 
 def conntrack_entries(world: World, host: str, text: str) -> int:
     """How many conntrack entries of a host mention a text, such as `dport=11211`."""
-    listed = world.run(host, "conntrack", "-L", check=False)
+    listed = world.run(host, "conntrack", "-f", "ipv4", "-L", check=False)
     listed += world.run(host, "conntrack", "-f", "ipv6", "-L", check=False)
     return sum(text in line.split() for line in listed.splitlines())
