@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 
-from labelgate.demo.traffic import Probe, owner, send
+from kit import send_all
+from labelgate.demo.traffic import Probe, owner
 from labelgate.demo.world import INTERFACE_OF, World
 from labelgate.flow import ICMP, ICMPV6, TCP, UDP, Answer, Packet
 from labelgate.path import Judge, walk
@@ -71,25 +71,7 @@ def arrives(answers: list[Answer], *, base_drops: bool) -> bool:
     return not base_drops or any(answer.verdict == "allow" for answer in answers)
 
 
-def send_all(world: World, rows: list[Row]) -> dict[str, bool]:
-    """Whether each arrives; those that share no socket go at the same time."""
-    seen: dict[str, bool] = {}
-    waiting = list(rows)
-    while waiting:
-        wave: list[Row] = []
-        taken: set[tuple[str, str, int]] = set()
-        for row in waiting:
-            if not taken & _sockets(row.probe):
-                wave.append(row)
-                taken |= _sockets(row.probe)
-        with ThreadPoolExecutor(len(wave)) as pool:
-            results = pool.map(lambda row: send(world, row.probe), wave)
-            seen |= {row.id: arrived for row, arrived in zip(wave, results, strict=True)}
-        waiting = [row for row in waiting if row.id not in seen]
-    return seen
-
-
-def _sockets(probe: Probe) -> set[tuple[str, str, int]]:
-    """The addresses that a probe binds: another socket on one of them could get its packet."""
-    bound = {(probe.protocol, probe.dst, probe.dport)}
-    return bound | {(probe.protocol, probe.src, probe.sport)} if probe.sport else bound
+def send_rows(world: World, rows: list[Row]) -> dict[str, bool]:
+    """Whether each arrives."""
+    results = send_all(world, [row.probe for row in rows])
+    return {row.id: arrived for row, arrived in zip(rows, results, strict=True)}

@@ -9,11 +9,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import policies
 import pytest
+from kit import add_pod, saved, wait_until
 from labelgate.demo.daemon import Daemon
 from labelgate.demo.traffic import Probe, send
 from labelgate.demo.world import (
@@ -40,17 +40,6 @@ def management(tmp_path: Path) -> Path:
     path = tmp_path / "management.yaml"
     path.write_text(policies.MANAGEMENT, encoding="utf-8")
     return path
-
-
-def saved(world: World, backend: str) -> list[str]:
-    """All rules of both families, without counters and tables that hold none."""
-    lines: list[str] = []
-    for program in ("iptables", "ip6tables"):
-        text = world.run(EDGE, f"{program}-{backend}-save")
-        for table in text.split("*")[1:]:
-            rules = [line for line in table.splitlines() if line.startswith("-A") or " - [" in line]
-            lines += [f"{program} {table.split()[0]} {rule}" for rule in rules]
-    return lines
 
 
 def test_stop_remove_leaves_nothing(world: World, backend: str, management: Path) -> None:
@@ -177,15 +166,6 @@ class Traffic:
         assert wait_until(lambda: self.arrived >= wanted, 5), f"{self.arrived} of {wanted} arrived"
 
 
-def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
-
-
 def test_reload_under_traffic_loses_nothing(world: World, backend: str, management: Path) -> None:
     with Daemon(world, management, backend=backend) as daemon, Traffic(world) as traffic:
         traffic.wait_for_arrivals(50)
@@ -292,20 +272,6 @@ def test_pods_come_and_go(world: World, backend: str, tmp_path: Path) -> None:
             world.run(EDGE, "ip", "link", "delete", "cali999")
             daemon.wait_for("interfaces are now")
         assert send(world, FOREIGN)
-
-
-def add_pod(world: World, interface: str, address: str) -> None:
-    """A pod whose other end is in the edge node's own namespace list: a veth into the namespace of `web`."""
-    edge, web = world.namespace(EDGE), world.namespace("web")
-    link = f"ip link add {interface} netns {edge} type veth peer name late0 netns {web}"
-    subprocess.run(link.split(), check=True)
-    for host, command in (
-        ("web", "ip link set late0 up"),
-        ("web", f"ip address add {address}/32 dev late0"),
-        (EDGE, f"ip link set {interface} up"),
-        (EDGE, f"ip route add {address}/32 dev {interface}"),
-    ):
-        world.run(host, *command.split())
 
 
 def pod_hears(world: World, address: str) -> bool:

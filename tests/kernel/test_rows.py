@@ -17,7 +17,7 @@ from labelgate.flow import packet_from_json
 from labelgate.reference import Reference
 from labelgate.settings import HostFacts, Settings
 from labelgate.snapshot import load
-from rows import CASES, Row, arrives, expected, send_all, sendable
+from rows import CASES, Row, arrives, expected, send_rows, sendable
 
 FOLDERS = sorted(folder for folder in CASES.glob("8.*") if not folder.name.endswith("-v6"))
 KEYS = {
@@ -71,6 +71,6 @@ def test_rows(world: World, backend: str, family: str, folder: Path, tmp_path: P
         for base_drops in (False, True):
             if base_drops:
                 drop_by_default(world, backend)
-            seen = send_all(world, rows)
+            seen = send_rows(world, rows)
             wanted = {row.id: arrives(answers[row.id], base_drops=base_drops) for row in rows}
             assert seen == wanted, f"base chains {'drop' if base_drops else 'accept'}"
