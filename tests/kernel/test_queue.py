@@ -14,7 +14,7 @@ from pathlib import Path
 
 import policies
 import pytest
-from kit import Ear, echo_server, enforce, inject, ip, passing, twins, words
+from kit import Ear, echo_server, enforce, inject, ip, passing, twins, wait_until, words
 from labelgate.demo.traffic import Probe, ask, family, owner, send
 from labelgate.demo.world import (
     BANNED,
@@ -82,7 +82,9 @@ def test_overflow(world: World, backend: str, mode: str, tmp_path: Path) -> None
 def stopped(process: int) -> Iterator[None]:
     """A process that does not run, but holds its sockets."""
     os.kill(process, signal.SIGSTOP)
+    tasks = list(Path(f"/proc/{process}/task").glob("*/stat"))
     try:
+        assert wait_until(lambda: all(") T " in task.read_text() for task in tasks), 3)
         yield
     finally:
         os.kill(process, signal.SIGCONT)

@@ -1,0 +1,282 @@
+"""Rules of other programs in the same tables: both keep their say, marks included, and ours come back."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+
+import policies
+import pytest
+from kit import (
+    ACCEPT,
+    DECIDED,
+    PROGRAMS,
+    REJECT,
+    add_rules,
+    count,
+    echo_server,
+    enforce,
+    hits,
+    passing,
+    saved,
+    twins,
+    wait_until,
+    words,
+)
+from labelgate.demo.traffic import Probe, send
+from labelgate.demo.world import (
+    CLIENT,
+    EDGE,
+    EDGE_INSIDE,
+    EDGE_OUTSIDE,
+    INSIDE_HOST,
+    RESOLVER_CLIENT,
+    STRANGER,
+    WEB_POD,
+    World,
+    twin,
+)
+
+FAST = policies.policy(
+    "fast",
+    """
+  types: [Ingress, Egress]
+  ingress:
+  - {action: Allow, protocol: UDP, source: {nets: [203.0.113.0/24]}, destination: {ports: [9300, 9301]}}
+  - {action: Deny, protocol: UDP, destination: {ports: [9302]}}
+  egress:
+  - {action: Allow, protocol: UDP, source: {ports: [9300]}, destination: {nets: [203.0.113.0/24]}}
+""",
+    more="  doNotTrack: true\n  applyOnForward: true\n",
+)
+"""Of each hook's ports the first is allowed by all, the second is denied by the rules of others."""
+EARLY = policies.policy(
+    "early",
+    """
+  types: [Ingress]
+  ingress:
+  - {action: Allow, protocol: UDP, source: {nets: [203.0.113.0/24]}, destination: {ports: [9400, 9401]}}
+  - {action: Deny, protocol: UDP, destination: {ports: [9402]}}
+""",
+    more="  preDNAT: true\n  applyOnForward: true\n",
+)
+USUAL = policies.policy(
+    "usual",
+    """
+  types: [Ingress, Egress]
+  ingress:
+  - {action: Allow, protocol: UDP, source: {nets: [203.0.113.0/24]}, destination: {ports: ["80:81"]}}
+  - {action: Allow, protocol: UDP, source: {nets: [203.0.113.0/24]}, destination: {ports: ["9100:9101"]}}
+  egress:
+  - {action: Allow, protocol: UDP, destination: {nets: [203.0.113.0/24], ports: [9500]}}
+""",
+    order=20,
+    more="  applyOnForward: true\n",
+)
+EVERYTHING = "---".join((policies.PODS, policies.host(), FAST, EARLY, USUAL))
+
+
+def udp(port: int, src: str = CLIENT, dst: str = EDGE_OUTSIDE) -> Probe:
+    return Probe("udp", src, dst, port)
+
+
+PASS = [udp(9300), udp(9400), udp(9100), udp(80, dst=WEB_POD)]
+THEIRS = [udp(9301), udp(9401), udp(9101), udp(81, dst=WEB_POD)]
+OURS = [udp(9302), udp(9402), udp(9100, STRANGER), udp(82, dst=WEB_POD)]
+THEIR_CHAINS = {
+    "raw": [("PREROUTING", 9300)],
+    "mangle": [("PREROUTING", 9400)],
+    "filter": [("INPUT", 9100), ("FORWARD", 80)],
+}
+
+
+def rules_of_another(world: World, backend: str) -> None:
+    for table, chains in THEIR_CHAINS.items():
+        for chain, port in chains:
+            match = "-p udp -m udp --dport"
+            add_rules(
+                world, backend, table,
+                count(chain, f"seen-{port}", f"{match} {port}"),
+                count(chain, f"denied-{port}", f"{match} {port + 1}", "DROP"),
+            )  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["insert", "append"])
+def test_rules_of_another_program(world: World, backend: str, mode: str, tmp_path: Path) -> None:
+    """Behind ours (insert) and ahead of ours (append): their deny holds and our deny holds, in each table."""
+    # In INPUT an accept of ours is final, unless it returns (`FilterAllowAction`).
+    given = {"chainInsertMode": mode, "iptablesFilterAllowAction": "Return" if mode == "insert" else "Accept"}
+    rules_of_another(world, backend)
+    before = saved(world, backend)
+    with enforce(world, tmp_path, backend, EVERYTHING, **given) as daemon:
+        assert passing(world, *twins(*PASS, *THEIRS, *OURS)) == words(*twins(*PASS))
+        seen = hits(world, backend, "raw") | hits(world, backend, "mangle") | hits(world, backend, "filter")
+        # Ahead of ours they also see what we deny, and twice what comes back from the queue.
+        expected = {f"seen-{port}": (1, 1) for port in (9300, 9400, 9100, 80)}
+        if mode == "append":
+            expected = {"seen-9300": (2, 2), "seen-9400": (2, 2), "seen-9100": (2, 2), "seen-80": (2, 2)}
+        assert {name: counts for name, counts in seen.items() if name.startswith("seen")} == expected
+        denied = {name: counts for name, counts in seen.items() if name.startswith("denied")}
+        assert denied == {f"denied-{port}": (1, 1) for port in (9300, 9400, 9100, 80)}
+        assert not any(line.startswith("warning") for line in daemon.log)
+        daemon.stop()
+        assert saved(world, backend) == before
+
+
+RESTORE = "-j CONNMARK --restore-mark"
+
+
+def test_others_that_erase_our_mark(world: World, backend: str, tmp_path: Path) -> None:
+    """A mark restored ahead of ours would send a packet round for ever: that hook goes without REPEAT."""
+    for table, chain in (("mangle", "PREROUTING"), ("filter", "INPUT"), ("filter", "FORWARD")):
+        add_rules(world, backend, table, f"-A {chain} {RESTORE}")
+    text = "---".join((policies.PODS, policies.host(), EARLY, USUAL))
+    with enforce(world, tmp_path, backend, text, chainInsertMode="append") as daemon:
+        for hook in ("mangle-prerouting", "filter-input", "filter-forward"):
+            assert any(
+                line.startswith(f"warning: {hook}: ") and "without repeating" in line for line in daemon.log
+            )
+        probes = [udp(9400), udp(9100), udp(80, dst=WEB_POD), udp(9402), udp(9100, STRANGER)]
+        # The mark of an allowed preDNAT packet is erased by the rule in INPUT, which is not ours to prevent.
+        assert passing(world, *twins(*probes[1:])) == words(*twins(*probes[1:3]))
+        assert max(hook["packets"] for hook in daemon.counters()["hooks"].values()) < 30
+
+
+def test_untracked_policy_needs_the_second_pass(world: World, backend: str, tmp_path: Path) -> None:
+    add_rules(world, backend, "raw", "-A PREROUTING -j MARK --set-xmark 0x0/0xffffffff")
+    daemon = enforce(world, tmp_path, backend, EVERYTHING, chainInsertMode="append")
+    before = saved(world, backend)
+    daemon.start()
+    assert "untracked policy cannot be enforced at raw-prerouting" in daemon.wait_for("untracked policy")
+    assert daemon.exit_code() == 3
+    assert saved(world, backend) == before
+
+
+def test_our_rules_are_put_back(world: World, backend: str, tmp_path: Path) -> None:
+    """A jump deleted, a chain flushed, a rule of others ahead of ours: in order again at the next check."""
+    with enforce(world, tmp_path, backend, EVERYTHING) as daemon:
+        rules = saved(world, backend)
+        for program in (f"{name}-{backend}" for name in PROGRAMS.values()):
+            world.run(EDGE, program, "-D", "INPUT", "-j", "lg-INPUT")
+            world.run(EDGE, program, "-D", "FORWARD", "-j", "lg-FORWARD-end")
+            world.run(EDGE, program, "-t", "raw", "-F", "lg-PREROUTING")
+        world.run(EDGE, f"iptables-{backend}", "-t", "mangle", "-I", "PREROUTING", "-j", "RETURN")
+        assert send(world, udp(9100, STRANGER))
+        # All that is wrong is said at one check, in order; the last is awaited.
+        daemon.wait_for("v6 filter INPUT: rule 1 is not `-j lg-INPUT`, as it should be", 8)
+        assert wait_until(lambda: not without_theirs(saved(world, backend), rules), 3)
+        assert passing(world, *twins(*PASS, *OURS)) == words(*twins(*PASS))
+        said = "\n".join(daemon.log)
+        assert "v4 raw lg-PREROUTING: not as it was installed" in said
+        assert "v4 mangle PREROUTING: rule 1 is not `-j lg-PREROUTING`, as it should be" in said
+
+
+def without_theirs(now: list[str], rules: list[str]) -> list[str]:
+    """What differs, but for the rule of others, which stays behind ours."""
+    return sorted(({*now} ^ {*rules}) - {"iptables mangle -A PREROUTING -j RETURN"})
+
+
+FOREIGN = 0x0020_0003
+"""Bits of another program."""
+
+
+def test_marks(world: World, backend: str, tmp_path: Path) -> None:
+    """Bits of others survive every verdict; D and R are gone where our part ends, A where it says nothing."""
+    for table, chain in (("raw", "PREROUTING"), ("raw", "OUTPUT")):
+        add_rules(world, backend, table, f"-A {chain} -j MARK --set-xmark {FOREIGN:#x}/{FOREIGN:#x}")
+    exact = {"clean": FOREIGN, "accepted": FOREIGN | ACCEPT}
+    chains = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
+    places = [(table, chain) for table in ("mangle", "nat") for chain in chains]
+    places.remove(("nat", "FORWARD"))
+    for table, chain in places:
+        rules = [
+            count(
+                chain, f"{chain}-{name}-{table}", f"-p udp -m udp --dport 9000:9999 -m mark --mark {mark:#x}"
+            )
+            for name, mark in exact.items()
+        ]
+        # Ahead of ours in mangle PREROUTING, D is still there in the repeated pass.
+        ours = [
+            count(chain, f"{chain}-{bit:#x}-{table}", f"-m mark --mark {bit:#x}/{bit:#x}")
+            for bit in (DECIDED, REJECT)
+            if (table, chain) != ("mangle", "PREROUTING")
+        ]
+        add_rules(world, backend, table, *rules, *ours)
+    add_rules(world, backend, "filter", count("FORWARD", "forward", "-p udp -m udp --dport 9600"))
+    text = f"{EVERYTHING.replace('80:81', '9600')}"
+    probes = [udp(9300), udp(9400), udp(9100), udp(9600, dst=WEB_POD)]
+    out = [Probe("udp", EDGE_OUTSIDE, CLIENT, 9500)]
+    with (
+        enforce(world, tmp_path, backend, text, chainInsertMode="append", iptablesFilterDenyAction="Reject"),
+    ):
+        assert passing(world, *twins(*probes, *out)) == words(*twins(*probes, *out))
+        seen = hits(world, backend, "mangle") | hits(world, backend, "nat")
+    assert {name: counts for name, counts in seen.items() if counts != (0, 0)} == {
+        # The untracked one has A here; what preDNAT policy allows comes back with A and D.
+        "PREROUTING-accepted-mangle": (1, 1),
+        "PREROUTING-clean-mangle": (3, 3),
+        "PREROUTING-accepted-nat": (1, 1),
+        "PREROUTING-clean-nat": (2, 2),
+        "INPUT-accepted-mangle": (2, 2),
+        "INPUT-clean-mangle": (1, 1),
+        "INPUT-accepted-nat": (1, 1),
+        "INPUT-clean-nat": (1, 1),
+        "FORWARD-clean-mangle": (1, 1),
+        "OUTPUT-clean-mangle": (1, 1),
+        "OUTPUT-clean-nat": (1, 1),
+        "POSTROUTING-accepted-mangle": (1, 1),
+        "POSTROUTING-accepted-nat": (1, 1),
+        "POSTROUTING-clean-mangle": (1, 1),
+        "POSTROUTING-clean-nat": (1, 1),
+    }
+
+
+def test_routing_rules_that_read_our_mark(world: World, backend: str, tmp_path: Path) -> None:
+    """As wg-quick makes them: untracked packets of the host may be routed otherwise, which is said."""
+    world.run(EDGE, *["ip", "rule", "add", "not", "fwmark", "0xca6c", "table", "51820", "priority", "32000"])
+    world.run(EDGE, *["ip", "rule", "add", "fwmark", "0x4000/0x4000", "table", "51821", "priority", "32001"])
+    with (
+        enforce(world, tmp_path, backend, policies.RESOLVER) as daemon,
+        echo_server(world, EDGE, EDGE_INSIDE, 5353),
+    ):
+        assert [line for line in daemon.log if "accept mark" in line] == [
+            "warning: IPv4 rule 32000: fwmark 0xca6c/0xffffffff reads our accept mark: it routes untracked "
+            "packets of this host"
+        ]
+
+
+def test_accept_mark_does_not_survive_loopback(world: World, backend: str, tmp_path: Path) -> None:
+    """A privileged process sets A with SO_MARK: our rules clear it before anything reads it."""
+    text = f"{policies.host('any', '*')}---{USUAL}---{FAST}"
+
+    def forge(address: str) -> None:
+        kind = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with socket.socket(kind, socket.SOCK_DGRAM) as sender:
+            sender.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, ACCEPT | DECIDED | REJECT)
+            sender.sendto(b"x", (address, 7000))
+            sender.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, ACCEPT)
+            sender.sendto(b"x", (address, 7000))
+
+    with enforce(world, tmp_path, backend, text) as daemon:
+        for address in (RESOLVER_CLIENT, INSIDE_HOST):
+            for either in (address, twin(address)):
+                world.call(EDGE, forge, either)
+        hooks = daemon.counters()["hooks"]
+        assert hooks["filter-output"]["verdicts"]["deny"] == 4
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_clean_leaves_what_others_have(world: World, backend: str, killed: bool, tmp_path: Path) -> None:
+    """`labelgate clean`, also behind a daemon that was killed, and with the other variant's rules there."""
+    rules_of_another(world, backend)
+    other = {"nft": "legacy", "legacy": "nft"}[backend]
+    add_rules(world, other, "filter", count("INPUT", "other-variant", "-p udp -m udp --dport 1"))
+    before = [saved(world, variant) for variant in (backend, other)]
+    with enforce(world, tmp_path, backend, EVERYTHING, stop="keep") as daemon:
+        if killed:
+            daemon.process.kill()
+        daemon.stop()
+        assert saved(world, backend) != before[0]
+        world.run(EDGE, sys.executable, "-m", "labelgate", "clean")
+        assert [saved(world, variant) for variant in (backend, other)] == before
