@@ -1,8 +1,8 @@
 """The cases: one folder of `tests/cases` per scenario, as typed values for every engine.
 
 A folder holds `README.md` (one line), `policy.yaml` (the resources) and `packets.yaml`: the node, what its
-host looks like, settings by their names in `labelgate.settings`, and packets (the fields of a JSON line) with
-the expected answer and the step that decides. `rejected/` holds documents that must not load.
+host looks like, settings by their names in `labelgate.settings`, the rules shown and packets (fields of a
+JSON line) with the expected answer and the step that decides. `rejected/` holds documents that must not load.
 """
 
 from __future__ import annotations
@@ -60,6 +60,8 @@ class Case:
     node: str
     host: HostFacts
     settings: Settings
+    rules: tuple[str, ...]
+    """The ids that its answers show."""
     questions: tuple[Question, ...]
 
     def snapshot(self) -> Snapshot:
@@ -71,11 +73,11 @@ class Case:
 class Rejected:
     """A document that must not load."""
 
-    policy: Path
-    rule: str
-    """The id that refuses it."""
-    path: str
-    """The field."""
+    name: str
+    text: str
+    """The document, as YAML."""
+    problems: tuple[tuple[str, str], ...]
+    """Each rule that refuses it, with the field."""
 
 
 def load_cases() -> list[Case]:
@@ -87,7 +89,15 @@ def load_rejected() -> list[Rejected]:
     """Every document that must not load, with the reason."""
     folder = FOLDER / "rejected"
     entries = yaml.safe_load((folder / "expected.yaml").read_text())
-    return [Rejected(folder / entry["file"], entry["rule"], entry["path"]) for entry in entries]
+    return [_rejected(entry, folder) for entry in entries]
+
+
+def _rejected(entry: Mapping[str, Any], folder: Path) -> Rejected:
+    problems = tuple(entry["problems"].items())
+    if "file" in entry:
+        return Rejected(Path(entry["file"]).stem, (folder / entry["file"]).read_text(), problems)
+    rules = "+".join(rule for rule, _ in problems)
+    return Rejected(f"{rules}: {entry['what']}", yaml.safe_dump(entry["document"]), problems)
 
 
 def _case(folder: Path) -> Case:
@@ -100,6 +110,7 @@ def _case(folder: Path) -> Case:
         node=content["node"],
         host=HostFacts({name: tuple(addresses) for name, addresses in interfaces}),
         settings=_settings(content.get("settings", {})),
+        rules=tuple(content["rules"]),
         questions=tuple(map(_question, content["packets"])),
     )
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 
+import yaml
+from cases import FOLDER, load_cases, load_rejected
 from semantics import DOCUMENT, ROOT, citations, defined, ids
 
 SELECTORS = json.loads((ROOT / "tests" / "data" / "selectors.json").read_text())
@@ -60,3 +63,28 @@ def _selector(text: str) -> str:
 
 def _labels(labels: dict[str, str]) -> str:
     return "{" + ",".join(f"{key}:{value or chr(34) * 2}" for key, value in labels.items()) + "}"
+
+
+def test_every_rule_has_a_case() -> None:
+    excused = _excused()
+    assert sorted(ids() - _shown() - excused.keys()) == []
+
+
+def test_every_excuse_is_needed() -> None:
+    excused = _excused()
+    assert {rule: why for rule, why in excused.items() if rule in _shown() or rule not in ids()} == {}
+
+
+def test_cases_show_rules_that_exist() -> None:
+    assert _shown() - ids() == set()
+
+
+@cache
+def _shown() -> set[str]:
+    accepted = {rule for case in load_cases() for rule in case.rules}
+    return accepted | {rule for rejected in load_rejected() for rule, _ in rejected.problems}
+
+
+def _excused() -> dict[str, str]:
+    entries = yaml.safe_load((FOLDER / "without-case.yaml").read_text())
+    return {rule: entry["why"] for entry in entries for rule in entry["rules"]}
