@@ -60,6 +60,8 @@ class Case:
     node: str
     host: HostFacts
     settings: Settings
+    staged: bool
+    """Asked is the second answer, as if staged policies were in force (E-15)."""
     rules: tuple[str, ...]
     """The ids that its answers show."""
     questions: tuple[Question, ...]
@@ -110,6 +112,7 @@ def _case(folder: Path) -> Case:
         node=content["node"],
         host=HostFacts({name: tuple(addresses) for name, addresses in interfaces}),
         settings=_settings(content.get("settings", {})),
+        staged=content.get("staged", False),
         rules=tuple(content["rules"]),
         questions=tuple(map(_question, content["packets"])),
     )

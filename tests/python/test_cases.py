@@ -13,6 +13,7 @@ from labelgate.reference import Reference
 from labelgate.reference.reasons import Reason
 from labelgate.resources import LoadError
 from labelgate.sources.files import load_documents
+from labelgate.table import DecisionTable
 
 CASES = load_cases()
 REJECTED = load_rejected()
@@ -22,13 +23,17 @@ Judge = Callable[[Packet], Answer]
 @cache
 def _engine(name: str) -> Judge:
     case = _BY_NAME[name]
-    return case.snapshot().compile(node=case.node, host=case.host, settings=case.settings).answer
+    return _table(case).answer
 
 
 @cache
 def _reference(name: str) -> Judge:
     case = _BY_NAME[name]
-    return Reference(case.snapshot(), case.node, case.host, case.settings).answer
+    return Reference(case.snapshot(), case.node, case.host, case.settings, staged=case.staged).answer
+
+
+def _table(case: Case) -> DecisionTable:
+    return case.snapshot().compile(node=case.node, host=case.host, settings=case.settings, staged=case.staged)
 
 
 _BY_NAME = {case.name: case for case in CASES}
@@ -52,7 +57,7 @@ def test_both_engines_go_the_same_way(case: Case) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_decision_is_the_last_step(case: Case) -> None:
-    table = case.snapshot().compile(node=case.node, host=case.host, settings=case.settings)
+    table = _table(case)
     for question in case.questions:
         decision = table.decide_packet(question.packet)
         decided = question.expected.decided
