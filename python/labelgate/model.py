@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from labelgate import conversion
-from labelgate.resources import GlobalNetworkPolicy, StagedGlobalNetworkPolicy, StagedNetworkPolicy
+from labelgate.resources import STORED, GlobalNetworkPolicy, StagedGlobalNetworkPolicy, StagedNetworkPolicy
 
 if TYPE_CHECKING:
     from labelgate.resources import (
@@ -184,10 +184,15 @@ def _policy(policy: CalicoPolicy, *, in_force: bool) -> dict[str, Any]:
 
 
 def _applies(policy: CalicoPolicy) -> tuple[bool, bool]:
-    """E-12: the types as written, else inferred from the rules that are there."""
+    """E-12: the types as written, else inferred from the rules that are there.
+
+    E-13: the stored form has been through no defaulting, and no types govern both directions.
+    """
     spec = policy.spec
     if spec.types:
         return "Ingress" in spec.types, "Egress" in spec.types
+    if policy.api_version == STORED:
+        return True, True
     return bool(spec.ingress) or not spec.egress, bool(spec.egress)
 
 

@@ -69,10 +69,12 @@ from labelgate.resources.staged import (
     StagedNetworkPolicy,
     StagedNetworkPolicySpec,
 )
+from labelgate.resources.stored import STORED
 from labelgate.resources.values import IPAddress, IPNetwork, PortRange
 
 __all__ = [
     "RESOURCE_TYPES",
+    "STORED",
     "ClusterEgressPeer",
     "ClusterEgressRule",
     "ClusterIngressPeer",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from labelgate.resources.staged import (
     StagedKubernetesNetworkPolicy,
     StagedNetworkPolicy,
 )
+from labelgate.resources.stored import STASH, STORED, restored
 from labelgate.resources.values import did_you_mean, nearest
 
 RESOURCE_TYPES: tuple[type[Resource], ...] = (
@@ -46,7 +48,22 @@ RESOURCE_TYPES: tuple[type[Resource], ...] = (
     StagedKubernetesNetworkPolicy,
     KubernetesClusterNetworkPolicy,
 )
-KINDS = {(model.version, model.kind_name): model for model in RESOURCE_TYPES}
+STORED_TYPES: tuple[type[Resource], ...] = (
+    GlobalNetworkPolicy,
+    NetworkPolicy,
+    HostEndpoint,
+    GlobalNetworkSet,
+    NetworkSet,
+    Tier,
+    FelixConfiguration,
+    StagedGlobalNetworkPolicy,
+    StagedNetworkPolicy,
+    StagedKubernetesNetworkPolicy,
+)
+"""The kinds that have a stored form too (R-2); WorkloadEndpoint and Profile have none (R-6)."""
+KINDS = {(model.version, model.kind_name): model for model in RESOURCE_TYPES} | {
+    (STORED, model.kind_name): model for model in STORED_TYPES
+}
 DEFAULT_NAMESPACE = "default"
 """Where a namespaced resource without `namespace` belongs, as with kubectl and calicoctl."""
 
@@ -74,6 +91,8 @@ def header(data: Any) -> Header:
     """Kind, namespace and name of a document, however wrong the rest may be."""
     if not isinstance(data, dict):
         return Header(None, None, None, None)
+    with suppress(Wrong):
+        data = restored(data)
     metadata = data.get("metadata")
     metadata = metadata if isinstance(metadata, dict) else {}
     kind = _text(data.get("kind"))
@@ -110,6 +129,10 @@ def read(data: Any, location: Location) -> Resource | list[Finding]:
     model = _model(data)
     if isinstance(model, list):
         return model
+    try:
+        data = restored(data)
+    except Wrong as wrong:
+        return [Finding(("metadata", "annotations", STASH), wrong)]
     data = _with_namespace(model, data)
     try:
         resource = model.model_validate(data, context=location)

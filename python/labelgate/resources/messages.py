@@ -417,6 +417,12 @@ _KUBERNETES = {
     "cluster-port-name": Message(
         "K-25", "illegal port name", _PORT_NAME, "port names are those of containers"
     ),
+    "stashed-metadata": Message(
+        "R-3",
+        "not the metadata of a resource",
+        "an object as JSON, with `name`, `labels` or `annotations`",
+        "leave it out of what you write; Calico makes it where it stores a resource",
+    ),
     "slice-protocol": Message("M-31", "unknown protocol", _TRANSPORTS, "leave it out for `TCP`"),
     "slice-port": Message("M-31", "port out of range", _PORTS, "it is the port of the backend"),
     "pod-address": Message("R-30", "not an address", "an IPv4 or IPv6 address", "it is written by the node"),
