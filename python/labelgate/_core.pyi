@@ -78,6 +78,10 @@ class Table:
     def __new__(cls, program: Program, host: bytes) -> Table:
         """Binds to a host as JSON: `{"interfaces": {name: [address]}, "workload_prefixes": [name]}`."""
 
+    @property
+    def warnings(self) -> list[str]:
+        """Endpoints whose interface is not governed by them, sorted."""
+
     def rule_facts(self) -> str:
         """What kernel rules may answer, as JSON."""
 

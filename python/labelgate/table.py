@@ -54,8 +54,8 @@ class DecisionTable:
 
     @property
     def warnings(self) -> list[str]:
-        """What the compiler noticed although it is no error, sorted."""
-        return self.program.warnings
+        """What does nothing here, or not what it says, although it is no error; sorted."""
+        return sorted([*self.program.warnings, *self.core.warnings])
 
     def decide(
         self,

@@ -72,6 +72,11 @@ impl Table {
         })
     }
 
+    #[getter]
+    fn warnings(&self) -> Vec<String> {
+        self.0.warnings()
+    }
+
     /// What kernel rules may answer, as JSON text.
     fn rule_facts(&self) -> PyResult<String> {
         serde_json::to_string(&self.0.rule_facts()).map_err(value_error)

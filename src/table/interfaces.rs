@@ -73,6 +73,34 @@ impl Interfaces {
         interfaces
     }
 
+    /// Endpoints with an interface that policy does not govern for them, sorted.
+    pub fn warnings(&self, program: &Program) -> Vec<String> {
+        let losers = program.endpoints.iter().enumerate().filter_map(|(index, endpoint)| {
+            let Attachment::Name(interface) = &endpoint.attachment else {
+                return None;
+            };
+            let governors = self.governors(self.id(interface));
+            let why = match (endpoint.kind, governors.workload) {
+                (EndpointKind::Host, WorkloadSide::Host) => return None,
+                (EndpointKind::Host, _) => "is a workload interface by its prefix (E-45)".to_owned(),
+                (EndpointKind::Workload, WorkloadSide::Known(winner)) if winner.index() != index => {
+                    format!("is that of {}", program.endpoint(winner).name)
+                }
+                (EndpointKind::Workload, WorkloadSide::Known(_)) => return None,
+                (EndpointKind::Workload, _) => {
+                    format!(
+                        "is no workload interface: it begins with none of {}",
+                        self.workload_prefixes.join(", ")
+                    )
+                }
+            };
+            Some(format!("{}: is inactive, its interface `{interface}` {why}", endpoint.name))
+        });
+        let mut warnings: Vec<_> = losers.collect();
+        warnings.sort_unstable();
+        warnings
+    }
+
     /// The id of a name, listed or not.
     pub fn id(&self, name: &str) -> InterfaceId {
         match self.ids.get(name) {

@@ -134,6 +134,11 @@ impl DecisionTable {
         &self.program
     }
 
+    /// What is no error, and only the binding sees: endpoints that do nothing on this host. Sorted.
+    pub fn warnings(&self) -> Vec<String> {
+        self.interfaces.warnings(&self.program)
+    }
+
     /// The interface of this name. A name that neither the host nor an endpoint has is answered as what its prefix
     /// makes it: an unknown workload interface, or an interface that only a `*` host endpoint governs.
     pub fn interface(&self, name: &str) -> InterfaceId {

@@ -259,6 +259,30 @@ def test_built_in_profile_cannot_be_replaced(spec: str, warns: bool) -> None:
     assert model_of(document)["profiles"] == model_of()["profiles"]
 
 
+def test_endpoints_that_do_not_govern_their_interface() -> None:
+    """E-38, E-45: said aloud, because nothing protects what they name."""
+
+    def endpoint(name: str, node: str, interface: str) -> str:
+        spec = f"{{node: {node}, interfaceName: {interface}, ipNetworks: [10.65.0.1/32]}}"
+        return calico("WorkloadEndpoint", f"name: {name}, namespace: shop", spec)
+
+    snapshot = snapshot_of(
+        endpoint("a", "n", "cali1"),
+        endpoint("b", "n", "cali1"),
+        endpoint("c", "n", "tap0"),
+        endpoint("d", "elsewhere", "tap0"),
+        calico("HostEndpoint", "name: h", "{node: n, interfaceName: cali9}"),
+        calico("HostEndpoint", "name: i", "{node: n, interfaceName: eth0}"),
+    )
+    begin = "WorkloadEndpoint/shop/"
+    assert snapshot.compile(node="n").warnings == [
+        "HostEndpoint/h: is inactive, its interface `cali9` is a workload interface by its prefix (E-45)",
+        f"{begin}b: is inactive, its interface `cali1` is that of {begin}a",
+        f"{begin}c: is inactive, its interface `tap0` is no workload interface: it begins with none of cali",
+    ]
+    assert snapshot.compile(node=None).warnings == []
+
+
 def test_what_has_no_effect() -> None:
     """R-30; fields of Felix that are not read."""
     snapshot = snapshot_of(

@@ -99,10 +99,10 @@ def _judge(
         node = node or host_node
     config = load_config(config_file, snapshot.felix_configurations, node, prefixes=prefixes)
     node, settings = config.node, config.settings
-    for warning in snapshot.warnings:
-        click.echo(f"warning: {warning}", err=True)
     reference = Reference(snapshot, node, host, settings)
     table = snapshot.compile(node=node, host=host, settings=settings)
+    for warning in (*snapshot.warnings, *table.warnings):
+        click.echo(f"warning: {warning}", err=True)
     if engine == "table":
         return table.answer
     if engine == "reference":
