@@ -212,7 +212,7 @@ class Agent:
         checked = time.monotonic()
         while self._enforcer.is_alive():
             for number in self._signals.take([self._links.fileno()], ALIVE_SECONDS):
-                if number in (signal.SIGTERM, signal.SIGINT):
+                if number in _STOPPING:
                     self._is_told_to_stop = True
                     return
                 if number == signal.SIGHUP:
@@ -355,6 +355,9 @@ def stop_mode(config: Config, environ: Mapping[str, str] | None = None) -> StopM
     return config.stop or ("keep" if "INVOCATION_ID" in environ else "remove")
 
 
+_STOPPING = frozenset({signal.SIGTERM, signal.SIGINT})
+
+
 class Signals:
     """SIGTERM, SIGINT, SIGHUP and SIGUSR1 as something to wait for; main thread only."""
 
@@ -387,9 +390,11 @@ class Signals:
             yield self._waiting.pop(0)
 
     def wait(self, seconds: float) -> None:
-        """Waits this long; a signal ends the wait and is kept for `take`."""
-        select.select([self._reader], [], [], seconds)
-        self._read()
+        """Waits this long; a signal is kept for `take`, and one that stops ends the wait."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0 and not set(self._waiting) & _STOPPING:
+            select.select([self._reader], [], [], left)
+            self._read()
 
     def _read(self) -> None:
         with suppress(BlockingIOError):

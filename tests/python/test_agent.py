@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -254,3 +255,15 @@ def test_a_reload_changes_the_stop_mode(kernel: Kernel, policy: Path, tmp_path: 
     Agent(Options((str(policy),), "edge1", str(config)), said.append).run()
     assert said[-1] == "stopped: our rules stay, what they queue is dropped"
     assert "cleaned" not in kernel.touched
+
+
+def test_only_a_stop_ends_a_wait() -> None:
+    with agent.Signals() as signals:
+        reload()
+        began = time.monotonic()
+        signals.wait(0.2)
+        assert time.monotonic() - began >= 0.2
+        os.kill(os.getpid(), signal.SIGTERM)
+        signals.wait(60)
+        assert time.monotonic() - began < 5
+        assert list(signals.take([], 0)) == [signal.SIGHUP, signal.SIGTERM]
