@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 import select
 import subprocess
 from collections.abc import Iterator
@@ -13,22 +11,13 @@ import pytest
 from labelgate.links import Links, LinkWatch, read_links
 from labelgate.netfilter.routing import RoutingRule, read_routing_rules
 from labelgate.settings import HostFacts
-
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root for network namespaces")
-
-CLONE_NEWNET = 0x4000_0000
-LIBC = ctypes.CDLL(None, use_errno=True)
+from namespaces import a_new_one, enter_a_new_one
 
 
 @pytest.fixture(autouse=True)
 def _namespace() -> Iterator[None]:
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    assert LIBC.unshare(CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
-    try:
+    with a_new_one():
         yield
-    finally:
-        assert LIBC.setns(home, CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
-        os.close(home)
 
 
 def ip(*words: str) -> None:
@@ -97,7 +86,7 @@ def test_each_thread_sees_its_own_namespace() -> None:
     make_pair()
 
     def elsewhere() -> list[str]:
-        assert LIBC.unshare(CLONE_NEWNET) == 0
+        enter_a_new_one()
         with LinkWatch() as watch:
             ip("link", "add", "wg0", "type", "veth", "peer", "name", "wg1")
             return sorted(wait_for_change(watch).host_facts.interfaces)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -17,24 +15,14 @@ from labelgate.netfilter.readback import hazards
 from labelgate.netfilter.rules import Rule, Ruleset
 from labelgate.netfilter.ruleset import ruleset
 from labelgate.settings import Settings
-
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root for network namespaces")
-
-CLONE_NEWNET = 0x4000_0000
-LIBC = ctypes.CDLL(None, use_errno=True)
+from namespaces import a_new_one
 
 
 @pytest.fixture(autouse=True)
 def _namespace() -> Iterator[None]:
-    """A network namespace without a name: it ends when the test leaves it."""
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    assert LIBC.unshare(CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
-    try:
+    with a_new_one():
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
         yield
-    finally:
-        assert LIBC.setns(home, CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
-        os.close(home)
 
 
 @pytest.fixture(params=VARIANTS)
