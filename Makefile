@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-rust test-python test-kernel lint format clean
+.PHONY: help setup demo test test-rust test-python test-long test-kernel lint format clean
 
 help: ## Print what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ test-rust: setup ## Run the tests of the core
 test-python: setup ## Run the Python tests: resources, reference, engine, cases
 	$(PY) -m pytest tests/python
 	$(PY) -m pytest --doctest-modules --pyargs labelgate
+
+test-long: setup ## Compare engine and reference on more than 200,000 random (resource set, packet) pairs
+	LABELGATE_WORLDS=3400 $(PY) -m pytest tests/python/test_engine_equals_reference.py
 
 test-kernel: setup ## Run the tests that send real packets through real rules (root)
 	$(PY) -m pytest tests/kernel

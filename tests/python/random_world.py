@@ -6,12 +6,13 @@ Everything is drawn from small pools, so that labels, addresses, ports and names
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from random import Random
 from typing import Any
 
-from labelgate.flow import HOOKS, CtState, Packet
+from labelgate.flow import HOOKS, CtState, IPAddress, Packet
 from labelgate.resources import load_text
 from labelgate.settings import Failsafe, HostFacts, Settings
 from labelgate.snapshot import Snapshot
@@ -31,6 +32,7 @@ V6 = ("fd00:65::2", "fd00:65::3", "fd00:9::10", "2001:db8::7", "fe80::1", "::")
 NETS4 = ("10.65.0.0/30", "10.65.0.2/32", "10.0.0.0/8", "203.0.113.0/24", "0.0.0.0/0", "192.0.2.4/31")
 NETS6 = ("fd00:65::/64", "fd00::/8", "2001:db8::7/128", "::/0")
 PORTS = (22, 53, 53, 80, 80, 80, 443, 179, 4789, 40000)
+RANGES = ("50:90", "50:80", "81:442", "1:65535")
 PORT_NAMES = ("http", "dns", "none")
 TIERS = ("default", "default", "first", "second", "kube-admin", "missing")
 INTERFACES = ("eth0", "eth1", "eth2", "lo", "cali1", "cali2", "cali9")
@@ -47,6 +49,10 @@ HOST = HostFacts(
 )
 
 
+NUMBERS = {"ICMP": 1, "TCP": 6, "UDP": 17, "ICMPv6": 58, "SCTP": 132, 1: 1, 4: 4, 58: 58}
+RULE_FIELDS = {"source", "destination", "from", "to", "ports"}
+
+
 @dataclass(frozen=True)
 class World:
     """What one random test is about."""
@@ -58,11 +64,75 @@ class World:
         return Snapshot.of(load_text("\n---\n".join(map(json.dumps, self.documents))))
 
 
+@dataclass(frozen=True)
+class Edges:
+    """Where the nets and ports of one side of a rule begin and end, and one beyond."""
+
+    addresses: tuple[IPAddress, ...] = ()
+    ports: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Aim:
+    """The edges of one rule."""
+
+    protocol: int | None
+    source: Edges
+    destination: Edges
+
+
+def aims(node: Any) -> Iterator[Aim]:
+    """Those of every rule in the documents, Calico's or Kubernetes'."""
+    if isinstance(node, list):
+        for inner in node:
+            yield from aims(inner)
+    elif isinstance(node, dict):
+        if not RULE_FIELDS.isdisjoint(node):
+            source = [node.get("source"), node.get("from")]
+            destination = [node.get("destination"), node.get("to"), node.get("ports")]
+            yield Aim(NUMBERS.get(node.get("protocol")), edges(source), edges(destination))
+        for inner in node.values():
+            yield from aims(inner)
+
+
+def edges(node: Any) -> Edges:
+    """All edges of everything in there that looks like a net or a port."""
+    addresses, ports = set[IPAddress](), set[int]()
+    for value in leaves(node):
+        first, _, last = str(value).partition(":")
+        if first.isdigit() and (last.isdigit() or not last):
+            ports |= {int(first) - 1, int(first), int(last or first), int(last or first) + 1}
+            continue
+        try:
+            net = ip_network(value, strict=False)
+        except ValueError:
+            continue
+        for number in (int(net[0]) - 1, int(net[0]), int(net[-1]), int(net[-1]) + 1):
+            if 0 <= number < 2**net.max_prefixlen:
+                addresses.add(type(net[0])(number))
+    return Edges(
+        tuple(sorted(addresses, key=lambda address: (address.version, address))),
+        tuple(sorted(port for port in ports if 0 <= port <= 65535)),
+    )
+
+
+def leaves(node: Any) -> Iterator[Any]:
+    """Every number and text in the documents."""
+    if isinstance(node, dict | list):
+        for inner in node.values() if isinstance(node, dict) else node:
+            yield from leaves(inner)
+    elif isinstance(node, int | str) and not isinstance(node, bool):
+        yield node
+
+
+NOWHERE = Aim(None, Edges(), Edges())
+
+
 class Dice:
     """Draws worlds and packets."""
 
-    def __init__(self, seed: int) -> None:
-        self.random = Random(seed)
+    def __init__(self, seed: int | Random) -> None:
+        self.random = Random(seed) if isinstance(seed, int) else seed
         self.pick = self.random.choice
 
     def chance(self, percent: int) -> bool:
@@ -122,9 +192,9 @@ class Dice:
         return entity
 
     def port(self, ports: str) -> int | str:
-        if ports == "named" or self.chance(50):
+        if ports == "named" or self.chance(30):
             return self.pick(PORT_NAMES)
-        return self.pick((*PORTS, "50:90", "1:65535"))
+        return self.pick(RANGES) if self.chance(50) else self.pick(PORTS)
 
     def service(self) -> Document:
         return {"name": self.pick((*SERVICES, "gone")), "namespace": self.pick(NAMESPACES)}
@@ -383,21 +453,28 @@ class Dice:
 
     # packets
 
-    def packet(self, interfaces: tuple[str, ...]) -> Packet:
-        """A packet at a hook; the interfaces are those of the world's endpoints."""
-        pool = V4 if self.chance(75) else V6
-        protocol = self.pick((6, 6, 6, 6, 17, 17, 132, 136, 1, 58, 4, 47))
+    def packet(self, interfaces: tuple[str, ...], aimed: tuple[Aim, ...] = ()) -> Packet:
+        """A packet at a hook, on interfaces of the endpoints, often at the edges of one of the rules."""
+        aim = self.pick(aimed) if aimed and self.chance(60) else NOWHERE
+        version = 4 if self.chance(75) else 6
+        pool: tuple[Any, ...] = V4 if version == 4 else V6
+        source, destination = (
+            tuple(address for address in side.addresses if address.version == version) or pool
+            for side in (aim.source, aim.destination)
+        )
+        sport, dport = aim.source.ports or PORTS, aim.destination.ports or PORTS
+        protocol = aim.protocol or self.pick((6, 6, 6, 6, 17, 17, 132, 136, 1, 58, 4, 47))
         hook = self.pick((*HOOKS, "filter-input", "filter-forward", "filter-forward", "filter-output"))
         has_in = hook in ("raw-prerouting", "mangle-prerouting", "filter-input", "filter-forward")
         has_out = not has_in or hook == "filter-forward"
         has_ports, has_type = protocol in (6, 17, 132, 136), protocol in (1, 58)
         return Packet(
             hook=hook,
-            src=ip_address(self.pick(pool)),
-            dst=ip_address(self.pick(pool)),
+            src=ip_address(self.pick(source)),
+            dst=ip_address(self.pick(destination)),
             protocol=protocol,
-            sport=self.pick(PORTS) if has_ports else None,
-            dport=self.pick(PORTS) if has_ports else None,
+            sport=self.pick(sport) if has_ports else None,
+            dport=self.pick(dport) if has_ports else None,
             icmp_type=self.pick((8, 3, 135, 128)) if has_type else None,
             icmp_code=self.pick((0, 1)) if has_type else None,
             in_=self.interface(interfaces) if has_in or self.chance(3) else None,
