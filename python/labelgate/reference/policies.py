@@ -119,7 +119,7 @@ def _global(policy: resources.GlobalNetworkPolicy | resources.StagedGlobalNetwor
         tier=spec.tier,
         order=inf if spec.order is None else spec.order,
         subject=_global_subject(spec.selector, spec.namespace_selector, spec.service_account_selector),
-        rules=_directed(spec.types, rules_of(spec.ingress, None), rules_of(spec.egress, None)),
+        rules=_directed(_types(policy), rules_of(spec.ingress, None), rules_of(spec.egress, None)),
         lists=_lists(spec.do_not_track, spec.pre_dnat, spec.apply_on_forward),
     )
 
@@ -156,7 +156,7 @@ def _namespaced(policy: resources.NetworkPolicy | resources.StagedNetworkPolicy)
             equals(NAMESPACE, namespace),
             _inherited(spec.service_account_selector, SERVICE_ACCOUNT_PREFIX, All()),
         ),
-        rules=_directed(spec.types, rules_of(spec.ingress, namespace), rules_of(spec.egress, namespace)),
+        rules=_directed(_types(policy), rules_of(spec.ingress, namespace), rules_of(spec.egress, namespace)),
         lists=_lists(is_untracked=False, is_prednat=False, is_on_forward=False),
     )
 
@@ -180,6 +180,18 @@ def _kubernetes(
         ),
         lists=_lists(is_untracked=False, is_prednat=False, is_on_forward=False),  # K-30
     )
+
+
+def _types(
+    policy: resources.GlobalNetworkPolicy
+    | resources.StagedGlobalNetworkPolicy
+    | resources.NetworkPolicy
+    | resources.StagedNetworkPolicy,
+) -> list[str] | None:
+    """As listed; nothing has filled them in where the policy comes from storage (R-5, E-13)."""
+    if policy.api_version.startswith("crd."):
+        return policy.spec.types or ["Ingress", "Egress"]
+    return policy.spec.types
 
 
 def _directed(types: list[str] | None, ingress: tuple[Rule, ...], egress: tuple[Rule, ...]) -> DirectedRules:
