@@ -138,6 +138,6 @@ def test_host_endpoint_follows_its_address(world: World, backend: str, tmp_path:
         for address in ("10.9.0.99/32", f"{twin('10.9.0.99')}/128"):
             world.run(EDGE, "ip", "address", "delete", address, "dev", "eth1")
         world.run(EDGE, "ip", "address", "add", "10.9.0.99/32", "dev", "eth0")
-        daemon.wait_for("interfaces are now")
+        daemon.wait_for("interfaces are now", 3)  # not only at the next check
         time.sleep(1)  # several changes may come as several messages
         assert passing(world, *twins(outside, inside)) == words(*twins(inside))
