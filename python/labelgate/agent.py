@@ -14,7 +14,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -29,7 +29,7 @@ from labelgate.netfilter.routing import accept_readers, read_routing_rules
 from labelgate.netfilter.ruleset import ruleset
 from labelgate.resources import LoadError
 from labelgate.snapshot import Snapshot
-from labelgate.sources.files import load_documents
+from labelgate.sources.files import STDIN, load_documents
 from labelgate.table import DecisionTable
 
 CHECK_SECONDS = 5.0
@@ -104,6 +104,7 @@ class Agent:
             AgentError: queues or rules are in the way.
         """
         with ExitStack() as open_things:
+            open_things.enter_context(_alone())
             self._signals = open_things.enter_context(Signals())
             self._links = open_things.enter_context(LinkWatch())
             self._start(open_things)
@@ -192,8 +193,8 @@ class Agent:
         except OSError as error:
             last = config.queue_base + 2 * len(HOOKS) - 1
             raise AgentError(
-                f"queues {config.queue_base}..{last} cannot be bound: {error} (is labelgate running already, "
-                "or another program on these numbers? is this root?)"
+                f"queues {config.queue_base}..{last} cannot be bound: {error} "
+                "(another program on these numbers? is this root?)"
             ) from None
 
     def _facts(self, generation: Generation, *, is_open: bool = False) -> RulesetFacts:
@@ -233,9 +234,12 @@ class Agent:
         """Reads the files anew; anything wrong leaves the current generation in force."""
         before = self._current
         try:
+            if STDIN in self._options.paths:
+                raise AgentError("standard input cannot be read twice: use files to be able to reload")
             generation = self._load(before.number + 1)
+            self._require_endpoints(generation)
             _refuse_changes(before.config, generation.config)
-        except (LoadError, ConfigError, ValueError) as error:
+        except (LoadError, ConfigError, AgentError, ValueError) as error:
             self._say(f"{error}\ngeneration {before.number} stays in force: the new policies are not valid")
             return
         if self._put_in_force(generation):
@@ -356,6 +360,20 @@ def stop_mode(config: Config, environ: Mapping[str, str] | None = None) -> StopM
 
 
 _STOPPING = frozenset({signal.SIGTERM, signal.SIGINT})
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One daemon per network namespace: two would overwrite each other's chains.
+
+    Names of abstract sockets (unix(7)) belong to the network namespace and go with the process.
+    """
+    with socket.socket(socket.AF_UNIX) as name:
+        try:
+            name.bind("\0labelgate")
+        except OSError:
+            raise AgentError("labelgate is running already in this network namespace") from None
+        yield
 
 
 class Signals:

@@ -356,12 +356,38 @@ def test_nothing_leaks_from_a_failing_test() -> None:
 
 
 def test_a_second_daemon_is_refused(world: World, backend: str, management: Path) -> None:
+    """Also on other queues: both would write the same chains."""
     with Daemon(world, management, backend=backend):
-        second = Daemon(world, management, backend=backend)
-        second.start()
-        assert "queues 4200..4213 cannot be bound" in second.wait_for("cannot be bound")
-        assert second.exit_code() == 3
+        for options in ((), ("--queue-base", "5000")):
+            second = Daemon(world, management, backend=backend, options=options)
+            second.start()
+            second.wait_for("labelgate is running already in this network namespace")
+            assert second.exit_code() == 3
         assert [send(world, probe) for probe in (ALLOWED, REFUSED)] == [True, False]
+
+
+def test_taken_queues_are_named(world: World, backend: str, management: Path) -> None:
+    with Daemon(world, management, backend=backend):
+        # The same queues from a process that is not labelgate's daemon.
+        script = (
+            "import json, labelgate, sys; from labelgate import _core; "
+            f"table = labelgate.load({str(management)!r}).compile(node='edge1').core; "
+            "_core.Enforcer(table, [], base=4200, maxlen=16, marks=(256, 1024, 4096), fail_open=[False] * 7, "
+            "malformed_accept=False, filter_reject=False, filter_return=False, without_repeat=[False] * 7)"
+        )
+        said = world.run(EDGE, sys.executable, "-c", f"try:\n {script}\nexcept OSError as e: print(e)")
+        assert "queue 4200 cannot be bound" in said
+        assert send(world, ALLOWED)
+
+
+def test_policies_that_vanish_are_not_followed(world: World, backend: str, management: Path) -> None:
+    """An empty folder, or files for another node, are no order to open the host."""
+    with Daemon(world, management, backend=backend) as daemon:
+        for text in ("", policies.MANAGEMENT.replace("edge1,", "elsewhere,")):
+            management.write_text(text, encoding="utf-8")
+            assert daemon.reload() == "generation 1 stays in force: the new policies are not valid"
+            assert any("no endpoint names node `edge1`" in line for line in daemon.log)
+            assert [send(world, probe) for probe in (ALLOWED, REFUSED)] == [True, False]
 
 
 def test_no_endpoint_names_the_node(world: World, backend: str, tmp_path: Path) -> None:
