@@ -18,7 +18,8 @@ from labelgate.settings import Failsafe, HostFacts, Settings
 from labelgate.snapshot import Snapshot
 
 CALICO, NETWORKING, CORE = "projectcalico.org/v3", "networking.k8s.io/v1", "v1"
-DISCOVERY = "discovery.k8s.io/v1"
+DISCOVERY, CLUSTERWIDE = "discovery.k8s.io/v1", "policy.networking.k8s.io/v1alpha2"
+STORED = "crd.projectcalico.org/v1"
 Document = dict[str, Any]
 
 NODES = ("edge1", "edge1", "edge1", "edge1", "edge2")
@@ -280,7 +281,9 @@ class Dice:
         return self.perhaps_staged(self.resource(CALICO, kind, self.metadata(name, labelled=False), spec))
 
     def perhaps_staged(self, policy: Document) -> Document:
-        """One policy in four is staged; what is to be deleted says nothing else (V-46)."""
+        """One policy in four is staged, one in ten of Calico's stored; deletions are empty (V-46)."""
+        if policy["apiVersion"] == CALICO and self.chance(10):
+            policy = policy | {"apiVersion": STORED}
         if not self.chance(25):
             return policy
         is_kubernetes = policy["apiVersion"] == NETWORKING
@@ -288,7 +291,8 @@ class Dice:
         action = self.pick((None, "Set", "Learn", "Ignore", "Delete"))
         spec = {} if action == "Delete" else policy["spec"]
         spec |= {} if action is None else {"stagedAction": action}
-        return policy | {"apiVersion": CALICO, "kind": kind, "spec": spec}
+        version = CALICO if is_kubernetes else policy["apiVersion"]
+        return policy | {"apiVersion": version, "kind": kind, "spec": spec}
 
     def kubernetes_selector(self) -> Document:
         expressions = [
@@ -328,6 +332,49 @@ class Dice:
         spec |= self.maybe(30, policyTypes=self.pick((["Ingress"], ["Egress"], ["Ingress", "Egress"])))
         metadata = self.metadata(name, self.pick(NAMESPACES), labelled=False)
         return self.perhaps_staged(self.resource(NETWORKING, "NetworkPolicy", metadata, spec))
+
+    def cluster_peer(self, direction: str) -> Document:
+        kinds = (
+            ("namespaces", "pods", "networks", "nodes") if direction == "egress" else ("namespaces", "pods")
+        )
+        values: Document = {
+            "namespaces": self.kubernetes_selector(),
+            "pods": {
+                "namespaceSelector": self.kubernetes_selector(),
+                "podSelector": self.kubernetes_selector(),
+            },
+            "networks": [self.pick(NETS4), self.pick(NETS4 + NETS6)],
+            "nodes": {},
+        }
+        return {kind: values[kind] for kind in [self.pick(kinds)]}
+
+    def cluster_protocol(self) -> Document:
+        if self.chance(20):
+            return {"destinationNamedPort": self.pick(PORT_NAMES)}
+        port = self.pick(({"number": self.pick(PORTS)}, {"range": {"start": 50, "end": 90}}))
+        return {self.pick(("tcp", "tcp", "udp", "sctp")): self.maybe(75, destinationPort=port)}
+
+    def cluster_rules(self, direction: str) -> list[Document]:
+        return [
+            {
+                "action": self.pick(("Accept", "Deny", "Pass")),
+                "to" if direction == "egress" else "from": [
+                    self.cluster_peer(direction) for _ in range(self.pick((1, 2)))
+                ],
+            }
+            | self.maybe(60, protocols=[self.cluster_protocol() for _ in range(self.pick((1, 2)))])
+            for _ in range(self.random.randint(0, 2))
+        ]
+
+    def cluster_policy(self, name: str) -> Document:
+        """K-20 to K-27."""
+        spec = {
+            "tier": self.pick(("Admin", "Baseline")),
+            "priority": self.pick((1, 1, 1000)),
+            "subject": self.cluster_peer("ingress"),
+        } | self.maybe(80, ingress=self.cluster_rules("ingress"), egress=self.cluster_rules("egress"))
+        metadata = self.metadata(name, labelled=False)
+        return self.resource(CLUSTERWIDE, "ClusterNetworkPolicy", metadata, spec)
 
     def endpoint_ports(self) -> list[Document]:
         return [
@@ -426,6 +473,7 @@ class Dice:
             (self.endpoint_slice, 4),
             (self.global_policy, 6),
             (self.kubernetes_policy, 2),
+            (self.cluster_policy, 2),
         ):
             documents += [make(chr(97 + index)) for index in range(self.random.randint(0, most))]
         for index in range(self.random.randint(0, 2)):

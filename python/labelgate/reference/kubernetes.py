@@ -23,7 +23,7 @@ def pods(selector: resources.LabelSelector) -> Expression:
     return And((equals(ORCHESTRATOR, "k8s"), *_requirements(selector)))
 
 
-def _namespaces(selector: resources.LabelSelector | None) -> Expression | None:
+def namespaces(selector: resources.LabelSelector | None) -> Expression | None:
     """K-4."""
     if selector is None:
         return None
@@ -97,6 +97,6 @@ def _peer(peer: resources.Peer, namespace: str) -> Entity:
         return Entity(nets=(peer.ip_block.cidr,), not_nets=tuple(peer.ip_block.except_))
     selector = pods(peer.pod_selector or resources.LabelSelector())
     positive, _ = combined(
-        selector=selector, namespaces=_namespaces(peer.namespace_selector), namespace=namespace
+        selector=selector, namespaces=namespaces(peer.namespace_selector), namespace=namespace
     )
     return Entity(positive=positive)

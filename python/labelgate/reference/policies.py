@@ -8,7 +8,7 @@ from math import inf
 from typing import Literal
 
 from labelgate import resources
-from labelgate.reference import kubernetes
+from labelgate.reference import clusterwide, kubernetes
 from labelgate.reference.labels import (
     DEFAULT_ALLOW,
     NAMESPACE,
@@ -93,6 +93,8 @@ def policies(snapshot: Snapshot, *, staged: bool) -> Iterator[Policy]:
         yield _namespaced(namespaced)
     for foreign in snapshot.kubernetes_network_policies:
         yield _kubernetes(foreign)
+    for clustered in snapshot.kubernetes_cluster_network_policies:
+        yield _clustered(clustered)
     for found in _staged(snapshot):
         yield replace(found, in_force=staged)
 
@@ -178,6 +180,26 @@ def _kubernetes(
             tuple(kubernetes.ingress_rules(spec, namespace)),
             tuple(kubernetes.egress_rules(spec, namespace)),
         ),
+        lists=_lists(is_untracked=False, is_prednat=False, is_on_forward=False),  # K-30
+    )
+
+
+def _clustered(policy: resources.KubernetesClusterNetworkPolicy) -> Policy:
+    """K-20 to K-22: it governs the directions in which it has a rule."""
+    pods, namespaces = clusterwide.subject(policy.spec)
+    rules: dict[Direction, tuple[Rule, ...]] = {
+        "ingress": tuple(clusterwide.ingress_rules(policy.spec)),
+        "egress": tuple(clusterwide.egress_rules(policy.spec)),
+    }
+    within = namespaces and replaced(prefixed(namespaces, NAMESPACE_PREFIX), All(), Has(NAMESPACE))
+    return Policy(
+        kind="KubernetesClusterNetworkPolicy",
+        namespace=None,
+        name=policy.metadata.name,
+        tier=clusterwide.TIERS[policy.spec.tier],
+        order=float(policy.spec.priority),
+        subject=_both(pods, within),
+        rules={direction: made for direction, made in rules.items() if made},
         lists=_lists(is_untracked=False, is_prednat=False, is_on_forward=False),  # K-30
     )
 
