@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-rust test-python test-long test-kernel lint format clean
+.PHONY: help setup demo bench test test-rust test-python test-long test-kernel lint format clean
 
 help: ## Print what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ test-long: setup ## Compare engine and reference on more than 200,000 random (re
 
 test-kernel: setup ## Run the tests that send real packets through real rules (root)
 	$(PY) -m pytest tests/kernel
+
+bench: setup ## Measure answers a second in bulk; fail below what the README promises
+	$(PY) benches/answers.py --least 20000
 
 lint: setup ## Check format, lints and types
 	cargo fmt --check

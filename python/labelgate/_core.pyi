@@ -4,7 +4,7 @@ People use `labelgate.load`, `Snapshot.compile` and `DecisionTable`; this module
 """
 
 from collections.abc import Sequence
-from typing import final
+from typing import Literal, final
 
 from labelgate.flow import Action, Stage, Verdict
 
@@ -15,6 +15,7 @@ __all__ = [
     "__version__",
     "check_selector",
     "compile",
+    "selector_answer",
     "selector_canonical",
     "selector_is_lone_global",
     "selector_matches",
@@ -23,6 +24,7 @@ __all__ = [
 
 __version__: str
 
+_Gate = tuple[Literal["allow", "deny"], str | None, str | None, int | None]
 _Step = tuple[Stage, str | None, str | None, str | None, int | None, Action | None, str]
 
 def check_selector(text: str) -> None:
@@ -44,6 +46,13 @@ def selector_matches(text: str, labels: dict[str, str]) -> bool:
 
     >>> selector_matches("a != 'b'", {})
     True
+    """
+
+def selector_answer(text: str, labels: dict[str, str]) -> tuple[bool, str]:
+    """Whether the labels satisfy the selector, and its canonical text.
+
+    >>> selector_answer("a in {'z','a'}", {"a": "z"})
+    (True, 'a in {"a", "z"}')
     """
 
 def selector_uses_global(text: str) -> bool:
@@ -126,6 +135,25 @@ class Table:
         fragment: bool = False,
     ) -> tuple[Verdict, bool, bool, list[_Step]]:
         """As `decide`, with every step on the way."""
+
+    def connectivity(
+        self,
+        src: str,
+        dst: str,
+        protocol: int,
+        sport: int | None = None,
+        dport: int | None = None,
+        icmp_type: int | None = None,
+        icmp_code: int | None = None,
+    ) -> tuple[_Gate | None, _Gate | None]:
+        """(egress, ingress) of a new connection, each (verdict, tier, policy, rule).
+
+        Raises:
+            ValueError: an address cannot be read.
+        """
+
+    def workloads(self) -> list[tuple[str, list[str]]]:
+        """Every workload by name, with the addresses that are its own; sorted."""
 
 @final
 class Enforcer:

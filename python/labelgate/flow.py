@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Literal, get_args
 
@@ -206,13 +207,20 @@ def _word(words: tuple[str, ...]) -> Any:
     return read
 
 
+@lru_cache(maxsize=1 << 16)
+def _address(text: str) -> IPAddress | None:
+    """Addresses of questions in bulk repeat; reading one again is most of the time that a question takes."""
+    try:
+        return ip_address(text)
+    except ValueError:
+        return None
+
+
 def read_address(value: object, field: str) -> IPAddress:
     """An IPv4 or IPv6 address from text."""
-    try:
-        if isinstance(value, str):
-            return ip_address(value)
-    except ValueError:
-        pass
+    found = _address(value) if isinstance(value, str) else None
+    if found is not None:
+        return found
     raise FieldError(field, f"found `{value}`, expected an IPv4 or IPv6 address")
 
 
@@ -244,20 +252,41 @@ def packet_from_json(line: object) -> Packet:
     Raises:
         FieldError: a field is missing, unknown or cannot be read.
     """
+    return Packet(**_read(line, _FIELDS, ("hook", "src", "dst", "protocol")))
+
+
+_CONNECTION_FIELDS = {
+    name: _FIELDS[name] for name in ("src", "dst", "protocol", "sport", "dport", "icmpType", "icmpCode")
+}
+
+
+def connection_from_json(line: object) -> Packet:
+    """The first packet of a connection between workloads, from one decoded JSON line.
+
+    >>> connection_from_json({"src": "10.65.0.2", "dst": "10.65.0.3", "protocol": "tcp", "dport": 80}).dport
+    80
+
+    Raises:
+        FieldError: a field is missing, unknown or cannot be read.
+    """
+    return Packet(hook="filter-forward", **_read(line, _CONNECTION_FIELDS, ("src", "dst", "protocol")))
+
+
+def _read(line: object, fields: Mapping[str, tuple[str, Any]], required: tuple[str, ...]) -> dict[str, Any]:
     if not isinstance(line, dict):
         raise FieldError("", f"found `{line}`, expected an object")
     values = {}
     for name, value in line.items():
         if value is None or name == "id":
             continue
-        if name not in _FIELDS:
-            raise FieldError(name, f"unknown field, expected one of id, {', '.join(_FIELDS)}")
-        attribute, read = _FIELDS[name]
+        if name not in fields:
+            raise FieldError(name, f"unknown field, expected one of id, {', '.join(fields)}")
+        attribute, read = fields[name]
         values[attribute] = read(value, name)
-    for name in ("hook", "src", "dst", "protocol"):
+    for name in required:
         if name not in values:
             raise FieldError(name, "missing")
-    return Packet(**values)
+    return values
 
 
 def answer_to_json(answer: Answer) -> dict[str, Any]:
@@ -266,5 +295,31 @@ def answer_to_json(answer: Answer) -> dict[str, Any]:
         "verdict": answer.verdict,
         "failsafe": answer.failsafe,
         "accepted": answer.accepted,
-        "trace": [asdict(step) for step in answer.trace],
+        "trace": [
+            {
+                "stage": step.stage,
+                "endpoint": step.endpoint,
+                "tier": step.tier,
+                "policy": step.policy,
+                "rule": step.rule,
+                "action": step.action,
+                "reason": step.reason,
+            }
+            for step in answer.trace
+        ],
     }
+
+
+def connection_to_json(connection: Connection) -> dict[str, Any]:
+    """A connection's answer as the object of a JSON line, without `id`."""
+    return {
+        "verdict": connection.verdict,
+        "egress": _gate_to_json(connection.egress),
+        "ingress": _gate_to_json(connection.ingress),
+    }
+
+
+def _gate_to_json(gate: Gate | None) -> dict[str, Any] | None:
+    if gate is None:
+        return None
+    return {"verdict": gate.verdict, "tier": gate.tier, "policy": gate.policy, "rule": gate.rule}

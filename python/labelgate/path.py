@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
-from labelgate.flow import Answer, Hook, IPAddress, Packet
+from labelgate.flow import Answer, FieldError, Hook, IPAddress, Packet, answer_to_json, read_address
 
 Judge = Callable[[Packet], Answer]
 
@@ -32,22 +33,89 @@ def hooks_of(in_: str | None, out: str | None) -> tuple[Hook, ...]:
     return ("raw-output", "filter-output", "mangle-postrouting")
 
 
-def walk(judge: Judge, packet: Packet, dnat: tuple[IPAddress, int] | None = None) -> Iterator[Visit]:
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where DNAT sends a packet."""
+
+    address: IPAddress
+    port: int | None = None
+    """None leaves the port as it is."""
+
+
+def read_destination(value: object, field: str = "dnat") -> Destination:
+    """`ADDRESS`, `ADDRESS:PORT` or `[ADDRESS]:PORT`.
+
+    >>> read_destination("10.65.0.2:8080").port
+    8080
+    >>> str(read_destination("[fd00::2]:8080").address)
+    'fd00::2'
+
+    Raises:
+        FieldError: it cannot be read.
+    """
+    expected = "expected ADDRESS, ADDRESS:PORT or [ADDRESS]:PORT"
+    if not isinstance(value, str):
+        raise FieldError(field, f"found `{value}`, {expected}")
+    address, colon, port = value.rpartition(":")
+    if value.startswith("[") and address.endswith("]"):
+        address = address[1:-1]
+    elif value.count(":") != 1:
+        address, colon = value, ""
+    try:
+        found = read_address(address, field)
+    except FieldError:
+        raise FieldError(field, f"found `{value}`, {expected}") from None
+    if not colon:
+        return Destination(found)
+    if not (port.isascii() and port.isdigit() and 1 <= int(port[:6]) <= 65535):
+        raise FieldError(field, f"found port `{port}`, expected a number 1..65535")
+    return Destination(found, int(port))
+
+
+def walk(judge: Judge, packet: Packet, dnat: Destination | None = None) -> Iterator[Visit]:
     """The answers at every hook on the way, until one denies.
 
     `packet.hook` is ignored. The accept mark travels on (E-48), an untracked packet is untracked from then on
     (E-60), and the out-interface is not known before routing. `dnat` is the destination that nat PREROUTING
-    gives an incoming packet (E-70); `packet.out` is then the interface towards it.
+    gives an incoming packet (E-70), or nat OUTPUT a packet of the host itself, which mangle POSTROUTING then
+    judges (E-37); `packet.out` is the interface towards it. Untracked packets pass no NAT.
     """
     current = packet
     for hook in hooks_of(packet.in_, packet.out):
-        if dnat is not None and hook.startswith("filter"):
-            current = replace(current, dst=dnat[0], dport=dnat[1])
         out = None if hook.endswith("prerouting") else packet.out
         current = replace(current, hook=hook, out=out)
+        if dnat is not None and hook.startswith("filter") and current.ct != "untracked":
+            current = _translated(current, dnat)
         answer = judge(current)
         yield Visit(current, answer)
         if answer.verdict == "deny":
             return
         ct = "untracked" if answer.verdict == "allow-notrack" else current.ct
         current = replace(current, accepted=answer.accepted, ct=ct)
+
+
+def _translated(packet: Packet, to: Destination) -> Packet:
+    if to.address.version != packet.dst.version:
+        raise FieldError("dnat", f"found `{to.address}`, expected the IP version of dst `{packet.dst}`")
+    # An ICMP message, or a fragment, has no port to translate.
+    port = packet.dport if to.port is None or packet.dport is None else to.port
+    local = packet.hook == "filter-output"
+    return replace(packet, dst=to.address, dport=port, dnatted=packet.dnatted or local)
+
+
+def path_to_json(visits: list[Visit]) -> dict[str, Any]:
+    """A whole way as the object of a JSON line, without `id`: how it ends, where, and every hook's answer."""
+    last = visits[-1]
+    return {
+        "outcome": "denied" if last.answer.verdict == "deny" else "delivered",
+        "at": last.packet.hook,
+        "hooks": [
+            {
+                "hook": visit.packet.hook,
+                "dst": str(visit.packet.dst),
+                "dport": visit.packet.dport,
+                **answer_to_json(visit.answer),
+            }
+            for visit in visits
+        ],
+    }

@@ -10,7 +10,9 @@ from labelgate import _core
 from labelgate.flow import (
     Action,
     Answer,
+    Connection,
     CtState,
+    Gate,
     Hook,
     IPAddress,
     Packet,
@@ -95,6 +97,22 @@ class DecisionTable:
         """The decision with every step on the way, as `labelgate explain` prints it."""
         verdict, failsafe, mark, steps = self.core.trace(*_arguments(packet))
         return Answer(verdict, failsafe, mark, tuple(Step(*step) for step in steps))
+
+    def connectivity(self, packet: Packet) -> Connection:
+        """Whether policy lets a new connection through between workloads, wherever they live.
+
+        Of the packet only addresses, protocol, ports and ICMP type and code count. A table of one node knows
+        the workloads of that node, `Snapshot.compile(node=None)` those of the cluster.
+        """
+        egress, ingress = self.core.connectivity(
+            str(packet.src), str(packet.dst), packet.protocol, packet.sport, packet.dport,
+            packet.icmp_type, packet.icmp_code,
+        )  # fmt: skip
+        return Connection(egress and Gate(*egress), ingress and Gate(*ingress))
+
+    def workloads(self) -> dict[str, list[str]]:
+        """Every workload by name, sorted, with the addresses that are its own."""
+        return dict(self.core.workloads())
 
     def on_host(self, host: HostFacts) -> DecisionTable:
         """The same program on other interfaces or addresses."""

@@ -13,7 +13,8 @@ mod _core {
     use super::enforcer::Enforcer;
     #[pymodule_export]
     use super::selectors::{
-        check_selector, selector_canonical, selector_is_lone_global, selector_matches, selector_uses_global,
+        check_selector, selector_answer, selector_canonical, selector_is_lone_global, selector_matches,
+        selector_uses_global,
     };
     #[pymodule_export]
     use super::table::{Program, Table, compile};

@@ -27,6 +27,14 @@ pub fn selector_matches(text: &str, labels: BTreeMap<String, String>) -> PyResul
     Ok(parse(text)?.matches(&labels))
 }
 
+/// Match and canonical text at once.
+#[pyfunction]
+#[allow(clippy::needless_pass_by_value)] // A dict arrives as an owned map.
+pub fn selector_answer(text: &str, labels: BTreeMap<String, String>) -> PyResult<(bool, String)> {
+    let selector = parse(text)?;
+    Ok((selector.matches(&labels), selector.canonical()))
+}
+
 #[pyfunction]
 pub fn selector_uses_global(text: &str) -> PyResult<bool> {
     Ok(parse(text)?.uses_global())

@@ -6,9 +6,12 @@ use std::sync::Arc;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::flow::{CtState, FiveTuple, FlowKey, Hook, InterfaceId, Transport, address_number, protocol};
+use crate::flow::{
+    CtState, EndpointId, FiveTuple, FlowKey, Hook, InterfaceId, Transport, Verdict, address_number, protocol,
+};
 use crate::model::{HostFacts, Model};
-use crate::table::{Decision, DecisionTable, Step};
+use crate::program::EndpointKind;
+use crate::table::{Decision, DecisionTable, Gate, Step};
 
 #[allow(clippy::needless_pass_by_value)] // Made for `map_err`, which hands values over.
 fn value_error(error: impl ToString) -> PyErr {
@@ -60,6 +63,9 @@ type StepTuple<'a> = (
     Option<&'static str>,
     &'static str,
 );
+
+/// Verdict, tier, policy, rule.
+type GateTuple<'a> = (&'static str, Option<&'a str>, Option<&'a str>, Option<u32>);
 
 #[pymethods]
 impl Table {
@@ -135,9 +141,51 @@ impl Table {
         let (Decision { verdict, failsafe, accepted, .. }, steps) = self.0.trace(&key);
         Ok((verdict.name(), failsafe, accepted, steps.iter().map(|step| self.step(step)).collect()))
     }
+
+    #[allow(clippy::too_many_arguments, clippy::type_complexity)] // As `decide`.
+    #[pyo3(signature = (src, dst, protocol, sport=None, dport=None, icmp_type=None, icmp_code=None))]
+    fn connectivity(
+        &self,
+        src: &str,
+        dst: &str,
+        protocol: u8,
+        sport: Option<u16>,
+        dport: Option<u16>,
+        icmp_type: Option<u8>,
+        icmp_code: Option<u8>,
+    ) -> PyResult<(Option<GateTuple<'_>>, Option<GateTuple<'_>>)> {
+        let transport = transport(protocol, (sport, dport), (icmp_type, icmp_code), false);
+        let tuple = five_tuple(src, dst, protocol, transport)?;
+        let (egress, ingress) = self.0.connectivity(&tuple);
+        Ok((egress.map(|gate| self.gate(gate)), ingress.map(|gate| self.gate(gate))))
+    }
+
+    /// The workloads with the addresses that they own.
+    fn workloads(&self) -> Vec<(String, Vec<String>)> {
+        let program = self.0.program();
+        let owned = |index: usize, address: IpAddr| {
+            let (family, number) = address_number(address);
+            self.0.owner(family, number) == Some(EndpointId::new(index))
+        };
+        let mut workloads: Vec<_> = (program.endpoints.iter().enumerate())
+            .filter(|(_, endpoint)| endpoint.kind == EndpointKind::Workload)
+            .map(|(index, endpoint)| {
+                let addresses = endpoint.addresses.iter().filter(|address| owned(index, **address));
+                (endpoint.name.clone(), addresses.map(ToString::to_string).collect())
+            })
+            .collect();
+        workloads.sort_unstable();
+        workloads
+    }
 }
 
 impl Table {
+    fn gate(&self, gate: Gate) -> GateTuple<'_> {
+        let origin = self.0.origin(&gate.step);
+        let verdict = if gate.allows { Verdict::Allow } else { Verdict::Deny };
+        (verdict.name(), origin.tier.as_deref(), origin.policy.as_deref(), origin.rule)
+    }
+
     fn key(
         &self,
         tuple: FiveTuple,

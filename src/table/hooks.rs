@@ -1,6 +1,7 @@
 //! The hooks (semantics 4.3): which chains of which endpoints a packet passes, in which order, and what their ends
 //! mean at this hook.
 
+use super::connectivity::Gate;
 use super::interfaces::{Governors, WorkloadSide};
 use super::linear::{self, End};
 use super::{Decision, DecisionTable, Stage, Step, Trace};
@@ -9,14 +10,7 @@ use crate::program::{Action, ChainId, EndpointToHost, Failsafe, ForwardUnmarked,
 
 /// Evaluates one packet at one hook.
 pub fn evaluate<T: Trace>(table: &DecisionTable, key: &FlowKey, trace: &mut T) -> Decision {
-    let mut walk = Walk {
-        table,
-        key,
-        trace,
-        accepted: key.accepted,
-        failsafe: false,
-        last: step(Stage::Interface, None, Reason::NoEndpoint),
-    };
+    let mut walk = Walk::new(table, key, trace);
     let verdict = match key.hook {
         Hook::RawPrerouting => walk.raw_prerouting(),
         Hook::RawOutput => walk.raw_output(),
@@ -34,6 +28,20 @@ pub fn evaluate<T: Trace>(table: &DecisionTable, key: &FlowKey, trace: &mut T) -
         accepted: accepted && verdict != Verdict::Deny,
         step: walk.last,
     }
+}
+
+/// Runs a workload's normal chain in the direction of a FORWARD stage, whatever its interface.
+pub fn workload_gate(table: &DecisionTable, key: &FlowKey, workload: EndpointId, stage: Stage) -> Gate {
+    let ignored = &mut ();
+    let mut walk = Walk::new(table, key, ignored);
+    let chains = table.program.endpoint(workload).normal;
+    let (chain, settled) = if stage == Stage::WorkloadEgress {
+        (chains.egress, Settled::WorkloadEgress)
+    } else {
+        (chains.ingress, Settled::Workload)
+    };
+    let allows = walk.run(workload, chain, stage, settled) == Run::Accept;
+    Gate { allows, step: walk.last }
 }
 
 fn step(stage: Stage, endpoint: Option<EndpointId>, reason: Reason) -> Step {
@@ -86,6 +94,11 @@ struct Walk<'a, T> {
 }
 
 impl<'a, T: Trace> Walk<'a, T> {
+    fn new(table: &'a DecisionTable, key: &'a FlowKey, trace: &'a mut T) -> Self {
+        let last = step(Stage::Interface, None, Reason::NoEndpoint);
+        Self { table, key, trace, accepted: key.accepted, failsafe: false, last }
+    }
+
     /// E-30, E-31.
     fn raw_prerouting(&mut self) -> Verdict {
         self.accepted = false;

@@ -9,17 +9,19 @@
 //! [`DecisionTable::decide`] allocates nothing. It also answers the steps that kernel rules anticipate
 //! (conntrack, failsafes, spoofed sources): rules and engine must say the same.
 
+mod connectivity;
 mod hooks;
 mod interfaces;
 mod linear;
 mod statics;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::flow::{EndpointId, FlowKey, InterfaceId, OutcomeId, Verdict};
 use crate::model::HostFacts;
 use crate::program::{Action, Program, RuleOrigin};
 
+pub use connectivity::Gate;
 pub use statics::{HostRules, RuleFacts, Static, WorkloadRules};
 
 /// The part of an evaluation that a step belongs to.
@@ -119,6 +121,8 @@ impl Trace for Vec<Step> {
 pub struct DecisionTable {
     program: Arc<Program>,
     interfaces: interfaces::Interfaces,
+    /// Made when first asked for: the packet loop never does.
+    owners: OnceLock<connectivity::Owners>,
 }
 
 impl DecisionTable {
@@ -126,7 +130,7 @@ impl DecisionTable {
     /// new table, not a new program.
     pub fn new(program: Arc<Program>, host: &HostFacts) -> Self {
         let interfaces = interfaces::Interfaces::resolve(&program, host);
-        Self { program, interfaces }
+        Self { program, interfaces, owners: OnceLock::new() }
     }
 
     /// The compiled policy.

@@ -11,9 +11,12 @@ import click
 
 from labelgate.cli.check import check
 from labelgate.cli.clean import clean
+from labelgate.cli.connectivity import connectivity
 from labelgate.cli.demo import demo
 from labelgate.cli.explain import explain
 from labelgate.cli.run import run
+from labelgate.cli.schema import schema
+from labelgate.cli.selector import selector
 from labelgate.cli.version import version
 from labelgate.config import ConfigError
 from labelgate.resources import LoadError
@@ -28,7 +31,7 @@ def cli() -> None:
     """
 
 
-for verb in (check, explain, run, clean, demo, version):
+for verb in (check, explain, connectivity, selector, schema, run, clean, demo, version):
     cli.add_command(verb)
 
 

@@ -4,36 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, TextIO
+from collections.abc import Callable
+from typing import Any
 
 import click
 
-from labelgate.cli.options import (
-    EnvironmentProblem,
-    config_option,
-    node_option,
-    policies,
-    read_host,
-)
+from labelgate.cli.lines import DISAGREEMENT, Disagreement, answer_lines
+from labelgate.cli.options import config_option, node_option, policies, read_host
 from labelgate.config import load_config
 from labelgate.flow import HOOKS, Answer, FieldError, Packet, Step, answer_to_json, packet_from_json
-from labelgate.path import Judge, Visit, walk
+from labelgate.path import Destination, Judge, Visit, path_to_json, read_destination, walk
 from labelgate.reference import Reference
 from labelgate.settings import HostFacts
 from labelgate.snapshot import Snapshot, load
-
-DISAGREEMENT = 4
-
-
-class Disagreement(Exception):
-    """Table and reference answer differently: a bug of ours, never the user's."""
-
-    def __init__(self, table: Answer, reference: Answer) -> None:
-        super().__init__("table and reference disagree")
-        self.table = table
-        self.reference = reference
 
 
 @click.command()
@@ -47,6 +30,8 @@ class Disagreement(Exception):
     "--engine", type=click.Choice(["table", "reference", "both"]), default="both", show_default=True
 )
 @click.option("--hook", type=click.Choice(HOOKS), help="Only this hook [default: all on the way].")
+@click.option("--path", is_flag=True, help="The whole way, hook by hook; with --packets for every line.")
+@click.option("--dnat", metavar="ADDR:PORT", help="Where DNAT sends the packet on its way.")
 @click.option("--in", "in_", metavar="NAME", help="In-interface.")
 @click.option("--out", metavar="NAME", help="Out-interface.")
 @click.option("--src", metavar="ADDRESS")
@@ -68,6 +53,8 @@ def explain(
     packets: str | None,
     output: str | None,
     engine: str,
+    path: bool,
+    dnat: str | None,
     **question: Any,
 ) -> None:
     """Say what is decided about a flow at each hook and stage, by which rule, and why.
@@ -75,19 +62,36 @@ def explain(
     \b
     labelgate explain -f policies/ --node edge1 --in eth0 --src 192.0.2.5 --dst 198.51.100.10 \\
         --protocol tcp --dport 22
+    labelgate explain -f policies/ --node edge1 --path --in eth0 --out cali1 --src 192.0.2.5 \\
+        --dst 198.51.100.10 --protocol tcp --dport 30080 --dnat 10.65.0.2:8080
     labelgate explain -f policies/ --node edge1 --packets questions.jsonl -o jsonl
 
     Exit code 1 if the flow is denied, 4 if table and reference disagree.
     """
+    destination = _checked(packets, output, path, dnat, question["hook"])
+    snapshot = load(*paths)
+    judge = _judge(snapshot, node, host_file, config_file, engine)
+    if packets is None:
+        sys.exit(_explain_one(judge, question, destination))
+    sys.exit(answer_lines(packets, _answer_path(judge, destination) if path else _answer_hook(judge)))
+
+
+def _checked(
+    packets: str | None, output: str | None, path: bool, dnat: str | None, hook: str | None
+) -> Destination | None:
+    """Refuses options that do not go together; the destination that `--dnat` names."""
     if packets is None and output == "jsonl":
         raise click.UsageError("-o jsonl needs --packets")
     if packets is not None and output == "text":
         raise click.UsageError("--packets answers in JSON lines: use -o jsonl")
-    snapshot = load(*paths)
-    judge = _judge(snapshot, node, host_file, config_file, engine)
-    if packets is not None:
-        sys.exit(_answer_lines(judge, packets))
-    sys.exit(_explain_one(judge, question))
+    if hook is not None and (path or dnat is not None):
+        raise click.UsageError("--path and --dnat pass all hooks: leave out --hook")
+    if dnat is not None and packets is not None and not path:
+        raise click.UsageError("--dnat needs --path: without it each line is judged at its own hook")
+    try:
+        return None if dnat is None else read_destination(dnat)
+    except FieldError as error:
+        raise click.UsageError(f"--dnat: {error.message}") from None
 
 
 def _judge(
@@ -111,82 +115,71 @@ def _judge(
     def both(packet: Packet) -> Answer:
         fast, literal = table.answer(packet), reference.answer(packet)
         if fast != literal:
-            raise Disagreement(fast, literal)
+            raise Disagreement(answer_to_json(fast), answer_to_json(literal))
         return literal
 
     return both
 
 
-@contextmanager
-def _opened(path: str) -> Iterator[TextIO]:
-    if path == "-":
-        yield sys.stdin
-        return
-    try:
-        with open(path, encoding="utf-8") as lines:
-            yield lines
-    except OSError as error:
-        raise EnvironmentProblem(f"{path}: {error.strerror}") from None
+def _answer_hook(judge: Judge) -> Callable[[Any], dict[str, Any]]:
+    return lambda line: answer_to_json(judge(packet_from_json(line)))
 
 
-def _answer_lines(judge: Judge, path: str) -> int:
-    status = 0
-    with _opened(path) as lines:
-        for line in lines:
-            if not line.strip():
-                continue
-            answer, disagrees = _answer_line(judge, line)
-            click.echo(json.dumps(answer, separators=(",", ":")))
-            status = DISAGREEMENT if disagrees else status
-    return status
+def _answer_path(judge: Judge, dnat: Destination | None) -> Callable[[Any], dict[str, Any]]:
+    """Answers with every hook on the way; a line may bring its own `dnat`."""
+
+    def answer(line: Any) -> dict[str, Any]:
+        destination = dnat
+        if isinstance(line, dict):
+            if line.get("hook") is not None:
+                raise FieldError("hook", f"found `{line['hook']}`, expected none: --path passes all hooks")
+            if line.get("dnat") is not None:
+                destination = read_destination(line["dnat"])
+            line = {**{name: value for name, value in line.items() if name != "dnat"}, "hook": HOOKS[0]}
+        packet = packet_from_json(line)
+        if not packet.in_ and not packet.out:
+            raise FieldError("in", "missing: say where the packet is seen by `in`, `out` or both")
+        return path_to_json(list(walk(judge, packet, destination)))
+
+    return answer
 
 
-def _answer_line(judge: Judge, line: str) -> tuple[dict[str, Any], bool]:
-    """The answer to one line; a line that cannot be read is answered with its error."""
-    identity: Any = None
-    try:
-        question = json.loads(line)
-        identity = question.get("id") if isinstance(question, dict) else None
-        return {"id": identity, **answer_to_json(judge(packet_from_json(question)))}, False
-    except json.JSONDecodeError as error:
-        problem: dict[str, Any] = {"message": f"not JSON: {error.msg} at column {error.colno}", "field": None}
-    except FieldError as error:
-        problem = {"message": error.message, "field": error.field or None}
-    except Disagreement as error:
-        problem = {
-            "message": str(error),
-            "field": None,
-            "table": answer_to_json(error.table),
-            "reference": answer_to_json(error.reference),
-        }
-        return {"id": identity, "error": problem}, True
-    return {"id": identity, "error": problem}, False
-
-
-def _explain_one(judge: Judge, question: dict[str, Any]) -> int:
+def _explain_one(judge: Judge, question: dict[str, Any], dnat: Destination | None) -> int:
     fields = {name.rstrip("_"): value for name, value in question.items() if value not in (None, False)}
-    hook = fields.setdefault("hook", HOOKS[0])
+    fields.setdefault("hook", HOOKS[0])
+    is_path = question["hook"] is None
     try:
         packet = packet_from_json(fields)
+        if is_path and not packet.in_ and not packet.out:
+            raise click.UsageError("say where the packet is seen: --in, --out, both, or --hook")
+        visits = list(walk(judge, packet, dnat)) if is_path else [Visit(packet, judge(packet))]
     except FieldError as error:
         raise click.UsageError(f"--{error.field}: {error.message}") from None
-    if question["hook"] is None and not packet.in_ and not packet.out:
-        raise click.UsageError("say where the packet is seen: --in, --out, both, or --hook")
-    try:
-        visits = list(walk(judge, packet)) if question["hook"] is None else [Visit(packet, judge(packet))]
     except Disagreement as error:
-        click.echo(f"table and reference disagree at {hook}, please report this:", err=True)
-        click.echo(f"  table:     {json.dumps(answer_to_json(error.table))}", err=True)
-        click.echo(f"  reference: {json.dumps(answer_to_json(error.reference))}", err=True)
+        click.echo("table and reference disagree, please report this:", err=True)
+        for name, answer in error.answers.items():
+            click.echo(f"  {name + ':':<10} {json.dumps(answer)}", err=True)
         return DISAGREEMENT
+    before = packet.dst, packet.dport
     for visit in visits:
+        if before != (visit.packet.dst, visit.packet.dport):
+            before = visit.packet.dst, visit.packet.dport
+            click.echo(f"{'DNAT':<19} to {before[0]}" + ("" if before[1] is None else f" port {before[1]}"))
         _print_visit(visit)
     last = visits[-1]
-    if last.answer.verdict == "deny":
-        click.echo(f"denied at {last.packet.hook}: {_words(last.answer.trace[-1])}")
-        return 1
-    click.echo("not denied" if last.answer.verdict == "continue" else f"allowed at {last.packet.hook}")
-    return 0
+    denied = last.answer.verdict == "deny"
+    click.echo(
+        f"denied at {last.packet.hook}: {_words(last.answer.trace[-1])}" if denied else _end(last, is_path)
+    )
+    return 1 if denied else 0
+
+
+def _end(last: Visit, is_path: bool) -> str:
+    """How it ends where nothing denies."""
+    allowed = f"allowed at {last.packet.hook}" if last.answer.verdict != "continue" else None
+    if not is_path:
+        return allowed or "not denied"
+    return f"delivered: {allowed or 'nothing denies it, the rules of others may'}"
 
 
 def _print_visit(visit: Visit) -> None:

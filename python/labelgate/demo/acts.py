@@ -34,7 +34,7 @@ from labelgate.demo.world import (
     end,
 )
 from labelgate.flow import ICMP, TCP, UDP, Packet
-from labelgate.path import walk
+from labelgate.path import Destination, walk
 from labelgate.settings import HostFacts
 from labelgate.snapshot import load
 from labelgate.table import DecisionTable
@@ -85,7 +85,7 @@ class Stage:
 
     def _rule(self, probe: Probe) -> str:
         """The step that decided: the denial, else the last step that named a policy, else the last of all."""
-        dnat = probe.arrives_at and (ip_address(probe.arrives_at[0]), probe.arrives_at[1])
+        dnat = probe.arrives_at and Destination(ip_address(probe.arrives_at[0]), probe.arrives_at[1])
         source, target = owner(probe.src), owner(probe.arrives_at[0] if probe.arrives_at else probe.dst)
         packet = Packet(
             hook="filter-input",

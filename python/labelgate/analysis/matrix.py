@@ -1,0 +1,115 @@
+"""The truth table of workloads or namespaces: who reaches whom at one port."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Literal
+
+from labelgate.flow import IPAddress, Packet
+from labelgate.table import DecisionTable
+
+By = Literal["workload", "namespace"]
+_LEGENDS: Mapping[By, str] = {
+    "workload": "yes, no, v4 or v6: only in that family, -: itself, or no address family in common",
+    "namespace": "all, none, 3/6: so many pairs of workloads, -: no pairs",
+}
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A square grid: rows connect to columns."""
+
+    names: tuple[str, ...]
+    """Of rows and columns, sorted: `namespace/name` or `namespace`."""
+    cells: tuple[tuple[str, ...], ...]
+    legend: str
+    """What the words in the cells mean."""
+
+    def text(self) -> str:
+        """As plain text; columns are numbered as the rows are."""
+        numbers = [str(index + 1) for index in range(len(self.names))]
+        labels = [f"{number} {name}" for number, name in zip(numbers, self.names, strict=True)]
+        columns = zip(*self.cells, strict=True)
+        widths = [max(map(len, (number, *column))) for number, column in zip(numbers, columns, strict=True)]
+        first = max(map(len, labels))
+        rows = zip(("", *labels), (tuple(numbers), *self.cells), strict=True)
+        return "\n".join(
+            "  ".join((label.ljust(first), *map(str.ljust, cells, widths))).rstrip() for label, cells in rows
+        )
+
+
+def matrix(table: DecisionTable, *, port: int, protocol: int, by: By = "workload") -> Matrix:
+    """The grid of a table of the cluster (`Snapshot.compile(node=None)`).
+
+    A new connection from source port 0, which no policy can name, between the first addresses of each family.
+    """
+    workloads = {name.partition("/")[2]: _by_family(found) for name, found in table.workloads().items()}
+    names = tuple(sorted(workloads))
+    reached = {
+        (source, destination): _reached(table, workloads[source], workloads[destination], port, protocol)
+        for source in names
+        for destination in names
+        if source != destination
+    }
+    if by == "namespace":
+        return _by_namespace(reached, names)
+    cells = tuple(
+        tuple(_word(reached.get((source, destination), {})) for destination in names) for source in names
+    )
+    return Matrix(names, cells, _LEGENDS["workload"])
+
+
+def _by_family(addresses: Sequence[str]) -> dict[int, IPAddress]:
+    """The first address of each family."""
+    found: dict[int, IPAddress] = {}
+    for address in map(ip_address, addresses):
+        found.setdefault(address.version, address)
+    return found
+
+
+def _reached(
+    table: DecisionTable,
+    sources: Mapping[int, IPAddress],
+    destinations: Mapping[int, IPAddress],
+    port: int,
+    protocol: int,
+) -> dict[int, bool]:
+    """Whether a connection gets through, by the address families that both have."""
+    return {
+        family: table.connectivity(
+            Packet("filter-forward", sources[family], destinations[family], protocol, sport=0, dport=port)
+        ).verdict
+        == "allow"
+        for family in sorted(sources.keys() & destinations.keys())
+    }
+
+
+def _word(reached: Mapping[int, bool]) -> str:
+    if not reached:
+        return "-"
+    if len(set(reached.values())) > 1:
+        return next(f"v{family}" for family, allowed in reached.items() if allowed)
+    return "yes" if all(reached.values()) else "no"
+
+
+def _by_namespace(reached: Mapping[tuple[str, str], dict[int, bool]], workloads: Sequence[str]) -> Matrix:
+    names = tuple(sorted({name.partition("/")[0] for name in workloads}))
+    pairs: dict[tuple[str, str], list[bool]] = {}
+    for (source, destination), families in reached.items():
+        if families:
+            key = (source.partition("/")[0], destination.partition("/")[0])
+            pairs.setdefault(key, []).append(all(families.values()))
+    cells = tuple(
+        tuple(_share(pairs.get((source, destination), [])) for destination in names) for source in names
+    )
+    return Matrix(names, cells, _LEGENDS["namespace"])
+
+
+def _share(pairs: Sequence[bool]) -> str:
+    if not pairs:
+        return "-"
+    if all(pairs):
+        return "all"
+    return f"{sum(pairs)}/{len(pairs)}" if any(pairs) else "none"

@@ -1,0 +1,354 @@
+"""Questions in bulk through the command line: exact lines, bad lines, exit codes, table against reference."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from labelgate.cli import cli
+from labelgate.flow import connection_to_json
+from labelgate.reference import Reference
+from labelgate.settings import HostFacts
+from random_world import INTERFACES, Dice
+from reference_world import SHOP, global_policy, host_endpoint
+
+FAR = """
+apiVersion: projectcalico.org/v3
+kind: WorkloadEndpoint
+metadata: {name: far, namespace: lab, labels: {app: far}}
+spec: {orchestrator: k8s, workload: far, node: edge2, endpoint: eth0, interfaceName: cali111,
+       ipNetworks: [10.65.1.9/32, "fd00:65::9/128"], profiles: [kns.shop]}
+"""
+WEB_ONLY = global_policy(
+    "  {selector: app == 'far', ingress: [{action: Allow, protocol: TCP, ipVersion: 4,"
+    " source: {selector: app == 'web'}, destination: {ports: [80]}}]}",
+    "web-only",
+)
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> str:
+    path = tmp_path / "policy.yaml"
+    path.write_text("\n---\n".join((SHOP, FAR, WEB_ONLY, host_endpoint())))
+    return str(path)
+
+
+def run(*words: str, lines: object = ()) -> Result:
+    given = lines if isinstance(lines, str | bytes) else "".join(json.dumps(line) + "\n" for line in lines)
+    return CliRunner().invoke(cli, words, input=given)
+
+
+def answers(result: Result) -> list[Any]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def error(identity: object, message: str, field: str | None = None) -> dict[str, Any]:
+    return {"id": identity, "error": {"message": message, "field": field}}
+
+
+# --- selector --------------------------------------------------------------------------------------------
+
+
+def test_selector() -> None:
+    lines = [
+        {"id": 1, "selector": "app in {'web','api'}", "labels": {"app": "web"}},
+        {"id": "two", "selector": "app != 'web'", "labels": None},
+        {"selector": ""},
+    ]
+    result = run("selector", "-", lines=lines)
+    assert (result.exit_code, answers(result)) == (
+        0,
+        [
+            {"id": 1, "match": True, "canonical": 'app in {"api", "web"}'},
+            {"id": "two", "match": True, "canonical": 'app != "web"'},
+            {"id": None, "match": True, "canonical": "all()"},
+        ],
+    )
+
+
+def test_selector_answers_bad_lines_and_goes_on() -> None:
+    lines = (
+        b'{"id": 1, "selector": 5}\n[1]\n\xff\n\n{"id": 2}\n{"id": 3, "selector": "a", "label": {}}\n'
+        b'{"id": 4, "selector": "a", "labels": {"a": 1}}\n{"id": NaN}\n{"id": 5\n' + b"[" * 100_000 + b"\n"
+        b'{"id": 6, "selector": "\\ud800"}\n{"id": 7, "selector": "has(a)", "labels": {"a": ""}}'
+    )
+    result = run("selector", "-", lines=lines)
+    assert (result.exit_code, answers(result)) == (
+        0,
+        [
+            error(1, "found `5`, expected text", "selector"),
+            error(None, "found `[1]`, expected an object"),
+            error(None, "not UTF-8: byte 0xff at 1"),
+            error(2, "missing", "selector"),
+            error(3, "unknown field, expected one of id, selector, labels", "label"),
+            error(4, "found `{'a': 1}`, expected an object of texts", "labels"),
+            error(None, "not JSON: `NaN` is no number"),
+            error(None, "not JSON: Expecting ',' delimiter at column 9"),
+            error(None, "not JSON: nested too deeply"),
+            error(6, "found half of a surrogate pair, expected text", "selector"),
+            {"id": 7, "match": True, "canonical": "has(a)"},
+        ],
+    )
+
+
+def test_a_file_that_is_not_there() -> None:
+    result = run("selector", "/nonexistent")
+    assert (result.exit_code, result.output) == (3, "Error: /nonexistent: No such file or directory\n")
+
+
+# --- connectivity ----------------------------------------------------------------------------------------
+
+OPEN = {"verdict": "allow", "tier": None, "policy": "Profile/kns.shop", "rule": 0}
+ENDED = {"verdict": "deny", "tier": "default", "policy": None, "rule": None}
+RULE = {"verdict": "allow", "tier": "default", "policy": "GlobalNetworkPolicy/web-only", "rule": 0}
+TO_FAR = {"dst": "10.65.1.9", "protocol": "TCP", "sport": 40000, "dport": 80}
+
+
+@pytest.mark.parametrize("engine", ["table", "reference", "both"])
+def test_connectivity(policy: str, engine: str) -> None:
+    lines = [
+        {"id": 1, "src": "10.65.0.2", **TO_FAR},
+        {"id": 2, "src": "10.65.0.3", **TO_FAR},
+        {"id": 3, "src": "203.0.113.7", **TO_FAR},
+        {"id": 4, "src": "10.65.1.9", "dst": "203.0.113.7", "protocol": "icmp", "icmpType": 8, "icmpCode": 0},
+        {"id": 5, "src": "203.0.113.7", "dst": "203.0.113.8", "protocol": 47},
+        {"id": 6, "src": "10.65.0.2", **TO_FAR, "in": "eth0"},
+    ]
+    result = run("connectivity", "-f", policy, "--engine", engine, "--packets", "-", lines=lines)
+    fields = "id, src, dst, protocol, sport, dport, icmpType, icmpCode"
+    assert (result.exit_code, answers(result)) == (
+        0,
+        [
+            {"id": 1, "verdict": "allow", "egress": OPEN, "ingress": RULE},
+            {"id": 2, "verdict": "deny", "egress": OPEN, "ingress": ENDED},
+            {"id": 3, "verdict": "deny", "egress": None, "ingress": ENDED},
+            {"id": 4, "verdict": "allow", "egress": OPEN, "ingress": None},
+            {"id": 5, "verdict": "allow", "egress": None, "ingress": None},
+            error(6, f"unknown field, expected one of {fields}", "in"),
+        ],
+    )
+
+
+def random_connections() -> Iterator[tuple[Any, Any]]:
+    for seed in range(60):
+        dice = Dice(seed)
+        world = dice.world()
+        snapshot = world.snapshot()
+        table = snapshot.compile(node=None, settings=world.settings)
+        literal = Reference(snapshot, "", HostFacts({}), world.settings)
+        for _ in range(20):
+            packet = replace(dice.packet(INTERFACES), ct="new", fragment=False)
+            yield (
+                (seed, packet, connection_to_json(table.connectivity(packet))),
+                (seed, packet, connection_to_json(literal.connectivity(packet))),
+            )
+
+
+def test_connectivity_of_table_and_reference() -> None:
+    assert [(fast, slow) for fast, slow in random_connections() if fast != slow] == []
+
+
+def test_matrix(policy: str) -> None:
+    result = run("connectivity", "-f", policy, "--matrix", "--port", "80")
+    legend = "yes, no, v4 or v6: only in that family, -: itself, or no address family in common"
+    assert (result.exit_code, result.stdout.splitlines()) == (
+        0,
+        [
+            "            1   2    3",
+            "1 lab/far   -   yes  yes",
+            "2 shop/db   no  -    yes",
+            "3 shop/web  v4  yes  -",
+            f"rows connect to columns; {legend}",
+        ],
+    )
+
+
+def test_matrix_by_namespace(policy: str) -> None:
+    words = ("connectivity", "-f", policy, "--matrix", "--by", "namespace", "--port", "81")
+    assert run(*words).stdout.splitlines()[:3] == [
+        "        1     2",
+        "1 lab   -     all",
+        "2 shop  none  all",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "ask with --packets, or for a --matrix"),
+        (("--matrix",), "--matrix needs --port"),
+        (("--matrix", "--port", "1", "--packets", "-"), "ask with --packets, or for a --matrix"),
+        (
+            ("--matrix", "--port", "1", "--protocol", "icmp"),
+            "--protocol: found `icmp`, expected one that has ports",
+        ),
+    ],
+)
+def test_connectivity_usage(policy: str, words: tuple[str, ...], message: str) -> None:
+    result = run("connectivity", "-f", policy, *words)
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, f"Error: {message}")
+
+
+# --- explain ---------------------------------------------------------------------------------------------
+
+LOCAL = {"src": "198.51.100.10", "dst": "192.0.2.5", "protocol": "tcp", "sport": 40000, "dport": 80}
+
+
+def explain(policy: str, *words: str, lines: object = ()) -> Result:
+    return run("explain", "-f", policy, "--node", "edge1", *words, lines=lines)
+
+
+def hooks(answer: dict[str, Any]) -> list[tuple[str, str, int, str, str]]:
+    return [
+        (hook["hook"], hook["dst"], hook["dport"], hook["verdict"], hook["trace"][-1]["reason"])
+        for hook in answer["hooks"]
+    ]
+
+
+@pytest.mark.parametrize("engine", ["table", "reference", "both"])
+def test_packets_in_bulk_are_answered_as_one_by_one(policy: str, engine: str) -> None:
+    lines = [{"id": 1, "hook": "filter-output", "out": "eth0", **LOCAL}, {"id": 2}]
+    result = explain(policy, "--engine", engine, "--packets", "-", lines=lines)
+    step = {
+        "stage": "normal", "endpoint": "HostEndpoint/out", "tier": None, "policy": None, "rule": None,
+        "action": "Deny", "reason": "no profile allows (E-25)",
+    }  # fmt: skip
+    denied = {"id": 1, "verdict": "deny", "failsafe": False, "accepted": False, "trace": [step]}
+    assert (result.exit_code, answers(result)) == (0, [denied, error(2, "missing", "hook")])
+
+
+def test_path_of_an_incoming_packet_with_dnat(policy: str) -> None:
+    asked = {"src": "203.0.113.7", "dst": "198.51.100.10", "protocol": "tcp", "sport": 40000, "dport": 30080}
+    lines = [{"id": 1, "in": "eth1", "out": "cali111", **asked, "dnat": "10.65.0.2:443"}]
+    [answer] = answers(explain(policy, "--path", "--packets", "-", lines=lines))
+    assert (answer["id"], answer["outcome"], answer["at"]) == (1, "delivered", "filter-forward")
+    assert hooks(answer) == [
+        ("raw-prerouting", "198.51.100.10", 30080, "continue", "no endpoint here (E-39)"),
+        ("mangle-prerouting", "198.51.100.10", 30080, "continue", "no endpoint here (E-39)"),
+        ("filter-forward", "10.65.0.2", 443, "allow", "profile rule (M-54)"),
+    ]
+
+
+def test_path_of_a_local_packet_with_dnat(policy: str) -> None:
+    lines = [{"id": 1, "out": "eth0", **LOCAL}, {"id": 2, "out": "eth0", **LOCAL, "dnat": "192.0.2.6"}]
+    plain, translated = answers(explain(policy, "--path", "--packets", "-", lines=lines))
+    assert (plain["outcome"], plain["at"]) == ("denied", "filter-output")
+    assert (translated["outcome"], translated["at"]) == ("denied", "mangle-postrouting")
+    assert hooks(translated) == [
+        ("raw-output", "192.0.2.5", 80, "continue", "no endpoint here (E-39)"),
+        ("filter-output", "192.0.2.6", 80, "continue", "DNATed, judged in mangle POSTROUTING (E-37)"),
+        ("mangle-postrouting", "192.0.2.6", 80, "deny", "no profile allows (E-25)"),
+    ]
+
+
+def test_untracked_packets_pass_no_nat(policy: str) -> None:
+    lines = [{"out": "eth0", "ct": "untracked", **LOCAL, "dnat": "192.0.2.6:1"}]
+    [answer] = answers(explain(policy, "--path", "--packets", "-", lines=lines))
+    assert [hook[:3] for hook in hooks(answer)] == [
+        ("raw-output", "192.0.2.5", 80),
+        ("filter-output", "192.0.2.5", 80),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "message"),
+    [
+        ({"hook": "filter-input"}, "hook", "found `filter-input`, expected none: --path passes all hooks"),
+        ({"out": None}, "in", "missing: say where the packet is seen by `in`, `out` or both"),
+        ({"dnat": "fd00::1"}, "dnat", "found `fd00::1`, expected the IP version of dst `192.0.2.5`"),
+        ({"dnat": "[fd00::1]:0"}, "dnat", "found port `0`, expected a number 1..65535"),
+        ({"dnat": "web:80"}, "dnat", "found `web:80`, expected ADDRESS, ADDRESS:PORT or [ADDRESS]:PORT"),
+        ({"dnat": 5}, "dnat", "found `5`, expected ADDRESS, ADDRESS:PORT or [ADDRESS]:PORT"),
+    ],
+)
+def test_path_lines_that_cannot_be_read(
+    policy: str, fields: dict[str, Any], field: str, message: str
+) -> None:
+    result = explain(policy, "--path", "--packets", "-", lines=[{"id": 1, "out": "eth0", **LOCAL, **fields}])
+    assert (result.exit_code, answers(result)) == (0, [error(1, message, field)])
+
+
+def test_path_as_text(policy: str) -> None:
+    words = (
+        "--path --in eth1 --out cali111 --src 203.0.113.7 --dst 198.51.100.10 --protocol tcp --dport 30080"
+    )
+    result = explain(policy, *words.split(), "--dnat", "10.65.0.2:443")
+    assert (result.exit_code, result.stdout.splitlines()[-4:]) == (
+        0,
+        [
+            "DNAT                to 10.65.0.2 port 443",
+            "filter-forward      allow  [marked]",
+            "    workload-ingress Allow: profile rule (M-54) [WorkloadEndpoint/shop/web, "
+            "Profile/kns.shop rule 0]",
+            "delivered: allowed at filter-forward",
+        ],
+    )
+
+
+def test_a_disagreement_is_an_error_line_and_exit_4(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Reference.answer
+    monkeypatch.setattr(Reference, "answer", lambda self, packet: replace(right(self, packet), failsafe=True))
+    lines = [{"id": 1, "hook": "raw-output", "out": "eth0", **LOCAL}]
+    result = explain(policy, "--packets", "-", lines=lines)
+    [answer] = answers(result)
+    assert (result.exit_code, answer["error"]["message"]) == (4, "table and reference disagree")
+    assert answer["error"]["reference"] == {**answer["error"]["table"], "failsafe": True}
+    assert sorted(answer["error"]["table"]) == ["accepted", "failsafe", "trace", "verdict"]
+
+
+# --- check and schema ------------------------------------------------------------------------------------
+
+
+def test_check_as_json() -> None:
+    text = """apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: p}
+spec: {ingress: [{action: Allowed}], selector: a =}
+---
+apiVersion: projectcalico.org/v3
+kind: Tier
+metadata: {name: t}
+"""
+    result = run("check", "-f", "-", "-o", "json", lines=text)
+    report = json.loads(result.stdout)
+    found = [
+        [document.pop(key) for key in ("index", "line", "kind", "namespace", "name", "valid")]
+        for document in report["documents"]
+    ]
+    assert (result.exit_code, found, report["errors"]) == (
+        1,
+        [[0, 1, "GlobalNetworkPolicy", None, "p", False], [1, 6, "Tier", None, "t", True]],
+        [],
+    )
+    errors = [
+        [(error["path"], error["line"]) for error in document["errors"]] for document in report["documents"]
+    ]
+    assert errors == [[("spec.ingress[0].action", 4), ("spec.selector", 4)], []]
+    assert {frozenset(error) for error in report["documents"][0]["errors"]} == {
+        frozenset(("path", "line", "column", "message", "rule"))
+    }
+
+
+def test_schema() -> None:
+    result = run("schema", "Tier")
+    found = json.loads(result.stdout)
+    assert (
+        result.exit_code,
+        found["properties"]["apiVersion"],
+        sorted(found["$defs"]["TierSpec"]["properties"]),
+    ) == (
+        0,
+        {"const": "projectcalico.org/v3"},
+        ["defaultAction", "order"],
+    )
+
+
+def test_schema_of_no_kind() -> None:
+    result = run("schema", "Teer")
+    message = result.stderr.splitlines()[-1]
+    assert (result.exit_code, message.startswith("Error: KIND: found `Teer`, expected one of ")) == (2, True)
