@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -161,6 +163,17 @@ class Connection:
         return "deny" if any(gate and gate.verdict == "deny" for gate in gates) else "allow"
 
 
+def shown(value: object) -> str:
+    """A decoded JSON value as the line wrote it, cut where it is long.
+
+    >>> shown(True), shown("eth0"), shown(None)
+    ('`true`', '`eth0`', '`null`')
+    """
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return f"`{text if len(text) <= 80 else text[:80] + '...'}`"
+
+
 def protocol_number(value: object, field: str = "protocol") -> int:
     """The IP protocol number of a name in any case or of a number.
 
@@ -174,14 +187,17 @@ def protocol_number(value: object, field: str = "protocol") -> int:
             return PROTOCOLS[value.lower()]
         if value.isascii() and value.isdigit() and int(value) <= 255:
             return int(value)
-    raise FieldError(field, f"found `{value}`, expected a number 0..255 or one of {', '.join(PROTOCOLS)}")
+    raise FieldError(
+        field, f"found {shown(value)}, expected a number 0..255 or one of {', '.join(PROTOCOLS)}"
+    )
 
 
 def _number(limit: int) -> Any:
     def read(value: object, field: str) -> int:
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= limit:
             return value
-        raise FieldError(field, f"found `{value}`, expected a number 0..{limit}")
+        found = f"text `{value}`" if isinstance(value, str) else shown(value)
+        raise FieldError(field, f"found {found}, expected a number 0..{limit}")
 
     return read
 
@@ -189,20 +205,21 @@ def _number(limit: int) -> Any:
 def _flag(value: object, field: str) -> bool:
     if isinstance(value, bool):
         return value
-    raise FieldError(field, f"found `{value}`, expected true or false")
+    raise FieldError(field, f"found {shown(value)}, expected true or false")
 
 
 def _text(value: object, field: str) -> str:
-    if isinstance(value, str) and value:
+    # A lone surrogate is no text of any name.
+    if isinstance(value, str) and value and not re.search("[\ud800-\udfff]", value):
         return value
-    raise FieldError(field, f"found `{value}`, expected an interface name")
+    raise FieldError(field, f"found {shown(value)}, expected an interface name")
 
 
 def _word(words: tuple[str, ...]) -> Any:
     def read(value: object, field: str) -> str:
         if isinstance(value, str) and value in words:
             return value
-        raise FieldError(field, f"found `{value}`, expected one of {', '.join(words)}")
+        raise FieldError(field, f"found {shown(value)}, expected one of {', '.join(words)}")
 
     return read
 
@@ -218,10 +235,11 @@ def _address(text: str) -> IPAddress | None:
 
 def read_address(value: object, field: str) -> IPAddress:
     """An IPv4 or IPv6 address from text."""
-    found = _address(value) if isinstance(value, str) else None
+    # A zone (`fe80::1%eth0`) says where a packet was seen: that is what `in` and `out` are for.
+    found = _address(value) if isinstance(value, str) and "%" not in value else None
     if found is not None:
         return found
-    raise FieldError(field, f"found `{value}`, expected an IPv4 or IPv6 address")
+    raise FieldError(field, f"found {shown(value)}, expected an IPv4 or IPv6 address")
 
 
 _FIELDS: Mapping[str, tuple[str, Any]] = {
@@ -274,7 +292,7 @@ def connection_from_json(line: object) -> Packet:
 
 def _read(line: object, fields: Mapping[str, tuple[str, Any]], required: tuple[str, ...]) -> dict[str, Any]:
     if not isinstance(line, dict):
-        raise FieldError("", f"found `{line}`, expected an object")
+        raise FieldError("", f"found {shown(line)}, expected an object")
     values = {}
     for name, value in line.items():
         if value is None or name == "id":

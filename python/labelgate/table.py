@@ -80,12 +80,18 @@ class DecisionTable:
         """Decides one packet at one hook; the fields are those of `labelgate.flow.Packet`.
 
         Raises:
-            ValueError: an address, the hook or the protocol cannot be read.
+            ValueError: an address, the hook, the protocol or a number cannot be read.
         """
-        verdict, failsafe, mark, step = self.core.decide(
-            hook, str(src), str(dst), protocol_number(protocol), sport, dport, icmp_type, icmp_code,
-            in_, out, ct, accepted, dnatted, fragment,
-        )  # fmt: skip
+        try:
+            verdict, failsafe, mark, step = self.core.decide(
+                hook, str(src), str(dst), protocol_number(protocol), sport, dport, icmp_type, icmp_code,
+                in_, out, ct, accepted, dnatted, fragment,
+            )  # fmt: skip
+        except OverflowError:
+            raise ValueError(
+                f"found ports {sport} and {dport}, ICMP type {icmp_type} and code {icmp_code}, expected "
+                "ports 0..65535, ICMP type and code 0..255"
+            ) from None
         return Decision(verdict, failsafe, mark, *step)
 
     def decide_packet(self, packet: Packet) -> Decision:

@@ -103,6 +103,9 @@ def _judge(
         node = node or host_node
     config = load_config(config_file, snapshot.felix_configurations, node, prefixes=prefixes)
     node, settings = config.node, config.settings
+    if node not in (nodes := snapshot.nodes()):
+        found = ", ".join(nodes) or "none"
+        click.echo(f"warning: no endpoint names node `{node}` (nodes found: {found})", err=True)
     reference = Reference(snapshot, node, host, settings)
     table = snapshot.compile(node=node, host=host, settings=settings)
     for warning in (*snapshot.warnings, *table.warnings):
