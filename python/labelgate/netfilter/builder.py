@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import ClassVar, Literal
@@ -17,7 +18,7 @@ _WITH_PORTS = {6: "tcp", 17: "udp", 132: "sctp", 136: "udplite"}
 _MULTIPORT_MAX = 15
 
 
-class TableBuilder:
+class TableBuilder(ABC):
     """What the three tables share."""
 
     hooks: ClassVar[Mapping[str, Hook]]
@@ -44,13 +45,13 @@ class TableBuilder:
             return TableRules(chains, last=jumps)
         return TableRules(chains, first=jumps)
 
+    @abstractmethod
     def bodies(self) -> dict[str, Rules]:
         """The rules of each base chain's chain behind the first one."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decided(self) -> Rules:
         """What a packet does that comes back with D."""
-        raise NotImplementedError
 
     def _head(self, hook: Hook) -> Rule:
         if hook in self.facts.without_repeat:
