@@ -63,6 +63,14 @@ def test_a_link_to_a_folder_above_does_not_loop(folder: Path) -> None:
     assert len(load_documents([folder])) == 4
 
 
+def test_a_linked_folder_is_read(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A policy behind a link must not be missing without a word."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "z.yaml").write_text(tier("z"))
+    (folder / "linked").symlink_to(elsewhere)
+    assert len(load_documents([folder])) == 5
+
+
 def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(tier("a").encode())))
     [resource] = load_documents(["-"])

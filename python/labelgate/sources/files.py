@@ -40,22 +40,23 @@ def read_documents(paths: Iterable[str | os.PathLike[str]]) -> Loading:
     return loading
 
 
-def policy_files(path: str) -> Iterator[str]:
-    """The file itself, or the files of a folder and its folders, sorted.
+def policy_files(path: str, above: frozenset[str] = frozenset()) -> Iterator[str]:
+    """The file itself, or the files of a folder and its folders, sorted; links are followed.
 
-    Names that begin with a dot are left out: Kubernetes mounts a ConfigMap as links into such a folder.
+    Names that begin with a dot are left out: Kubernetes mounts a ConfigMap as links into such a folder. A
+    link to one of the folders `above` would never end.
     """
     if not os.path.isdir(path):
         yield path
         return
+    here = above | {os.path.realpath(path)}
     for entry in sorted(os.listdir(path)):
         inner = os.path.join(path, entry)
         if entry.startswith("."):
             continue
         if os.path.isdir(inner):
-            # A link to a folder further up would never end.
-            if not os.path.islink(inner):
-                yield from policy_files(inner)
+            if os.path.realpath(inner) not in here:
+                yield from policy_files(inner, here)
         elif entry.endswith(SUFFIXES):
             yield inner
 
