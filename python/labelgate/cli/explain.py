@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -15,7 +16,7 @@ from labelgate.config import load_config
 from labelgate.flow import HOOKS, Answer, FieldError, Packet, Step, answer_to_json, packet_from_json
 from labelgate.path import Destination, Judge, Visit, path_to_json, read_destination, walk
 from labelgate.reference import Reference
-from labelgate.settings import HostFacts
+from labelgate.settings import HostFacts, Settings
 from labelgate.snapshot import Snapshot, load
 
 
@@ -45,6 +46,7 @@ from labelgate.snapshot import Snapshot, load
 @click.option("--accepted", is_flag=True, help="The accept mark is set on arrival.")
 @click.option("--dnatted", is_flag=True, help="The flow was DNATed in nat OUTPUT.")
 @click.option("--fragment", is_flag=True, help="A later fragment, without ports.")
+@click.option("--staged", is_flag=True, help="Answer a second time as if every staged policy were in force.")
 def explain(
     paths: tuple[str, ...],
     node: str | None,
@@ -55,6 +57,7 @@ def explain(
     engine: str,
     path: bool,
     dnat: str | None,
+    staged: bool,
     **question: Any,
 ) -> None:
     """Say what is decided about a flow at each hook and stage, by which rule, and why.
@@ -69,11 +72,19 @@ def explain(
     Exit code 1 if the flow is denied, 4 if table and reference disagree.
     """
     destination = _checked(packets, output, path, dnat, question["hook"])
-    snapshot = load(*paths)
-    judge = _judge(snapshot, node, host_file, config_file, engine)
+    world = _world(load(*paths), node, host_file, config_file)
+    judge = _judge(world, engine)
+    second = _judge(world, engine, staged=True) if staged else None
     if packets is None:
-        sys.exit(_explain_one(judge, question, destination))
-    sys.exit(answer_lines(packets, _answer_path(judge, destination) if path else _answer_hook(judge)))
+        sys.exit(_explain_one(judge, second, question, destination))
+
+    def answers(one: Judge) -> Callable[[Any], dict[str, Any]]:
+        return _answer_path(one, destination) if path else _answer_hook(one)
+
+    if second is None:
+        sys.exit(answer_lines(packets, answers(judge)))
+    first, as_staged = answers(judge), answers(second)
+    sys.exit(answer_lines(packets, lambda line: {**first(line), "staged": as_staged(line)}))
 
 
 def _checked(
@@ -94,21 +105,34 @@ def _checked(
         raise click.UsageError(f"--dnat: {error.message}") from None
 
 
-def _judge(
-    snapshot: Snapshot, node: str | None, host_file: str | None, config_file: str | None, engine: str
-) -> Judge:
+@dataclass(frozen=True)
+class _World:
+    """What packets are judged by."""
+
+    snapshot: Snapshot
+    node: str
+    host: HostFacts
+    settings: Settings
+
+
+def _world(snapshot: Snapshot, node: str | None, host_file: str | None, config_file: str | None) -> _World:
     host, prefixes = HostFacts({}), None
     if host_file is not None:
         host_node, host, prefixes = read_host(host_file)
         node = node or host_node
     config = load_config(config_file, snapshot.felix_configurations, node, prefixes=prefixes)
-    node, settings = config.node, config.settings
-    if node not in (nodes := snapshot.nodes()):
+    if config.node not in (nodes := snapshot.nodes()):
         found = ", ".join(nodes) or "none"
-        click.echo(f"warning: no endpoint names node `{node}` (nodes found: {found})", err=True)
-    reference = Reference(snapshot, node, host, settings)
-    table = snapshot.compile(node=node, host=host, settings=settings)
-    for warning in (*snapshot.warnings, *table.warnings):
+        click.echo(f"warning: no endpoint names node `{config.node}` (nodes found: {found})", err=True)
+    for warning in snapshot.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    return _World(snapshot, config.node, host, config.settings)
+
+
+def _judge(world: _World, engine: str, *, staged: bool = False) -> Judge:
+    reference = Reference(world.snapshot, world.node, world.host, world.settings, staged=staged)
+    table = world.snapshot.compile(node=world.node, host=world.host, settings=world.settings, staged=staged)
+    for warning in () if staged else table.warnings:
         click.echo(f"warning: {warning}", err=True)
     if engine == "table":
         return table.answer
@@ -147,7 +171,9 @@ def _answer_path(judge: Judge, dnat: Destination | None) -> Callable[[Any], dict
     return answer
 
 
-def _explain_one(judge: Judge, question: dict[str, Any], dnat: Destination | None) -> int:
+def _explain_one(
+    judge: Judge, second: Judge | None, question: dict[str, Any], dnat: Destination | None
+) -> int:
     fields = {name.rstrip("_"): value for name, value in question.items() if value not in (None, False)}
     fields.setdefault("hook", HOOKS[0])
     is_path = question["hook"] is None
@@ -155,7 +181,11 @@ def _explain_one(judge: Judge, question: dict[str, Any], dnat: Destination | Non
         packet = packet_from_json(fields)
         if is_path and not packet.in_ and not packet.out:
             raise click.UsageError("say where the packet is seen: --in, --out, both, or --hook")
-        visits = list(walk(judge, packet, dnat)) if is_path else [Visit(packet, judge(packet))]
+        ways = [
+            list(walk(one, packet, dnat)) if is_path else [Visit(packet, one(packet))]
+            for one in (judge, second)
+            if one is not None
+        ]
     except FieldError as error:
         raise click.UsageError(f"--{error.field}: {error.message}") from None
     except Disagreement as error:
@@ -163,22 +193,23 @@ def _explain_one(judge: Judge, question: dict[str, Any], dnat: Destination | Non
         for name, answer in error.answers.items():
             click.echo(f"  {name + ':':<10} {json.dumps(answer)}", err=True)
         return DISAGREEMENT
+    visits = ways[0]
     before = packet.dst, packet.dport
     for visit in visits:
         if before != (visit.packet.dst, visit.packet.dport):
             before = visit.packet.dst, visit.packet.dport
             click.echo(f"{'DNAT':<19} to {before[0]}" + ("" if before[1] is None else f" port {before[1]}"))
         _print_visit(visit)
-    last = visits[-1]
-    denied = last.answer.verdict == "deny"
-    click.echo(
-        f"denied at {last.packet.hook}: {_words(last.answer.trace[-1])}" if denied else _end(last, is_path)
-    )
-    return 1 if denied else 0
+    click.echo(_end(visits[-1], is_path))
+    if second is not None:
+        click.echo(f"if every staged policy were in force: {_end(ways[1][-1], is_path)}")
+    return 1 if visits[-1].answer.verdict == "deny" else 0
 
 
 def _end(last: Visit, is_path: bool) -> str:
-    """How it ends where nothing denies."""
+    """How it ends."""
+    if last.answer.verdict == "deny":
+        return f"denied at {last.packet.hook}: {_words(last.answer.trace[-1])}"
     allowed = f"allowed at {last.packet.hook}" if last.answer.verdict != "continue" else None
     if not is_path:
         return allowed or "not denied"

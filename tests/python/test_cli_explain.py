@@ -1,0 +1,83 @@
+"""`labelgate explain` for one flow and with staged policies, and how unreadable questions are answered."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from labelgate.cli import cli
+
+POLICY = """
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: edge, labels: {role: edge}}
+spec: {node: edge1, interfaceName: eth0, profiles: [projectcalico-default-allow]}
+---
+apiVersion: projectcalico.org/v3
+kind: StagedGlobalNetworkPolicy
+metadata: {name: try}
+spec: {selector: role == 'edge', ingress: [{action: Deny, protocol: TCP, destination: {ports: [9100]}}]}
+"""
+FLOW = (
+    "--in",
+    "eth0",
+    "--src",
+    "192.0.2.5",
+    "--dst",
+    "198.51.100.10",
+    "--protocol",
+    "tcp",
+    "--dport",
+    "9100",
+)
+LINE = {"id": 7, "hook": "filter-input", "in": "eth0", "src": "192.0.2.5", "dst": "198.51.100.10",
+        "protocol": "tcp", "dport": 9100}  # fmt: skip
+
+
+def explain(tmp_path: Path, *words: str, node: str = "edge1", line: object = None) -> Result:
+    path = tmp_path / "policy.yaml"
+    path.write_text(POLICY)
+    given = None if line is None else json.dumps(line)
+    return CliRunner().invoke(cli, ["explain", "-f", str(path), "--node", node, *words], input=given)
+
+
+def test_staged_policies_are_answered_apart(tmp_path: Path) -> None:
+    """E-15: a staged policy decides nothing; the second answer says what it would decide."""
+    result = explain(tmp_path, *FLOW, "--staged")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[-2:] == [
+        "delivered: allowed at filter-input",
+        "if every staged policy were in force: denied at filter-input: Deny: rule (M-51) "
+        "[HostEndpoint/edge, tier default, StagedGlobalNetworkPolicy/try rule 0]",
+    ]
+    answer = json.loads(explain(tmp_path, "--packets", "-", "--staged", line=LINE).stdout)
+    assert (answer["id"], answer["verdict"], answer["staged"]["verdict"]) == (7, "allow", "deny")
+    assert "staged" not in json.loads(explain(tmp_path, "--packets", "-", line=LINE).stdout)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("src", "fe80::1%eth0", "found `fe80::1%eth0`, expected an IPv4 or IPv6 address"),
+        ("in", "\ud800", "found `\\ud800`, expected an interface name"),
+        ("dport", True, "found `true`, expected a number 0..65535"),
+        ("dport", "80", "found text `80`, expected a number 0..65535"),
+        ("accepted", 1, "found `1`, expected true or false"),
+        ("protocol", "x" * 200, f"found `{'x' * 80}...`, expected a number 0..255 or one of icmp, tcp, udp, "
+                                "icmpv6, sctp, udplite"),
+    ],
+)  # fmt: skip
+def test_an_unreadable_field_is_named(tmp_path: Path, field: str, value: Any, message: str) -> None:
+    result = explain(tmp_path, "--packets", "-", line={**LINE, field: value})
+    expected = {"id": 7, "error": {"message": message, "field": field}}
+    assert (json.loads(result.stdout), result.exit_code) == (expected, 0)
+
+
+def test_a_node_that_nobody_names_is_warned_of(tmp_path: Path) -> None:
+    """Every packet would be `continue`: hardly what was asked."""
+    assert "no endpoint names" not in explain(tmp_path, *FLOW).stderr
+    result = explain(tmp_path, *FLOW, node="other")
+    assert "warning: no endpoint names node `other` (nodes found: edge1)" in result.stderr
