@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from labelgate.cli import cli
+from labelgate.flow import Answer, Packet
+from labelgate.reference import Reference
 
 POLICY = """
 apiVersion: projectcalico.org/v3
@@ -81,3 +83,20 @@ def test_a_node_that_nobody_names_is_warned_of(tmp_path: Path) -> None:
     assert "no endpoint names" not in explain(tmp_path, *FLOW).stderr
     result = explain(tmp_path, *FLOW, node="other")
     assert "warning: no endpoint names node `other` (nodes found: edge1)" in result.stderr
+
+
+def test_a_disagreement_is_said_aloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit code 4: the engine and the reference must never differ; if they do, neither is believed."""
+
+    def wrong(self: Reference, packet: Packet) -> Answer:
+        return Answer("deny", False, False, ())
+
+    monkeypatch.setattr(Reference, "answer", wrong)
+    result = explain(tmp_path, *FLOW)
+    assert (result.exit_code, result.stdout) == (4, "")
+    assert result.stderr.startswith("table and reference disagree, please report this:\n  table:     {")
+    result = explain(tmp_path, "--packets", "-", line=LINE)
+    error = json.loads(result.stdout)["error"]
+    assert (result.exit_code, error["message"]) == (4, "table and reference disagree")
+    assert (error["table"]["verdict"], error["reference"]["verdict"]) == ("allow", "deny")
+    assert explain(tmp_path, *FLOW, "--engine", "table").exit_code == 0
