@@ -92,6 +92,7 @@ class Agent:
         self._links: LinkWatch
         self._signals: Signals
         self._without_repeat: frozenset[Hook] = frozenset()
+        self._must_stay_closed = False
         self._is_in_force = False
         self._is_told_to_stop = False
 
@@ -115,6 +116,8 @@ class Agent:
             first = self._current = self._load(1)
             self._require_endpoints(first)
             self._netfilter = Netfilter(first.config.backend)
+            # What an earlier daemon left closed stays closed if this start fails.
+            self._must_stay_closed = self._netfilter.is_installed()
             self._without_repeat = self._hooks_without_repeat(first)
             rules = ruleset(self._facts(first))
             self._enforcer = self._bind(first)
@@ -124,7 +127,7 @@ class Agent:
             self._netfilter.apply(rules)
         except (ApplyError, ValueError) as error:
             raise AgentError(str(error)) from None
-        self._is_in_force = True
+        self._is_in_force = self._must_stay_closed = True
         self._announce()
 
     def _settle(self, generation: Generation) -> None:
@@ -308,7 +311,7 @@ class Agent:
     def _leave(self) -> None:
         """The stop mode, while the packet loop still answers."""
         # Nothing may pass because of a fault of ours.
-        is_fault = self._is_in_force and not self._is_told_to_stop
+        is_fault = self._must_stay_closed and not self._is_told_to_stop
         mode = "keep" if is_fault else stop_mode(self._current.config)
         try:
             if mode == "remove":

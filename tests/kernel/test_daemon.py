@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -364,6 +366,27 @@ def test_a_second_daemon_is_refused(world: World, backend: str, management: Path
             second.wait_for("labelgate is running already in this network namespace")
             assert second.exit_code() == 3
         assert [send(world, probe) for probe in (ALLOWED, REFUSED)] == [True, False]
+
+
+def test_a_failed_start_opens_nothing(
+    world: World, backend: str, management: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rules that an earlier daemon left closed stay, whatever the stop mode, if the next one cannot start."""
+    with Daemon(world, management, backend=backend, options=("--stop", "keep")) as daemon:
+        daemon.stop()
+    for program in ("iptables", "ip6tables"):
+        name = f"{program}-{backend}-restore"
+        fake = tmp_path / name
+        # Refuses rules that queue; takes everything else, such as what removes our rules.
+        fake.write_text(f'#!/bin/sh\ntext=$(cat)\ncase $text in *NFQUEUE*) exit 1; esac\necho "$text" | '
+                        f'{shutil.which(name)} "$@"\n')  # fmt: skip
+        fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    second = Daemon(world, management, backend=backend, options=("--stop", "remove"))
+    second.start()
+    second.wait_for("netfilter table")
+    assert second.exit_code() == 3
+    assert [send(world, probe) for probe in (REFUSED, SSH)] == [False, True]
 
 
 def test_taken_queues_are_named(world: World, backend: str, management: Path) -> None:

@@ -136,6 +136,10 @@ class Netfilter:
         """All tables, ours and those of others."""
         return {family: self.tools.read(family) for family in self.families}
 
+    def is_installed(self) -> bool:
+        """Whether rules of ours are there, whoever put them."""
+        return any(table.is_ours for tables in self.read().values() for table in tables.values())
+
     def apply(self, ruleset: Ruleset) -> bool:
         """Makes the kernel's rules be these; False if they were already.
 
