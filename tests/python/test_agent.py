@@ -56,6 +56,9 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
         def read(self) -> dict[str, Any]:
             return {"v4": {}}
 
+        def is_installed(self) -> bool:
+            return False
+
         def check(self) -> list[str]:
             return []
 
