@@ -16,10 +16,6 @@ __all__ = [
     "check_selector",
     "compile",
     "selector_answer",
-    "selector_canonical",
-    "selector_is_lone_global",
-    "selector_matches",
-    "selector_uses_global",
 ]
 
 __version__: str
@@ -34,32 +30,12 @@ def check_selector(text: str) -> None:
         ValueError: message, the text, and a caret under the place.
     """
 
-def selector_canonical(text: str) -> str:
-    """The canonical text (S-13).
-
-    >>> selector_canonical("a in {'z','a'}")
-    'a in {"a", "z"}'
-    """
-
-def selector_matches(text: str, labels: dict[str, str]) -> bool:
-    """Whether the labels satisfy the selector (S-8..S-11).
-
-    >>> selector_matches("a != 'b'", {})
-    True
-    """
-
 def selector_answer(text: str, labels: dict[str, str]) -> tuple[bool, str]:
     """Whether the labels satisfy the selector, and its canonical text.
 
     >>> selector_answer("a in {'z','a'}", {"a": "z"})
     (True, 'a in {"a", "z"}')
     """
-
-def selector_uses_global(text: str) -> bool:
-    """Whether `global()` occurs anywhere (V-35)."""
-
-def selector_is_lone_global(text: str) -> bool:
-    """Whether the selector is `global()` and nothing else (V-36)."""
 
 @final
 class Program:

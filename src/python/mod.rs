@@ -12,10 +12,7 @@ mod _core {
     #[pymodule_export]
     use super::enforcer::Enforcer;
     #[pymodule_export]
-    use super::selectors::{
-        check_selector, selector_answer, selector_canonical, selector_is_lone_global, selector_matches,
-        selector_uses_global,
-    };
+    use super::selectors::{check_selector, selector_answer};
     #[pymodule_export]
     use super::table::{Program, Table, compile};
 

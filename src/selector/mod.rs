@@ -117,16 +117,6 @@ impl Selector {
         }))
     }
 
-    /// Whether `global()` occurs anywhere (V-35).
-    pub fn uses_global(&self) -> bool {
-        self.0.any(&|leaf| *leaf == Node::Global)
-    }
-
-    /// Whether the selector is `global()` and nothing else (V-36).
-    pub fn is_lone_global(&self) -> bool {
-        self.0 == Node::Global
-    }
-
     /// Label values that everything it matches has; empty where nothing is certain. Whoever keeps things by label
     /// finds the candidates for a match by them.
     pub fn required_labels(&self) -> Vec<(&str, &str)> {
@@ -226,14 +216,6 @@ impl Node {
             }
             Self::And(members) => members.iter().for_each(|member| member.required(found)),
             _ => {}
-        }
-    }
-
-    fn any(&self, leaf: &impl Fn(&Self) -> bool) -> bool {
-        match self {
-            Self::Not(inner) => inner.any(leaf),
-            Self::And(members) | Self::Or(members) => members.iter().any(|member| member.any(leaf)),
-            other => leaf(other),
         }
     }
 }
