@@ -177,7 +177,8 @@ pub mod protocol {
     pub const UDPLITE: u8 = 136;
 }
 
-/// What the transport header tells, if there is one to read.
+/// What the transport header tells, if there is one to read. Only protocols with ports have `Ports`, only ICMP and
+/// `ICMPv6` have `Icmp`: engines rely on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Transport {
     /// No readable transport header: a later fragment, or a protocol without ports (M-19).
@@ -196,6 +197,23 @@ pub enum Transport {
         /// ICMP code.
         code: u8,
     },
+}
+
+impl Transport {
+    /// What the protocol makes of two numbers: ports, or ICMP type and code in the second one, or nothing.
+    #[inline]
+    pub const fn of(protocol: u8, source: u16, destination: u16) -> Self {
+        match protocol {
+            protocol::TCP | protocol::UDP | protocol::SCTP | protocol::UDPLITE => {
+                Self::Ports { source, destination }
+            }
+            protocol::ICMP | protocol::ICMPV6 => {
+                let [kind, code] = destination.to_be_bytes();
+                Self::Icmp { kind, code }
+            }
+            _ => Self::Opaque,
+        }
+    }
 }
 
 /// What the bytes of one packet tell: addresses, protocol, and ports or ICMP type and code.
@@ -270,6 +288,11 @@ macro_rules! id {
             /// The id with this index. Panics above `u32::MAX`: the compiler's limits are far below.
             pub fn new(index: usize) -> Self {
                 Self(u32::try_from(index).expect("ids are 32-bit; the compiler's limits keep below"))
+            }
+
+            /// The number, as scripts see it.
+            pub const fn number(self) -> u32 {
+                self.0
             }
 
             /// The index, for slices.

@@ -9,6 +9,7 @@
 //! [`DecisionTable::decide`] allocates nothing. It also answers the steps that kernel rules anticipate
 //! (conntrack, failsafes, spoofed sources): rules and engine must say the same.
 
+mod batch;
 mod connectivity;
 mod hooks;
 mod interfaces;
@@ -21,6 +22,7 @@ use crate::flow::{EndpointId, FlowKey, InterfaceId, OutcomeId, Verdict};
 use crate::model::HostFacts;
 use crate::program::{Action, Program, RuleOrigin};
 
+pub use batch::{Addresses, Column, Flows, FlowsError};
 pub use connectivity::Gate;
 pub use statics::{HostRules, RuleFacts, Static, WorkloadRules};
 
