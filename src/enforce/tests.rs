@@ -58,7 +58,7 @@ impl Decide for Table {
         };
         let step = Step { stage: Stage::Interface, endpoint: None, outcome: OutcomeId::new(0), action: None };
         let accepted = verdict == Verdict::AllowNotrack || key.accepted;
-        Decision { verdict, failsafe: false, accepted, step }
+        Decision { verdict, failsafe: false, accepted, step, outcome: step.outcome }
     }
 
     fn interface(&self, name: &str) -> InterfaceId {

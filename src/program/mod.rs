@@ -370,6 +370,22 @@ pub struct AddressSet {
 }
 
 impl AddressSet {
+    /// Adds an address that is not below those that are in.
+    #[allow(clippy::cast_possible_truncation)] // IPv4 numbers are below 2^32 by construction.
+    pub fn push(&mut self, family: Family, address: u128) {
+        fn extend<T: Copy + Ord>(ranges: &mut Vec<(T, T)>, address: T, before: Option<T>) {
+            match ranges.last_mut() {
+                Some((_, last)) if *last >= address => {}
+                Some((_, last)) if Some(*last) == before => *last = address,
+                _ => ranges.push((address, address)),
+            }
+        }
+        match family {
+            Family::V4 => extend(&mut self.v4, address as u32, (address as u32).checked_sub(1)),
+            Family::V6 => extend(&mut self.v6, address, address.checked_sub(1)),
+        }
+    }
+
     /// Whether the address is a member; O(log n).
     pub fn contains(&self, family: Family, address: u128) -> bool {
         match family {

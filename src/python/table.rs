@@ -1,7 +1,7 @@
 //! Programs and tables for Python.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -11,7 +11,7 @@ use crate::flow::{
 };
 use crate::model::{HostFacts, Model};
 use crate::program::EndpointKind;
-use crate::table::{Decision, DecisionTable, Gate, Step};
+use crate::table::{Budgets, Decision, DecisionTable, Engines, Gate, Step};
 
 #[allow(clippy::needless_pass_by_value)] // Made for `map_err`, which hands values over.
 fn value_error(error: impl ToString) -> PyErr {
@@ -20,23 +20,27 @@ fn value_error(error: impl ToString) -> PyErr {
 
 /// The compiled policy of a node (opaque).
 #[pyclass(frozen, module = "labelgate._core")]
-pub struct Program(Arc<crate::program::Program>);
+pub struct Program {
+    program: Arc<crate::program::Program>,
+    /// Made for the first table.
+    engines: OnceLock<Arc<Engines>>,
+}
 
 #[pymethods]
 impl Program {
     /// Stable text.
     fn __str__(&self) -> String {
-        self.0.to_string()
+        self.program.to_string()
     }
 
     #[getter]
     fn warnings(&self) -> Vec<String> {
-        self.0.warnings.clone()
+        self.program.warnings.clone()
     }
 
     #[getter]
     fn endpoints(&self) -> Vec<String> {
-        self.0.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect()
+        self.program.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect()
     }
 }
 
@@ -46,7 +50,8 @@ impl Program {
 pub fn compile(py: Python<'_>, model: &[u8], node: Option<&str>) -> PyResult<Program> {
     py.detach(|| {
         let model: Model = serde_json::from_slice(model).map_err(value_error)?;
-        Ok(Program(Arc::new(crate::compile::compile(&model, node).map_err(value_error)?)))
+        let program = Arc::new(crate::compile::compile(&model, node).map_err(value_error)?);
+        Ok(Program { program, engines: OnceLock::new() })
     })
 }
 
@@ -71,10 +76,11 @@ type GateTuple<'a> = (&'static str, Option<&'a str>, Option<&'a str>, Option<u32
 impl Table {
     #[new]
     fn new(py: Python<'_>, program: &Program, host: &[u8]) -> PyResult<Self> {
-        let program = Arc::clone(&program.0);
         py.detach(|| {
             let host: HostFacts = serde_json::from_slice(host).map_err(value_error)?;
-            Ok(Self(Arc::new(DecisionTable::new(program, &host))))
+            let build = || Arc::new(Engines::build(Arc::clone(&program.program), &Budgets::default()));
+            let engines = Arc::clone(program.engines.get_or_init(build));
+            Ok(Self(Arc::new(DecisionTable::new(engines, &host))))
         })
     }
 
@@ -111,7 +117,7 @@ impl Table {
         let transport = transport(protocol, (sport, dport), (icmp_type, icmp_code), fragment);
         let tuple = five_tuple(src, dst, protocol, transport)?;
         let key = self.key(tuple, hook, (in_, out), ct, accepted, dnatted)?;
-        let Decision { verdict, failsafe, accepted, step } = self.0.decide(&key);
+        let Decision { verdict, failsafe, accepted, step, .. } = self.0.decide(&key);
         Ok((verdict.name(), failsafe, accepted, self.step(&step)))
     }
 

@@ -213,7 +213,7 @@ impl DecisionTable {
         for (index, (verdict, outcome)) in verdicts.iter_mut().zip(outcomes).enumerate() {
             let decision = self.decide(&flows.key(index));
             *verdict = decision.verdict as u8;
-            *outcome = decision.step.outcome.number();
+            *outcome = decision.outcome.number();
         }
         Ok(())
     }

@@ -42,7 +42,7 @@ pub(super) fn owners(program: &Program) -> Owners {
 impl DecisionTable {
     /// The workload that has this address.
     pub fn owner(&self, family: Family, address: u128) -> Option<EndpointId> {
-        self.owners.get_or_init(|| owners(&self.program)).get(&(family, address)).copied()
+        self.owners.get_or_init(|| owners(self.program())).get(&(family, address)).copied()
     }
 
     /// The egress gate of the workload that owns the source, the ingress gate of the one that owns the destination;

@@ -1,9 +1,12 @@
 //! The hooks (semantics 4.3): which chains of which endpoints a packet passes, in which order, and what their ends
 //! mean at this hook.
 
+use super::answer::End;
 use super::connectivity::Gate;
+use super::engines::{Packet, Seen};
+use super::flat::Point;
 use super::interfaces::{Governors, WorkloadSide};
-use super::linear::{self, End};
+use super::linear;
 use super::{Decision, DecisionTable, Stage, Step, Trace};
 use crate::flow::{CtState, EndpointId, Family, FlowKey, Hook, OutcomeId, Transport, Verdict, protocol};
 use crate::program::{Action, ChainId, EndpointToHost, Failsafe, ForwardUnmarked, Reason, Settings};
@@ -27,6 +30,7 @@ pub fn evaluate<T: Trace>(table: &DecisionTable, key: &FlowKey, trace: &mut T) -
         failsafe: walk.failsafe,
         accepted: accepted && verdict != Verdict::Deny,
         step: walk.last,
+        outcome: walk.outcome,
     }
 }
 
@@ -34,7 +38,7 @@ pub fn evaluate<T: Trace>(table: &DecisionTable, key: &FlowKey, trace: &mut T) -
 pub fn workload_gate(table: &DecisionTable, key: &FlowKey, workload: EndpointId, stage: Stage) -> Gate {
     let ignored = &mut ();
     let mut walk = Walk::new(table, key, ignored);
-    let chains = table.program.endpoint(workload).normal;
+    let chains = table.program().endpoint(workload).normal;
     let (chain, settled) = if stage == Stage::WorkloadEgress {
         (chains.egress, Settled::WorkloadEgress)
     } else {
@@ -91,12 +95,17 @@ struct Walk<'a, T> {
     accepted: bool,
     failsafe: bool,
     last: Step,
+    /// That of the last step, as the engines number it.
+    outcome: OutcomeId,
+    /// What the engines found out about the packet in an earlier chain.
+    seen: Seen,
 }
 
 impl<'a, T: Trace> Walk<'a, T> {
     fn new(table: &'a DecisionTable, key: &'a FlowKey, trace: &'a mut T) -> Self {
         let last = step(Stage::Interface, None, Reason::NoEndpoint);
-        Self { table, key, trace, accepted: key.accepted, failsafe: false, last }
+        let (outcome, seen) = (last.outcome, Seen::NOTHING);
+        Self { table, key, trace, accepted: key.accepted, failsafe: false, last, outcome, seen }
     }
 
     /// E-30, E-31.
@@ -124,7 +133,7 @@ impl<'a, T: Trace> Walk<'a, T> {
     }
 
     fn untracked(&mut self, host: Option<EndpointId>, list: FailsafeList) -> Verdict {
-        let Some((id, chains)) = host.and_then(|id| Some((id, self.table.program.endpoint(id).untracked?)))
+        let Some((id, chains)) = host.and_then(|id| Some((id, self.table.program().endpoint(id).untracked?)))
         else {
             return self.no_endpoint();
         };
@@ -145,7 +154,7 @@ impl<'a, T: Trace> Walk<'a, T> {
             return self.settle(Stage::Prednat, None, Reason::AcceptMark, Verdict::Continue);
         }
         let host = self.input().prednat;
-        let Some((id, chain)) = host.and_then(|id| Some((id, self.table.program.endpoint(id).prednat?)))
+        let Some((id, chain)) = host.and_then(|id| Some((id, self.table.program().endpoint(id).prednat?)))
         else {
             return self.no_endpoint();
         };
@@ -180,7 +189,7 @@ impl<'a, T: Trace> Walk<'a, T> {
         let Some(id) = known else {
             return self.settle(Stage::Interface, None, Reason::UnknownWorkload, Verdict::Deny);
         };
-        let chain = self.table.program.endpoint(id).normal.egress;
+        let chain = self.table.program().endpoint(id).normal.egress;
         match self.run(id, chain, Stage::WorkloadEgress, Settled::WorkloadEgress) {
             Run::Established => Verdict::Allow,
             Run::Accept => {
@@ -240,7 +249,7 @@ impl<'a, T: Trace> Walk<'a, T> {
         let Some(id) = host else {
             return self.no_endpoint();
         };
-        let chains = self.table.program.endpoint(id).normal;
+        let chains = self.table.program().endpoint(id).normal;
         let chain = if list == FailsafeList::Inbound { chains.ingress } else { chains.egress };
         match self.run(id, chain, Stage::Normal, Settled::Normal(list)) {
             Run::Established | Run::Failsafe | Run::Accept => allow,
@@ -270,7 +279,7 @@ impl<'a, T: Trace> Walk<'a, T> {
 
     /// The endpoint, chain and settled steps of a FORWARD stage; `Err` where the interface alone denies.
     fn forward_stage(&mut self, stage: Stage) -> Result<Option<(EndpointId, ChainId, Settled)>, Verdict> {
-        let program = &self.table.program;
+        let program = self.table.program();
         let (side, is_ingress) = match stage {
             Stage::FromHep | Stage::WorkloadEgress => (self.input(), stage == Stage::FromHep),
             _ => (self.output(), stage == Stage::WorkloadIngress),
@@ -325,25 +334,32 @@ impl<'a, T: Trace> Walk<'a, T> {
             self.push(step(stage, Some(id), Reason::Encapsulation));
             return Run::Deny;
         }
-        let program = &*self.table.program;
-        let trace = &mut *self.trace;
-        let as_step = |outcome: OutcomeId| Step {
-            stage,
-            endpoint: Some(id),
-            outcome,
-            action: program.outcome(outcome).action,
+        let end = if T::IS_SILENT { self.find(chain) } else { self.find_traced(id, chain, stage) };
+        let (run, action) = match end {
+            End::Accept(_) => (Run::Accept, Some(Action::Allow)),
+            End::Deny(_) => (Run::Deny, Some(Action::Deny)),
+            End::Unmarked(_) => (Run::Unmarked, None),
         };
-        let end = linear::run(program, program.chain(chain), &self.key.tuple, &mut |passed| {
-            trace.step(as_step(passed));
-        });
-        let (run, outcome) = match end {
-            End::Accept(outcome) => (Run::Accept, outcome),
-            End::Deny(outcome) => (Run::Deny, outcome),
-            End::Unmarked(outcome) => (Run::Unmarked, outcome),
-        };
-        self.push(as_step(outcome));
+        let outcome = self.table.engines.meaning(end.outcome()).0;
+        self.push(Step { stage, endpoint: Some(id), outcome, action });
+        self.outcome = end.outcome();
         self.accepted = run == Run::Accept;
         run
+    }
+
+    fn find(&mut self, chain: ChainId) -> End {
+        let packet = Packet { tuple: &self.key.tuple, point: Point::of(&self.key.tuple) };
+        self.table.engines.find(chain, &packet, &mut self.seen).end()
+    }
+
+    /// Only `linear` says what was passed on the way.
+    fn find_traced(&mut self, id: EndpointId, chain: ChainId, stage: Stage) -> End {
+        let program = self.table.program();
+        let trace = &mut *self.trace;
+        linear::run(program, program.chain(chain), &self.key.tuple, &mut |outcome| {
+            let action = program.outcome(outcome).action;
+            trace.step(Step { stage, endpoint: Some(id), outcome, action });
+        })
     }
 
     /// Steps 2 and 3 of E-20.
@@ -431,7 +447,13 @@ impl<'a, T: Trace> Walk<'a, T> {
         let tuple = &self.key.tuple;
         let exempt = tuple.family == Family::V6 && (tuple.source == 0 || tuple.source >> 118 == 0xfe80 >> 6);
         !exempt
-            && !self.table.program.endpoint(id).sources.iter().any(|n| n.contains(tuple.family, tuple.source))
+            && !self
+                .table
+                .program()
+                .endpoint(id)
+                .sources
+                .iter()
+                .any(|n| n.contains(tuple.family, tuple.source))
     }
 
     fn no_endpoint(&mut self) -> Verdict {
@@ -451,6 +473,7 @@ impl<'a, T: Trace> Walk<'a, T> {
 
     fn push(&mut self, step: Step) {
         self.last = step;
+        self.outcome = step.outcome;
         self.trace.step(step);
     }
 
@@ -463,6 +486,6 @@ impl<'a, T: Trace> Walk<'a, T> {
     }
 
     fn settings(&self) -> &'a Settings {
-        &self.table.program.settings
+        &self.table.program().settings
     }
 }

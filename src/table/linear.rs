@@ -1,20 +1,38 @@
 //! The `linear` engine: the rules of one chain in order, first match wins. Exact and slow; the yardstick for every
 //! other engine.
 
+use std::sync::Arc;
+
+use super::answer::{Answer, Answers, End};
+use super::engines::{Engine, Packet, Seen};
 use crate::flow::{FiveTuple, OutcomeId, Transport};
 use crate::program::{
-    Action, Chain, ChainEnd, Icmp, PortMatch, Program, Reason, Rule, RuleListId, Side, TierEnd,
+    Action, Chain, ChainEnd, ChainId, Icmp, PortMatch, Program, Reason, Rule, RuleListId, Side, TierEnd,
 };
 
-/// How a chain run ends, and why.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// The accept mark is set.
-    Accept(OutcomeId),
-    /// Denied: nothing later can undo it (M-51).
-    Deny(OutcomeId),
-    /// Left without a mark.
-    Unmarked(OutcomeId),
+/// The engine; it keeps nothing of its own.
+#[derive(Debug)]
+pub struct Linear {
+    program: Arc<Program>,
+}
+
+impl Linear {
+    /// For all chains of the program.
+    pub fn new(program: Arc<Program>) -> Self {
+        Self { program }
+    }
+}
+
+impl Engine for Linear {
+    const NAME: &'static str = "linear";
+
+    fn find(&self, chain: ChainId, packet: &Packet<'_>, _: &mut Seen) -> Answer {
+        Answers::plain(run(&self.program, self.program.chain(chain), packet.tuple, &mut |_| {}))
+    }
+
+    fn bytes(&self) -> usize {
+        0
+    }
 }
 
 /// What one rule list does to a packet.

@@ -9,8 +9,12 @@
 //! [`DecisionTable::decide`] allocates nothing. It also answers the steps that kernel rules anticipate
 //! (conntrack, failsafes, spoofed sources): rules and engine must say the same.
 
+mod answer;
 mod batch;
+mod classes;
 mod connectivity;
+mod engines;
+mod flat;
 mod hooks;
 mod interfaces;
 mod linear;
@@ -24,6 +28,7 @@ use crate::program::{Action, Program, RuleOrigin};
 
 pub use batch::{Addresses, Column, Flows, FlowsError};
 pub use connectivity::Gate;
+pub use engines::{Budgets, Description, Engines};
 pub use statics::{HostRules, RuleFacts, Static, WorkloadRules};
 
 /// The part of an evaluation that a step belongs to.
@@ -100,15 +105,23 @@ pub struct Decision {
     pub accepted: bool,
     /// The step that decided.
     pub step: Step,
+    /// The same outcome as the step's, and the Log rules that the deciding chain passed before it
+    /// ([`DecisionTable::meaning`]).
+    pub outcome: OutcomeId,
 }
 
 /// Receives the steps of an evaluation in the order passed; `()` ignores them at no cost.
 pub trait Trace {
+    /// Nobody listens: the engines need not say what was passed.
+    const IS_SILENT: bool = false;
+
     /// One more step.
     fn step(&mut self, step: Step);
 }
 
 impl Trace for () {
+    const IS_SILENT: bool = true;
+
     fn step(&mut self, _: Step) {}
 }
 
@@ -121,7 +134,7 @@ impl Trace for Vec<Step> {
 /// A [`Program`] bound to the interfaces of a host, ready to answer.
 #[derive(Debug)]
 pub struct DecisionTable {
-    program: Arc<Program>,
+    engines: Arc<Engines>,
     interfaces: interfaces::Interfaces,
     /// Made when first asked for: the packet loop never does.
     owners: OnceLock<connectivity::Owners>,
@@ -129,20 +142,38 @@ pub struct DecisionTable {
 
 impl DecisionTable {
     /// Binds the program's endpoints to the host's interfaces (E-45, E-46). A change of links or addresses needs a
-    /// new table, not a new program.
-    pub fn new(program: Arc<Program>, host: &HostFacts) -> Self {
-        let interfaces = interfaces::Interfaces::resolve(&program, host);
-        Self { program, interfaces, owners: OnceLock::new() }
+    /// new table, not new engines.
+    pub fn new(engines: Arc<Engines>, host: &HostFacts) -> Self {
+        let interfaces = interfaces::Interfaces::resolve(engines.program(), host);
+        Self { engines, interfaces, owners: OnceLock::new() }
     }
 
     /// The compiled policy.
     pub fn program(&self) -> &Program {
-        &self.program
+        self.engines.program()
+    }
+
+    /// Which engines answer, how large they are, and why.
+    pub fn describe(&self) -> Description {
+        self.engines.describe()
+    }
+
+    /// Outcome ids of decisions are below this.
+    pub fn outcome_count(&self) -> usize {
+        self.engines.outcome_count()
+    }
+
+    /// What the outcome id of a decision means, and the Log rules that were passed before it, in order. A chain that
+    /// `linear` answers for tells those only in [`trace`](Self::trace).
+    pub fn meaning(&self, outcome: OutcomeId) -> (&RuleOrigin, impl Iterator<Item = &RuleOrigin>) {
+        let (outcome, logged) = self.engines.meaning(outcome);
+        let program = self.program();
+        (program.outcome(outcome), logged.iter().map(|&id| program.outcome(id)))
     }
 
     /// What is no error, and only the binding sees: endpoints that do nothing on this host. Sorted.
     pub fn warnings(&self) -> Vec<String> {
-        self.interfaces.warnings(&self.program)
+        self.interfaces.warnings(self.program())
     }
 
     /// The interface of this name. A name that neither the host nor an endpoint has is answered as what its prefix
@@ -165,16 +196,16 @@ impl DecisionTable {
 
     /// The meaning of a step.
     pub fn origin(&self, step: &Step) -> &RuleOrigin {
-        self.program.outcome(step.outcome)
+        self.program().outcome(step.outcome)
     }
 
     /// The name of a step's endpoint.
     pub fn endpoint_name(&self, step: &Step) -> Option<&str> {
-        step.endpoint.map(|id| self.program.endpoint(id).name.as_str())
+        step.endpoint.map(|id| self.program().endpoint(id).name.as_str())
     }
 
     /// What kernel rules may answer ahead of the queue, and which interfaces must be queued where.
     pub fn rule_facts(&self) -> RuleFacts {
-        statics::rule_facts(&self.program, &self.interfaces)
+        statics::rule_facts(self.program(), &self.interfaces)
     }
 }

@@ -1,0 +1,116 @@
+//! What a chain answers, in one word: how it ends, and an outcome id that also tells the Log rules passed.
+
+use indexmap::IndexSet;
+use rustc_hash::FxBuildHasher;
+
+use crate::flow::OutcomeId;
+
+/// How a chain run ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum End {
+    /// The accept mark is set.
+    Accept(OutcomeId),
+    /// Denied: nothing later can undo it (M-51).
+    Deny(OutcomeId),
+    /// Left without a mark.
+    Unmarked(OutcomeId),
+}
+
+impl End {
+    /// Why.
+    pub const fn outcome(self) -> OutcomeId {
+        match self {
+            Self::Accept(outcome) | Self::Deny(outcome) | Self::Unmarked(outcome) => outcome,
+        }
+    }
+}
+
+/// How a chain run ends: the end in the two upper bits, the outcome below.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Answer(u32);
+
+const KIND: u32 = 30;
+const OUTCOME: u32 = (1 << KIND) - 1;
+
+impl Answer {
+    const ACCEPT: u32 = 0;
+    const DENY: u32 = 1;
+    const UNMARKED: u32 = 2;
+
+    /// As stored in tables.
+    pub const fn from_word(word: u32) -> Self {
+        Self(word)
+    }
+
+    /// As stored in tables.
+    pub const fn word(self) -> u32 {
+        self.0
+    }
+
+    /// The end, with the outcome as [`Answers`] numbers it.
+    #[inline]
+    pub fn end(self) -> End {
+        let outcome = OutcomeId::new((self.0 & OUTCOME) as usize);
+        match self.0 >> KIND {
+            Self::ACCEPT => End::Accept(outcome),
+            Self::DENY => End::Deny(outcome),
+            _ => End::Unmarked(outcome),
+        }
+    }
+}
+
+/// All outcomes that chains end with: those of the program by their own ids, then those with Log rules on the way.
+#[derive(Clone, Debug)]
+pub struct Answers {
+    plain: usize,
+    logged: IndexSet<(OutcomeId, Vec<OutcomeId>), FxBuildHasher>,
+}
+
+impl Answers {
+    /// For a program with so many outcomes.
+    pub fn new(plain: usize) -> Self {
+        Self { plain, logged: IndexSet::default() }
+    }
+
+    /// The word for an end of which no Log rules are told.
+    #[inline]
+    pub fn plain(end: End) -> Answer {
+        let (kind, outcome) = match end {
+            End::Accept(outcome) => (Answer::ACCEPT, outcome),
+            End::Deny(outcome) => (Answer::DENY, outcome),
+            End::Unmarked(outcome) => (Answer::UNMARKED, outcome),
+        };
+        Answer(kind << KIND | outcome.number())
+    }
+
+    /// The word for an end with these Log rules on the way.
+    pub fn of(&mut self, end: End, logged: &[OutcomeId]) -> Answer {
+        if logged.is_empty() {
+            return Self::plain(end);
+        }
+        let number = self.logged.insert_full((end.outcome(), logged.to_vec())).0;
+        let id = OutcomeId::new(self.plain + number);
+        assert!(id.number() <= OUTCOME, "outcomes are limited far below");
+        Self::plain(match end {
+            End::Accept(_) => End::Accept(id),
+            End::Deny(_) => End::Deny(id),
+            End::Unmarked(_) => End::Unmarked(id),
+        })
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.plain + self.logged.len()
+    }
+
+    /// The program's outcome, and the Log rules passed before it, in order.
+    pub fn meaning(&self, id: OutcomeId) -> (OutcomeId, &[OutcomeId]) {
+        match id.index().checked_sub(self.plain) {
+            None => (id, &[]),
+            Some(index) => {
+                let (outcome, logged) = &self.logged[index];
+                (*outcome, logged)
+            }
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The answers of one chain, one for each combination of local classes: all of tiers, Pass, Log and defaults is settled
+//! here.
+
+use indexmap::IndexSet;
+use rustc_hash::FxBuildHasher;
+
+use super::local::{Axis, Bits};
+use crate::table::answer::{Answer, Answers};
+use crate::table::flat::Flat;
+
+/// Sizes that a chain's tables would have, above what is allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLarge {
+    /// Cells.
+    pub cells: usize,
+}
+
+/// The axes of a chain, in the order of the table's nesting.
+pub struct Axes {
+    /// By source address.
+    pub source: Axis,
+    /// By destination address.
+    pub destination: Axis,
+    /// By protocol and second key.
+    pub service: Axis,
+    /// By source port.
+    pub source_port: Axis,
+}
+
+/// Row of (source, destination); cell of (row, service, source port).
+pub struct Cells {
+    /// By `source * destinations + destination`.
+    pub rows: Vec<u16>,
+    /// Destination classes.
+    pub destinations: usize,
+    /// Service classes.
+    pub services: usize,
+    /// Source port classes.
+    pub source_ports: usize,
+    /// By `(row * services + service) * source_ports + source_port`.
+    pub answers: Vec<Answer>,
+}
+
+impl Axes {
+    /// Fills the table and merges what gives equal answers; the axes then say the merged classes.
+    pub fn fill(&mut self, flat: &Flat, answers: &mut Answers, most: usize) -> Result<Cells, TooLarge> {
+        let (sources, destinations) = (&self.source.bits, &self.destination.bits);
+        check(sources.len() * destinations.len(), most.min(1 << 16))?;
+        let mut rows: IndexSet<Bits, FxBuildHasher> = IndexSet::default();
+        let mut row_of = Vec::with_capacity(sources.len() * destinations.len());
+        for source in sources {
+            for destination in destinations {
+                row_of.push(rows.insert_full(both(source, destination)).0);
+            }
+        }
+        let columns: Vec<Bits> = (self.service.bits.iter())
+            .flat_map(|service| self.source_port.bits.iter().map(|port| both(service, port)))
+            .collect();
+        check(rows.len() * columns.len(), most)?;
+        let mut cells = Vec::with_capacity(rows.len() * columns.len());
+        for row in &rows {
+            for column in &columns {
+                cells.push(answer(flat, row, column, answers));
+            }
+        }
+        Ok(self.merge(&row_of, &cells, columns.len()))
+    }
+
+    fn merge(&mut self, row_of: &[usize], cells: &[Answer], columns: usize) -> Cells {
+        let ports = self.source_port.bits.len();
+        let (cells, merged) = merge_rows(cells, columns);
+        let rows: Vec<usize> = row_of.iter().map(|&row| merged[row]).collect();
+        let by_service = transposed(&cells, columns / ports, ports);
+        let (by_service, services) = merge_rows(&by_service, by_service.len() * ports / columns);
+        self.service.rename(&services);
+        let kept = self.service.bits.len();
+        let answers = transposed_back(&by_service, kept, ports);
+        let destinations = self.destination.bits.len();
+        let (rows, sources) = merge_rows(&rows, destinations);
+        self.source.rename(&sources);
+        let (by_destination, merged) =
+            merge_rows(&transposed(&rows, destinations, 1), self.source.bits.len());
+        self.destination.rename(&merged);
+        let rows = transposed_back(&by_destination, self.destination.bits.len(), 1);
+        let narrow = |row| u16::try_from(row).expect("checked before filling");
+        Cells {
+            rows: rows.into_iter().map(narrow).collect(),
+            destinations: self.destination.bits.len(),
+            services: kept,
+            source_ports: ports,
+            answers,
+        }
+    }
+}
+
+impl Axis {
+    /// Local classes by their new names.
+    fn rename(&mut self, names: &[usize]) {
+        let count = names.iter().max().map_or(0, |most| most + 1);
+        self.bits.truncate(count);
+        if count == 1 {
+            self.of_class.clear();
+        }
+        for local in &mut self.of_class {
+            *local = u16::try_from(names[usize::from(*local)]).expect("no more than before");
+        }
+    }
+}
+
+fn check(cells: usize, most: usize) -> Result<(), TooLarge> {
+    if cells > most { Err(TooLarge { cells }) } else { Ok(()) }
+}
+
+fn both(a: &[u64], b: &[u64]) -> Bits {
+    a.iter().zip(b).map(|(a, b)| a & b).collect()
+}
+
+fn answer(flat: &Flat, row: &[u64], column: &[u64], answers: &mut Answers) -> Answer {
+    let next = |from: usize| {
+        let mut word = from / 64;
+        let mut bits = row.get(word)? & column[word] & u64::MAX << (from % 64);
+        while bits == 0 {
+            word += 1;
+            bits = row.get(word)? & column[word];
+        }
+        Some(word * 64 + bits.trailing_zeros() as usize)
+    };
+    let mut logged = Vec::new();
+    let end = flat.walk(next, &mut logged);
+    answers.of(end, &logged)
+}
+
+/// Equal rows become one; also says which one each is now.
+fn merge_rows<T: Copy + Eq + std::hash::Hash>(table: &[T], width: usize) -> (Vec<T>, Vec<usize>) {
+    let mut kept: IndexSet<&[T], FxBuildHasher> = IndexSet::default();
+    let merged = table.chunks_exact(width).map(|row| kept.insert_full(row).0).collect();
+    (kept.into_iter().flatten().copied().collect(), merged)
+}
+
+/// (row, column, depth) to (column, row, depth).
+fn transposed<T: Copy>(table: &[T], columns: usize, depth: usize) -> Vec<T> {
+    let rows = table.len() / (columns * depth);
+    let mut out = Vec::with_capacity(table.len());
+    for column in 0..columns {
+        for row in 0..rows {
+            out.extend_from_slice(&table[(row * columns + column) * depth..][..depth]);
+        }
+    }
+    out
+}
+
+/// The inverse of [`transposed`], for a table that has `columns` of them left.
+fn transposed_back<T: Copy>(table: &[T], columns: usize, depth: usize) -> Vec<T> {
+    let rows = table.len() / (columns * depth);
+    transposed(table, rows, depth)
+}

@@ -1,0 +1,95 @@
+//! The flat image: cache lines of words, offsets instead of pointers. It can be shared, mapped, and compared byte for
+//! byte.
+
+use bytemuck::{Pod, Zeroable};
+
+/// One cache line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C, align(64))]
+struct Line([u32; WORDS]);
+
+const WORDS: usize = 16;
+
+/// Words by offset; offsets behind the end are programming errors and panic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    lines: Vec<Line>,
+}
+
+impl Image {
+    /// The word at this offset.
+    #[inline]
+    pub fn word(&self, offset: u32) -> u32 {
+        self.lines[offset as usize / WORDS].0[offset as usize % WORDS]
+    }
+
+    /// The 16-bit value at an index counted from a word offset.
+    #[inline]
+    pub fn half(&self, offset: u32, index: u32) -> u32 {
+        let word = self.word(offset + index / 2);
+        word >> (16 * (index % 2)) & 0xffff
+    }
+
+    /// A whole line; its offset is a multiple of [`WORDS`].
+    #[inline]
+    pub fn line(&self, offset: u32) -> &[u32; WORDS] {
+        &self.lines[offset as usize / WORDS].0
+    }
+
+    /// Its size.
+    pub fn bytes(&self) -> usize {
+        self.lines.len() * size_of::<Line>()
+    }
+}
+
+/// An image that grows.
+#[derive(Debug, Default)]
+pub struct Builder {
+    words: Vec<u32>,
+}
+
+impl Builder {
+    /// Where the next word goes, after room to begin a line.
+    pub fn align(&mut self) -> u32 {
+        self.words.resize(self.words.len().next_multiple_of(WORDS), 0);
+        self.offset()
+    }
+
+    fn offset(&self) -> u32 {
+        u32::try_from(self.words.len()).expect("budgets keep images below 16 GiB")
+    }
+
+    /// Appends; returns the offset of the first word.
+    pub fn push(&mut self, words: impl IntoIterator<Item = u32>) -> u32 {
+        let offset = self.offset();
+        self.words.extend(words);
+        offset
+    }
+
+    /// Appends 16-bit values, two to a word.
+    pub fn push_halves(&mut self, halves: &[u16]) -> u32 {
+        self.push(
+            halves
+                .chunks(2)
+                .map(|pair| u32::from(pair[0]) | u32::from(pair.get(1).copied().unwrap_or(0)) << 16),
+        )
+    }
+
+    /// Replaces a word.
+    pub fn set(&mut self, offset: u32, word: u32) {
+        self.words[offset as usize] = word;
+    }
+
+    /// Its size now.
+    pub fn bytes(&self) -> usize {
+        self.words.len() * size_of::<u32>()
+    }
+
+    /// The image.
+    pub fn finish(mut self) -> Image {
+        self.align();
+        let mut lines = vec![Line([0; WORDS]); self.words.len() / WORDS];
+        bytemuck::cast_slice_mut::<Line, u32>(&mut lines).copy_from_slice(&self.words);
+        Image { lines }
+    }
+}

@@ -1,0 +1,440 @@
+//! A chain without its structure: clauses in order, each a plain product of address terms, services and source ports.
+//! What the fast engines are made from.
+//!
+//! Named ports are gone: a criterion with them becomes one clause for each (protocol, port) that the named port
+//! stands for (M-25), and a negated one becomes clauses that veto the rule (M-18).
+
+use rustc_hash::FxHashMap;
+
+use super::answer::End;
+use crate::flow::{Family, FiveTuple, OutcomeId, Transport, protocol};
+use crate::program::{
+    Action, AddressSet, AddressSetId, Chain, ChainEnd, PortMatch, PortSetId, Program, Reason, Rule,
+    RuleListId, Side, TierEnd,
+};
+
+/// The second key of a packet without readable ports or ICMP type, and its source port (M-19).
+pub const OPAQUE: u32 = 0x1_0000;
+
+/// Inclusive ranges of ports, ICMP keys or [`OPAQUE`]: sorted, disjoint.
+pub type Ranges = Vec<(u32, u32)>;
+
+/// IP protocol numbers as a bit set.
+pub type Protocols = [u64; 4];
+
+const EVERY_PROTOCOL: Protocols = [u64::MAX; 4];
+
+/// What a packet is to engines: numbers only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Point {
+    /// IP version.
+    pub family: Family,
+    /// Source address.
+    pub source: u128,
+    /// Destination address.
+    pub destination: u128,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Source port or [`OPAQUE`].
+    pub source_port: u32,
+    /// Destination port, ICMP `type << 8 | code`, or [`OPAQUE`].
+    pub service: u32,
+}
+
+impl Point {
+    /// The same packet; [`Transport`] says ports and ICMP only of protocols that have them.
+    #[inline]
+    pub fn of(tuple: &FiveTuple) -> Self {
+        let (source_port, service) = match tuple.transport {
+            Transport::Ports { source, destination } => (u32::from(source), u32::from(destination)),
+            Transport::Icmp { kind, code } => (OPAQUE, u32::from(kind) << 8 | u32::from(code)),
+            Transport::Opaque => (OPAQUE, OPAQUE),
+        };
+        let FiveTuple { family, source, destination, protocol, .. } = *tuple;
+        Self { family, source, destination, protocol, source_port, service }
+    }
+}
+
+/// An address set of the program, or the addresses behind one (protocol, port) of a named port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SetId(u32);
+
+impl SetId {
+    /// The index, for slices.
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// All sets that clauses speak of: those of the program, then the derived ones.
+pub struct Sets<'p> {
+    program: &'p Program,
+    derived: Vec<AddressSet>,
+    /// Of each port set, by (protocol, port).
+    services: FxHashMap<PortSetId, Vec<(u8, u16, SetId)>>,
+}
+
+impl<'p> Sets<'p> {
+    /// Those of the program.
+    pub fn of(program: &'p Program) -> Self {
+        Self { program, derived: Vec::new(), services: FxHashMap::default() }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.program.address_sets.len() + self.derived.len()
+    }
+
+    /// The members of a set.
+    pub fn get(&self, id: SetId) -> &AddressSet {
+        let own = &self.program.address_sets;
+        own.get(id.index()).unwrap_or_else(|| &self.derived[id.index() - own.len()])
+    }
+
+    /// What a named port stands for.
+    fn services(&mut self, id: PortSetId) -> &[(u8, u16, SetId)] {
+        self.services.entry(id).or_insert_with(|| {
+            let mut by_service: FxHashMap<(u8, u16), AddressSet> = FxHashMap::default();
+            for &(family, address, protocol, port) in &self.program.port_sets[id.index()].members {
+                by_service.entry((protocol, port)).or_default().push(family, address);
+            }
+            let mut services: Vec<_> = by_service.into_iter().collect();
+            services.sort_unstable_by_key(|&(service, _)| service);
+            let first = self.program.address_sets.len() + self.derived.len();
+            let ids = (first..).map(|index| SetId(u32::try_from(index).expect("sets are far fewer")));
+            let (keys, sets): (Vec<_>, Vec<_>) = services.into_iter().unzip();
+            self.derived.extend(sets);
+            keys.into_iter().zip(ids).map(|((protocol, port), id)| (protocol, port, id)).collect()
+        })
+    }
+}
+
+/// Sets that must each hold the address, and sets that must not.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct AddressTerm {
+    /// All of these hold it.
+    pub within: Vec<SetId>,
+    /// None of these holds it.
+    pub outside: Vec<SetId>,
+}
+
+/// Protocol and second key: both must be in.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ServiceTerm {
+    /// Protocols.
+    pub protocols: Protocols,
+    /// Destination ports, ICMP keys, or [`OPAQUE`].
+    pub keys: Ranges,
+}
+
+/// A product of criteria: all of them hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Clause {
+    /// The rule of [`Flat::rules`] that it belongs to.
+    pub rule: u32,
+    /// The rule does not match where this does.
+    pub is_veto: bool,
+    /// Families for which it exists.
+    pub families: [bool; 2],
+    /// On the source.
+    pub source: AddressTerm,
+    /// On the destination.
+    pub destination: AddressTerm,
+    /// On protocol and second key.
+    pub service: ServiceTerm,
+    /// On the source port.
+    pub source_ports: Ranges,
+}
+
+/// A tier or a profile: a run of clauses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Its clauses begin here and end where the next segment begins.
+    pub first: usize,
+    /// What its end denies with; `None`: the next segment follows.
+    pub deny: Option<OutcomeId>,
+}
+
+/// A chain as clauses.
+#[derive(Clone, Debug)]
+pub struct Flat {
+    /// In order of evaluation; the vetoes of a rule come before its other clauses.
+    pub clauses: Vec<Clause>,
+    /// What each rule does and means.
+    pub rules: Vec<(Action, OutcomeId)>,
+    /// In order.
+    pub segments: Vec<Segment>,
+    /// Behind the last segment.
+    pub end: End,
+}
+
+impl Flat {
+    /// Of this chain.
+    pub fn of(program: &Program, sets: &mut Sets<'_>, chain: &Chain) -> Self {
+        let end = match &chain.end {
+            ChainEnd::Profiles(_) => End::Deny(Reason::NoProfileAllows.outcome()),
+            ChainEnd::Accept => End::Accept(Reason::NoForwardPolicy.outcome()),
+            ChainEnd::Unmarked(outcome) => End::Unmarked(*outcome),
+        };
+        let mut flat = Self { clauses: Vec::new(), rules: Vec::new(), segments: Vec::new(), end };
+        for tier in &chain.tiers {
+            flat.segment(program, sets, &tier.policies, (tier.end == TierEnd::Deny).then_some(tier.outcome));
+        }
+        if let ChainEnd::Profiles(profiles) = &chain.end {
+            // M-54: a profile's Pass leads to the next profile.
+            for profile in profiles {
+                flat.segment(program, sets, std::slice::from_ref(profile), None);
+            }
+        }
+        flat
+    }
+
+    fn segment(
+        &mut self,
+        program: &Program,
+        sets: &mut Sets<'_>,
+        lists: &[RuleListId],
+        deny: Option<OutcomeId>,
+    ) {
+        self.segments.push(Segment { first: self.clauses.len(), deny });
+        for list in lists {
+            for rule in &program.rule_lists[list.index()].rules {
+                self.rule(sets, rule);
+            }
+        }
+    }
+
+    fn rule(&mut self, sets: &mut Sets<'_>, rule: &Rule) {
+        let Some(base) = base(rule, u32::try_from(self.rules.len()).expect("rules are limited")) else {
+            return;
+        };
+        for (is_source, side) in [(true, &rule.source), (false, &rule.destination)] {
+            for &set in side.not_ports.iter().flat_map(|ports| &ports.named) {
+                for &(protocol, port, members) in sets.services(set) {
+                    let named = base.narrowed(is_source, protocol, port, members);
+                    self.clauses.extend(named.map(|clause| Clause { is_veto: true, ..clause }));
+                }
+            }
+        }
+        for clause in alternatives(sets, base, true, rule.source.ports.as_ref()) {
+            self.clauses.extend(alternatives(sets, clause, false, rule.destination.ports.as_ref()));
+        }
+        self.rules.push((rule.action, rule.outcome));
+    }
+
+    /// The clauses of a segment, by index.
+    pub fn clauses_of(&self, segment: usize) -> std::ops::Range<usize> {
+        let end = self.segments.get(segment + 1).map_or(self.clauses.len(), |next| next.first);
+        self.segments[segment].first..end
+    }
+
+    /// The answer where exactly these clauses match; `logged` receives the Log rules on the way.
+    ///
+    /// `next` gives the first matching clause at or behind an index.
+    pub fn walk(&self, next: impl Fn(usize) -> Option<usize>, logged: &mut Vec<OutcomeId>) -> End {
+        'segments: for (number, segment) in self.segments.iter().enumerate() {
+            let clauses = self.clauses_of(number);
+            let mut done = None;
+            let mut from = clauses.start;
+            while let Some(index) = next(from).filter(|index| clauses.contains(index)) {
+                from = index + 1;
+                let clause = &self.clauses[index];
+                // A veto, or an alternative of a Log rule that has been counted.
+                if done == Some(clause.rule) {
+                    continue;
+                }
+                if clause.is_veto {
+                    done = Some(clause.rule);
+                    continue;
+                }
+                let (action, outcome) = self.rules[clause.rule as usize];
+                match action {
+                    Action::Allow => return End::Accept(outcome),
+                    Action::Deny => return End::Deny(outcome),
+                    Action::Pass => continue 'segments,
+                    Action::Log => {
+                        logged.push(outcome);
+                        done = Some(clause.rule);
+                    }
+                }
+            }
+            if let Some(outcome) = segment.deny {
+                return End::Deny(outcome);
+            }
+        }
+        self.end
+    }
+}
+
+impl Clause {
+    /// The clause where a side's address is a member and its port is this one of this protocol.
+    fn narrowed(&self, is_source: bool, protocol: u8, port: u16, members: SetId) -> Option<Self> {
+        let mut clause = self.clone();
+        let port = u32::from(port);
+        let side = if is_source { &mut clause.source } else { &mut clause.destination };
+        side.within.push(members);
+        side.within.sort_unstable();
+        side.within.dedup();
+        let ports = if is_source { &mut clause.source_ports } else { &mut clause.service.keys };
+        *ports = intersected(ports, &[(port, port)]);
+        clause.service.protocols = both(clause.service.protocols, only(&[protocol]));
+        clause.can_match().then_some(clause)
+    }
+
+    fn can_match(&self) -> bool {
+        self.service.protocols != [0; 4] && !self.service.keys.is_empty() && !self.source_ports.is_empty()
+    }
+}
+
+/// Everything but named ports; `None` where it can match nothing.
+fn base(rule: &Rule, number: u32) -> Option<Clause> {
+    let mut protocols = EVERY_PROTOCOL;
+    if let Some(wanted) = rule.protocol {
+        protocols = only(&[wanted]);
+    }
+    if let Some(unwanted) = rule.not_protocol {
+        protocols = both(protocols, only(&[unwanted]).map(|bits| !bits));
+    }
+    let mut keys: Ranges = vec![(0, OPAQUE)];
+    // M-33: only a packet with a readable type can match, also a negated one.
+    for (icmp, negated) in [(rule.icmp, false), (rule.not_icmp, true)] {
+        let Some(icmp) = icmp else { continue };
+        let first = u32::from(icmp.kind) << 8 | u32::from(icmp.code.unwrap_or(0));
+        let range = [(first, first | if icmp.code.is_none() { 0xff } else { 0 })];
+        keys = intersected(&keys, &if negated { complement(&range) } else { range.to_vec() });
+        protocols = both(protocols, only(&[protocol::ICMP, protocol::ICMPV6]));
+    }
+    let mut source_ports: Ranges = vec![(0, OPAQUE)];
+    for (side, ports) in [(&rule.source, &mut source_ports), (&rule.destination, &mut keys)] {
+        // M-19: a numeric range needs a readable port, also a negated one.
+        let numeric = side.not_ports.as_ref().filter(|ports| !ports.ranges.is_empty());
+        if let Some(unwanted) = numeric {
+            *ports = intersected(ports, &complement(&wide(unwanted)));
+            protocols = both(protocols, with_ports());
+        }
+    }
+    let term = |side: &Side| AddressTerm { within: ids(&side.in_sets), outside: ids(&side.not_in_sets) };
+    let clause = Clause {
+        rule: number,
+        is_veto: false,
+        families: rule.families,
+        source: term(&rule.source),
+        destination: term(&rule.destination),
+        service: ServiceTerm { protocols, keys },
+        source_ports,
+    };
+    clause.can_match().then_some(clause)
+}
+
+/// M-17: one clause for the numeric ranges, one for each service of each named port.
+fn alternatives(
+    sets: &mut Sets<'_>,
+    clause: Clause,
+    is_source: bool,
+    ports: Option<&PortMatch>,
+) -> Vec<Clause> {
+    let Some(ports) = ports else {
+        return vec![clause];
+    };
+    let mut found = Vec::new();
+    if !ports.ranges.is_empty() {
+        let mut numeric = clause.clone();
+        let narrowed = if is_source { &mut numeric.source_ports } else { &mut numeric.service.keys };
+        *narrowed = intersected(narrowed, &wide(ports));
+        numeric.service.protocols = both(numeric.service.protocols, with_ports());
+        found.extend(numeric.can_match().then_some(numeric));
+    }
+    for &set in &ports.named {
+        for &(protocol, port, members) in sets.services(set) {
+            found.extend(clause.narrowed(is_source, protocol, port, members));
+        }
+    }
+    found
+}
+
+fn wide(ports: &PortMatch) -> Ranges {
+    ports.ranges.iter().map(|&(first, last)| (u32::from(first), u32::from(last))).collect()
+}
+
+fn ids(sets: &[AddressSetId]) -> Vec<SetId> {
+    let mut ids: Vec<_> =
+        sets.iter().map(|set| SetId(u32::try_from(set.index()).expect("ids are 32-bit"))).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
+fn only(protocols: &[u8]) -> Protocols {
+    let mut bits = [0; 4];
+    for &protocol in protocols {
+        bits[usize::from(protocol >> 6)] |= 1 << (protocol & 63);
+    }
+    bits
+}
+
+fn with_ports() -> Protocols {
+    only(&[protocol::TCP, protocol::UDP, protocol::SCTP, protocol::UDPLITE])
+}
+
+fn both(a: Protocols, b: Protocols) -> Protocols {
+    std::array::from_fn(|word| a[word] & b[word])
+}
+
+/// Whether the set has the protocol.
+pub fn has_protocol(protocols: &Protocols, protocol: u8) -> bool {
+    protocols[usize::from(protocol >> 6)] >> (protocol & 63) & 1 == 1
+}
+
+/// Ports and keys that are not in the ranges; never [`OPAQUE`].
+fn complement(ranges: &[(u32, u32)]) -> Ranges {
+    let mut gaps = Vec::new();
+    let mut from = 0;
+    for &(first, last) in ranges {
+        if from < first {
+            gaps.push((from, first - 1));
+        }
+        from = last + 1;
+    }
+    if from < OPAQUE {
+        gaps.push((from, OPAQUE - 1));
+    }
+    gaps
+}
+
+fn intersected(a: &[(u32, u32)], b: &[(u32, u32)]) -> Ranges {
+    let mut found = Vec::new();
+    let (mut i, mut j) = (0, 0);
+    while i < a.len() && j < b.len() {
+        let (first, last) = (a[i].0.max(b[j].0), a[i].1.min(b[j].1));
+        if first <= last {
+            found.push((first, last));
+        }
+        if a[i].1 < b[j].1 {
+            i += 1;
+        } else {
+            j += 1;
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_cut_exactly() {
+        assert_eq!(complement(&[(0, 5), (7, 9)]), [(6, 6), (10, 0xffff)]);
+        assert_eq!(complement(&[(0, 0xffff)]), []);
+        assert_eq!(intersected(&[(0, OPAQUE)], &[(3, 4), (9, 9)]), [(3, 4), (9, 9)]);
+        assert_eq!(intersected(&[(0, 3), (8, 20)], &[(2, 9), (20, 30)]), [(2, 3), (8, 9), (20, 20)]);
+    }
+
+    #[test]
+    fn protocols_are_bits() {
+        let bits = only(&[0, 63, 64, 255]);
+        for protocol in 0..=255 {
+            assert_eq!(has_protocol(&bits, protocol), [0, 63, 64, 255].contains(&protocol), "{protocol}");
+        }
+    }
+}
