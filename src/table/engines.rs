@@ -42,6 +42,14 @@ pub struct Packet<'a> {
     pub point: Point,
 }
 
+impl<'a> Packet<'a> {
+    /// Of these bytes.
+    #[inline]
+    pub fn of(tuple: &'a FiveTuple) -> Self {
+        Self { tuple, point: Point::of(tuple) }
+    }
+}
+
 /// Answers for the chains that it was built for.
 pub trait Engine: fmt::Debug {
     /// Its name in descriptions.
@@ -104,6 +112,24 @@ impl Engines {
             Choice::Classes => self.classes.find(chain, packet, seen),
             Choice::Linear => self.linear.find(chain, packet, seen),
         }
+    }
+
+    /// First stage of a batch: asks for the memory that the packet will need first.
+    #[inline]
+    pub fn prefetch(&self, packet: &Packet<'_>) {
+        self.classes.prefetch(&packet.point);
+    }
+
+    /// Second stage.
+    #[inline]
+    pub fn prefetch_next(&self, packet: &Packet<'_>) {
+        self.classes.prefetch_next(&packet.point);
+    }
+
+    /// Third stage: what all chains can share.
+    #[inline]
+    pub fn look_up(&self, packet: &Packet<'_>) -> Seen {
+        self.classes.look_up(&packet.point)
     }
 
     /// How many outcome ids there are.
