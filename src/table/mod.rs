@@ -14,6 +14,7 @@ mod hooks;
 mod interfaces;
 mod linear;
 mod statics;
+pub mod tree;
 
 use std::sync::{Arc, OnceLock};
 
