@@ -20,6 +20,7 @@ mod interfaces;
 mod linear;
 mod prefetch;
 mod statics;
+pub mod tree;
 
 use std::sync::{Arc, OnceLock};
 

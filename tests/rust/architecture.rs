@@ -14,6 +14,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("compile", &["model", "selector", "labels", "program", "flow"]),
     ("table", &["program", "flow", "model"]),
     ("wire", &["flow"]),
+    ("workload", &[]),
     ("nfqueue", &[]),
     ("enforce", &["flow", "wire", "table", "nfqueue"]),
     (
