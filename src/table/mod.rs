@@ -21,6 +21,7 @@ mod linear;
 mod prefetch;
 mod statics;
 pub mod tree;
+mod trees;
 
 use std::sync::{Arc, OnceLock};
 

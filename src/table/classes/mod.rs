@@ -38,7 +38,8 @@ use crate::program::{AddressSet, ChainId};
 use cells::{Axes, Cells};
 use image::{Builder, Image};
 use local::{Axis, Splitter, Term};
-use partition::{Partition, Value};
+use partition::Partition;
+pub use partition::Value;
 use ranges::{Keys, MOST_CLASSES, V4, V6};
 
 /// "LGCT", the first word of an image.
@@ -149,15 +150,13 @@ impl Seen {
 impl Classes {
     /// Tables for those chains that fit; `None` in `chains`: not wanted. Says for each chain and family why not.
     pub fn build(
-        chains: &[Option<Flat>],
+        chains: &[Option<&Flat>],
         sets: &Sets<'_>,
         limits: &Limits,
         answers: &mut Answers,
     ) -> (Self, Vec<[Result<(), Refused>; 2]>) {
-        let wanted: Vec<Option<&Flat>> = chains
-            .iter()
-            .map(|chain| chain.as_ref().filter(|flat| flat.clauses.len() <= limits.clauses))
-            .collect();
+        let wanted: Vec<Option<&Flat>> =
+            chains.iter().map(|chain| chain.filter(|flat| flat.clauses.len() <= limits.clauses)).collect();
         let services = ServiceNumbers::of(&wanted);
         let v4 = AddressNumbers::of(&wanted, Family::V4, sets, |set| &set.v4);
         let v6 = AddressNumbers::of(&wanted, Family::V6, sets, |set| &set.v6);
@@ -176,19 +175,15 @@ impl Classes {
         let mut writer = Writer::new(image, records, &counts);
         let mut results = Vec::with_capacity(chains.len());
         for (chain, flat) in chains.iter().enumerate() {
-            let mut tables = |family| {
-                let flat = flat.as_ref().expect("asked for wanted chains only");
-                match family {
-                    Family::V4 => writer.chain(chain, flat, family, &v4, &services, limits, answers),
-                    Family::V6 => writer.chain(chain, flat, family, &v6, &services, limits, answers),
-                }
-            };
             results.push(match flat {
                 None => [Ok(()), Ok(())],
                 Some(flat) if wanted[chain].is_none() => {
                     [(); 2].map(|()| Err(Refused::Clauses(flat.clauses.len())))
                 }
-                Some(_) => [tables(Family::V4), tables(Family::V6)],
+                Some(flat) => [
+                    writer.chain(chain, flat, Family::V4, &v4, &services, limits, answers),
+                    writer.chain(chain, flat, Family::V6, &v6, &services, limits, answers),
+                ],
             });
         }
         let counts = Counts { cells: writer.cells, ..counts };

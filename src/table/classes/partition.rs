@@ -19,6 +19,8 @@ pub trait Value: Copy + Ord {
     const FIRST: Self;
     /// The next larger one, if there is one.
     fn next(self) -> Option<Self>;
+    /// The next smaller one; the value is not the smallest.
+    fn before(self) -> Self;
 }
 
 macro_rules! value {
@@ -27,6 +29,9 @@ macro_rules! value {
             const FIRST: Self = 0;
             fn next(self) -> Option<Self> {
                 self.checked_add(1)
+            }
+            fn before(self) -> Self {
+                self - 1
             }
         }
     )*};
