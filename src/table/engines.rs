@@ -28,16 +28,17 @@ impl Budgets {
     /// No memory for anything but `linear`.
     pub const LINEAR: Self = Self {
         classes: classes::Limits { clauses: 0, cells: 0, bytes: 0 },
-        tree: trees::Limits { wide: usize::MAX, cuboids: 0, bytes_per_cuboid: 0 },
+        tree: trees::Limits { wide: usize::MAX, cuboids: 0, bytes_per_cuboid: 0, bytes: 0 },
     };
 }
 
 impl Default for Budgets {
-    /// `classes`: 64 MiB for all tables, 64 K cells (256 KiB) for one chain. `tree`: a million boxes for one chain.
+    /// `classes`: 256 MiB for all tables, 64 K cells (256 KiB) for one chain. `tree`: a million boxes for one chain,
+    /// 128 MiB for all.
     fn default() -> Self {
         Self {
-            classes: classes::Limits { clauses: 1 << 14, cells: 1 << 16, bytes: 64 << 20 },
-            tree: trees::Limits { wide: 1024, cuboids: 1 << 20, bytes_per_cuboid: 160 },
+            classes: classes::Limits { clauses: 1 << 14, cells: 1 << 16, bytes: 256 << 20 },
+            tree: trees::Limits { wide: 1024, cuboids: 1 << 20, bytes_per_cuboid: 160, bytes: 128 << 20 },
         }
     }
 }

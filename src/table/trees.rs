@@ -22,6 +22,8 @@ pub struct Limits {
     pub cuboids: usize,
     /// Bytes of a tree for each of its boxes.
     pub bytes_per_cuboid: usize,
+    /// All trees.
+    pub bytes: usize,
 }
 
 /// Why a chain of a family has no tree.
@@ -31,6 +33,8 @@ pub enum Refused {
     Cuboids(usize),
     /// A tree would take more bytes than allowed.
     Bytes(usize),
+    /// The trees of other chains take all that is allowed.
+    Full(usize),
     /// Named ports in `notPorts`: boxes that are not ones.
     Vetoes,
 }
@@ -40,6 +44,7 @@ impl fmt::Display for Refused {
         match self {
             Self::Cuboids(found) => write!(f, "{found} boxes or more, above the budget of tree"),
             Self::Bytes(found) => write!(f, "{found} bytes, above the budget of tree"),
+            Self::Full(found) => write!(f, "trees of {found} bytes already, the budget of tree"),
             Self::Vetoes => write!(f, "named ports in notPorts"),
         }
     }
@@ -50,6 +55,7 @@ impl fmt::Display for Refused {
 pub struct Trees {
     /// By `2 * chain + family`.
     chains: Vec<Option<Segments>>,
+    bytes: usize,
 }
 
 /// A chain of one family.
@@ -68,7 +74,7 @@ const PASS: u32 = NONE - 1;
 impl Trees {
     /// For so many chains, none of which has a tree yet.
     pub fn new(chains: usize) -> Self {
-        Self { chains: (0..2 * chains).map(|_| None).collect() }
+        Self { chains: (0..2 * chains).map(|_| None).collect(), bytes: 0 }
     }
 
     /// Gives a chain of a family its trees.
@@ -82,6 +88,9 @@ impl Trees {
     ) -> Result<(), Refused> {
         if limits.cuboids == 0 {
             return Err(Refused::Cuboids(0));
+        }
+        if self.bytes >= limits.bytes {
+            return Err(Refused::Full(self.bytes));
         }
         let built = match family {
             Family::V4 => {
@@ -97,7 +106,9 @@ impl Trees {
                 segments(flat, family, limits, bounds.clone(), ranked)
             }
         };
-        self.chains[2 * chain.index() + family as usize] = Some(built?);
+        let built = built?;
+        self.bytes += built.bytes();
+        self.chains[2 * chain.index() + family as usize] = Some(built);
         Ok(())
     }
 
@@ -132,14 +143,15 @@ impl Engine for Trees {
     }
 
     fn bytes(&self) -> usize {
-        let of = |segments: &Segments| {
-            16 * segments.bounds.len() + segments.trees.iter().map(|(tree, _)| tree.bytes()).sum::<usize>()
-        };
-        self.chains.iter().flatten().map(of).sum()
+        self.bytes
     }
 }
 
 impl Segments {
+    fn bytes(&self) -> usize {
+        size_of_val(&self.bounds[..]) + self.trees.iter().map(|(tree, _)| tree.bytes()).sum::<usize>()
+    }
+
     #[inline]
     fn key(&self, point: &Point) -> [u32; DIMENSIONS] {
         #[allow(clippy::cast_possible_truncation)] // IPv4 numbers are below 2^32.
