@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from labelgate import agent
 from labelgate.agent import Agent, AgentError, Options
+from labelgate.cli import cli
 from labelgate.links import Link, Links
 from labelgate.netfilter.apply import ApplyError
 from labelgate.netfilter.readback import Hazard
@@ -243,6 +245,28 @@ def test_what_only_a_start_can_change(
     assert said[1].startswith(f"{config}:1: {key}")
     assert "only a restart changes it\ngeneration 1 stays in force" in said[1]
     assert kernel.touched == ["bound", "applied", "cleaned", "stopped"]
+
+
+@pytest.mark.parametrize("flags", [[], ["--node", "edge1"]], ids=["of the file", "of the command line"])
+def test_the_node_stays_what_it_was(
+    flags: list[str], kernel: Kernel, policy: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A node named on the command line wins over the file, at a reload, too."""
+    config = tmp_path / "config.yaml"
+    config.write_text("node: edge1", encoding="utf-8")
+
+    def change() -> None:
+        config.write_text("node: elsewhere", encoding="utf-8")
+        reload()
+
+    kernel.steps = [change]
+    done = CliRunner().invoke(
+        cli, ["run", "-f", str(policy), "--config", str(config), "--stop", "remove", *flags]
+    )
+    assert done.exit_code == 0
+    after = capfd.readouterr().err.splitlines()[1]
+    refused = f"{config}:1: node: found `elsewhere`, expected `edge1` as at the start"
+    assert after.startswith("generation 2 in force: node edge1" if flags else refused)
 
 
 def test_a_reload_changes_the_stop_mode(kernel: Kernel, policy: Path, tmp_path: Path) -> None:
