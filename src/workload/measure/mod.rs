@@ -30,7 +30,7 @@ const CHECK_TIME: Duration = Duration::from_secs(2);
 /// For each of the two, in a round.
 const ROUND_TIME: Duration = Duration::from_millis(20);
 /// A round asks at least so many questions in every way, by repeating short traces.
-const LEAST: usize = 200_000;
+const LEAST: usize = 100_000;
 
 /// Why nothing can be measured.
 #[derive(Debug, Error)]
