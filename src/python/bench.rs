@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use crate::model::{HostFacts, Model};
 use crate::workload::measure::{self, MeasureError};
 use crate::workload::traffic::Scope;
-use crate::workload::{NAMED, Named, Workload};
+use crate::workload::{NAMED, Named, Traffic, Workload};
 
 /// How often signals are looked for.
 const PULSE: Duration = Duration::from_millis(100);
@@ -54,7 +54,8 @@ impl Bench {
         let workload = move || {
             let model: Model = serde_json::from_slice(&model).map_err(|error| error.to_string())?;
             let host: HostFacts = serde_json::from_slice(&host).map_err(|error| error.to_string())?;
-            Ok(Workload { model, node, host, uplink, scope: Scope::All, aimed: AIMED, naive: None })
+            let traffic = Traffic::Aimed { scope: Scope::All, aimed: AIMED };
+            Ok(Workload { model, node, host, uplink, traffic, naive: None })
         };
         Self::made(py, workload, seed, questions)
     }

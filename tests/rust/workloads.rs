@@ -3,10 +3,11 @@
 use std::sync::atomic::AtomicBool;
 
 use labelgate::compile::compile;
-use labelgate::flow::{Family, FiveTuple, Transport, protocol};
+use labelgate::flow::{Family, FiveTuple, Transport, address_number, protocol};
 use labelgate::workload::labels::{Cluster, NaiveCluster, Size};
 use labelgate::workload::measure::{Bench, MeasureError};
-use labelgate::workload::{NAMED, Naive, Named, Workload};
+use labelgate::workload::traffic::Scope;
+use labelgate::workload::{NAMED, Naive, Named, Traffic, Workload};
 
 const SEED: u64 = 1;
 const QUESTIONS: usize = 2_000;
@@ -40,6 +41,9 @@ labels-1k-node d6207ef5984125d5 allow 998 deny 1002
 labels-1k-cluster 1e444e164d2d816b allow 1054 deny 946
 labels-1k-node-v6 cecff602f14313cc allow 998 deny 1002
 labels-1k-cluster-v6 a3de604b9dccd1cc allow 1054 deny 946
+acl-1k d6c7f205446a8325 allow 972 deny 1028
+fw-1k 9ae30b00f5f91125 allow 973 deny 1027
+ipc-1k 5c930e4e4f92bc52 allow 969 deny 1031
 ";
 
 #[test]
@@ -80,9 +84,10 @@ fn wrong_answers_are_mismatches() {
 fn twins_answer_alike() {
     let cluster = Cluster::generate(TINY, SEED);
     let [v4, v6] = [Family::V4, Family::V6].map(|family| NaiveCluster::new(&cluster, family));
+    let models = [Family::V4, Family::V6].map(|family| cluster.model(family));
     let address = |family: Family, index: usize| {
-        let text = &cluster.model(family).workloads[index].networks[0];
-        labelgate::flow::address_number(text.parse().expect("an address")).1
+        let text = &models[family as usize].workloads[index].networks[0];
+        address_number(text.parse().expect("an address")).1
     };
     let mut allowed = 0;
     for (source, destination) in (0..20).flat_map(|source| (20..40).map(move |to| (source, to))) {
@@ -110,8 +115,12 @@ fn twins_answer_alike() {
 #[test]
 fn questions_hit_what_they_are_aimed_at() {
     let allowed = |aimed| {
-        let mut bench =
-            Bench::new(Workload { aimed, ..tiny() }, SEED, 1000).expect("a workload that compiles");
+        let mut bench = Bench::new(
+            Workload { traffic: Traffic::Aimed { scope: Scope::Ingress, aimed }, ..tiny() },
+            SEED,
+            1000,
+        )
+        .expect("a workload that compiles");
         bench.check(&AtomicBool::new(false)).expect("not stopped").verdicts["allow"]
     };
     assert!(allowed(100) > allowed(0) + 250);

@@ -9,14 +9,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from labelgate import _core
-from labelgate.bench import Effort, Measured, Spread, machine, measure, one_core
+from labelgate.bench import Effort, Measured, machine, measure, one_core
+from labelgate.cli.figures import builds, lookups
 from labelgate.cli.options import EnvironmentProblem, config_option, policies, read_host
 from labelgate.config import load_config
 from labelgate.model import core_model
@@ -29,8 +30,11 @@ UPLINK = "eth0"
 """The other side of packets that are forwarded to and from endpoints of one's own policies."""
 DISAGREEMENT = 4
 """Exit code: answers differ."""
-QUICK = ("labels-1k-node", "labels-10k-node", "labels-10k-cluster", "labels-10k-node-v6")
-QUICK_SECONDS = 45
+QUICK = (
+    "labels-1k-node", "labels-10k-node", "labels-10k-cluster", "labels-10k-node-v6",
+    "acl-1k", "fw-1k", "ipc-1k", "acl-10k", "fw-10k", "ipc-10k",
+)  # fmt: skip
+QUICK_SECONDS = 40
 """No workload and no round begins after this; those that have begun end within 60 s."""
 FULL_EFFORT = Effort(questions=1_000_000, rounds=9, build_seconds=30)
 
@@ -58,11 +62,13 @@ def bench() -> None:
 @click.option("--quick", is_flag=True, help="Small workloads, in less than 60 s.")
 @click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=1, show_default=True)
 @click.option("--rounds", type=click.IntRange(1, 1000), default=FULL_EFFORT.rounds, show_default=True)
-@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "-o", "--output", type=click.Choice(["text", "markdown", "json"]), default="text", show_default=True
+)
 @click.option(
     "--plot",
     type=click.Path(dir_okay=False, writable=True),
-    help="Draw growth over size (.svg, .png or .pdf).",
+    help="Draw growth over size (.svg, .png, .pdf).",
 )
 def match(
     patterns: tuple[str, ...],
@@ -97,8 +103,7 @@ def match(
         raise click.UsageError("-f measures policies of your own: leave out --workload and --plot")
     if not paths and (node or host_file or config_file):
         raise click.UsageError("--node, --host and --config belong to policies of your own: give -f")
-    if plot is not None and importlib.util.find_spec("matplotlib") is None:
-        raise EnvironmentProblem("--plot needs matplotlib: pip install 'labelgate[plot]'")
+    draw = None if plot is None else _drawer(plot)
     effort = _effort(quick, rounds)
     if paths:
         benches = {"policies": _own(paths, node, host_file, config_file, seed, effort)}
@@ -114,11 +119,23 @@ def match(
         "machine": {**host, "core": core},
     }
     _tell(report, found, output, left_out=list(benches)[len(found) :])
-    if plot is not None:
-        from labelgate.cli.plot import draw
-
-        draw(found, plot)
+    if draw is not None:
+        draw(found)
     sys.exit(DISAGREEMENT if any(one.checked["mismatches"] for one in found) else 0)
+
+
+def _drawer(path: str) -> Callable[[list[Measured]], None]:
+    """Refuses before anything is measured what cannot be drawn."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise EnvironmentProblem("--plot needs matplotlib: pip install 'labelgate[plot]'")
+    from labelgate.cli.plot import FORMATS, draw
+
+    ending = Path(path).suffix.removeprefix(".")
+    if ending not in FORMATS:
+        raise click.UsageError(
+            f"--plot: found `{path}`, expected a name that ends in one of {', '.join(FORMATS)}"
+        )
+    return lambda found: draw(found, path)
 
 
 def _effort(quick: bool, rounds: int) -> Effort:
@@ -190,10 +207,13 @@ def _tell(report: dict[str, Any], found: list[Measured], output: str, left_out: 
         workloads = [one.to_json() for one in found]
         click.echo(json.dumps({**report, "workloads": workloads, "leftOut": left_out}, indent=2))
         return
-    terminal = Console()
-    console = terminal if terminal.is_terminal else Console(width=WIDTH)
-    console.print(_lookups(found))
-    console.print(_builds(found))
+    for figures in (lookups(found), builds(found)):
+        if output == "markdown":
+            click.echo(figures.markdown() + "\n")
+        else:
+            terminal = Console()
+            console = terminal if terminal.is_terminal else Console(width=WIDTH)
+            console.print(figures.table())
     host = report["machine"]
     busy = " (busy: builds take longer than they should)" if host["load"] > 1 else ""
     click.echo(f"{host['cpu']}, one core of {host['cpus']}, load {host['load']}{busy}; {host['system']}")
@@ -205,60 +225,3 @@ def _tell(report: dict[str, Any], found: list[Measured], output: str, left_out: 
             )
     if left_out:
         click.echo(f"no time left for {', '.join(left_out)}", err=True)
-
-
-def _lookups(found: list[Measured]) -> Table:
-    table = Table(title="Nanoseconds a lookup: median of all rounds, and half of their range")
-    table.add_column("workload", no_wrap=True)
-    for column in ("one", "dependent", "batch", "zipf: one", "dependent", "batch", "linear", "naive"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("M/s in batches", justify="right")
-    for one in found:
-        uniform, zipf = one.nanoseconds["uniform"], one.nanoseconds["zipf"]
-        ways = ("one", "dependent", "batch")
-        spreads = [*(uniform[way] for way in ways), *(zipf[way] for way in ways)]
-        slow = [uniform.get(way) for way in ("linear", "naive")]
-        rate = f"{1e3 / uniform['batch'].median:.1f}"
-        table.add_row(one.name, *map(_nanoseconds, [*spreads, *slow]), rate)
-    return table
-
-
-def _builds(found: list[Measured]) -> Table:
-    table = Table(title="Builds, memory, engines (tables of chains by family), and answers")
-    table.add_column("workload", no_wrap=True)
-    for column in ("endpoints", "policies", "rules", "compile ms", "build ms", "MB"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for column in ("engines", "verdicts"):
-        table.add_column(column)
-    for column in ("answers", "as linear", "as naive", "differ"):
-        table.add_column(column, justify="right")
-    for one in found:
-        facts, checked = one.facts, one.checked
-        asked = sum(checked["verdicts"].values())
-        verdicts = (f"{name} {count / asked:.0%}" for name, count in checked["verdicts"].items())
-        answers = (checked[name] for name in ("questions", "linear", "naive", "mismatches"))
-        table.add_row(
-            one.name,
-            *(f"{facts[name]:,}" for name in ("enforced", "policies", "rules")),
-            _milliseconds(one.compile),
-            _milliseconds(one.build),
-            f"{facts['table']['bytes'] / 1e6:.2f}",
-            ", ".join(f"{name} {count:,}" for name, count in one.engines.items()),
-            ", ".join(verdicts),
-            *(f"{count:,}" for count in answers),
-            style="bold red" if checked["mismatches"] else None,
-        )
-    return table
-
-
-def _nanoseconds(spread: Spread | None) -> str:
-    if spread is None:
-        return "-"
-    half = (spread.max - spread.min) / 2
-    return (
-        f"{spread.median:,.1f} ±{half:,.1f}" if spread.median < 1000 else f"{spread.median:,.0f} ±{half:,.0f}"
-    )
-
-
-def _milliseconds(spread: Spread) -> str:
-    return f"{spread.median * 1e3:,.1f} ±{(spread.max - spread.min) / 2 * 1e3:,.1f}"

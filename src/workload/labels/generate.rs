@@ -82,7 +82,7 @@ fn blocks(random: &mut Random, policies: usize, nodes: u32) -> Vec<Block> {
         .map(|index| {
             let length = *random.pick(&PREFIX_LENGTHS);
             let inside = 10 << 24 | (random.below(u64::from(nodes)) as u32) << 8;
-            let first = if index % 10 == 0 { inside } else { random.bits() as u32 };
+            let first = if index.is_multiple_of(10) { inside } else { random.bits() as u32 };
             Block { first: first & (u32::MAX << (32 - length)), length }
         })
         .collect()
@@ -98,7 +98,7 @@ struct Policies<'a> {
 impl Policies<'_> {
     fn policy(&mut self, index: usize) -> Policy {
         let is_global = index < CLUSTER_WIDE.min(self.size.policies / 2);
-        let tier = if is_global && index % 3 == 0 { Tier::Security } else { Tier::Default };
+        let tier = if is_global && index.is_multiple_of(3) { Tier::Security } else { Tier::Default };
         let subject = if is_global { self.terms(false) } else { self.namespaced_subject() };
         let namespace = if is_global { None } else { Some(subject[0].1) };
         let ingress = self.rules(tier, namespace);

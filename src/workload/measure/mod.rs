@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use thiserror::Error;
 
-use super::Random;
-use super::Workload;
-use super::traffic::{Aim, Asked, aim, targets};
+use super::five_tuples::trace;
+use super::traffic::{Aim, Asked, Questions, aim, targets};
+use super::{Random, Traffic, Workload};
 use crate::compile::{CompileError, compile};
-use crate::flow::{FlowKey, Verdict};
+use crate::flow::{FlowKey, Hook, Verdict};
 use crate::table::{Budgets, DecisionTable, Description, Engines};
 
 use ways::{Answers, Clock, Trace, Way, answer};
@@ -116,13 +116,8 @@ impl Bench {
             DecisionTable::new(Arc::new(Engines::build(Arc::clone(&program), &budgets)), &workload.host)
         };
         let (table, linear) = (bound(Budgets::default()), bound(Budgets::LINEAR));
-        let targets = targets(&program, &table, &workload.host, &workload.uplink, workload.scope);
-        if targets.is_empty() || count == 0 {
-            return Err(MeasureError::NoEndpoint);
-        }
         let mut random = Random::new(seed);
-        let how = Aim { aimed: workload.aimed, count, seed: random.bits() };
-        let uniform = aim(&program, &workload.model, &targets, how);
+        let uniform = questions(&workload, &table, random.bits(), count)?;
         let zipf = uniform.iter().map(|questions| questions.repeated(&mut random)).collect();
         let (uniform, zipf) = (Trace::new("uniform", uniform), Trace::new("zipf", zipf));
         Ok(Self { workload, table, linear, uniform, zipf, linear_count: 0, naive_count: 0 })
@@ -235,6 +230,28 @@ impl Bench {
         }
         Ok(timings)
     }
+}
+
+/// The questions of the workload's traffic.
+fn questions(
+    workload: &Workload,
+    table: &DecisionTable,
+    seed: u64,
+    count: usize,
+) -> Result<Vec<Questions>, MeasureError> {
+    let Workload { model, host, uplink, .. } = workload;
+    let questions = match &workload.traffic {
+        Traffic::Packets(rules) => {
+            let packets = trace(rules, count, seed);
+            vec![Questions::of_packets(&packets, Hook::FilterInput, table.interface(uplink))]
+        }
+        &Traffic::Aimed { scope, aimed } => {
+            let targets = targets(table.program(), table, host, uplink, scope);
+            let how = Aim { aimed, count, seed };
+            if targets.is_empty() { Vec::new() } else { aim(table.program(), model, &targets, how) }
+        }
+    };
+    if questions.is_empty() { Err(MeasureError::NoEndpoint) } else { Ok(questions) }
 }
 
 impl Timing {

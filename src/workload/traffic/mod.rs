@@ -9,6 +9,8 @@ use crate::flow::{Family, Hook, InterfaceId};
 use crate::table::{Addresses, Column, Flows};
 
 use super::Random;
+use super::five_tuples::FIELDS;
+use super::rule_set::number;
 
 pub use aim::{Aim, aim};
 pub use targets::{Scope, Target, targets};
@@ -68,6 +70,23 @@ impl Questions {
             input: Vec::new(),
             output: Vec::new(),
         }
+    }
+
+    /// IPv4 packets of rules, put to a hook where they come in.
+    pub fn of_packets(packets: &[[u32; FIELDS]], hook: Hook, input: InterfaceId) -> Self {
+        let mut questions = Self::new(Asked::Hook(hook), Family::V4);
+        for &[source, destination, source_port, destination_port, protocol] in packets {
+            questions.push(&Question {
+                source: source.into(),
+                destination: destination.into(),
+                protocol: number(protocol),
+                source_port: number(source_port),
+                destination_port: number(destination_port),
+                input,
+                output: InterfaceId::NONE,
+            });
+        }
+        questions
     }
 
     /// How many there are.
