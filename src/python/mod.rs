@@ -1,5 +1,6 @@
 //! The Python face: bytes, text, numbers and opaque handles. It decides nothing; nobody imports it.
 
+mod bench;
 mod enforcer;
 mod selectors;
 mod table;
@@ -9,6 +10,8 @@ use pyo3::prelude::*;
 /// The compiled core of labelgate. The stub `_core.pyi` is its documentation.
 #[pymodule]
 mod _core {
+    #[pymodule_export]
+    use super::bench::{Bench, workloads};
     #[pymodule_export]
     use super::enforcer::Enforcer;
     #[pymodule_export]
