@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,7 @@ class Rejected:
     """Each rule that refuses it, with the field."""
 
 
+@cache
 def load_cases() -> list[Case]:
     """Every case, sorted by name."""
     return [_case(file.parent) for file in sorted(FOLDER.glob("*/packets.yaml"))]
@@ -90,7 +92,7 @@ def load_cases() -> list[Case]:
 def load_rejected() -> list[Rejected]:
     """Every document that must not load, with the reason."""
     folder = FOLDER / "rejected"
-    entries = yaml.safe_load((folder / "expected.yaml").read_text())
+    entries = _read(folder / "expected.yaml")
     return [_rejected(entry, folder) for entry in entries]
 
 
@@ -103,7 +105,7 @@ def _rejected(entry: Mapping[str, Any], folder: Path) -> Rejected:
 
 
 def _case(folder: Path) -> Case:
-    content = yaml.safe_load((folder / "packets.yaml").read_text())
+    content = _read(folder / "packets.yaml")
     interfaces = content["host"]["interfaces"].items()
     return Case(
         name=folder.name,
@@ -116,6 +118,11 @@ def _case(folder: Path) -> Case:
         rules=tuple(content["rules"]),
         questions=tuple(map(_question, content["packets"])),
     )
+
+
+def _read(file: Path) -> Any:
+    """By the parser in C: all cases together are large."""
+    return yaml.load(file.read_text(), Loader=yaml.CSafeLoader)
 
 
 def _settings(values: Mapping[str, Any]) -> Settings:
