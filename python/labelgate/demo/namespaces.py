@@ -163,9 +163,9 @@ def ip(arguments: str) -> None:
         raise WorldError(f"ip {arguments}: {done.stderr.strip()}")
 
 
-def batch(namespace: str | None, lines: Iterable[str]) -> None:
+def batch(namespace: str | None, lines: Iterable[str], *options: str) -> None:
     """Runs many commands of `ip` at once, inside a namespace if one is named; WorldError if one fails."""
-    place = [] if namespace is None else ["-n", namespace]
+    place = list(options) if namespace is None else [*options, "-n", namespace]
     done = subprocess.run(
         ["ip", *place, "-batch", "-"],
         input="\n".join(lines), capture_output=True, text=True, timeout=30, check=False,
