@@ -2,7 +2,8 @@
 
 A folder holds `README.md` (one line), `policy.yaml` (the resources) and `packets.yaml`: the node, what its
 host looks like, settings by their names in `labelgate.settings`, the rules shown and packets (fields of a
-JSON line) with the expected answer and the step that decides. `rejected/` holds documents that must not load.
+JSON line) with the expected answer and the step that decides. `connections.yaml`, beside it or in its place,
+asks whether workloads reach each other. `rejected/` holds documents that must not load.
 """
 
 from __future__ import annotations
@@ -11,11 +12,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import labelgate
 import yaml
-from labelgate.flow import Answer, Packet, Step, Verdict, packet_from_json, protocol_number
+from labelgate.flow import (
+    Answer,
+    Connection,
+    Gate,
+    Packet,
+    Step,
+    Verdict,
+    connection_from_json,
+    packet_from_json,
+    protocol_number,
+)
 from labelgate.settings import Failsafe, HostFacts, Settings
 from labelgate.snapshot import Snapshot
 
@@ -72,6 +83,32 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """One connection of a case."""
+
+    id: str
+    packet: Packet
+    verdict: Literal["allow", "deny"]
+    expected: Connection
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionCase:
+    """One scenario of workloads, wherever they live."""
+
+    name: str
+    policy: Path
+    rules: tuple[str, ...]
+    """The ids that its answers show."""
+    connections: tuple[Asked, ...]
+
+    def snapshot(self) -> Snapshot:
+        """Its resources."""
+        return labelgate.load(self.policy)
+
+
+@dataclass(frozen=True, slots=True)
 class Rejected:
     """A document that must not load."""
 
@@ -85,6 +122,28 @@ class Rejected:
 def load_cases() -> list[Case]:
     """Every case, sorted by name."""
     return [_case(file.parent) for file in sorted(FOLDER.glob("*/packets.yaml"))]
+
+
+def load_connection_cases() -> list[ConnectionCase]:
+    """Every case that asks for connections, sorted by name."""
+    return [_connection_case(file) for file in sorted(FOLDER.glob("*/connections.yaml"))]
+
+
+def _connection_case(file: Path) -> ConnectionCase:
+    content = yaml.safe_load(file.read_text())
+    asked = tuple(map(_asked, content["connections"]))
+    return ConnectionCase(file.parent.name, file.parent / "policy.yaml", tuple(content["rules"]), asked)
+
+
+def _asked(entry: dict[str, Any]) -> Asked:
+    expected = Connection(_gate(entry["egress"]), _gate(entry["ingress"]))
+    packet = connection_from_json(entry["packet"])
+    return Asked(entry["id"], packet, entry["verdict"], expected, entry["why"])
+
+
+def _gate(entry: dict[str, Any] | None) -> Gate | None:
+    absent = {"tier": None, "policy": None, "rule": None}
+    return None if entry is None else Gate(**{**absent, **entry})
 
 
 def load_rejected() -> list[Rejected]:

@@ -7,7 +7,7 @@ import re
 from functools import cache
 
 import yaml
-from cases import FOLDER, load_cases, load_rejected
+from cases import FOLDER, load_cases, load_connection_cases, load_rejected
 from semantics import DOCUMENT, ROOT, citations, defined, ids
 
 SELECTORS = json.loads((ROOT / "tests" / "data" / "selectors.json").read_text())
@@ -81,7 +81,7 @@ def test_cases_show_rules_that_exist() -> None:
 
 @cache
 def _shown() -> set[str]:
-    accepted = {rule for case in load_cases() for rule in case.rules}
+    accepted = {rule for case in [*load_cases(), *load_connection_cases()] for rule in case.rules}
     return accepted | {rule for rejected in load_rejected() for rule, _ in rejected.problems}
 
 
