@@ -7,26 +7,27 @@ from dataclasses import replace
 from labelgate import flow
 from labelgate.flow import Packet
 from scapy.layers.inet import IP, TCP, UDP
-from scapy.layers.inet6 import IPv6
+from scapy.layers.inet6 import IPv6, in6_chksum
 from scapy.layers.sctp import SCTP
 from scapy.packet import Packet as Layer
 from scapy.packet import Raw
+from scapy.utils import checksum
 
 TCP_FLAGS = {"new": "S", "untracked": "S", "established": "A", "invalid": "SA"}
 """What makes conntrack call it that: a SYN-ACK that nobody asked for is invalid."""
 
 
 def packet_bytes(packet: Packet, length: int) -> bytes:
-    """The whole IP packet of `length` bytes, with zeros as payload; not every checksum is right."""
+    """The whole IP packet of `length` bytes, with zeros as payload; the checksum of UDPLite is not right."""
     kind = IP if packet.src.version == 4 else IPv6
     number = {"proto" if kind is IP else "nh": packet.protocol}
     header: Layer = kind(src=str(packet.src), dst=str(packet.dst), **number)
-    whole = bytes(header / _transport(packet, length - len(header)))
+    whole = bytes(header / _transport(packet, header, length - len(header)))
     assert len(whole) == length, f"{len(whole)} bytes, not {length}"
     return whole
 
 
-def _transport(packet: Packet, size: int) -> Layer:
+def _transport(packet: Packet, header: Layer, size: int) -> Layer:
     ports = {"sport": packet.sport, "dport": packet.dport}
     match packet.protocol:
         case flow.TCP:
@@ -42,10 +43,17 @@ def _transport(packet: Packet, size: int) -> Layer:
             start = (packet.sport or 0).to_bytes(2) + (packet.dport or 0).to_bytes(2)
             return Raw(start + b"\0\0\0\1" + bytes(size - 8))
         case flow.ICMP | flow.ICMPV6:
-            start = bytes([packet.icmp_type or 0, packet.icmp_code or 0]) + bytes(6)
             about = packet_bytes(known_flow(packet), size - 8) if packet.ct == "related" else bytes(size - 8)
-            return Raw(start + about)
+            return Raw(_icmp(packet, header, bytes(4) + about))
     return Raw(bytes(size))
+
+
+def _icmp(packet: Packet, header: Layer, rest: bytes) -> bytes:
+    """Type, code, checksum and the rest; only ICMPv6 counts the addresses in."""
+    start = bytes([packet.icmp_type or 0, packet.icmp_code or 0])
+    plain = start + bytes(2) + rest
+    total = checksum(plain) if packet.protocol == flow.ICMP else in6_chksum(flow.ICMPV6, header, plain)
+    return start + total.to_bytes(2) + rest
 
 
 def known_flow(packet: Packet) -> Packet:

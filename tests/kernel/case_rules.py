@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from case_node import NUMBER, CaseNode, endpoint, length_of
-from case_rows import Row
+from case_rows import STAND_IN, Row
 from kit import ACCEPT, PROGRAMS
 from labelgate.demo.world import EDGE
 from labelgate.flow import Hook, Packet, Verdict
@@ -91,9 +91,11 @@ def _bring(node: CaseNode, row: Row, number: int) -> Iterator[tuple[Place, str]]
         yield places.ahead, f"{_is(number)} -j MARK --set-xmark {ACCEPT * row.mark:#x}/{ACCEPT:#x}"
     if places.ahead and packet.hook == "mangle-postrouting":
         yield places.ahead, f"{_is(number)} -j ACCEPT"
-    if packet.dnatted:
-        to = f"-j DNAT --to-destination {endpoint(packet)}"
-        yield ("nat", first), f"{_is(number)} -p {packet.protocol} {to}"
+    if packet.dnatted or packet.ct == "untracked":
+        # Nothing is translated without conntrack (E-62): an untracked packet stays as it is.
+        to = packet if packet.dnatted else replace(packet, dst=STAND_IN[packet.dst.version])
+        match = f"{_is(number)} -p {packet.protocol}"
+        yield ("nat", first), f"{match} -j DNAT --to-destination {endpoint(to)}"
 
 
 def _count(row: Row, number: int) -> Iterator[tuple[Place, str]]:
@@ -104,9 +106,7 @@ def _count(row: Row, number: int) -> Iterator[tuple[Place, str]]:
         return place, f"{match} -m comment --comment {number}-{name}"
 
     if places.before:
-        yield counted(
-            places.before, f"{_is(number, packet.accepted)} {_state(packet, places.before)}", "before"
-        )
+        yield counted(places.before, f"{_is(number, packet.accepted)} {_state(row, places.before)}", "before")
     for accepted in (False, True):
         match = _is(number, accepted)
         if places.at[0] == "raw":
@@ -120,16 +120,20 @@ def _count(row: Row, number: int) -> Iterator[tuple[Place, str]]:
     yield places.beyond or places.at, f"{_is(number)} -j DROP"
 
 
-def _state(packet: Packet, place: Place) -> str:
+def _state(row: Row, place: Place) -> str:
     """Matches what the row says, as far as it can be seen there."""
-    table, chain = place
+    packet, (table, chain) = row.packet, place
     matches = []
+    if table != "raw":
+        before_nat = place == ("mangle", "OUTPUT")
+        matches += [
+            f"-d {row.sent.dst if before_nat else packet.dst}",
+            f"-m conntrack --ctstate {packet.ct.upper()}",
+        ]
     if chain != "OUTPUT":
         matches.append(f"-i {packet.in_}")
     if chain in ("OUTPUT", "FORWARD"):
         matches.append(f"-o {packet.out}")
-    if table != "raw":
-        matches.append(f"-m conntrack --ctstate {packet.ct.upper()}")
     if table == "security":
         matches.append(f"-m conntrack {'' if packet.dnatted else '! '}--ctstate DNAT")
     return " ".join(matches)

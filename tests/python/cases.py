@@ -3,7 +3,8 @@
 A folder holds `README.md` (one line), `policy.yaml` (the resources) and `packets.yaml`: the node, what its
 host looks like, settings by their names in `labelgate.settings`, the rules shown and packets (fields of a
 JSON line) with the expected answer and the step that decides. `connections.yaml`, beside it or in its place,
-asks whether workloads reach each other. `rejected/` holds documents that must not load.
+asks whether workloads reach each other. `rejected/` holds documents that must not load, `selector-texts/`
+texts of selectors.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from labelgate.settings import Failsafe, HostFacts, Settings
 from labelgate.snapshot import Snapshot
 
 FOLDER = Path(__file__).parent.parent / "cases"
+SELECTORS = FOLDER / "selector-texts" / "tables.json"
 TWIN = "-v6"
 """A folder NAME has its twin, the same in IPv6, in NAME-v6."""
 
@@ -117,6 +119,8 @@ class Rejected:
     """The document, as YAML."""
     problems: tuple[tuple[str, str], ...]
     """Each rule that refuses it, with the field."""
+    shows: tuple[str, ...]
+    """Rules that it shows beside."""
 
 
 def load_cases() -> list[Case]:
@@ -154,11 +158,11 @@ def load_rejected() -> list[Rejected]:
 
 
 def _rejected(entry: Mapping[str, Any], folder: Path) -> Rejected:
-    problems = tuple(entry["problems"].items())
+    problems, shows = tuple(entry["problems"].items()), tuple(entry.get("shows", ()))
     if "file" in entry:
-        return Rejected(Path(entry["file"]).stem, (folder / entry["file"]).read_text(), problems)
+        return Rejected(Path(entry["file"]).stem, (folder / entry["file"]).read_text(), problems, shows)
     rules = "+".join(rule for rule, _ in problems)
-    return Rejected(f"{rules}: {entry['what']}", yaml.safe_dump(entry["document"]), problems)
+    return Rejected(f"{rules}: {entry['what']}", yaml.safe_dump(entry["document"]), problems, shows)
 
 
 def _case(folder: Path) -> Case:
