@@ -63,6 +63,19 @@ def test_endpoint_to_host(world: World, backend: str, action: str, tmp_path: Pat
         assert passing(world, *twins(open_, guarded)) == words(*twins(*passes))
 
 
+@pytest.mark.parametrize("mode", ["insert", "append"])
+def test_chain_insert_mode(world: World, backend: str, mode: str, tmp_path: Path) -> None:
+    """P-1: whether we or the rules of others are asked first."""
+    rules = [
+        f"-A INPUT -p tcp -m tcp --dport {port} -j {end}" for port, end in ((81, "ACCEPT"), (9100, "DROP"))
+    ]
+    add_rules(world, backend, "filter", *rules)
+    ours, theirs = Probe("tcp", CLIENT, EDGE_OUTSIDE, 9100), Probe("tcp", CLIENT, EDGE_OUTSIDE, 81)
+    with enforce(world, tmp_path, backend, policies.MANAGEMENT, chainInsertMode=mode):
+        passes = ours if mode == "insert" else theirs
+        assert passing(world, *twins(ours, theirs)) == words(*twins(passes))
+
+
 def test_failsafes_of_a_net(world: World, backend: str, tmp_path: Path) -> None:
     """E-41: inbound restricts the source, outbound the destination, in the family of the net only."""
     nets = {"v4": "192.0.2.0/24", "v6": "[2001:db8::c000:200/120]"}

@@ -14,6 +14,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from labelgate.demo.daemon import NODE, READY_SECONDS, Daemon
+from labelgate.demo.namespaces import WorldError, end
 from labelgate.demo.traffic import Probe, ask, conntrack_entries, owner, send
 from labelgate.demo.world import (
     BANNED,
@@ -30,8 +31,6 @@ from labelgate.demo.world import (
     WEB,
     WEB_POD,
     World,
-    WorldError,
-    end,
 )
 from labelgate.flow import ICMP, TCP, UDP, Packet
 from labelgate.path import Destination, walk
