@@ -6,7 +6,7 @@ People use `labelgate.load`, `Snapshot.compile` and `DecisionTable`; this module
 from collections.abc import Sequence
 from typing import Literal, final
 
-from labelgate.flow import Action, Stage, Verdict
+from labelgate.flow import Action, Packet, Stage, Verdict
 
 __all__ = [
     "Enforcer",
@@ -70,62 +70,25 @@ class Table:
     def rule_facts(self) -> str:
         """What kernel rules may answer, as JSON."""
 
-    def decide(
-        self,
-        hook: str,
-        src: str,
-        dst: str,
-        protocol: int,
-        sport: int | None = None,
-        dport: int | None = None,
-        icmp_type: int | None = None,
-        icmp_code: int | None = None,
-        in_: str | None = None,
-        out: str | None = None,
-        ct: str = "new",
-        accepted: bool = False,
-        dnatted: bool = False,
-        fragment: bool = False,
-    ) -> tuple[Verdict, bool, bool, _Step]:
-        """(verdict, failsafe, accepted, deciding step).
+    def decide(self, packet: Packet) -> tuple[Verdict, bool, bool, int, _Step]:
+        """(verdict, failsafe, accepted, outcome id, deciding step).
 
         Raises:
-            ValueError: an address or a word cannot be read.
+            ValueError: a field cannot be read; says which.
         """
 
-    def trace(
-        self,
-        hook: str,
-        src: str,
-        dst: str,
-        protocol: int,
-        sport: int | None = None,
-        dport: int | None = None,
-        icmp_type: int | None = None,
-        icmp_code: int | None = None,
-        in_: str | None = None,
-        out: str | None = None,
-        ct: str = "new",
-        accepted: bool = False,
-        dnatted: bool = False,
-        fragment: bool = False,
-    ) -> tuple[Verdict, bool, bool, list[_Step]]:
-        """As `decide`, with every step on the way."""
-
-    def connectivity(
-        self,
-        src: str,
-        dst: str,
-        protocol: int,
-        sport: int | None = None,
-        dport: int | None = None,
-        icmp_type: int | None = None,
-        icmp_code: int | None = None,
-    ) -> tuple[_Gate | None, _Gate | None]:
-        """(egress, ingress) of a new connection, each (verdict, tier, policy, rule).
+    def trace(self, packet: Packet) -> tuple[Verdict, bool, bool, list[_Step]]:
+        """(verdict, failsafe, accepted, every step on the way).
 
         Raises:
-            ValueError: an address cannot be read.
+            ValueError: as `decide`.
+        """
+
+    def connectivity(self, packet: Packet) -> tuple[_Gate | None, _Gate | None]:
+        """(egress, ingress) of a new connection, each (verdict, tier, policy, rule); hook and state do not count.
+
+        Raises:
+            ValueError: as `decide`.
         """
 
     def workloads(self) -> list[tuple[str, list[str]]]:

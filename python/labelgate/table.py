@@ -20,6 +20,7 @@ from labelgate.flow import (
     Step,
     Verdict,
     protocol_number,
+    read_address,
 )
 from labelgate.settings import HostFacts, Settings
 
@@ -42,6 +43,8 @@ class Decision:
     action: Action | None
     reason: str
     """One short phrase with the rule id of `docs/semantics.md`."""
+    outcome: int
+    """Its row in `DecisionTable.outcomes`, which also tells the Log rules passed."""
 
 
 class DecisionTable:
@@ -82,26 +85,20 @@ class DecisionTable:
         Raises:
             ValueError: an address, the hook, the protocol or a number cannot be read.
         """
-        try:
-            verdict, failsafe, mark, step = self.core.decide(
-                hook, str(src), str(dst), protocol_number(protocol), sport, dport, icmp_type, icmp_code,
-                in_, out, ct, accepted, dnatted, fragment,
-            )  # fmt: skip
-        except OverflowError:
-            raise ValueError(
-                f"found ports {sport} and {dport}, ICMP type {icmp_type} and code {icmp_code}, expected "
-                "ports 0..65535, ICMP type and code 0..255"
-            ) from None
-        return Decision(verdict, failsafe, mark, *step)
+        packet = Packet(
+            hook, _address(src, "src"), _address(dst, "dst"), protocol_number(protocol), sport, dport,
+            icmp_type, icmp_code, in_, out, ct, accepted, dnatted, fragment,
+        )  # fmt: skip
+        return self.decide_packet(packet)
 
     def decide_packet(self, packet: Packet) -> Decision:
         """The same for a `Packet`."""
-        verdict, failsafe, mark, step = self.core.decide(*_arguments(packet))
-        return Decision(verdict, failsafe, mark, *step)
+        verdict, failsafe, mark, outcome, step = self.core.decide(packet)
+        return Decision(verdict, failsafe, mark, *step, outcome)
 
     def answer(self, packet: Packet) -> Answer:
         """The decision with every step on the way, as `labelgate explain` prints it."""
-        verdict, failsafe, mark, steps = self.core.trace(*_arguments(packet))
+        verdict, failsafe, mark, steps = self.core.trace(packet)
         return Answer(verdict, failsafe, mark, tuple(Step(*step) for step in steps))
 
     def connectivity(self, packet: Packet) -> Connection:
@@ -110,10 +107,7 @@ class DecisionTable:
         Of the packet only addresses, protocol, ports and ICMP type and code count. A table of one node knows
         the workloads of that node, `Snapshot.compile(node=None)` those of the cluster.
         """
-        egress, ingress = self.core.connectivity(
-            str(packet.src), str(packet.dst), packet.protocol, packet.sport, packet.dport,
-            packet.icmp_type, packet.icmp_code,
-        )  # fmt: skip
+        egress, ingress = self.core.connectivity(packet)
         return Connection(egress and Gate(*egress), ingress and Gate(*ingress))
 
     def workloads(self) -> dict[str, list[str]]:
@@ -141,9 +135,5 @@ class DecisionTable:
         return any(host["untracked"] is not None for host in self.rule_facts()["hosts"])
 
 
-def _arguments(packet: Packet) -> tuple[Any, ...]:
-    return (
-        packet.hook, str(packet.src), str(packet.dst), packet.protocol, packet.sport, packet.dport,
-        packet.icmp_type, packet.icmp_code, packet.in_, packet.out, packet.ct, packet.accepted,
-        packet.dnatted, packet.fragment,
-    )  # fmt: skip
+def _address(value: IPAddress | str, field: str) -> IPAddress:
+    return read_address(value, field) if isinstance(value, str) else value
