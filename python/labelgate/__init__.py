@@ -8,6 +8,7 @@
 """
 
 from labelgate._core import __version__
+from labelgate.engines import Budgets
 from labelgate.flow import Answer, Packet, Step
 from labelgate.resources import LoadError
 from labelgate.settings import HostFacts, Settings
@@ -16,6 +17,7 @@ from labelgate.table import Decision, DecisionTable
 
 __all__ = [
     "Answer",
+    "Budgets",
     "Decision",
     "DecisionTable",
     "HostFacts",

@@ -6,6 +6,10 @@ People use `labelgate.load`, `Snapshot.compile` and `DecisionTable`; this module
 from collections.abc import Sequence
 from typing import Literal, final
 
+import numpy as np
+from numpy.typing import NDArray
+
+from labelgate.columns import Flows
 from labelgate.flow import Action, Packet, Stage, Verdict
 
 __all__ = [
@@ -15,12 +19,14 @@ __all__ = [
     "__version__",
     "check_selector",
     "compile",
+    "default_budgets",
     "selector_answer",
 ]
 
 __version__: str
 
 _Gate = tuple[Literal["allow", "deny"], str | None, str | None, int | None]
+_Outcome = tuple[Action | None, str | None, str | None, int, str, tuple[int, ...]]
 _Step = tuple[Stage, str | None, str | None, str | None, int | None, Action | None, str]
 
 def check_selector(text: str) -> None:
@@ -49,12 +55,17 @@ class Program:
     def endpoints(self) -> list[str]:
         """The local endpoints by name."""
 
-def compile(model: bytes, node: str | None = None) -> Program:
+def compile(model: bytes, node: str | None = None, budgets: bytes | None = None) -> Program:
     """Compiles a model (JSON) for a node, or for all workloads of a cluster. Releases the GIL.
 
+    `budgets` (JSON, whole) are those of the engines that the first table is built with.
+
     Raises:
-        ValueError: the model cannot be read or compiled; says which policy and field.
+        ValueError: the model cannot be read or compiled; says which policy and field. Or the budgets cannot.
     """
+
+def default_budgets() -> str:
+    """The budgets of engines where `compile` is given none, as JSON."""
 
 @final
 class Table:
@@ -69,6 +80,29 @@ class Table:
 
     def rule_facts(self) -> str:
         """What kernel rules may answer, as JSON."""
+
+    def describe(self) -> str:
+        """`labelgate.engines.Description` as JSON."""
+
+    def outcomes(self) -> list[_Outcome]:
+        """(action, tier, policy, rule or -1, reason, outcome ids of the Log rules passed), by outcome id."""
+
+    def interface_ids(self, names: Sequence[str | None]) -> list[int]:
+        """The number of each interface in this table; None: no interface."""
+
+    def decide_batch(
+        self,
+        flows: Flows,
+        verdicts: NDArray[np.uint8],
+        outcomes: NDArray[np.uint32],
+        threads: int,
+    ) -> None:
+        """Answers flows into C-contiguous arrays of their length. Releases the GIL; Ctrl-C ends it early.
+
+        Raises:
+            TypeError: an attribute is not as `Flows` says.
+            ValueError: lengths differ, or an array is read-only or in use by another call.
+        """
 
     def decide(self, packet: Packet) -> tuple[Verdict, bool, bool, int, _Step]:
         """(verdict, failsafe, accepted, outcome id, deciding step).
@@ -85,7 +119,7 @@ class Table:
         """
 
     def connectivity(self, packet: Packet) -> tuple[_Gate | None, _Gate | None]:
-        """(egress, ingress) of a new connection, each (verdict, tier, policy, rule); hook and state do not count.
+        """(egress, ingress) of a new connection: (verdict, tier, policy, rule); hook and state do not count.
 
         Raises:
             ValueError: as `decide`.

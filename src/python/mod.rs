@@ -1,5 +1,6 @@
 //! The Python face: bytes, text, numbers and opaque handles. It decides nothing; nobody imports it.
 
+mod batch;
 mod enforcer;
 mod question;
 mod selectors;
@@ -21,7 +22,7 @@ mod _core {
     #[pymodule_export]
     use super::selectors::{check_selector, selector_answer};
     #[pymodule_export]
-    use super::table::{Program, Table, compile};
+    use super::table::{Program, Table, compile, default_budgets};
 
     #[pymodule_export]
     #[allow(non_upper_case_globals)]

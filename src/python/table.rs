@@ -3,19 +3,23 @@
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
+use numpy::PyArray1;
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedStr;
+use pyo3::types::PyTuple;
 
 use super::question::Question;
-use super::value_error;
-use crate::flow::{EndpointId, Verdict, address_number};
+use super::{batch, value_error};
+use crate::flow::{EndpointId, InterfaceId, OutcomeId, Verdict, address_number};
 use crate::model::{HostFacts, Model};
-use crate::program::EndpointKind;
+use crate::program::{Action, EndpointKind};
 use crate::table::{Budgets, Decision, DecisionTable, Engines, Gate, Step};
 
 /// The compiled policy of a node (opaque).
 #[pyclass(frozen, module = "labelgate._core")]
 pub struct Program {
-    program: Arc<crate::program::Program>,
+    compiled: Arc<crate::program::Program>,
+    budgets: Budgets,
     /// Made for the first table.
     engines: OnceLock<Arc<Engines>>,
 }
@@ -24,34 +28,51 @@ pub struct Program {
 impl Program {
     /// Stable text.
     fn __str__(&self) -> String {
-        self.program.to_string()
+        self.compiled.to_string()
     }
 
     #[getter]
     fn warnings(&self) -> Vec<String> {
-        self.program.warnings.clone()
+        self.compiled.warnings.clone()
     }
 
     #[getter]
     fn endpoints(&self) -> Vec<String> {
-        self.program.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect()
+        self.compiled.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect()
     }
 }
 
-/// Model (JSON) to [`Program`].
+/// Model (JSON) to [`Program`]; budgets (JSON) of the engines of its tables.
 #[pyfunction]
-#[pyo3(signature = (model, node=None))]
-pub fn compile(py: Python<'_>, model: &[u8], node: Option<&str>) -> PyResult<Program> {
+#[pyo3(signature = (model, node=None, budgets=None))]
+pub fn compile(
+    py: Python<'_>,
+    model: &[u8],
+    node: Option<&str>,
+    budgets: Option<&[u8]>,
+) -> PyResult<Program> {
     py.detach(|| {
+        let budgets = budgets.map(serde_json::from_slice).transpose();
+        let budgets = budgets.map_err(|error| value_error(format!("budgets: {error}")))?.unwrap_or_default();
         let model: Model = serde_json::from_slice(model).map_err(value_error)?;
-        let program = Arc::new(crate::compile::compile(&model, node).map_err(value_error)?);
-        Ok(Program { program, engines: OnceLock::new() })
+        let compiled = Arc::new(crate::compile::compile(&model, node).map_err(value_error)?);
+        Ok(Program { compiled, budgets, engines: OnceLock::new() })
     })
+}
+
+/// The budgets of engines where none are given, as JSON text.
+#[pyfunction]
+pub fn default_budgets() -> PyResult<String> {
+    serde_json::to_string(&Budgets::default()).map_err(value_error)
 }
 
 /// A program bound to the interfaces of a host.
 #[pyclass(frozen, module = "labelgate._core")]
 pub struct Table(pub(super) Arc<DecisionTable>);
+
+/// Action, tier, policy, rule, reason, ids of the Log rules passed.
+type OutcomeTuple<'a> =
+    (Option<&'static str>, Option<&'a str>, Option<&'a str>, i64, &'static str, Bound<'a, PyTuple>);
 
 type StepTuple<'a> = (
     &'static str,
@@ -72,7 +93,7 @@ impl Table {
     fn new(py: Python<'_>, program: &Program, host: &[u8]) -> PyResult<Self> {
         py.detach(|| {
             let host: HostFacts = serde_json::from_slice(host).map_err(value_error)?;
-            let build = || Arc::new(Engines::build(Arc::clone(&program.program), &Budgets::default()));
+            let build = || Arc::new(Engines::build(Arc::clone(&program.compiled), &program.budgets));
             let engines = Arc::clone(program.engines.get_or_init(build));
             Ok(Self(Arc::new(DecisionTable::new(engines, &host))))
         })
@@ -86,6 +107,47 @@ impl Table {
     /// What kernel rules may answer, as JSON text.
     fn rule_facts(&self) -> PyResult<String> {
         serde_json::to_string(&self.0.rule_facts()).map_err(value_error)
+    }
+
+    /// Engines, their sizes and why they were chosen, as JSON text.
+    fn describe(&self) -> PyResult<String> {
+        serde_json::to_string(&self.0.describe()).map_err(value_error)
+    }
+
+    /// What outcome ids mean, by id.
+    fn outcomes<'py>(&'py self, py: Python<'py>) -> PyResult<Vec<OutcomeTuple<'py>>> {
+        let meaning = |index| {
+            let id = OutcomeId::new(index);
+            let origin = self.0.meaning(id).0;
+            let logged = PyTuple::new(py, self.0.logged(id).iter().map(|id| id.number()))?;
+            Ok((
+                origin.action.map(Action::name),
+                origin.tier.as_deref(),
+                origin.policy.as_deref(),
+                origin.rule.map_or(-1, i64::from),
+                origin.reason.text(),
+                logged,
+            ))
+        };
+        (0..self.0.outcome_count()).map(meaning).collect()
+    }
+
+    /// Interfaces by number; `None`: no interface.
+    #[allow(clippy::needless_pass_by_value)]
+    fn interface_ids(&self, names: Vec<Option<PyBackedStr>>) -> Vec<u32> {
+        names.iter().map(|name| self.interface(name.as_deref()).0).collect()
+    }
+
+    /// Many flows at one hook.
+    fn decide_batch<'py>(
+        &self,
+        py: Python<'py>,
+        flows: &Bound<'py, PyAny>,
+        verdicts: &Bound<'py, PyArray1<u8>>,
+        outcomes: &Bound<'py, PyArray1<u32>>,
+        threads: usize,
+    ) -> PyResult<()> {
+        batch::decide(py, &self.0, flows, (verdicts, outcomes), threads)
     }
 
     /// One packet; outcome as `outcomes` has it.
@@ -127,6 +189,10 @@ impl Table {
 }
 
 impl Table {
+    fn interface(&self, name: Option<&str>) -> InterfaceId {
+        name.map_or(InterfaceId::NONE, |name| self.0.interface(name))
+    }
+
     fn gate(&self, gate: Gate) -> GateTuple<'_> {
         let origin = self.0.origin(&gate.step);
         let verdict = if gate.allows { Verdict::Allow } else { Verdict::Deny };
@@ -141,7 +207,7 @@ impl Table {
             origin.tier.as_deref(),
             origin.policy.as_deref(),
             origin.rule,
-            step.action.map(crate::program::Action::name),
+            step.action.map(Action::name),
             origin.reason.text(),
         )
     }
