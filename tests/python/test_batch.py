@@ -386,10 +386,12 @@ def test_names_of_interfaces_are_text(table: DecisionTable) -> None:
 
 
 def test_an_error_writes_nothing(table: DecisionTable) -> None:
-    into = np.full(4, 9, np.uint8), np.full(4, 9, np.uint32)
-    with pytest.raises(ValueError, match="ct: found 7"):
-        table.decide_batch("filter-input", *QUESTIONS, DPORTS, ct=np.array([0, 0, 0, 7], np.uint8), into=into)
-    assert into[0].tolist() == [9] * 4
+    count = CHUNK + 1
+    into, states = (np.full(count, 9, np.uint8), np.full(count, 9, np.uint32)), np.zeros(count, np.uint8)
+    states[CHUNK] = 7
+    with pytest.raises(ValueError, match=f"ct: found 7 at index {CHUNK}, expected 0..4"):
+        table.decide_batch("filter-input", *QUESTIONS, 80, ct=states, into=into)
+    assert set(into[0].tolist()) == {9}
 
 
 # Long batches.
