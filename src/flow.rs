@@ -277,6 +277,25 @@ pub struct FlowKey {
     pub dnatted: bool,
 }
 
+impl FlowKey {
+    /// No packet: what arrays of keys are filled with before.
+    pub(crate) const NOTHING: Self = Self {
+        tuple: FiveTuple {
+            family: Family::V4,
+            source: 0,
+            destination: 0,
+            protocol: 0,
+            transport: Transport::Opaque,
+        },
+        hook: Hook::RawPrerouting,
+        input: InterfaceId::NONE,
+        output: InterfaceId::NONE,
+        accepted: false,
+        ct: CtState::New,
+        dnatted: false,
+    };
+}
+
 /// A checked 32-bit index.
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -288,6 +307,11 @@ macro_rules! id {
             /// The id with this index. Panics above `u32::MAX`: the compiler's limits are far below.
             pub fn new(index: usize) -> Self {
                 Self(u32::try_from(index).expect("ids are 32-bit; the compiler's limits keep below"))
+            }
+
+            /// The id with this number.
+            pub const fn from_number(number: u32) -> Self {
+                Self(number)
             }
 
             /// The number, as scripts see it.

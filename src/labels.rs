@@ -1,6 +1,7 @@
 //! Label sets of endpoints, and how they inherit from profiles.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 
 /// Something that has labels.
 pub trait Labels {
@@ -30,6 +31,10 @@ impl<'a> InheritedLabels<'a> {
         Self { sources: std::iter::once(own).chain(profiles).collect() }
     }
 
+    fn parts(&self) -> (&'a BTreeMap<String, String>, &[&'a BTreeMap<String, String>]) {
+        (self.sources[0], &self.sources[1..])
+    }
+
     /// The labels that count, one value for each key.
     pub fn effective(&self) -> BTreeMap<&'a str, &'a str> {
         let later_first = self.sources.iter().rev();
@@ -37,6 +42,29 @@ impl<'a> InheritedLabels<'a> {
             .flat_map(|labels| labels.iter())
             .map(|(key, value)| (key.as_str(), value.as_str()))
             .collect()
+    }
+}
+
+/// The same own labels, and the same profiles: not others with the same labels.
+impl PartialEq for InheritedLabels<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        let (own, profiles) = self.parts();
+        let (other_own, other_profiles) = other.parts();
+        profiles.len() == other_profiles.len()
+            && profiles.iter().zip(other_profiles).all(|(a, b)| std::ptr::eq(*a, *b))
+            && own == other_own
+    }
+}
+
+impl Eq for InheritedLabels<'_> {}
+
+impl Hash for InheritedLabels<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let (own, profiles) = self.parts();
+        own.hash(state);
+        for &profile in profiles {
+            std::ptr::hash(profile, state);
+        }
     }
 }
 

@@ -24,3 +24,4 @@ mod python;
 pub mod selector;
 pub mod table;
 pub mod wire;
+pub mod workload;

@@ -19,9 +19,23 @@ class ClassesBudget:
     clauses: int = _DEFAULT["classes"]["clauses"]
     """Of a chain."""
     cells: int = _DEFAULT["classes"]["cells"]
-    """Of a chain; 4 bytes each."""
+    """Of a chain: stored answers, 4 bytes each, and (source, destination) pairs."""
     bytes: int = _DEFAULT["classes"]["bytes"]
     """Of all chains together."""
+
+
+@dataclass(frozen=True, slots=True)
+class TreeBudget:
+    """What the `tree` engine may grow to."""
+
+    wide: int = _DEFAULT["tree"]["wide"]
+    """A chain of more clauses is tried here before `classes`: many clauses are mostly five-tuples."""
+    cuboids: int = _DEFAULT["tree"]["cuboids"]
+    """Boxes of a chain of one family; 0: no trees at all."""
+    bytes_per_cuboid: int = _DEFAULT["tree"]["bytes_per_cuboid"]
+    """Of a tree, for each of its boxes."""
+    bytes: int = _DEFAULT["tree"]["bytes"]
+    """Of all trees."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +47,7 @@ class Budgets:
     """
 
     classes: ClassesBudget = ClassesBudget()
+    tree: TreeBudget = TreeBudget()
 
     LINEAR: ClassVar[Budgets]
     """Nothing for any engine but `linear`, the slow one that all others are compared with."""
@@ -42,7 +57,10 @@ class Budgets:
         return json.dumps(asdict(self)).encode()
 
 
-Budgets.LINEAR = Budgets(classes=ClassesBudget(clauses=0, cells=0, bytes=0))
+Budgets.LINEAR = Budgets(
+    classes=ClassesBudget(clauses=0, cells=0, bytes=0),
+    tree=TreeBudget(cuboids=0, bytes=0),
+)
 
 
 class ClassesDescription(TypedDict):
@@ -60,6 +78,14 @@ class ClassesDescription(TypedDict):
     """Answers stored."""
 
 
+class TreeDescription(TypedDict):
+    """The `tree` engine: wide lists of five-tuples."""
+
+    tables: int
+    """Chains of a family that it answers for."""
+    bytes: int
+
+
 class Other(TypedDict):
     """A chain of a family that another engine answers for."""
 
@@ -69,7 +95,7 @@ class Other(TypedDict):
     """4 or 6."""
     engine: str
     why: str
-    """Why no faster one."""
+    """Why not `classes`, and why not `tree`."""
 
 
 class Description(TypedDict):
@@ -80,6 +106,7 @@ class Description(TypedDict):
     bytes: int
     """Memory of all tables."""
     classes: ClassesDescription
+    tree: TreeDescription
     others: list[Other]
     """The tables that `classes` does not answer for."""
 
@@ -90,7 +117,8 @@ def summary(description: Description) -> str:
     >>> classes = {"tables": 3, "bytes": 2048, "ipv4_classes": 1, "ipv6_classes": 1, "service_classes": 1,
     ...            "source_port_classes": 1, "cells": 3}
     >>> other = {"chain": 1, "family": 4, "engine": "linear", "why": "70000 cells, above the budget"}
-    >>> summary({"chains": 2, "bytes": 2048, "classes": classes, "others": [other]})
+    >>> summary({"chains": 2, "bytes": 2048, "classes": classes, "tree": {"tables": 0, "bytes": 0},
+    ...          "others": [other]})
     'engines: classes for 3 and linear for 1 of 4 tables, 2 KiB'
     """
     tables = Counter({"classes": description["classes"]["tables"]})

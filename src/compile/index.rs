@@ -1,43 +1,63 @@
 //! Whose labels satisfy a selector, without asking everyone.
 
-use rustc_hash::FxHashMap;
+use indexmap::IndexSet;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use crate::labels::InheritedLabels;
 use crate::selector::Selector;
 
-/// Label sets, numbered, and who has which value of which label.
+/// Who has which labels. Members with the same labels from the same profiles are one *kind*: pods of one template are
+/// asked about together.
 pub struct LabelIndex<'a> {
-    labels: Vec<InheritedLabels<'a>>,
+    kinds: IndexSet<InheritedLabels<'a>, FxBuildHasher>,
+    kind_of: Vec<usize>,
+    /// Of each kind, ascending.
+    members: Vec<Vec<usize>>,
+    /// The kinds that have a value of a label.
     holders: FxHashMap<(&'a str, &'a str), Vec<usize>>,
 }
 
 impl<'a> LabelIndex<'a> {
-    pub fn of(labels: Vec<InheritedLabels<'a>>) -> Self {
+    /// Of members, numbered in order.
+    pub fn of(labels: impl IntoIterator<Item = InheritedLabels<'a>>) -> Self {
+        let (mut kinds, mut members): (IndexSet<_, FxBuildHasher>, Vec<Vec<usize>>) = Default::default();
+        let mut kind_of = Vec::new();
+        for (member, labels) in labels.into_iter().enumerate() {
+            let kind = kinds.insert_full(labels).0;
+            members.resize_with(kinds.len(), Vec::new);
+            members[kind].push(member);
+            kind_of.push(kind);
+        }
         let mut holders: FxHashMap<_, Vec<usize>> = FxHashMap::default();
-        for (number, labels) in labels.iter().enumerate() {
+        for (kind, labels) in kinds.iter().enumerate() {
             for pair in labels.effective() {
-                holders.entry(pair).or_default().push(number);
+                holders.entry(pair).or_default().push(kind);
             }
         }
-        Self { labels, holders }
+        Self { kinds, kind_of, members, holders }
     }
 
-    /// How many there are.
+    /// How many members there are.
     pub fn count(&self) -> usize {
-        self.labels.len()
+        self.kind_of.len()
     }
 
     /// The numbers of those that satisfy the selector, ascending.
     pub fn matching(&self, selector: &Selector) -> Vec<usize> {
-        let matches = |number: &usize| self.is_match(*number, selector);
-        match self.candidates(selector) {
+        let matches = |kind: &usize| selector.matches(&self.kinds[*kind]);
+        let kinds: Vec<usize> = match self.candidates(selector) {
             Some(candidates) => candidates.iter().copied().filter(matches).collect(),
-            None => (0..self.count()).filter(matches).collect(),
-        }
+            None => (0..self.kinds.len()).filter(matches).collect(),
+        };
+        let mut members: Vec<usize> =
+            kinds.iter().flat_map(|&kind| self.members[kind].iter().copied()).collect();
+        members.sort_unstable();
+        members
     }
 
-    pub fn is_match(&self, number: usize, selector: &Selector) -> bool {
-        selector.matches(&self.labels[number])
+    /// Whether a member satisfies the selector.
+    pub fn is_match(&self, member: usize, selector: &Selector) -> bool {
+        selector.matches(&self.kinds[self.kind_of[member]])
     }
 
     /// The shortest list of holders of a label that the selector requires; `None` where it requires none.
@@ -61,7 +81,7 @@ mod tests {
         let own = [("a", "x"), ("a", "y"), ("b", "x")]
             .map(|(key, value)| BTreeMap::from([(key.to_owned(), value.to_owned())]));
         let profile = BTreeMap::from([("a".to_owned(), "x".to_owned())]);
-        let index = LabelIndex::of(own.iter().map(|own| InheritedLabels::new(own, [&profile])).collect());
+        let index = LabelIndex::of(own.iter().map(|own| InheritedLabels::new(own, [&profile])));
         let matching = |text: &str| index.matching(&Selector::parse(text).expect("a selector"));
         assert_eq!(matching("a == 'x'"), [0, 2]);
         assert_eq!(matching("a == 'x' && !has(b)"), [0]);

@@ -86,7 +86,7 @@ impl<'a> Local<'a> {
         let labels_of = profile_labels(model);
         let hosts = self.hosts.iter().map(|host| effective(&host.labels, &host.profiles, &labels_of));
         let workloads = self.workloads.iter().map(|own| effective(&own.labels, &own.profiles, &labels_of));
-        LabelIndex::of(hosts.chain(workloads).collect())
+        LabelIndex::of(hosts.chain(workloads))
     }
 
     fn compile(

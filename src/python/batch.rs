@@ -68,7 +68,7 @@ impl<'py> Side<'py> {
         match self {
             Self::OneV6(address) => Ok(Column::One(*address)),
             Self::EachV6(array) if array.shape()[1] == 16 && array.is_c_contiguous() => {
-                Ok(Column::Each(bytemuck::cast_slice(array.as_slice()?)))
+                Ok(Column::Each(array.as_slice()?.as_chunks().0))
             }
             Self::EachV6(_) => Err(value_error("IPv6 addresses: expected a C-contiguous (n, 16)")),
             Self::V4(_) => Err(value_error("found IPv4 and IPv6 addresses")),

@@ -25,6 +25,17 @@ impl End {
     }
 }
 
+/// [`End`] without its outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndKind {
+    /// [`End::Accept`].
+    Accept = 0,
+    /// [`End::Deny`].
+    Deny = 1,
+    /// [`End::Unmarked`].
+    Unmarked = 2,
+}
+
 /// How a chain run ends: the end in the two upper bits, the outcome below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Answer(u32);
@@ -33,9 +44,16 @@ const KIND: u32 = 30;
 const OUTCOME: u32 = (1 << KIND) - 1;
 
 impl Answer {
-    const ACCEPT: u32 = 0;
-    const DENY: u32 = 1;
-    const UNMARKED: u32 = 2;
+    /// Of an end of which no Log rules are told.
+    #[inline]
+    pub fn plain(end: End) -> Self {
+        let (kind, outcome) = match end {
+            End::Accept(outcome) => (EndKind::Accept, outcome),
+            End::Deny(outcome) => (EndKind::Deny, outcome),
+            End::Unmarked(outcome) => (EndKind::Unmarked, outcome),
+        };
+        Self((kind as u32) << KIND | outcome.number())
+    }
 
     /// As stored in tables.
     pub const fn from_word(word: u32) -> Self {
@@ -47,15 +65,17 @@ impl Answer {
         self.0
     }
 
-    /// The end, with the outcome as [`Answers`] numbers it.
+    /// How it ends.
     #[inline]
-    pub fn end(self) -> End {
-        let outcome = OutcomeId::new((self.0 & OUTCOME) as usize);
-        match self.0 >> KIND {
-            Self::ACCEPT => End::Accept(outcome),
-            Self::DENY => End::Deny(outcome),
-            _ => End::Unmarked(outcome),
-        }
+    pub const fn end(self) -> EndKind {
+        const KINDS: [EndKind; 4] = [EndKind::Accept, EndKind::Deny, EndKind::Unmarked, EndKind::Unmarked];
+        KINDS[(self.0 >> KIND) as usize]
+    }
+
+    /// The outcome, as [`Answers`] numbers it.
+    #[inline]
+    pub const fn outcome(self) -> OutcomeId {
+        OutcomeId::from_number(self.0 & OUTCOME)
     }
 }
 
@@ -72,26 +92,15 @@ impl Answers {
         Self { plain, logged: IndexSet::default() }
     }
 
-    /// The word for an end of which no Log rules are told.
-    #[inline]
-    pub fn plain(end: End) -> Answer {
-        let (kind, outcome) = match end {
-            End::Accept(outcome) => (Answer::ACCEPT, outcome),
-            End::Deny(outcome) => (Answer::DENY, outcome),
-            End::Unmarked(outcome) => (Answer::UNMARKED, outcome),
-        };
-        Answer(kind << KIND | outcome.number())
-    }
-
     /// The word for an end with these Log rules on the way.
     pub fn of(&mut self, end: End, logged: &[OutcomeId]) -> Answer {
         if logged.is_empty() {
-            return Self::plain(end);
+            return Answer::plain(end);
         }
         let number = self.logged.insert_full((end.outcome(), logged.to_vec())).0;
         let id = OutcomeId::new(self.plain + number);
         assert!(id.number() <= OUTCOME, "outcomes are limited far below");
-        Self::plain(match end {
+        Answer::plain(match end {
             End::Accept(_) => End::Accept(id),
             End::Deny(_) => End::Deny(id),
             End::Unmarked(_) => End::Unmarked(id),

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use thiserror::Error;
 
-use super::DecisionTable;
+use super::engines::{Packet, Seen};
+use super::{DecisionTable, hooks};
 use crate::flow::{CtState, Family, FiveTuple, FlowKey, Hook, InterfaceId, Transport};
 
 /// One value for every flow, or one value for each.
@@ -249,11 +250,38 @@ impl DecisionTable {
             let (found, expected) = (outcomes.len(), verdicts.len());
             return Err(FlowsError::Length { column: "outcomes", found, expected });
         }
-        for (index, (verdict, outcome)) in verdicts.iter_mut().zip(outcomes).enumerate() {
-            let decision = self.decide(&flows.key(index));
-            *verdict = decision.verdict as u8;
-            *outcome = decision.outcome.number();
+        let mut from = 0;
+        for (verdicts, outcomes) in verdicts.chunks_mut(STAGE).zip(outcomes.chunks_mut(STAGE)) {
+            self.decide_stage(flows, from, verdicts, outcomes);
+            from += STAGE;
         }
         Ok(())
     }
+
+    /// Loads that depend on each other wait for memory; those of many packets wait at the same time.
+    fn decide_stage(&self, flows: &Flows<'_>, from: usize, verdicts: &mut [u8], outcomes: &mut [u32]) {
+        let engines = &self.engines;
+        let mut keys = [FlowKey::NOTHING; STAGE];
+        let keys = &mut keys[..verdicts.len()];
+        for (index, key) in (from..).zip(keys.iter_mut()) {
+            *key = flows.key(index);
+            engines.prefetch(&Packet::of(&key.tuple));
+        }
+        for key in &*keys {
+            engines.prefetch_next(&Packet::of(&key.tuple));
+        }
+        let mut seen = [Seen::NOTHING; STAGE];
+        for (key, seen) in keys.iter().zip(&mut seen) {
+            *seen = engines.look_up(&Packet::of(&key.tuple));
+        }
+        for ((key, seen), (verdict, outcome)) in keys.iter().zip(seen).zip(verdicts.iter_mut().zip(outcomes))
+        {
+            let decision = hooks::evaluate(self, key, seen, &mut ());
+            *verdict = decision.verdict as u8;
+            *outcome = decision.outcome.number();
+        }
+    }
 }
+
+/// Packets whose memory is waited for together.
+const STAGE: usize = 32;

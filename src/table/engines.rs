@@ -9,6 +9,7 @@ use super::answer::{Answer, Answers};
 use super::classes::{self, Classes, Counts, Refused};
 use super::flat::{Flat, Point, Sets};
 use super::linear::Linear;
+use super::trees::{self, Trees};
 use crate::flow::{Family, FiveTuple, OutcomeId};
 use crate::program::{ChainId, Program, RuleOrigin};
 
@@ -20,17 +21,26 @@ pub use super::classes::Seen;
 pub struct Budgets {
     /// Of the `classes` engine.
     pub classes: classes::Limits,
+    /// Of the `tree` engine.
+    pub tree: trees::Limits,
 }
 
 impl Budgets {
     /// No memory for anything but `linear`.
-    pub const LINEAR: Self = Self { classes: classes::Limits { clauses: 0, cells: 0, bytes: 0 } };
+    pub const LINEAR: Self = Self {
+        classes: classes::Limits { clauses: 0, cells: 0, bytes: 0 },
+        tree: trees::Limits { wide: usize::MAX, cuboids: 0, bytes_per_cuboid: 0, bytes: 0 },
+    };
 }
 
 impl Default for Budgets {
-    /// 64 MiB for all tables, 64 K cells (256 KiB) for one chain.
+    /// `classes`: 256 MiB for all tables, 64 K cells (256 KiB) for one chain. `tree`: a million boxes for one chain,
+    /// 128 MiB for all.
     fn default() -> Self {
-        Self { classes: classes::Limits { clauses: 4096, cells: 1 << 16, bytes: 64 << 20 } }
+        Self {
+            classes: classes::Limits { clauses: 1 << 14, cells: 1 << 16, bytes: 256 << 20 },
+            tree: trees::Limits { wide: 1024, cuboids: 1 << 20, bytes_per_cuboid: 160, bytes: 128 << 20 },
+        }
     }
 }
 
@@ -41,6 +51,14 @@ pub struct Packet<'a> {
     pub tuple: &'a FiveTuple,
     /// As numbers.
     pub point: Point,
+}
+
+impl<'a> Packet<'a> {
+    /// Of these bytes.
+    #[inline]
+    pub fn of(tuple: &'a FiveTuple) -> Self {
+        Self { tuple, point: Point::of(tuple) }
+    }
 }
 
 /// Answers for the chains that it was built for.
@@ -58,7 +76,27 @@ pub trait Engine: fmt::Debug {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Choice {
     Classes,
+    Tree,
     Linear,
+}
+
+/// Why a chain is not in `classes`.
+#[derive(Debug)]
+enum Why {
+    /// So many clauses are tried in `tree` first.
+    Wide(usize),
+    /// A budget of `classes`, and one of `tree` if it is not there either.
+    Refused(Refused, Option<trees::Refused>),
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Wide(clauses) => write!(f, "{clauses} clauses: wide lists are tried in tree first"),
+            Self::Refused(classes, None) => write!(f, "{classes}"),
+            Self::Refused(classes, Some(tree)) => write!(f, "{classes}; {tree}"),
+        }
+    }
 }
 
 /// All engines of a program. Interfaces are not in here: a change of links needs no new one.
@@ -68,9 +106,10 @@ pub struct Engines {
     answers: Answers,
     /// By `2 * chain + family`.
     choices: Vec<Choice>,
-    /// Why a chain of a family is not in `classes`.
-    refused: Vec<(ChainId, Family, Refused)>,
+    /// Chains of a family that are not in `classes`.
+    others: Vec<(ChainId, Family, Why)>,
     classes: Classes,
+    trees: Trees,
     linear: Linear,
 }
 
@@ -78,19 +117,44 @@ impl Engines {
     /// Chooses and builds.
     pub fn build(program: Arc<Program>, budgets: &Budgets) -> Self {
         let mut sets = Sets::of(&program);
-        let flats: Vec<Option<Flat>> =
-            program.chains.iter().map(|chain| Some(Flat::of(&program, &mut sets, chain))).collect();
+        let flats: Vec<Flat> =
+            program.chains.iter().map(|chain| Flat::of(&program, &mut sets, chain)).collect();
+        let mut trees = Trees::new(flats.len());
+        let families = [Family::V4, Family::V6];
+        for (number, flat) in
+            flats.iter().enumerate().filter(|(_, flat)| flat.clauses.len() > budgets.tree.wide)
+        {
+            for family in families {
+                // What does not fit is tried again below, and then says why.
+                let _ = trees.add(ChainId::new(number), family, flat, &sets, &budgets.tree);
+            }
+        }
+        let is_tree = |number| families.map(|family| trees.has(ChainId::new(number), family)) == [true; 2];
+        let candidates: Vec<Option<&Flat>> =
+            flats.iter().enumerate().map(|(number, flat)| (!is_tree(number)).then_some(flat)).collect();
         let mut answers = Answers::new(program.outcomes.len());
-        let (classes, built) = Classes::build(&flats, &sets, &budgets.classes, &mut answers);
-        let (mut choices, mut refused) = (Vec::with_capacity(2 * built.len()), Vec::new());
-        for (chain, built) in built.into_iter().enumerate() {
-            for (family, built) in [Family::V4, Family::V6].into_iter().zip(built) {
-                choices.push(if built.is_ok() { Choice::Classes } else { Choice::Linear });
-                refused.extend(built.err().map(|why| (ChainId::new(chain), family, why)));
+        let (classes, built) = Classes::build(&candidates, &sets, &budgets.classes, &mut answers);
+        let (mut choices, mut others) = (Vec::with_capacity(2 * built.len()), Vec::new());
+        for ((number, flat), built) in flats.iter().enumerate().zip(built) {
+            let chain = ChainId::new(number);
+            for (family, built) in families.into_iter().zip(built) {
+                choices.push(match built {
+                    _ if trees.has(chain, family) => {
+                        others.push((chain, family, Why::Wide(flat.clauses.len())));
+                        Choice::Tree
+                    }
+                    Ok(()) => Choice::Classes,
+                    Err(why) => {
+                        let tree = trees.add(chain, family, flat, &sets, &budgets.tree);
+                        let choice = if tree.is_ok() { Choice::Tree } else { Choice::Linear };
+                        others.push((chain, family, Why::Refused(why, tree.err())));
+                        choice
+                    }
+                });
             }
         }
         let linear = Linear::new(Arc::clone(&program));
-        Self { program, answers, choices, refused, classes, linear }
+        Self { program, answers, choices, others, classes, trees, linear }
     }
 
     /// The compiled policy.
@@ -103,8 +167,27 @@ impl Engines {
     pub fn find(&self, chain: ChainId, packet: &Packet<'_>, seen: &mut Seen) -> Answer {
         match self.choices[2 * chain.index() + packet.point.family as usize] {
             Choice::Classes => self.classes.find(chain, packet, seen),
+            Choice::Tree => self.trees.find(chain, packet, seen),
             Choice::Linear => self.linear.find(chain, packet, seen),
         }
+    }
+
+    /// First stage of a batch: asks for the memory that the packet will need first.
+    #[inline]
+    pub fn prefetch(&self, packet: &Packet<'_>) {
+        self.classes.prefetch(&packet.point);
+    }
+
+    /// Second stage.
+    #[inline]
+    pub fn prefetch_next(&self, packet: &Packet<'_>) {
+        self.classes.prefetch_next(&packet.point);
+    }
+
+    /// Third stage: what all chains can share.
+    #[inline]
+    pub fn look_up(&self, packet: &Packet<'_>) -> Seen {
+        self.classes.look_up(&packet.point)
     }
 
     /// How many outcome ids there are.
@@ -121,18 +204,17 @@ impl Engines {
     /// What has been chosen, and why.
     pub fn describe(&self) -> Description {
         let Counts { v4, v6, services, source_ports, cells } = self.classes.counts();
-        let count = |choice| self.choices.iter().filter(|&&chosen| chosen == choice).count();
-        let others = self.refused.iter().map(|(chain, family, why)| Other {
+        let others = self.others.iter().map(|(chain, family, why)| Other {
             chain: chain.index(),
             family: if *family == Family::V4 { 4 } else { 6 },
-            engine: Linear::NAME,
+            engine: if matches!(why, Why::Refused(_, Some(_))) { Linear::NAME } else { Trees::NAME },
             why: why.to_string(),
         });
         Description {
             chains: self.choices.len() / 2,
-            bytes: self.classes.bytes() + self.linear.bytes(),
+            bytes: self.classes.bytes() + self.trees.bytes() + self.linear.bytes(),
             classes: ClassesDescription {
-                tables: count(Choice::Classes),
+                tables: self.choices.iter().filter(|&&choice| choice == Choice::Classes).count(),
                 bytes: self.classes.bytes(),
                 ipv4_classes: v4,
                 ipv6_classes: v6,
@@ -140,6 +222,7 @@ impl Engines {
                 source_port_classes: source_ports,
                 cells,
             },
+            tree: TreeDescription { tables: self.trees.count(), bytes: self.trees.bytes() },
             others: others.collect(),
         }
     }
@@ -159,7 +242,9 @@ pub struct Description {
     pub bytes: usize,
     /// The `classes` engine.
     pub classes: ClassesDescription,
-    /// Tables that are not in it.
+    /// The `tree` engine.
+    pub tree: TreeDescription,
+    /// Tables that are not in `classes`.
     pub others: Vec<Other>,
 }
 
@@ -180,6 +265,15 @@ pub struct ClassesDescription {
     pub source_port_classes: usize,
     /// Answers stored.
     pub cells: usize,
+}
+
+/// The `tree` engine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TreeDescription {
+    /// Chains of a family that it answers for.
+    pub tables: usize,
+    /// Their trees.
+    pub bytes: usize,
 }
 
 /// A chain that another engine answers for.

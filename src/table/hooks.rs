@@ -1,19 +1,18 @@
 //! The hooks (semantics 4.3): which chains of which endpoints a packet passes, in which order, and what their ends
 //! mean at this hook.
 
-use super::answer::End;
+use super::answer::Answer;
 use super::connectivity::Gate;
 use super::engines::{Packet, Seen};
-use super::flat::Point;
 use super::interfaces::{Governors, WorkloadSide};
 use super::linear;
 use super::{Decision, DecisionTable, Stage, Step, Trace};
 use crate::flow::{CtState, EndpointId, Family, FlowKey, Hook, OutcomeId, Transport, Verdict, protocol};
 use crate::program::{Action, ChainId, EndpointToHost, Failsafe, ForwardUnmarked, Reason, Settings};
 
-/// Evaluates one packet at one hook.
-pub fn evaluate<T: Trace>(table: &DecisionTable, key: &FlowKey, trace: &mut T) -> Decision {
-    let mut walk = Walk::new(table, key, trace);
+/// Evaluates one packet at one hook; `seen` is what is known of it already.
+pub fn evaluate<T: Trace>(table: &DecisionTable, key: &FlowKey, seen: Seen, trace: &mut T) -> Decision {
+    let mut walk = Walk::new(table, key, seen, trace);
     let verdict = match key.hook {
         Hook::RawPrerouting => walk.raw_prerouting(),
         Hook::RawOutput => walk.raw_output(),
@@ -28,7 +27,7 @@ pub fn evaluate<T: Trace>(table: &DecisionTable, key: &FlowKey, trace: &mut T) -
     Decision {
         verdict,
         failsafe: walk.failsafe,
-        accepted: accepted && verdict != Verdict::Deny,
+        accepted: verdict != Verdict::Deny && accepted,
         step: walk.last,
         outcome: walk.outcome,
     }
@@ -37,8 +36,8 @@ pub fn evaluate<T: Trace>(table: &DecisionTable, key: &FlowKey, trace: &mut T) -
 /// Runs a workload's normal chain in the direction of a FORWARD stage, whatever its interface.
 pub fn workload_gate(table: &DecisionTable, key: &FlowKey, workload: EndpointId, stage: Stage) -> Gate {
     let ignored = &mut ();
-    let mut walk = Walk::new(table, key, ignored);
-    let chains = table.program().endpoint(workload).normal;
+    let mut walk = Walk::new(table, key, Seen::NOTHING, ignored);
+    let chains = table.chains(workload).normal;
     let (chain, settled) = if stage == Stage::WorkloadEgress {
         (chains.egress, Settled::WorkloadEgress)
     } else {
@@ -55,14 +54,31 @@ fn step(stage: Stage, endpoint: Option<EndpointId>, reason: Reason) -> Step {
 /// How an endpoint chain with its settled steps (E-20) ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Run {
+    Accept,
+    Deny,
+    Unmarked,
     /// Step 2: final for the hook.
     Established,
     /// Step 3: final for the hook.
     Failsafe,
-    Accept,
-    Deny,
-    Unmarked,
 }
+
+/// Of a chain, in the order of its ends.
+const ENDS: [(Run, Option<Action>); 3] =
+    [(Run::Accept, Some(Action::Allow)), (Run::Deny, Some(Action::Deny)), (Run::Unmarked, None)];
+
+/// Verdicts in the order of [`Run`]. Looked up, not branched on: which way a packet's chain ends cannot be predicted,
+/// and a processor that has guessed wrong begins the packets behind it anew.
+type ByRun = [Verdict; 5];
+
+/// E-31, E-32.
+const UNTRACKED: ByRun =
+    [Verdict::AllowNotrack, Verdict::Deny, Verdict::Continue, Verdict::Continue, Verdict::Continue];
+/// E-33, E-34.
+const PREDNAT: ByRun =
+    [Verdict::AllowSkipHep, Verdict::Deny, Verdict::Continue, Verdict::Continue, Verdict::Continue];
+/// E-27, E-39, with `forwardUnmarked: return`.
+const FORWARD: ByRun = [Verdict::Allow, Verdict::Deny, Verdict::Continue, Verdict::Allow, Verdict::Continue];
 
 /// Which settled steps of E-20 precede the tiers.
 #[derive(Clone, Copy)]
@@ -102,9 +118,9 @@ struct Walk<'a, T> {
 }
 
 impl<'a, T: Trace> Walk<'a, T> {
-    fn new(table: &'a DecisionTable, key: &'a FlowKey, trace: &'a mut T) -> Self {
+    fn new(table: &'a DecisionTable, key: &'a FlowKey, seen: Seen, trace: &'a mut T) -> Self {
         let last = step(Stage::Interface, None, Reason::NoEndpoint);
-        let (outcome, seen) = (last.outcome, Seen::NOTHING);
+        let outcome = last.outcome;
         Self { table, key, trace, accepted: key.accepted, failsafe: false, last, outcome, seen }
     }
 
@@ -133,16 +149,11 @@ impl<'a, T: Trace> Walk<'a, T> {
     }
 
     fn untracked(&mut self, host: Option<EndpointId>, list: FailsafeList) -> Verdict {
-        let Some((id, chains)) = host.and_then(|id| Some((id, self.table.program().endpoint(id).untracked?)))
-        else {
+        let Some((id, chains)) = host.and_then(|id| Some((id, self.table.chains(id).untracked?))) else {
             return self.no_endpoint();
         };
         let chain = if list == FailsafeList::Inbound { chains.ingress } else { chains.egress };
-        match self.run(id, chain, Stage::Untracked, Settled::Untracked(list)) {
-            Run::Accept => Verdict::AllowNotrack,
-            Run::Deny => Verdict::Deny,
-            Run::Failsafe | Run::Unmarked | Run::Established => Verdict::Continue,
-        }
+        UNTRACKED[self.run(id, chain, Stage::Untracked, Settled::Untracked(list)) as usize]
     }
 
     /// E-33, E-34.
@@ -154,15 +165,10 @@ impl<'a, T: Trace> Walk<'a, T> {
             return self.settle(Stage::Prednat, None, Reason::AcceptMark, Verdict::Continue);
         }
         let host = self.input().prednat;
-        let Some((id, chain)) = host.and_then(|id| Some((id, self.table.program().endpoint(id).prednat?)))
-        else {
+        let Some((id, chain)) = host.and_then(|id| Some((id, self.table.chains(id).prednat?))) else {
             return self.no_endpoint();
         };
-        match self.run(id, chain, Stage::Prednat, Settled::Prednat) {
-            Run::Accept => Verdict::AllowSkipHep,
-            Run::Deny => Verdict::Deny,
-            Run::Failsafe | Run::Unmarked | Run::Established => Verdict::Continue,
-        }
+        PREDNAT[self.run(id, chain, Stage::Prednat, Settled::Prednat) as usize]
     }
 
     /// E-35.
@@ -189,7 +195,7 @@ impl<'a, T: Trace> Walk<'a, T> {
         let Some(id) = known else {
             return self.settle(Stage::Interface, None, Reason::UnknownWorkload, Verdict::Deny);
         };
-        let chain = self.table.program().endpoint(id).normal.egress;
+        let chain = self.table.chains(id).normal.egress;
         match self.run(id, chain, Stage::WorkloadEgress, Settled::WorkloadEgress) {
             Run::Established => Verdict::Allow,
             Run::Accept => {
@@ -249,37 +255,45 @@ impl<'a, T: Trace> Walk<'a, T> {
         let Some(id) = host else {
             return self.no_endpoint();
         };
-        let chains = self.table.program().endpoint(id).normal;
+        let chains = self.table.chains(id).normal;
         let chain = if list == FailsafeList::Inbound { chains.ingress } else { chains.egress };
-        match self.run(id, chain, Stage::Normal, Settled::Normal(list)) {
-            Run::Established | Run::Failsafe | Run::Accept => allow,
-            Run::Deny | Run::Unmarked => Verdict::Deny,
-        }
+        let verdicts: ByRun = [allow, Verdict::Deny, Verdict::Deny, allow, allow];
+        verdicts[self.run(id, chain, Stage::Normal, Settled::Normal(list)) as usize]
     }
 
     /// E-38, E-39.
     fn filter_forward(&mut self) -> Verdict {
-        let mut stages = 0;
+        // One stage behind: what the last one answers is looked up, not branched on.
+        let mut last = None;
         for stage in [Stage::FromHep, Stage::WorkloadEgress, Stage::WorkloadIngress, Stage::ToHep] {
-            let Some((id, chain, settled)) = (match self.forward_stage(stage) {
-                Ok(found) => found,
-                Err(verdict) => return verdict,
-            }) else {
+            let next = self.forward_stage(stage);
+            if let Ok(None) = next {
                 continue;
-            };
-            stages += 1;
-            match self.run(id, chain, stage, settled) {
-                Run::Established => return Verdict::Allow,
-                Run::Deny => return Verdict::Deny,
-                Run::Accept | Run::Unmarked | Run::Failsafe => {}
+            }
+            if let Some((stage, (id, chain, settled))) = last {
+                match self.run(id, chain, stage, settled) {
+                    Run::Established => return Verdict::Allow,
+                    Run::Deny => return Verdict::Deny,
+                    Run::Accept | Run::Unmarked | Run::Failsafe => {}
+                }
+            }
+            match next {
+                Ok(found) => last = found.map(|found| (stage, found)),
+                Err(reason) => return self.settle(Stage::Interface, None, reason, Verdict::Deny),
             }
         }
-        self.forward_end(stages)
+        match last {
+            Some((stage, (id, chain, settled))) => {
+                let run = self.run(id, chain, stage, settled);
+                self.forward_end(run)
+            }
+            None if self.accepted => self.settle(Stage::Interface, None, Reason::AcceptMark, Verdict::Allow),
+            None => self.no_endpoint(),
+        }
     }
 
     /// The endpoint, chain and settled steps of a FORWARD stage; `Err` where the interface alone denies.
-    fn forward_stage(&mut self, stage: Stage) -> Result<Option<(EndpointId, ChainId, Settled)>, Verdict> {
-        let program = self.table.program();
+    fn forward_stage(&self, stage: Stage) -> Result<Option<(EndpointId, ChainId, Settled)>, Reason> {
         let (side, is_ingress) = match stage {
             Stage::FromHep | Stage::WorkloadEgress => (self.input(), stage == Stage::FromHep),
             _ => (self.output(), stage == Stage::WorkloadIngress),
@@ -288,33 +302,32 @@ impl<'a, T: Trace> Walk<'a, T> {
             let skipped = stage == Stage::FromHep && self.accepted;
             let host = side.forward.filter(|_| !skipped);
             return Ok(host.and_then(|id| {
-                let chains = program.endpoint(id).forward?;
+                let chains = self.table.chains(id).forward?;
                 Some((id, if is_ingress { chains.ingress } else { chains.egress }, Settled::Forward))
             }));
         }
         match side.workload {
             WorkloadSide::Host => Ok(None),
-            WorkloadSide::Unknown => {
-                Err(self.settle(Stage::Interface, None, Reason::UnknownWorkload, Verdict::Deny))
-            }
+            WorkloadSide::Unknown => Err(Reason::UnknownWorkload),
             WorkloadSide::Known(id) if is_ingress => {
-                Ok(Some((id, program.endpoint(id).normal.ingress, Settled::Workload)))
+                Ok(Some((id, self.table.chains(id).normal.ingress, Settled::Workload)))
             }
             WorkloadSide::Known(id) => {
-                Ok(Some((id, program.endpoint(id).normal.egress, Settled::WorkloadEgress)))
+                Ok(Some((id, self.table.chains(id).normal.egress, Settled::WorkloadEgress)))
             }
         }
     }
 
-    /// E-27, E-39.
-    fn forward_end(&mut self, stages: usize) -> Verdict {
-        match (self.accepted, stages, self.settings().forward_unmarked) {
-            (true, 0, _) => self.settle(Stage::Interface, None, Reason::AcceptMark, Verdict::Allow),
-            (true, ..) => Verdict::Allow,
-            (false, 0, _) => self.no_endpoint(),
-            (false, _, ForwardUnmarked::Return) => Verdict::Continue,
-            (false, _, ForwardUnmarked::Accept) => self.forward_unmarked(Action::Allow, Verdict::Allow),
-            (false, _, ForwardUnmarked::Deny) => self.forward_unmarked(Action::Deny, Verdict::Deny),
+    /// E-27, E-39: behind the last stage.
+    fn forward_end(&mut self, run: Run) -> Verdict {
+        match self.settings().forward_unmarked {
+            ForwardUnmarked::Accept if run == Run::Unmarked => {
+                self.forward_unmarked(Action::Allow, Verdict::Allow)
+            }
+            ForwardUnmarked::Deny if run == Run::Unmarked => {
+                self.forward_unmarked(Action::Deny, Verdict::Deny)
+            }
+            _ => FORWARD[run as usize],
         }
     }
 
@@ -334,32 +347,28 @@ impl<'a, T: Trace> Walk<'a, T> {
             self.push(step(stage, Some(id), Reason::Encapsulation));
             return Run::Deny;
         }
-        let end = if T::IS_SILENT { self.find(chain) } else { self.find_traced(id, chain, stage) };
-        let (run, action) = match end {
-            End::Accept(_) => (Run::Accept, Some(Action::Allow)),
-            End::Deny(_) => (Run::Deny, Some(Action::Deny)),
-            End::Unmarked(_) => (Run::Unmarked, None),
-        };
-        let outcome = self.table.engines.meaning(end.outcome()).0;
+        let answer = if T::IS_SILENT { self.find(chain) } else { self.find_traced(id, chain, stage) };
+        let (run, action) = ENDS[answer.end() as usize];
+        let outcome = self.table.engines.meaning(answer.outcome()).0;
         self.push(Step { stage, endpoint: Some(id), outcome, action });
-        self.outcome = end.outcome();
+        self.outcome = answer.outcome();
         self.accepted = run == Run::Accept;
         run
     }
 
-    fn find(&mut self, chain: ChainId) -> End {
-        let packet = Packet { tuple: &self.key.tuple, point: Point::of(&self.key.tuple) };
-        self.table.engines.find(chain, &packet, &mut self.seen).end()
+    fn find(&mut self, chain: ChainId) -> Answer {
+        self.table.engines.find(chain, &Packet::of(&self.key.tuple), &mut self.seen)
     }
 
     /// Only `linear` says what was passed on the way.
-    fn find_traced(&mut self, id: EndpointId, chain: ChainId, stage: Stage) -> End {
+    fn find_traced(&mut self, id: EndpointId, chain: ChainId, stage: Stage) -> Answer {
         let program = self.table.program();
         let trace = &mut *self.trace;
-        linear::run(program, program.chain(chain), &self.key.tuple, &mut |outcome| {
+        let end = linear::run(program, program.chain(chain), &self.key.tuple, &mut |outcome| {
             let action = program.outcome(outcome).action;
             trace.step(Step { stage, endpoint: Some(id), outcome, action });
-        })
+        });
+        Answer::plain(end)
     }
 
     /// Steps 2 and 3 of E-20.

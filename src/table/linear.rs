@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::answer::{Answer, Answers, End};
+use super::answer::{Answer, End};
 use super::engines::{Engine, Packet, Seen};
 use crate::flow::{FiveTuple, OutcomeId, Transport};
 use crate::program::{
@@ -27,7 +27,7 @@ impl Engine for Linear {
     const NAME: &'static str = "linear";
 
     fn find(&self, chain: ChainId, packet: &Packet<'_>, _: &mut Seen) -> Answer {
-        Answers::plain(run(&self.program, self.program.chain(chain), packet.tuple, &mut |_| {}))
+        Answer::plain(run(&self.program, self.program.chain(chain), packet.tuple, &mut |_| {}))
     }
 
     fn bytes(&self) -> usize {

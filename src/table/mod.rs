@@ -18,16 +18,20 @@ mod flat;
 mod hooks;
 mod interfaces;
 mod linear;
+mod prefetch;
 mod statics;
+pub mod tree;
+mod trees;
 
 use std::sync::{Arc, OnceLock};
 
 use crate::flow::{EndpointId, FlowKey, InterfaceId, OutcomeId, Verdict};
 use crate::model::HostFacts;
-use crate::program::{Action, Program, RuleOrigin};
+use crate::program::{Action, ChainId, Directed, Endpoint, Program, RuleOrigin};
 
 pub use batch::{Addresses, Column, Flows, FlowsError};
 pub use connectivity::Gate;
+use engines::Seen;
 pub use engines::{Budgets, Description, Engines};
 pub use statics::{HostRules, RuleFacts, Static, WorkloadRules};
 
@@ -131,11 +135,29 @@ impl Trace for Vec<Step> {
     }
 }
 
+/// The chains of an [`Endpoint`].
+#[derive(Clone, Copy, Debug)]
+struct EndpointChains {
+    normal: Directed<ChainId>,
+    forward: Option<Directed<ChainId>>,
+    untracked: Option<Directed<ChainId>>,
+    prednat: Option<ChainId>,
+}
+
+impl EndpointChains {
+    fn of(endpoint: &Endpoint) -> Self {
+        let &Endpoint { normal, forward, untracked, prednat, .. } = endpoint;
+        Self { normal, forward, untracked, prednat }
+    }
+}
+
 /// A [`Program`] bound to the interfaces of a host, ready to answer.
 #[derive(Debug)]
 pub struct DecisionTable {
     engines: Arc<Engines>,
     interfaces: interfaces::Interfaces,
+    /// By endpoint: what its packets meet, without the names that packets never need.
+    chains: Vec<EndpointChains>,
     /// Made when first asked for: the packet loop never does.
     owners: OnceLock<connectivity::Owners>,
 }
@@ -145,12 +167,17 @@ impl DecisionTable {
     /// new table, not new engines.
     pub fn new(engines: Arc<Engines>, host: &HostFacts) -> Self {
         let interfaces = interfaces::Interfaces::resolve(engines.program(), host);
-        Self { engines, interfaces, owners: OnceLock::new() }
+        let chains = engines.program().endpoints.iter().map(EndpointChains::of).collect();
+        Self { engines, interfaces, chains, owners: OnceLock::new() }
     }
 
     /// The compiled policy.
     pub fn program(&self) -> &Program {
         self.engines.program()
+    }
+
+    fn chains(&self, endpoint: EndpointId) -> &EndpointChains {
+        &self.chains[endpoint.index()]
     }
 
     /// Which engines answer, how large they are, and why.
@@ -188,14 +215,15 @@ impl DecisionTable {
     }
 
     /// The answer to one packet at one hook.
+    #[inline]
     pub fn decide(&self, key: &FlowKey) -> Decision {
-        hooks::evaluate(self, key, &mut ())
+        hooks::evaluate(self, key, Seen::NOTHING, &mut ())
     }
 
     /// The same answer, with every step on the way.
     pub fn trace(&self, key: &FlowKey) -> (Decision, Vec<Step>) {
         let mut steps = Vec::new();
-        let decision = hooks::evaluate(self, key, &mut steps);
+        let decision = hooks::evaluate(self, key, Seen::NOTHING, &mut steps);
         (decision, steps)
     }
 

@@ -442,7 +442,9 @@ metadata: {name: out}
 spec: {node: edge1, interfaceName: eth0}
 """
     snapshot = Snapshot.of(load_text(endpoint + policies))
-    return snapshot.compile(node="edge1", budgets=labelgate.Budgets.LINEAR)
+    table = snapshot.compile(node="edge1", budgets=labelgate.Budgets.LINEAR)
+    assert {other["engine"] for other in table.describe()["others"]} == {"linear"}
+    return table
 
 
 STREAM = """

@@ -3,6 +3,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::table::prefetch::prefetch;
+
 /// One cache line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C, align(64))]
@@ -34,6 +36,12 @@ impl Image {
     #[inline]
     pub fn line(&self, offset: u32) -> &[u32; WORDS] {
         &self.lines[offset as usize / WORDS].0
+    }
+
+    /// Asks for the line of a word.
+    #[inline]
+    pub fn prefetch(&self, offset: u32) {
+        prefetch(&self.lines[offset as usize / WORDS]);
     }
 
     /// Its size.

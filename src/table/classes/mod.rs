@@ -39,7 +39,8 @@ use crate::program::{AddressSet, ChainId};
 use cells::{Axes, Cells};
 use image::{Builder, Image};
 use local::{Axis, Splitter, Term};
-use partition::{Partition, Value};
+use partition::Partition;
+pub use partition::Value;
 use ranges::{Keys, MOST_CLASSES, V4, V6};
 
 /// "LGCT", the first word of an image.
@@ -51,8 +52,8 @@ const BLOCK: usize = 32;
 #[allow(clippy::cast_possible_truncation)] // 32.
 const BLOCK_WORD: u32 = BLOCK as u32;
 const RECORD: u32 = 16;
-/// Of a dimension that a chain does not look at.
-const UNUSED: u32 = 0;
+/// Rows that are their own indexes.
+const PLAIN: u32 = 0;
 
 /// What a class engine may grow to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,7 +103,18 @@ pub struct Classes {
     v6: V6,
     services: Keys,
     source_ports: Keys,
+    uses: Uses,
     counts: Counts,
+}
+
+/// What any chain looks at.
+#[derive(Clone, Copy, Debug, Default)]
+struct Uses {
+    source: bool,
+    destination: bool,
+    source_port: bool,
+    /// Rows are looked up in a table.
+    rows: bool,
 }
 
 /// Sizes, for people.
@@ -140,15 +152,13 @@ impl Seen {
 impl Classes {
     /// Tables for those chains that fit; `None` in `chains`: not wanted. Says for each chain and family why not.
     pub fn build(
-        chains: &[Option<Flat>],
+        chains: &[Option<&Flat>],
         sets: &Sets<'_>,
         limits: &Limits,
         answers: &mut Answers,
     ) -> (Self, Vec<[Result<(), Refused>; 2]>) {
-        let wanted: Vec<Option<&Flat>> = chains
-            .iter()
-            .map(|chain| chain.as_ref().filter(|flat| flat.clauses.len() <= limits.clauses))
-            .collect();
+        let wanted: Vec<Option<&Flat>> =
+            chains.iter().map(|chain| chain.filter(|flat| flat.clauses.len() <= limits.clauses)).collect();
         let services = ServiceNumbers::of(&wanted);
         let v4 = AddressNumbers::of(&wanted, Family::V4, sets, |set| &set.v4);
         let v6 = AddressNumbers::of(&wanted, Family::V6, sets, |set| &set.v6);
@@ -157,33 +167,29 @@ impl Classes {
         let records = image.align();
         image.push(std::iter::repeat_n(0, chains.len() * 2 * RECORD as usize));
         image.set(2, records);
-        let mut writer =
-            Writer { image, records, blocks: FxHashMap::default(), splitter: Splitter::default(), cells: 0 };
-        let mut results = Vec::with_capacity(chains.len());
-        for (chain, flat) in chains.iter().enumerate() {
-            let mut tables = |family| {
-                let flat = flat.as_ref().expect("asked for wanted chains only");
-                match family {
-                    Family::V4 => writer.chain(chain, flat, family, &v4, &services, limits, answers),
-                    Family::V6 => writer.chain(chain, flat, family, &v6, &services, limits, answers),
-                }
-            };
-            results.push(match flat {
-                None => [Ok(()), Ok(())],
-                Some(flat) if wanted[chain].is_none() => {
-                    [(); 2].map(|()| Err(Refused::Clauses(flat.clauses.len())))
-                }
-                Some(_) => [tables(Family::V4), tables(Family::V6)],
-            });
-        }
         let counts = Counts {
             v4: v4.partition.count(),
             v6: v6.partition.count(),
             services: services.services.count(),
             source_ports: services.source_ports.count(),
-            cells: writer.cells,
+            cells: 0,
         };
-        let mut image = writer.image;
+        let mut writer = Writer::new(image, records, &counts);
+        let mut results = Vec::with_capacity(chains.len());
+        for (chain, flat) in chains.iter().enumerate() {
+            results.push(match flat {
+                None => [Ok(()), Ok(())],
+                Some(flat) if wanted[chain].is_none() => {
+                    [(); 2].map(|()| Err(Refused::Clauses(flat.clauses.len())))
+                }
+                Some(flat) => [
+                    writer.chain(chain, flat, Family::V4, &v4, &services, limits, answers),
+                    writer.chain(chain, flat, Family::V6, &v6, &services, limits, answers),
+                ],
+            });
+        }
+        let counts = Counts { cells: writer.cells, ..counts };
+        let (mut image, uses) = (writer.image, writer.uses);
         let engine = Self {
             records,
             v4: V4::build(&mut image, v4.intervals()),
@@ -191,6 +197,7 @@ impl Classes {
             services: Keys::build(&mut image, &services.groups, &services.services.intervals),
             source_ports: Keys::build(&mut image, &[0; 256], &services.source_ports.intervals),
             image: image.finish(),
+            uses,
             counts,
         };
         (engine, results)
@@ -201,33 +208,73 @@ impl Classes {
     fn answer(&self, chain: ChainId, point: &Point, seen: &mut Seen) -> Answer {
         let record = self.image.line(self.records + RECORD * (2 * chain.number() + point.family as u32));
         let [source, destination, service, port, rows, destinations, cells, services, ports, ..] = *record;
+        // What no chain looks at is skipped; for what this one does not look at, every class is 0. So the branches are
+        // the same for all packets.
         let mut row = 0;
-        if source != UNUSED {
+        if self.uses.source {
             row = self.local(source, self.address(point.family, point.source, &mut seen.source));
         }
-        if destination != UNUSED {
-            let column =
-                self.local(destination, self.address(point.family, point.destination, &mut seen.destination));
-            row = row * destinations + column;
+        if self.uses.destination {
+            let class = self.address(point.family, point.destination, &mut seen.destination);
+            row = row * destinations + self.local(destination, class);
         }
-        if rows != UNUSED {
+        if self.uses.rows && rows != PLAIN {
             row = self.image.half(rows, row);
         }
-        let mut cell = row * services;
-        if service != UNUSED {
-            if seen.service == NOT_YET {
-                seen.service = self.services.class(&self.image, point.protocol, point.service);
-            }
-            cell += self.local(service, seen.service);
+        if seen.service == NOT_YET {
+            seen.service = self.services.class(&self.image, point.protocol, point.service);
         }
-        cell *= ports;
-        if port != UNUSED {
+        let mut cell = row * services + self.local(service, seen.service);
+        if self.uses.source_port {
             if seen.source_port == NOT_YET {
                 seen.source_port = self.source_ports.class(&self.image, point.protocol, point.source_port);
             }
-            cell += self.local(port, seen.source_port);
+            cell = cell * ports + self.local(port, seen.source_port);
         }
         Answer::from_word(self.image.word(cells + cell))
+    }
+
+    /// First stage of a batch: asks for what the first loads of both addresses read.
+    #[inline]
+    pub fn prefetch(&self, point: &Point) {
+        for (address, is_used) in
+            [(point.source, self.uses.source), (point.destination, self.uses.destination)]
+        {
+            if is_used {
+                match point.family {
+                    #[allow(clippy::cast_possible_truncation)] // IPv4 numbers are below 2^32.
+                    Family::V4 => self.v4.prefetch(&self.image, address as u32),
+                    Family::V6 => self.v6.prefetch(&self.image, address),
+                }
+            }
+        }
+    }
+
+    /// Second stage: asks for what the second loads read.
+    #[inline]
+    pub fn prefetch_next(&self, point: &Point) {
+        for (address, is_used) in
+            [(point.source, self.uses.source), (point.destination, self.uses.destination)]
+        {
+            if is_used && point.family == Family::V4 {
+                #[allow(clippy::cast_possible_truncation)] // IPv4 numbers are below 2^32.
+                self.v4.prefetch_next(&self.image, address as u32);
+            }
+        }
+    }
+
+    /// Third stage: the classes that any chain may ask for.
+    #[inline]
+    pub fn look_up(&self, point: &Point) -> Seen {
+        let mut seen = Seen::NOTHING;
+        if self.uses.source {
+            self.address(point.family, point.source, &mut seen.source);
+        }
+        if self.uses.destination {
+            self.address(point.family, point.destination, &mut seen.destination);
+        }
+        seen.service = self.services.class(&self.image, point.protocol, point.service);
+        seen
     }
 
     #[inline]
@@ -395,10 +442,21 @@ struct Writer {
     /// Equal blocks of local classes are one.
     blocks: FxHashMap<[u16; BLOCK], u32>,
     splitter: Splitter,
+    uses: Uses,
+    /// The map of a dimension that a chain does not look at.
+    zeros: u32,
     cells: usize,
 }
 
 impl Writer {
+    fn new(mut image: Builder, records: u32, counts: &Counts) -> Self {
+        let zero = image.push_halves(&[0; BLOCK]);
+        let most = counts.v4.max(counts.v6).max(counts.services).max(counts.source_ports).min(MOST_CLASSES);
+        let zeros = image.push(std::iter::repeat_n(zero, most.div_ceil(BLOCK)));
+        let blocks = FxHashMap::from_iter([([0; BLOCK], zero)]);
+        Self { image, records, blocks, splitter: Splitter::default(), uses: Uses::default(), zeros, cells: 0 }
+    }
+
     #[allow(clippy::too_many_arguments)] // What a chain is made from; used in one place.
     fn chain<P: Value>(
         &mut self,
@@ -461,11 +519,19 @@ impl Writer {
     fn write(&mut self, chain: usize, family: Family, axes: &Axes, cells: &Cells) {
         let maps =
             [&axes.source, &axes.destination, &axes.service, &axes.source_port].map(|axis| self.map(axis));
+        let [source, destination, service, port] = maps;
+        let is_used =
+            [&axes.source, &axes.destination, &axes.source_port].map(|axis| !axis.of_class.is_empty());
         let is_plain = (0..).zip(&cells.rows).all(|(index, &row)| usize::from(row) == index);
-        let rows = if is_plain { UNUSED } else { self.image.push_halves(&cells.rows) };
+        let rows = if is_plain { PLAIN } else { self.image.push_halves(&cells.rows) };
+        self.uses = Uses {
+            source: self.uses.source || is_used[0],
+            destination: self.uses.destination || is_used[1],
+            source_port: self.uses.source_port || is_used[2],
+            rows: self.uses.rows || !is_plain,
+        };
         let start = self.image.push(cells.answers.iter().map(|answer| answer.word()));
         let narrow = |count: usize| u32::try_from(count).expect("checked before filling");
-        let [source, destination, service, port] = maps;
         let record = [
             source,
             destination,
@@ -486,7 +552,7 @@ impl Writer {
 
     fn map(&mut self, axis: &Axis) -> u32 {
         if axis.of_class.is_empty() {
-            return UNUSED;
+            return self.zeros;
         }
         let mut directory = Vec::with_capacity(axis.of_class.len().div_ceil(BLOCK));
         for chunk in axis.of_class.chunks(BLOCK) {

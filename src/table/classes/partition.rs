@@ -19,6 +19,8 @@ pub trait Value: Copy + Ord {
     const FIRST: Self;
     /// The next larger one, if there is one.
     fn next(self) -> Option<Self>;
+    /// The next smaller one; the value is not the smallest.
+    fn before(self) -> Self;
 }
 
 macro_rules! value {
@@ -27,6 +29,9 @@ macro_rules! value {
             const FIRST: Self = 0;
             fn next(self) -> Option<Self> {
                 self.checked_add(1)
+            }
+            fn before(self) -> Self {
+                self - 1
             }
         }
     )*};
@@ -112,6 +117,7 @@ impl<P: Value> Partition<P> {
                 None => break,
             }
         }
+        partition.sort();
         for (class, sets) in (0..).zip(&partition.sets_of) {
             for &set in sets {
                 partition.classes_of[set as usize].push(class);
@@ -132,6 +138,33 @@ impl<P: Value> Partition<P> {
         sets.sort_unstable();
         self.sets_of.push(sets);
         class
+    }
+
+    /// Numbers the classes by their sets, the large ones first: chains give neighbours the same local class, and equal
+    /// runs of those are stored once.
+    fn sort(&mut self) {
+        let mut size = vec![0_u32; self.classes_of.len()];
+        for &set in self.sets_of.iter().flatten() {
+            size[set as usize] += 1;
+        }
+        let by_size = |sets: &Vec<u32>| {
+            let mut keys: Vec<_> = sets.iter().map(|&set| (u32::MAX - size[set as usize], set)).collect();
+            keys.sort_unstable();
+            keys
+        };
+        let keys: Vec<_> = self.sets_of.iter().map(by_size).collect();
+        let mut order: Vec<usize> = (0..keys.len()).collect();
+        order.sort_by(|&a, &b| keys[a].cmp(&keys[b]));
+        let mut number = vec![0; order.len()];
+        let mut sorted = Vec::with_capacity(order.len());
+        for (new, &old) in (0..).zip(&order) {
+            number[old] = new;
+            sorted.push(std::mem::take(&mut self.sets_of[old]));
+        }
+        self.sets_of = sorted;
+        for (_, class) in &mut self.intervals {
+            *class = number[*class as usize];
+        }
     }
 
     /// How many classes there are.

@@ -4,21 +4,13 @@ use rustc_hash::FxHashMap;
 
 use super::image::{Builder, Image};
 
-/// IPv4 addresses: 65536 roots by the upper half. A root is a class, or leads to a table of 256 by the third byte,
-/// whose entries are classes or lead to a table of 256 classes; or, where most of those exist, to a table of 65536.
+/// IPv4 addresses: 65536 roots by the upper half lead to tables of 256 by the third byte, those to tables of 256 classes
+/// by the last. Equal tables are one. Every address takes the same three loads: a shorter way for some would have to be
+/// guessed, and a wrong guess costs more than a load.
 #[derive(Clone, Copy, Debug)]
 pub struct V4 {
     root: u32,
 }
-
-/// An entry that leads on, not a class.
-const LINK: u32 = 1 << 31;
-/// A root that leads to a table of 65536 classes.
-const FLAT: u32 = 1 << 30;
-const OFFSET: u32 = FLAT - 1;
-
-/// So many tables of 256 below one root are larger than one of 65536.
-const MOST_TABLES: usize = 128;
 
 /// The classes of 16-bit tables have to fit.
 pub const MOST_CLASSES: usize = 1 << 16;
@@ -47,66 +39,69 @@ impl V4 {
     /// Writes the tables.
     pub fn build(image: &mut Builder, intervals: Intervals<'_, u32>) -> Self {
         image.align();
-        let mut tables = Tables { image, known: FxHashMap::default() };
-        let roots: Vec<u32> = {
-            let mut rest = intervals;
-            let mut roots = Vec::with_capacity(1 << 16);
-            for upper in 0..1_u32 << 16 {
+        let mut tables = Tables::new(image);
+        let mut rest = intervals;
+        let mut uniform: FxHashMap<u32, u32> = FxHashMap::default();
+        let roots: Vec<u32> = (0..1_u32 << 16)
+            .map(|upper| {
                 let (first, last) = (upper << 16, upper << 16 | 0xffff);
                 // Walked in step with the roots: a search for each would cost more than the table.
                 while rest.get(1).is_some_and(|&(start, _)| start <= first) {
                     rest = &rest[1..];
                 }
-                let single = rest.get(1).is_none_or(|&(start, _)| start > last);
-                roots.push(if single { rest[0].1 } else { tables.root(intervals, first) });
-            }
-            roots
-        };
+                if rest.get(1).is_none_or(|&(start, _)| start > last) {
+                    *uniform.entry(rest[0].1).or_insert_with(|| tables.middle(rest, first))
+                } else {
+                    tables.middle(rest, first)
+                }
+            })
+            .collect();
         Self { root: image.push(roots) }
+    }
+
+    /// Asks for the first word that [`Self::class`] reads.
+    #[inline]
+    pub fn prefetch(self, image: &Image, address: u32) {
+        image.prefetch(self.root + (address >> 16));
+    }
+
+    /// Asks for the second one.
+    #[inline]
+    pub fn prefetch_next(self, image: &Image, address: u32) {
+        image.prefetch(image.word(self.root + (address >> 16)) + (address >> 8 & 0xff));
     }
 
     /// The class of an address.
     #[inline]
     pub fn class(self, image: &Image, address: u32) -> u32 {
-        let root = image.word(self.root + (address >> 16));
-        if root & LINK == 0 {
-            return root;
-        }
-        if root & FLAT != 0 {
-            return image.half(root & OFFSET, address & 0xffff);
-        }
-        let entry = image.word((root & OFFSET) + (address >> 8 & 0xff));
-        if entry & LINK == 0 { entry } else { image.half(entry & OFFSET, address & 0xff) }
+        let middle = image.word(self.root + (address >> 16));
+        let classes = image.word(middle + (address >> 8 & 0xff));
+        image.half(classes, address & 0xff)
     }
 }
 
-/// Tables of classes; equal ones are one.
+/// Tables in the image; equal ones are one.
 struct Tables<'a> {
     image: &'a mut Builder,
-    known: FxHashMap<Vec<u16>, u32>,
+    halves: FxHashMap<Vec<u16>, u32>,
+    words: FxHashMap<Vec<u32>, u32>,
 }
 
-impl Tables<'_> {
-    fn root(&mut self, intervals: Intervals<'_, u32>, first: u32) -> u32 {
-        let of = |third: u32| covering(intervals, first | third << 8, first | third << 8 | 0xff);
-        let mixed = (0..256).filter(|&third| of(third).len() > 1).count();
-        if mixed >= MOST_TABLES {
-            return LINK | FLAT | self.halves(spread(intervals, first, 16));
-        }
-        let entries: Vec<u32> = (0..256)
-            .map(|third| match of(third) {
-                [(_, class)] => *class,
-                mixed => LINK | self.halves(spread(mixed, first | third << 8, 8)),
-            })
-            .collect();
-        LINK | self.image.push(entries)
+impl<'a> Tables<'a> {
+    fn new(image: &'a mut Builder) -> Self {
+        Self { image, halves: FxHashMap::default(), words: FxHashMap::default() }
+    }
+
+    fn middle(&mut self, intervals: Intervals<'_, u32>, first: u32) -> u32 {
+        let classes = |third: u32| spread(intervals, first | third << 8, 8);
+        let entries = (0..256).map(|third| self.halves(classes(third))).collect();
+        let image = &mut *self.image;
+        *self.words.entry(entries).or_insert_with_key(|entries| image.push(entries.iter().copied()))
     }
 
     fn halves(&mut self, classes: Vec<u16>) -> u32 {
         let image = &mut *self.image;
-        let offset = *self.known.entry(classes).or_insert_with_key(|classes| image.push_halves(classes));
-        assert!(offset <= OFFSET, "budgets keep images below 4 GiB");
-        offset
+        *self.halves.entry(classes).or_insert_with_key(|classes| image.push_halves(classes))
     }
 }
 
@@ -209,6 +204,12 @@ impl V6 {
         }
     }
 
+    /// Asks for the slot that [`Self::class`] looks at first.
+    #[inline]
+    pub fn prefetch(&self, image: &Image, address: u128) {
+        image.prefetch(self.slots + (hash(address) & self.mask) * SLOT);
+    }
+
     /// The class of an address.
     #[inline]
     pub fn class(&self, image: &Image, address: u128) -> u32 {
@@ -263,7 +264,7 @@ impl Keys {
 
     /// Writes the tables; `groups` says which keys a protocol has ([`Self::number`]).
     pub fn build(image: &mut Builder, groups: &[u8], intervals: Intervals<'_, u32>) -> Self {
-        let mut tables = Tables { image, known: FxHashMap::default() };
+        let mut tables = Tables::new(image);
         let count = groups.iter().max().map_or(0, |&group| u32::from(group) + 1);
         let directories: Vec<u32> = (0..count)
             .map(|group| {

@@ -1,0 +1,115 @@
+//! From rules to an image: one way of grouping them into trees, and the trees laid out behind a header.
+
+use super::build::{Builder, leaf_bytes};
+use super::image::{BLOCK_BYTES, BLOCK_LINES, Line, NODE_BYTES, NODE_LINES, Ref};
+use super::partition::Partition;
+use super::rules::Rules;
+use super::walk::Start;
+use super::{Limits, NONE, Shape, TREES_PER_LINE, Tree, VERSION};
+
+const WORDS: usize = 16;
+
+/// All trees of a partition, not yet laid out.
+pub struct Grown {
+    nodes: Vec<[Line; NODE_LINES]>,
+    blocks: Vec<[Line; BLOCK_LINES]>,
+    starts: Vec<Start>,
+    is_ranked: bool,
+    values: usize,
+    leaves: usize,
+    steps: usize,
+    /// Rules in leaves that the budget left longer than wanted.
+    pub crowded: usize,
+}
+
+impl Grown {
+    /// Grows the trees. They keep to the budget if plain lists do.
+    pub fn new(all: &Rules, partition: Partition, limits: &Limits) -> Self {
+        let groups = partition.divide(&all.list);
+        let is_ranked = groups.len() > 1 && !all.values_ascend();
+        let ranks: Vec<u32> = (0..).take(all.values.len()).collect();
+        let answers = if is_ranked { &ranks } else { &all.values };
+        let lists: usize = groups.iter().map(|group| leaf_bytes(group.len())).sum();
+        let around = overhead(groups.len(), if is_ranked { all.values.len() } else { 0 });
+        let mut spare = limits.bytes.saturating_sub(around + lists);
+        let mut rules_left = all.list.len();
+        let mut builder = Builder::new(all, answers, limits.leaf);
+        let mut starts = Vec::new();
+        for group in groups {
+            let own = leaf_bytes(group.len());
+            let extra = spare / rules_left * group.len();
+            rules_left -= group.len();
+            let least = group.iter().map(|&rule| answers[all.list[rule as usize].rank as usize]).min();
+            let before = builder.bytes();
+            let root = builder.tree(group, own + extra);
+            spare = (spare + own).saturating_sub(builder.bytes() - before);
+            starts.push(Start { root, least: least.unwrap_or(NONE) });
+        }
+        starts.sort_by_key(|start| start.least);
+        Self {
+            starts,
+            is_ranked,
+            values: all.values.len(),
+            leaves: builder.leaf_count(),
+            steps: builder.steps,
+            crowded: builder.crowded,
+            nodes: builder.nodes,
+            blocks: builder.blocks,
+        }
+    }
+
+    /// Bytes of the image, or a little more.
+    pub fn bytes(&self) -> usize {
+        overhead(self.starts.len(), if self.is_ranked { self.values } else { 0 })
+            + self.nodes.len() * NODE_BYTES
+            + self.blocks.len() * BLOCK_BYTES
+    }
+
+    /// The image.
+    #[expect(clippy::cast_possible_truncation, reason = "the image has fewer than 2^28 lines")]
+    pub fn assemble(self, all: &Rules) -> Tree {
+        let head = 1 + self.starts.len().div_ceil(TREES_PER_LINE);
+        let first_block = (head + self.nodes.len() * NODE_LINES).next_multiple_of(BLOCK_LINES);
+        let first_value = first_block + self.blocks.len() * BLOCK_LINES;
+        let moved = |at: Ref| Ref(at.0 + if at.is_leaf() { first_block / BLOCK_LINES } else { head } as u32);
+        let mut image = vec![Line([0; WORDS]); first_block];
+        let squeezes = all.squeezes.map(|squeeze| squeeze.from);
+        let trees = self.starts.len() as u32;
+        image[0].0[..6].copy_from_slice(&[
+            VERSION,
+            trees,
+            squeezes[0],
+            squeezes[1],
+            self.is_ranked.into(),
+            first_value as u32,
+        ]);
+        for (index, start) in self.starts.iter().enumerate() {
+            let words = &mut image[1 + index / TREES_PER_LINE].0[index % TREES_PER_LINE * 4..];
+            words[..2].copy_from_slice(&[moved(start.root).0, start.least]);
+        }
+        for (lines, node) in image[head..].chunks_exact_mut(NODE_LINES).zip(&self.nodes) {
+            lines.copy_from_slice(&[node[0], Line(node[1].0.map(|child| moved(Ref(child)).0))]);
+        }
+        image.extend_from_slice(self.blocks.as_flattened());
+        if self.is_ranked {
+            let word = |values: &[u32], word| values.get(word).copied().unwrap_or(NONE);
+            image.extend(
+                all.values.chunks(WORDS).map(|chunk| Line(std::array::from_fn(|at| word(chunk, at)))),
+            );
+        }
+        let shape = Shape {
+            trees: self.starts.len(),
+            nodes: self.nodes.len(),
+            leaves: self.leaves,
+            blocks: self.blocks.len(),
+            depth: self.steps,
+        };
+        Tree { image, shape }
+    }
+}
+
+/// Most bytes of an image beside nodes and blocks.
+fn overhead(trees: usize, values: usize) -> usize {
+    let lines = 1 + trees.div_ceil(TREES_PER_LINE) + BLOCK_LINES - 1 + values.div_ceil(WORDS);
+    lines * size_of::<Line>()
+}

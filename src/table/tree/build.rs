@@ -1,0 +1,180 @@
+//! Grows one tree: cuts a box where it divides its rules best, down to leaves of few rules.
+//!
+//! Never exponential: each box has an allowance of bytes that covers its rules as one leaf; it is cut only where the
+//! allowance also covers the parts, and what is spare is shared out among them.
+
+use rustc_hash::FxHashMap;
+
+use super::cut::{Cut, Part};
+use super::image::{BLOCK_BYTES, BLOCK_LINES, LANES, Line, NODE_BYTES, NODE_LINES, Ref, block, node};
+use super::rules::{Bounds, NO_PORT, PORTS, Rule, Rules};
+
+/// No path is longer, whatever the rules; two more where a port dimension cannot be squeezed.
+const MOST_STEPS: usize = 24;
+/// Lists up to this length are searched for rules that others hide.
+const SEARCHED_FOR_HIDDEN: usize = 48;
+
+/// Nodes and leaves as they grow; references count from the start of `nodes` and of `blocks`.
+#[derive(Debug)]
+pub struct Builder<'a> {
+    all: &'a Rules,
+    /// What a match of each rank answers.
+    answers: &'a [u32],
+    /// Longest list that is not cut any more.
+    leaf: usize,
+    pub nodes: Vec<[Line; NODE_LINES]>,
+    pub blocks: Vec<[Line; BLOCK_LINES]>,
+    leaves: FxHashMap<Box<[u32]>, Ref>,
+    /// Rules in leaves that the allowance left longer than wanted.
+    pub crowded: usize,
+    /// Nodes of the longest path.
+    pub steps: usize,
+}
+
+/// Bytes of a leaf.
+pub fn leaf_bytes(rules: usize) -> usize {
+    rules.div_ceil(LANES).max(1) * BLOCK_BYTES
+}
+
+impl<'a> Builder<'a> {
+    pub fn new(all: &'a Rules, answers: &'a [u32], leaf: usize) -> Self {
+        Self {
+            all,
+            answers,
+            leaf,
+            nodes: Vec::new(),
+            blocks: Vec::new(),
+            leaves: FxHashMap::default(),
+            crowded: 0,
+            steps: 0,
+        }
+    }
+
+    /// Bytes of all that has grown.
+    pub fn bytes(&self) -> usize {
+        self.nodes.len() * NODE_BYTES + self.blocks.len() * BLOCK_BYTES
+    }
+
+    /// Leaves that differ.
+    pub fn leaf_count(&self) -> usize {
+        self.leaves.len()
+    }
+
+    /// A tree over the rules in `list`, ascending. It takes at most `allowance` bytes, or what one leaf takes (up
+    /// to four, where port dimensions cannot be squeezed).
+    pub fn tree(&mut self, list: Vec<u32>, allowance: usize) -> Ref {
+        self.grow(list, &self.all.bounds, allowance, 0)
+    }
+
+    fn grow(&mut self, mut list: Vec<u32>, bounds: &Bounds, allowance: usize, depth: usize) -> Ref {
+        self.steps = self.steps.max(depth);
+        let marker = marker_cut(bounds);
+        let is_forced = marker.is_some();
+        let cut = marker.or_else(|| self.chosen_cut(&mut list, bounds, depth));
+        let Some(cut) = cut else { return self.leaf(&list) };
+        let (parts, order) = cut.divide(&self.all.list, &list, bounds);
+        let least = NODE_BYTES + parts.iter().map(|part| leaf_bytes(part.list.len())).sum::<usize>();
+        if least > allowance && !is_forced {
+            self.crowded += list.len();
+            return self.leaf(&list);
+        }
+        drop(list);
+        let index = self.nodes.len();
+        self.nodes.push([Line([0; 16]); NODE_LINES]);
+        let grown = self.children(parts, bounds, &cut, allowance.saturating_sub(least), depth + 1);
+        let children: Vec<_> = order.into_iter().map(|part| grown[part]).collect();
+        self.nodes[index] = node(&cut.cuts, &children);
+        Ref::node(cut.dimension, index * NODE_LINES)
+    }
+
+    /// The cut to make, unless the list, after what is hidden has been dropped, is to be a leaf.
+    fn chosen_cut(&self, list: &mut Vec<u32>, bounds: &Bounds, depth: usize) -> Option<Cut> {
+        self.drop_hidden(list, bounds);
+        let is_leaf = list.len() <= self.leaf || depth >= MOST_STEPS;
+        if is_leaf { None } else { Cut::best(&self.all.list, list, bounds) }
+    }
+
+    /// Grows the parts of a cut; what one leaves of the spare bytes is for the next.
+    fn children(
+        &mut self,
+        parts: Vec<Part>,
+        bounds: &Bounds,
+        cut: &Cut,
+        mut spare: usize,
+        depth: usize,
+    ) -> Vec<Ref> {
+        let weight = |part: &Part| if part.list.len() <= self.leaf { 0 } else { part.list.len() };
+        let mut weight_left: usize = parts.iter().map(weight).sum();
+        let mut children = Vec::with_capacity(parts.len());
+        for part in parts {
+            let weight = if part.list.len() <= self.leaf { 0 } else { part.list.len() };
+            let own = leaf_bytes(part.list.len());
+            let extra = if weight == 0 { 0 } else { share(spare, weight, weight_left) };
+            weight_left -= weight;
+            let mut inner = *bounds;
+            inner.low[cut.dimension] = part.low;
+            inner.high[cut.dimension] = part.high;
+            let before = self.bytes();
+            children.push(self.grow(part.list, &inner, own + extra, depth));
+            spare = (spare + own).saturating_sub(self.bytes() - before);
+        }
+        children
+    }
+
+    /// Leaves out rules that can win nowhere in these bounds.
+    fn drop_hidden(&self, list: &mut Vec<u32>, bounds: &Bounds) {
+        let rules = &self.all.list;
+        if let Some(last) = list.iter().position(|&rule| bounds.is_inside(&rules[rule as usize])) {
+            list.truncate(last + 1);
+        }
+        if list.len() > SEARCHED_FOR_HIDDEN {
+            return;
+        }
+        let mut kept: Vec<u32> = Vec::with_capacity(list.len());
+        for &rule in list.iter() {
+            let inner = &rules[rule as usize];
+            if !kept.iter().any(|&outer| bounds.hides(&rules[outer as usize], inner)) {
+                kept.push(rule);
+            }
+        }
+        *list = kept;
+    }
+
+    /// The leaf with these rules; equal ones are one.
+    fn leaf(&mut self, list: &[u32]) -> Ref {
+        if let Some(&leaf) = self.leaves.get(list) {
+            return leaf;
+        }
+        let first = self.blocks.len();
+        let lane = |&rule: &u32| {
+            let rule: &Rule = &self.all.list[rule as usize];
+            (rule, self.answers[rule.rank as usize])
+        };
+        if list.is_empty() {
+            self.blocks.push(block(std::iter::empty()));
+        }
+        for lanes in list.chunks(LANES) {
+            self.blocks.push(block(lanes.iter().map(lane)));
+        }
+        let mut count = self.blocks.len() - first;
+        if count >= super::image::MANY_BLOCKS && list.len().is_multiple_of(LANES) {
+            self.blocks.push(block(std::iter::empty()));
+            count += 1;
+        }
+        let leaf = Ref::leaf(count, first * BLOCK_LINES);
+        self.leaves.insert(list.into(), leaf);
+        leaf
+    }
+}
+
+/// Packets without a port are set apart first in a port dimension that could not be squeezed.
+fn marker_cut(bounds: &Bounds) -> Option<Cut> {
+    let reaches = |&dimension: &usize| bounds.low[dimension] < NO_PORT && bounds.high[dimension] == NO_PORT;
+    PORTS.into_iter().find(reaches).map(|dimension| Cut { dimension, cuts: vec![NO_PORT] })
+}
+
+/// The part of `spare` that goes with a weight.
+fn share(spare: usize, weight: usize, total: usize) -> usize {
+    let part = spare as u128 * weight as u128 / total as u128;
+    usize::try_from(part).expect("a part is no more than the whole")
+}

@@ -1,0 +1,120 @@
+//! The flat image: its lines, references and blocks, and how they are written. The layout is told in the module's
+//! own documentation.
+
+use super::rules::{NO_PORT, PORTS, Rule};
+use super::{DIMENSIONS, NONE};
+
+/// Children of a node.
+pub const FAN_OUT: usize = 16;
+/// Rules of a block.
+pub const LANES: usize = 8;
+/// Lines of a node.
+pub const NODE_LINES: usize = 2;
+/// Lines of a block.
+pub const BLOCK_LINES: usize = 4;
+/// Bytes of a node.
+pub const NODE_BYTES: usize = NODE_LINES * size_of::<Line>();
+/// Bytes of a block.
+pub const BLOCK_BYTES: usize = BLOCK_LINES * size_of::<Line>();
+/// A block count that a reference cannot hold: the leaf goes on until a block whose last lane is unused.
+pub const MANY_BLOCKS: usize = 32;
+
+/// One cache line of the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(64))]
+pub struct Line(pub [u32; 16]);
+
+/// Leads to a node (dimension, line) or a leaf (count of blocks, block).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ref(pub u32);
+
+impl Ref {
+    const LEAF: u32 = 1 << 31;
+    const LINE_BITS: u32 = 28;
+    const BLOCK_BITS: u32 = 26;
+
+    /// The node at a line; its boundaries cut `dimension`.
+    pub fn node(dimension: usize, line: usize) -> Self {
+        debug_assert!(dimension < DIMENSIONS && line < 1 << Self::LINE_BITS);
+        #[expect(clippy::cast_possible_truncation, reason = "the byte budget keeps lines below 2^28")]
+        Self((dimension as u32) << Self::LINE_BITS | line as u32)
+    }
+
+    /// The leaf of `count` blocks from `line` on.
+    pub fn leaf(count: usize, line: usize) -> Self {
+        let block = line / BLOCK_LINES;
+        debug_assert!(count >= 1 && line.is_multiple_of(BLOCK_LINES) && block < 1 << Self::BLOCK_BITS);
+        #[expect(clippy::cast_possible_truncation, reason = "the byte budget keeps blocks below 2^26")]
+        Self(Self::LEAF | (count.min(MANY_BLOCKS) as u32 - 1) << Self::BLOCK_BITS | block as u32)
+    }
+
+    pub const fn is_leaf(self) -> bool {
+        self.0 & Self::LEAF != 0
+    }
+
+    /// Of a node: the dimension that its boundaries cut.
+    pub const fn dimension(self) -> usize {
+        (self.0 >> Self::LINE_BITS & 7) as usize
+    }
+
+    /// First line of the node or leaf.
+    pub const fn line(self) -> usize {
+        if self.is_leaf() {
+            (self.0 & ((1 << Self::BLOCK_BITS) - 1)) as usize * BLOCK_LINES
+        } else {
+            (self.0 & ((1 << Self::LINE_BITS) - 1)) as usize
+        }
+    }
+
+    /// Blocks of a leaf; [`MANY_BLOCKS`] stands for that many or more.
+    pub const fn blocks(self) -> usize {
+        (self.0 >> Self::BLOCK_BITS & 31) as usize + 1
+    }
+}
+
+/// Turns the order of `u32` into the order of `i32`: vector units compare signed numbers.
+pub const fn bias(value: u32) -> u32 {
+    value ^ 1 << 31
+}
+
+/// The lines of a node. `cuts` are the lowest values of all children but the first, ascending.
+pub fn node(cuts: &[u32], children: &[Ref]) -> [Line; NODE_LINES] {
+    debug_assert!(children.len() == cuts.len() + 1 && children.len() <= FAN_OUT);
+    let last = children[children.len() - 1];
+    let mut lines = [Line([bias(u32::MAX); FAN_OUT]), Line([last.0; FAN_OUT])];
+    lines[0].0[0] = bias(0);
+    for (slot, &cut) in lines[0].0[1..].iter_mut().zip(cuts) {
+        *slot = bias(cut);
+    }
+    for (slot, child) in lines[1].0.iter_mut().zip(children) {
+        *slot = child.0;
+    }
+    lines
+}
+
+/// The lines of a block of at most eight rules, each with what a match answers.
+pub fn block<'a>(rules: impl Iterator<Item = (&'a Rule, u32)>) -> [Line; BLOCK_LINES] {
+    let mut lines = [Line([0; 16]); BLOCK_LINES];
+    lines[BLOCK_LINES - 1].0[LANES..].fill(NONE);
+    for (lane, (rule, answer)) in rules.enumerate() {
+        let low: [u32; DIMENSIONS] =
+            std::array::from_fn(|d| if is_marker(rule, d) { 0 } else { rule.low[d] });
+        let span: [u32; DIMENSIONS] =
+            std::array::from_fn(|d| if is_marker(rule, d) { NO_PORT - 1 } else { rule.high[d] - low[d] });
+        for dimension in 0..2 {
+            lines[dimension].0[lane] = low[dimension];
+            lines[dimension].0[LANES + lane] = span[dimension];
+        }
+        lines[2].0[lane] = low[2] | low[3] << 16;
+        lines[2].0[LANES + lane] = span[2] | span[3] << 16;
+        lines[3].0[lane] = low[4] | span[4] << 16;
+        lines[3].0[LANES + lane] = answer;
+    }
+    lines
+}
+
+/// A rule for packets without a port, in a dimension that could not be squeezed: a cut has set them apart, and all
+/// that 16 bits can hold is let through.
+fn is_marker(rule: &Rule, dimension: usize) -> bool {
+    PORTS.contains(&dimension) && rule.low[dimension] == NO_PORT
+}

@@ -1,0 +1,67 @@
+//! Which rules go into which tree: rules that reach far in one dimension would be copied into many leaves of a tree
+//! that is cut in it.
+
+use super::rules::{PORTS, Rule};
+
+/// A rule is wide in a dimension if it reaches over this many of [`CELLS`].
+const WIDE: usize = 2;
+/// Cells of equally many edges that a dimension is parted into.
+const CELLS: usize = 16;
+
+/// Ways to group rules, from one tree to five.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Partition {
+    /// One tree.
+    Whole,
+    /// Rules that are wide in both addresses apart.
+    WideApart,
+    /// By the address that a tree can be cut in: destination, source, neither.
+    ByAddress,
+    /// As `ByAddress`, with rules that name both addresses apart, and of those that name neither the ones that name
+    /// no port.
+    ByAddressAndPort,
+}
+
+impl Partition {
+    pub const ALL: [Self; 4] = [Self::Whole, Self::WideApart, Self::ByAddress, Self::ByAddressAndPort];
+
+    /// Lists of rules, each ascending; none is empty.
+    pub fn divide(self, rules: &[Rule]) -> Vec<Vec<u32>> {
+        let cells: [Vec<u32>; 4] = std::array::from_fn(|dimension| cells(rules, dimension));
+        let is_wide = |rule: &Rule, dimension: usize| {
+            let cell = |value| cells[dimension].partition_point(|&begin| begin <= value);
+            cell(rule.high[dimension]) - cell(rule.low[dimension]) >= WIDE
+        };
+        let mut groups = vec![Vec::new(); 5];
+        for (index, rule) in (0..).zip(rules) {
+            let (source, destination) = (is_wide(rule, 0), is_wide(rule, 1));
+            let names_port = || PORTS.iter().any(|&dimension| !is_wide(rule, dimension));
+            let group = match self {
+                Self::Whole => 0,
+                Self::WideApart => usize::from(source && destination),
+                Self::ByAddress => match (source, destination) {
+                    (_, false) => 0,
+                    (false, true) => 1,
+                    (true, true) => 2,
+                },
+                Self::ByAddressAndPort => match (source, destination) {
+                    (false, false) => 0,
+                    (true, false) => 1,
+                    (false, true) => 2,
+                    (true, true) => 3 + usize::from(names_port()),
+                },
+            };
+            groups[group].push(index);
+        }
+        groups.retain(|group| !group.is_empty());
+        groups
+    }
+}
+
+/// Where the cells of a dimension begin.
+fn cells(rules: &[Rule], dimension: usize) -> Vec<u32> {
+    let mut edges: Vec<_> =
+        rules.iter().flat_map(|rule| [rule.low[dimension], rule.high[dimension]]).collect();
+    edges.sort_unstable();
+    (1..CELLS).filter_map(|cell| edges.get(cell * edges.len() / CELLS).copied()).collect()
+}

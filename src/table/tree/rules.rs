@@ -1,0 +1,143 @@
+//! Cuboids made ready for the image: clipped to the domain, second keys in 16 bits, answers ranked.
+
+use super::{Cuboid, DIMENSIONS, NONE};
+
+/// Highest value of each dimension.
+pub const DOMAIN: [u32; DIMENSIONS] = [u32::MAX, u32::MAX, NO_PORT, NO_PORT, 255];
+/// The dimensions that hold a port, or [`NO_PORT`].
+pub const PORTS: [usize; 2] = [2, 3];
+/// Port of a packet without readable ports.
+pub const NO_PORT: u32 = 65536;
+
+/// A cuboid in the terms of the image.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    pub low: [u32; DIMENSIONS],
+    pub high: [u32; DIMENSIONS],
+    /// Grows with the order; neighbours with one value share it.
+    pub rank: u32,
+}
+
+/// Bounds of a part of the space, ends inclusive.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    pub low: [u32; DIMENSIONS],
+    pub high: [u32; DIMENSIONS],
+}
+
+impl Bounds {
+    /// Whether, inside these bounds, `outer` holds all that `inner` holds.
+    pub fn hides(&self, outer: &Rule, inner: &Rule) -> bool {
+        (0..DIMENSIONS).all(|d| {
+            (outer.low[d] <= self.low[d] || outer.low[d] <= inner.low[d])
+                && (outer.high[d] >= self.high[d] || outer.high[d] >= inner.high[d])
+        })
+    }
+
+    /// Whether all of these bounds are inside `rule`.
+    pub fn is_inside(&self, rule: &Rule) -> bool {
+        (0..DIMENSIONS).all(|d| rule.low[d] <= self.low[d] && rule.high[d] >= self.high[d])
+    }
+}
+
+/// How a port dimension, 65537 values wide, is brought to 16 bits: every value from `from` on moves down by one.
+/// No rule tells `from` and `from - 1` apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Squeeze {
+    pub from: u32,
+}
+
+impl Squeeze {
+    /// Every pair of neighbours is told apart: nothing moves, and the tree must first cut [`NO_PORT`] off.
+    pub const IMPOSSIBLE: Self = Self { from: u32::MAX };
+
+    /// The highest value that no cuboid tells from the one below.
+    fn of(cuboids: &[Cuboid], dimension: usize) -> Self {
+        let mut is_edge = vec![false; NO_PORT as usize + 2];
+        for cuboid in cuboids {
+            is_edge[cuboid.low[dimension].min(NO_PORT) as usize] = true;
+            is_edge[cuboid.high[dimension].min(NO_PORT) as usize + 1] = true;
+        }
+        (1..=NO_PORT)
+            .rev()
+            .find(|&value| !is_edge[value as usize])
+            .map_or(Self::IMPOSSIBLE, |from| Self { from })
+    }
+
+    /// The value in the terms of the image.
+    pub const fn apply(self, value: u32) -> u32 {
+        value - (value >= self.from) as u32
+    }
+}
+
+/// All rules of an image and what their ranks stand for.
+#[derive(Debug)]
+pub struct Rules {
+    pub list: Vec<Rule>,
+    /// Value of each rank.
+    pub values: Vec<u32>,
+    /// Of [`PORTS`].
+    pub squeezes: [Squeeze; 2],
+    /// The whole space.
+    pub bounds: Bounds,
+}
+
+impl Rules {
+    /// Leaves empty cuboids out.
+    pub fn new(cuboids: &[Cuboid]) -> Self {
+        let squeezes = PORTS.map(|dimension| Squeeze::of(cuboids, dimension));
+        let mut all = Self { list: Vec::new(), values: Vec::new(), squeezes, bounds: bounds(squeezes) };
+        for cuboid in cuboids.iter().filter(|cuboid| !is_empty(cuboid)) {
+            if all.values.last() != Some(&cuboid.value) {
+                all.values.push(cuboid.value);
+            }
+            let rank = u32::try_from(all.values.len() - 1).expect("fewer than 2^32 cuboids");
+            let high = std::array::from_fn(|dimension| cuboid.high[dimension].min(DOMAIN[dimension]));
+            let mut rule = Rule { low: cuboid.low, high, rank };
+            for (dimension, squeeze) in PORTS.into_iter().zip(squeezes) {
+                rule.low[dimension] = squeeze.apply(rule.low[dimension]);
+                rule.high[dimension] = squeeze.apply(rule.high[dimension]);
+            }
+            all.list.push(rule);
+        }
+        all.part_unsqueezed();
+        all
+    }
+
+    /// Where a dimension cannot be squeezed: parts rules that hold [`NO_PORT`] among others in two.
+    fn part_unsqueezed(&mut self) {
+        for (dimension, squeeze) in PORTS.into_iter().zip(self.squeezes) {
+            if squeeze != Squeeze::IMPOSSIBLE {
+                continue;
+            }
+            let whole = std::mem::take(&mut self.list);
+            for rule in whole {
+                if rule.high[dimension] < NO_PORT || rule.low[dimension] == NO_PORT {
+                    self.list.push(rule);
+                    continue;
+                }
+                let (mut below, mut marker) = (rule.clone(), rule);
+                below.high[dimension] = NO_PORT - 1;
+                marker.low[dimension] = NO_PORT;
+                self.list.extend([below, marker]);
+            }
+        }
+    }
+
+    /// Whether the lowest value of a rank is always that of the lowest rank: ranks are then not needed.
+    pub fn values_ascend(&self) -> bool {
+        self.values.is_sorted() && self.values.last() != Some(&NONE)
+    }
+}
+
+fn is_empty(cuboid: &Cuboid) -> bool {
+    (0..DIMENSIONS).any(|d| cuboid.low[d] > cuboid.high[d] || cuboid.low[d] > DOMAIN[d])
+}
+
+fn bounds(squeezes: [Squeeze; 2]) -> Bounds {
+    let mut high = DOMAIN;
+    for (dimension, squeeze) in PORTS.into_iter().zip(squeezes) {
+        high[dimension] = squeeze.apply(high[dimension]);
+    }
+    Bounds { low: [0; DIMENSIONS], high }
+}

@@ -1,0 +1,212 @@
+//! The tree against a plain linear scan.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::rules::DOMAIN;
+use super::*;
+
+fn linear(cuboids: &[Cuboid], point: &[u32; DIMENSIONS]) -> u32 {
+    let contains =
+        |c: &Cuboid| (0..DIMENSIONS).all(|d| c.low[d] <= point[d] && point[d] <= c.high[d].min(DOMAIN[d]));
+    cuboids.iter().find(|cuboid| contains(cuboid)).map_or(NONE, |cuboid| cuboid.value)
+}
+
+/// Corners of cuboids, one step outside of them, and the ends of the domain.
+fn edge_points(cuboids: &[Cuboid], seed: u64) -> Vec<[u32; DIMENSIONS]> {
+    let mut state = seed | 1;
+    let mut next = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 16) as usize
+    };
+    let mut points = vec![[0; DIMENSIONS], DOMAIN];
+    for _ in 0..400.min(cuboids.len() * 40).min(4_000_000 / cuboids.len().max(1)) {
+        let mut pick = || {
+            let cuboid = &cuboids[next() % cuboids.len()];
+            (cuboid.low, cuboid.high, next())
+        };
+        points.push(std::array::from_fn(|d| {
+            let (low, high, choice) = pick();
+            let value = match choice % 6 {
+                0 => low[d],
+                1 => high[d],
+                2 => low[d].wrapping_sub(1),
+                3 => high[d].wrapping_add(1),
+                4 => low[d] + (high[d].wrapping_sub(low[d])) / 2,
+                _ => DOMAIN[d],
+            };
+            value.min(DOMAIN[d])
+        }));
+    }
+    points
+}
+
+fn check(cuboids: &[Cuboid], limits: &Limits) -> Tree {
+    let tree = build(cuboids, limits).expect("the lists fit");
+    assert!(tree.bytes() <= limits.bytes, "{} bytes of {}", tree.bytes(), limits.bytes);
+    let points = edge_points(cuboids, 7);
+    let expected: Vec<_> = points.iter().map(|point| linear(cuboids, point)).collect();
+    for (point, expected) in points.iter().zip(&expected) {
+        assert_eq!(tree.find(point), *expected, "{point:?}");
+    }
+    for length in (0..=65).filter(|&length| length <= points.len()) {
+        let mut values = vec![7; length];
+        tree.find_batch(&points[..length], &mut values);
+        assert_eq!(values, expected[..length]);
+    }
+    tree
+}
+
+/// Intervals of a dimension: wildcards, single values, prefixes, anything, inside a small part or anywhere.
+fn interval(dimension: usize) -> BoxedStrategy<(u32, u32)> {
+    let top = DOMAIN[dimension];
+    let small = 40.min(top);
+    prop_oneof![
+        2 => Just((0, top)),
+        2 => Just((0, top.min(65535))),
+        3 => (0..=small).prop_map(|value| (value, value)),
+        3 => (0..=small, 0..=small).prop_map(|(a, b)| (a.min(b), a.max(b))),
+        1 => Just((top, top)),
+        2 => (0..=top, 0..=top).prop_map(|(a, b)| (a.min(b), a.max(b))),
+    ]
+    .boxed()
+}
+
+fn cuboid() -> impl Strategy<Value = Cuboid> {
+    (interval(0), interval(1), interval(2), interval(3), interval(4), 0_u32..12).prop_map(
+        |(a, b, c, d, e, value)| Cuboid {
+            low: [a.0, b.0, c.0, d.0, e.0],
+            high: [a.1, b.1, c.1, d.1, e.1],
+            value,
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(80))]
+
+    #[test]
+    fn equals_a_linear_scan(cuboids in vec(cuboid(), 0..150), leaf in 1_usize..40, ascending in any::<bool>()) {
+        let mut cuboids = cuboids;
+        if ascending {
+            (0..).zip(&mut cuboids).for_each(|(index, cuboid)| cuboid.value = index);
+        }
+        check(&cuboids, &Limits { bytes: 200_000, leaf });
+    }
+
+    #[test]
+    fn equals_a_linear_scan_in_any_budget(cuboids in vec(cuboid(), 1..150), spare in 0_usize..40_000) {
+        let error = build(&cuboids, &Limits { bytes: 0, leaf: 8 }).expect_err("nothing fits in no bytes");
+        check(&cuboids, &Limits { bytes: error.needed + spare, leaf: 8 });
+    }
+}
+
+const ALL: Cuboid = Cuboid { low: [0; DIMENSIONS], high: DOMAIN, value: 5 };
+
+#[test]
+fn no_cuboid_contains_nothing() {
+    let tree = check(&[], &Limits::of(0));
+    assert_eq!(tree.find(&[1, 2, 3, 4, 5]), NONE);
+    assert_eq!(tree.shape().trees, 0);
+}
+
+#[test]
+fn one_cuboid() {
+    let one = Cuboid { low: [10, 20, 30, 40, 6], high: [19, 29, 39, 49, 6], value: 3 };
+    let tree = check(&[one], &Limits::of(1));
+    assert_eq!(tree.find(&[19, 29, 39, 49, 6]), 3);
+    assert_eq!(tree.find(&[20, 29, 39, 49, 6]), NONE);
+}
+
+#[test]
+fn a_wildcard_hides_all_that_follows() {
+    let rest = (0..100).map(|value| Cuboid { low: [value; DIMENSIONS], high: DOMAIN, value });
+    let cuboids: Vec<_> = std::iter::once(ALL).chain(rest).collect();
+    let tree = check(&cuboids, &Limits::of(cuboids.len()));
+    assert_eq!(tree.shape().nodes, 0);
+    assert_eq!(tree.shape().blocks, 1);
+}
+
+#[test]
+fn ends_beyond_the_domain_are_cut_and_empty_cuboids_are_left_out() {
+    let beyond = Cuboid { low: [0; DIMENSIONS], high: [u32::MAX; DIMENSIONS], value: 9 };
+    let empty = Cuboid { low: [5; DIMENSIONS], high: [4; DIMENSIONS], value: 1 };
+    let outside = Cuboid { low: [0, 0, 0, 65537, 0], high: [u32::MAX; DIMENSIONS], value: 2 };
+    let tree = check(&[empty, outside, beyond], &Limits::of(3));
+    assert_eq!(tree.find(&DOMAIN), 9);
+}
+
+#[test]
+fn duplicates_answer_as_the_first() {
+    let cuboids: Vec<_> =
+        (0..600).map(|value| Cuboid { low: [1; DIMENSIONS], high: [9; DIMENSIONS], value }).collect();
+    assert_eq!(check(&cuboids, &Limits::of(600)).find(&[5; DIMENSIONS]), 0);
+}
+
+/// All overlap, none hides another: nothing but long leaves is possible.
+fn staircase(steps: u32) -> Vec<Cuboid> {
+    let stair = |step: u32| Cuboid {
+        low: [1000 - step, 1000 - step, 0, 0, 0],
+        high: [1000 + 2 * step, 3000 - step, 65536, 65536, 255],
+        value: step,
+    };
+    (0..steps).map(stair).collect()
+}
+
+#[test]
+fn lists_longer_than_a_reference_can_count() {
+    for steps in [247, 248, 249, 256, 264, 900] {
+        let cuboids = staircase(steps);
+        let tree = check(&cuboids, &Limits { bytes: usize::MAX, leaf: 1000 });
+        assert_eq!(tree.shape().nodes, 0);
+        let last = cuboids[cuboids.len() - 1];
+        assert_eq!(tree.find(&last.low), last.value);
+    }
+}
+
+#[test]
+fn too_large_tells_the_numbers() {
+    let cuboids = staircase(800);
+    let error = build(&cuboids, &Limits { bytes: 20_000, leaf: 8 }).expect_err("800 rules need 25,600 bytes");
+    assert_eq!((error.cuboids, error.allowed), (800, 20_000));
+    assert!(error.needed > 25_600 && error.needed < 30_000, "{error}");
+    assert!(build(&cuboids, &Limits { bytes: error.needed, leaf: 8 }).is_ok());
+}
+
+#[test]
+fn every_port_may_have_its_own_rule() {
+    for dimension in [2, 3] {
+        let mut cuboids = Vec::new();
+        for port in (0..=65536).rev() {
+            let (mut low, mut high) = (ALL.low, ALL.high);
+            low[dimension] = port;
+            high[dimension] = if port % 1000 == 7 { 65536 } else { port };
+            cuboids.push(Cuboid { low, high, value: port });
+        }
+        let tree = check(&cuboids, &Limits::of(cuboids.len()));
+        for port in [0, 1, 6, 7, 8, 65534, 65535, 65536] {
+            let mut point = [3; DIMENSIONS];
+            point[dimension] = port;
+            assert_eq!(tree.find(&point), linear(&cuboids, &point), "{port}");
+        }
+    }
+}
+
+#[test]
+fn wide_rules_get_trees_of_their_own() {
+    let mut cuboids = Vec::new();
+    for value in 0..2000_u32 {
+        let mut cuboid = ALL;
+        let (wide, tight) = if value % 2 == 0 { (0, 1) } else { (1, 0) };
+        let spread = value.wrapping_mul(0x9E37_79B9);
+        (cuboid.low[tight], cuboid.high[tight]) = (spread, spread | 3);
+        cuboid.high[wide] = u32::MAX - value;
+        // Values that do not ascend make the image translate ranks.
+        cuboid.value = value % 7;
+        cuboids.push(cuboid);
+    }
+    let tree = check(&cuboids, &Limits::of(cuboids.len()));
+    assert!(tree.shape().trees > 1, "{:?}", tree.shape());
+}

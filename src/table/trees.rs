@@ -1,0 +1,316 @@
+//! The `tree` engine: a chain's clauses as boxes in five dimensions, one [`Tree`] for each of its segments.
+//!
+//! Address sets become ranges; IPv6 addresses become the rank of the interval that they are in, as trees compare 32-bit
+//! numbers. Log rules are no boxes: they end nothing.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::answer::{Answer, End};
+use super::classes::Value;
+use super::engines::{Engine, Packet, Seen};
+use super::flat::{AddressTerm, Clause, Flat, Point, Protocols, SetId, Sets, has_protocol};
+use super::tree::{self, Cuboid, DIMENSIONS, NONE, Tree};
+use crate::flow::Family;
+use crate::program::{Action, ChainId};
+
+/// What the engine may grow to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// A chain of more clauses is tried here before `classes`: many clauses are mostly five-tuples.
+    pub wide: usize,
+    /// Boxes of a chain of one family; 0: no trees at all.
+    pub cuboids: usize,
+    /// Bytes of a tree for each of its boxes.
+    pub bytes_per_cuboid: usize,
+    /// All trees.
+    pub bytes: usize,
+}
+
+/// Why a chain of a family has no tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// More boxes than allowed.
+    Cuboids(usize),
+    /// A tree would take more bytes than allowed.
+    Bytes(usize),
+    /// The trees of other chains take all that is allowed.
+    Full(usize),
+    /// Named ports in `notPorts`: boxes that are not ones.
+    Vetoes,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cuboids(found) => write!(f, "{found} boxes or more, above the budget of tree"),
+            Self::Bytes(found) => write!(f, "{found} bytes, above the budget of tree"),
+            Self::Full(found) => write!(f, "trees of {found} bytes already, the budget of tree"),
+            Self::Vetoes => write!(f, "named ports in notPorts"),
+        }
+    }
+}
+
+/// The engine.
+#[derive(Debug)]
+pub struct Trees {
+    /// By `2 * chain + family`.
+    chains: Vec<Option<Segments>>,
+    bytes: usize,
+}
+
+/// A chain of one family.
+#[derive(Debug)]
+struct Segments {
+    /// IPv6: where intervals begin, ascending.
+    bounds: Vec<u128>,
+    /// Each with the answer of its end; none: the next one follows.
+    trees: Vec<(Tree, Option<Answer>)>,
+    end: Answer,
+}
+
+/// The value of a rule that passes on to the next segment: no answer looks like this.
+const PASS: u32 = NONE - 1;
+
+impl Trees {
+    /// For so many chains, none of which has a tree yet.
+    pub fn new(chains: usize) -> Self {
+        Self { chains: (0..2 * chains).map(|_| None).collect(), bytes: 0 }
+    }
+
+    /// Gives a chain of a family its trees.
+    pub fn add(
+        &mut self,
+        chain: ChainId,
+        family: Family,
+        flat: &Flat,
+        sets: &Sets<'_>,
+        limits: &Limits,
+    ) -> Result<(), Refused> {
+        if limits.cuboids == 0 {
+            return Err(Refused::Cuboids(0));
+        }
+        if self.bytes >= limits.bytes {
+            return Err(Refused::Full(self.bytes));
+        }
+        let built = match family {
+            Family::V4 => {
+                let ranges = |term: &AddressTerm| ranges(term, |set| &sets.get(set).v4, u32::MAX);
+                segments(flat, family, limits, Vec::new(), ranges)
+            }
+            Family::V6 => {
+                let of = |term: &AddressTerm| ranges(term, |set| &sets.get(set).v6, u128::MAX);
+                let bounds = bounds(flat, &of);
+                let ranked = |term: &AddressTerm| {
+                    of(term).into_iter().map(|(a, b)| (rank(&bounds, a), rank(&bounds, b))).collect()
+                };
+                segments(flat, family, limits, bounds.clone(), ranked)
+            }
+        };
+        let built = built?;
+        self.bytes += built.bytes();
+        self.chains[2 * chain.index() + family as usize] = Some(built);
+        Ok(())
+    }
+
+    /// Whether a chain of a family has trees.
+    pub fn has(&self, chain: ChainId, family: Family) -> bool {
+        self.chains[2 * chain.index() + family as usize].is_some()
+    }
+
+    /// The chains of a family that have trees.
+    pub fn count(&self) -> usize {
+        self.chains.iter().flatten().count()
+    }
+}
+
+impl Engine for Trees {
+    const NAME: &'static str = "tree";
+
+    fn find(&self, chain: ChainId, packet: &Packet<'_>, _: &mut Seen) -> Answer {
+        let point = &packet.point;
+        let segments = self.chains[2 * chain.index() + point.family as usize]
+            .as_ref()
+            .expect("chosen only for chains that have trees");
+        let key = segments.key(point);
+        for (tree, deny) in &segments.trees {
+            match (tree.find(&key), deny) {
+                (NONE, Some(deny)) => return *deny,
+                (NONE, None) | (PASS, _) => {}
+                (answer, _) => return Answer::from_word(answer),
+            }
+        }
+        segments.end
+    }
+
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Segments {
+    fn bytes(&self) -> usize {
+        size_of_val(&self.bounds[..]) + self.trees.iter().map(|(tree, _)| tree.bytes()).sum::<usize>()
+    }
+
+    #[inline]
+    fn key(&self, point: &Point) -> [u32; DIMENSIONS] {
+        #[allow(clippy::cast_possible_truncation)] // IPv4 numbers are below 2^32.
+        let address = |address: u128| match point.family {
+            Family::V4 => address as u32,
+            Family::V6 => rank(&self.bounds, address),
+        };
+        [
+            address(point.source),
+            address(point.destination),
+            point.source_port,
+            point.service,
+            u32::from(point.protocol),
+        ]
+    }
+}
+
+fn segments(
+    flat: &Flat,
+    family: Family,
+    limits: &Limits,
+    bounds: Vec<u128>,
+    ranges: impl Fn(&AddressTerm) -> Vec<(u32, u32)>,
+) -> Result<Segments, Refused> {
+    let mut trees = Vec::with_capacity(flat.segments.len());
+    let mut left = limits.cuboids;
+    for (number, segment) in flat.segments.iter().enumerate() {
+        let mut cuboids = Vec::new();
+        for clause in &flat.clauses[flat.clauses_of(number)] {
+            if !clause.families[family as usize] {
+                continue;
+            }
+            if clause.is_veto {
+                return Err(Refused::Vetoes);
+            }
+            let value = match flat.rules[clause.rule as usize] {
+                (Action::Allow, outcome) => Answer::plain(End::Accept(outcome)).word(),
+                (Action::Deny, outcome) => Answer::plain(End::Deny(outcome)).word(),
+                (Action::Pass, _) => PASS,
+                (Action::Log, _) => continue,
+            };
+            boxes(clause, value, &ranges, left, &mut cuboids)?;
+        }
+        left -= cuboids.len();
+        let bytes = cuboids.len() * limits.bytes_per_cuboid + (64 << 10);
+        let limits = tree::Limits { bytes, ..tree::Limits::of(cuboids.len()) };
+        let tree = tree::build(&cuboids, &limits).map_err(|large| Refused::Bytes(large.needed))?;
+        trees.push((tree, segment.deny.map(|outcome| Answer::plain(End::Deny(outcome)))));
+    }
+    Ok(Segments { bounds, trees, end: Answer::plain(flat.end) })
+}
+
+/// The product of a clause's ranges.
+fn boxes(
+    clause: &Clause,
+    value: u32,
+    ranges: &impl Fn(&AddressTerm) -> Vec<(u32, u32)>,
+    most: usize,
+    cuboids: &mut Vec<Cuboid>,
+) -> Result<(), Refused> {
+    let (sources, destinations) = (ranges(&clause.source), ranges(&clause.destination));
+    let protocols = protocol_ranges(&clause.service.protocols);
+    let dimensions =
+        [&sources, &destinations, &clause.source_ports, &clause.service.keys, &protocols].map(Vec::len);
+    let product = dimensions.iter().try_fold(1_usize, |product, &count| product.checked_mul(count));
+    let total = product.and_then(|product| product.checked_add(cuboids.len()));
+    match total {
+        Some(total) if total <= most => {}
+        total => return Err(Refused::Cuboids(total.unwrap_or(usize::MAX))),
+    }
+    for &source in &sources {
+        for &destination in &destinations {
+            for &port in &clause.source_ports {
+                for &key in &clause.service.keys {
+                    for &protocol in &protocols {
+                        let sides = [source, destination, port, key, protocol];
+                        cuboids.push(Cuboid { low: sides.map(|s| s.0), high: sides.map(|s| s.1), value });
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn protocol_ranges(protocols: &Protocols) -> Vec<(u32, u32)> {
+    let mut found: Vec<(u32, u32)> = Vec::new();
+    for protocol in (0..=255_u8).filter(|&protocol| has_protocol(protocols, protocol)).map(u32::from) {
+        match found.last_mut() {
+            Some((_, last)) if *last + 1 == protocol => *last = protocol,
+            _ => found.push((protocol, protocol)),
+        }
+    }
+    found
+}
+
+/// The addresses of a term.
+fn ranges<'s, P: Value + 's>(
+    term: &AddressTerm,
+    members: impl Fn(SetId) -> &'s Vec<(P, P)>,
+    last: P,
+) -> Vec<(P, P)> {
+    let mut found = vec![(P::FIRST, last)];
+    for &set in &term.within {
+        found = cut(&found, members(set));
+    }
+    for &set in &term.outside {
+        found = cut(&found, &outside(members(set), last));
+    }
+    found
+}
+
+/// The parts that both lists have.
+fn cut<P: Copy + Ord>(a: &[(P, P)], b: &[(P, P)]) -> Vec<(P, P)> {
+    let mut found = Vec::new();
+    let (mut i, mut j) = (0, 0);
+    while i < a.len() && j < b.len() {
+        let (first, last) = (a[i].0.max(b[j].0), a[i].1.min(b[j].1));
+        if first <= last {
+            found.push((first, last));
+        }
+        if a[i].1 < b[j].1 {
+            i += 1;
+        } else {
+            j += 1;
+        }
+    }
+    found
+}
+
+/// What the ranges leave out.
+fn outside<P: Value>(ranges: &[(P, P)], last: P) -> Vec<(P, P)> {
+    let mut gaps = Vec::new();
+    let mut from = Some(P::FIRST);
+    for &(first, end) in ranges {
+        if let Some(from) = from.filter(|&from| from < first) {
+            gaps.push((from, first.before()));
+        }
+        from = end.next();
+    }
+    gaps.extend(from.map(|from| (from, last)));
+    gaps
+}
+
+/// Where the addresses of a chain's terms begin and end.
+fn bounds(flat: &Flat, ranges: &impl Fn(&AddressTerm) -> Vec<(u128, u128)>) -> Vec<u128> {
+    let terms = flat.clauses.iter().flat_map(|clause| [&clause.source, &clause.destination]);
+    let edges = terms.flat_map(ranges).flat_map(|(first, last)| [Some(first), last.checked_add(1)]);
+    let mut bounds: Vec<u128> = edges.flatten().chain([0]).collect();
+    bounds.sort_unstable();
+    bounds.dedup();
+    bounds
+}
+
+/// The number of the interval that an address is in.
+#[allow(clippy::cast_possible_truncation)] // Bounds are limited far below.
+fn rank(bounds: &[u128], address: u128) -> u32 {
+    bounds.partition_point(|&bound| bound <= address) as u32 - 1
+}
