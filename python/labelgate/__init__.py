@@ -7,13 +7,17 @@
 'deny'
 """
 
-from labelgate._core import __version__
-from labelgate.engines import Budgets
-from labelgate.flow import Answer, Packet, Step
-from labelgate.resources import LoadError
-from labelgate.settings import HostFacts, Settings
-from labelgate.snapshot import Snapshot, load
-from labelgate.table import Decision, DecisionTable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from labelgate._core import __version__
+    from labelgate.engines import Budgets
+    from labelgate.flow import Answer, Packet, Step
+    from labelgate.resources import LoadError
+    from labelgate.settings import HostFacts, Settings
+    from labelgate.snapshot import Snapshot, load
+    from labelgate.table import Decision, DecisionTable
 
 __all__ = [
     "Answer",
@@ -29,3 +33,25 @@ __all__ = [
     "__version__",
     "load",
 ]
+
+_HOME = {
+    "__version__": "_core",
+    **dict.fromkeys(("Answer", "Packet", "Step"), "flow"),
+    "Budgets": "engines",
+    "LoadError": "resources",
+    **dict.fromkeys(("HostFacts", "Settings"), "settings"),
+    **dict.fromkeys(("Snapshot", "load"), "snapshot"),
+    **dict.fromkeys(("Decision", "DecisionTable"), "table"),
+}
+"""Imported when first asked for: the program must have a say before half a second of imports begins."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -13,6 +13,7 @@ from labelgate.columns import Flows
 from labelgate.flow import Action, Packet, Stage, Verdict
 
 __all__ = [
+    "Bench",
     "Enforcer",
     "Program",
     "Table",
@@ -21,6 +22,7 @@ __all__ = [
     "compile",
     "default_budgets",
     "selector_answer",
+    "workloads",
 ]
 
 __version__: str
@@ -178,3 +180,42 @@ class Enforcer:
 
     def stop(self) -> None:
         """Ends the loop within a second and closes the queues; the kernel drops what is still queued."""
+
+def workloads() -> list[str]:
+    """The names of the workloads that are made from a seed, small ones first."""
+
+@final
+class Bench:
+    """A workload's table with the questions to it. Every call releases the GIL and hears Ctrl-C."""
+
+    def __new__(cls, workload: str, *, seed: int, questions: int) -> Bench:
+        """Makes a workload of this name (see `workloads`) and aims so many questions at its rules.
+
+        Raises:
+            ValueError: no workload has this name.
+        """
+
+    @staticmethod
+    def of_policies(
+        model: bytes, host: bytes, *, node: str | None, uplink: str, seed: int, questions: int
+    ) -> Bench:
+        """The same for policies of one's own: a model and a host as for `compile` and `Table`.
+
+        Every chain of the node's endpoints is asked at its hooks, forwarded packets between them and the
+        interface `uplink`; without a node the ingress policy of every workload of the cluster.
+
+        Raises:
+            ValueError: they cannot be read or compiled, or no endpoint has an interface there.
+        """
+
+    def facts(self) -> str:
+        """What is measured, as JSON: endpoints, policies, rules, questions, engines and their memory."""
+
+    def build(self) -> tuple[float, float]:
+        """Compiles and builds the table once more; seconds of each."""
+
+    def check(self) -> str:
+        """Asks everything in every way and compares, as JSON: how many answers, how many differ, verdicts."""
+
+    def round(self) -> list[tuple[str, str, float]]:
+        """One round of all measures after `check`: (trace, way, nanoseconds a question)."""

@@ -43,6 +43,7 @@ DRAIN_SECONDS = 0.3
 StopMode = Literal["remove", "keep", "open"]
 
 FIXED_KEYS = (
+    "node",
     "policies",
     "backend",
     "marks.mask",
@@ -52,7 +53,7 @@ FIXED_KEYS = (
     *(f"fail.{hook}" for hook in HOOKS),
     "malformed",
 )
-"""What the queues are bound with, and where rules and policies are: a reload cannot change these."""
+"""Who this is, what the queues are bound with, where rules and policies are: a reload cannot change these."""
 
 
 class AgentError(Exception):
@@ -64,7 +65,8 @@ class Options:
     """What `labelgate run` was asked for."""
 
     paths: tuple[str, ...]
-    node: str
+    node: str | None = None
+    """None: as the configuration says."""
     config_file: str | None = None
     allow_empty: bool = False
     flags: Mapping[str, Any] = field(default_factory=dict)
@@ -241,8 +243,8 @@ class Agent:
             if STDIN in self._options.paths:
                 raise AgentError("standard input cannot be read twice: use files to be able to reload")
             generation = self._load(before.number + 1)
-            self._require_endpoints(generation)
             _refuse_changes(before.config, generation.config)
+            self._require_endpoints(generation)
         except (LoadError, ConfigError, AgentError, ValueError) as error:
             self._say(f"{error}\ngeneration {before.number} stays in force: the new policies are not valid")
             return

@@ -523,6 +523,10 @@ reasons! {
     NotDnatted => None, "not DNATed, judged in filter OUTPUT (E-37)";
     /// mangle POSTROUTING: forwarded, so judged in filter FORWARD.
     Forwarded => None, "forwarded, judged in filter FORWARD (E-37)";
+    /// raw: the host endpoint has no untracked policy, or it is the `*` one (E-47).
+    NoUntrackedPolicy => None, "no untracked policy here (E-31)";
+    /// mangle: the host endpoint has no preDNAT policy.
+    NoPrednatPolicy => None, "no preDNAT policy here (E-33)";
     /// No endpoint has policy here.
     NoEndpoint => None, "no endpoint here (E-39)";
 }

@@ -1,6 +1,7 @@
 //! The Python face: bytes, text, numbers and opaque handles. It decides nothing; nobody imports it.
 
 mod batch;
+mod bench;
 mod enforcer;
 mod question;
 mod selectors;
@@ -17,6 +18,8 @@ fn value_error(error: impl ToString) -> PyErr {
 /// The compiled core of labelgate. The stub `_core.pyi` is its documentation.
 #[pymodule]
 mod _core {
+    #[pymodule_export]
+    use super::bench::{Bench, workloads};
     #[pymodule_export]
     use super::enforcer::Enforcer;
     #[pymodule_export]

@@ -138,19 +138,20 @@ impl<'a, T: Trace> Walk<'a, T> {
             WorkloadSide::Known(id) => {
                 self.settle(Stage::Interface, Some(id), Reason::WorkloadInRaw, Verdict::Continue)
             }
-            WorkloadSide::Host => self.untracked(input.untracked, FailsafeList::Inbound),
+            WorkloadSide::Host => self.untracked(input, FailsafeList::Inbound),
         }
     }
 
     /// E-32.
     fn raw_output(&mut self) -> Verdict {
         self.accepted = false;
-        self.untracked(self.output().untracked, FailsafeList::Outbound)
+        self.untracked(self.output(), FailsafeList::Outbound)
     }
 
-    fn untracked(&mut self, host: Option<EndpointId>, list: FailsafeList) -> Verdict {
-        let Some((id, chains)) = host.and_then(|id| Some((id, self.table.chains(id).untracked?))) else {
-            return self.no_endpoint();
+    fn untracked(&mut self, side: Governors, list: FailsafeList) -> Verdict {
+        let Some((id, chains)) = side.untracked.and_then(|id| Some((id, self.table.chains(id).untracked?)))
+        else {
+            return self.no_policy(side, Reason::NoUntrackedPolicy);
         };
         let chain = if list == FailsafeList::Inbound { chains.ingress } else { chains.egress };
         UNTRACKED[self.run(id, chain, Stage::Untracked, Settled::Untracked(list)) as usize]
@@ -164,9 +165,9 @@ impl<'a, T: Trace> Walk<'a, T> {
         if self.accepted {
             return self.settle(Stage::Prednat, None, Reason::AcceptMark, Verdict::Continue);
         }
-        let host = self.input().prednat;
-        let Some((id, chain)) = host.and_then(|id| Some((id, self.table.chains(id).prednat?))) else {
-            return self.no_endpoint();
+        let side = self.input();
+        let Some((id, chain)) = side.prednat.and_then(|id| Some((id, self.table.chains(id).prednat?))) else {
+            return self.no_policy(side, Reason::NoPrednatPolicy);
         };
         PREDNAT[self.run(id, chain, Stage::Prednat, Settled::Prednat) as usize]
     }
@@ -463,6 +464,14 @@ impl<'a, T: Trace> Walk<'a, T> {
                 .sources
                 .iter()
                 .any(|n| n.contains(tuple.family, tuple.source))
+    }
+
+    /// Nothing to ask before filter, with the reason where there is a host endpoint.
+    fn no_policy(&mut self, side: Governors, reason: Reason) -> Verdict {
+        match side.forward {
+            None => self.no_endpoint(),
+            host => self.settle(Stage::Interface, host, reason, Verdict::Continue),
+        }
     }
 
     fn no_endpoint(&mut self) -> Verdict {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -25,3 +26,13 @@ def world() -> Iterator[World]:
 def backend(request: pytest.FixtureRequest) -> str:
     """Both variants of iptables."""
     return str(request.param)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Which rows of the cases no packet could show, and why."""
+    reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
+    found = [value for report in reports for name, value in report.user_properties if name == "rows"]
+    if rows := sum(found, Counter()):
+        terminalreporter.section("rows of the cases")
+        for words, count in rows.most_common():
+            terminalreporter.line(f"{count:5} {words}")

@@ -2,24 +2,38 @@
 
 A folder holds `README.md` (one line), `policy.yaml` (the resources) and `packets.yaml`: the node, what its
 host looks like, settings by their names in `labelgate.settings`, the rules shown and packets (fields of a
-JSON line) with the expected answer and the step that decides. `rejected/` holds documents that must not load.
+JSON line) with the expected answer and the step that decides. `connections.yaml`, beside it or in its place,
+asks whether workloads reach each other. `rejected/` holds documents that must not load, `selector-texts/`
+texts of selectors.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import labelgate
 import yaml
-from labelgate.flow import Answer, Packet, Step, Verdict, packet_from_json, protocol_number
+from labelgate.flow import (
+    Answer,
+    Connection,
+    Gate,
+    Packet,
+    Step,
+    Verdict,
+    connection_from_json,
+    packet_from_json,
+    protocol_number,
+)
 from labelgate.settings import Failsafe, HostFacts, Settings
 from labelgate.snapshot import Snapshot
 
 FOLDER = Path(__file__).parent.parent / "cases"
+SELECTORS = FOLDER / "selector-texts" / "tables.json"
 TWIN = "-v6"
 """A folder NAME has its twin, the same in IPv6, in NAME-v6."""
 
@@ -72,6 +86,32 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """One connection of a case."""
+
+    id: str
+    packet: Packet
+    verdict: Literal["allow", "deny"]
+    expected: Connection
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionCase:
+    """One scenario of workloads, wherever they live."""
+
+    name: str
+    policy: Path
+    rules: tuple[str, ...]
+    """The ids that its answers show."""
+    connections: tuple[Asked, ...]
+
+    def snapshot(self) -> Snapshot:
+        """Its resources."""
+        return labelgate.load(self.policy)
+
+
+@dataclass(frozen=True, slots=True)
 class Rejected:
     """A document that must not load."""
 
@@ -80,30 +120,55 @@ class Rejected:
     """The document, as YAML."""
     problems: tuple[tuple[str, str], ...]
     """Each rule that refuses it, with the field."""
+    shows: tuple[str, ...]
+    """Rules that it shows beside."""
 
 
+@cache
 def load_cases() -> list[Case]:
     """Every case, sorted by name."""
     return [_case(file.parent) for file in sorted(FOLDER.glob("*/packets.yaml"))]
 
 
+def load_connection_cases() -> list[ConnectionCase]:
+    """Every case that asks for connections, sorted by name."""
+    return [_connection_case(file) for file in sorted(FOLDER.glob("*/connections.yaml"))]
+
+
+def _connection_case(file: Path) -> ConnectionCase:
+    content = yaml.safe_load(file.read_text())
+    asked = tuple(map(_asked, content["connections"]))
+    return ConnectionCase(file.parent.name, file.parent / "policy.yaml", tuple(content["rules"]), asked)
+
+
+def _asked(entry: dict[str, Any]) -> Asked:
+    expected = Connection(_gate(entry["egress"]), _gate(entry["ingress"]))
+    packet = connection_from_json(entry["packet"])
+    return Asked(entry["id"], packet, entry["verdict"], expected, entry["why"])
+
+
+def _gate(entry: dict[str, Any] | None) -> Gate | None:
+    absent = {"tier": None, "policy": None, "rule": None}
+    return None if entry is None else Gate(**{**absent, **entry})
+
+
 def load_rejected() -> list[Rejected]:
     """Every document that must not load, with the reason."""
     folder = FOLDER / "rejected"
-    entries = yaml.safe_load((folder / "expected.yaml").read_text())
+    entries = _read(folder / "expected.yaml")
     return [_rejected(entry, folder) for entry in entries]
 
 
 def _rejected(entry: Mapping[str, Any], folder: Path) -> Rejected:
-    problems = tuple(entry["problems"].items())
+    problems, shows = tuple(entry["problems"].items()), tuple(entry.get("shows", ()))
     if "file" in entry:
-        return Rejected(Path(entry["file"]).stem, (folder / entry["file"]).read_text(), problems)
+        return Rejected(Path(entry["file"]).stem, (folder / entry["file"]).read_text(), problems, shows)
     rules = "+".join(rule for rule, _ in problems)
-    return Rejected(f"{rules}: {entry['what']}", yaml.safe_dump(entry["document"]), problems)
+    return Rejected(f"{rules}: {entry['what']}", yaml.safe_dump(entry["document"]), problems, shows)
 
 
 def _case(folder: Path) -> Case:
-    content = yaml.safe_load((folder / "packets.yaml").read_text())
+    content = _read(folder / "packets.yaml")
     interfaces = content["host"]["interfaces"].items()
     return Case(
         name=folder.name,
@@ -116,6 +181,11 @@ def _case(folder: Path) -> Case:
         rules=tuple(content["rules"]),
         questions=tuple(map(_question, content["packets"])),
     )
+
+
+def _read(file: Path) -> Any:
+    """By the parser in C: all cases together are large."""
+    return yaml.load(file.read_text(), Loader=yaml.CSafeLoader)
 
 
 def _settings(values: Mapping[str, Any]) -> Settings:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from labelgate import agent
 from labelgate.agent import Agent, AgentError, Options
+from labelgate.cli import cli
 from labelgate.links import Link, Links
 from labelgate.netfilter.apply import ApplyError
 from labelgate.netfilter.readback import Hazard
@@ -254,6 +258,28 @@ def test_what_only_a_start_can_change(
     assert kernel.touched == ["bound", "applied", "cleaned", "stopped"]
 
 
+@pytest.mark.parametrize("flags", [[], ["--node", "edge1"]], ids=["of the file", "of the command line"])
+def test_the_node_stays_what_it_was(
+    flags: list[str], kernel: Kernel, policy: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A node named on the command line wins over the file, at a reload, too."""
+    config = tmp_path / "config.yaml"
+    config.write_text("node: edge1", encoding="utf-8")
+
+    def change() -> None:
+        config.write_text("node: elsewhere", encoding="utf-8")
+        reload()
+
+    kernel.steps = [change]
+    done = CliRunner().invoke(
+        cli, ["run", "-f", str(policy), "--config", str(config), "--stop", "remove", *flags]
+    )
+    assert done.exit_code == 0
+    after = capfd.readouterr().err.splitlines()[1]
+    refused = f"{config}:1: node: found `elsewhere`, expected `edge1` as at the start"
+    assert after.startswith("generation 2 in force: node edge1" if flags else refused)
+
+
 def test_a_reload_changes_the_stop_mode(kernel: Kernel, policy: Path, tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text("stop: remove", encoding="utf-8")
@@ -279,3 +305,14 @@ def test_only_a_stop_ends_a_wait() -> None:
         signals.wait(60)
         assert time.monotonic() - began < 5
         assert list(signals.take([], 0)) == [signal.SIGHUP, signal.SIGTERM]
+
+
+def test_a_signal_ends_the_wait_for_others() -> None:
+    """Ctrl-C stops the daemon at once, not at its next look at the rules."""
+    with agent.Signals() as signals, socket.socket() as nothing_comes_here:
+        nothing_comes_here.bind(("127.0.0.1", 0))
+        nothing_comes_here.listen()
+        began = time.monotonic()
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        assert list(signals.take([nothing_comes_here.fileno()], 100)) == [signal.SIGINT]
+        assert time.monotonic() - began < 50

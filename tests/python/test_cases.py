@@ -7,11 +7,22 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from cases import FOLDER, TWIN, Case, Expected, Rejected, load_cases, load_rejected
+from cases import (
+    FOLDER,
+    TWIN,
+    Case,
+    ConnectionCase,
+    Expected,
+    Rejected,
+    load_cases,
+    load_connection_cases,
+    load_rejected,
+)
 from labelgate.flow import Answer, Packet
 from labelgate.reference import Reference
 from labelgate.reference.reasons import Reason
 from labelgate.resources import LoadError
+from labelgate.settings import HostFacts, Settings
 from labelgate.sources.files import load_documents
 from labelgate.table import DecisionTable
 
@@ -67,6 +78,21 @@ def test_a_decision_is_the_last_step(case: Case) -> None:
         assert (decision.action, decision.reason) == (decided.action, decided.reason)
 
 
+CONNECTIONS = load_connection_cases()
+
+
+@pytest.mark.parametrize("case", CONNECTIONS, ids=lambda case: case.name)
+def test_connections(case: ConnectionCase) -> None:
+    snapshot = case.snapshot()
+    expected = {asked.id: asked.expected for asked in case.connections}
+    table = snapshot.compile(node=None)
+    assert {asked.id: table.connectivity(asked.packet) for asked in case.connections} == expected
+    literal = Reference(snapshot, "", HostFacts({}), Settings())
+    assert {asked.id: literal.connectivity(asked.packet) for asked in case.connections} == expected
+    verdicts = {asked.id: asked.expected.verdict for asked in case.connections}
+    assert verdicts == {asked.id: asked.verdict for asked in case.connections}
+
+
 @pytest.mark.parametrize("rejected", REJECTED, ids=lambda rejected: rejected.name)
 def test_rejected(rejected: Rejected, tmp_path: Path) -> None:
     file = tmp_path / "policy.yaml"
@@ -96,16 +122,17 @@ def test_worked_examples_are_whole(name: str, twin: str) -> None:
 
 
 def test_ids_are_unique_within_a_case() -> None:
-    doubled = [case.name for case in CASES if len({q.id for q in case.questions}) != len(case.questions)]
-    assert doubled == []
+    ids = [(case.name, [question.id for question in case.questions]) for case in CASES]
+    ids += [(case.name, [asked.id for asked in case.connections]) for case in CONNECTIONS]
+    assert [name for name, found in ids if len(set(found)) != len(found)] == []
 
 
 def test_folders_are_whole() -> None:
-    expected = {"README.md", "packets.yaml", "policy.yaml"}
-    folders = [folder for folder in FOLDER.iterdir() if folder.is_dir() and folder.name != "rejected"]
-    assert {folder.name: {file.name for file in folder.iterdir()} for folder in folders} == {
-        folder.name: expected for folder in folders
-    }
+    others = {"rejected", "selector-texts"}
+    folders = [folder for folder in FOLDER.iterdir() if folder.is_dir() and folder.name not in others]
+    found = {folder.name: {file.name for file in folder.iterdir()} for folder in folders}
+    always, questions = {"README.md", "policy.yaml"}, {"packets.yaml", "connections.yaml"}
+    assert {name for name, files in found.items() if not always < files <= always | questions} == set()
 
 
 NEVER_LAST = {Reason.RULE_PASS, Reason.RULE_LOG, Reason.END_OF_TIER_PASS, Reason.END_OF_TIER_STAGED}

@@ -240,7 +240,7 @@ def test_path_of_a_local_packet_with_dnat(policy: str) -> None:
     assert (plain["outcome"], plain["at"]) == ("denied", "filter-output")
     assert (translated["outcome"], translated["at"]) == ("denied", "mangle-postrouting")
     assert hooks(translated) == [
-        ("raw-output", "192.0.2.5", 80, "continue", "no endpoint here (E-39)"),
+        ("raw-output", "192.0.2.5", 80, "continue", "no untracked policy here (E-31)"),
         ("filter-output", "192.0.2.6", 80, "continue", "DNATed, judged in mangle POSTROUTING (E-37)"),
         ("mangle-postrouting", "192.0.2.6", 80, "deny", "no profile allows (E-25)"),
     ]

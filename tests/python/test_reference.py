@@ -181,7 +181,7 @@ def test_untracked_policy_on_any_interface_is_ignored() -> None:
     node = node_of(host_endpoint(interface="*"), UNTRACKED)
     assert told(node.answer(packet("raw-prerouting", src="10.9.66.4", in_="eth0"))) == [
         "continue",
-        NO_ENDPOINT,
+        "interface HostEndpoint/out - - -: no untracked policy here (E-31)",
     ]
 
 

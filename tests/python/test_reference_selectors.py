@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
+from cases import SELECTORS
 from labelgate.reference.selectors import (
     All,
     Global,
@@ -20,7 +20,7 @@ from labelgate.reference.selectors import (
     replaced,
 )
 
-TABLES = json.loads((Path(__file__).parents[1] / "data" / "selectors.json").read_text(encoding="utf-8"))
+TABLES = json.loads(SELECTORS.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("row", TABLES["truth"], ids=lambda row: str(row["row"]))

@@ -70,6 +70,6 @@ def test_staged_prednat_policy_alone_is_none() -> None:
     """E-15, E-34: an interface drops INVALID where its host endpoint has preDNAT policy that is in force."""
     spec = "preDNAT: true, applyOnForward: true, ingress: [{action: Allow}]"
     assert both(TO_HOST, host_endpoint(), staged("StagedGlobalNetworkPolicy", spec)) == [
-        ["continue", "interface - - - -: no endpoint here (E-39)"],
+        ["continue", "interface HostEndpoint/out - - -: no preDNAT policy here (E-33)"],
         ["deny", "conntrack HostEndpoint/out - - Deny: invalid (E-34)"],
     ]

@@ -6,11 +6,12 @@ import json
 import re
 from functools import cache
 
+import cases
 import yaml
-from cases import FOLDER, load_cases, load_rejected
-from semantics import DOCUMENT, ROOT, citations, defined, ids
+from cases import FOLDER, load_cases, load_connection_cases, load_rejected
+from semantics import DOCUMENT, citations, defined, ids
 
-SELECTORS = json.loads((ROOT / "tests" / "data" / "selectors.json").read_text())
+SELECTORS = json.loads(cases.SELECTORS.read_text())
 
 
 def test_each_rule_is_defined_once() -> None:
@@ -81,8 +82,10 @@ def test_cases_show_rules_that_exist() -> None:
 
 @cache
 def _shown() -> set[str]:
-    accepted = {rule for case in load_cases() for rule in case.rules}
-    return accepted | {rule for rejected in load_rejected() for rule, _ in rejected.problems}
+    accepted = {rule for case in [*load_cases(), *load_connection_cases()] for rule in case.rules}
+    refused = {rule for rejected in load_rejected() for rule, _ in rejected.problems}
+    beside = {rule for rejected in load_rejected() for rule in rejected.shows}
+    return accepted | refused | beside | set(SELECTORS["rules"])
 
 
 def _excused() -> dict[str, str]:

@@ -14,12 +14,15 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("compile", &["model", "selector", "labels", "program", "flow"]),
     ("table", &["program", "flow", "model"]),
     ("wire", &["flow"]),
-    ("workload", &[]),
     ("nfqueue", &[]),
+    ("workload", &["model", "flow", "compile", "program", "table"]),
     ("enforce", &["flow", "wire", "table", "nfqueue"]),
     (
         "python",
-        &["flow", "labels", "selector", "model", "program", "compile", "table", "wire", "nfqueue", "enforce"],
+        &[
+            "flow", "labels", "selector", "model", "program", "compile", "table", "workload", "wire",
+            "nfqueue", "enforce",
+        ],
     ),
 ];
 

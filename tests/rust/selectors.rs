@@ -38,7 +38,8 @@ struct Rejected {
 }
 
 fn tables() -> Tables {
-    serde_json::from_str(include_str!("../data/selectors.json")).expect("the tables are JSON of this shape")
+    serde_json::from_str(include_str!("../cases/selector-texts/tables.json"))
+        .expect("the tables are JSON of this shape")
 }
 
 /// Table 2.2 (S-1..S-12).

@@ -9,6 +9,7 @@ import sys
 
 import click
 
+from labelgate.cli.bench import bench
 from labelgate.cli.check import check
 from labelgate.cli.clean import clean
 from labelgate.cli.connectivity import connectivity
@@ -31,7 +32,7 @@ def cli() -> None:
     """
 
 
-for verb in (check, explain, connectivity, selector, schema, run, clean, demo, version):
+for verb in (check, explain, connectivity, selector, schema, bench, run, clean, demo, version):
     cli.add_command(verb)
 
 

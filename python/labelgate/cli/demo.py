@@ -13,7 +13,7 @@ from rich.table import Table
 
 from labelgate.cli.options import EnvironmentProblem
 from labelgate.demo.acts import Row, perform
-from labelgate.demo.world import WorldError
+from labelgate.demo.namespaces import WorldError
 
 WIDTH = 120
 """Columns where there is no terminal to ask."""

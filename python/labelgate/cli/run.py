@@ -43,7 +43,6 @@ def run(
             paths = load_config(config_file, node=node).policies
         if not paths:
             raise click.UsageError("no policies: use -f PATH, or `policies` in the configuration")
-        node = load_config(config_file, node=node).node
         flags = {"backend": backend, "stop": stop, "settle": settle, "queues.base": queue_base}
         Agent(Options(paths, node, config_file, allow_empty, flags), _say).run()
     except (AgentError, ConfigError) as error:

@@ -13,22 +13,30 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from labelgate.demo.world import EDGE, World, WorldError, end
+from labelgate.demo.namespaces import Namespaces, WorldError, end
+from labelgate.demo.world import EDGE
 
 NODE = "edge1"
-READY_SECONDS = 20.0
+READY_SECONDS = 60.0
+"""As everything here that only a failure waits for: enough for a machine that is busy with other things."""
 
 
 class Daemon:
-    """Started on entry and in force when entry ends; stopped on exit."""
+    """In namespace `edge`. Started on entry and in force when entry ends; stopped on exit."""
 
     def __init__(
-        self, world: World, *paths: Path | str, backend: str, settle: str = "0", options: tuple[str, ...] = ()
+        self,
+        world: Namespaces,
+        *paths: Path | str,
+        backend: str,
+        node: str = NODE,
+        settle: str = "0",
+        options: tuple[str, ...] = (),
     ) -> None:
         self._world = world
         files = [option for path in paths for option in ("-f", str(path))]
         self._command = [
-            sys.executable, "-m", "labelgate", "run", *files, "--node", NODE, "--backend", backend,
+            sys.executable, "-m", "labelgate", "run", *files, "--node", node, "--backend", backend,
             "--settle", settle, *options,
         ]  # fmt: skip
         self.log: list[str] = []
@@ -86,7 +94,7 @@ class Daemon:
         self.process.send_signal(signal.SIGHUP)
         return self.wait_for("in force")
 
-    def exit_code(self, seconds: float = 5.0) -> int:
+    def exit_code(self, seconds: float = 30.0) -> int:
         """Waits until it ends by itself; its exit code."""
         code = self.process.wait(seconds)
         self._listener.join()

@@ -13,20 +13,11 @@ Every IPv4 address has an IPv6 twin: `twin("10.9.0.50")`. Nothing here reaches o
 
 from __future__ import annotations
 
-import ctypes
-import itertools
-import os
 import re
-import signal
-import subprocess
-import threading
 from collections.abc import Callable
-from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
-from types import TracebackType
-from typing import Any, Self, TypeVar
 
-T = TypeVar("T")
+from labelgate.demo.namespaces import Namespaces, batch
 
 EDGE, OUTSIDE, INSIDE, WEB, DB = "edge", "outside", "inside", "web", "db"
 HOSTS = (EDGE, OUTSIDE, INSIDE, WEB, DB)
@@ -52,7 +43,6 @@ INTERFACE_OF: dict[str, str | None] = {EDGE: None, OUTSIDE: "eth0", INSIDE: "eth
 """The edge node's interface towards each host."""
 
 _V4 = re.compile(r"(?<![\w.])(\d{1,3}(?:\.\d{1,3}){3})(?:/(\d{1,2}))?(?![\w.])")
-_counter = itertools.count()
 
 
 def twin(address: str) -> str:
@@ -78,44 +68,18 @@ def twin_text(text: str) -> str:
     return _V4.sub(replace, text)
 
 
-class World:
-    """Creates the namespaces on entry and removes them, with every process started in them, on exit."""
+class World(Namespaces):
+    """The namespaces of the five hosts, with their links, addresses and routes."""
 
     def __init__(self) -> None:
-        self._prefix = f"lg-{os.getpid()}-{next(_counter)}"
-        self._processes: list[subprocess.Popen[str]] = []
+        super().__init__(HOSTS)
 
-    def namespace(self, host: str) -> str:
-        """The name of a host's namespace, as `ip netns` knows it."""
-        return f"{self._prefix}-{host}"
-
-    def __enter__(self) -> Self:
-        remove_stale()
-        try:
-            for host in HOSTS:
-                _ip(f"netns add {self.namespace(host)}")
-            _batch(None, self._links())
-            for host in HOSTS:
-                self.write_sysctls(host)
-                _batch(self.namespace(host), _ADDRESSING[host]())
-        except BaseException:
-            self.remove()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.remove()
-
-    def remove(self) -> None:
-        """Ends what was started here and removes the namespaces; safe to call twice."""
-        for process in reversed(self._processes):
-            end(process)
-        self._processes.clear()
+    def build(self) -> None:
+        """Links, addresses and routes."""
+        batch(None, self._links())
         for host in HOSTS:
-            with suppress(WorldError):
-                _ip(f"netns delete {self.namespace(host)}")
+            self.write_sysctls(host)
+            batch(self.namespace(host), _ADDRESSING[host]())
 
     def _links(self) -> list[str]:
         def link(host: str, name: str, number: int) -> str:
@@ -145,115 +109,7 @@ class World:
             "net/ipv4/ping_group_range": "0 2147483647",
         }
 
-        def write() -> None:
-            for name, value in values.items():
-                with open(f"/proc/sys/{name}", "w", encoding="ascii") as file:
-                    file.write(value)
-
-        self.call(host, write)
-
-    def call(self, host: str, function: Callable[..., T], *arguments: Any) -> T:
-        """Calls a function inside a host's namespace, on a thread of its own; sockets it makes stay there."""
-        return call_in(self.namespace(host), function, *arguments)
-
-    def run(self, host: str, *command: str, check: bool = True, stdin: str | None = None) -> str:
-        """Runs a command to its end inside a host's namespace; its standard output."""
-        done = subprocess.run(
-            ["ip", "netns", "exec", self.namespace(host), *command],
-            input=stdin, capture_output=True, text=True, timeout=30, check=False,
-        )  # fmt: skip
-        if check and done.returncode != 0:
-            raise WorldError(f"{host}: {' '.join(command)}: exit {done.returncode}: {done.stderr.strip()}")
-        return done.stdout
-
-    def start(self, host: str, *command: str, **options: Any) -> subprocess.Popen[str]:
-        """Starts a command inside a host's namespace; it is ended with the world at the latest."""
-        process = subprocess.Popen(
-            ["ip", "netns", "exec", self.namespace(host), *command],
-            stdin=subprocess.DEVNULL, text=True, **options,
-        )  # fmt: skip
-        self._processes.append(process)
-        return process
-
-
-def remove_stale() -> None:
-    """Removes worlds whose maker was killed before it could, with the processes in them."""
-    listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, timeout=30, check=False)
-    for line in listed.stdout.splitlines():
-        match = re.match(r"lg-(\d+)-\d+-", line)
-        if match is None or os.path.exists(f"/proc/{match[1]}"):
-            continue
-        name = line.split()[0]
-        inside = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True, check=False)
-        for pid in map(int, inside.stdout.split()):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        with suppress(WorldError):
-            _ip(f"netns delete {name}")
-
-
-class WorldError(Exception):
-    """The world cannot be built, or a command in it failed."""
-
-
-def end(process: subprocess.Popen[str], seconds: float = 3.0) -> int:
-    """Ends a process politely, then for good; its exit code."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-        try:
-            return process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            process.kill()
-    return process.wait()
-
-
-def call_in(namespace: str, function: Callable[..., T], *arguments: Any) -> T:
-    """Calls a function on a thread that has entered a network namespace; its result or its exception."""
-    outcome: list[tuple[bool, Any]] = []
-
-    def work() -> None:
-        try:
-            _enter(namespace)
-            outcome.append((True, function(*arguments)))
-        except BaseException as error:
-            outcome.append((False, error))
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    succeeded, result = outcome[0]
-    if succeeded:
-        return result  # type: ignore[no-any-return]
-    raise result
-
-
-_CLONE_NEWNET = 0x4000_0000  # linux/sched.h
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _enter(namespace: str) -> None:
-    descriptor = os.open(f"/run/netns/{namespace}", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        if _libc.setns(descriptor, _CLONE_NEWNET) != 0:
-            raise OSError(ctypes.get_errno(), "setns", namespace)
-    finally:
-        os.close(descriptor)
-
-
-def _ip(arguments: str) -> None:
-    done = subprocess.run(["ip", *arguments.split()], capture_output=True, text=True, timeout=30, check=False)
-    if done.returncode != 0:
-        raise WorldError(f"ip {arguments}: {done.stderr.strip()}")
-
-
-def _batch(namespace: str | None, lines: list[str]) -> None:
-    place = [] if namespace is None else ["-n", namespace]
-    done = subprocess.run(
-        ["ip", *place, "-batch", "-"],
-        input="\n".join(lines), capture_output=True, text=True, timeout=30, check=False,
-    )  # fmt: skip
-    if done.returncode != 0:
-        raise WorldError(f"ip -batch in {namespace}: {done.stderr.strip()}")
+        self.set_sysctls(host, values)
 
 
 def _mac(host: str, link: int) -> str:

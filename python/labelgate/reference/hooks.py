@@ -24,7 +24,7 @@ def raw_prerouting(passage: Passage, interfaces: Interfaces) -> Verdict:
     passage.accepted = False
     name = passage.packet.in_
     if not interfaces.is_workload(name):
-        return _untracked(passage, interfaces.governing(name, "untracked"), "ingress")
+        return _untracked(passage, interfaces, name, "ingress")
     workload = interfaces.workload(name)
     if workload is None:
         passage.step("interface", None, Reason.UNKNOWN_WORKLOAD)
@@ -46,19 +46,26 @@ def _may_send(workload: Workload, passage: Passage) -> bool:
 def raw_output(passage: Passage, interfaces: Interfaces) -> Verdict:
     """E-32."""
     passage.accepted = False
-    return _untracked(passage, interfaces.governing(passage.packet.out, "untracked"), "egress")
+    return _untracked(passage, interfaces, passage.packet.out, "egress")
 
 
-def _untracked(passage: Passage, host: Host | None, direction: Direction) -> Verdict:
+def _untracked(passage: Passage, interfaces: Interfaces, name: str | None, direction: Direction) -> Verdict:
+    host = interfaces.governing(name, "untracked")
     if host is None:
-        passage.step("interface", None, Reason.NO_ENDPOINT)
-        return "continue"
+        return _no_policy(passage, interfaces, name, Reason.NO_UNTRACKED_POLICY)
     match passage.run(Chain(host, "untracked", direction, "untracked")):
         case End.ACCEPT:
             return "allow-notrack"
         case End.DENY:
             return "deny"
     return "continue"  # E-22, E-44
+
+
+def _no_policy(passage: Passage, interfaces: Interfaces, name: str | None, reason: Reason) -> Verdict:
+    """Nothing judges the packet before filter: no host endpoint is here, or it has no such policy."""
+    host = interfaces.governing(name, "forward")
+    passage.step("interface", host, Reason.NO_ENDPOINT if host is None else reason)
+    return "continue"
 
 
 def mangle_prerouting(passage: Passage, interfaces: Interfaces) -> Verdict:
@@ -71,8 +78,7 @@ def mangle_prerouting(passage: Passage, interfaces: Interfaces) -> Verdict:
         return "continue"
     host = interfaces.governing(passage.packet.in_, "prednat")
     if host is None:
-        passage.step("interface", None, Reason.NO_ENDPOINT)
-        return "continue"
+        return _no_policy(passage, interfaces, passage.packet.in_, Reason.NO_PREDNAT_POLICY)
     match passage.run(Chain(host, "prednat", "ingress", "prednat")):
         case End.ACCEPT:
             return "allow-skip-hep"

@@ -42,6 +42,8 @@ class Reason(Enum):
     DNAT_LATER = (None, "DNATed, judged in mangle POSTROUTING (E-37)")
     NOT_DNATTED = (None, "not DNATed, judged in filter OUTPUT (E-37)")
     FORWARDED = (None, "forwarded, judged in filter FORWARD (E-37)")
+    NO_UNTRACKED_POLICY = (None, "no untracked policy here (E-31)")
+    NO_PREDNAT_POLICY = (None, "no preDNAT policy here (E-33)")
     NO_ENDPOINT = (None, "no endpoint here (E-39)")
 
     @property

@@ -1,0 +1,58 @@
+"""Ctrl-C in the first moments of the program, when nothing of it runs yet."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import labelgate
+import pytest
+
+AS_MODULE = "import runpy; runpy.run_module('labelgate', run_name='__main__')"
+AS_PROGRAM = """
+from importlib.metadata import entry_points
+[program] = entry_points(group="console_scripts", name="labelgate")
+program.load()()
+"""
+INTERRUPTED = """
+import importlib.abc, os, signal, sys
+
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, {disposition})
+sys.meta_path.insert(0, Finder())
+sys.argv = ["labelgate", "version"]
+{start}
+"""
+
+
+def interrupted(start: str, module: str, disposition: str) -> tuple[int, str, str]:
+    """Exit code and outputs of `labelgate version`, which gets SIGINT as it begins to import a module."""
+    code = INTERRUPTED.format(start=start, module=module, disposition=disposition)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("start", [AS_MODULE, AS_PROGRAM], ids=["module", "program"])
+@pytest.mark.parametrize("module", ["labelgate.cli", "labelgate.resources", "pyroute2", "labelgate.agent"])
+def test_interrupted_while_it_imports(start: str, module: str) -> None:
+    assert interrupted(start, module, "signal.default_int_handler") == (130, "", "")
+
+
+def test_an_ignored_interrupt_stays_ignored() -> None:
+    """As in the background of a shell."""
+    code, shown, said = interrupted(AS_MODULE, "labelgate.agent", "signal.SIG_IGN")
+    assert (code, said) == (0, "")
+    assert shown.startswith(f"labelgate {labelgate.__version__} ")
+
+
+def test_every_public_name_is_there() -> None:
+    assert {name: hasattr(labelgate, name) for name in labelgate.__all__} == dict.fromkeys(
+        labelgate.__all__, True
+    )
+    assert set(labelgate.__all__) <= set(dir(labelgate))
+    with pytest.raises(AttributeError, match="module 'labelgate' has no attribute 'nothing'"):
+        labelgate.nothing  # noqa: B018
