@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from labelgate._core import __version__
+    from labelgate.engines import Budgets
     from labelgate.flow import Answer, Packet, Step
     from labelgate.resources import LoadError
     from labelgate.settings import HostFacts, Settings
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Answer",
+    "Budgets",
     "Decision",
     "DecisionTable",
     "HostFacts",
@@ -35,6 +37,7 @@ __all__ = [
 _HOME = {
     "__version__": "_core",
     **dict.fromkeys(("Answer", "Packet", "Step"), "flow"),
+    "Budgets": "engines",
     "LoadError": "resources",
     **dict.fromkeys(("HostFacts", "Settings"), "settings"),
     **dict.fromkeys(("Snapshot", "load"), "snapshot"),

@@ -6,7 +6,11 @@ People use `labelgate.load`, `Snapshot.compile` and `DecisionTable`; this module
 from collections.abc import Sequence
 from typing import Literal, final
 
-from labelgate.flow import Action, Stage, Verdict
+import numpy as np
+from numpy.typing import NDArray
+
+from labelgate.columns import Flows
+from labelgate.flow import Action, Packet, Stage, Verdict
 
 __all__ = [
     "Bench",
@@ -16,6 +20,7 @@ __all__ = [
     "__version__",
     "check_selector",
     "compile",
+    "default_budgets",
     "selector_answer",
     "workloads",
 ]
@@ -23,6 +28,7 @@ __all__ = [
 __version__: str
 
 _Gate = tuple[Literal["allow", "deny"], str | None, str | None, int | None]
+_Outcome = tuple[Action | None, str | None, str | None, int, str, tuple[int, ...]]
 _Step = tuple[Stage, str | None, str | None, str | None, int | None, Action | None, str]
 
 def check_selector(text: str) -> None:
@@ -51,12 +57,17 @@ class Program:
     def endpoints(self) -> list[str]:
         """The local endpoints by name."""
 
-def compile(model: bytes, node: str | None = None) -> Program:
+def compile(model: bytes, node: str | None = None, budgets: bytes | None = None) -> Program:
     """Compiles a model (JSON) for a node, or for all workloads of a cluster. Releases the GIL.
 
+    `budgets` (JSON, whole) are those of the engines that the first table is built with.
+
     Raises:
-        ValueError: the model cannot be read or compiled; says which policy and field.
+        ValueError: the model cannot be read or compiled; says which policy and field. Or the budgets cannot.
     """
+
+def default_budgets() -> str:
+    """The budgets of engines where `compile` is given none, as JSON."""
 
 @final
 class Table:
@@ -72,62 +83,48 @@ class Table:
     def rule_facts(self) -> str:
         """What kernel rules may answer, as JSON."""
 
-    def decide(
+    def describe(self) -> str:
+        """`labelgate.engines.Description` as JSON."""
+
+    def outcomes(self) -> list[_Outcome]:
+        """(action, tier, policy, rule or -1, reason, outcome ids of the Log rules passed), by outcome id."""
+
+    def interface_ids(self, names: Sequence[str | None]) -> list[int]:
+        """The number of each interface in this table; None: no interface."""
+
+    def decide_batch(
         self,
-        hook: str,
-        src: str,
-        dst: str,
-        protocol: int,
-        sport: int | None = None,
-        dport: int | None = None,
-        icmp_type: int | None = None,
-        icmp_code: int | None = None,
-        in_: str | None = None,
-        out: str | None = None,
-        ct: str = "new",
-        accepted: bool = False,
-        dnatted: bool = False,
-        fragment: bool = False,
-    ) -> tuple[Verdict, bool, bool, _Step]:
-        """(verdict, failsafe, accepted, deciding step).
+        flows: Flows,
+        verdicts: NDArray[np.uint8],
+        outcomes: NDArray[np.uint32],
+        threads: int,
+    ) -> None:
+        """Answers flows into C-contiguous arrays of their length. Releases the GIL; Ctrl-C ends it early.
 
         Raises:
-            ValueError: an address or a word cannot be read.
+            TypeError: an attribute is not as `Flows` says.
+            ValueError: lengths differ, or an array is read-only or in use by another call.
         """
 
-    def trace(
-        self,
-        hook: str,
-        src: str,
-        dst: str,
-        protocol: int,
-        sport: int | None = None,
-        dport: int | None = None,
-        icmp_type: int | None = None,
-        icmp_code: int | None = None,
-        in_: str | None = None,
-        out: str | None = None,
-        ct: str = "new",
-        accepted: bool = False,
-        dnatted: bool = False,
-        fragment: bool = False,
-    ) -> tuple[Verdict, bool, bool, list[_Step]]:
-        """As `decide`, with every step on the way."""
-
-    def connectivity(
-        self,
-        src: str,
-        dst: str,
-        protocol: int,
-        sport: int | None = None,
-        dport: int | None = None,
-        icmp_type: int | None = None,
-        icmp_code: int | None = None,
-    ) -> tuple[_Gate | None, _Gate | None]:
-        """(egress, ingress) of a new connection, each (verdict, tier, policy, rule).
+    def decide(self, packet: Packet) -> tuple[Verdict, bool, bool, int, _Step]:
+        """(verdict, failsafe, accepted, outcome id, deciding step).
 
         Raises:
-            ValueError: an address cannot be read.
+            ValueError: a field cannot be read; says which.
+        """
+
+    def trace(self, packet: Packet) -> tuple[Verdict, bool, bool, list[_Step]]:
+        """(verdict, failsafe, accepted, every step on the way).
+
+        Raises:
+            ValueError: as `decide`.
+        """
+
+    def connectivity(self, packet: Packet) -> tuple[_Gate | None, _Gate | None]:
+        """(egress, ingress) of a new connection: (verdict, tier, policy, rule); hook and state do not count.
+
+        Raises:
+            ValueError: as `decide`.
         """
 
     def workloads(self) -> list[tuple[str, list[str]]]:

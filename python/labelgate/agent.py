@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from labelgate import _core
 from labelgate.config import Config, ConfigError, load_config
+from labelgate.engines import summary
 from labelgate.flow import HOOKS, Hook
 from labelgate.links import Links, LinkWatch
 from labelgate.netfilter.apply import ApplyError, Netfilter, clean
@@ -336,7 +337,7 @@ class Agent:
         self._say(
             f"generation {current.number} in force: node {current.config.node}, "
             f"{len(facts['hosts'])} host endpoints, {len(facts['workloads'])} workloads with interfaces, "
-            f"{self._netfilter.tools.variant} rules"
+            f"{self._netfilter.tools.variant} rules\n{summary(current.table.describe())}"
         )
 
 

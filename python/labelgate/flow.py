@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 Hook = Literal[
     "raw-prerouting",
@@ -32,7 +32,11 @@ HOOKS: tuple[Hook, ...] = (
     "mangle-postrouting",
 )
 Verdict = Literal["deny", "allow", "allow-notrack", "allow-skip-hep", "continue"]
+VERDICTS: tuple[Verdict, ...] = ("deny", "allow", "allow-notrack", "allow-skip-hep", "continue")
+"""By the number that stands for each in a column."""
 CtState = Literal["new", "established", "related", "invalid", "untracked"]
+CT_STATES: tuple[CtState, ...] = ("new", "established", "related", "invalid", "untracked")
+"""By the number that stands for each in a column."""
 Action = Literal["Allow", "Deny", "Pass", "Log"]
 Stage = Literal[
     "untracked",
@@ -253,7 +257,7 @@ _FIELDS: Mapping[str, tuple[str, Any]] = {
     "icmpCode": ("icmp_code", _number(255)),
     "in": ("in_", _text),
     "out": ("out", _text),
-    "ct": ("ct", _word(get_args(CtState))),
+    "ct": ("ct", _word(CT_STATES)),
     "accepted": ("accepted", _flag),
     "dnatted": ("dnatted", _flag),
     "fragment": ("fragment", _flag),

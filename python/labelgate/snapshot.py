@@ -9,6 +9,7 @@ from typing import Any
 
 from labelgate import _core
 from labelgate.conversion import is_workload, pod_profiles
+from labelgate.engines import Budgets
 from labelgate.model import BUILT_IN_PROFILE, BUILT_IN_TIERS, core_model
 from labelgate.resources import (
     EndpointSlice,
@@ -159,17 +160,20 @@ class Snapshot:
         host: HostFacts | None = None,
         settings: Settings | None = None,
         staged: bool = False,
+        budgets: Budgets | None = None,
     ) -> DecisionTable:
         """The decision table of one node; `node=None` compiles all workloads of the cluster.
 
         Without `host` no interface has an address: host endpoints govern by name only.
         With `staged` the table answers what would be decided if every staged policy were in force too.
+        Answers do not depend on the `budgets` of the engines, only time and memory do.
 
         Raises:
-            ValueError: the core refuses what validation let pass.
+            ValueError: the core refuses what validation let pass, or a budget is no size.
         """
         settings = settings or Settings()
-        program = _core.compile(core_model(self, settings, staged=staged), node)
+        model = core_model(self, settings, staged=staged)
+        program = _core.compile(model, node, budgets.json() if budgets else None)
         return DecisionTable(program, host or HostFacts({}), settings)
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
 
 from labelgate import _core
+from labelgate.engines import Description
 from labelgate.flow import (
     Action,
     Answer,
@@ -20,8 +23,17 @@ from labelgate.flow import (
     Step,
     Verdict,
     protocol_number,
+    read_address,
 )
 from labelgate.settings import HostFacts, Settings
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from labelgate.columns import Answers
+
+# numpy is imported by the first question by column: neither the daemon nor the command line waits for it.
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +54,8 @@ class Decision:
     action: Action | None
     reason: str
     """One short phrase with the rule id of `docs/semantics.md`."""
+    outcome: int
+    """Its row in `DecisionTable.outcomes`, which also tells the Log rules passed."""
 
 
 class DecisionTable:
@@ -82,26 +96,20 @@ class DecisionTable:
         Raises:
             ValueError: an address, the hook, the protocol or a number cannot be read.
         """
-        try:
-            verdict, failsafe, mark, step = self.core.decide(
-                hook, str(src), str(dst), protocol_number(protocol), sport, dport, icmp_type, icmp_code,
-                in_, out, ct, accepted, dnatted, fragment,
-            )  # fmt: skip
-        except OverflowError:
-            raise ValueError(
-                f"found ports {sport} and {dport}, ICMP type {icmp_type} and code {icmp_code}, expected "
-                "ports 0..65535, ICMP type and code 0..255"
-            ) from None
-        return Decision(verdict, failsafe, mark, *step)
+        packet = Packet(
+            hook, _address(src, "src"), _address(dst, "dst"), protocol_number(protocol), sport, dport,
+            icmp_type, icmp_code, in_, out, ct, accepted, dnatted, fragment,
+        )  # fmt: skip
+        return self.decide_packet(packet)
 
     def decide_packet(self, packet: Packet) -> Decision:
         """The same for a `Packet`."""
-        verdict, failsafe, mark, step = self.core.decide(*_arguments(packet))
-        return Decision(verdict, failsafe, mark, *step)
+        verdict, failsafe, mark, outcome, step = self.core.decide(packet)
+        return Decision(verdict, failsafe, mark, *step, outcome)
 
     def answer(self, packet: Packet) -> Answer:
         """The decision with every step on the way, as `labelgate explain` prints it."""
-        verdict, failsafe, mark, steps = self.core.trace(*_arguments(packet))
+        verdict, failsafe, mark, steps = self.core.trace(packet)
         return Answer(verdict, failsafe, mark, tuple(Step(*step) for step in steps))
 
     def connectivity(self, packet: Packet) -> Connection:
@@ -110,11 +118,122 @@ class DecisionTable:
         Of the packet only addresses, protocol, ports and ICMP type and code count. A table of one node knows
         the workloads of that node, `Snapshot.compile(node=None)` those of the cluster.
         """
-        egress, ingress = self.core.connectivity(
-            str(packet.src), str(packet.dst), packet.protocol, packet.sport, packet.dport,
-            packet.icmp_type, packet.icmp_code,
-        )  # fmt: skip
+        egress, ingress = self.core.connectivity(packet)
         return Connection(egress and Gate(*egress), ingress and Gate(*ingress))
+
+    def decide_batch(
+        self,
+        hook: Hook,
+        src: IPAddress | str | NDArray[np.uint32] | NDArray[np.uint8],
+        dst: IPAddress | str | NDArray[np.uint32] | NDArray[np.uint8],
+        protocol: int | str | NDArray[np.uint8],
+        sport: int | NDArray[np.uint16] = 0,
+        dport: int | NDArray[np.uint16] = 0,
+        *,
+        in_: str | NDArray[np.uint32] | None = None,
+        out: str | NDArray[np.uint32] | None = None,
+        ct: CtState | NDArray[np.uint8] = "new",
+        accepted: bool | NDArray[np.bool_] = False,
+        dnatted: bool | NDArray[np.bool_] = False,
+        fragment: bool | NDArray[np.bool_] = False,
+        threads: int = 1,
+        into: Answers | None = None,
+    ) -> Answers:
+        """Decides many flows at one hook; each argument is one value for all or a column with one for each.
+
+        A column is a numpy array of n values side by side in memory; it is read where it is, never converted.
+        The GIL is released: nobody may write to a column meanwhile. Ctrl-C ends it, some answers written.
+
+        Args:
+            hook: where all of them are seen.
+            src: an address, or a column: uint32 (n,) for IPv4, uint8 (n, 16) in network order for IPv6.
+            dst: as `src`, in the same IP version.
+            protocol: a name, or IP protocol numbers, uint8 (n,).
+            sport: source ports, uint16 (n,).
+            dport: destination ports, uint16 (n,); for ICMP and ICMPv6 `type << 8 | code`. Without meaning for
+                other protocols.
+            in_: the in-interface by name, or ids that `interface_ids` of this table gave, uint32 (n,).
+            out: likewise the out-interface.
+            ct: a word, or indexes of `labelgate.flow.CT_STATES`, uint8 (n,).
+            accepted: accept mark on arrival (E-48), bool (n,).
+            dnatted: DNATed in nat OUTPUT (E-37), bool (n,).
+            fragment: ports, ICMP type and code cannot be read, whatever is given (M-19), bool (n,). Where
+                ports are left out they are 0, not unreadable.
+            threads: how many threads share the flows, the calling one among them.
+            into: arrays for the answers, so that a stream of batches needs no new ones; they must not overlap
+                with any column.
+
+        Returns:
+            Verdicts, uint8 (n,), indexes of `labelgate.flow.VERDICTS`, and outcome ids, uint32 (n,), rows of
+            `outcomes`: those of `into` where given.
+
+        Raises:
+            TypeError: an argument has another type or dtype.
+            ValueError: a number, word, shape, length or layout does not fit.
+
+        >>> import labelgate, numpy as np
+        >>> from importlib.resources import files
+        >>> from labelgate.flow import VERDICTS
+        >>> policy = str(files("labelgate") / "examples" / "02-host-endpoint.yaml")
+        >>> table = labelgate.load(policy).compile(node="edge1")
+        >>> dports = np.array([22, 80, 9100], np.uint16)
+        >>> verdicts, outcomes = table.decide_batch(
+        ...     "filter-input", "203.0.113.7", "198.51.100.10", "tcp", 40000, dports, in_="eth0")
+        >>> [VERDICTS[verdict] for verdict in verdicts]
+        ['allow', 'deny', 'allow']
+        >>> table.outcomes[outcomes]["reason"].tolist()
+        ['failsafe (E-40)', 'end of tier (E-21)', 'rule (M-50)']
+        """
+        from labelgate.columns import Flows, read_threads
+
+        flows = Flows.read(
+            self.core, hook=hook, src=src, dst=dst, protocol=protocol, sport=sport, dport=dport, in_=in_,
+            out=out, ct=ct, accepted=accepted, dnatted=dnatted, fragment=fragment,
+        )  # fmt: skip
+        verdicts, outcomes = flows.answers(into)
+        self.core.decide_batch(flows, verdicts, outcomes, read_threads(threads))
+        return verdicts, outcomes
+
+    def interface_ids(self, names: Sequence[str | None]) -> NDArray[np.uint32]:
+        """Interfaces as `decide_batch` takes them by column, uint32 (len(names),); None: no interface.
+
+        An id has a meaning for this table only. Of a long column of names, ask about each name once:
+
+        >>> import labelgate, numpy as np
+        >>> table = labelgate.Snapshot().compile(node="edge1")
+        >>> names, inverse = np.unique(["eth0", "cali1", "eth0"], return_inverse=True)
+        >>> table.interface_ids(names.tolist())[inverse]
+        array([2, 1, 2], dtype=uint32)
+        """
+        import numpy as np
+
+        return np.array(self.core.interface_ids(list(names)), np.uint32)
+
+    @cached_property
+    def outcomes(self) -> NDArray[np.void]:
+        """What outcome ids mean: a structured array, read-only, with a row for each id.
+
+        Its fields: `action`, `tier` and `policy`, text or None; `rule`, int32, -1 where no rule decided;
+        `reason`, text; `logs`, a tuple with the outcome ids of the Log rules that the deciding chain passed
+        before, in order. Where a setting decides, `action` is None. The Log rules of chains that the `linear`
+        engine answers for (`describe`) are in the trace of `answer` only.
+        """
+        import numpy as np
+
+        from labelgate.columns import OUTCOME
+
+        rows = np.array(self.core.outcomes(), OUTCOME)
+        rows.setflags(write=False)
+        return rows
+
+    def describe(self) -> Description:
+        """Which engines answer, how large their tables are, and why no faster one was chosen.
+
+        >>> import labelgate
+        >>> labelgate.Snapshot().compile(node="edge1").describe()["others"]
+        []
+        """
+        return cast(Description, json.loads(self.core.describe()))
 
     def workloads(self) -> dict[str, list[str]]:
         """Every workload by name, sorted, with the addresses that are its own."""
@@ -141,9 +260,5 @@ class DecisionTable:
         return any(host["untracked"] is not None for host in self.rule_facts()["hosts"])
 
 
-def _arguments(packet: Packet) -> tuple[Any, ...]:
-    return (
-        packet.hook, str(packet.src), str(packet.dst), packet.protocol, packet.sport, packet.dport,
-        packet.icmp_type, packet.icmp_code, packet.in_, packet.out, packet.ct, packet.accepted,
-        packet.dnatted, packet.fragment,
-    )  # fmt: skip
+def _address(value: IPAddress | str, field: str) -> IPAddress:
+    return read_address(value, field) if isinstance(value, str) else value

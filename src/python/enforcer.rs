@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use super::table::Table;
+use super::value_error;
 use crate::enforce::{self, EnforcerConfig, Marks};
 
 /// The packet loop of the calling thread's network namespace.
@@ -61,7 +61,7 @@ impl Enforcer {
     }
 
     fn counters(&self) -> PyResult<String> {
-        serde_json::to_string(&self.0.counters()).map_err(|error| PyValueError::new_err(error.to_string()))
+        serde_json::to_string(&self.0.counters()).map_err(value_error)
     }
 
     fn is_alive(&self) -> bool {

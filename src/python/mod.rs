@@ -1,11 +1,19 @@
 //! The Python face: bytes, text, numbers and opaque handles. It decides nothing; nobody imports it.
 
+mod batch;
 mod bench;
 mod enforcer;
+mod question;
 mod selectors;
 mod table;
 
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+
+#[allow(clippy::needless_pass_by_value)] // Made for `map_err`, which hands values over.
+fn value_error(error: impl ToString) -> PyErr {
+    PyValueError::new_err(error.to_string())
+}
 
 /// The compiled core of labelgate. The stub `_core.pyi` is its documentation.
 #[pymodule]
@@ -17,7 +25,7 @@ mod _core {
     #[pymodule_export]
     use super::selectors::{check_selector, selector_answer};
     #[pymodule_export]
-    use super::table::{Program, Table, compile};
+    use super::table::{Program, Table, compile, default_budgets};
 
     #[pymodule_export]
     #[allow(non_upper_case_globals)]

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use super::value_error;
 use crate::selector::Selector;
 
 fn parse(text: &str) -> PyResult<Selector> {
-    Selector::parse(text).map_err(|error| PyValueError::new_err(error.to_string()))
+    Selector::parse(text).map_err(value_error)
 }
 
 #[pyfunction]

@@ -3,25 +3,23 @@
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
-use pyo3::exceptions::PyValueError;
+use numpy::PyArray1;
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedStr;
+use pyo3::types::PyTuple;
 
-use crate::flow::{
-    CtState, EndpointId, FiveTuple, FlowKey, Hook, InterfaceId, Transport, Verdict, address_number, protocol,
-};
+use super::question::Question;
+use super::{batch, value_error};
+use crate::flow::{EndpointId, InterfaceId, OutcomeId, Verdict, address_number};
 use crate::model::{HostFacts, Model};
-use crate::program::EndpointKind;
+use crate::program::{Action, EndpointKind};
 use crate::table::{Budgets, Decision, DecisionTable, Engines, Gate, Step};
-
-#[allow(clippy::needless_pass_by_value)] // Made for `map_err`, which hands values over.
-fn value_error(error: impl ToString) -> PyErr {
-    PyValueError::new_err(error.to_string())
-}
 
 /// The compiled policy of a node (opaque).
 #[pyclass(frozen, module = "labelgate._core")]
 pub struct Program {
-    program: Arc<crate::program::Program>,
+    compiled: Arc<crate::program::Program>,
+    budgets: Budgets,
     /// Made for the first table.
     engines: OnceLock<Arc<Engines>>,
 }
@@ -30,34 +28,51 @@ pub struct Program {
 impl Program {
     /// Stable text.
     fn __str__(&self) -> String {
-        self.program.to_string()
+        self.compiled.to_string()
     }
 
     #[getter]
     fn warnings(&self) -> Vec<String> {
-        self.program.warnings.clone()
+        self.compiled.warnings.clone()
     }
 
     #[getter]
     fn endpoints(&self) -> Vec<String> {
-        self.program.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect()
+        self.compiled.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect()
     }
 }
 
-/// Model (JSON) to [`Program`].
+/// Model (JSON) to [`Program`]; budgets (JSON) of the engines of its tables.
 #[pyfunction]
-#[pyo3(signature = (model, node=None))]
-pub fn compile(py: Python<'_>, model: &[u8], node: Option<&str>) -> PyResult<Program> {
+#[pyo3(signature = (model, node=None, budgets=None))]
+pub fn compile(
+    py: Python<'_>,
+    model: &[u8],
+    node: Option<&str>,
+    budgets: Option<&[u8]>,
+) -> PyResult<Program> {
     py.detach(|| {
+        let budgets = budgets.map(serde_json::from_slice).transpose();
+        let budgets = budgets.map_err(|error| value_error(format!("budgets: {error}")))?.unwrap_or_default();
         let model: Model = serde_json::from_slice(model).map_err(value_error)?;
-        let program = Arc::new(crate::compile::compile(&model, node).map_err(value_error)?);
-        Ok(Program { program, engines: OnceLock::new() })
+        let compiled = Arc::new(crate::compile::compile(&model, node).map_err(value_error)?);
+        Ok(Program { compiled, budgets, engines: OnceLock::new() })
     })
+}
+
+/// The budgets of engines where none are given, as JSON text.
+#[pyfunction]
+pub fn default_budgets() -> PyResult<String> {
+    serde_json::to_string(&Budgets::default()).map_err(value_error)
 }
 
 /// A program bound to the interfaces of a host.
 #[pyclass(frozen, module = "labelgate._core")]
 pub struct Table(pub(super) Arc<DecisionTable>);
+
+/// Action, tier, policy, rule, reason, ids of the Log rules passed.
+type OutcomeTuple<'a> =
+    (Option<&'static str>, Option<&'a str>, Option<&'a str>, i64, &'static str, Bound<'a, PyTuple>);
 
 type StepTuple<'a> = (
     &'static str,
@@ -78,7 +93,7 @@ impl Table {
     fn new(py: Python<'_>, program: &Program, host: &[u8]) -> PyResult<Self> {
         py.detach(|| {
             let host: HostFacts = serde_json::from_slice(host).map_err(value_error)?;
-            let build = || Arc::new(Engines::build(Arc::clone(&program.program), &Budgets::default()));
+            let build = || Arc::new(Engines::build(Arc::clone(&program.compiled), &program.budgets));
             let engines = Arc::clone(program.engines.get_or_init(build));
             Ok(Self(Arc::new(DecisionTable::new(engines, &host))))
         })
@@ -94,75 +109,63 @@ impl Table {
         serde_json::to_string(&self.0.rule_facts()).map_err(value_error)
     }
 
-    #[allow(clippy::too_many_arguments)] // One argument per field of the question.
-    #[pyo3(signature = (hook, src, dst, protocol, sport=None, dport=None, icmp_type=None, icmp_code=None,
-        in_=None, out=None, ct="new", accepted=false, dnatted=false, fragment=false))]
-    fn decide(
-        &self,
-        hook: &str,
-        src: &str,
-        dst: &str,
-        protocol: u8,
-        sport: Option<u16>,
-        dport: Option<u16>,
-        icmp_type: Option<u8>,
-        icmp_code: Option<u8>,
-        in_: Option<&str>,
-        out: Option<&str>,
-        ct: &str,
-        accepted: bool,
-        dnatted: bool,
-        fragment: bool,
-    ) -> PyResult<(&'static str, bool, bool, StepTuple<'_>)> {
-        let transport = transport(protocol, (sport, dport), (icmp_type, icmp_code), fragment);
-        let tuple = five_tuple(src, dst, protocol, transport)?;
-        let key = self.key(tuple, hook, (in_, out), ct, accepted, dnatted)?;
-        let Decision { verdict, failsafe, accepted, step, .. } = self.0.decide(&key);
-        Ok((verdict.name(), failsafe, accepted, self.step(&step)))
+    /// Engines, their sizes and why they were chosen, as JSON text.
+    fn describe(&self) -> PyResult<String> {
+        serde_json::to_string(&self.0.describe()).map_err(value_error)
     }
 
-    #[allow(clippy::too_many_arguments, clippy::type_complexity)] // As `decide`.
-    #[pyo3(signature = (hook, src, dst, protocol, sport=None, dport=None, icmp_type=None, icmp_code=None,
-        in_=None, out=None, ct="new", accepted=false, dnatted=false, fragment=false))]
-    fn trace(
+    /// What outcome ids mean, by id.
+    fn outcomes<'py>(&'py self, py: Python<'py>) -> PyResult<Vec<OutcomeTuple<'py>>> {
+        let meaning = |index| {
+            let id = OutcomeId::new(index);
+            let origin = self.0.meaning(id).0;
+            let logged = PyTuple::new(py, self.0.logged(id).iter().map(|id| id.number()))?;
+            Ok((
+                origin.action.map(Action::name),
+                origin.tier.as_deref(),
+                origin.policy.as_deref(),
+                origin.rule.map_or(-1, i64::from),
+                origin.reason.text(),
+                logged,
+            ))
+        };
+        (0..self.0.outcome_count()).map(meaning).collect()
+    }
+
+    /// Interfaces by number; `None`: no interface.
+    #[allow(clippy::needless_pass_by_value)]
+    fn interface_ids(&self, names: Vec<Option<PyBackedStr>>) -> Vec<u32> {
+        names.iter().map(|name| self.interface(name.as_deref()).0).collect()
+    }
+
+    /// Many flows at one hook.
+    fn decide_batch<'py>(
         &self,
-        hook: &str,
-        src: &str,
-        dst: &str,
-        protocol: u8,
-        sport: Option<u16>,
-        dport: Option<u16>,
-        icmp_type: Option<u8>,
-        icmp_code: Option<u8>,
-        in_: Option<&str>,
-        out: Option<&str>,
-        ct: &str,
-        accepted: bool,
-        dnatted: bool,
-        fragment: bool,
-    ) -> PyResult<(&'static str, bool, bool, Vec<StepTuple<'_>>)> {
-        let transport = transport(protocol, (sport, dport), (icmp_type, icmp_code), fragment);
-        let tuple = five_tuple(src, dst, protocol, transport)?;
-        let key = self.key(tuple, hook, (in_, out), ct, accepted, dnatted)?;
-        let (Decision { verdict, failsafe, accepted, .. }, steps) = self.0.trace(&key);
+        py: Python<'py>,
+        flows: &Bound<'py, PyAny>,
+        verdicts: &Bound<'py, PyArray1<u8>>,
+        outcomes: &Bound<'py, PyArray1<u32>>,
+        threads: usize,
+    ) -> PyResult<()> {
+        batch::decide(py, &self.0, flows, (verdicts, outcomes), threads)
+    }
+
+    /// One packet; outcome as `outcomes` has it.
+    #[allow(clippy::needless_pass_by_value)] // Arguments arrive owned.
+    fn decide(&self, packet: Question<'_>) -> PyResult<(&'static str, bool, bool, u32, StepTuple<'_>)> {
+        let Decision { verdict, failsafe, accepted, outcome, step } = self.0.decide(&packet.key(&self.0)?);
+        Ok((verdict.name(), failsafe, accepted, outcome.number(), self.step(&step)))
+    }
+
+    #[allow(clippy::needless_pass_by_value)]
+    fn trace(&self, packet: Question<'_>) -> PyResult<(&'static str, bool, bool, Vec<StepTuple<'_>>)> {
+        let (Decision { verdict, failsafe, accepted, .. }, steps) = self.0.trace(&packet.key(&self.0)?);
         Ok((verdict.name(), failsafe, accepted, steps.iter().map(|step| self.step(step)).collect()))
     }
 
-    #[allow(clippy::too_many_arguments, clippy::type_complexity)] // As `decide`.
-    #[pyo3(signature = (src, dst, protocol, sport=None, dport=None, icmp_type=None, icmp_code=None))]
-    fn connectivity(
-        &self,
-        src: &str,
-        dst: &str,
-        protocol: u8,
-        sport: Option<u16>,
-        dport: Option<u16>,
-        icmp_type: Option<u8>,
-        icmp_code: Option<u8>,
-    ) -> PyResult<(Option<GateTuple<'_>>, Option<GateTuple<'_>>)> {
-        let transport = transport(protocol, (sport, dport), (icmp_type, icmp_code), false);
-        let tuple = five_tuple(src, dst, protocol, transport)?;
-        let (egress, ingress) = self.0.connectivity(&tuple);
+    #[allow(clippy::needless_pass_by_value)]
+    fn connectivity(&self, packet: Question<'_>) -> PyResult<(Option<GateTuple<'_>>, Option<GateTuple<'_>>)> {
+        let (egress, ingress) = self.0.connectivity(&packet.tuple()?);
         Ok((egress.map(|gate| self.gate(gate)), ingress.map(|gate| self.gate(gate))))
     }
 
@@ -186,31 +189,14 @@ impl Table {
 }
 
 impl Table {
+    fn interface(&self, name: Option<&str>) -> InterfaceId {
+        name.map_or(InterfaceId::NONE, |name| self.0.interface(name))
+    }
+
     fn gate(&self, gate: Gate) -> GateTuple<'_> {
         let origin = self.0.origin(&gate.step);
         let verdict = if gate.allows { Verdict::Allow } else { Verdict::Deny };
         (verdict.name(), origin.tier.as_deref(), origin.policy.as_deref(), origin.rule)
-    }
-
-    fn key(
-        &self,
-        tuple: FiveTuple,
-        hook: &str,
-        (input, output): (Option<&str>, Option<&str>),
-        ct: &str,
-        accepted: bool,
-        dnatted: bool,
-    ) -> PyResult<FlowKey> {
-        let interface = |name: Option<&str>| name.map_or(InterfaceId::NONE, |name| self.0.interface(name));
-        Ok(FlowKey {
-            tuple,
-            hook: Hook::from_name(hook).ok_or_else(|| value_error(format!("hook: found `{hook}`")))?,
-            input: interface(input),
-            output: interface(output),
-            accepted,
-            ct: CtState::from_name(ct).ok_or_else(|| value_error(format!("ct: found `{ct}`")))?,
-            dnatted,
-        })
     }
 
     fn step<'a>(&'a self, step: &Step) -> StepTuple<'a> {
@@ -221,42 +207,8 @@ impl Table {
             origin.tier.as_deref(),
             origin.policy.as_deref(),
             origin.rule,
-            step.action.map(crate::program::Action::name),
+            step.action.map(Action::name),
             origin.reason.text(),
         )
     }
-}
-
-/// Ports where the protocol has them and one is given (the other is then 0, which no policy can name); nothing is
-/// readable in a later fragment (M-19).
-fn transport(
-    protocol: u8,
-    ports: (Option<u16>, Option<u16>),
-    icmp: (Option<u8>, Option<u8>),
-    fragment: bool,
-) -> Transport {
-    match (protocol, ports, icmp) {
-        _ if fragment => Transport::Opaque,
-        (_, (None, None), (None, _)) => Transport::Opaque,
-        (protocol::TCP | protocol::UDP | protocol::SCTP | protocol::UDPLITE, (source, destination), _) => {
-            Transport::Ports { source: source.unwrap_or(0), destination: destination.unwrap_or(0) }
-        }
-        (protocol::ICMP | protocol::ICMPV6, _, (Some(kind), code)) => {
-            Transport::Icmp { kind, code: code.unwrap_or(0) }
-        }
-        _ => Transport::Opaque,
-    }
-}
-
-fn five_tuple(src: &str, dst: &str, protocol: u8, transport: Transport) -> PyResult<FiveTuple> {
-    let address = |name: &str, text: &str| {
-        text.parse::<IpAddr>()
-            .map_err(|_| value_error(format!("{name}: found `{text}`, expected an IPv4 or IPv6 address")))
-    };
-    let (family, source) = address_number(address("src", src)?);
-    let (other, destination) = address_number(address("dst", dst)?);
-    if family != other {
-        return Err(value_error(format!("dst: found `{dst}`, expected the IP version of src `{src}`")));
-    }
-    Ok(FiveTuple { family, source, destination, protocol, transport })
 }

@@ -1,5 +1,7 @@
 //! Many questions at one hook, by column: what scripts and benchmarks ask.
 
+use std::ops::Range;
+
 use thiserror::Error;
 
 use super::engines::{Packet, Seen};
@@ -16,6 +18,14 @@ pub enum Column<'a, T> {
 }
 
 impl<T: Copy> Column<'_, T> {
+    /// Those of some flows. Panics beyond the column.
+    fn rows(&self, rows: &Range<usize>) -> Self {
+        match self {
+            Self::One(value) => Self::One(*value),
+            Self::Each(values) => Self::Each(&values[rows.clone()]),
+        }
+    }
+
     /// The value of a flow. Panics beyond the column: [`Flows::check`] has been asked before.
     #[inline]
     pub fn at(&self, index: usize) -> T {
@@ -58,6 +68,17 @@ impl Addresses<'_> {
         match self {
             Self::V4 { .. } => Family::V4,
             Self::V6 { .. } => Family::V6,
+        }
+    }
+
+    fn rows(&self, rows: &Range<usize>) -> Self {
+        match self {
+            Self::V4 { source, destination } => {
+                Self::V4 { source: source.rows(rows), destination: destination.rows(rows) }
+            }
+            Self::V6 { source, destination } => {
+                Self::V6 { source: source.rows(rows), destination: destination.rows(rows) }
+            }
         }
     }
 
@@ -172,6 +193,24 @@ impl<'a> Flows<'a> {
         match states.iter().position(|&state| usize::from(state) >= CtState::ALL.len()) {
             None => Ok(()),
             Some(index) => Err(FlowsError::CtState { found: states[index], index }),
+        }
+    }
+
+    /// Some of the questions. Panics beyond the columns.
+    #[must_use]
+    pub fn rows(&self, rows: &Range<usize>) -> Self {
+        Self {
+            hook: self.hook,
+            addresses: self.addresses.rows(rows),
+            protocol: self.protocol.rows(rows),
+            source_port: self.source_port.rows(rows),
+            destination_port: self.destination_port.rows(rows),
+            input: self.input.rows(rows),
+            output: self.output.rows(rows),
+            ct: self.ct.rows(rows),
+            accepted: self.accepted.rows(rows),
+            dnatted: self.dnatted.rows(rows),
+            fragment: self.fragment.rows(rows),
         }
     }
 

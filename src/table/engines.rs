@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::answer::{Answer, Answers};
 use super::classes::{self, Classes, Counts, Refused};
@@ -16,7 +16,8 @@ use crate::program::{ChainId, Program, RuleOrigin};
 pub use super::classes::Seen;
 
 /// What the tables of a program may grow to; a chain above a budget gets a slower engine, never more memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Budgets {
     /// Of the `classes` engine.
     pub classes: classes::Limits,

@@ -198,6 +198,11 @@ impl DecisionTable {
         (program.outcome(outcome), logged.iter().map(|&id| program.outcome(id)))
     }
 
+    /// The ids of the Log rules that [`meaning`](Self::meaning) tells.
+    pub fn logged(&self, outcome: OutcomeId) -> &[OutcomeId] {
+        self.engines.meaning(outcome).1
+    }
+
     /// What is no error, and only the binding sees: endpoints that do nothing on this host. Sorted.
     pub fn warnings(&self) -> Vec<String> {
         self.interfaces.warnings(self.program())

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use super::answer::{Answer, End};
 use super::classes::Value;
 use super::engines::{Engine, Packet, Seen};
@@ -14,7 +16,8 @@ use crate::flow::Family;
 use crate::program::{Action, ChainId};
 
 /// What the engine may grow to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Limits {
     /// A chain of more clauses is tried here before `classes`: many clauses are mostly five-tuples.
     pub wide: usize,

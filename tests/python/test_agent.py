@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import threading
@@ -158,6 +159,14 @@ def fault() -> None:
 def test_a_planned_stop_removes_the_rules(kernel: Kernel, policy: Path) -> None:
     assert run(policy)[-1] == "stopped: our rules are removed"
     assert kernel.touched == ["bound", "applied", "cleaned", "stopped"]
+
+
+def test_a_start_and_a_reload_tell_the_engines(kernel: Kernel, policy: Path) -> None:
+    kernel.steps = [reload]
+    announced = [message.splitlines() for message in run(policy) if " in force: " in message]
+    assert [head.partition(" ")[0] for head, _ in announced] == ["generation"] * 2
+    for _, engines in announced:
+        assert re.fullmatch(r"engines: classes for (\d+) of \1 tables, \d+ KiB", engines)
 
 
 def test_a_fault_of_ours_lets_nothing_pass(kernel: Kernel, policy: Path) -> None:

@@ -27,6 +27,7 @@ use std::fmt;
 
 use indexmap::IndexSet;
 use rustc_hash::{FxBuildHasher, FxHashMap};
+use serde::{Deserialize, Serialize};
 
 use super::answer::{Answer, Answers};
 use super::engines::{Engine, Packet};
@@ -55,7 +56,8 @@ const RECORD: u32 = 16;
 const PLAIN: u32 = 0;
 
 /// What a class engine may grow to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Limits {
     /// Clauses of a chain.
     pub clauses: usize,
