@@ -674,3 +674,14 @@ spec:
         return time.process_time() - start
 
     assert seconds(10_000) < 3 * 10 * seconds(1_000)
+
+
+def test_a_document_of_ten_megabytes() -> None:
+    head = (
+        "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkSet\nmetadata: {name: many}\nspec:\n  nets:\n"
+    )
+    nets = [f"2001:0db8:0000:0000:0000:0000:{n >> 16:04x}:{n & 0xFFFF:04x}/128" for n in range(220_000)]
+    text = head + "".join(f"  - {net}\n" for net in nets)
+    assert len(text) > 10_000_000
+    [found] = load_text(text)
+    assert (len(found.spec.nets), str(found.spec.nets[-1])) == (220_000, "2001:db8::3:5b5f/128")
