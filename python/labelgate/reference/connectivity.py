@@ -15,7 +15,8 @@ from labelgate.settings import Settings
 
 def connection(cluster: Cluster, settings: Settings, packet: Packet) -> Connection:
     """Egress of the workload that owns the source, ingress of the one that owns the destination."""
-    passage = Passage(cluster, settings, replace(packet, ct="new"), accepted=False)
+    new = replace(packet, ct="new", fragment=False)
+    passage = Passage(cluster, settings, new, accepted=False)
     return Connection(
         egress=_gate(passage, _owner(cluster, packet.src), "egress", "workload-egress"),
         ingress=_gate(passage, _owner(cluster, packet.dst), "ingress", "workload-ingress"),
