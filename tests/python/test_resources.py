@@ -565,6 +565,18 @@ def test_places_in_lists_and_json() -> None:
     ]
 
 
+@pytest.mark.parametrize("version", [["v1"], {"v1": 1}, 1])
+def test_a_list_whose_version_is_no_text_is_refused(version: object) -> None:
+    for kind in ("List", "TierList"):
+        text = json.dumps({"apiVersion": version, "kind": kind, "items": []})
+        assert problems(text)[0][::3] == ("api-version", "apiVersion")
+
+
+def test_text_that_ends_too_early_ends_on_its_last_line() -> None:
+    assert problems("kind: Tier\nspec: {order: 1") == [("syntax", 2, 16, "")]
+    assert problems("kind: Tier\nspec: {order: 1\n") == [("syntax", 3, 1, "")]
+
+
 def test_documents_are_summed_up() -> None:
     loading = Loading()
     loading.add(TIER + "---\nkind: [odd]\nmetadata: {name: 1}\n---\n" + gnp("{order: x}"), "a.yaml")
