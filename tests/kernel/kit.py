@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import socket
 import subprocess
@@ -17,7 +18,7 @@ from typing import Any, Self
 
 import yaml
 from labelgate.demo.daemon import Daemon
-from labelgate.demo.traffic import Probe, family, send
+from labelgate.demo.traffic import Probe, connect, family, owner, ready, send
 from labelgate.demo.world import EDGE, INTERFACE_OF, World, twin_text
 from scapy.layers.inet import IP
 from scapy.layers.inet6 import IPv6
@@ -92,8 +93,26 @@ def words(*probes: Probe) -> list[str]:
     return [str(probe) for probe in probes]
 
 
-def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
-    """Whether it became true in this time."""
+def told(world: World, probe: Probe) -> str | None:
+    """The error that the sender of a flow is told, None if it is told none."""
+
+    def work() -> int:
+        kind = socket.SOCK_STREAM if probe.protocol == "tcp" else socket.SOCK_DGRAM
+        with socket.socket(family(probe.src), kind) as sender:
+            sender.bind((probe.src, 0))
+            code = connect(world, sender, (probe.dst, probe.dport))
+            if probe.protocol == "udp":
+                sender.send(b"x")
+                ready(world, sender)
+                code = sender.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            return code
+
+    code = world.call(owner(probe.src), work)
+    return None if code == errno.ETIMEDOUT else errno.errorcode.get(code)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 30) -> bool:
+    """Whether it became true in this time; only a failure takes it all."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -110,8 +129,13 @@ def add_rules(
 ) -> None:
     """Rules of another program, as `-A CHAIN ...`, `-I ...` or `:CHAIN - [0:0]`; IPv6: with twins."""
     for name in families:
-        text = "\n".join([f"*{table}", *(twin_text(rule) if name == "v6" else rule for rule in rules)])
-        world.run(EDGE, f"{PROGRAMS[name]}-{backend}-restore", "--noflush", stdin=f"{text}\nCOMMIT\n")
+        restore(world, backend, name, table, *(twin_text(rule) if name == "v6" else rule for rule in rules))
+
+
+def restore(world: World, backend: str, name: str, table: str, *lines: str) -> None:
+    """One transaction in one family; all network namespaces share the lock of the legacy variant."""
+    text = "\n".join([f"*{table}", *lines, "COMMIT", ""])
+    world.run(EDGE, f"{PROGRAMS[name]}-{backend}-restore", "--noflush", "--wait=20", stdin=text)
 
 
 def count(chain: str, name: str, match: str, target: str = "") -> str:
@@ -167,9 +191,8 @@ class Ear:
 
     def __init__(self, world: World, host: str, version: int, protocol: int) -> None:
         where = socket.AF_INET if version == 4 else socket.AF_INET6
-        self._version = version
+        self._world, self._version = world, version
         self._socket: socket.socket = world.call(host, socket.socket, where, socket.SOCK_RAW, protocol)
-        self._socket.settimeout(0.3)
 
     def __enter__(self) -> Self:
         return self
@@ -179,15 +202,13 @@ class Ear:
     ) -> None:
         self._socket.close()
 
-    def packets(self) -> list[bytes]:
-        """What came, from the transport header on, once nothing more comes."""
+    def packets(self, *, held: int = 0) -> list[bytes]:
+        """What came, from the transport header on, once nothing more comes; `held`: as in `ready`."""
         heard: list[bytes] = []
-        while True:
-            try:
-                packet = self._socket.recv(65535)
-            except TimeoutError:
-                return heard
+        while ready(self._world, self._socket, held=held):
+            packet = self._socket.recv(65535)
             heard.append(packet[(packet[0] & 15) * 4 :] if self._version == 4 else packet)
+        return heard
 
     def ports(self) -> list[int]:
         """Destination ports of what came."""
@@ -201,7 +222,7 @@ def echo_server(world: World, host: str, address: str, port: int) -> Iterator[No
     def opened() -> socket.socket:
         made = socket.socket(family(address), socket.SOCK_DGRAM)
         made.bind((address, port))
-        made.settimeout(0.1)
+        made.settimeout(0.1)  # How often it looks whether it is over.
         return made
 
     over = threading.Event()

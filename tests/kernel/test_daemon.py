@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import signal
@@ -11,13 +10,15 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import policies
 import pytest
-from kit import add_pod, saved, wait_until
+from kit import add_pod, add_rules, saved, told, wait_until
 from labelgate.demo.daemon import Daemon
-from labelgate.demo.traffic import Probe, send
+from labelgate.demo.traffic import Probe, ready, send
 from labelgate.demo.world import (
     CLIENT,
     DB_POD,
@@ -48,9 +49,7 @@ def test_stop_remove_leaves_nothing(world: World, backend: str, management: Path
     before = saved(world, backend)
     with Daemon(world, management, backend=backend) as daemon:
         assert [send(world, probe) for probe in (ALLOWED, REFUSED)] == [True, False]
-        began = time.monotonic()
         assert daemon.stop() == 0
-        assert time.monotonic() - began < 1.0
     assert saved(world, backend) == before
     assert send(world, REFUSED)
 
@@ -75,12 +74,11 @@ def test_stop_open_keeps_what_the_kernel_settles(world: World, backend: str, tmp
         assert not send(world, Probe("tcp", DB_POD, EDGE_OUTSIDE, 9100))
 
 
-def test_interrupt_stops_within_a_second(world: World, backend: str, management: Path) -> None:
+def test_interrupt_stops(world: World, backend: str, management: Path) -> None:
     with Daemon(world, management, backend=backend) as daemon:
-        began = time.monotonic()
         daemon.process.send_signal(signal.SIGINT)
-        assert daemon.process.wait(3) == 0
-        assert time.monotonic() - began < 1.0
+        assert daemon.exit_code() == 0
+    assert saved(world, backend) == []
 
 
 def test_kill_is_closed_and_a_restart_takes_over(world: World, backend: str, management: Path) -> None:
@@ -89,10 +87,10 @@ def test_kill_is_closed_and_a_restart_takes_over(world: World, backend: str, man
         traffic.wait_for_arrivals(50)
         daemon.process.kill()
         daemon.process.wait()
-        time.sleep(0.1)
-        traffic.restart_count()
+        last = traffic.sent  # The one that is being sent may have been answered still.
         assert [send(world, probe) for probe in (ALLOWED, REFUSED, SSH)] == [False, False, True]
-        assert traffic.arrived == 0
+        assert wait_until(lambda: traffic.sent > last + 100)
+        assert traffic.latest <= last
         daemon.start()
         daemon.wait_for("in force")
         traffic.wait_for_arrivals(50)
@@ -102,70 +100,65 @@ def test_kill_is_closed_and_a_restart_takes_over(world: World, backend: str, man
 
 
 class Traffic:
-    """Datagrams from 200 ports of the client to port 9100 of the edge node, for 30 s at most."""
+    """Numbered datagrams from 200 ports of the client to port 9100 of the edge node, for 100 s at most."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._over = threading.Event()
-        self.arrived = 0
         self.sent = 0
+        self.arrived = 0
+        self.latest = -1
+        """The highest number that has arrived."""
 
     def __enter__(self) -> Traffic:
         self._receiver = self._world.call(EDGE, self._open, (EDGE_OUTSIDE, 9100))
+        # Nothing is lost here while this process has other things to do.
+        self._receiver.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 24)
         self._threads = [threading.Thread(target=work) for work in (self._send, self._receive)]
         for thread in self._threads:
             thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
+        self.stop()
         self._receiver.close()
 
     @staticmethod
     def _open(address: tuple[str, int]) -> socket.socket:
         opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         opened.bind(address)
-        opened.settimeout(0.05)
         return opened
 
     def _send(self) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 100
         senders = [self._world.call(OUTSIDE, self._open, (CLIENT, 40_000 + n)) for n in range(200)]
         while not self._over.is_set() and time.monotonic() < deadline:
-            senders[self.sent % len(senders)].sendto(b"x", (EDGE_OUTSIDE, 9100))
+            senders[self.sent % len(senders)].sendto(self.sent.to_bytes(4), (EDGE_OUTSIDE, 9100))
             self.sent += 1
             time.sleep(0.001)
         for sender in senders:
             sender.close()
 
     def _receive(self) -> None:
-        """Until nothing has come for a while after the last was sent."""
-        while True:
-            try:
-                self._receiver.recv(64)
+        """Until nothing more comes after the last was sent."""
+        while ready(self._world, self._receiver) or not self._over.is_set():
+            with suppress(BlockingIOError):
+                self.latest = max(self.latest, int.from_bytes(self._receiver.recv(64, socket.MSG_DONTWAIT)))
                 self.arrived += 1
-            except TimeoutError:
-                if self._over.is_set():
-                    return
 
-    def lost(self) -> int:
-        """Stops sending; how many never arrived."""
+    def stop(self) -> None:
+        """Sends no more, and waits for what is on the way."""
         self._over.set()
         for thread in self._threads:
             thread.join()
-        return self.sent - self.arrived
-
-    def restart_count(self) -> None:
-        """Counts from zero again, after what is on the way has arrived."""
-        time.sleep(0.05)
-        self.arrived = 0
 
     def wait_for_arrivals(self, number: int) -> None:
         """Until this many more have arrived."""
         wanted = self.arrived + number
-        assert wait_until(lambda: self.arrived >= wanted, 5), f"{self.arrived} of {wanted} arrived"
+        assert wait_until(lambda: self.arrived >= wanted), f"{self.arrived} of {wanted} arrived"
+
+
+SO_RCVBUFFORCE = 33  # asm-generic/socket.h; root may exceed net.core.rmem_max
 
 
 def test_reload_under_traffic_loses_nothing(world: World, backend: str, management: Path) -> None:
@@ -175,7 +168,8 @@ def test_reload_under_traffic_loses_nothing(world: World, backend: str, manageme
             text = policies.MANAGEMENT.replace("ports: [9100]", f"ports: [9100, {number}]")
             management.write_text(text, encoding="utf-8")
             assert f"generation {number} in force" in daemon.reload()
-        assert traffic.lost() == 0
+        traffic.stop()
+        assert traffic.arrived == traffic.sent
         assert [send(world, ALLOWED), send(world, REFUSED)] == [True, False]
 
 
@@ -219,31 +213,21 @@ def test_filter_actions_change_while_running(
         management.write_text(f"{policies.MANAGEMENT}---{FELIX % after}", encoding="utf-8")
         assert "generation 2 in force" in daemon.reload()
         assert [send(world, ALLOWED), send(world, REFUSED)] == [True, False]
-        rejects = "Reject" in after
-        assert is_told(world) == rejects
+        # Whether the stranger hears that it is refused.
+        assert (told(world, REFUSED) == "ECONNREFUSED") == ("Reject" in after)
         # The base chain has the last word on what we return.
-        world.run(EDGE, f"iptables-{backend}", "-A", "INPUT", "-j", "DROP")
+        add_rules(world, backend, "filter", "-A INPUT -j DROP", families=["v4"])
         assert send(world, ALLOWED) == (not after.endswith("Return"))
-
-
-def is_told(world: World) -> bool:
-    """Whether the stranger hears at once that it is refused."""
-
-    def connect() -> bool:
-        with socket.socket() as client:
-            client.bind((STRANGER, 0))
-            client.settimeout(0.5)
-            return client.connect_ex((EDGE_OUTSIDE, 9100)) == errno.ECONNREFUSED
-
-    return world.call(OUTSIDE, connect)
 
 
 def test_rules_of_others_may_hold_any_bytes(world: World, backend: str, management: Path) -> None:
     """A comment that is no UTF-8, ahead of ours."""
     rule = b'-I INPUT 1 -p udp --dport 9 -m comment --comment "caf\xe9" -m mark --mark 0x400/0x400 -j ACCEPT'
-    program = ["ip", "netns", "exec", world.namespace(EDGE), f"iptables-{backend}-restore", "--noflush"]
+    program = ["ip", "netns", "exec", world.namespace(EDGE), f"iptables-{backend}-restore"]
     with Daemon(world, management, backend=backend) as daemon:
-        subprocess.run(program, input=b"*filter\n%s\nCOMMIT\n" % rule, check=True)
+        subprocess.run(
+            [*program, "--noflush", "--wait=20"], input=b"*filter\n%s\nCOMMIT\n" % rule, check=True
+        )
         daemon.wait_for("our rules are put back")
         assert [send(world, ALLOWED), send(world, REFUSED)] == [True, False]
 
@@ -257,87 +241,92 @@ def test_policy_that_goes_takes_its_rules_along(world: World, backend: str, mana
         assert send(world, REFUSED)
 
 
+LATE = policies.policy(
+    "late",
+    """
+  types: [Ingress]
+  ingress:
+  - {action: Allow, protocol: UDP, destination: {ports: [7001]}}
+""",
+).replace("role == 'edge'", "app == 'late'")
+
+
 def test_pods_come_and_go(world: World, backend: str, tmp_path: Path) -> None:
     """Interfaces by index are kept in step, also for rules."""
     path = tmp_path / "pods.yaml"
-    denied = policies.policy("nothing", "  types: [Ingress]\n").replace("role == 'edge'", "app == 'late'")
     late = policies.pod("late", "cali999", "10.65.0.9")
-    path.write_text(f"{policies.PODS}---{late}---{denied}", encoding="utf-8")
+    path.write_text(f"{policies.PODS}---{late}---{LATE}", encoding="utf-8")
     with Daemon(world, path, backend=backend) as daemon:
         for attempt in range(2):
             add_pod(world, "cali999", "10.65.0.9")
-            daemon.wait_for("cali999")
-            allowed = Probe("tcp", WEB_POD, DB_POD, 80)
-            assert send(world, allowed), attempt
-            # The late pod is isolated; from it anything is allowed.
-            assert not pod_hears(world, "10.65.0.9"), attempt
+            while "cali999" not in daemon.wait_for("interfaces are now"):
+                pass
+            assert send(world, Probe("tcp", WEB_POD, DB_POD, 80)), attempt
+            # Nothing would reach it, were its interface not known as that of the late pod.
+            assert [pod_hears(world, "10.65.0.9", port) for port in (7001, 7000)] == [True, False], attempt
             world.run(EDGE, "ip", "link", "delete", "cali999")
-            daemon.wait_for("interfaces are now")
+            while "cali999" in daemon.wait_for("interfaces are now"):
+                pass
         assert send(world, FOREIGN)
 
 
-def pod_hears(world: World, address: str) -> bool:
+def pod_hears(world: World, address: str, port: int) -> bool:
     """Whether a datagram from outside reaches an address of the namespace of `web`."""
 
     def receiver() -> socket.socket:
         opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        opened.bind((address, 7000))
-        opened.settimeout(0.3)
+        opened.bind((address, port))
         return opened
 
     def sender() -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
             opened.bind((STRANGER, 0))
-            opened.sendto(b"x", (address, 7000))
+            opened.sendto(b"x", (address, port))
 
     with world.call("web", receiver) as hears:
         world.call(OUTSIDE, sender)
-        try:
-            return hears.recv(16) == b"x"
-        except TimeoutError:
-            return False
+        return ready(world, hears)
 
 
 def test_a_session_survives_the_start(world: World, backend: str, management: Path) -> None:
-    """conntrack was off: without `settle` an open session would be NEW, and denied."""
+    """conntrack was off: what sends both ways while the daemon waits is known, an idle session is cut."""
+    daemon = Daemon(world, management, backend=backend, settle="4s")
+    with session(world, 9998) as talking, session(world, 9999) as idle:
+        daemon.start()
+        daemon.wait_for("conntrack was off: waiting")
+        # A daemon that did not wait would enforce by now.
+        time.sleep(1)
+        assert exchange(world, *talking)
+        daemon.wait_for("in force")
+        assert [exchange(world, *talking), exchange(world, *idle)] == [True, False]
+
+
+@contextmanager
+def session(world: World, port: int) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A connection of the stranger to the edge node: both ends."""
 
     def listen() -> socket.socket:
-        server = socket.create_server((EDGE_OUTSIDE, 9999))
-        server.settimeout(5)
-        return server
+        return socket.create_server((EDGE_OUTSIDE, port))
 
     def connect() -> socket.socket:
-        return socket.create_connection((EDGE_OUTSIDE, 9999), timeout=5, source_address=(STRANGER, 0))
+        return socket.create_connection((EDGE_OUTSIDE, port), timeout=30, source_address=(STRANGER, 0))
 
-    server = world.call(EDGE, listen)
-    client = world.call(OUTSIDE, connect)
-    peer, _ = server.accept()
-    peer.settimeout(2)
-    client.settimeout(2)
-    over = threading.Event()
+    with (
+        world.call(EDGE, listen) as server,
+        world.call(OUTSIDE, connect) as client,
+        server.accept()[0] as peer,
+    ):
+        yield client, peer
 
-    def talk() -> None:
-        while not over.is_set():
-            client.sendall(b"x")
-            peer.sendall(peer.recv(1))
-            client.recv(1)
-            time.sleep(0.02)
 
-    talker = threading.Thread(target=talk)
-    talker.start()
-    try:
-        with Daemon(world, management, backend=backend, settle="500ms") as daemon:
-            assert any("conntrack was off" in line for line in daemon.log)
-            client.sendall(b"still here")
-            assert talker.is_alive()
-            assert not send(world, Probe("tcp", STRANGER, EDGE_OUTSIDE, 9998))
-            time.sleep(0.3)
-            assert talker.is_alive()
-    finally:
-        over.set()
-        talker.join()
-        for opened in (client, peer, server):
-            opened.close()
+def exchange(world: World, *ends: socket.socket) -> bool:
+    """Whether a byte goes there and one comes back."""
+    for sender, receiver in (ends, ends[::-1]):
+        sender.sendall(b"x")
+        if not ready(world, receiver):
+            return False
+        receiver.recv(1)
+    return True
 
 
 def test_nothing_leaks_from_a_failing_test() -> None:

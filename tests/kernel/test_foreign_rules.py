@@ -13,25 +13,27 @@ from kit import (
     DECIDED,
     PROGRAMS,
     REJECT,
+    Ear,
     add_rules,
     count,
     echo_server,
     enforce,
     hits,
     passing,
+    restore,
     saved,
     twins,
     wait_until,
     words,
 )
-from labelgate.demo.traffic import Probe, send
+from labelgate.demo.traffic import Probe, family
 from labelgate.demo.world import (
     CLIENT,
     EDGE,
     EDGE_INSIDE,
     EDGE_OUTSIDE,
+    INSIDE,
     INSIDE_HOST,
-    RESOLVER_CLIENT,
     STRANGER,
     WEB_POD,
     World,
@@ -140,7 +142,8 @@ def test_others_that_erase_our_mark(world: World, backend: str, tmp_path: Path) 
         probes = [udp(9400), udp(9100), udp(80, dst=WEB_POD), udp(9402), udp(9100, STRANGER)]
         # The mark of an allowed preDNAT packet is erased by the rule in INPUT, which is not ours to prevent.
         assert passing(world, *twins(*probes[1:])) == words(*twins(*probes[1:3]))
-        assert max(hook["packets"] for hook in daemon.counters()["hooks"].values()) < 30
+        # One that went round would be counted by the thousand.
+        assert max(hook["packets"] for hook in daemon.counters()["hooks"].values()) < 1000
 
 
 def test_untracked_policy_needs_the_second_pass(world: World, backend: str, tmp_path: Path) -> None:
@@ -157,19 +160,20 @@ def test_our_rules_are_put_back(world: World, backend: str, tmp_path: Path) -> N
     """A jump deleted, a chain flushed, a rule of others ahead of ours: in order again at the next check."""
     with enforce(world, tmp_path, backend, EVERYTHING) as daemon:
         rules = saved(world, backend)
-        for program in (f"{name}-{backend}" for name in PROGRAMS.values()):
-            world.run(EDGE, program, "-D", "INPUT", "-j", "lg-INPUT")
-            world.run(EDGE, program, "-D", "FORWARD", "-j", "lg-FORWARD-end")
-            world.run(EDGE, program, "-t", "raw", "-F", "lg-PREROUTING")
-        world.run(EDGE, f"iptables-{backend}", "-t", "mangle", "-I", "PREROUTING", "-j", "RETURN")
-        assert send(world, udp(9100, STRANGER))
-        # All that is wrong is said at one check, in order; the last is awaited.
-        daemon.wait_for("v6 filter INPUT: rule 1 is not `-j lg-INPUT`, as it should be", 8)
-        assert wait_until(lambda: not without_theirs(saved(world, backend), rules), 3)
+        for name in PROGRAMS:
+            restore(world, backend, name, "filter", "-D INPUT -j lg-INPUT", "-D FORWARD -j lg-FORWARD-end")
+            restore(world, backend, name, "raw", "-F lg-PREROUTING")
+        restore(world, backend, "v4", "mangle", "-I PREROUTING -j RETURN")
+        # A check may fall in between: then two checks find what is wrong.
+        for finding in (
+            "v6 filter INPUT: rule 1 is not `-j lg-INPUT`, as it should be",
+            "v4 raw lg-PREROUTING: not as it was installed",
+            "v4 mangle PREROUTING: rule 1 is not `-j lg-PREROUTING`, as it should be",
+        ):
+            if not any(finding in line for line in daemon.log):
+                daemon.wait_for(finding)
+        assert wait_until(lambda: not without_theirs(saved(world, backend), rules))
         assert passing(world, *twins(*PASS, *OURS)) == words(*twins(*PASS))
-        said = "\n".join(daemon.log)
-        assert "v4 raw lg-PREROUTING: not as it was installed" in said
-        assert "v4 mangle PREROUTING: rule 1 is not `-j lg-PREROUTING`, as it should be" in said
 
 
 def without_theirs(now: list[str], rules: list[str]) -> list[str]:
@@ -246,24 +250,37 @@ def test_routing_rules_that_read_our_mark(world: World, backend: str, tmp_path: 
         ]
 
 
-def test_accept_mark_does_not_survive_loopback(world: World, backend: str, tmp_path: Path) -> None:
-    """A privileged process sets A with SO_MARK: our rules clear it before anything reads it."""
-    text = f"{policies.host('any', '*')}---{USUAL}---{FAST}"
+def test_forged_accept_marks(world: World, backend: str, tmp_path: Path) -> None:
+    """A with SO_MARK is cleared before anything reads it, where packets are made and where `lo` brings them.
 
-    def forge(address: str) -> None:
-        kind = socket.AF_INET6 if ":" in address else socket.AF_INET
-        with socket.socket(kind, socket.SOCK_DGRAM) as sender:
-            sender.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, ACCEPT | DECIDED | REJECT)
-            sender.sendto(b"x", (address, 7000))
-            sender.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, ACCEPT)
-            sender.sendto(b"x", (address, 7000))
+    Together with D it is believed (README, "not supported"): so is shown that A is read at all, and that `lo`
+    would bring it.
+    """
 
-    with enforce(world, tmp_path, backend, text) as daemon:
-        for address in (RESOLVER_CLIENT, INSIDE_HOST):
+    def forge(address: str, port: int, mark: int) -> None:
+        with socket.socket(family(address), socket.SOCK_DGRAM) as sender:
+            sender.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+            sender.sendto(b"x", (address, port))
+
+    from_lo, accepted = "-i lo -p udp -m udp --dport 7002", f"--mark {ACCEPT:#x}/{ACCEPT:#x}"
+    add_rules(
+        world, backend, "raw",
+        count("PREROUTING", "accepted", f"{from_lo} -m mark {accepted}"),
+        count("PREROUTING", "cleared", f"{from_lo} -m mark ! {accepted}"),
+    )  # fmt: skip
+    with (
+        enforce(world, tmp_path, backend, f"{policies.host('any', '*')}---{USUAL}---{FAST}"),
+        Ear(world, EDGE, 4, socket.IPPROTO_UDP) as here,
+        Ear(world, EDGE, 6, socket.IPPROTO_UDP) as here6,
+        Ear(world, INSIDE, 4, socket.IPPROTO_UDP) as there,
+        Ear(world, INSIDE, 6, socket.IPPROTO_UDP) as there6,
+    ):
+        for address in (EDGE_INSIDE, INSIDE_HOST):
             for either in (address, twin(address)):
-                world.call(EDGE, forge, either)
-        hooks = daemon.counters()["hooks"]
-        assert hooks["filter-output"]["verdicts"]["deny"] == 4
+                world.call(EDGE, forge, either, 7001, ACCEPT)
+                world.call(EDGE, forge, either, 7002, ACCEPT | DECIDED | REJECT)
+        assert [ear.ports() for ear in (here, here6, there, there6)] == [[], [], [7002], [7002]]
+        assert hits(world, backend, "raw") == {"accepted": (0, 0), "cleared": (1, 1)}
 
 
 @pytest.mark.parametrize("killed", [False, True])

@@ -26,7 +26,7 @@ def ip(*words: str) -> None:
 
 def wait_for_change(watch: LinkWatch) -> Links:
     for _ in range(20):
-        assert select.select([watch], [], [], 5)[0], "nothing was told within 5 s"
+        assert select.select([watch], [], [], 30)[0], "nothing was told within 30 s"
         if (links := watch.poll()) is not None:
             return links
     raise AssertionError("events, but no change")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -294,3 +296,14 @@ def test_only_a_stop_ends_a_wait() -> None:
         signals.wait(60)
         assert time.monotonic() - began < 5
         assert list(signals.take([], 0)) == [signal.SIGHUP, signal.SIGTERM]
+
+
+def test_a_signal_ends_the_wait_for_others() -> None:
+    """Ctrl-C stops the daemon at once, not at its next look at the rules."""
+    with agent.Signals() as signals, socket.socket() as nothing_comes_here:
+        nothing_comes_here.bind(("127.0.0.1", 0))
+        nothing_comes_here.listen()
+        began = time.monotonic()
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        assert list(signals.take([nothing_comes_here.fileno()], 100)) == [signal.SIGINT]
+        assert time.monotonic() - began < 50

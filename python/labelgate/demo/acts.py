@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
-from labelgate.demo.daemon import NODE, Daemon
+from labelgate.demo.daemon import NODE, READY_SECONDS, Daemon
 from labelgate.demo.traffic import Probe, ask, conntrack_entries, owner, send
 from labelgate.demo.world import (
     BANNED,
@@ -208,7 +208,7 @@ def _server(world: World, host: str, *command: str, probe: Probe) -> Iterator[No
     """A server process, from the moment it answers on its address."""
     process = world.start(host, *command, stdout=-3, stderr=-3)
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + READY_SECONDS
         while world.run(host, "ss", "-Hltn", f"sport = :{probe.dport}") == "":
             if process.poll() is not None or time.monotonic() > deadline:
                 raise WorldError(f"{command[0]} does not listen on port {probe.dport}")
@@ -247,9 +247,9 @@ def _write_node_port(world: World, backend: str) -> None:
         "COMMIT",
         "",
     ]
-    world.run(EDGE, f"iptables-{backend}-restore", "--noflush", stdin="\n".join(lines))
+    world.run(EDGE, f"iptables-{backend}-restore", "--noflush", "--wait=20", stdin="\n".join(lines))
 
 
 def _dnat_hits(world: World, backend: str) -> int:
-    listed = world.run(EDGE, f"iptables-{backend}", "-t", "nat", "-nvxL", "KUBE-SEP-WEB")
+    listed = world.run(EDGE, f"iptables-{backend}", "--wait=20", "-t", "nat", "-nvxL", "KUBE-SEP-WEB")
     return sum(int(line.split()[0]) for line in listed.splitlines() if "DNAT" in line)
