@@ -20,8 +20,8 @@ import re
 import signal
 import subprocess
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from ipaddress import IPv4Address, IPv6Address
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -110,12 +110,13 @@ class World:
 
     def remove(self) -> None:
         """Ends what was started here and removes the namespaces; safe to call twice."""
-        for process in reversed(self._processes):
-            end(process)
-        self._processes.clear()
-        for host in HOSTS:
-            with suppress(WorldError):
-                _ip(f"netns delete {self.namespace(host)}")
+        with _uninterrupted():
+            for process in reversed(self._processes):
+                end(process)
+            self._processes.clear()
+            for host in HOSTS:
+                with suppress(WorldError):
+                    _ip(f"netns delete {self.namespace(host)}")
 
     def _links(self) -> list[str]:
         def link(host: str, name: str, number: int) -> str:
@@ -168,12 +169,31 @@ class World:
 
     def start(self, host: str, *command: str, **options: Any) -> subprocess.Popen[str]:
         """Starts a command inside a host's namespace; it is ended with the world at the latest."""
-        process = subprocess.Popen(
-            ["ip", "netns", "exec", self.namespace(host), *command],
-            stdin=subprocess.DEVNULL, text=True, **options,
-        )  # fmt: skip
-        self._processes.append(process)
+        with _uninterrupted():  # Nothing runs here that is not on the list.
+            process = subprocess.Popen(
+                ["ip", "netns", "exec", self.namespace(host), *command],
+                stdin=subprocess.DEVNULL, text=True, **options,
+            )  # fmt: skip
+            self._processes.append(process)
         return process
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Holds SIGINT and SIGTERM back; what comes meanwhile is handled at the end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Signals are handled on the main thread only.
+        return
+    came: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 def remove_stale() -> None:
@@ -196,7 +216,7 @@ class WorldError(Exception):
     """The world cannot be built, or a command in it failed."""
 
 
-def end(process: subprocess.Popen[str], seconds: float = 3.0) -> int:
+def end(process: subprocess.Popen[str], seconds: float = 20.0) -> int:
     """Ends a process politely, then for good; its exit code."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
@@ -241,7 +261,10 @@ def _enter(namespace: str) -> None:
 
 
 def _ip(arguments: str) -> None:
-    done = subprocess.run(["ip", *arguments.split()], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(
+        ["ip", *arguments.split()], capture_output=True, text=True, timeout=30, check=False,
+        process_group=0,  # A terminal's Ctrl-C is for us alone: it would stop the removal half way.
+    )  # fmt: skip
     if done.returncode != 0:
         raise WorldError(f"ip {arguments}: {done.stderr.strip()}")
 
