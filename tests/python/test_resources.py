@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from labelgate.resources import (
     FelixConfiguration,
@@ -617,7 +617,13 @@ CORPUS = [
 ]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(
+    max_examples=400,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],  # a busy machine
+)
 @given(
     st.sampled_from(CORPUS),
     st.lists(st.tuples(st.floats(0, 1), st.integers(0, 8), st.binary(max_size=4)), min_size=1, max_size=4),
@@ -649,7 +655,8 @@ def test_absurdly_long_numbers_are_out_of_range(quotes: str, file: str) -> None:
     assert [code for code, *_ in problems(text, file)] == ["protocol-number", "port-range"]
 
 
-def test_ten_thousand_endpoints_load_in_seconds() -> None:
+def test_the_cost_of_an_endpoint_does_not_grow_with_their_number() -> None:
+    """In processor time, and as a ratio: no machine is too slow or too busy for it."""
     workload = """apiVersion: projectcalico.org/v3
 kind: WorkloadEndpoint
 metadata: {{name: web-{0}, namespace: shop, labels: {{app: web, tier: front, version: v{0}}}}}
@@ -659,7 +666,11 @@ spec:
   profiles: [kns.shop]
   interfaceName: cali{0}
 """
-    text = "---\n".join(workload.format(number, number >> 8, number & 255) for number in range(10_000))
-    start = time.process_time()
-    assert len(load_text(text)) == 10_000
-    assert time.process_time() - start < 20
+
+    def seconds(number: int) -> float:
+        text = "---\n".join(workload.format(n, n >> 8, n & 255) for n in range(number))
+        start = time.process_time()
+        assert len(load_text(text)) == number
+        return time.process_time() - start
+
+    assert seconds(10_000) < 3 * 10 * seconds(1_000)
