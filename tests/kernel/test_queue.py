@@ -39,11 +39,11 @@ ROOM = 20
 PATIENCE = 60
 
 
-def flood(world: World, probe: Probe) -> None:
+def flood(world: World, probe: Probe, count: int = SENT) -> None:
     """Datagrams of new flows."""
 
     def work() -> None:
-        for number in range(SENT):
+        for number in range(count):
             with socket.socket(family(probe.src), socket.SOCK_DGRAM) as sender:
                 sender.bind((probe.src, 30_000 + number))
                 sender.sendto(b"x", (probe.dst, probe.dport))
@@ -76,6 +76,21 @@ def test_overflow(world: World, backend: str, mode: str, tmp_path: Path) -> None
             assert waiting_and_dropped(world, "filter-input") == (ROOM, SENT - ROOM - passed)
         assert len(ear.packets()) == ROOM
         assert passing(world, *twins(ALLOWED, REFUSED)) == words(*twins(ALLOWED))
+
+
+def test_a_flood_leaves_other_hooks_their_room(world: World, backend: str, tmp_path: Path) -> None:
+    text = f"{policies.MANAGEMENT}---{policies.PODS}---{DENIED_POD}"
+    with (
+        enforce(world, tmp_path, backend, text, queues={"maxlen": ROOM}) as daemon,
+        Ear(world, WEB, 4, socket.IPPROTO_UDP) as ear,
+    ):
+        with stopped(daemon.process.pid):
+            flood(world, ALLOWED)
+            flood(world, Probe("udp", INSIDE_HOST, WEB_POD, 80), ROOM)
+            full, whole = (ROOM, SENT - ROOM), (ROOM, 0)
+            assert wait_until(lambda: waiting_and_dropped(world, "filter-input") == full)
+            assert wait_until(lambda: waiting_and_dropped(world, "filter-forward") == whole)
+        assert len(ear.packets()) == ROOM
 
 
 @contextmanager
