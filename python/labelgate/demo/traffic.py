@@ -84,9 +84,10 @@ def ready(world: World, opened: socket.socket, *, writable: bool = False, held: 
 
     `held` packets may stay in the queues: nobody answers them meanwhile.
     """
+    readers, writers = ([], [opened]) if writable else ([opened], [])
     over, quiet = time.monotonic() + MOST_SECONDS, 0
     while quiet < QUIET_LOOKS and time.monotonic() < over:
-        if any(select.select([opened] * (not writable), [opened] * writable, [], LOOK_SECONDS)):
+        if any(select.select(readers, writers, [], LOOK_SECONDS)):
             return True
         quiet = quiet + 1 if queued(world) <= held else 0
     return False
