@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from random import Random
 
+import labelgate
 import pytest
+import yaml
 from cases import (
     FOLDER,
     TWIN,
@@ -76,6 +79,22 @@ def test_a_decision_is_the_last_step(case: Case) -> None:
             decided.stage, decided.endpoint, decided.tier, decided.policy, decided.rule,
         )  # fmt: skip
         assert (decision.action, decision.reason) == (decided.action, decided.reason)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_order_of_documents_and_files_does_not_matter(case: Case, tmp_path: Path) -> None:
+    """State, not history: the text of the Program is the same, and so are warnings."""
+    documents = list(yaml.safe_load_all(case.policy.read_text()))
+    table = _table(case)
+    for seed in range(3):
+        Random(seed).shuffle(documents)
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        for number in range(3):
+            (folder / f"{number}.yaml").write_text(yaml.safe_dump_all(documents[number::3]))
+        shuffled = labelgate.load(folder).compile(node=case.node, staged=case.staged, settings=case.settings)
+        assert str(shuffled.program) == str(table.program)
+        assert shuffled.program.warnings == table.program.warnings
 
 
 CONNECTIONS = load_connection_cases()

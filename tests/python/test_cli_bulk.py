@@ -348,6 +348,20 @@ def test_schema() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("kind", "version"),
+    [
+        ("ClusterNetworkPolicy", "policy.networking.k8s.io/v1alpha2"),
+        ("NetworkPolicy", "projectcalico.org/v3"),
+        ("KubernetesNetworkPolicy", "networking.k8s.io/v1"),
+    ],
+)
+def test_schema_by_the_kind_of_documents(kind: str, version: str) -> None:
+    found = json.loads(run("schema", kind).output)["properties"]
+    assert found["apiVersion"] == {"const": version}
+    assert found["kind"] == {"const": kind.removeprefix("Kubernetes")}
+
+
 def test_schema_of_no_kind() -> None:
     result = run("schema", "Teer")
     message = result.stderr.splitlines()[-1]

@@ -10,9 +10,15 @@ from labelgate.resources.part import Part, field_names, part_of
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
+# By the `kind` of documents, and by our own name where that differs: of two, `NetworkPolicy` is Calico's.
+_MODELS = {model.kind_name: model for model in RESOURCE_TYPES} | {
+    model.__name__: model for model in RESOURCE_TYPES
+}
+
+
 def kinds() -> list[str]:
     """The names that `json_schema` knows, sorted; Kubernetes' NetworkPolicy is `KubernetesNetworkPolicy`."""
-    return sorted(model.__name__ for model in RESOURCE_TYPES)
+    return sorted(_MODELS)
 
 
 def json_schema(kind: str) -> dict[str, Any]:
@@ -24,7 +30,7 @@ def json_schema(kind: str) -> dict[str, Any]:
     Raises:
         KeyError: the kind is none of `kinds`.
     """
-    model = {model.__name__: model for model in RESOURCE_TYPES}[kind]
+    model = _MODELS[kind]
     schema = model.model_json_schema(by_alias=True)
     for part in _parts(model):
         found = schema if part is model else schema["$defs"][part.__name__]
