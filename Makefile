@@ -30,8 +30,9 @@ test-long: setup ## Compare engine and reference on more than 200,000 random (re
 test-kernel: setup ## Run the tests that send real packets through real rules (root)
 	$(PY) -m pytest tests/kernel
 
-bench: setup ## Measure answers a second in bulk; fail below what the README promises
+bench: setup ## Measure answers a second in bulk, and what asking from Python costs; fail below what is promised
 	$(PY) benches/answers.py --least 20000
+	$(PY) benches/boundary.py
 
 lint: setup ## Check format, lints and types
 	cargo fmt --check
