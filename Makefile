@@ -3,8 +3,10 @@ SHELL := /bin/bash
 VENV := .venv
 PY := $(VENV)/bin/python
 
+SECONDS ?= 60
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench test test-rust test-python test-long test-kernel lint format clean
+.PHONY: help setup demo bench test test-rust test-python test-long test-kernel fuzz lint format clean
 
 help: ## Print what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,7 +20,7 @@ demo: setup ## Show the five policy options enforced on real packets in network 
 test: setup lint test-rust test-python test-kernel ## Run every check and test (root: network namespaces)
 
 test-rust: setup ## Run the tests of the core
-	cargo test --quiet
+	cargo test --quiet --workspace
 
 test-python: setup ## Run the Python tests: resources, reference, engine, cases
 	$(PY) -m pytest tests/python
@@ -30,13 +32,17 @@ test-long: setup ## Compare engine and reference on more than 200,000 random (re
 test-kernel: setup ## Run the tests that send real packets through real rules (root)
 	$(PY) -m pytest tests/kernel
 
+fuzz: setup ## Fuzz every parser for SECONDS each (default 60); fail if anything is found
+	@scripts/setup-fuzz
+	@$(PY) tests/fuzz/run.py --seconds $(SECONDS)
+
 bench: setup ## Measure answers a second in bulk, and what asking from Python costs; fail below what is promised
 	$(PY) benches/answers.py --least 20000
 	$(PY) benches/boundary.py
 
 lint: setup ## Check format, lints and types
-	cargo fmt --check
-	cargo clippy --quiet --all-targets -- -D warnings
+	cargo fmt --all --check
+	cargo clippy --quiet --workspace --all-targets -- -D warnings
 	cargo clippy --quiet --features python -- -D warnings
 	$(VENV)/bin/ruff format --check python tests
 	$(VENV)/bin/ruff check python tests
@@ -44,7 +50,7 @@ lint: setup ## Check format, lints and types
 	$(PY) -m mypy.stubtest labelgate._core
 
 format: setup ## Format the sources
-	cargo fmt
+	cargo fmt --all
 	$(VENV)/bin/ruff format python tests
 	$(VENV)/bin/ruff check --fix python tests
 

@@ -30,7 +30,7 @@ from labelgate.netfilter.routing import accept_readers, read_routing_rules
 from labelgate.netfilter.ruleset import ruleset
 from labelgate.resources import LoadError
 from labelgate.snapshot import Snapshot
-from labelgate.sources.files import STDIN, load_documents
+from labelgate.sources.files import STDIN, Progress, load_documents
 from labelgate.table import DecisionTable
 
 CHECK_SECONDS = 5.0
@@ -86,9 +86,15 @@ class Generation:
 class Agent:
     """Enforces policy in the network namespace of the calling (main) thread."""
 
-    def __init__(self, options: Options, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        options: Options,
+        say: Callable[[str], None],
+        progress: Progress = lambda done, whole: None,
+    ) -> None:
         self._options = options
         self._say = say
+        self._progress = progress
         self._current: Generation
         self._enforcer: _core.Enforcer
         self._netfilter: Netfilter
@@ -142,7 +148,7 @@ class Agent:
 
     def _load(self, number: int) -> Generation:
         """A generation that is ready to be put in force; touches nothing."""
-        snapshot = Snapshot.of(load_documents(self._options.paths))
+        snapshot = Snapshot.of(load_documents(self._options.paths, self._progress))
         config = load_config(
             self._options.config_file,
             snapshot.felix_configurations,

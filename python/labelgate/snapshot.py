@@ -37,7 +37,7 @@ from labelgate.resources import (
 )
 from labelgate.resources.staged import DELETE
 from labelgate.settings import HostFacts, Settings
-from labelgate.sources.files import load_documents
+from labelgate.sources.files import Progress, load_documents
 from labelgate.table import DecisionTable
 
 CalicoPolicy = GlobalNetworkPolicy | NetworkPolicy | StagedGlobalNetworkPolicy | StagedNetworkPolicy
@@ -220,10 +220,12 @@ _FIELDS: dict[type[Any], str] = {
 }
 
 
-def load(*paths: str | Path) -> Snapshot:
+def load(*paths: str | Path, progress: Progress = lambda done, whole: None) -> Snapshot:
     """Loads files, folders (recursive) and `-` (standard input).
+
+    `progress` is told again and again how many bytes are read, and how many there are.
 
     Raises:
         LoadError: with every problem of every document; nothing is loaded.
     """
-    return Snapshot.of(load_documents([str(path) for path in paths]))
+    return Snapshot.of(load_documents([str(path) for path in paths], progress))

@@ -9,7 +9,7 @@
 
 #[cfg(test)]
 pub mod fake_kernel;
-mod message;
+pub mod message;
 mod queue;
 mod socket;
 #[cfg(test)]

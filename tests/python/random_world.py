@@ -490,6 +490,7 @@ class Dice:
             invalid_check=self.chance(80),
             failsafe_inbound=Settings().failsafe_inbound + extra,
             failsafe_outbound=Settings().failsafe_outbound + extra,
+            workload_prefixes=self.pick((("cali",), ("cali",), ("cali", "eth2"))),
             workload_vxlan_port=self.pick((4789, None)),
             workload_ipip_denied=self.chance(70),
             forward_unmarked=self.pick(("return", "accept", "deny")),

@@ -61,3 +61,11 @@ def test_allow_needs_no_deny() -> None:
 def test_the_smallest_name_owns_a_shared_address() -> None:
     twin = FAR.replace("name: far", "name: afar").replace("[kns.shop]", "[gone]")
     assert asked(twin, src=WEB, dst=THERE) == Connection(OPEN, Gate("deny", None, "Profile/gone", None))
+
+
+def test_of_a_packet_that_is_a_fragment_the_ports_count_all_the_same() -> None:
+    """A connection has no later fragment: it is the first packet that is asked about."""
+    into = global_policy("  {ingress: [{action: Deny, protocol: TCP, destination: {ports: [80]}}]}", "into")
+    question = packet("filter-forward", WEB, DB, dport=80, fragment=True)
+    found = node_of(SHOP, into).connectivity(question)
+    assert found.ingress == Gate("deny", "default", "GlobalNetworkPolicy/into", 0)

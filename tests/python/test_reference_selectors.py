@@ -81,6 +81,8 @@ def test_error_tells_place() -> None:
         ("a startswith'x'", 'a starts with "x"'),
         ("a not\t in{'x',}", 'a not in {"x"}'),
         ("! ! !has(a)", "!has(a)"),
+        ("!(!has(a))", "has(a)"),
+        ("!(!(!has(a) || !(!has(b))))", "(!has(a) || has(b))"),
         ("!(a == 'x' || !has(b))", '!(a == "x" || !has(b))'),
         ("has(a) || (has(b) || has(c))", "(has(a) || (has(b) || has(c)))"),
         ("all == 'x' && has == 'y' && in in {'z'}", '(all == "x" && has == "y" && in in {"z"})'),

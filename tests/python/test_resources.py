@@ -565,6 +565,18 @@ def test_places_in_lists_and_json() -> None:
     ]
 
 
+@pytest.mark.parametrize("version", [["v1"], {"v1": 1}, 1])
+def test_a_list_whose_version_is_no_text_is_refused(version: object) -> None:
+    for kind in ("List", "TierList"):
+        text = json.dumps({"apiVersion": version, "kind": kind, "items": []})
+        assert problems(text)[0][::3] == ("api-version", "apiVersion")
+
+
+def test_text_that_ends_too_early_ends_on_its_last_line() -> None:
+    assert problems("kind: Tier\nspec: {order: 1") == [("syntax", 2, 16, "")]
+    assert problems("kind: Tier\nspec: {order: 1\n") == [("syntax", 3, 1, "")]
+
+
 def test_documents_are_summed_up() -> None:
     loading = Loading()
     loading.add(TIER + "---\nkind: [odd]\nmetadata: {name: 1}\n---\n" + gnp("{order: x}"), "a.yaml")
@@ -674,3 +686,14 @@ spec:
         return time.process_time() - start
 
     assert seconds(10_000) < 3 * 10 * seconds(1_000)
+
+
+def test_a_document_of_ten_megabytes() -> None:
+    head = (
+        "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkSet\nmetadata: {name: many}\nspec:\n  nets:\n"
+    )
+    nets = [f"2001:0db8:0000:0000:0000:0000:{n >> 16:04x}:{n & 0xFFFF:04x}/128" for n in range(220_000)]
+    text = head + "".join(f"  - {net}\n" for net in nets)
+    assert len(text) > 10_000_000
+    [found] = load_text(text)
+    assert (len(found.spec.nets), str(found.spec.nets[-1])) == (220_000, "2001:db8::3:5b5f/128")

@@ -99,6 +99,18 @@ def test_the_same_resource_in_two_files(folder: Path) -> None:
     assert problem.expected == f"each resource once; the first is at {folder / 'a.yml'}:1:1"
 
 
+def test_progress(tmp_path: Path) -> None:
+    texts = {"a.yaml": "---\n".join(map(tier, "abcde")), "b.yaml": "", "c.yaml": tier("f")}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    told: list[tuple[int, int]] = []
+    load_documents([tmp_path], lambda done, whole: told.append((done, whole)))
+    step, whole = len("---\n" + tier("a")), sum(map(len, texts.values())) + len(texts)
+    first, second = len(texts["a.yaml"]) + 1, len(texts["a.yaml"]) + 2
+    done = [0, 0, *(step * number for number in (1, 2, 3, 4)), first, second, second, whole]
+    assert told == [(number, whole) for number in done]
+
+
 def test_notices(tmp_path: Path) -> None:
     file = tmp_path / "felix.yaml"
     file.write_text(

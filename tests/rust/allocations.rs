@@ -11,15 +11,16 @@ use std::sync::Arc;
 use allocation_counter::measure;
 use labelgate::flow::{CtState, Family, FiveTuple, FlowKey, Hook, InterfaceId, Transport, protocol};
 use labelgate::model::HostFacts;
-use labelgate::table::DecisionTable;
+use labelgate::table::{Budgets, DecisionTable, Engines};
 use serde_json::json;
 
-fn table(example: u32) -> DecisionTable {
+fn table(example: u32, budgets: &Budgets) -> DecisionTable {
     let host: HostFacts = serde_json::from_value(json!({
         "interfaces": {"eth0": ["198.51.100.10"], "eth1": ["10.9.0.10"]}, "workload_prefixes": ["cali"],
     }))
     .expect("host facts");
-    DecisionTable::new(Arc::new(models::program(models::worked_example(example))), &host)
+    let program = Arc::new(models::program(models::worked_example(example)));
+    DecisionTable::new(Arc::new(Engines::build(program, budgets)), &host)
 }
 
 /// Packets of every kind between all places, in every state, at every hook.
@@ -71,14 +72,17 @@ fn tuples() -> Vec<FiveTuple> {
 
 #[test]
 fn a_decision_allocates_nothing() {
-    for example in 1..=5 {
-        let table = table(example);
-        let keys = keys(&table);
-        let counted = measure(|| {
-            for key in &keys {
-                black_box(table.decide(key));
-            }
-        });
-        assert_eq!(counted.count_total, 0, "worked example {example}");
+    let tree = Budgets { classes: Budgets::LINEAR.classes, ..Budgets::default() };
+    for (engine, budgets) in [("classes", Budgets::default()), ("tree", tree), ("linear", Budgets::LINEAR)] {
+        for example in 1..=5 {
+            let table = table(example, &budgets);
+            let keys = keys(&table);
+            let counted = measure(|| {
+                for key in &keys {
+                    black_box(table.decide(key));
+                }
+            });
+            assert_eq!(counted.count_total, 0, "{engine}, worked example {example}");
+        }
     }
 }

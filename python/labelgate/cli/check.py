@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from labelgate.cli.options import policies
+from labelgate.cli.progress import ProgressBar
 from labelgate.resources import Loading, Problem, Summary
 from labelgate.snapshot import Snapshot
 from labelgate.sources.files import read_documents
@@ -22,7 +23,8 @@ def check(paths: tuple[str, ...], output: str) -> None:
 
     Exit code 1 if any document is invalid.
     """
-    loading = read_documents(paths)
+    with ProgressBar() as progress:
+        loading = read_documents(paths, progress)
     if output == "json":
         click.echo(json.dumps(_report(loading), indent=2))
     else:

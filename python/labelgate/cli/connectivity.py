@@ -11,6 +11,7 @@ import click
 from labelgate.analysis.matrix import By, Matrix, matrix
 from labelgate.cli.lines import Disagreement, answer_lines
 from labelgate.cli.options import config_option, policies
+from labelgate.cli.progress import ProgressBar
 from labelgate.config import load_config
 from labelgate.flow import (
     SCTP,
@@ -68,7 +69,8 @@ def connectivity(
     if as_matrix and port is None:
         raise click.UsageError("--matrix needs --port")
     number = _port_protocol(protocol)
-    snapshot = load(*paths)
+    with ProgressBar() as progress:
+        snapshot = load(*paths, progress=progress)
     settings = load_config(config_file, snapshot.felix_configurations).settings
     for warning in snapshot.warnings:
         click.echo(f"warning: {warning}", err=True)

@@ -12,6 +12,7 @@ import click
 
 from labelgate.cli.lines import DISAGREEMENT, Disagreement, answer_lines
 from labelgate.cli.options import config_option, node_option, policies, read_host
+from labelgate.cli.progress import ProgressBar
 from labelgate.config import load_config
 from labelgate.flow import HOOKS, Answer, FieldError, Packet, Step, answer_to_json, packet_from_json
 from labelgate.path import Destination, Judge, Visit, path_to_json, read_destination, walk
@@ -72,7 +73,9 @@ def explain(
     Exit code 1 if the flow is denied, 4 if table and reference disagree.
     """
     destination = _checked(packets, output, path, dnat, question["hook"])
-    world = _world(load(*paths), node, host_file, config_file)
+    with ProgressBar() as progress:
+        snapshot = load(*paths, progress=progress)
+    world = _world(snapshot, node, host_file, config_file)
     judge = _judge(world, engine)
     second = _judge(world, engine, staged=True) if staged else None
     if packets is None:

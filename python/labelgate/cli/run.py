@@ -8,6 +8,7 @@ import click
 
 from labelgate.agent import Agent, AgentError, Options
 from labelgate.cli.options import EnvironmentProblem, config_option, node_option, policies
+from labelgate.cli.progress import ProgressBar
 from labelgate.config import ConfigError, load_config
 
 
@@ -44,7 +45,8 @@ def run(
         if not paths:
             raise click.UsageError("no policies: use -f PATH, or `policies` in the configuration")
         flags = {"backend": backend, "stop": stop, "settle": settle, "queues.base": queue_base}
-        Agent(Options(paths, node, config_file, allow_empty, flags), _say).run()
+        with ProgressBar() as progress:
+            Agent(Options(paths, node, config_file, allow_empty, flags), _say, progress).run()
     except (AgentError, ConfigError) as error:
         raise EnvironmentProblem(str(error)) from None
 

@@ -205,7 +205,7 @@ class _Group:
 
     def add(self, primary: Expression) -> None:
         """A complete primary, in the conjunction that is being read."""
-        self.alternatives[-1].append(Not(primary) if self.negated else primary)
+        self.alternatives[-1].append(_negation(primary) if self.negated else primary)
         self.negated = False
 
     def begin_alternative(self) -> None:
@@ -218,6 +218,11 @@ class _Group:
             operands[0] if len(operands) == 1 else And(tuple(operands)) for operands in self.alternatives
         ]
         return conjunctions[0] if len(conjunctions) == 1 else Or(tuple(conjunctions))
+
+
+def _negation(primary: Expression) -> Expression:
+    """Pairs of `!` cancel out, also where only parentheses part them (S-2, S-13)."""
+    return primary.operand if isinstance(primary, Not) else Not(primary)
 
 
 @dataclass(slots=True)

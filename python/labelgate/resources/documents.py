@@ -27,8 +27,9 @@ class Document:
     start: Place
     problems: list[tuple[Wrong, Place, Path]] = field(default_factory=list)
     """What is wrong with its form: duplicate fields, unknown tags, runaway aliases."""
+    offset: int = 0
+    """Where it begins, in characters of the text."""
     _text: str = ""
-    _offset: int = 0
     _node: Node | None = None
 
     def place(self, path: Path, *, key: bool = False) -> Place:
@@ -49,7 +50,7 @@ class Document:
     def node(self) -> Node:
         """The nodes of the document; of JSON they are made when first asked for."""
         if self._node is None:
-            self._node = positions.json_node(self._text, self._offset)
+            self._node = positions.json_node(self._text, self.offset)
         return self._node
 
 
@@ -122,7 +123,7 @@ def _json_documents(text: str) -> list[Document]:
         if seen_twice:
             found.append(_from_node(positions.json_node(text, offset)))
         else:
-            found.append(Document(data, start, [], text, offset))
+            found.append(Document(data, start, [], offset, text))
         at = _blank_end(text, at)
     return found
 
@@ -138,7 +139,8 @@ def _blank_end(text: str, at: int) -> int:
 def _from_node(node: Node) -> Document:
     reader = _Reader()
     data = reader.read(node, ())
-    return Document(data, place_of(node), reader.problems, _node=node)
+    assert node.start_mark is not None
+    return Document(data, place_of(node), reader.problems, node.start_mark.index, _node=node)
 
 
 class _Reader:

@@ -112,7 +112,7 @@ def items_of(data: Any) -> list[Any] | None:
     if not isinstance(data, dict) or not isinstance(data.get("items"), list):
         return None
     version, kind = data.get("apiVersion"), data.get("kind")
-    if not isinstance(kind, str) or not kind.endswith("List"):
+    if not isinstance(version, str) or not isinstance(kind, str) or not kind.endswith("List"):
         return None
     if (version, kind) == ("v1", "List"):
         return list(data["items"])

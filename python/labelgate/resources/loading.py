@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,12 +48,18 @@ class Loading:
     """All documents, in the order met."""
     _first: dict[str, Location] = field(default_factory=dict)
 
-    def add(self, content: bytes | str, file: str) -> None:
-        """Read one text; what is wrong is noted, never raised."""
+    def add(
+        self, content: bytes | str, file: str, progress: Callable[[int], None] = lambda characters: None
+    ) -> None:
+        """Read one text; what is wrong is noted, never raised.
+
+        `progress` is told how many characters are read, as far as that is known.
+        """
         try:
             text = content if isinstance(content, str) else decode(content)
             for document in documents(text, is_json=file.endswith(".json")):
                 self._document(document, file)
+                progress(document.offset)
         except SyntaxProblem as problem:
             self._note(problem.wrong, problem.place, file, -1)
 

@@ -69,6 +69,9 @@ def annotation_findings(annotations: dict[str, str]) -> Findings:
         yield Finding(("annotations",), Wrong("annotation-size", f"{size} bytes"))
 
 
+_NOWHERE = Location("<data>", 1, 1, 0)
+
+
 class Resource(Part):
     """A resource of any kind.
 
@@ -86,7 +89,7 @@ class Resource(Part):
     kind: str
     metadata: Metadata
 
-    _location: Location = PrivateAttr(Location("<data>", 1, 1, 0))
+    _location: Location = PrivateAttr(default_factory=lambda: _NOWHERE)  # pydantic would copy a value
 
     @property
     def location(self) -> Location:

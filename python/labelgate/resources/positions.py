@@ -166,7 +166,10 @@ def yaml_documents(text: str) -> Iterator[Node]:
         mark = error.problem_mark or error.context_mark
         assert mark is not None
         found = ", ".join(part.removeprefix("found ") for part in (error.problem, error.context) if part)
-        raise SyntaxProblem(Wrong("syntax", found), Place(mark.line + 1, mark.column + 1)) from None
+        # Behind a last line without a line break libyaml counts one line more.
+        is_end = mark.index >= len(text)
+        place = _place_in(text, len(text)) if is_end else Place(mark.line + 1, mark.column + 1)
+        raise SyntaxProblem(Wrong("syntax", found), place) from None
     except YAMLError as error:
         raise SyntaxProblem(Wrong("syntax", quote(str(error))), Place(1, 1)) from None
 

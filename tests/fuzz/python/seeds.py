@@ -1,0 +1,151 @@
+"""What fuzzing begins with: made anew from cases, golden texts and tables, so that it never grows stale."""
+
+from __future__ import annotations
+
+import json
+import logging
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import labelgate
+from labelgate.model import core_model
+from labelgate.settings import Failsafe, Settings
+from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import (
+    ICMPv6EchoRequest,
+    IPv6,
+    IPv6ExtHdrDestOpt,
+    IPv6ExtHdrFragment,
+    IPv6ExtHdrHopByHop,
+    IPv6ExtHdrRouting,
+)
+from scapy.layers.ipsec import AH
+from scapy.layers.sctp import SCTP
+from scapy.packet import Packet, Raw
+
+logging.getLogger("scapy.runtime").setLevel(logging.ERROR)  # odd packets are wanted
+
+TESTS = Path(__file__).parents[2]
+LONGEST = 8192
+"""Longer documents are left out: they cost time and hold nothing else."""
+
+
+def selectors() -> Iterator[bytes]:
+    """Those of the tables of `docs/semantics.md`, accepted and refused."""
+    for rows in json.loads((TESTS / "data" / "selectors.json").read_text()).values():
+        yield from (row["selector"].encode() for row in rows)
+
+
+def packets() -> Iterator[bytes]:
+    """Every header that is read, alone and behind the others."""
+    transports: list[Packet] = [
+        TCP(sport=40000, dport=80),
+        UDP(dport=53),
+        SCTP(dport=80),
+        ICMP(type=8),
+        Raw(),
+    ]
+    transports += [ICMPv6EchoRequest(), IPv6ExtHdrDestOpt() / UDP(), AH(spi=1, seq=1) / TCP()]
+    extensions = [
+        IPv6ExtHdrHopByHop(),
+        IPv6ExtHdrRouting(),
+        IPv6ExtHdrFragment(offset=0),
+        IPv6ExtHdrFragment(offset=9),
+    ]
+    for transport in transports:
+        for header in (IP(), IP(options=b"\x94\x04\0\0"), IP(frag=9), IP(flags="MF")):
+            yield bytes(header / transport / Raw(b"data"))
+        yield bytes(IPv6() / transport / Raw(b"data"))
+        for extension in extensions:
+            yield bytes(IPv6() / extension / transport / Raw(b"data"))
+            yield bytes(IPv6() / IPv6ExtHdrHopByHop() / IPv6ExtHdrDestOpt() / extension / transport)
+
+
+def messages() -> Iterator[bytes]:
+    """Datagrams of the kernel: packets, answers to requests, several in one."""
+    header = attribute(1, struct.pack(">IHB", 7, 0x0800, 3))
+    numbers = [attribute(number, struct.pack(">I", number)) for number in (3, 5, 6, 13)]
+    payload = attribute(10, bytes(IP() / UDP(dport=53)))
+    other = attribute(14, struct.pack(">I", 1))
+    packet = message(0x300, nfgen() + header + b"".join(numbers) + other + payload)
+    plain = message(0x300, nfgen() + header + payload)
+    answers = [message(2, struct.pack("=i", code) + plain[:16]) for code in (0, -1, -(2**31))]
+    yield from (
+        packet,
+        plain,
+        message(0x300, nfgen() + payload),
+        message(0x300, nfgen() + header[:6]),
+        *answers,
+    )
+    yield from (packet + plain, plain + answers[1] + packet, plain + packet[:40], message(3, b""))
+    yield from (message(0x300, nfgen() + header + attribute(number, b"\0\1")) for number in (1, 3, 5, 6, 13))
+
+
+def message(kind: int, body: bytes) -> bytes:
+    """Struct `nlmsghdr` and a body, padded."""
+    return pad(struct.pack("=IHHII", 16 + len(body), kind, 0, 0, 0) + body)
+
+
+def nfgen() -> bytes:
+    """Struct `nfgenmsg` of queue 4200."""
+    return struct.pack(">BBH", 2, 0, 4200)
+
+
+def attribute(number: int, value: bytes) -> bytes:
+    """Struct `nlattr` and a value, padded."""
+    return pad(struct.pack("=HH", 4 + len(value), number) + value)
+
+
+def pad(content: bytes) -> bytes:
+    """To a multiple of four."""
+    return content + bytes(-len(content) % 4)
+
+
+def documents() -> Iterator[bytes]:
+    """Policies of the cases, and all that is refused in tests."""
+    folders = [
+        (TESTS / "cases", ("*/policy.yaml", "rejected/*.yaml")),
+        (TESTS / "golden", ("errors/*.[yj]*",)),
+    ]
+    for folder, patterns in folders:
+        for pattern in patterns:
+            yield from (path.read_bytes() for path in sorted(folder.glob(pattern)))
+
+
+def models() -> Iterator[bytes]:
+    """Those of the cases, without fields of rules that say nothing: in short input changes matter."""
+    settings = Settings(failsafe_inbound=(), failsafe_outbound=(Failsafe(17, 53),))
+    for path in sorted((TESTS / "cases").glob("*/policy.yaml")):
+        model = json.loads(core_model(labelgate.load(path), settings))
+        for owner in (*model["policies"], *model["profiles"]):
+            owner |= {side: [said(rule) for rule in owner.get(side, ())] for side in ("ingress", "egress")}
+        yield json.dumps(model, separators=(",", ":")).encode()
+
+
+def said(node: Any) -> Any:
+    """Without fields that hold nothing."""
+    if not isinstance(node, dict):
+        return node
+    fields = {name: said(value) for name, value in node.items()}
+    return {name: value for name, value in fields.items() if value not in (None, "", [], {})}
+
+
+SEEDS = {
+    "selector": selectors,
+    "packet": packets,
+    "message": messages,
+    "model": models,
+    "selector-reference": selectors,
+    "documents": documents,
+}
+"""By target."""
+
+
+def write(target: str, folder: Path) -> None:
+    """Put the seeds of a target into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, seed in enumerate(SEEDS[target]()):
+        if len(seed) <= LONGEST:
+            (folder / f"{number:03}").write_bytes(seed)
