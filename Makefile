@@ -36,8 +36,9 @@ fuzz: setup ## Fuzz every parser for SECONDS each (default 60); fail if anything
 	@scripts/setup-fuzz
 	@$(PY) tests/fuzz/run.py --seconds $(SECONDS)
 
-bench: setup ## Measure answers a second in bulk; fail below what the README promises
+bench: setup ## Measure answers a second in bulk, and what asking from Python costs; fail below what is promised
 	$(PY) benches/answers.py --least 20000
+	$(PY) benches/boundary.py
 
 lint: setup ## Check format, lints and types
 	cargo fmt --all --check

@@ -447,6 +447,12 @@ spec: {node: edge1, interfaceName: eth0}
     return table
 
 
+def test_nobody_else_waits_for_numpy() -> None:
+    """Its import takes as long as a short command does, and starts threads."""
+    program = "import sys, labelgate.agent, labelgate.cli; sys.exit('numpy' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 STREAM = """
 import resource, sys, tracemalloc
 import labelgate, numpy as np
