@@ -1,5 +1,6 @@
 //! What rules of each family look like: weights, measured on rule sets of 10,000 rules that ClassBench made from its
-//! published seeds acl1, fw1 and ipc1.
+//! published seeds acl1, fw1 and ipc1; where it spreads addresses evenly there, below the top of
+//! the tries, on sets of 1,000.
 
 use super::ports::{
     ACL_PORTS, CHAIN_PORTS, CHAIN_SOURCE_PORTS, FIREWALL_PORTS, FIREWALL_SOURCE_PORTS, Ports,
@@ -74,7 +75,7 @@ impl Family {
     pub(super) const fn sources(self) -> &'static Trie {
         match self {
             Self::Acl => &ACL_SOURCES,
-            Self::Firewall => &EVERYWHERE,
+            Self::Firewall => &FIREWALL_SOURCES,
             Self::IpChain => &CHAIN_SOURCES,
         }
     }
@@ -82,7 +83,7 @@ impl Family {
     pub(super) const fn destinations(self) -> &'static Trie {
         match self {
             Self::Acl => &ACL_DESTINATIONS,
-            Self::Firewall => &EVERYWHERE,
+            Self::Firewall => &FIREWALL_DESTINATIONS,
             Self::IpChain => &CHAIN_DESTINATIONS,
         }
     }
@@ -173,7 +174,7 @@ const ACL_PAIRS: &[AddressPair] = &[
     AddressPair { weight: 5, source: WIDE, destination: ACL_WIDE_DESTINATIONS, services: ACL_WIDE_SERVICES },
 ];
 const ACL_SOURCES: Trie = Trie {
-    even: Some(7),
+    even: (7.0, 6.0),
     levels: &[
         level(0, 0, 0),
         level(20, 5, 98),
@@ -191,7 +192,7 @@ const ACL_SOURCES: Trie = Trie {
     ],
 };
 const ACL_DESTINATIONS: Trie = Trie {
-    even: None,
+    even: (0.0, 0.0),
     levels: &[
         level(0, 100, 1),
         level(2, 100, 95),
@@ -212,8 +213,57 @@ const ACL_DESTINATIONS: Trie = Trie {
     ],
 };
 
-/// A trie that branches wherever two addresses are left.
-const EVERYWHERE: Trie = Trie { even: None, levels: &[level(0, 100, 2), level(6, 100, 15)] };
+const FIREWALL_SOURCES: Trie = Trie {
+    even: (13.0, 10.0),
+    levels: &[
+        level(0, 100, 6),
+        level(2, 25, 81),
+        level(3, 0, 0),
+        level(4, 20, 89),
+        level(5, 50, 66),
+        level(6, 17, 99),
+        level(7, 33, 51),
+        level(8, 14, 67),
+        level(9, 0, 0),
+        level(10, 29, 97),
+        level(13, 0, 0),
+        level(14, 14, 98),
+        level(16, 0, 0),
+        level(19, 14, 98),
+        level(20, 71, 96),
+        level(22, 80, 90),
+        level(24, 50, 56),
+        level(25, 67, 95),
+        level(26, 100, 82),
+        level(28, 100, 90),
+        level(30, 100, 46),
+        level(31, 20, 20),
+    ],
+};
+const FIREWALL_DESTINATIONS: Trie = Trie {
+    even: (13.0, 10.0),
+    levels: &[
+        level(0, 100, 6),
+        level(2, 25, 99),
+        level(3, 0, 0),
+        level(4, 75, 97),
+        level(5, 25, 96),
+        level(6, 100, 96),
+        level(7, 25, 17),
+        level(8, 20, 98),
+        level(9, 0, 0),
+        level(18, 40, 46),
+        level(19, 29, 98),
+        level(21, 43, 76),
+        level(22, 5, 50),
+        level(24, 30, 60),
+        level(26, 45, 75),
+        level(28, 40, 80),
+        level(29, 71, 72),
+        level(30, 100, 36),
+        level(31, 0, 0),
+    ],
+};
 const FIREWALL_SPECIFIC_SOURCES: Lengths = &[
     (20, 6),
     (21, 8),
@@ -434,7 +484,7 @@ const CHAIN_PAIRS: &[AddressPair] = &[
     },
 ];
 const CHAIN_SOURCES: Trie = Trie {
-    even: Some(5),
+    even: (5.0, 4.0),
     levels: &[
         level(0, 100, 5),
         level(5, 19, 24),
@@ -462,7 +512,7 @@ const CHAIN_SOURCES: Trie = Trie {
     ],
 };
 const CHAIN_DESTINATIONS: Trie = Trie {
-    even: Some(4),
+    even: (4.0, 4.0),
     levels: &[
         level(0, 100, 5),
         level(4, 100, 61),

@@ -14,8 +14,8 @@ pub struct Level {
 /// How the addresses of one side are spread.
 #[derive(Clone, Copy, Debug)]
 pub struct Trie {
-    /// Levels at the top that branch evenly in a set of 10,000 rules; one more with twice as many rules.
-    pub even: Option<i32>,
+    /// Levels at the top that branch evenly in a set of 10,000 rules, and how many more do with ten times as many.
+    pub even: (f64, f64),
     /// Ascending; the first begins at 0.
     pub levels: &'static [Level],
 }
@@ -54,10 +54,10 @@ impl Trie {
         prefixes.into_iter().zip(lengths).map(range).collect()
     }
 
+    #[expect(clippy::cast_precision_loss, reason = "only the magnitude of the count matters")]
     fn level(&self, level: u8, rules: usize) -> Level {
-        let grown =
-            (rules.max(1) * 100 / 10_000).max(1).ilog2().cast_signed() - 100_u32.ilog2().cast_signed();
-        if self.even.is_some_and(|even| i32::from(level) < even + grown) {
+        let even = self.even.0 + self.even.1 * (rules as f64 / 10_000.0).log10();
+        if f64::from(level) < even.round() {
             return EVEN;
         }
         *self.levels.iter().rfind(|known| known.from <= level).expect("the first begins at 0")
