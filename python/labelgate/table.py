@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
@@ -118,7 +118,8 @@ class DecisionTable:
         Of the packet only addresses, protocol, ports and ICMP type and code count. A table of one node knows
         the workloads of that node, `Snapshot.compile(node=None)` those of the cluster.
         """
-        egress, ingress = self.core.connectivity(packet)
+        whole = replace(packet, fragment=False) if packet.fragment else packet
+        egress, ingress = self.core.connectivity(whole)
         return Connection(egress and Gate(*egress), ingress and Gate(*ingress))
 
     def decide_batch(

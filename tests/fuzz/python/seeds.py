@@ -34,8 +34,9 @@ LONGEST = 8192
 
 def selectors() -> Iterator[bytes]:
     """Those of the tables of `docs/semantics.md`, accepted and refused."""
-    for rows in json.loads((TESTS / "data" / "selectors.json").read_text()).values():
-        yield from (row["selector"].encode() for row in rows)
+    tables = json.loads((TESTS / "cases" / "selector-texts" / "tables.json").read_text())
+    for table in ("truth", "canonical", "rejected"):
+        yield from (row["selector"].encode() for row in tables[table])
 
 
 def packets() -> Iterator[bytes]:
