@@ -277,7 +277,8 @@ impl Clause {
         side.within.dedup();
         let ports = if is_source { &mut clause.source_ports } else { &mut clause.service.keys };
         *ports = intersected(ports, &[(port, port)]);
-        clause.service.protocols = both(clause.service.protocols, only(&[protocol]));
+        // M-19: a member of a protocol without ports is never met; the same number may be an ICMP type and code.
+        clause.service.protocols = both(both(clause.service.protocols, only(&[protocol])), with_ports());
         clause.can_match().then_some(clause)
     }
 
