@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use labelgate::flow::{Direction, Family, FlowKey, Hook};
 use labelgate::program::{Action, ChainId, Program, Reason, RuleOrigin};
-use labelgate::table::{Budgets, Decision, DecisionTable, Engines, Stage, Step};
+use labelgate::table::{Budgets, Decision, DecisionTable, Engines, Other, Stage, Step};
 
+use crate::choices::Choices;
+use crate::packets::Aims;
 use crate::programs;
 
-/// A table, and the chains that it leaves to `linear`.
+/// A table, and the chains that `classes` does not answer for: their outcomes tell no Log rules.
 pub struct Built {
     pub table: DecisionTable,
-    linear: Vec<(ChainId, Family)>,
+    silent: Vec<(ChainId, Family)>,
 }
 
 /// Bound to the host of [`programs::host`].
@@ -19,9 +21,9 @@ pub fn built(program: &Arc<Program>, budgets: &Budgets) -> Built {
     let engines = Engines::build(Arc::clone(program), budgets);
     let table = DecisionTable::new(Arc::new(engines), &programs::host());
     let family = |version| if version == 4 { Family::V4 } else { Family::V6 };
-    let others = table.describe().others.into_iter().filter(|other| other.engine == "linear");
-    let linear = others.map(|other| (ChainId::new(other.chain), family(other.family))).collect();
-    Built { table, linear }
+    let others = table.describe().others.into_iter();
+    let silent = others.map(|other| (ChainId::new(other.chain), family(other.family))).collect();
+    Built { table, silent }
 }
 
 /// What `linear` says to one packet.
@@ -60,7 +62,7 @@ impl Expected {
         let reason = program.outcome(last.outcome).reason;
         let is_settled = matches!(reason, Reason::Encapsulation | Reason::ForwardEnd);
         match deciding_chain(program, &last, self.key.hook).filter(|_| !is_settled) {
-            Some(chain) if !built.linear.contains(&(chain, self.key.tuple.family)) => {
+            Some(chain) if !built.silent.contains(&(chain, self.key.tuple.family)) => {
                 let own = |step: &&Step| (step.stage, step.endpoint) == (last.stage, last.endpoint);
                 let logged = self.trace.iter().filter(own).filter(|step| step.action == Some(Action::Log));
                 logged.map(|step| program.outcome(step.outcome)).collect()
@@ -68,6 +70,18 @@ impl Expected {
             _ => Vec::new(),
         }
     }
+}
+
+/// What `describe` says of the tables that are not in `classes`, after comparing answers.
+pub fn others(program: Program, budgets: &Budgets) -> Vec<Other> {
+    let program = Arc::new(program);
+    let (linear, other) = (built(&program, &Budgets::LINEAR), built(&program, budgets));
+    let (aims, mut choices) = (Aims::at(&program), Choices::Seeded(7));
+    for _ in 0..200 {
+        let key = aims.key(&mut choices, &linear.table);
+        Expected::of(&linear.table, key).assert_same(&other, &other.table.decide(&key));
+    }
+    other.table.describe().others
 }
 
 /// The chain that a step of this hook belongs to.

@@ -54,18 +54,21 @@ impl<'p> Aims<'p> {
         Self { program, rules, addresses, ports, protocols }
     }
 
-    fn address(&self, choices: &mut Choices, family: Family) -> u128 {
+    /// An address that some set begins or ends with, or is next to, or any.
+    pub fn address(&self, choices: &mut Choices, family: Family) -> u128 {
         if choices.chance(10) {
             return choices.wide() >> if family == Family::V4 { 96 } else { 0 };
         }
         choices.of(&self.addresses[family as usize])
     }
 
-    fn port(&self, choices: &mut Choices) -> u16 {
+    /// The same for ports.
+    pub fn port(&self, choices: &mut Choices) -> u16 {
         if choices.chance(10) { choices.port() } else { choices.of(&self.ports) }
     }
 
-    fn protocol(&self, choices: &mut Choices) -> u8 {
+    /// A protocol that some rule may ask for, or any.
+    pub fn protocol(&self, choices: &mut Choices) -> u8 {
         match choices.below(10) {
             0..=3 => protocol::TCP,
             9 => choices.byte(),
@@ -76,6 +79,11 @@ impl<'p> Aims<'p> {
     /// The bytes of a packet.
     pub fn tuple(&self, choices: &mut Choices) -> FiveTuple {
         let family = if choices.chance(50) { Family::V6 } else { Family::V4 };
+        self.tuple_of(choices, family)
+    }
+
+    /// The bytes of a packet of this family.
+    pub fn tuple_of(&self, choices: &mut Choices, family: Family) -> FiveTuple {
         let addresses = [self.address(choices, family), self.address(choices, family)];
         let ports = [self.port(choices), self.port(choices)];
         let mut draft = Draft { family, addresses, protocol: self.protocol(choices), ports };
@@ -131,11 +139,7 @@ impl<'p> Aims<'p> {
 
     /// A question about a packet.
     pub fn key(&self, choices: &mut Choices, table: &DecisionTable) -> FlowKey {
-        let mut interface = || match choices.of(&INTERFACES) {
-            "" => InterfaceId::NONE,
-            name => table.interface(name),
-        };
-        let (input, output) = (interface(), interface());
+        let (input, output) = (interface(choices, table), interface(choices, table));
         // FORWARD asks most chains.
         let hook = choices.maybe(75, |choices| choices.of(&Hook::ALL)).unwrap_or(Hook::FilterForward);
         FlowKey {
@@ -148,6 +152,14 @@ impl<'p> Aims<'p> {
             ct: choices.maybe(10, |choices| choices.of(&CtState::ALL)).unwrap_or(CtState::New),
             dnatted: choices.chance(40),
         }
+    }
+}
+
+/// One that somebody governs, one that nobody does, or none.
+pub fn interface(choices: &mut Choices, table: &DecisionTable) -> InterfaceId {
+    match choices.of(&INTERFACES) {
+        "" => InterfaceId::NONE,
+        name => table.interface(name),
     }
 }
 

@@ -109,11 +109,76 @@ pub fn program(choices: &mut Choices) -> Program {
     }
 }
 
+/// A program of one chain, which every endpoint has everywhere: one tier with these rules, then deny. Outcomes are
+/// numbered in the order of the rules.
+pub fn of_rules(rules: Vec<Rule>, address_sets: Vec<AddressSet>, port_sets: Vec<PortSet>) -> Program {
+    let mut outcomes = reason_outcomes();
+    let end = RuleOrigin { tier: None, policy: None, rule: None, action: None, reason: Reason::EndOfTier };
+    outcomes.extend((0..).zip(&rules).map(|(number, rule)| RuleOrigin {
+        rule: Some(number),
+        action: Some(rule.action),
+        ..end.clone()
+    }));
+    outcomes.push(end);
+    let outcome = |number| OutcomeId::new(Reason::ALL.len() + number);
+    let rules: Vec<_> =
+        (0..).zip(rules).map(|(number, rule)| Rule { outcome: outcome(number), ..rule }).collect();
+    let tier = Tier {
+        name: "default".to_owned(),
+        policies: vec![RuleListId::new(0)],
+        end: TierEnd::Deny,
+        outcome: outcome(rules.len()),
+    };
+    let choices = &mut Choices::Listed(Vec::new().into_iter());
+    Program {
+        node: Some("edge1".to_owned()),
+        settings: settings(choices),
+        endpoints: endpoints(choices, 1),
+        chains: vec![Chain { tiers: vec![tier], end: ChainEnd::Profiles(Vec::new()) }],
+        rule_lists: vec![named_list(0, rules)],
+        address_sets,
+        port_sets,
+        outcomes,
+        warnings: Vec::new(),
+    }
+}
+
+/// One that matches everything; its outcome is given later.
+pub fn plain(action: Action) -> Rule {
+    Rule {
+        action,
+        outcome: Reason::RuleAllow.outcome(),
+        families: [true, true],
+        protocol: None,
+        not_protocol: None,
+        icmp: None,
+        not_icmp: None,
+        source: Side::default(),
+        destination: Side::default(),
+    }
+}
+
+/// Ports by number.
+pub fn numeric(ranges: Vec<(u16, u16)>) -> PortMatch {
+    PortMatch { ranges, named: Vec::new() }
+}
+
+/// Ports by name.
+pub fn named(set: usize) -> PortMatch {
+    PortMatch { ranges: Vec::new(), named: vec![PortSetId::new(set)] }
+}
+
 /// The program, to be read beside a failure.
 pub fn shown(program: &Program) -> String {
-    let mut text = program.to_string();
+    let mut text: String = program
+        .to_string()
+        .lines()
+        .map(|line| line.chars().take(300).chain(['\n']).collect::<String>())
+        .collect();
     for (number, set) in program.address_sets.iter().enumerate() {
-        writeln!(text, "set {number}: {:x?} {:x?}", set.v4, set.v6).expect("text");
+        let few = |set: &str| set.chars().take(200).collect::<String>();
+        let (v4, v6) = (format!("{:x?}", set.v4), format!("{:x?}", set.v6));
+        writeln!(text, "set {number}: {} {}", few(&v4), few(&v6)).expect("text");
     }
     text
 }
@@ -155,17 +220,7 @@ impl Maker<'_> {
     }
 
     fn plain(&mut self, action: Action) -> Rule {
-        Rule {
-            action,
-            outcome: self.outcome(action, Reason::RuleAllow),
-            families: [true, true],
-            protocol: None,
-            not_protocol: None,
-            icmp: None,
-            not_icmp: None,
-            source: Side::default(),
-            destination: Side::default(),
-        }
+        Rule { outcome: self.outcome(action, Reason::RuleAllow), ..plain(action) }
     }
 
     fn rule(&mut self) -> Rule {
