@@ -20,8 +20,12 @@ class ClassesBudget:
     """Of a chain."""
     cells: int = _DEFAULT["classes"]["cells"]
     """Of a chain: stored answers, 4 bytes each, and (source, destination) pairs."""
+    classes: int = _DEFAULT["classes"]["classes"]
+    """Of IPv4 addresses, of IPv6 addresses, of services and of source ports, each, of all chains together."""
     bytes: int = _DEFAULT["classes"]["bytes"]
     """Of all chains together."""
+    steps: int = _DEFAULT["classes"]["steps"]
+    """Of building all tables, about a nanosecond each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,8 @@ class TreeBudget:
     """Of a tree, for each of its boxes."""
     bytes: int = _DEFAULT["tree"]["bytes"]
     """Of all trees."""
+    steps: int = _DEFAULT["tree"]["steps"]
+    """Boxes made for all chains, and ranges of sets read for them."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +64,8 @@ class Budgets:
 
 
 Budgets.LINEAR = Budgets(
-    classes=ClassesBudget(clauses=0, cells=0, bytes=0),
-    tree=TreeBudget(cuboids=0, bytes=0),
+    classes=ClassesBudget(clauses=0, cells=0, classes=0, bytes=0, steps=0),
+    tree=TreeBudget(cuboids=0, bytes=0, steps=0),
 )
 
 

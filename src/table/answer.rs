@@ -84,12 +84,20 @@ impl Answer {
 pub struct Answers {
     plain: usize,
     logged: IndexSet<(OutcomeId, Vec<OutcomeId>), FxBuildHasher>,
+    bytes: usize,
+}
+
+/// How far [`Answers`] had grown.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    logged: usize,
+    bytes: usize,
 }
 
 impl Answers {
     /// For a program with so many outcomes.
     pub fn new(plain: usize) -> Self {
-        Self { plain, logged: IndexSet::default() }
+        Self { plain, logged: IndexSet::default(), bytes: 0 }
     }
 
     /// The word for an end with these Log rules on the way.
@@ -97,7 +105,10 @@ impl Answers {
         if logged.is_empty() {
             return Answer::plain(end);
         }
-        let number = self.logged.insert_full((end.outcome(), logged.to_vec())).0;
+        let (number, is_new) = self.logged.insert_full((end.outcome(), logged.to_vec()));
+        if is_new {
+            self.bytes += size_of::<(OutcomeId, Vec<OutcomeId>)>() + size_of_val(logged);
+        }
         let id = OutcomeId::new(self.plain + number);
         assert!(id.number() <= OUTCOME, "outcomes are limited far below");
         Answer::plain(match end {
@@ -105,6 +116,22 @@ impl Answers {
             End::Deny(_) => End::Deny(id),
             End::Unmarked(_) => End::Unmarked(id),
         })
+    }
+
+    /// The memory of what is behind the program's own outcomes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How far it has grown, for [`rewind`](Self::rewind).
+    pub fn mark(&self) -> Mark {
+        Mark { logged: self.logged.len(), bytes: self.bytes }
+    }
+
+    /// Forgets what has come since.
+    pub fn rewind(&mut self, mark: Mark) {
+        self.logged.truncate(mark.logged);
+        self.bytes = mark.bytes;
     }
 
     /// How many there are.

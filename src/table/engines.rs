@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::answer::{Answer, Answers};
 use super::classes::{self, Classes, Counts, Refused};
-use super::flat::{Flat, Point, Sets};
+use super::flat::{Flats, Point};
 use super::linear::Linear;
 use super::trees::{self, Trees};
 use crate::flow::{Family, FiveTuple, OutcomeId};
@@ -16,7 +16,7 @@ use crate::program::{ChainId, Program, RuleOrigin};
 pub use super::classes::Seen;
 
 /// What the tables of a program may grow to; a chain above a budget gets a slower engine, never more memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Budgets {
     /// Of the `classes` engine.
@@ -27,21 +27,7 @@ pub struct Budgets {
 
 impl Budgets {
     /// No memory for anything but `linear`.
-    pub const LINEAR: Self = Self {
-        classes: classes::Limits { clauses: 0, cells: 0, bytes: 0 },
-        tree: trees::Limits { wide: usize::MAX, cuboids: 0, bytes_per_cuboid: 0, bytes: 0 },
-    };
-}
-
-impl Default for Budgets {
-    /// `classes`: 256 MiB for all tables, 64 K cells (256 KiB) for one chain. `tree`: a million boxes for one chain,
-    /// 128 MiB for all.
-    fn default() -> Self {
-        Self {
-            classes: classes::Limits { clauses: 1 << 14, cells: 1 << 16, bytes: 256 << 20 },
-            tree: trees::Limits { wide: 1024, cuboids: 1 << 20, bytes_per_cuboid: 160, bytes: 128 << 20 },
-        }
-    }
+    pub const LINEAR: Self = Self { classes: classes::Limits::NOTHING, tree: trees::Limits::NOTHING };
 }
 
 /// One packet, as engines are asked.
@@ -116,36 +102,37 @@ pub struct Engines {
 impl Engines {
     /// Chooses and builds.
     pub fn build(program: Arc<Program>, budgets: &Budgets) -> Self {
-        let mut sets = Sets::of(&program);
-        let flats: Vec<Flat> =
-            program.chains.iter().map(|chain| Flat::of(&program, &mut sets, chain)).collect();
-        let mut trees = Trees::new(flats.len());
+        let flats = Flats::of(&program);
+        let mut trees = Trees::new(program.chains.len(), &budgets.tree);
         let families = [Family::V4, Family::V6];
-        for (number, flat) in
-            flats.iter().enumerate().filter(|(_, flat)| flat.clauses.len() > budgets.tree.wide)
+        let chains = || (0..program.chains.len()).map(ChainId::new);
+        for chain in chains()
+            .filter(|&chain| flats.count(program.chain(chain)).is_ok_and(|count| count > budgets.tree.wide))
         {
             for family in families {
                 // What does not fit is tried again below, and then says why.
-                let _ = trees.add(ChainId::new(number), family, flat, &sets, &budgets.tree);
+                let _ = trees.add(chain, family, &flats);
             }
         }
-        let is_tree = |number| families.map(|family| trees.has(ChainId::new(number), family)) == [true; 2];
-        let candidates: Vec<Option<&Flat>> =
-            flats.iter().enumerate().map(|(number, flat)| (!is_tree(number)).then_some(flat)).collect();
+        let is_tree = |chain| families.iter().all(|&family| trees.has(chain, family));
         let mut answers = Answers::new(program.outcomes.len());
-        let (classes, built) = Classes::build(&candidates, &sets, &budgets.classes, &mut answers);
+        let (classes, built) =
+            classes::build(&flats, |chain| !is_tree(chain), &budgets.classes, &mut answers);
         let (mut choices, mut others) = (Vec::with_capacity(2 * built.len()), Vec::new());
-        for ((number, flat), built) in flats.iter().enumerate().zip(built) {
-            let chain = ChainId::new(number);
+        for (chain, built) in chains().zip(built) {
             for (family, built) in families.into_iter().zip(built) {
                 choices.push(match built {
                     _ if trees.has(chain, family) => {
-                        others.push((chain, family, Why::Wide(flat.clauses.len())));
+                        others.push((
+                            chain,
+                            family,
+                            Why::Wide(flats.count(program.chain(chain)).unwrap_or_default()),
+                        ));
                         Choice::Tree
                     }
                     Ok(()) => Choice::Classes,
                     Err(why) => {
-                        let tree = trees.add(chain, family, flat, &sets, &budgets.tree);
+                        let tree = trees.add(chain, family, &flats);
                         let choice = if tree.is_ok() { Choice::Tree } else { Choice::Linear };
                         others.push((chain, family, Why::Refused(why, tree.err())));
                         choice
@@ -199,6 +186,11 @@ impl Engines {
     #[inline]
     pub fn meaning(&self, id: OutcomeId) -> (OutcomeId, &[OutcomeId]) {
         self.answers.meaning(id)
+    }
+
+    /// The tables of `classes`: all that its walks read, without a pointer.
+    pub fn image(&self) -> &[u8] {
+        self.classes.image()
     }
 
     /// What has been chosen, and why.

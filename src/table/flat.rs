@@ -4,7 +4,8 @@
 //! Named ports are gone: a criterion with them becomes one clause for each (protocol, port) that the named port
 //! stands for (M-25), and a negated one becomes clauses that veto the rule (M-18).
 
-use rustc_hash::FxHashMap;
+use indexmap::IndexSet;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::answer::End;
 use crate::flow::{Family, FiveTuple, OutcomeId, Transport, protocol};
@@ -60,6 +61,10 @@ impl Point {
 pub struct SetId(u32);
 
 impl SetId {
+    fn new(index: usize) -> Self {
+        Self(u32::try_from(index).expect("sets have 32-bit ids, derived ones are members of port sets"))
+    }
+
     /// The index, for slices.
     pub const fn index(self) -> usize {
         self.0 as usize
@@ -67,7 +72,7 @@ impl SetId {
 }
 
 /// All sets that clauses speak of: those of the program, then the derived ones.
-pub struct Sets<'p> {
+struct Sets<'p> {
     program: &'p Program,
     derived: Vec<AddressSet>,
     /// Of each port set, by (protocol, port).
@@ -75,20 +80,8 @@ pub struct Sets<'p> {
 }
 
 impl<'p> Sets<'p> {
-    /// Those of the program.
-    pub fn of(program: &'p Program) -> Self {
+    fn of(program: &'p Program) -> Self {
         Self { program, derived: Vec::new(), services: FxHashMap::default() }
-    }
-
-    /// How many there are.
-    pub fn count(&self) -> usize {
-        self.program.address_sets.len() + self.derived.len()
-    }
-
-    /// The members of a set.
-    pub fn get(&self, id: SetId) -> &AddressSet {
-        let own = &self.program.address_sets;
-        own.get(id.index()).unwrap_or_else(|| &self.derived[id.index() - own.len()])
     }
 
     /// What a named port stands for.
@@ -101,7 +94,7 @@ impl<'p> Sets<'p> {
             let mut services: Vec<_> = by_service.into_iter().collect();
             services.sort_unstable_by_key(|&(service, _)| service);
             let first = self.program.address_sets.len() + self.derived.len();
-            let ids = (first..).map(|index| SetId(u32::try_from(index).expect("sets are far fewer")));
+            let ids = (first..).map(SetId::new);
             let (keys, sets): (Vec<_>, Vec<_>) = services.into_iter().unzip();
             self.derived.extend(sets);
             keys.into_iter().zip(ids).map(|((protocol, port), id)| (protocol, port, id)).collect()
@@ -127,8 +120,8 @@ pub struct ServiceTerm {
     pub keys: Ranges,
 }
 
-/// A product of criteria: all of them hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A product of criteria: all of them hold. Equal criteria are one; a clause has their indices in [`Flats`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clause {
     /// The rule of [`Flat::rules`] that it belongs to.
     pub rule: u32,
@@ -136,14 +129,201 @@ pub struct Clause {
     pub is_veto: bool,
     /// Families for which it exists.
     pub families: [bool; 2],
-    /// On the source.
-    pub source: AddressTerm,
-    /// On the destination.
-    pub destination: AddressTerm,
-    /// On protocol and second key.
-    pub service: ServiceTerm,
-    /// On the source port.
-    pub source_ports: Ranges,
+    /// On the source: an [`AddressTerm`].
+    pub source: u32,
+    /// On the destination: an [`AddressTerm`].
+    pub destination: u32,
+    /// On protocol and second key: a [`ServiceTerm`].
+    pub service: u32,
+    /// On the source port: [`Ranges`].
+    pub source_ports: u32,
+}
+
+/// A clause that is being made.
+#[derive(Clone, Debug)]
+struct Draft {
+    families: [bool; 2],
+    source: AddressTerm,
+    destination: AddressTerm,
+    service: ServiceTerm,
+    source_ports: Ranges,
+}
+
+/// A rule list: the vetoes of a rule come before its other clauses.
+#[derive(Clone, Debug, Default)]
+struct List {
+    clauses: Vec<Clause>,
+    /// What each rule does and means.
+    rules: Vec<(Action, OutcomeId)>,
+}
+
+/// Named ports make more clauses of rules than any engine takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooMany {
+    /// So many, and more.
+    pub found: usize,
+    /// Allowed.
+    pub most: usize,
+}
+
+type Interned<T> = IndexSet<T, FxBuildHasher>;
+
+/// The rule lists of a program as clauses; chains are made of them when they are asked for, so that memory is that of
+/// the rules and not that of the chains.
+pub struct Flats<'p> {
+    sets: Sets<'p>,
+    lists: Vec<Result<List, TooMany>>,
+    /// What clauses ask of addresses.
+    pub addresses: Interned<AddressTerm>,
+    /// What clauses ask of protocols and second keys.
+    pub services: Interned<ServiceTerm>,
+    /// What clauses ask of source ports.
+    pub source_ports: Interned<Ranges>,
+}
+
+/// Of one rule list, and of all.
+const MOST_CLAUSES: (usize, usize) = (1 << 16, 1 << 22);
+
+impl<'p> Flats<'p> {
+    /// Of all rule lists of the program.
+    pub fn of(program: &'p Program) -> Self {
+        let mut flats = Self {
+            sets: Sets::of(program),
+            lists: Vec::with_capacity(program.rule_lists.len()),
+            addresses: Interned::default(),
+            services: Interned::default(),
+            source_ports: Interned::default(),
+        };
+        let mut left = MOST_CLAUSES.1;
+        for list in &program.rule_lists {
+            let list = flats.list(&list.rules, left.min(MOST_CLAUSES.0));
+            left -= list.as_ref().map_or(0, |list| list.clauses.len());
+            flats.lists.push(list);
+        }
+        flats
+    }
+
+    /// The program.
+    pub fn program(&self) -> &'p Program {
+        self.sets.program
+    }
+
+    /// How many sets there are.
+    pub fn set_count(&self) -> usize {
+        self.program().address_sets.len() + self.sets.derived.len()
+    }
+
+    /// The members of a set.
+    pub fn set(&self, id: SetId) -> &AddressSet {
+        let own = &self.program().address_sets;
+        own.get(id.index()).unwrap_or_else(|| &self.sets.derived[id.index() - own.len()])
+    }
+
+    /// The clauses of a rule list; none of one that has too many.
+    pub fn clauses(&self, list: RuleListId) -> &[Clause] {
+        self.lists[list.index()].as_ref().map_or(&[], |list| &list.clauses)
+    }
+
+    /// How many clauses the chain has.
+    pub fn count(&self, chain: &Chain) -> Result<usize, TooMany> {
+        lists(chain)
+            .map(|list| self.lists[list.index()].as_ref().map(|list| list.clauses.len()))
+            .try_fold(0, |sum, count| Ok(sum + count.map_err(|&too_many| too_many)?))
+    }
+
+    /// The chain as clauses.
+    pub fn chain(&self, chain: &Chain) -> Result<Flat, TooMany> {
+        let end = match &chain.end {
+            ChainEnd::Profiles(_) => End::Deny(Reason::NoProfileAllows.outcome()),
+            ChainEnd::Accept => End::Accept(Reason::NoForwardPolicy.outcome()),
+            ChainEnd::Unmarked(outcome) => End::Unmarked(*outcome),
+        };
+        let mut flat = Flat {
+            clauses: Vec::with_capacity(self.count(chain)?),
+            rules: Vec::new(),
+            segments: Vec::new(),
+            end,
+        };
+        for tier in &chain.tiers {
+            flat.segments.push(Segment {
+                first: flat.clauses.len(),
+                deny: (tier.end == TierEnd::Deny).then_some(tier.outcome),
+            });
+            for list in &tier.policies {
+                flat.extend(self.lists[list.index()].as_ref().map_err(|&too_many| too_many)?);
+            }
+        }
+        if let ChainEnd::Profiles(profiles) = &chain.end {
+            // M-54: a profile's Pass leads to the next profile.
+            for list in profiles {
+                flat.segments.push(Segment { first: flat.clauses.len(), deny: None });
+                flat.extend(self.lists[list.index()].as_ref().map_err(|&too_many| too_many)?);
+            }
+        }
+        Ok(flat)
+    }
+
+    fn list(&mut self, rules: &[Rule], most: usize) -> Result<List, TooMany> {
+        let mut list = List::default();
+        for rule in rules {
+            if let Some(base) = base(rule) {
+                self.rule(&mut list, rule, &base, most)?;
+                list.rules.push((rule.action, rule.outcome));
+            }
+        }
+        Ok(list)
+    }
+
+    fn rule(&mut self, list: &mut List, rule: &Rule, base: &Draft, most: usize) -> Result<(), TooMany> {
+        for (is_source, side) in [(true, &rule.source), (false, &rule.destination)] {
+            for &set in side.not_ports.iter().flat_map(|ports| &ports.named) {
+                let vetoes = named(&mut self.sets, base, is_source, set);
+                self.push(list, vetoes, true, most)?;
+            }
+        }
+        for draft in alternatives(&mut self.sets, base, true, rule.source.ports.as_ref()) {
+            let drafts = alternatives(&mut self.sets, &draft, false, rule.destination.ports.as_ref());
+            self.push(list, drafts, false, most)?;
+        }
+        Ok(())
+    }
+
+    fn push(
+        &mut self,
+        list: &mut List,
+        drafts: Vec<Draft>,
+        is_veto: bool,
+        most: usize,
+    ) -> Result<(), TooMany> {
+        let found = list.clauses.len() + drafts.len();
+        if found > most {
+            return Err(TooMany { found, most });
+        }
+        let rule = narrow(list.rules.len());
+        list.clauses.extend(drafts.into_iter().map(|draft| Clause {
+            rule,
+            is_veto,
+            families: draft.families,
+            source: narrow(self.addresses.insert_full(draft.source).0),
+            destination: narrow(self.addresses.insert_full(draft.destination).0),
+            service: narrow(self.services.insert_full(draft.service).0),
+            source_ports: narrow(self.source_ports.insert_full(draft.source_ports).0),
+        }));
+        Ok(())
+    }
+}
+
+fn narrow(index: usize) -> u32 {
+    u32::try_from(index).expect("clauses are fewer, and so are rules and terms")
+}
+
+/// The rule lists that a chain meets, in order.
+pub fn lists(chain: &Chain) -> impl Iterator<Item = RuleListId> {
+    let profiles = match &chain.end {
+        ChainEnd::Profiles(profiles) => &profiles[..],
+        ChainEnd::Accept | ChainEnd::Unmarked(_) => &[],
+    };
+    chain.tiers.iter().flat_map(|tier| &tier.policies).chain(profiles).copied()
 }
 
 /// A tier or a profile: a run of clauses.
@@ -169,57 +349,11 @@ pub struct Flat {
 }
 
 impl Flat {
-    /// Of this chain.
-    pub fn of(program: &Program, sets: &mut Sets<'_>, chain: &Chain) -> Self {
-        let end = match &chain.end {
-            ChainEnd::Profiles(_) => End::Deny(Reason::NoProfileAllows.outcome()),
-            ChainEnd::Accept => End::Accept(Reason::NoForwardPolicy.outcome()),
-            ChainEnd::Unmarked(outcome) => End::Unmarked(*outcome),
-        };
-        let mut flat = Self { clauses: Vec::new(), rules: Vec::new(), segments: Vec::new(), end };
-        for tier in &chain.tiers {
-            flat.segment(program, sets, &tier.policies, (tier.end == TierEnd::Deny).then_some(tier.outcome));
-        }
-        if let ChainEnd::Profiles(profiles) = &chain.end {
-            // M-54: a profile's Pass leads to the next profile.
-            for profile in profiles {
-                flat.segment(program, sets, std::slice::from_ref(profile), None);
-            }
-        }
-        flat
-    }
-
-    fn segment(
-        &mut self,
-        program: &Program,
-        sets: &mut Sets<'_>,
-        lists: &[RuleListId],
-        deny: Option<OutcomeId>,
-    ) {
-        self.segments.push(Segment { first: self.clauses.len(), deny });
-        for list in lists {
-            for rule in &program.rule_lists[list.index()].rules {
-                self.rule(sets, rule);
-            }
-        }
-    }
-
-    fn rule(&mut self, sets: &mut Sets<'_>, rule: &Rule) {
-        let Some(base) = base(rule, u32::try_from(self.rules.len()).expect("rules are limited")) else {
-            return;
-        };
-        for (is_source, side) in [(true, &rule.source), (false, &rule.destination)] {
-            for &set in side.not_ports.iter().flat_map(|ports| &ports.named) {
-                for &(protocol, port, members) in sets.services(set) {
-                    let named = base.narrowed(is_source, protocol, port, members);
-                    self.clauses.extend(named.map(|clause| Clause { is_veto: true, ..clause }));
-                }
-            }
-        }
-        for clause in alternatives(sets, base, true, rule.source.ports.as_ref()) {
-            self.clauses.extend(alternatives(sets, clause, false, rule.destination.ports.as_ref()));
-        }
-        self.rules.push((rule.action, rule.outcome));
+    fn extend(&mut self, list: &List) {
+        let before = narrow(self.rules.len());
+        self.clauses
+            .extend(list.clauses.iter().map(|&clause| Clause { rule: before + clause.rule, ..clause }));
+        self.rules.extend_from_slice(&list.rules);
     }
 
     /// The clauses of a segment, by index.
@@ -266,19 +400,20 @@ impl Flat {
     }
 }
 
-impl Clause {
+impl Draft {
     /// The clause where a side's address is a member and its port is this one of this protocol.
     fn narrowed(&self, is_source: bool, protocol: u8, port: u16, members: SetId) -> Option<Self> {
-        let mut clause = self.clone();
+        let mut draft = self.clone();
         let port = u32::from(port);
-        let side = if is_source { &mut clause.source } else { &mut clause.destination };
+        let side = if is_source { &mut draft.source } else { &mut draft.destination };
         side.within.push(members);
         side.within.sort_unstable();
         side.within.dedup();
-        let ports = if is_source { &mut clause.source_ports } else { &mut clause.service.keys };
+        let ports = if is_source { &mut draft.source_ports } else { &mut draft.service.keys };
         *ports = intersected(ports, &[(port, port)]);
-        clause.service.protocols = both(clause.service.protocols, only(&[protocol]));
-        clause.can_match().then_some(clause)
+        // M-19: a member of a protocol without ports is never met; the same number may be an ICMP type and code.
+        draft.service.protocols = both(both(draft.service.protocols, only(&[protocol])), with_ports());
+        draft.can_match().then_some(draft)
     }
 
     fn can_match(&self) -> bool {
@@ -287,7 +422,7 @@ impl Clause {
 }
 
 /// Everything but named ports; `None` where it can match nothing.
-fn base(rule: &Rule, number: u32) -> Option<Clause> {
+fn base(rule: &Rule) -> Option<Draft> {
     let mut protocols = EVERY_PROTOCOL;
     if let Some(wanted) = rule.protocol {
         protocols = only(&[wanted]);
@@ -314,42 +449,46 @@ fn base(rule: &Rule, number: u32) -> Option<Clause> {
         }
     }
     let term = |side: &Side| AddressTerm { within: ids(&side.in_sets), outside: ids(&side.not_in_sets) };
-    let clause = Clause {
-        rule: number,
-        is_veto: false,
+    let draft = Draft {
         families: rule.families,
         source: term(&rule.source),
         destination: term(&rule.destination),
         service: ServiceTerm { protocols, keys },
         source_ports,
     };
-    clause.can_match().then_some(clause)
+    draft.can_match().then_some(draft)
 }
 
 /// M-17: one clause for the numeric ranges, one for each service of each named port.
 fn alternatives(
     sets: &mut Sets<'_>,
-    clause: Clause,
+    draft: &Draft,
     is_source: bool,
     ports: Option<&PortMatch>,
-) -> Vec<Clause> {
+) -> Vec<Draft> {
     let Some(ports) = ports else {
-        return vec![clause];
+        return vec![draft.clone()];
     };
     let mut found = Vec::new();
     if !ports.ranges.is_empty() {
-        let mut numeric = clause.clone();
+        let mut numeric = draft.clone();
         let narrowed = if is_source { &mut numeric.source_ports } else { &mut numeric.service.keys };
         *narrowed = intersected(narrowed, &wide(ports));
         numeric.service.protocols = both(numeric.service.protocols, with_ports());
         found.extend(numeric.can_match().then_some(numeric));
     }
     for &set in &ports.named {
-        for &(protocol, port, members) in sets.services(set) {
-            found.extend(clause.narrowed(is_source, protocol, port, members));
-        }
+        found.extend(named(sets, draft, is_source, set));
     }
     found
+}
+
+/// M-25: one clause for each service of a named port.
+fn named(sets: &mut Sets<'_>, draft: &Draft, is_source: bool, set: PortSetId) -> Vec<Draft> {
+    let services = sets.services(set).iter();
+    services
+        .filter_map(|&(protocol, port, members)| draft.narrowed(is_source, protocol, port, members))
+        .collect()
 }
 
 fn wide(ports: &PortMatch) -> Ranges {
@@ -357,8 +496,7 @@ fn wide(ports: &PortMatch) -> Ranges {
 }
 
 fn ids(sets: &[AddressSetId]) -> Vec<SetId> {
-    let mut ids: Vec<_> =
-        sets.iter().map(|set| SetId(u32::try_from(set.index()).expect("ids are 32-bit"))).collect();
+    let mut ids: Vec<_> = sets.iter().map(|set| SetId::new(set.index())).collect();
     ids.sort_unstable();
     ids.dedup();
     ids

@@ -5,15 +5,16 @@
 
 use std::fmt;
 
+use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
 use super::answer::{Answer, End};
 use super::classes::Value;
 use super::engines::{Engine, Packet, Seen};
-use super::flat::{AddressTerm, Clause, Flat, Point, Protocols, SetId, Sets, has_protocol};
+use super::flat::{AddressTerm, Clause, Flat, Flats, Point, Protocols, SetId, has_protocol};
 use super::tree::{self, Cuboid, DIMENSIONS, NONE, Tree};
 use crate::flow::Family;
-use crate::program::{Action, ChainId};
+use crate::program::{Action, AddressSet, ChainId};
 
 /// What the engine may grow to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,12 +22,26 @@ use crate::program::{Action, ChainId};
 pub struct Limits {
     /// A chain of more clauses is tried here before `classes`: many clauses are mostly five-tuples.
     pub wide: usize,
-    /// Boxes of a chain of one family; 0: no trees at all.
+    /// Boxes of a chain of one family, and ranges of its addresses; 0: no trees at all.
     pub cuboids: usize,
     /// Bytes of a tree for each of its boxes.
     pub bytes_per_cuboid: usize,
     /// All trees.
     pub bytes: usize,
+    /// Boxes made for all chains, and ranges of sets read for them: what building takes.
+    pub steps: usize,
+}
+
+impl Limits {
+    /// No trees.
+    pub const NOTHING: Self = Self { wide: usize::MAX, cuboids: 0, bytes_per_cuboid: 0, bytes: 0, steps: 0 };
+}
+
+impl Default for Limits {
+    /// A million boxes for one chain, 128 MiB for all, some seconds.
+    fn default() -> Self {
+        Self { wide: 1024, cuboids: 1 << 20, bytes_per_cuboid: 160, bytes: 128 << 20, steps: 1 << 24 }
+    }
 }
 
 /// Why a chain of a family has no tree.
@@ -38,6 +53,8 @@ pub enum Refused {
     Bytes(usize),
     /// The trees of other chains take all that is allowed.
     Full(usize),
+    /// Building takes too long.
+    Steps(usize),
     /// Named ports in `notPorts`: boxes that are not ones.
     Vetoes,
 }
@@ -48,6 +65,7 @@ impl fmt::Display for Refused {
             Self::Cuboids(found) => write!(f, "{found} boxes or more, above the budget of tree"),
             Self::Bytes(found) => write!(f, "{found} bytes, above the budget of tree"),
             Self::Full(found) => write!(f, "trees of {found} bytes already, the budget of tree"),
+            Self::Steps(most) => write!(f, "more boxes for all trees than {most}"),
             Self::Vetoes => write!(f, "named ports in notPorts"),
         }
     }
@@ -56,6 +74,9 @@ impl fmt::Display for Refused {
 /// The engine.
 #[derive(Debug)]
 pub struct Trees {
+    limits: Limits,
+    /// Of [`Limits::steps`].
+    left: usize,
     /// By `2 * chain + family`.
     chains: Vec<Option<Segments>>,
     bytes: usize,
@@ -71,48 +92,119 @@ struct Segments {
     end: Answer,
 }
 
+/// Ranges of addresses by the index of their [`AddressTerm`].
+type Terms<P> = FxHashMap<u32, Vec<(P, P)>>;
+
 /// The value of a rule that passes on to the next segment: no answer looks like this.
 const PASS: u32 = NONE - 1;
 
 impl Trees {
     /// For so many chains, none of which has a tree yet.
-    pub fn new(chains: usize) -> Self {
-        Self { chains: (0..2 * chains).map(|_| None).collect(), bytes: 0 }
+    pub fn new(chains: usize, limits: &Limits) -> Self {
+        let chains = (0..2 * chains).map(|_| None).collect();
+        Self { limits: *limits, left: limits.steps, chains, bytes: 0 }
     }
 
     /// Gives a chain of a family its trees.
-    pub fn add(
-        &mut self,
-        chain: ChainId,
-        family: Family,
-        flat: &Flat,
-        sets: &Sets<'_>,
-        limits: &Limits,
-    ) -> Result<(), Refused> {
-        if limits.cuboids == 0 {
-            return Err(Refused::Cuboids(0));
+    pub fn add(&mut self, chain: ChainId, family: Family, flats: &Flats<'_>) -> Result<(), Refused> {
+        let policy = flats.program().chain(chain);
+        let clauses = flats.count(policy).map_err(|many| Refused::Cuboids(many.found))?;
+        if self.limits.cuboids == 0 || clauses > self.limits.cuboids {
+            return Err(Refused::Cuboids(clauses));
         }
-        if self.bytes >= limits.bytes {
+        if self.bytes >= self.limits.bytes {
             return Err(Refused::Full(self.bytes));
+        }
+        let flat = flats.chain(policy).map_err(|many| Refused::Cuboids(many.found))?;
+        let mut own = flat.clauses.iter().filter(|clause| clause.families[family as usize]);
+        if own.any(|clause| clause.is_veto) {
+            return Err(Refused::Vetoes);
         }
         let built = match family {
             Family::V4 => {
-                let ranges = |term: &AddressTerm| ranges(term, |set| &sets.get(set).v4, u32::MAX);
-                segments(flat, family, limits, Vec::new(), ranges)
+                let terms = self.terms(&flat, family, flats, |set| &set.v4, u32::MAX)?;
+                self.segments(&flat, family, flats, Vec::new(), &terms)?
             }
             Family::V6 => {
-                let of = |term: &AddressTerm| ranges(term, |set| &sets.get(set).v6, u128::MAX);
-                let bounds = bounds(flat, &of);
-                let ranked = |term: &AddressTerm| {
-                    of(term).into_iter().map(|(a, b)| (rank(&bounds, a), rank(&bounds, b))).collect()
+                let terms = self.terms(&flat, family, flats, |set| &set.v6, u128::MAX)?;
+                let bounds = bounds(&terms);
+                let ranked = |ranges: Vec<(u128, u128)>| {
+                    ranges.into_iter().map(|(a, b)| (rank(&bounds, a), rank(&bounds, b))).collect()
                 };
-                segments(flat, family, limits, bounds.clone(), ranked)
+                let terms = terms.into_iter().map(|(term, ranges)| (term, ranked(ranges))).collect();
+                self.segments(&flat, family, flats, bounds, &terms)?
             }
         };
-        let built = built?;
         self.bytes += built.bytes();
         self.chains[2 * chain.index() + family as usize] = Some(built);
         Ok(())
+    }
+
+    fn take(&mut self, boxes: usize) -> Result<(), Refused> {
+        self.left = self.left.checked_sub(boxes).ok_or(Refused::Steps(self.limits.steps))?;
+        Ok(())
+    }
+
+    /// The addresses of each term that clauses of the family have.
+    fn terms<P: Value>(
+        &mut self,
+        flat: &Flat,
+        family: Family,
+        flats: &Flats<'_>,
+        members: impl Fn(&AddressSet) -> &Vec<(P, P)>,
+        last: P,
+    ) -> Result<Terms<P>, Refused> {
+        let own = flat.clauses.iter().filter(|clause| clause.families[family as usize]);
+        let mut terms = Terms::default();
+        let mut kept = 0;
+        for index in own.flat_map(|clause| [clause.source, clause.destination]) {
+            if terms.contains_key(&index) {
+                continue;
+            }
+            let AddressTerm { within, outside } = &flats.addresses[index as usize];
+            let read = within.iter().chain(outside).map(|&set| members(flats.set(set)).len());
+            self.take(read.sum())?;
+            let found = ranges(within, outside, |set| members(flats.set(set)), last);
+            kept += found.len();
+            if kept > self.limits.cuboids {
+                return Err(Refused::Cuboids(kept));
+            }
+            terms.insert(index, found);
+        }
+        Ok(terms)
+    }
+
+    fn segments(
+        &mut self,
+        flat: &Flat,
+        family: Family,
+        flats: &Flats<'_>,
+        bounds: Vec<u128>,
+        terms: &Terms<u32>,
+    ) -> Result<Segments, Refused> {
+        let mut trees = Vec::with_capacity(flat.segments.len());
+        let mut left = self.limits.cuboids;
+        for (number, segment) in flat.segments.iter().enumerate() {
+            let mut cuboids = Vec::new();
+            let clauses = flat.clauses[flat.clauses_of(number)].iter();
+            for clause in clauses.filter(|clause| clause.families[family as usize]) {
+                let value = match flat.rules[clause.rule as usize] {
+                    (Action::Allow, outcome) => Answer::plain(End::Accept(outcome)).word(),
+                    (Action::Deny, outcome) => Answer::plain(End::Deny(outcome)).word(),
+                    (Action::Pass, _) => PASS,
+                    (Action::Log, _) => continue,
+                };
+                let sides = [&terms[&clause.source], &terms[&clause.destination]].map(Vec::as_slice);
+                boxes(clause, flats, sides, value, left, &mut cuboids)?;
+            }
+            left -= cuboids.len();
+            self.take(cuboids.len())?;
+            let bytes = cuboids.len() * self.limits.bytes_per_cuboid + (64 << 10);
+            let limits = tree::Limits { bytes, ..tree::Limits::of(cuboids.len()) };
+            let tree = tree::build(&cuboids, &limits).map_err(|large| Refused::Bytes(large.needed))?;
+            trees.push((tree, segment.deny.map(|outcome| Answer::plain(End::Deny(outcome)))));
+        }
+        Ok(Segments { bounds, trees, end: Answer::plain(flat.end) })
     }
 
     /// Whether a chain of a family has trees.
@@ -172,63 +264,29 @@ impl Segments {
     }
 }
 
-fn segments(
-    flat: &Flat,
-    family: Family,
-    limits: &Limits,
-    bounds: Vec<u128>,
-    ranges: impl Fn(&AddressTerm) -> Vec<(u32, u32)>,
-) -> Result<Segments, Refused> {
-    let mut trees = Vec::with_capacity(flat.segments.len());
-    let mut left = limits.cuboids;
-    for (number, segment) in flat.segments.iter().enumerate() {
-        let mut cuboids = Vec::new();
-        for clause in &flat.clauses[flat.clauses_of(number)] {
-            if !clause.families[family as usize] {
-                continue;
-            }
-            if clause.is_veto {
-                return Err(Refused::Vetoes);
-            }
-            let value = match flat.rules[clause.rule as usize] {
-                (Action::Allow, outcome) => Answer::plain(End::Accept(outcome)).word(),
-                (Action::Deny, outcome) => Answer::plain(End::Deny(outcome)).word(),
-                (Action::Pass, _) => PASS,
-                (Action::Log, _) => continue,
-            };
-            boxes(clause, value, &ranges, left, &mut cuboids)?;
-        }
-        left -= cuboids.len();
-        let bytes = cuboids.len() * limits.bytes_per_cuboid + (64 << 10);
-        let limits = tree::Limits { bytes, ..tree::Limits::of(cuboids.len()) };
-        let tree = tree::build(&cuboids, &limits).map_err(|large| Refused::Bytes(large.needed))?;
-        trees.push((tree, segment.deny.map(|outcome| Answer::plain(End::Deny(outcome)))));
-    }
-    Ok(Segments { bounds, trees, end: Answer::plain(flat.end) })
-}
-
 /// The product of a clause's ranges.
 fn boxes(
     clause: &Clause,
+    flats: &Flats<'_>,
+    [sources, destinations]: [&[(u32, u32)]; 2],
     value: u32,
-    ranges: &impl Fn(&AddressTerm) -> Vec<(u32, u32)>,
     most: usize,
     cuboids: &mut Vec<Cuboid>,
 ) -> Result<(), Refused> {
-    let (sources, destinations) = (ranges(&clause.source), ranges(&clause.destination));
-    let protocols = protocol_ranges(&clause.service.protocols);
-    let dimensions =
-        [&sources, &destinations, &clause.source_ports, &clause.service.keys, &protocols].map(Vec::len);
+    let service = &flats.services[clause.service as usize];
+    let protocols = protocol_ranges(&service.protocols);
+    let (keys, ports) = (&service.keys[..], &flats.source_ports[clause.source_ports as usize][..]);
+    let dimensions = [sources, destinations, ports, keys, &protocols].map(<[_]>::len);
     let product = dimensions.iter().try_fold(1_usize, |product, &count| product.checked_mul(count));
     let total = product.and_then(|product| product.checked_add(cuboids.len()));
     match total {
         Some(total) if total <= most => {}
         total => return Err(Refused::Cuboids(total.unwrap_or(usize::MAX))),
     }
-    for &source in &sources {
-        for &destination in &destinations {
-            for &port in &clause.source_ports {
-                for &key in &clause.service.keys {
+    for &source in sources {
+        for &destination in destinations {
+            for &port in ports {
+                for &key in keys {
                     for &protocol in &protocols {
                         let sides = [source, destination, port, key, protocol];
                         cuboids.push(Cuboid { low: sides.map(|s| s.0), high: sides.map(|s| s.1), value });
@@ -251,17 +309,18 @@ fn protocol_ranges(protocols: &Protocols) -> Vec<(u32, u32)> {
     found
 }
 
-/// The addresses of a term.
+/// The addresses that are in all of the sets `within`, and in none of those `outside`.
 fn ranges<'s, P: Value + 's>(
-    term: &AddressTerm,
+    within: &[SetId],
+    out: &[SetId],
     members: impl Fn(SetId) -> &'s Vec<(P, P)>,
     last: P,
 ) -> Vec<(P, P)> {
     let mut found = vec![(P::FIRST, last)];
-    for &set in &term.within {
+    for &set in within {
         found = cut(&found, members(set));
     }
-    for &set in &term.outside {
+    for &set in out {
         found = cut(&found, &outside(members(set), last));
     }
     found
@@ -300,9 +359,8 @@ fn outside<P: Value>(ranges: &[(P, P)], last: P) -> Vec<(P, P)> {
 }
 
 /// Where the addresses of a chain's terms begin and end.
-fn bounds(flat: &Flat, ranges: &impl Fn(&AddressTerm) -> Vec<(u128, u128)>) -> Vec<u128> {
-    let terms = flat.clauses.iter().flat_map(|clause| [&clause.source, &clause.destination]);
-    let edges = terms.flat_map(ranges).flat_map(|(first, last)| [Some(first), last.checked_add(1)]);
+fn bounds(terms: &Terms<u128>) -> Vec<u128> {
+    let edges = terms.values().flatten().flat_map(|&(first, last)| [Some(first), last.checked_add(1)]);
     let mut bounds: Vec<u128> = edges.flatten().chain([0]).collect();
     bounds.sort_unstable();
     bounds.dedup();

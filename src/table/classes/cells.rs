@@ -1,19 +1,15 @@
 //! The answers of one chain, one for each combination of local classes: all of tiers, Pass, Log and defaults is settled
 //! here.
 
+use std::cell::Cell;
+
 use indexmap::IndexSet;
 use rustc_hash::FxBuildHasher;
 
+use super::limits::{Limits, Refused, Steps, within};
 use super::local::{Axis, Bits};
 use crate::table::answer::{Answer, Answers};
 use crate::table::flat::Flat;
-
-/// Sizes that a chain's tables would have, above what is allowed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooLarge {
-    /// Cells.
-    pub cells: usize,
-}
 
 /// The axes of a chain, in the order of the table's nesting.
 pub struct Axes {
@@ -26,6 +22,9 @@ pub struct Axes {
     /// By source port.
     pub source_port: Axis,
 }
+
+/// Rows have to fit 16 bits.
+const MOST_PAIRS: usize = 1 << 16;
 
 /// Row of (source, destination); cell of (row, service, source port).
 pub struct Cells {
@@ -43,27 +42,38 @@ pub struct Cells {
 
 impl Axes {
     /// Fills the table and merges what gives equal answers; the axes then say the merged classes.
-    pub fn fill(&mut self, flat: &Flat, answers: &mut Answers, most: usize) -> Result<Cells, TooLarge> {
+    pub fn fill(
+        &mut self,
+        flat: &Flat,
+        answers: &mut Answers,
+        limits: &Limits,
+        steps: &mut Steps,
+    ) -> Result<Cells, Refused> {
         let (sources, destinations) = (&self.source.bits, &self.destination.bits);
-        check(sources.len() * destinations.len(), most.min(1 << 16))?;
+        let (services, ports) = (&self.service.bits, &self.source_port.bits);
+        let words = 1 + flat.clauses.len() / 64;
+        let most = |cells, most| within(cells, most, |found, most| Refused::Cells { found, most });
+        let pairs = most(sources.len() * destinations.len(), limits.cells.min(MOST_PAIRS))?;
+        let columns = most(services.len() * ports.len(), limits.cells)?;
+        steps.take((pairs + columns) * words)?;
         let mut rows: IndexSet<Bits, FxBuildHasher> = IndexSet::default();
-        let mut row_of = Vec::with_capacity(sources.len() * destinations.len());
+        let mut row_of = Vec::with_capacity(pairs);
         for source in sources {
             for destination in destinations {
                 row_of.push(rows.insert_full(both(source, destination)).0);
             }
         }
-        let columns: Vec<Bits> = (self.service.bits.iter())
-            .flat_map(|service| self.source_port.bits.iter().map(|port| both(service, port)))
-            .collect();
-        check(rows.len() * columns.len(), most)?;
-        let mut cells = Vec::with_capacity(rows.len() * columns.len());
+        let cells = most(rows.len() * columns, limits.cells)?;
+        let columns: Vec<Bits> =
+            services.iter().flat_map(|service| ports.iter().map(|port| both(service, port))).collect();
+        let mut found = Vec::with_capacity(cells);
         for row in &rows {
             for column in &columns {
-                cells.push(answer(flat, row, column, answers));
+                found.push(answer(flat, row, column, answers, steps)?);
             }
+            within(answers.bytes(), limits.bytes, |found, most| Refused::Bytes { found, most })?;
         }
-        Ok(self.merge(&row_of, &cells, columns.len()))
+        Ok(self.merge(&row_of, &found, columns.len()))
     }
 
     fn merge(&mut self, row_of: &[usize], cells: &[Answer], columns: usize) -> Cells {
@@ -107,16 +117,20 @@ impl Axis {
     }
 }
 
-fn check(cells: usize, most: usize) -> Result<(), TooLarge> {
-    if cells > most { Err(TooLarge { cells }) } else { Ok(()) }
-}
-
 fn both(a: &[u64], b: &[u64]) -> Bits {
     a.iter().zip(b).map(|(a, b)| a & b).collect()
 }
 
-fn answer(flat: &Flat, row: &[u64], column: &[u64], answers: &mut Answers) -> Answer {
+fn answer(
+    flat: &Flat,
+    row: &[u64],
+    column: &[u64],
+    answers: &mut Answers,
+    steps: &mut Steps,
+) -> Result<Answer, Refused> {
+    let asked = Cell::new(0);
     let next = |from: usize| {
+        asked.set(asked.get() + 1);
         let mut word = from / 64;
         let mut bits = row.get(word)? & column[word] & u64::MAX << (from % 64);
         while bits == 0 {
@@ -127,7 +141,9 @@ fn answer(flat: &Flat, row: &[u64], column: &[u64], answers: &mut Answers) -> An
     };
     let mut logged = Vec::new();
     let end = flat.walk(next, &mut logged);
-    answers.of(end, &logged)
+    // Each segment may look through all words, each clause on the way ends one look.
+    steps.take(asked.get() + flat.segments.len() * row.len())?;
+    Ok(answers.of(end, &logged))
 }
 
 /// Equal rows become one; also says which one each is now.

@@ -3,6 +3,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::limits::Refused;
 use crate::table::prefetch::prefetch;
 
 /// One cache line.
@@ -44,27 +45,47 @@ impl Image {
         prefetch(&self.lines[offset as usize / WORDS]);
     }
 
-    /// Its size.
-    pub fn bytes(&self) -> usize {
-        self.lines.len() * size_of::<Line>()
+    /// All of it, in the byte order of the machine.
+    pub fn bytes(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.lines)
     }
 }
 
-/// An image that grows.
-#[derive(Debug, Default)]
+/// An image that grows up to a limit.
+#[derive(Debug)]
 pub struct Builder {
     words: Vec<u32>,
+    most: usize,
 }
 
 impl Builder {
+    /// For an image of at most so many bytes.
+    pub fn new(most: usize) -> Self {
+        Self { words: Vec::new(), most: most.min(super::limits::MOST_BYTES) }
+    }
+
+    /// Whether so many more words fit, with those that [`align`](Self::align) adds.
+    pub fn check(&self, words: usize) -> Result<(), Refused> {
+        let aligned = self.words.len().next_multiple_of(WORDS);
+        let found = (aligned + words).next_multiple_of(WORDS) * size_of::<u32>();
+        super::limits::within(found, self.most, |found, most| Refused::Bytes { found, most })?;
+        Ok(())
+    }
+
     /// Where the next word goes, after room to begin a line.
     pub fn align(&mut self) -> u32 {
         self.words.resize(self.words.len().next_multiple_of(WORDS), 0);
         self.offset()
     }
 
-    fn offset(&self) -> u32 {
-        u32::try_from(self.words.len()).expect("budgets keep images below 16 GiB")
+    /// Where the next word goes.
+    pub fn offset(&self) -> u32 {
+        u32::try_from(self.words.len()).expect("images are smaller than 4 GiB")
+    }
+
+    /// Forgets all words from this offset on.
+    pub fn truncate(&mut self, offset: u32) {
+        self.words.truncate(offset as usize);
     }
 
     /// Appends; returns the offset of the first word.
@@ -83,9 +104,9 @@ impl Builder {
         )
     }
 
-    /// Replaces a word.
-    pub fn set(&mut self, offset: u32, word: u32) {
-        self.words[offset as usize] = word;
+    /// Replaces words.
+    pub fn set(&mut self, offset: u32, words: &[u32]) {
+        self.words[offset as usize..][..words.len()].copy_from_slice(words);
     }
 
     /// Its size now.

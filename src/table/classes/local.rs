@@ -1,8 +1,10 @@
 //! Classes as one chain tells them apart: by the clauses that hold, nothing else.
 
 use indexmap::IndexSet;
-use rustc_hash::{FxBuildHasher, FxHashMap};
+use rustc_hash::FxBuildHasher;
 
+use super::limits::{Refused, Steps};
+use super::numbers::Numbers;
 use super::partition::{Partition, Value};
 
 /// Clauses by index, as a bit set.
@@ -18,10 +20,6 @@ pub struct Term {
 }
 
 impl Term {
-    fn is_trivial(&self) -> bool {
-        self.within.is_empty() && self.outside.is_empty()
-    }
-
     fn sets(&self) -> impl Iterator<Item = u32> {
         self.within.iter().chain(&self.outside).copied()
     }
@@ -36,10 +34,6 @@ pub struct Axis {
     pub bits: Vec<Bits>,
 }
 
-/// Local classes do not fit their 16 bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooMany(pub usize);
-
 /// Every bit of `count` clauses.
 pub fn every(count: usize) -> Bits {
     let mut bits = vec![u64::MAX; count.div_ceil(64)];
@@ -51,95 +45,128 @@ pub fn every(count: usize) -> Bits {
     bits
 }
 
+/// Classes that the sets of a chain do not tell apart.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    /// The part that it was split from, and the set that did it: the two differ in that set only.
+    parent: u32,
+    by: u32,
+    /// The set that split it last, and what the split made.
+    split: (u32, u32),
+}
+
+const NONE: u32 = u32::MAX;
+
 /// Splits the classes of a partition by the sets that a chain names; keeps its buffers between chains.
 #[derive(Debug, Default)]
 pub struct Splitter {
+    /// Class to part.
     part: Vec<u32>,
-    /// Of each part: the set that split it last, and what it became.
-    split: Vec<(u32, u32)>,
+    parts: Vec<Part>,
+    /// Set to whether it holds the part that is looked at.
     held: Vec<bool>,
+    /// Term to whether it holds there.
+    holds: Vec<bool>,
 }
 
 impl Splitter {
-    /// The axis of a chain whose clauses have these terms.
-    pub fn axis<P: Value>(&mut self, partition: &Partition<P>, terms: &[Term]) -> Result<Axis, TooMany> {
-        let mut sets: Vec<u32> = terms.iter().flat_map(Term::sets).collect();
+    /// The axis of a chain whose clauses have these of the terms.
+    pub fn axis<P: Value>(
+        &mut self,
+        Numbers { partition, terms }: &Numbers<P>,
+        of_clause: &[u32],
+        steps: &mut Steps,
+    ) -> Result<Axis, Refused> {
+        let mut named = of_clause.to_vec();
+        named.sort_unstable();
+        named.dedup();
+        let mut sets: Vec<u32> = named.iter().flat_map(|&term| terms[term as usize].sets()).collect();
+        let evaluated = sets.len() + named.len() + of_clause.len();
         sets.sort_unstable();
         sets.dedup();
         if sets.is_empty() {
-            return Ok(Axis { of_class: Vec::new(), bits: vec![every(terms.len())] });
+            return Ok(Axis { of_class: Vec::new(), bits: vec![every(of_clause.len())] });
         }
-        self.split_by(partition, &sets);
-        let distinct: IndexSet<&Term, FxBuildHasher> = terms.iter().collect();
-        let number_of: Vec<usize> =
-            terms.iter().map(|term| distinct.get_index_of(term).expect("collected above")).collect();
-        self.held.resize(partition.classes_of.len(), false);
-        let mut local_of_part: FxHashMap<u32, u16> = FxHashMap::default();
+        self.split_by(partition, &sets, steps)?;
+        steps.take(partition.count() + self.parts.len() * evaluated)?;
+        self.held.resize(partition.set_count().max(self.held.len()), false);
+        self.holds.resize(terms.len().max(self.holds.len()), false);
+        for &set in &sets {
+            self.held[set as usize] = partition.half(set).is_outside;
+        }
+        let mut local_of_part = vec![NONE; self.parts.len()];
         let mut bits: IndexSet<Bits, FxBuildHasher> = IndexSet::default();
         let mut of_class = Vec::with_capacity(self.part.len());
-        for (class, &part) in self.part.iter().enumerate() {
-            let local = if let Some(&local) = local_of_part.get(&part) {
-                local
-            } else {
-                let holding = &partition.sets_of[class];
-                let local =
-                    bits.insert_full(holding_clauses(&mut self.held, holding, &distinct, &number_of)).0;
-                let local = u16::try_from(local).map_err(|_| TooMany(local + 1))?;
-                local_of_part.insert(part, local);
-                local
-            };
-            of_class.push(local);
+        for index in 0..self.part.len() {
+            let part = self.part[index];
+            let known = &mut local_of_part[part as usize];
+            if *known == NONE {
+                self.toggle_path(part);
+                let holding = self.holding(terms, &named, of_clause);
+                self.toggle_path(part);
+                *known = narrow(bits.insert_full(holding).0);
+            }
+            of_class.push(u16::try_from(*known).expect("no more than classes, which fit 16 bits"));
+        }
+        if bits.len() == 1 {
+            of_class.clear();
         }
         Ok(Axis { of_class, bits: bits.into_iter().collect() })
     }
 
     /// Afterwards two classes have one part exactly if the same of these sets hold them.
-    fn split_by<P: Value>(&mut self, partition: &Partition<P>, sets: &[u32]) {
+    fn split_by<P: Value>(
+        &mut self,
+        partition: &Partition<P>,
+        sets: &[u32],
+        steps: &mut Steps,
+    ) -> Result<(), Refused> {
         self.part.clear();
         self.part.resize(partition.count(), 0);
-        self.split.clear();
-        self.split.push((u32::MAX, 0));
+        self.parts.clear();
+        self.parts.push(Part { parent: NONE, by: NONE, split: (NONE, 0) });
         for &set in sets {
-            for &class in &partition.classes_of[set as usize] {
+            let half = partition.half(set);
+            steps.take(half.size)?;
+            for class in half.runs.iter().cloned().flatten() {
                 let part = &mut self.part[class as usize];
-                let known = self.split[*part as usize];
-                let new = if known.0 == set {
+                let known = self.parts[*part as usize].split;
+                *part = if known.0 == set {
                     known.1
                 } else {
-                    let new = u32::try_from(self.split.len()).expect("no more parts than classes and sets");
-                    self.split[*part as usize] = (set, new);
-                    self.split.push((u32::MAX, 0));
-                    new
+                    let made = narrow(self.parts.len());
+                    self.parts[*part as usize].split = (set, made);
+                    self.parts.push(Part { parent: *part, by: set, split: (NONE, 0) });
+                    made
                 };
-                *part = new;
             }
         }
+        Ok(())
+    }
+
+    /// From the sets that hold the first part to those that hold this one, or back.
+    fn toggle_path(&mut self, mut part: u32) {
+        while part != 0 {
+            let Part { parent, by, .. } = self.parts[part as usize];
+            self.held[by as usize] ^= true;
+            part = parent;
+        }
+    }
+
+    fn holding(&mut self, terms: &[Term], named: &[u32], of_clause: &[u32]) -> Bits {
+        for &number in named {
+            let Term { within, outside } = &terms[number as usize];
+            let held = |set: &u32| self.held[*set as usize];
+            self.holds[number as usize] = within.iter().all(held) && !outside.iter().any(held);
+        }
+        let mut bits = vec![0; of_clause.len().div_ceil(64)];
+        for (clause, &term) in of_clause.iter().enumerate() {
+            bits[clause / 64] |= u64::from(self.holds[term as usize]) << (clause % 64);
+        }
+        bits
     }
 }
 
-fn holding_clauses(
-    held: &mut [bool],
-    holding: &[u32],
-    distinct: &IndexSet<&Term, FxBuildHasher>,
-    number_of: &[usize],
-) -> Bits {
-    for &set in holding {
-        held[set as usize] = true;
-    }
-    let holds: Vec<bool> = distinct
-        .iter()
-        .map(|term| {
-            term.is_trivial()
-                || (term.within.iter().all(|&set| held[set as usize])
-                    && !term.outside.iter().any(|&set| held[set as usize]))
-        })
-        .collect();
-    for &set in holding {
-        held[set as usize] = false;
-    }
-    let mut bits = vec![0; number_of.len().div_ceil(64)];
-    for (clause, &number) in number_of.iter().enumerate() {
-        bits[clause / 64] |= u64::from(holds[number]) << (clause % 64);
-    }
-    bits
+fn narrow(index: usize) -> u32 {
+    u32::try_from(index).expect("the steps of splitting are counted")
 }

@@ -1,16 +1,67 @@
 //! Values that lie in exactly the same sets are one class: the elementary intervals of all ranges, swept in order.
 
+use std::hash::{BuildHasher, RandomState};
+use std::ops::Range;
+
 use rustc_hash::FxHashMap;
+
+use super::order::Order;
 
 /// Classes of the values of one dimension.
 #[derive(Debug)]
 pub struct Partition<P> {
     /// First value and class of every interval, ascending; the first begins at the smallest value, neighbours differ.
     pub intervals: Vec<(P, u32)>,
-    /// Class to the sets that hold it, ascending.
-    pub sets_of: Vec<Vec<u32>>,
-    /// Set to its classes, ascending.
-    pub classes_of: Vec<Vec<u32>>,
+    /// Of each set.
+    halves: Vec<Half>,
+    count: u32,
+}
+
+/// The classes in a set, or, where those are fewer, the classes outside of it.
+#[derive(Debug)]
+pub struct Half {
+    /// They are those outside of the set.
+    pub is_outside: bool,
+    /// How many.
+    pub size: usize,
+    /// Ascending.
+    pub runs: Vec<Range<u32>>,
+}
+
+/// Classes of all halves; in about a second so many are sorted.
+const MOST_SORTED: usize = 1 << 26;
+
+impl Half {
+    /// How many classes are in the set.
+    fn members(&self, count: u32) -> usize {
+        if self.is_outside { count as usize - self.size } else { self.size }
+    }
+
+    /// The same classes by other numbers.
+    fn rename(&mut self, names: &[u32]) {
+        let mut classes: Vec<u32> =
+            self.runs.iter().cloned().flatten().map(|class| names[class as usize]).collect();
+        classes.sort_unstable();
+        self.runs.clear();
+        for class in classes {
+            match self.runs.last_mut() {
+                Some(run) if run.end == class => run.end += 1,
+                _ => self.runs.push(class..class + 1),
+            }
+        }
+        self.runs.shrink_to_fit();
+    }
+
+    fn of(runs: Vec<Range<u32>>, count: u32) -> Self {
+        let size: u32 = runs.iter().map(|run| run.end - run.start).sum();
+        if size <= count / 2 {
+            return Self { is_outside: false, size: size as usize, runs };
+        }
+        let ends = std::iter::once(0).chain(runs.iter().map(|run| run.end));
+        let starts = runs.iter().map(|run| run.start).chain([count]);
+        let gaps = ends.zip(starts).map(|(end, start)| end..start).filter(|gap| !gap.is_empty());
+        Self { is_outside: true, size: (count - size) as usize, runs: gaps.collect() }
+    }
 }
 
 /// A value of a dimension.
@@ -38,55 +89,85 @@ macro_rules! value {
 }
 value!(u32, u128);
 
-/// The sets that hold the value that the sweep is at.
-struct Active {
-    members: Vec<u32>,
-    /// Of each set: its place in `members`.
-    place: Vec<u32>,
-    /// Sum of the members' keys: equal sets have equal sums.
+/// More classes than allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooMany;
+
+const OUTSIDE: u32 = u32::MAX;
+
+/// The sweep, between two values.
+struct Sweep {
+    /// Each set's share of `sum`.
+    keys: Vec<u128>,
+    /// Of the sets that hold the value; equal sums are taken for equal sets. The keys are random and known to nobody,
+    /// so that two of n classes meet with a probability of n^2 / 2^129, whoever wrote the policies.
     sum: u128,
+    class_of: FxHashMap<u128, u32>,
+    /// Of each set: how many classes there were when the sweep came into it.
+    since: Vec<u32>,
+    /// Of each set, the classes in it. Every class that the sweep meets first while it is in a set belongs to the
+    /// set: a run. So a set of nearly everything takes no more room than one of nearly nothing.
+    runs: Vec<Vec<Range<u32>>>,
+    count: u32,
 }
 
-const ABSENT: u32 = u32::MAX;
+impl Sweep {
+    fn new(sets: usize) -> Self {
+        let (low, high) = (RandomState::new(), RandomState::new());
+        let key = |set: usize| u128::from(low.hash_one(set)) << 64 | u128::from(high.hash_one(set));
+        Self {
+            keys: (0..sets).map(key).collect(),
+            sum: 0,
+            class_of: FxHashMap::default(),
+            since: vec![OUTSIDE; sets],
+            runs: vec![Vec::new(); sets],
+            count: 0,
+        }
+    }
 
-impl Active {
+    /// Goes into the set, or out of it.
     fn toggle(&mut self, set: u32) {
-        self.sum ^= key(set);
-        let place = std::mem::replace(&mut self.place[set as usize], ABSENT);
-        if place == ABSENT {
-            self.place[set as usize] = u32::try_from(self.members.len()).expect("sets have 32-bit numbers");
-            self.members.push(set);
-            return;
-        }
-        self.members.swap_remove(place as usize);
-        if let Some(&moved) = self.members.get(place as usize) {
-            self.place[moved as usize] = place;
+        let set = set as usize;
+        self.sum ^= self.keys[set];
+        let since = std::mem::replace(&mut self.since[set], OUTSIDE);
+        if since == OUTSIDE {
+            self.since[set] = self.count;
+        } else if since < self.count {
+            self.runs[set].push(since..self.count);
         }
     }
 
-    fn is(&self, sets: &[u32]) -> bool {
-        sets.len() == self.members.len() && sets.iter().all(|&set| self.place[set as usize] != ABSENT)
+    /// The class of values here.
+    fn class(&mut self, most: usize) -> Result<u32, TooMany> {
+        let next = self.count;
+        let class = *self.class_of.entry(self.sum).or_insert(next);
+        if class == next {
+            if next as usize >= most {
+                return Err(TooMany);
+            }
+            self.count += 1;
+        }
+        Ok(class)
     }
-}
 
-/// A number for the sum; which one does not matter for the answer, classes are compared member by member.
-fn key(set: u32) -> u128 {
-    let mix = |seed: u64| {
-        let z = (seed ^ seed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    };
-    let seed = (u64::from(set) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    u128::from(mix(seed)) << 64 | u128::from(mix(!seed))
+    fn halves(mut self) -> Vec<Half> {
+        for (since, runs) in self.since.into_iter().zip(&mut self.runs) {
+            // A set that holds the last value.
+            if since < self.count {
+                runs.push(since..self.count);
+            }
+        }
+        self.runs.into_iter().map(|runs| Half::of(runs, self.count)).collect()
+    }
 }
 
 impl<P: Value> Partition<P> {
     /// Of all values, by the sets' ranges: each set's sorted and disjoint, ends inclusive.
-    pub fn of<'a>(sets: impl ExactSizeIterator<Item = &'a [(P, P)]>) -> Self
+    pub fn of<'a>(sets: impl ExactSizeIterator<Item = &'a [(P, P)]>, most: usize) -> Result<Self, TooMany>
     where
         P: 'a,
     {
-        let count = sets.len();
+        let mut sweep = Sweep::new(sets.len());
         let mut edges: Vec<(P, u32)> = Vec::new();
         for (set, ranges) in (0..).zip(sets) {
             for &(first, last) in ranges {
@@ -95,81 +176,63 @@ impl<P: Value> Partition<P> {
             }
         }
         edges.sort_unstable();
-        let mut active = Active { members: Vec::new(), place: vec![ABSENT; count], sum: 0 };
-        let mut partition =
-            Self { intervals: Vec::new(), sets_of: Vec::new(), classes_of: vec![Vec::new(); count] };
-        let mut by_sum: FxHashMap<u128, Vec<u32>> = FxHashMap::default();
+        let mut intervals: Vec<(P, u32)> = Vec::new();
         let mut rest = &edges[..];
         let mut at = P::FIRST;
         loop {
             let here = rest.iter().take_while(|&&(edge, _)| edge == at).count();
             let (now, later) = rest.split_at(here);
             for &(_, set) in now {
-                active.toggle(set);
+                sweep.toggle(set);
             }
             rest = later;
-            let class = partition.class(&active, &mut by_sum);
-            if partition.intervals.last().is_none_or(|&(_, last)| last != class) {
-                partition.intervals.push((at, class));
+            let class = sweep.class(most)?;
+            if intervals.last().is_none_or(|&(_, last)| last != class) {
+                intervals.push((at, class));
             }
             match rest.first() {
                 Some(&(next, _)) => at = next,
                 None => break,
             }
         }
+        let mut partition = Self { intervals, count: sweep.count, halves: sweep.halves() };
         partition.sort();
-        for (class, sets) in (0..).zip(&partition.sets_of) {
-            for &set in sets {
-                partition.classes_of[set as usize].push(class);
-            }
-        }
-        partition
+        Ok(partition)
     }
 
-    fn class(&mut self, active: &Active, by_sum: &mut FxHashMap<u128, Vec<u32>>) -> u32 {
-        let candidates = by_sum.entry(active.sum).or_default();
-        let known = candidates.iter().find(|&&class| active.is(&self.sets_of[class as usize]));
-        if let Some(&class) = known {
-            return class;
-        }
-        let class = u32::try_from(self.sets_of.len()).expect("classes have 32-bit numbers");
-        candidates.push(class);
-        let mut sets = active.members.clone();
-        sets.sort_unstable();
-        self.sets_of.push(sets);
-        class
-    }
-
-    /// Numbers the classes by their sets, the large ones first: chains give neighbours the same local class, and equal
-    /// runs of those are stored once.
+    /// Gives classes that are in the same large sets numbers side by side, if that does not take too long.
     fn sort(&mut self) {
-        let mut size = vec![0_u32; self.classes_of.len()];
-        for &set in self.sets_of.iter().flatten() {
-            size[set as usize] += 1;
+        if self.halves.iter().map(|half| half.size).sum::<usize>() > MOST_SORTED {
+            return;
         }
-        let by_size = |sets: &Vec<u32>| {
-            let mut keys: Vec<_> = sets.iter().map(|&set| (u32::MAX - size[set as usize], set)).collect();
-            keys.sort_unstable();
-            keys
-        };
-        let keys: Vec<_> = self.sets_of.iter().map(by_size).collect();
-        let mut order: Vec<usize> = (0..keys.len()).collect();
-        order.sort_by(|&a, &b| keys[a].cmp(&keys[b]));
-        let mut number = vec![0; order.len()];
-        let mut sorted = Vec::with_capacity(order.len());
-        for (new, &old) in (0..).zip(&order) {
-            number[old] = new;
-            sorted.push(std::mem::take(&mut self.sets_of[old]));
+        let mut by_size: Vec<&Half> = self.halves.iter().collect();
+        by_size.sort_by_key(|half| std::cmp::Reverse(half.members(self.count)));
+        let mut order = Order::new(self.count);
+        for half in by_size {
+            order.refine(half.runs.iter().cloned().flatten(), half.is_outside);
         }
-        self.sets_of = sorted;
+        let places = order.places();
+        for half in &mut self.halves {
+            half.rename(places);
+        }
         for (_, class) in &mut self.intervals {
-            *class = number[*class as usize];
+            *class = places[*class as usize];
         }
     }
 
     /// How many classes there are.
     pub fn count(&self) -> usize {
-        self.sets_of.len()
+        self.count as usize
+    }
+
+    /// How many sets there are.
+    pub fn set_count(&self) -> usize {
+        self.halves.len()
+    }
+
+    /// The smaller part of all classes that the set cuts them into.
+    pub fn half(&self, set: u32) -> &Half {
+        &self.halves[set as usize]
     }
 }
 
@@ -184,6 +247,11 @@ mod tests {
         partition.intervals[after - 1].1
     }
 
+    fn holds(partition: &Partition<u32>, set: u32, class: u32) -> bool {
+        let half = partition.half(set);
+        half.runs.iter().any(|run| run.contains(&class)) != half.is_outside
+    }
+
     proptest! {
         /// Two values have one class exactly if they are in the same sets.
         #[test]
@@ -195,25 +263,43 @@ mod tests {
                 let pairs = bounds.chunks_exact(2).map(|pair| (pair[0], pair[1] - 1));
                 pairs.filter(|(first, last)| first <= last).collect()
             }).collect();
-            let partition = Partition::of(sets.iter().map(Vec::as_slice));
+            let partition = Partition::of(sets.iter().map(Vec::as_slice), usize::MAX).expect("no limit");
+            let mut known: Vec<Option<Vec<bool>>> = vec![None; partition.count()];
             for value in 0..50 {
-                let holding: Vec<u32> = (0..).zip(&sets)
-                    .filter(|(_, ranges)| ranges.iter().any(|&(a, b)| a <= value && value <= b))
-                    .map(|(set, _)| set).collect();
                 let class = class_at(&partition, value);
-                prop_assert_eq!(&partition.sets_of[class as usize], &holding);
-                for set in holding {
-                    prop_assert!(partition.classes_of[set as usize].contains(&class));
+                let holding: Vec<bool> = sets.iter()
+                    .map(|ranges| ranges.iter().any(|&(a, b)| a <= value && value <= b)).collect();
+                for (set, &held) in (0..).zip(&holding) {
+                    prop_assert_eq!(holds(&partition, set, class), held);
+                    prop_assert!(partition.half(set).size * 2 <= partition.count());
+                }
+                let class = class as usize;
+                if let Some(same) = &known[class] {
+                    prop_assert_eq!(same, &holding);
+                } else {
+                    prop_assert!(!known.contains(&Some(holding.clone())));
+                    known[class] = Some(holding);
                 }
             }
+            prop_assert!(known.iter().all(Option::is_some));
         }
     }
 
     #[test]
     fn the_last_value_has_a_class_too() {
         let sets = [vec![(0, u32::MAX)], vec![(u32::MAX, u32::MAX)]];
-        let partition = Partition::of(sets.iter().map(Vec::as_slice));
-        assert_eq!(partition.intervals, [(0, 0), (u32::MAX, 1)]);
-        assert_eq!(partition.sets_of, [vec![0], vec![0, 1]]);
+        let partition = Partition::of(sets.iter().map(Vec::as_slice), 2).expect("two classes");
+        // In both sets is 0: what is in more sets comes first.
+        assert_eq!(partition.intervals, [(0, 1), (u32::MAX, 0)]);
+        let member = |class| [0, 1].map(|set| holds(&partition, set, class));
+        assert_eq!([member(1), member(0)], [[true, false], [true, true]]);
+    }
+
+    #[test]
+    fn too_many_classes_are_refused() {
+        let sets = [vec![(1, 1_u32)], vec![(2, 2)]];
+        let partition = |most| Partition::of(sets.iter().map(Vec::as_slice), most);
+        assert_eq!(partition(3).map(|partition| partition.count()), Ok(3));
+        assert_eq!(partition(2).map(|partition| partition.count()), Err(TooMany));
     }
 }

@@ -3,17 +3,16 @@
 use rustc_hash::FxHashMap;
 
 use super::image::{Builder, Image};
+use super::limits::Refused;
 
 /// IPv4 addresses: 65536 roots by the upper half lead to tables of 256 by the third byte, those to tables of 256 classes
 /// by the last. Equal tables are one. Every address takes the same three loads: a shorter way for some would have to be
 /// guessed, and a wrong guess costs more than a load.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct V4 {
-    root: u32,
+    /// Of the roots.
+    pub root: u32,
 }
-
-/// The classes of 16-bit tables have to fit.
-pub const MOST_CLASSES: usize = 1 << 16;
 
 type Intervals<'a, P> = &'a [(P, u32)];
 
@@ -24,39 +23,36 @@ fn covering<P: Ord + Copy>(intervals: Intervals<'_, P>, first: P, last: P) -> In
     &intervals[from..to]
 }
 
-/// Classes of 2^n neighbouring values, one for each.
-fn spread(intervals: Intervals<'_, u32>, first: u32, bits: u32) -> Vec<u16> {
-    let last = first + ((1 << bits) - 1);
-    let mut classes = vec![0; 1 << bits];
-    for &(start, class) in covering(intervals, first, last) {
-        let class = u16::try_from(class).expect("checked against MOST_CLASSES");
+/// Classes of the 256 values from `first` on, by the intervals that cover them.
+fn spread(covering: Intervals<'_, u32>, first: u32) -> Vec<u16> {
+    let mut classes = vec![0; 256];
+    for &(start, class) in covering {
+        let class = u16::try_from(class).expect("16 bits tell more classes apart than a partition may have");
         classes[(start.max(first) - first) as usize..].fill(class);
     }
     classes
 }
 
+/// Roots.
+const ROOTS: u32 = 1 << 16;
+
 impl V4 {
     /// Writes the tables.
-    pub fn build(image: &mut Builder, intervals: Intervals<'_, u32>) -> Self {
-        image.align();
+    pub fn build(image: &mut Builder, intervals: Intervals<'_, u32>) -> Result<Self, Refused> {
         let mut tables = Tables::new(image);
         let mut rest = intervals;
-        let mut uniform: FxHashMap<u32, u32> = FxHashMap::default();
-        let roots: Vec<u32> = (0..1_u32 << 16)
-            .map(|upper| {
-                let (first, last) = (upper << 16, upper << 16 | 0xffff);
-                // Walked in step with the roots: a search for each would cost more than the table.
-                while rest.get(1).is_some_and(|&(start, _)| start <= first) {
-                    rest = &rest[1..];
-                }
-                if rest.get(1).is_none_or(|&(start, _)| start > last) {
-                    *uniform.entry(rest[0].1).or_insert_with(|| tables.middle(rest, first))
-                } else {
-                    tables.middle(rest, first)
-                }
-            })
-            .collect();
-        Self { root: image.push(roots) }
+        let mut roots = Vec::with_capacity(ROOTS as usize);
+        for first in (0..ROOTS).map(|upper| upper << 16) {
+            // Walked in step with the roots: a search for each would cost more than the table.
+            while rest.get(1).is_some_and(|&(start, _)| start <= first) {
+                rest = &rest[1..];
+            }
+            let inside = rest[1..].iter().take_while(|&&(start, _)| start <= first | 0xffff).count();
+            roots.push(tables.middle(&rest[..=inside], first)?);
+        }
+        image.check(roots.len())?;
+        image.align();
+        Ok(Self { root: image.push(roots) })
     }
 
     /// Asks for the first word that [`Self::class`] reads.
@@ -85,34 +81,83 @@ struct Tables<'a> {
     image: &'a mut Builder,
     halves: FxHashMap<Vec<u16>, u32>,
     words: FxHashMap<Vec<u32>, u32>,
+    /// Class to the tables of 256 values and of 256 such tables that have no other.
+    uniform: FxHashMap<u32, (u32, Option<u32>)>,
 }
 
 impl<'a> Tables<'a> {
     fn new(image: &'a mut Builder) -> Self {
-        Self { image, halves: FxHashMap::default(), words: FxHashMap::default() }
+        let (halves, words) = (FxHashMap::default(), FxHashMap::default());
+        Self { image, halves, words, uniform: FxHashMap::default() }
     }
 
-    fn middle(&mut self, intervals: Intervals<'_, u32>, first: u32) -> u32 {
-        let classes = |third: u32| spread(intervals, first | third << 8, 8);
-        let entries = (0..256).map(|third| self.halves(classes(third))).collect();
-        let image = &mut *self.image;
-        *self.words.entry(entries).or_insert_with_key(|entries| image.push(entries.iter().copied()))
+    /// The table of the 65536 addresses from `first` on, in which these intervals lie.
+    fn middle(&mut self, intervals: Intervals<'_, u32>, first: u32) -> Result<u32, Refused> {
+        if let &[(_, class)] = intervals
+            && let Some(&(_, Some(known))) = self.uniform.get(&class)
+        {
+            return Ok(known);
+        }
+        let thirds = (0..256).map(|third| first | third << 8);
+        let entries = thirds.map(|first| self.block(intervals, first)).collect::<Result<_, _>>()?;
+        let middle = self.words(entries)?;
+        if let &[(_, class)] = intervals {
+            self.uniform.entry(class).and_modify(|known| known.1 = Some(middle));
+        }
+        Ok(middle)
     }
 
-    fn halves(&mut self, classes: Vec<u16>) -> u32 {
-        let image = &mut *self.image;
-        *self.halves.entry(classes).or_insert_with_key(|classes| image.push_halves(classes))
+    /// The table of the 256 values from `first` on.
+    fn block(&mut self, intervals: Intervals<'_, u32>, first: u32) -> Result<u32, Refused> {
+        let covering = covering(intervals, first, first | 0xff);
+        let &[(_, class)] = covering else {
+            return self.halves(spread(covering, first));
+        };
+        if let Some(&(known, _)) = self.uniform.get(&class) {
+            return Ok(known);
+        }
+        let block = self.halves(spread(covering, first))?;
+        self.uniform.insert(class, (block, None));
+        Ok(block)
+    }
+
+    fn words(&mut self, words: Vec<u32>) -> Result<u32, Refused> {
+        if let Some(&known) = self.words.get(&words) {
+            return Ok(known);
+        }
+        self.image.check(words.len())?;
+        let offset = self.image.push(words.iter().copied());
+        self.words.insert(words, offset);
+        Ok(offset)
+    }
+
+    fn halves(&mut self, halves: Vec<u16>) -> Result<u32, Refused> {
+        if let Some(&known) = self.halves.get(&halves) {
+            return Ok(known);
+        }
+        self.image.check(halves.len() / 2)?;
+        let offset = self.image.push_halves(&halves);
+        self.halves.insert(halves, offset);
+        Ok(offset)
     }
 }
 
 /// IPv6 addresses: a hash table of the intervals of one address in front of a tree of all others.
-#[derive(Clone, Copy, Debug)]
+///
+/// An address lies no more than [`PROBES`] slots behind its place in the hash table, or in the tree: so many addresses
+/// of a policy that have one place cost a walk no more than that.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct V6 {
-    slots: u32,
-    mask: u32,
-    levels: [u32; MOST_LEVELS],
-    height: usize,
-    classes: u32,
+    /// Of the hash table, whose size less one is `mask`.
+    pub slots: u32,
+    /// See `slots`.
+    pub mask: u32,
+    /// Of the levels of the tree; the lowest comes first.
+    pub levels: [u32; MOST_LEVELS],
+    /// How many levels there are.
+    pub height: u32,
+    /// Of the classes of the lowest bounds.
+    pub classes: u32,
 }
 
 /// Nodes hold 8 bounds: 8^11 bounds are above any 32-bit count.
@@ -120,6 +165,8 @@ const MOST_LEVELS: usize = 11;
 const FANOUT: usize = 8;
 /// A slot: four words of address, its class, the rest unused.
 const SLOT: u32 = 8;
+/// How many slots may be looked at.
+pub const PROBES: u32 = 8;
 /// A slot's class where there is no address.
 const EMPTY: u32 = u32::MAX;
 
@@ -143,50 +190,33 @@ fn hash(address: u128) -> u32 {
 
 impl V6 {
     /// Writes the tables.
-    pub fn build(image: &mut Builder, intervals: Intervals<'_, u128>) -> Self {
-        let mut singles = Vec::new();
-        let mut bounds: Vec<(u128, u32)> = Vec::new();
-        for (index, &(first, class)) in intervals.iter().enumerate() {
+    pub fn build(image: &mut Builder, intervals: Intervals<'_, u128>) -> Result<Self, Refused> {
+        let is_single = |index: usize| {
+            let (first, _) = intervals[index];
             let next = intervals.get(index + 1).map(|&(next, _)| next);
-            // An address that the hash table answers needs no bound of its own: what is around it goes on. Nor does the
-            // largest address, which is always in the table: the tree is padded with it.
-            let is_single = index > 0 && (first == u128::MAX || next == first.checked_add(1));
-            if is_single {
-                singles.push((first, class));
-            } else if bounds.last().is_none_or(|&(_, last)| last != class) {
+            index > 0 && (first == u128::MAX || next == first.checked_add(1))
+        };
+        let singles: Vec<usize> = (0..intervals.len()).filter(|&index| is_single(index)).collect();
+        let mut slots = Slots::new(image, singles.len() + 1)?;
+        // The largest address is always in the table: the tree is padded with it.
+        slots.put(u128::MAX, intervals[intervals.len() - 1].1);
+        let mut bounds: Vec<(u128, u32)> = Vec::new();
+        let mut singles = singles.into_iter().peekable();
+        for (index, &(first, class)) in intervals.iter().enumerate() {
+            // An address in the hash table needs no bound of its own: what is around it goes on.
+            let is_put = singles.next_if_eq(&index).is_some() && slots.put(first, class);
+            if !is_put && bounds.last().is_none_or(|&(_, last)| last != class) {
                 bounds.push((first, class));
             }
         }
-        if let Some(&(_, class)) = intervals.last()
-            && singles.last().is_none_or(|&(address, _)| address != u128::MAX)
-        {
-            singles.push((u128::MAX, class));
-        }
-        let (slots, mask) = Self::hash_table(image, &singles);
+        let (slots, mask) = slots.write(image);
+        // Each level is an eighth of the one below, rounded up to whole nodes.
+        image.check(bounds.len() + 4 * (bounds.len() + bounds.len() / 7) + 64 * MOST_LEVELS)?;
         let (levels, height, classes) = Self::tree(image, &bounds);
-        Self { slots, mask, levels, height, classes }
+        Ok(Self { slots, mask, levels, height, classes })
     }
 
-    fn hash_table(image: &mut Builder, singles: &[(u128, u32)]) -> (u32, u32) {
-        let count = (singles.len() * 2).next_power_of_two().max(2);
-        let mask = u32::try_from(count - 1).expect("budgets keep the table small");
-        let mut table = vec![(0_u128, EMPTY); count];
-        for &(address, class) in singles {
-            let mut slot = hash(address) & mask;
-            while table[slot as usize].1 != EMPTY {
-                slot = (slot + 1) & mask;
-            }
-            table[slot as usize] = (address, class);
-        }
-        image.align();
-        let words = table.iter().flat_map(|&(address, class)| {
-            let [a, b, c, d] = words(address);
-            [a, b, c, d, class, 0, 0, 0]
-        });
-        (image.push(words), mask)
-    }
-
-    fn tree(image: &mut Builder, bounds: &[(u128, u32)]) -> ([u32; MOST_LEVELS], usize, u32) {
+    fn tree(image: &mut Builder, bounds: &[(u128, u32)]) -> ([u32; MOST_LEVELS], u32, u32) {
         let classes = image.push(bounds.iter().map(|&(_, class)| class));
         let (mut levels, mut height) = ([0; MOST_LEVELS], 0);
         let mut level: Vec<u128> = bounds.iter().map(|&(first, _)| first).collect();
@@ -195,7 +225,7 @@ impl V6 {
             let is_root = level.len() <= FANOUT;
             level.resize(level.len().next_multiple_of(FANOUT), u128::MAX);
             image.align();
-            levels[height] = image.push(level.iter().flat_map(|&bound| words(bound)));
+            levels[height as usize] = image.push(level.iter().flat_map(|&bound| words(bound)));
             height += 1;
             if is_root {
                 return (levels, height, classes);
@@ -214,24 +244,25 @@ impl V6 {
     #[inline]
     pub fn class(&self, image: &Image, address: u128) -> u32 {
         let mut slot = hash(address) & self.mask;
-        loop {
+        for _ in 0..PROBES {
             let offset = self.slots + slot * SLOT;
             let (line, at) = (image.line(offset), (offset % 16) as usize);
             let class = line[at + 4];
             if class == EMPTY {
-                return self.between(image, address);
+                break;
             }
             if number(line, at) == address {
                 return class;
             }
             slot = (slot + 1) & self.mask;
         }
+        self.between(image, address)
     }
 
     /// By the last bound that is not above the address.
     fn between(&self, image: &Image, address: u128) -> u32 {
         let mut index = 0;
-        for &level in self.levels[..self.height].iter().rev() {
+        for &level in self.levels[..self.height as usize].iter().rev() {
             let node = level + index * 32;
             let (low, high) = (image.line(node), image.line(node + 16));
             let below = (0..4).filter(|&bound| number(low, 4 * bound) <= address).count()
@@ -246,13 +277,54 @@ impl V6 {
     }
 }
 
-/// Protocol and key to class: 257 tables of 256 classes for each protocol, equal ones are one. The same, with one
-/// protocol, for source ports.
-#[derive(Clone, Copy, Debug)]
-pub struct Keys {
-    protocols: u32,
+/// The hash table of single addresses, half empty at least.
+struct Slots {
+    slots: Vec<(u128, u32)>,
+    mask: u32,
 }
 
+impl Slots {
+    fn new(image: &Builder, addresses: usize) -> Result<Self, Refused> {
+        let count = (addresses * 2).next_power_of_two();
+        image.check(count * SLOT as usize)?;
+        let mask = u32::try_from(count - 1).expect("the image has room for it");
+        Ok(Self { slots: vec![(0, EMPTY); count], mask })
+    }
+
+    /// Whether there is room for the address near its place.
+    fn put(&mut self, address: u128, class: u32) -> bool {
+        let first = hash(address);
+        let near = (0..PROBES).map(|probe| (first.wrapping_add(probe) & self.mask) as usize);
+        for slot in near {
+            let (known, old) = self.slots[slot];
+            if old == EMPTY || known == address {
+                self.slots[slot] = (address, class);
+                return true;
+            }
+        }
+        false
+    }
+
+    fn write(self, image: &mut Builder) -> (u32, u32) {
+        image.align();
+        let words = self.slots.into_iter().flat_map(|(address, class)| {
+            let [a, b, c, d] = words(address);
+            [a, b, c, d, class, 0, 0, 0]
+        });
+        (image.push(words), self.mask)
+    }
+}
+
+/// Protocol and key to class: 257 tables of 256 classes for each protocol, equal ones are one. The same, with one
+/// protocol, for source ports.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Keys {
+    /// Of a directory of 257 words for each protocol: offsets of tables of 256 classes.
+    pub protocols: u32,
+}
+
+/// Tables of 256 keys that a protocol has.
+const DIRECTORY: u32 = 257;
 /// Keys of a protocol: 0..=65536, rounded up.
 const KEYS: u32 = 1 << 17;
 
@@ -263,18 +335,19 @@ impl Keys {
     }
 
     /// Writes the tables; `groups` says which keys a protocol has ([`Self::number`]).
-    pub fn build(image: &mut Builder, groups: &[u8], intervals: Intervals<'_, u32>) -> Self {
+    pub fn build(image: &mut Builder, groups: &[u8], intervals: Intervals<'_, u32>) -> Result<Self, Refused> {
         let mut tables = Tables::new(image);
         let count = groups.iter().max().map_or(0, |&group| u32::from(group) + 1);
-        let directories: Vec<u32> = (0..count)
-            .map(|group| {
-                let directory: Vec<u32> = (0..257)
-                    .map(|upper| tables.halves(spread(intervals, Self::number(group, upper << 8), 8)))
-                    .collect();
-                tables.image.push(directory)
-            })
-            .collect();
-        Self { protocols: image.push(groups.iter().map(|&group| directories[usize::from(group)])) }
+        let mut directories = Vec::new();
+        for group in 0..count {
+            let mut directory = Vec::with_capacity(DIRECTORY as usize);
+            for upper in 0..DIRECTORY {
+                directory.push(tables.block(intervals, Self::number(group, upper << 8))?);
+            }
+            directories.push(tables.words(directory)?);
+        }
+        image.check(groups.len())?;
+        Ok(Self { protocols: image.push(groups.iter().map(|&group| directories[usize::from(group)])) })
     }
 
     /// The class of a key of this protocol.

@@ -1,0 +1,120 @@
+//! What the tables may grow to, and what is said of chains that would need more.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What a class engine may grow to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Clauses of a chain.
+    pub clauses: usize,
+    /// Classes of IPv4 addresses, of IPv6 addresses, of services and of source ports, each; at most 65536.
+    pub classes: usize,
+    /// Cells of a chain, and its (source, destination) pairs; of those at most 65536.
+    pub cells: usize,
+    /// The image, and the lists of Log rules behind its answers; of the image at most 4 GiB.
+    pub bytes: usize,
+    /// Steps of building all tables, about a nanosecond each.
+    pub steps: usize,
+}
+
+impl Limits {
+    /// Nothing.
+    pub const NOTHING: Self = Self { clauses: 0, classes: 0, cells: 0, bytes: 0, steps: 0 };
+}
+
+impl Default for Limits {
+    /// 256 MiB for all tables, 64 K cells (256 KiB) for one chain, some seconds.
+    fn default() -> Self {
+        Self { clauses: 1 << 14, classes: 1 << 16, cells: 1 << 16, bytes: 256 << 20, steps: 1 << 33 }
+    }
+}
+
+/// The classes of 16-bit tables have to fit.
+pub const MOST_CLASSES: usize = 1 << 16;
+/// Offsets in words, with room for two flags, have to fit 32 bits.
+pub const MOST_BYTES: usize = 1 << 32;
+
+/// Why a chain of a family has no table here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Not wanted here.
+    Elsewhere,
+    /// More clauses than allowed.
+    Clauses {
+        /// Found.
+        found: usize,
+        /// Allowed.
+        most: usize,
+    },
+    /// More cells than allowed.
+    Cells {
+        /// Found.
+        found: usize,
+        /// Allowed.
+        most: usize,
+    },
+    /// All chains together tell more classes apart than allowed.
+    Classes {
+        /// Of what.
+        of: &'static str,
+        /// Allowed.
+        most: usize,
+    },
+    /// The image is full.
+    Bytes {
+        /// Needed.
+        found: usize,
+        /// Allowed.
+        most: usize,
+    },
+    /// Building takes too long.
+    Steps {
+        /// Allowed.
+        most: usize,
+    },
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Elsewhere => write!(f, "in another engine"),
+            Self::Clauses { found, most } => write!(f, "{found} clauses, above the budget of {most}"),
+            Self::Cells { found, most } => write!(f, "{found} cells, above the budget of {most}"),
+            Self::Classes { of, most } => write!(f, "more classes of {of} than {most} in all chains"),
+            Self::Bytes { found, most } => write!(f, "{found} bytes of tables, above the budget of {most}"),
+            Self::Steps { most } => write!(f, "more steps of building than {most}"),
+        }
+    }
+}
+
+/// The steps of building that are left.
+#[derive(Debug)]
+pub struct Steps {
+    left: usize,
+    most: usize,
+}
+
+impl Steps {
+    /// All of them.
+    pub const fn new(most: usize) -> Self {
+        Self { left: most, most }
+    }
+
+    /// Takes so many.
+    pub fn take(&mut self, steps: usize) -> Result<(), Refused> {
+        self.left = self.left.checked_sub(steps).ok_or(Refused::Steps { most: self.most })?;
+        Ok(())
+    }
+}
+
+/// `found` if it is no more than allowed.
+pub fn within(
+    found: usize,
+    most: usize,
+    refused: impl FnOnce(usize, usize) -> Refused,
+) -> Result<usize, Refused> {
+    if found > most { Err(refused(found, most)) } else { Ok(found) }
+}

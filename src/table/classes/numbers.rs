@@ -1,0 +1,141 @@
+//! Classes of all chains together: of addresses by family, of services and of source ports; and the terms of clauses
+//! as sets of them.
+
+use indexmap::IndexSet;
+use rustc_hash::FxBuildHasher;
+
+use super::limits::{Limits, MOST_CLASSES, Refused};
+use super::local::Term;
+use super::partition::{Partition, Value};
+use super::ranges::Keys;
+use crate::flow::Family;
+use crate::program::AddressSet;
+use crate::table::flat::{Clause, Flats, OPAQUE, Protocols, Ranges, ServiceTerm, SetId, has_protocol};
+
+/// Classes of one dimension.
+pub struct Numbers<P> {
+    /// The classes.
+    pub partition: Partition<P>,
+    /// As clauses number the terms, with sets of the partition; those that no clause of interest has are empty.
+    pub terms: Vec<Term>,
+}
+
+impl<P: Value> Numbers<P> {
+    fn of<'a>(
+        sets: impl ExactSizeIterator<Item = &'a [(P, P)]>,
+        terms: Vec<Term>,
+        limits: &Limits,
+        of: &'static str,
+    ) -> Result<Self, Refused>
+    where
+        P: 'a,
+    {
+        let most = limits.classes.min(MOST_CLASSES);
+        let partition = Partition::of(sets, most).map_err(|_| Refused::Classes { of, most })?;
+        Ok(Self { partition, terms })
+    }
+}
+
+/// Of the addresses that the clauses tell apart in a family.
+pub fn addresses<P: Value>(
+    flats: &Flats<'_>,
+    clauses: &[&[Clause]],
+    family: Family,
+    ranges: impl Fn(&AddressSet) -> &Vec<(P, P)>,
+    limits: &Limits,
+) -> Result<Numbers<P>, Refused> {
+    let own = clauses.iter().copied().flatten().filter(|clause| clause.families[family as usize]);
+    let mut number_of = vec![None; flats.set_count()];
+    let mut used: Vec<SetId> = Vec::new();
+    let mut number = |set: SetId| {
+        *number_of[set.index()].get_or_insert_with(|| {
+            used.push(set);
+            narrow(used.len() - 1)
+        })
+    };
+    let mut terms = vec![Term::default(); flats.addresses.len()];
+    for index in own.flat_map(|clause| [clause.source, clause.destination]) {
+        let (made, asked) = (&mut terms[index as usize], &flats.addresses[index as usize]);
+        if *made == Term::default() {
+            made.within = asked.within.iter().map(|&set| number(set)).collect();
+            made.outside = asked.outside.iter().map(|&set| number(set)).collect();
+        }
+    }
+    let of = if family == Family::V4 { "IPv4 addresses" } else { "IPv6 addresses" };
+    Numbers::of(used.iter().map(|&set| ranges(flats.set(set)).as_slice()), terms, limits, of)
+}
+
+/// Of the source ports that the clauses tell apart.
+pub fn source_ports(
+    flats: &Flats<'_>,
+    clauses: &[&[Clause]],
+    limits: &Limits,
+) -> Result<Numbers<u32>, Refused> {
+    let asked = clauses.iter().copied().flatten().map(|clause| clause.source_ports);
+    let (sets, terms) = single_sets(asked, &flats.source_ports, is_every_key);
+    Numbers::of(sets.into_iter().map(Vec::as_slice), terms, limits, "source ports")
+}
+
+/// Of protocol and second key.
+pub struct Services {
+    /// By [`Keys::number`] of group and key.
+    pub numbers: Numbers<u32>,
+    /// Protocol to its group: protocols that no term tells apart.
+    pub groups: Vec<u8>,
+}
+
+/// Of the services that the clauses tell apart.
+pub fn services(flats: &Flats<'_>, clauses: &[&[Clause]], limits: &Limits) -> Result<Services, Refused> {
+    let asked = clauses.iter().copied().flatten().map(|clause| clause.service);
+    let (used, terms) = single_sets(asked, &flats.services, is_every_service);
+    let masks: IndexSet<Protocols, FxBuildHasher> = used.iter().map(|term| term.protocols).collect();
+    let mut kinds: IndexSet<Vec<bool>, FxBuildHasher> = IndexSet::default();
+    let groups: Vec<u8> = (0..=255)
+        .map(|protocol| {
+            let kind = masks.iter().map(|mask| has_protocol(mask, protocol)).collect();
+            u8::try_from(kinds.insert_full(kind).0).expect("no more groups than protocols")
+        })
+        .collect();
+    let ranges = |term: &ServiceTerm| -> Ranges {
+        let mask = masks.get_index_of(&term.protocols).expect("collected above");
+        let with = (0..).zip(&kinds).filter(|(_, kind)| kind[mask]);
+        with.flat_map(|(group, _)| {
+            let keys = term.keys.iter();
+            keys.map(move |&(first, last)| (Keys::number(group, first), Keys::number(group, last)))
+        })
+        .collect()
+    };
+    let ranges: Vec<Ranges> = used.into_iter().map(ranges).collect();
+    let numbers = Numbers::of(ranges.iter().map(Vec::as_slice), terms, limits, "services")?;
+    Ok(Services { numbers, groups })
+}
+
+/// Terms that are one set each, or hold everywhere: the sets, and the terms by the index that clauses have.
+fn single_sets<T>(
+    asked: impl Iterator<Item = u32>,
+    all: &IndexSet<T, FxBuildHasher>,
+    is_everything: fn(&T) -> bool,
+) -> (Vec<&T>, Vec<Term>) {
+    let mut terms = vec![Term::default(); all.len()];
+    let mut used = Vec::new();
+    for index in asked {
+        let (made, set) = (&mut terms[index as usize], &all[index as usize]);
+        if made.within.is_empty() && !is_everything(set) {
+            made.within.push(narrow(used.len()));
+            used.push(set);
+        }
+    }
+    (used, terms)
+}
+
+fn narrow(index: usize) -> u32 {
+    u32::try_from(index).expect("sets and terms have 32-bit ids")
+}
+
+fn is_every_key(ranges: &Ranges) -> bool {
+    ranges[..] == [(0, OPAQUE)]
+}
+
+fn is_every_service(term: &ServiceTerm) -> bool {
+    term.protocols == [u64::MAX; 4] && is_every_key(&term.keys)
+}

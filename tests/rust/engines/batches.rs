@@ -1,0 +1,195 @@
+//! Batches of every size and with every kind of column answer as one packet at a time.
+
+use std::sync::Arc;
+
+use labelgate::flow::{CtState, Family, FiveTuple, FlowKey, Hook, InterfaceId, Transport};
+use labelgate::table::{Addresses, Budgets, Column, DecisionTable, Flows, FlowsError};
+use proptest::prelude::*;
+
+use crate::budgets::tiny;
+use crate::choices::{Choices, choices};
+use crate::equal::built;
+use crate::packets::{Aims, interface};
+use crate::programs::program;
+
+/// The values of a column; of one for all flows every value is the same.
+struct Values<T> {
+    is_one: bool,
+    values: Vec<T>,
+}
+
+impl<T: Copy> Values<T> {
+    fn new(choices: &mut Choices, count: usize, mut value: impl FnMut(&mut Choices) -> T) -> Self {
+        let is_one = choices.chance(40);
+        let first = value(choices);
+        let rest = (1..count).map(|_| if is_one { first } else { value(choices) });
+        Self { is_one, values: std::iter::once(first).chain(rest).collect() }
+    }
+
+    fn column(&self) -> Column<'_, T> {
+        if self.is_one { Column::One(self.values[0]) } else { Column::Each(&self.values) }
+    }
+}
+
+struct Batch {
+    hook: Hook,
+    family: Family,
+    source: Values<u128>,
+    destination: Values<u128>,
+    protocol: Values<u8>,
+    source_port: Values<u16>,
+    destination_port: Values<u16>,
+    input: Values<u32>,
+    output: Values<u32>,
+    ct: Values<u8>,
+    accepted: Values<u8>,
+    dnatted: Values<u8>,
+    fragment: Values<u8>,
+}
+
+impl Batch {
+    fn new(choices: &mut Choices, aims: &Aims<'_>, table: &DecisionTable, count: usize) -> Self {
+        let family = if choices.chance(50) { Family::V6 } else { Family::V4 };
+        let flag = |choices: &mut Choices| choices.of(&[0, 0, 0, 1, 2, 255]);
+        Self {
+            hook: choices.maybe(60, |choices| choices.of(&Hook::ALL)).unwrap_or(Hook::FilterForward),
+            family,
+            source: Values::new(choices, count, |choices| aims.address(choices, family)),
+            destination: Values::new(choices, count, |choices| aims.address(choices, family)),
+            protocol: Values::new(choices, count, |choices| aims.protocol(choices)),
+            source_port: Values::new(choices, count, |choices| aims.port(choices)),
+            destination_port: Values::new(choices, count, |choices| aims.port(choices)),
+            input: Values::new(choices, count, |choices| interface(choices, table).0),
+            // An id that no table has is answered as nobody's.
+            output: Values::new(choices, count, |choices| {
+                choices.maybe(5, |_| u32::MAX).unwrap_or_else(|| interface(choices, table).0)
+            }),
+            ct: Values::new(choices, count, |choices| choices.of(&[0, 0, 0, 0, 1, 2, 3, 4])),
+            accepted: Values::new(choices, count, flag),
+            dnatted: Values::new(choices, count, flag),
+            fragment: Values::new(choices, count, flag),
+        }
+    }
+
+    fn key(&self, index: usize) -> FlowKey {
+        let protocol = self.protocol.values[index];
+        let (sport, dport) = (self.source_port.values[index], self.destination_port.values[index]);
+        let is_fragment = self.fragment.values[index] != 0;
+        let transport = if is_fragment { Transport::Opaque } else { Transport::of(protocol, sport, dport) };
+        let (source, destination) = (self.source.values[index], self.destination.values[index]);
+        FlowKey {
+            tuple: FiveTuple { family: self.family, source, destination, protocol, transport },
+            hook: self.hook,
+            input: InterfaceId(self.input.values[index]),
+            output: InterfaceId(self.output.values[index]),
+            accepted: self.accepted.values[index] != 0,
+            ct: CtState::ALL[usize::from(self.ct.values[index])],
+            dnatted: self.dnatted.values[index] != 0,
+        }
+    }
+
+    /// Asks with these columns, the addresses in the form that columns have.
+    fn ask(&self, table: &DecisionTable) -> Result<(Vec<u8>, Vec<u32>), FlowsError> {
+        let count = self.source.values.len();
+        let (mut verdicts, mut outcomes) = (vec![99; count], vec![u32::MAX; count]);
+        let v4 = |values: &Values<u128>| Values {
+            is_one: values.is_one,
+            values: values.values.iter().map(|&address| u32::try_from(address).unwrap_or(0)).collect(),
+        };
+        let v6 = |values: &Values<u128>| Values {
+            is_one: values.is_one,
+            values: values.values.iter().map(|address| address.to_be_bytes()).collect(),
+        };
+        let v4 = [v4(&self.source), v4(&self.destination)];
+        let v6 = [v6(&self.source), v6(&self.destination)];
+        let addresses = match self.family {
+            Family::V4 => Addresses::V4 { source: v4[0].column(), destination: v4[1].column() },
+            Family::V6 => Addresses::V6 { source: v6[0].column(), destination: v6[1].column() },
+        };
+        let flows = Flows {
+            hook: self.hook,
+            addresses,
+            protocol: self.protocol.column(),
+            source_port: self.source_port.column(),
+            destination_port: self.destination_port.column(),
+            input: self.input.column(),
+            output: self.output.column(),
+            ct: self.ct.column(),
+            accepted: self.accepted.column(),
+            dnatted: self.dnatted.column(),
+            fragment: self.fragment.column(),
+        };
+        table.decide_batch(&flows, &mut verdicts, &mut outcomes)?;
+        Ok((verdicts, outcomes))
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 500, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn a_batch_answers_as_its_packets(mut choices in choices()) {
+        let program = Arc::new(program(&mut choices));
+        let aims = Aims::at(&program);
+        let budgets = [Budgets::default(), tiny(&mut choices), Budgets::LINEAR];
+        for budgets in &budgets {
+            let table = built(&program, budgets).table;
+            for count in 1..=65 {
+                let batch = Batch::new(&mut choices, &aims, &table, count);
+                let (verdicts, outcomes) = batch.ask(&table).expect("columns of one length");
+                for index in 0..count {
+                    let decision = table.decide(&batch.key(index));
+                    let found = (verdicts[index], outcomes[index]);
+                    prop_assert_eq!(found, (decision.verdict as u8, decision.outcome.number()));
+                }
+            }
+        }
+    }
+}
+
+fn small() -> (DecisionTable, Batch) {
+    let mut choices = Choices::Seeded(1);
+    let program = Arc::new(program(&mut choices));
+    let table = built(&program, &Budgets::default()).table;
+    let batch = Batch::new(&mut choices, &Aims::at(&program), &table, 7);
+    (table, batch)
+}
+
+type Shorten = fn(&mut Batch);
+
+#[test]
+fn columns_of_another_length_are_refused_by_name() {
+    let short: [(&str, Shorten); 9] = [
+        ("protocol", |batch| cut(&mut batch.protocol)),
+        ("sport", |batch| cut(&mut batch.source_port)),
+        ("dport", |batch| cut(&mut batch.destination_port)),
+        ("in", |batch| cut(&mut batch.input)),
+        ("out", |batch| cut(&mut batch.output)),
+        ("ct", |batch| cut(&mut batch.ct)),
+        ("accepted", |batch| cut(&mut batch.accepted)),
+        ("dnatted", |batch| cut(&mut batch.dnatted)),
+        ("fragment", |batch| cut(&mut batch.fragment)),
+    ];
+    for (name, shorten) in short {
+        let (table, mut batch) = small();
+        shorten(&mut batch);
+        let expected = FlowsError::Length { column: name, found: 6, expected: 7 };
+        assert_eq!(batch.ask(&table), Err(expected));
+    }
+    let (table, mut batch) = small();
+    cut(&mut batch.destination);
+    batch.source.is_one = true;
+    let expected = FlowsError::Length { column: "dst", found: 6, expected: 7 };
+    assert_eq!(batch.ask(&table), Err(expected));
+}
+
+fn cut<T: Copy>(column: &mut Values<T>) {
+    column.is_one = false;
+    column.values.truncate(6);
+}
+
+#[test]
+fn an_unknown_conntrack_state_is_refused_by_its_place() {
+    let (table, mut batch) = small();
+    (batch.ct.is_one, batch.ct.values[3]) = (false, 5);
+    assert_eq!(batch.ask(&table), Err(FlowsError::CtState { found: 5, index: 3 }));
+}

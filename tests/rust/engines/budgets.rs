@@ -1,0 +1,125 @@
+//! Budgets that are too small: every guard speaks, and what it refuses is answered all the same.
+
+use labelgate::flow::{Family, protocol};
+use labelgate::program::{Action, AddressSet, AddressSetId, PortSet, Program, Rule};
+use labelgate::table::Budgets;
+
+use crate::choices::Choices;
+use crate::equal::others;
+use crate::programs::{named, numeric, of_rules, plain};
+
+/// One of the budgets is next to nothing; then a chain has its answers from the tree, or from `linear`.
+pub fn tiny(choices: &mut Choices) -> Budgets {
+    let mut budgets = Budgets::default();
+    let (classes, tree) = (&mut budgets.classes, &mut budgets.tree);
+    match choices.below(7) {
+        0 => classes.clauses = choices.below(8),
+        1 => classes.cells = choices.below(100),
+        2 => classes.bytes = choices.below(1 << 16) * 8,
+        3 => classes.classes = choices.below(12),
+        4 => classes.steps = choices.below(1 << 14),
+        5 => tree.wide = choices.below(4),
+        _ => classes.clauses = 0,
+    }
+    match choices.below(5) {
+        0 | 1 => {}
+        2 => tree.cuboids = choices.below(40),
+        3 => tree.steps = choices.below(200),
+        _ => tree.bytes_per_cuboid = 0,
+    }
+    budgets
+}
+
+/// Rules on five sets that overlap.
+fn on_sets(count: u16) -> Vec<Rule> {
+    let rule = |number: u16| {
+        let mut rule =
+            plain([Action::Allow, Action::Log, Action::Deny, Action::Pass][usize::from(number % 4)]);
+        rule.source.in_sets = vec![AddressSetId::new(usize::from(number % 5))];
+        rule
+    };
+    (0..count).map(rule).collect()
+}
+
+fn of_sets(rules: Vec<Rule>) -> Program {
+    let set = |number: u32| {
+        let first = number << 8;
+        AddressSet { v4: vec![(first, first + 300)], v6: vec![(number.into(), 99)] }
+    };
+    of_rules(rules, (0..5).map(set).collect(), Vec::new())
+}
+
+/// A dozen of rules on sets and ports.
+fn dozen() -> Program {
+    let mut rules = on_sets(12);
+    for (number, rule) in (0..).zip(&mut rules) {
+        let side = if number % 2 == 0 { &mut rule.source } else { &mut rule.destination };
+        side.ports = Some(numeric(vec![(number, 2 * number)]));
+    }
+    of_sets(rules)
+}
+
+/// A program, a budget that is too small for it, and what is said of it.
+type Guard<'a> = (&'a dyn Fn() -> Program, fn(&mut Budgets), &'a str);
+
+#[test]
+fn every_guard_of_classes_speaks() {
+    let sets = || of_sets(on_sets(5));
+    let guards: [Guard<'_>; 7] = [
+        (&dozen, |budgets| budgets.classes.clauses = 11, "12 clauses, above the budget of 11"),
+        (&dozen, |budgets| budgets.classes.classes = 5, "more classes of services than 5 in all chains"),
+        (&dozen, |budgets| budgets.classes.cells = 20, "cells, above the budget of 20"),
+        (&dozen, |budgets| budgets.classes.bytes = 4096, "bytes of tables, above the budget of 4096"),
+        (&dozen, |budgets| budgets.classes.bytes = 1 << 18, "bytes of tables, above the budget of 262144"),
+        (&dozen, |budgets| budgets.classes.steps = 99, "more steps of building than 99"),
+        (&sets, |budgets| budgets.classes.classes = 5, "more classes of IPv4 addresses than 5 in all chains"),
+    ];
+    for (program, shrink, why) in guards {
+        let mut budgets = Budgets::default();
+        shrink(&mut budgets);
+        let others = others(program(), &budgets);
+        assert!(others[0].why.contains(why), "found {}, expected {why}", others[0].why);
+        assert_eq!((others[0].engine, others[0].family), ("tree", 4));
+    }
+}
+
+#[test]
+fn every_guard_of_the_tree_speaks() {
+    let mut excluded = plain(Action::Allow);
+    excluded.source.not_ports = Some(named(0));
+    let port_set = PortSet { members: vec![(Family::V4, 1, protocol::TCP, 80)] };
+    let excluded = || of_rules(vec![excluded.clone()], Vec::new(), vec![port_set.clone()]);
+    let many = || of_rules((0..2000).map(single_port).collect(), Vec::new(), Vec::new());
+    let guards: [Guard<'_>; 5] = [
+        (&dozen, |budgets| budgets.tree.cuboids = 0, "12 boxes or more, above the budget of tree"),
+        (&dozen, |budgets| budgets.tree.cuboids = 12, "boxes or more, above the budget of tree"),
+        (&dozen, |budgets| budgets.tree.steps = 9, "more boxes for all trees than 9"),
+        (&many, |budgets| budgets.tree.bytes_per_cuboid = 0, "bytes, above the budget of tree"),
+        (&excluded, |_| {}, "named ports in notPorts"),
+    ];
+    for (program, shrink, why) in guards {
+        let mut budgets = Budgets::default();
+        budgets.classes.clauses = 0;
+        shrink(&mut budgets);
+        let others = others(program(), &budgets);
+        assert!(others[0].why.contains(why), "found {}, expected {why}", others[0].why);
+        assert_eq!(others[0].engine, "linear");
+    }
+}
+
+fn single_port(number: u16) -> Rule {
+    let mut rule = plain(if number.is_multiple_of(2) { Action::Allow } else { Action::Deny });
+    rule.destination.ports = Some(numeric(vec![(number, number)]));
+    rule
+}
+
+#[test]
+fn a_wide_list_is_tried_in_the_tree_first() {
+    let mut budgets = Budgets::default();
+    budgets.tree.wide = 11;
+    let others = others(dozen(), &budgets);
+    assert_eq!(
+        (others[0].engine, others[0].why.as_str()),
+        ("tree", "12 clauses: wide lists are tried in tree first")
+    );
+}

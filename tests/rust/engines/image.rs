@@ -1,0 +1,174 @@
+//! The image: the same for the same program, no larger than its budget, and enough by itself. The reader below knows
+//! the documented layout and the bytes, nothing else.
+
+use std::sync::Arc;
+
+use labelgate::flow::{CtState, Family, FiveTuple, FlowKey, Hook, InterfaceId, Transport, Verdict};
+use labelgate::program::{ChainId, Directed, Program};
+use labelgate::table::{Budgets, DecisionTable, Engines};
+use proptest::prelude::*;
+
+use crate::budgets::tiny;
+use crate::choices::{Choices, choices};
+use crate::packets::Aims;
+use crate::programs::{host, program, shown};
+
+/// Everything by offsets in words from the beginning.
+struct Image<'i>(&'i [u8]);
+
+/// The value of a key that a packet does not have.
+const OPAQUE: u32 = 65536;
+
+impl Image<'_> {
+    fn word(&self, at: u32) -> u32 {
+        let at = 4 * at as usize;
+        u32::from_ne_bytes(self.0[at..at + 4].try_into().expect("four bytes"))
+    }
+
+    fn half(&self, at: u32, index: u32) -> u32 {
+        self.word(at + index / 2) >> (16 * (index % 2)) & 0xffff
+    }
+
+    fn wide(&self, at: u32) -> u128 {
+        (0..4).fold(0, |wide, word| wide | u128::from(self.word(at + word)) << (32 * word))
+    }
+
+    /// The answer of a chain: how it ends, and the outcome.
+    fn answer(&self, chain: u32, tuple: &FiveTuple) -> (u32, u32) {
+        let (port, key) = match tuple.transport {
+            Transport::Ports { source, destination } => (u32::from(source), u32::from(destination)),
+            Transport::Icmp { kind, code } => (OPAQUE, u32::from(kind) << 8 | u32::from(code)),
+            Transport::Opaque => (OPAQUE, OPAQUE),
+        };
+        let record = self.word(3) + 16 * (2 * chain + tuple.family as u32);
+        let field = |index: u32| self.word(record + index);
+        let local = |map: u32, class: u32| self.half(self.word(map + class / 32), class % 32);
+        let source = local(field(0), self.address(tuple.family, tuple.source));
+        let destination = local(field(1), self.address(tuple.family, tuple.destination));
+        let mut row = source * field(5) + destination;
+        if field(4) != 0 {
+            row = self.half(field(4), row);
+        }
+        let column = local(field(2), self.key(self.word(6), tuple.protocol, key));
+        let cell = (row * field(7) + column) * field(8);
+        let cell = cell + local(field(3), self.key(self.word(7), tuple.protocol, port));
+        let answer = self.word(field(6) + cell);
+        (answer >> 30, answer & ((1 << 30) - 1))
+    }
+
+    fn key(&self, protocols: u32, protocol: u8, key: u32) -> u32 {
+        let directory = self.word(protocols + u32::from(protocol));
+        self.half(self.word(directory + key / 256), key % 256)
+    }
+
+    fn address(&self, family: Family, address: u128) -> u32 {
+        match (family, self.word(5), self.word(8)) {
+            (Family::V4, 0, _) | (Family::V6, _, 0) => 0,
+            (Family::V4, roots, _) => self.v4(roots, u32::try_from(address).expect("an IPv4 address")),
+            (Family::V6, _, slots) => self.v6(slots, address),
+        }
+    }
+
+    fn v4(&self, roots: u32, address: u32) -> u32 {
+        let middle = self.word(roots + (address >> 16));
+        self.half(self.word(middle + (address >> 8 & 0xff)), address & 0xff)
+    }
+
+    fn v6(&self, slots: u32, address: u128) -> u32 {
+        let halves =
+            [address, address >> 64].map(|half| u64::try_from(half & u128::from(u64::MAX)).expect("64 bits"));
+        let folded = halves[0] ^ halves[1].wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let hash = u32::try_from(folded.wrapping_mul(0xff51_afd7_ed55_8ccd) >> 32).expect("32 bits");
+        for probe in 0..8 {
+            let slot = slots + (hash.wrapping_add(probe) & self.word(9)) * 8;
+            match self.word(slot + 4) {
+                u32::MAX => break,
+                class if self.wide(slot) == address => return class,
+                _ => {}
+            }
+        }
+        let height = self.word(11);
+        let index = (0..height).rev().fold(0, |index, level| {
+            let node = self.word(16 + level) + index * 32;
+            let bounds = (0..8).filter(|bound| self.wide(node + 4 * bound) <= address);
+            8 * index + u32::try_from(bounds.count()).expect("at most 8").max(1) - 1
+        });
+        self.word(self.word(10) + index)
+    }
+}
+
+/// One chain, asked of a host endpoint's interface.
+struct Asked {
+    table: DecisionTable,
+    engines: Arc<Engines>,
+    chain: ChainId,
+}
+
+fn asked(mut program: Program, chain: ChainId, budgets: &Budgets) -> Asked {
+    program.settings.failsafe_inbound.clear();
+    program.endpoints[0].normal = Directed { ingress: chain, egress: chain };
+    let engines = Arc::new(Engines::build(Arc::new(program), budgets));
+    Asked { table: DecisionTable::new(Arc::clone(&engines), &host()), engines, chain }
+}
+
+impl Asked {
+    fn assert_read_alike(&self, image: &Image<'_>, tuple: FiveTuple) {
+        let input = self.table.interface("eth0");
+        let (hook, output, ct) = (Hook::FilterInput, InterfaceId::NONE, CtState::New);
+        let key = FlowKey { tuple, hook, input, output, accepted: false, ct, dnatted: false };
+        let decision = self.table.decide(&key);
+        let (end, outcome) = image.answer(self.chain.number(), &tuple);
+        let found = (end == 0, outcome);
+        let expected = (decision.verdict == Verdict::Allow, decision.outcome.number());
+        assert_eq!(found, expected, "{tuple:?}\n{}", shown(self.table.program()));
+    }
+
+    fn has_table(&self, family: u8) -> bool {
+        let others = self.table.describe().others;
+        !others.iter().any(|other| (other.chain, other.family) == (self.chain.index(), family))
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, max_shrink_iters: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn the_image_alone_answers(mut choices in choices()) {
+        let program = program(&mut choices);
+        let chain = ChainId::new(choices.below(program.chains.len()));
+        let budgets = choices.maybe(30, tiny).unwrap_or_default();
+        let asked = asked(program.clone(), chain, &budgets);
+        // Somewhere else: nothing in it may be an address.
+        let copy = [&[0; 12], asked.engines.image()].concat();
+        let image = Image(&copy[12..]);
+        prop_assert!(image.0.len() <= budgets.classes.bytes);
+        if !image.0.is_empty() {
+            prop_assert_eq!([image.word(0), image.word(1)], [u32::from_le_bytes(*b"LGCT"), 2]);
+            prop_assert_eq!(4 * image.word(2) as usize, image.0.len());
+            prop_assert_eq!(image.word(4) as usize, 2 * program.chains.len());
+        }
+        let aims = Aims::at(&program);
+        for _ in 0..60 {
+            let tuple = aims.tuple(&mut choices);
+            if asked.has_table(if tuple.family == Family::V4 { 4 } else { 6 }) {
+                asked.assert_read_alike(&image, tuple);
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_program_gives_the_same_image(mut choices in choices()) {
+        let program = program(&mut choices);
+        let budgets = choices.maybe(30, tiny).unwrap_or_default();
+        let build = |program| Engines::build(Arc::new(program), &budgets);
+        let (one, other) = (build(program.clone()), build(program));
+        prop_assert!(one.image() == other.image());
+        prop_assert_eq!(one.describe(), other.describe());
+    }
+}
+
+#[test]
+fn without_a_budget_there_is_no_image() {
+    let program = program(&mut Choices::Seeded(1));
+    let engines = Engines::build(Arc::new(program), &Budgets::LINEAR);
+    assert_eq!(engines.image(), [0_u8; 0]);
+}

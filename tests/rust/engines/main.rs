@@ -1,0 +1,12 @@
+//! Every engine gives the answers of `linear`: random programs and packets, edges, batches, budgets, twins, images.
+
+mod batches;
+mod budgets;
+mod choices;
+mod equal;
+mod hostile;
+mod image;
+mod packets;
+mod programs;
+mod random;
+mod twins;
