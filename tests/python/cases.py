@@ -31,11 +31,19 @@ from labelgate.flow import (
 )
 from labelgate.settings import Failsafe, HostFacts, Settings
 from labelgate.snapshot import Snapshot
+from labelgate.table import Decision
 
 FOLDER = Path(__file__).parent.parent / "cases"
 SELECTORS = FOLDER / "selector-texts" / "tables.json"
 TWIN = "-v6"
 """A folder NAME has its twin, the same in IPv6, in NAME-v6."""
+
+ENGINES = {
+    "classes": Budgets(),
+    "tree": Budgets(classes=ClassesBudget(clauses=0)),
+    "linear": Budgets.LINEAR,
+}
+"""Budgets with which each engine answers for all chains that it can: a new engine adds one line, and no case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +60,14 @@ class Expected:
     def of(cls, answer: Answer) -> Expected:
         """The same of an answer."""
         return cls(answer.verdict, answer.failsafe, answer.accepted, answer.trace[-1])
+
+    @classmethod
+    def of_decision(cls, found: Decision) -> Expected:
+        """The same of a decision."""
+        step = Step(
+            found.stage, found.endpoint, found.tier, found.policy, found.rule, found.action, found.reason
+        )
+        return cls(found.verdict, found.failsafe, found.accepted, step)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,15 +24,15 @@ impl Order {
             classes: all.clone(),
             places: all,
             group_of: vec![0; count as usize],
-            groups: vec![0..count],
+            groups: std::iter::once(0..count).collect(),
             moved: vec![0],
         }
     }
 
     /// In each group these classes go to the front, or, if they are those outside of the set, to the back.
-    pub fn refine(&mut self, classes: impl Iterator<Item = u32> + Clone, is_outside: bool) {
+    pub fn refine(&mut self, classes: impl Iterator<Item = u32>, is_outside: bool) {
         let mut touched: Vec<u32> = Vec::new();
-        for class in classes.clone() {
+        for class in classes {
             let group = self.group_of[class as usize];
             let (places, moved) = (&self.groups[group as usize], &mut self.moved[group as usize]);
             let target = if is_outside { places.end - 1 - *moved } else { places.start + *moved };

@@ -144,8 +144,12 @@ impl<'a> Tables<'a> {
 
 /// IPv6 addresses: a hash table of the intervals of one address in front of a tree of all others.
 ///
-/// An address lies no more than [`PROBES`] slots behind its place in the hash table, or in the tree: so many addresses
-/// of a policy that have one place cost a walk no more than that.
+/// The place of an address is (low half ^ high half * 0x9e3779b97f4a7c15) * 0xff51afd7ed558ccd, wrapping at 64 bits, the
+/// upper 32 bits of that, below the mask. It lies no more than [`PROBES`] slots from there, or in the tree: whoever
+/// writes many addresses with one place into a policy makes no walk longer.
+///
+/// A node of the tree is 8 bounds of four words, the lowest word first; the child is that of the last bound that is not
+/// above the address.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct V6 {
     /// Of the hash table, whose size less one is `mask`.
@@ -355,5 +359,110 @@ impl Keys {
     pub fn class(self, image: &Image, protocol: u8, key: u32) -> u32 {
         let directory = image.word(self.protocols + u32::from(protocol));
         image.half(image.word(directory + (key >> 8)), key & 0xff)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::btree_map;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Intervals as partitions have them: from the smallest value on, no two neighbours alike.
+    fn intervals<P: Copy + Ord + Default>(bounds: impl IntoIterator<Item = (P, u32)>) -> Vec<(P, u32)> {
+        let mut intervals = vec![(P::default(), 7)];
+        for (first, class) in bounds {
+            if first > P::default() && intervals[intervals.len() - 1].1 != class {
+                intervals.push((first, class));
+            }
+        }
+        intervals
+    }
+
+    fn searched<P: Copy + Ord>(intervals: &[(P, u32)], value: P) -> u32 {
+        intervals[intervals.partition_point(|&(first, _)| first <= value) - 1].1
+    }
+
+    fn no_limit() -> Builder {
+        let mut image = Builder::new(usize::MAX);
+        image.push([0; 5]);
+        image
+    }
+
+    /// Every bound, what lies beside it, and the ends.
+    fn asked(bounds: &[(u128, u32)], most: u128) -> Vec<u128> {
+        let beside = |&(at, _): &(u128, u32)| [at.saturating_sub(1), at, at.saturating_add(1).min(most)];
+        bounds.iter().flat_map(beside).chain([0, most]).collect()
+    }
+
+    fn check_v6(intervals: &[(u128, u32)]) {
+        let mut image = no_limit();
+        let v6 = V6::build(&mut image, intervals).expect("no limit");
+        let image = image.finish();
+        for address in asked(intervals, u128::MAX) {
+            assert_eq!(v6.class(&image, address), searched(intervals, address), "{address:x}");
+        }
+    }
+
+    /// Few enough that neighbours meet, at the bottom, in the middle and at the top.
+    fn wide() -> impl Strategy<Value = u128> {
+        (0..3_usize, 0..60_u128).prop_map(|(place, offset)| match place {
+            0 => offset,
+            1 => (0xfd00 << 112) + offset,
+            _ => u128::MAX - offset,
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn v6_finds_every_interval(bounds in btree_map(wide(), 0..4_u32, 0..120)) {
+            check_v6(&intervals(bounds));
+        }
+
+        #[test]
+        fn v4_finds_every_interval(
+            bounds in btree_map(prop_oneof![0..600_u32, 0xffff_fd00..=u32::MAX, any::<u32>()], 0..4_u32, 0..120),
+        ) {
+            let intervals = intervals(bounds);
+            let mut image = no_limit();
+            let v4 = V4::build(&mut image, &intervals).expect("no limit");
+            let image = image.finish();
+            let wide: Vec<_> = intervals.iter().map(|&(first, class)| (first.into(), class)).collect();
+            for address in asked(&wide, u32::MAX.into()) {
+                let address = u32::try_from(address).expect("an IPv4 address");
+                prop_assert_eq!(v4.class(&image, address), searched(&intervals, address));
+            }
+        }
+    }
+
+    /// So many bounds that the tree has several levels.
+    #[test]
+    fn a_tree_of_many_bounds() {
+        for count in [7, 8, 9, 63, 64, 65, 511, 512, 513, 5000] {
+            let bounds = (1..=count).map(|number| (u128::from(number) << 90, number % 3));
+            check_v6(&intervals(bounds));
+        }
+    }
+
+    /// Far more than [`PROBES`] addresses with one place.
+    #[test]
+    fn addresses_with_one_place_go_to_the_tree() {
+        let one_place =
+            |high: u64| u128::from(high) << 64 | u128::from(high.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x99);
+        assert_eq!(hash(one_place(1)), hash(one_place(500)));
+        let bounds = (1..=500).flat_map(|high| [(one_place(high), 1), (one_place(high) + 1, 7)]);
+        check_v6(&intervals(bounds));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let bounds = intervals((1..100).map(|number| (number << 9, number % 2)));
+        let mut image = Builder::new(262_000);
+        assert!(matches!(V4::build(&mut image, &bounds), Err(Refused::Bytes { most: 262_000, .. })));
+        let wide: Vec<_> = bounds.iter().map(|&(first, class)| (first.into(), class)).collect();
+        let mut image = Builder::new(3000);
+        assert!(matches!(V6::build(&mut image, &wide), Err(Refused::Bytes { most: 3000, .. })));
     }
 }
