@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import labelgate
 import yaml
+from labelgate.engines import Budgets, ClassesBudget
 from labelgate.flow import (
     Answer,
     Connection,
@@ -43,7 +44,7 @@ ENGINES = {
     "tree": Budgets(classes=ClassesBudget(clauses=0)),
     "linear": Budgets.LINEAR,
 }
-"""Budgets with which each engine answers for all chains that it can: a new engine adds one line, and no case."""
+"""Budgets with which each engine answers for all chains that it can: a new engine adds a line and no case."""
 
 
 @dataclass(frozen=True, slots=True)

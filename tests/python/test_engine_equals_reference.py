@@ -36,7 +36,7 @@ def interfaces_of(snapshot: Snapshot) -> tuple[str, ...]:
 
 
 class World:
-    """All engines and the reference on the same documents; with `staged`, as if staged policies were in force."""
+    """All engines and the reference on the same documents; `staged`: as if staged policies were in force."""
 
     def __init__(self, documents: Documents, settings: Settings, staged: bool) -> None:
         self.snapshot = Snapshot.of(load_text("\n---\n".join(map(json.dumps, documents))))
