@@ -41,8 +41,8 @@ labels-1k-node d6207ef5984125d5 allow 998 deny 1002
 labels-1k-cluster 1e444e164d2d816b allow 1054 deny 946
 labels-1k-node-v6 cecff602f14313cc allow 998 deny 1002
 labels-1k-cluster-v6 a3de604b9dccd1cc allow 1054 deny 946
-acl-1k d6c7f205446a8325 allow 972 deny 1028
-fw-1k 9ae30b00f5f91125 allow 973 deny 1027
+acl-1k f9f6895926759622 allow 977 deny 1023
+fw-1k 8e696d1be10611ef allow 967 deny 1033
 ipc-1k 5c930e4e4f92bc52 allow 969 deny 1031
 ";
 
