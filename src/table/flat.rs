@@ -539,7 +539,8 @@ fn complement(ranges: &[(u32, u32)]) -> Ranges {
     gaps
 }
 
-fn intersected(a: &[(u32, u32)], b: &[(u32, u32)]) -> Ranges {
+/// The parts that both lists have.
+pub fn intersected<T: Copy + Ord>(a: &[(T, T)], b: &[(T, T)]) -> Vec<(T, T)> {
     let mut found = Vec::new();
     let (mut i, mut j) = (0, 0);
     while i < a.len() && j < b.len() {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::answer::{Answer, End};
 use super::classes::Value;
 use super::engines::{Engine, Packet, Seen};
-use super::flat::{AddressTerm, Clause, Flat, Flats, Point, Protocols, SetId, has_protocol};
+use super::flat::{AddressTerm, Clause, Flat, Flats, Point, Protocols, SetId, has_protocol, intersected};
 use super::tree::{self, Cuboid, DIMENSIONS, NONE, Tree};
 use crate::flow::Family;
 use crate::program::{Action, AddressSet, ChainId};
@@ -318,28 +318,10 @@ fn ranges<'s, P: Value + 's>(
 ) -> Vec<(P, P)> {
     let mut found = vec![(P::FIRST, last)];
     for &set in within {
-        found = cut(&found, members(set));
+        found = intersected(&found, members(set));
     }
     for &set in out {
-        found = cut(&found, &outside(members(set), last));
-    }
-    found
-}
-
-/// The parts that both lists have.
-fn cut<P: Copy + Ord>(a: &[(P, P)], b: &[(P, P)]) -> Vec<(P, P)> {
-    let mut found = Vec::new();
-    let (mut i, mut j) = (0, 0);
-    while i < a.len() && j < b.len() {
-        let (first, last) = (a[i].0.max(b[j].0), a[i].1.min(b[j].1));
-        if first <= last {
-            found.push((first, last));
-        }
-        if a[i].1 < b[j].1 {
-            i += 1;
-        } else {
-            j += 1;
-        }
+        found = intersected(&found, &outside(members(set), last));
     }
     found
 }

@@ -135,8 +135,11 @@ class CaseNode(Namespaces):
                 process.sendto(data, (str(row.sent.dst), 0))
 
     def establish(self, rows: Iterable[Row]) -> None:
-        """Has conntrack know the flow of each packet, as one that was answered."""
-        for command in dict.fromkeys(map(_entry, rows)):
+        """Has conntrack know the flow of each packet, in both directions, as one that was answered."""
+        commands: dict[object, str] = {}
+        for row in rows:
+            commands.setdefault(_connection(row), _entry(row))
+        for command in commands.values():
             self.run(EDGE, *command.split())
 
     def _received(self) -> int:
@@ -151,6 +154,13 @@ class CaseNode(Namespaces):
         """Whether no packet waits in a queue."""
         queues = self.call(EDGE, Path("/proc/thread-self/net/netfilter/nfnetlink_queue").read_text)
         return all(int(line.split()[2]) == 0 for line in queues.splitlines())
+
+
+def _connection(row: Row) -> object:
+    """The same for all packets of a flow, whichever way they go."""
+    flow = known_flow(row.sent)
+    ends = frozenset({(flow.src, flow.sport), (flow.dst, flow.dport)})
+    return flow.protocol, ends, row.packet.dnatted and endpoint(row.packet)
 
 
 def _entry(row: Row) -> str:

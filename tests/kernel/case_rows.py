@@ -23,6 +23,7 @@ NEW_ICMP = {(ICMP, 4): (8, 13, 15, 17), (ICMPV6, 6): (128, 139)}
 
 SENT = "sent"
 STAGED = "staged policies are not in force"
+EXPECTED = "a connection that another one has announced takes a conntrack helper"
 FRAGMENT = "conntrack puts fragments together before any hook sees them"
 NOT_NEW = "conntrack never calls such an ICMP message new"
 UNTRANSLATED = "conntrack translates no invalid packet"
@@ -106,6 +107,8 @@ def _impossible(case: Case, packet: Packet) -> str | None:
         return STAGED
     if packet.fragment:
         return FRAGMENT
+    if packet.ct == "related" and packet.protocol not in (ICMP, ICMPV6):
+        return EXPECTED
     if packet.hook.startswith("raw"):
         return MARKED if packet.accepted and packet.in_ not in (None, LOOPBACK) else None
     begins = NEW_ICMP.get((packet.protocol, packet.src.version), ())
