@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench test test-rust test-python test-long test-kernel fuzz lint format clean
+.PHONY: help setup demo bench test test-rust test-python test-long test-kernel fuzz mutants lint format clean
 
 help: ## Print what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,9 +32,12 @@ test-long: setup ## Compare engine and reference on more than 200,000 random (re
 test-kernel: setup ## Run the tests that send real packets through real rules (root)
 	$(PY) -m pytest tests/kernel
 
-fuzz: setup ## Fuzz every parser for SECONDS each (default 60); fail if anything is found
+fuzz: setup ## Fuzz every parser for SECONDS each (default 60); fail if anything does not hold
 	@scripts/setup-fuzz
 	@$(PY) tests/fuzz/run.py --seconds $(SECONDS)
+
+mutants: setup ## Seed deliberate faults, one at a time: a case must catch each (OPTIONS='--only ID')
+	$(PY) tests/mutants/run.py $(OPTIONS)
 
 bench: setup ## Measure answers a second in bulk, and what asking from Python costs; fail below what is promised
 	$(PY) benches/answers.py --least 20000
