@@ -9,7 +9,7 @@ import sys
 
 import pytest
 from kit import wait_until
-from labelgate.demo import world as world_module
+from labelgate.demo import namespaces as namespaces_module
 from labelgate.demo.world import EDGE, World
 
 DEMO = (sys.executable, "-m", "labelgate", "demo", "--backend")
@@ -18,6 +18,11 @@ DEMO = (sys.executable, "-m", "labelgate", "demo", "--backend")
 def namespaces() -> set[str]:
     listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
     return {line.split()[0] for line in listed.splitlines()}
+
+
+def heed_sigint() -> None:
+    """A shell's background jobs ignore SIGINT, and what they start inherits it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.timeout(600)
@@ -31,7 +36,13 @@ def test_the_demo_is_as_expected(backend: str) -> None:
 
 def test_an_interrupted_demo_leaves_nothing(backend: str) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
-        demo = subprocess.Popen([*DEMO, backend], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        demo = subprocess.Popen(
+            [*DEMO, backend],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=heed_sigint,
+        )
         assert demo.stderr is not None
         demo.stderr.readline()
         assert any(f"lg-{demo.pid}-" in name for name in namespaces())
@@ -55,14 +66,14 @@ def test_a_killed_demo_is_cleaned_by_the_next_world() -> None:
 
 def test_an_interrupted_removal_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C while a world is being removed, as one that comes a second time."""
-    removed = world_module._ip
+    removed = namespaces_module.ip
 
     def interrupted(arguments: str) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         removed(arguments)
 
     world = World().__enter__()
-    monkeypatch.setattr(world_module, "_ip", interrupted)
+    monkeypatch.setattr(namespaces_module, "ip", interrupted)
     with pytest.raises(KeyboardInterrupt):
         world.remove()
     assert world.namespace(EDGE).removesuffix(EDGE) not in "".join(namespaces())
