@@ -1,11 +1,11 @@
-"""The seeded faults of `tests/mutants` fit the tree as it is."""
+"""The seeded faults of `tests/mutants` fit the tree as it is, and the result that is kept is theirs."""
 
 from __future__ import annotations
 
 import ast
 import re
 
-from faults import ROOT, Fault, load_faults
+from faults import RESULT, ROOT, Fault, load_faults
 from semantics import ids
 
 FAULTS = load_faults()
@@ -45,3 +45,10 @@ def test_each_part_has_faults() -> None:
     wanted = ("python/labelgate", "src/selector", "src/compile", "src/table", "python/labelgate/reference")
     assert min(parts.count(part) for part in wanted) >= 10
     assert len(FAULTS) >= 60
+
+
+def test_the_result_is_that_of_these_faults() -> None:
+    rows = re.findall(
+        r"^\| ([\w-]+) \| (.+?) \| (.+?) \| (.+) \| [\w.-]+ \|$", RESULT.read_text(), re.MULTILINE
+    )
+    assert rows == [(fault.id, ", ".join(fault.rules), fault.file, fault.breaks) for fault in FAULTS]
