@@ -276,7 +276,7 @@ impl DecisionTable {
         }
         for ((key, seen), (verdict, outcome)) in keys.iter().zip(seen).zip(verdicts.iter_mut().zip(outcomes))
         {
-            let decision = hooks::evaluate(self, key, seen, &mut ());
+            let decision = hooks::evaluate(self, key, &Packet::of(&key.tuple), seen, &mut ());
             *verdict = decision.verdict as u8;
             *outcome = decision.outcome.number();
         }

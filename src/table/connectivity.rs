@@ -2,7 +2,8 @@
 
 use rustc_hash::FxHashMap;
 
-use super::{DecisionTable, Stage, Step, hooks};
+use super::stops::Stop;
+use super::{DecisionTable, Step, hooks};
 use crate::flow::{
     CtState, Direction, EndpointId, Family, FiveTuple, FlowKey, Hook, InterfaceId, address_number,
 };
@@ -64,10 +65,6 @@ impl DecisionTable {
             ct: CtState::New,
             dnatted: false,
         };
-        let stage = match direction {
-            Direction::Ingress => Stage::WorkloadIngress,
-            Direction::Egress => Stage::WorkloadEgress,
-        };
-        hooks::workload_gate(self, &key, workload, stage)
+        hooks::workload_gate(self, &key, &Stop::gate(self.program(), workload, direction))
     }
 }

@@ -4,15 +4,22 @@
 use super::answer::Answer;
 use super::connectivity::Gate;
 use super::engines::{Packet, Seen};
-use super::interfaces::{Governors, WorkloadSide};
+use super::interfaces::WorkloadSide;
 use super::linear;
+use super::stops::{Before, FailsafeList, Stop, Stops};
 use super::{Decision, DecisionTable, Stage, Step, Trace};
-use crate::flow::{CtState, EndpointId, Family, FlowKey, Hook, OutcomeId, Transport, Verdict, protocol};
-use crate::program::{Action, ChainId, EndpointToHost, Failsafe, ForwardUnmarked, Reason, Settings};
+use crate::flow::{CtState, EndpointId, Family, FlowKey, Hook, InterfaceId, Transport, Verdict, protocol};
+use crate::program::{Action, EndpointToHost, Failsafe, ForwardUnmarked, Reason, Settings};
 
-/// Evaluates one packet at one hook; `seen` is what is known of it already.
-pub fn evaluate<T: Trace>(table: &DecisionTable, key: &FlowKey, seen: Seen, trace: &mut T) -> Decision {
-    let mut walk = Walk::new(table, key, seen, trace);
+/// Evaluates one packet at one hook; `packet` is that of the key, `seen` what is known of it already.
+pub fn evaluate<T: Trace>(
+    table: &DecisionTable,
+    key: &FlowKey,
+    packet: &Packet<'_>,
+    seen: Seen,
+    trace: &mut T,
+) -> Decision {
+    let mut walk = Walk::new(table, key, packet, seen, trace);
     let verdict = match key.hook {
         Hook::RawPrerouting => walk.raw_prerouting(),
         Hook::RawOutput => walk.raw_output(),
@@ -24,27 +31,24 @@ pub fn evaluate<T: Trace>(table: &DecisionTable, key: &FlowKey, seen: Seen, trac
     };
     let keeps_arrival = matches!(key.hook, Hook::FilterInput | Hook::FilterOutput | Hook::ManglePostrouting);
     let accepted = if keeps_arrival { key.accepted } else { walk.accepted };
+    let outcome = walk.last.outcome;
     Decision {
         verdict,
         failsafe: walk.failsafe,
         accepted: verdict != Verdict::Deny && accepted,
-        step: walk.last,
-        outcome: walk.outcome,
+        step: Step { outcome: table.engines.meaning(outcome).0, ..walk.last },
+        outcome,
     }
 }
 
-/// Runs a workload's normal chain in the direction of a FORWARD stage, whatever its interface.
-pub fn workload_gate(table: &DecisionTable, key: &FlowKey, workload: EndpointId, stage: Stage) -> Gate {
+/// Runs a workload's normal chain as FORWARD would, whatever its interface.
+pub fn workload_gate(table: &DecisionTable, key: &FlowKey, stop: &Stop) -> Gate {
     let ignored = &mut ();
-    let mut walk = Walk::new(table, key, Seen::NOTHING, ignored);
-    let chains = table.chains(workload).normal;
-    let (chain, settled) = if stage == Stage::WorkloadEgress {
-        (chains.egress, Settled::WorkloadEgress)
-    } else {
-        (chains.ingress, Settled::Workload)
-    };
-    let allows = walk.run(workload, chain, stage, settled) == Run::Accept;
-    Gate { allows, step: walk.last }
+    let packet = Packet::of(&key.tuple);
+    let mut walk = Walk::new(table, key, &packet, Seen::NOTHING, ignored);
+    let allows = walk.run(stop) == Run::Accept;
+    let outcome = table.engines.meaning(walk.last.outcome).0;
+    Gate { allows, step: Step { outcome, ..walk.last } }
 }
 
 fn step(stage: Stage, endpoint: Option<EndpointId>, reason: Reason) -> Step {
@@ -80,48 +84,31 @@ const PREDNAT: ByRun =
 /// E-27, E-39, with `forwardUnmarked: return`.
 const FORWARD: ByRun = [Verdict::Allow, Verdict::Deny, Verdict::Continue, Verdict::Allow, Verdict::Continue];
 
-/// Which settled steps of E-20 precede the tiers.
-#[derive(Clone, Copy)]
-enum Settled {
-    /// Workloads: conntrack.
-    Workload,
-    /// Workload egress: conntrack and encapsulation (E-20.5).
-    WorkloadEgress,
-    /// Host endpoint, normal: conntrack, failsafes.
-    Normal(FailsafeList),
-    /// Host endpoint, forward: conntrack (E-42).
-    Forward,
-    /// Host endpoint, untracked: failsafes with their return half (E-43).
-    Untracked(FailsafeList),
-    /// Host endpoint, preDNAT: INVALID (E-34), failsafes.
-    Prednat,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum FailsafeList {
-    Inbound,
-    Outbound,
-}
-
 struct Walk<'a, T> {
     table: &'a DecisionTable,
     key: &'a FlowKey,
+    packet: &'a Packet<'a>,
     trace: &'a mut T,
     /// The accept mark as it stands.
     accepted: bool,
     failsafe: bool,
+    /// Where nobody listens its outcome is numbered as the engines do.
     last: Step,
-    /// That of the last step, as the engines number it.
-    outcome: OutcomeId,
     /// What the engines found out about the packet in an earlier chain.
     seen: Seen,
 }
 
 impl<'a, T: Trace> Walk<'a, T> {
-    fn new(table: &'a DecisionTable, key: &'a FlowKey, seen: Seen, trace: &'a mut T) -> Self {
+    #[inline]
+    fn new(
+        table: &'a DecisionTable,
+        key: &'a FlowKey,
+        packet: &'a Packet<'a>,
+        seen: Seen,
+        trace: &'a mut T,
+    ) -> Self {
         let last = step(Stage::Interface, None, Reason::NoEndpoint);
-        let outcome = last.outcome;
-        Self { table, key, trace, accepted: key.accepted, failsafe: false, last, outcome, seen }
+        Self { table, key, packet, trace, accepted: key.accepted, failsafe: false, last, seen }
     }
 
     /// E-30, E-31.
@@ -138,23 +125,22 @@ impl<'a, T: Trace> Walk<'a, T> {
             WorkloadSide::Known(id) => {
                 self.settle(Stage::Interface, Some(id), Reason::WorkloadInRaw, Verdict::Continue)
             }
-            WorkloadSide::Host => self.untracked(input, FailsafeList::Inbound),
+            WorkloadSide::Host => self.untracked(input, input.untracked_in.as_ref()),
         }
     }
 
     /// E-32.
     fn raw_output(&mut self) -> Verdict {
         self.accepted = false;
-        self.untracked(self.output(), FailsafeList::Outbound)
+        let output = self.output();
+        self.untracked(output, output.untracked_out.as_ref())
     }
 
-    fn untracked(&mut self, side: Governors, list: FailsafeList) -> Verdict {
-        let Some((id, chains)) = side.untracked.and_then(|id| Some((id, self.table.chains(id).untracked?)))
-        else {
-            return self.no_policy(side, Reason::NoUntrackedPolicy);
-        };
-        let chain = if list == FailsafeList::Inbound { chains.ingress } else { chains.egress };
-        UNTRACKED[self.run(id, chain, Stage::Untracked, Settled::Untracked(list)) as usize]
+    fn untracked(&mut self, side: &Stops, stop: Option<&Stop>) -> Verdict {
+        match stop {
+            Some(stop) => UNTRACKED[self.run(stop) as usize],
+            None => self.no_policy(side, Reason::NoUntrackedPolicy),
+        }
     }
 
     /// E-33, E-34.
@@ -165,39 +151,35 @@ impl<'a, T: Trace> Walk<'a, T> {
         if self.accepted {
             return self.settle(Stage::Prednat, None, Reason::AcceptMark, Verdict::Continue);
         }
-        let side = self.input();
-        let Some((id, chain)) = side.prednat.and_then(|id| Some((id, self.table.chains(id).prednat?))) else {
-            return self.no_policy(side, Reason::NoPrednatPolicy);
-        };
-        PREDNAT[self.run(id, chain, Stage::Prednat, Settled::Prednat) as usize]
+        let input = self.input();
+        match &input.prednat {
+            Some(stop) => PREDNAT[self.run(stop) as usize],
+            None => self.no_policy(input, Reason::NoPrednatPolicy),
+        }
     }
 
     /// E-35.
     fn filter_input(&mut self) -> Verdict {
         let input = self.input();
         if input.workload != WorkloadSide::Host {
-            return self.workload_to_host(input.workload);
+            return self.workload_to_host(input);
         }
         if self.accepted {
             return self.settle(Stage::Normal, None, Reason::AcceptMark, Verdict::Allow);
         }
-        self.normal(input.normal, FailsafeList::Inbound, Verdict::Allow)
+        self.normal(input.normal_in.as_ref(), Verdict::Allow)
     }
 
     /// E-50.
-    fn workload_to_host(&mut self, workload: WorkloadSide) -> Verdict {
-        let known = match workload {
-            WorkloadSide::Known(id) => Some(id),
-            WorkloadSide::Unknown | WorkloadSide::Host => None,
-        };
+    fn workload_to_host(&mut self, input: &Stops) -> Verdict {
+        let known = input.workload.known();
         if self.is_neighbour_discovery() {
             return self.settle(Stage::WorkloadToHost, known, Reason::NeighbourDiscovery, Verdict::Allow);
         }
-        let Some(id) = known else {
-            return self.settle(Stage::Interface, None, Reason::UnknownWorkload, Verdict::Deny);
+        let Some(egress) = &input.egress else {
+            return self.no_endpoint();
         };
-        let chain = self.table.chains(id).normal.egress;
-        match self.run(id, chain, Stage::WorkloadEgress, Settled::WorkloadEgress) {
+        match self.run(egress) {
             Run::Established => Verdict::Allow,
             Run::Accept => {
                 let (action, verdict) = match self.settings().endpoint_to_host {
@@ -205,7 +187,7 @@ impl<'a, T: Trace> Walk<'a, T> {
                     EndpointToHost::Accept => (Some(Action::Allow), Verdict::Allow),
                     EndpointToHost::Return => (None, Verdict::Continue),
                 };
-                let done = step(Stage::WorkloadToHost, Some(id), Reason::EndpointToHost);
+                let done = step(Stage::WorkloadToHost, known, Reason::EndpointToHost);
                 self.push(Step { action, ..done });
                 verdict
             }
@@ -225,12 +207,12 @@ impl<'a, T: Trace> Walk<'a, T> {
         if self.key.dnatted {
             return self.settle(Stage::Normal, None, Reason::DnatLater, Verdict::Continue);
         }
-        self.normal(output.normal, FailsafeList::Outbound, Verdict::Allow)
+        self.normal(output.normal_out.as_ref(), Verdict::Allow)
     }
 
     /// E-37.
     fn mangle_postrouting(&mut self) -> Verdict {
-        if self.key.input != crate::flow::InterfaceId::NONE {
+        if self.key.input != InterfaceId::NONE {
             return self.settle(Stage::Normal, None, Reason::Forwarded, Verdict::Continue);
         }
         if !self.key.dnatted {
@@ -240,82 +222,47 @@ impl<'a, T: Trace> Walk<'a, T> {
         if output.workload != WorkloadSide::Host {
             return self.host_to_workload(output.workload);
         }
-        self.normal(output.normal, FailsafeList::Outbound, Verdict::Continue)
+        self.normal(output.normal_out.as_ref(), Verdict::Continue)
     }
 
     fn host_to_workload(&mut self, workload: WorkloadSide) -> Verdict {
-        let known = match workload {
-            WorkloadSide::Known(id) => Some(id),
-            WorkloadSide::Unknown | WorkloadSide::Host => None,
-        };
-        self.settle(Stage::Interface, known, Reason::HostToWorkload, Verdict::Continue)
+        self.settle(Stage::Interface, workload.known(), Reason::HostToWorkload, Verdict::Continue)
     }
 
     /// A host endpoint's normal chain; `allow` is the word of this hook for an accept.
-    fn normal(&mut self, host: Option<EndpointId>, list: FailsafeList, allow: Verdict) -> Verdict {
-        let Some(id) = host else {
+    fn normal(&mut self, stop: Option<&Stop>, allow: Verdict) -> Verdict {
+        let Some(stop) = stop else {
             return self.no_endpoint();
         };
-        let chains = self.table.chains(id).normal;
-        let chain = if list == FailsafeList::Inbound { chains.ingress } else { chains.egress };
         let verdicts: ByRun = [allow, Verdict::Deny, Verdict::Deny, allow, allow];
-        verdicts[self.run(id, chain, Stage::Normal, Settled::Normal(list)) as usize]
+        verdicts[self.run(stop) as usize]
     }
 
     /// E-38, E-39.
     fn filter_forward(&mut self) -> Verdict {
-        // One stage behind: what the last one answers is looked up, not branched on.
+        let (input, output) = (self.input(), self.output());
+        let from_hep = input.from_hep.as_ref().filter(|_| !self.accepted);
+        // One stop behind: what the last one answers is looked up, not branched on.
         let mut last = None;
-        for stage in [Stage::FromHep, Stage::WorkloadEgress, Stage::WorkloadIngress, Stage::ToHep] {
-            let next = self.forward_stage(stage);
-            if let Ok(None) = next {
+        for stop in [from_hep, input.egress.as_ref(), output.ingress.as_ref(), output.to_hep.as_ref()] {
+            if stop.is_none() {
                 continue;
             }
-            if let Some((stage, (id, chain, settled))) = last {
-                match self.run(id, chain, stage, settled) {
+            if let Some(before) = std::mem::replace(&mut last, stop) {
+                match self.run(before) {
                     Run::Established => return Verdict::Allow,
                     Run::Deny => return Verdict::Deny,
                     Run::Accept | Run::Unmarked | Run::Failsafe => {}
                 }
             }
-            match next {
-                Ok(found) => last = found.map(|found| (stage, found)),
-                Err(reason) => return self.settle(Stage::Interface, None, reason, Verdict::Deny),
-            }
         }
         match last {
-            Some((stage, (id, chain, settled))) => {
-                let run = self.run(id, chain, stage, settled);
+            Some(stop) => {
+                let run = self.run(stop);
                 self.forward_end(run)
             }
             None if self.accepted => self.settle(Stage::Interface, None, Reason::AcceptMark, Verdict::Allow),
             None => self.no_endpoint(),
-        }
-    }
-
-    /// The endpoint, chain and settled steps of a FORWARD stage; `Err` where the interface alone denies.
-    fn forward_stage(&self, stage: Stage) -> Result<Option<(EndpointId, ChainId, Settled)>, Reason> {
-        let (side, is_ingress) = match stage {
-            Stage::FromHep | Stage::WorkloadEgress => (self.input(), stage == Stage::FromHep),
-            _ => (self.output(), stage == Stage::WorkloadIngress),
-        };
-        if matches!(stage, Stage::FromHep | Stage::ToHep) {
-            let skipped = stage == Stage::FromHep && self.accepted;
-            let host = side.forward.filter(|_| !skipped);
-            return Ok(host.and_then(|id| {
-                let chains = self.table.chains(id).forward?;
-                Some((id, if is_ingress { chains.ingress } else { chains.egress }, Settled::Forward))
-            }));
-        }
-        match side.workload {
-            WorkloadSide::Host => Ok(None),
-            WorkloadSide::Unknown => Err(Reason::UnknownWorkload),
-            WorkloadSide::Known(id) if is_ingress => {
-                Ok(Some((id, self.table.chains(id).normal.ingress, Settled::Workload)))
-            }
-            WorkloadSide::Known(id) => {
-                Ok(Some((id, self.table.chains(id).normal.egress, Settled::WorkloadEgress)))
-            }
         }
     }
 
@@ -339,66 +286,72 @@ impl<'a, T: Trace> Walk<'a, T> {
     }
 
     /// E-20.
-    fn run(&mut self, id: EndpointId, chain: ChainId, stage: Stage, settled: Settled) -> Run {
-        if let Some(end) = self.settled(id, settled) {
+    fn run(&mut self, stop: &Stop) -> Run {
+        if let Some(end) = self.before_tiers(stop) {
             return end;
         }
-        self.accepted = false;
-        if matches!(settled, Settled::WorkloadEgress) && self.is_encapsulated() {
-            self.push(step(stage, Some(id), Reason::Encapsulation));
-            return Run::Deny;
-        }
-        let answer = if T::IS_SILENT { self.find(chain) } else { self.find_traced(id, chain, stage) };
+        let answer = if T::IS_SILENT { self.find(stop) } else { self.find_traced(stop) };
         let (run, action) = ENDS[answer.end() as usize];
-        let outcome = self.table.engines.meaning(answer.outcome()).0;
-        self.push(Step { stage, endpoint: Some(id), outcome, action });
-        self.outcome = answer.outcome();
+        self.push(Step { stage: stop.stage, endpoint: Some(stop.endpoint), outcome: answer.outcome(), action });
         self.accepted = run == Run::Accept;
         run
     }
 
-    fn find(&mut self, chain: ChainId) -> Answer {
-        self.table.engines.find(chain, &Packet::of(&self.key.tuple), &mut self.seen)
+    #[inline]
+    fn find(&mut self, stop: &Stop) -> Answer {
+        self.table.engines.find(stop.chain, self.packet, &mut self.seen)
     }
 
     /// Only `linear` says what was passed on the way.
-    fn find_traced(&mut self, id: EndpointId, chain: ChainId, stage: Stage) -> Answer {
+    fn find_traced(&mut self, stop: &Stop) -> Answer {
         let program = self.table.program();
         let trace = &mut *self.trace;
-        let end = linear::run(program, program.chain(chain), &self.key.tuple, &mut |outcome| {
+        let end = linear::run(program, program.chain(stop.chain), &self.key.tuple, &mut |outcome| {
             let action = program.outcome(outcome).action;
-            trace.step(Step { stage, endpoint: Some(id), outcome, action });
+            trace.step(Step { stage: stop.stage, endpoint: Some(stop.endpoint), outcome, action });
         });
         Answer::plain(end)
     }
 
-    /// Steps 2 and 3 of E-20.
-    fn settled(&mut self, id: EndpointId, settled: Settled) -> Option<Run> {
-        if !matches!(settled, Settled::Untracked(_)) {
-            if self.is_established() {
-                self.push(step(Stage::Conntrack, Some(id), Reason::Established));
-                return Some(Run::Established);
-            }
-            if self.key.ct == CtState::Invalid && self.settings().invalid_check {
-                let in_mangle = matches!(settled, Settled::Prednat);
-                let reason = if in_mangle { Reason::MangleInvalid } else { Reason::Invalid };
-                self.push(step(Stage::Conntrack, Some(id), reason));
+    /// Steps 2, 3 and 5 of E-20.
+    #[inline]
+    fn before_tiers(&mut self, stop: &Stop) -> Option<Run> {
+        let is_tracked = !matches!(self.key.ct, CtState::New | CtState::Untracked);
+        if stop.before == Before::Conntrack && !is_tracked { None } else { self.settled(stop) }
+    }
+
+    fn settled(&mut self, stop: &Stop) -> Option<Run> {
+        let endpoint = Some(stop.endpoint);
+        let (stage, reason, run) = match stop.before {
+            Before::Nobody => {
+                self.push(step(Stage::Interface, None, Reason::UnknownWorkload));
                 return Some(Run::Deny);
             }
-        }
-        let reason = self.failsafe_reason(settled)?;
-        self.push(step(Stage::Failsafe, Some(id), reason));
-        self.failsafe = true;
-        Some(Run::Failsafe)
+            Before::Untracked(_) => (Stage::Failsafe, self.failsafe_reason(stop.before)?, Run::Failsafe),
+            _ if self.is_established() => (Stage::Conntrack, Reason::Established, Run::Established),
+            before if self.key.ct == CtState::Invalid && self.settings().invalid_check => {
+                let in_mangle = before == Before::Prednat;
+                let reason = if in_mangle { Reason::MangleInvalid } else { Reason::Invalid };
+                (Stage::Conntrack, reason, Run::Deny)
+            }
+            Before::Encapsulation if self.is_encapsulated() => {
+                self.accepted = false;
+                (stop.stage, Reason::Encapsulation, Run::Deny)
+            }
+            before => (Stage::Failsafe, self.failsafe_reason(before)?, Run::Failsafe),
+        };
+        self.push(step(stage, endpoint, reason));
+        self.failsafe |= run == Run::Failsafe;
+        Some(run)
     }
 
     /// E-42, E-43.
-    fn failsafe_reason(&self, settled: Settled) -> Option<Reason> {
-        let (list, has_return_half) = match settled {
-            Settled::Normal(list) => (list, false),
-            Settled::Prednat => (FailsafeList::Inbound, false),
-            Settled::Untracked(list) => (list, true),
-            Settled::Workload | Settled::WorkloadEgress | Settled::Forward => return None,
+    fn failsafe_reason(&self, before: Before) -> Option<Reason> {
+        let (list, has_return_half) = match before {
+            Before::Failsafes(list) => (list, false),
+            Before::Prednat => (FailsafeList::Inbound, false),
+            Before::Untracked(list) => (list, true),
+            Before::Conntrack | Before::Encapsulation | Before::Nobody => return None,
         };
         let Transport::Ports { source, destination } = self.key.tuple.transport else {
             return None;
@@ -467,8 +420,8 @@ impl<'a, T: Trace> Walk<'a, T> {
     }
 
     /// Nothing to ask before filter, with the reason where there is a host endpoint.
-    fn no_policy(&mut self, side: Governors, reason: Reason) -> Verdict {
-        match side.forward {
+    fn no_policy(&mut self, side: &Stops, reason: Reason) -> Verdict {
+        match side.host {
             None => self.no_endpoint(),
             host => self.settle(Stage::Interface, host, reason, Verdict::Continue),
         }
@@ -491,16 +444,15 @@ impl<'a, T: Trace> Walk<'a, T> {
 
     fn push(&mut self, step: Step) {
         self.last = step;
-        self.outcome = step.outcome;
         self.trace.step(step);
     }
 
-    fn input(&self) -> Governors {
-        *self.table.interfaces.governors(self.key.input)
+    fn input(&self) -> &'a Stops {
+        self.table.stops.at(self.key.input)
     }
 
-    fn output(&self) -> Governors {
-        *self.table.interfaces.governors(self.key.output)
+    fn output(&self) -> &'a Stops {
+        self.table.stops.at(self.key.output)
     }
 
     fn settings(&self) -> &'a Settings {

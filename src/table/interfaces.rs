@@ -19,6 +19,16 @@ pub enum WorkloadSide {
     Known(EndpointId),
 }
 
+impl WorkloadSide {
+    /// The workload, if it is one of ours.
+    pub const fn known(self) -> Option<EndpointId> {
+        match self {
+            Self::Known(id) => Some(id),
+            Self::Unknown | Self::Host => None,
+        }
+    }
+}
+
 /// The endpoints that govern one interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Governors {
@@ -110,9 +120,14 @@ impl Interfaces {
         }
     }
 
-    /// Who governs the interface. An id of another table answers as nobody.
+    /// Who governs an interface of this table.
     pub fn governors(&self, id: InterfaceId) -> &Governors {
-        self.governors.get(id.0 as usize).unwrap_or(&NOBODY)
+        &self.governors[id.0 as usize]
+    }
+
+    /// By interface; the first one is none, which nobody governs.
+    pub fn all(&self) -> &[Governors] {
+        &self.governors
     }
 
     /// The governors of an interface that neither the host nor an endpoint names.

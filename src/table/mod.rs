@@ -20,6 +20,7 @@ mod interfaces;
 mod linear;
 mod prefetch;
 mod statics;
+mod stops;
 pub mod tree;
 mod trees;
 
@@ -27,13 +28,14 @@ use std::sync::{Arc, OnceLock};
 
 use crate::flow::{EndpointId, FlowKey, InterfaceId, OutcomeId, Verdict};
 use crate::model::HostFacts;
-use crate::program::{Action, ChainId, Directed, Endpoint, Program, RuleOrigin};
+use crate::program::{Action, Program, RuleOrigin};
 
 pub use batch::{Addresses, Column, Flows, FlowsError};
 pub use connectivity::Gate;
-use engines::Seen;
+use engines::{Packet, Seen};
 pub use engines::{Budgets, Description, Engines, Other};
 pub use statics::{HostRules, RuleFacts, Static, WorkloadRules};
+use stops::AllStops;
 
 /// The part of an evaluation that a step belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -135,29 +137,12 @@ impl Trace for Vec<Step> {
     }
 }
 
-/// The chains of an [`Endpoint`].
-#[derive(Clone, Copy, Debug)]
-struct EndpointChains {
-    normal: Directed<ChainId>,
-    forward: Option<Directed<ChainId>>,
-    untracked: Option<Directed<ChainId>>,
-    prednat: Option<ChainId>,
-}
-
-impl EndpointChains {
-    fn of(endpoint: &Endpoint) -> Self {
-        let &Endpoint { normal, forward, untracked, prednat, .. } = endpoint;
-        Self { normal, forward, untracked, prednat }
-    }
-}
-
 /// A [`Program`] bound to the interfaces of a host, ready to answer.
 #[derive(Debug)]
 pub struct DecisionTable {
     engines: Arc<Engines>,
     interfaces: interfaces::Interfaces,
-    /// By endpoint: what its packets meet, without the names that packets never need.
-    chains: Vec<EndpointChains>,
+    stops: AllStops,
     /// Made when first asked for: the packet loop never does.
     owners: OnceLock<connectivity::Owners>,
 }
@@ -167,17 +152,13 @@ impl DecisionTable {
     /// new table, not new engines.
     pub fn new(engines: Arc<Engines>, host: &HostFacts) -> Self {
         let interfaces = interfaces::Interfaces::resolve(engines.program(), host);
-        let chains = engines.program().endpoints.iter().map(EndpointChains::of).collect();
-        Self { engines, interfaces, chains, owners: OnceLock::new() }
+        let stops = AllStops::of(engines.program(), &interfaces);
+        Self { engines, interfaces, stops, owners: OnceLock::new() }
     }
 
     /// The compiled policy.
     pub fn program(&self) -> &Program {
         self.engines.program()
-    }
-
-    fn chains(&self, endpoint: EndpointId) -> &EndpointChains {
-        &self.chains[endpoint.index()]
     }
 
     /// Which engines answer, how large they are, and why.
@@ -217,13 +198,13 @@ impl DecisionTable {
     /// The answer to one packet at one hook.
     #[inline]
     pub fn decide(&self, key: &FlowKey) -> Decision {
-        hooks::evaluate(self, key, Seen::NOTHING, &mut ())
+        hooks::evaluate(self, key, &Packet::of(&key.tuple), Seen::NOTHING, &mut ())
     }
 
     /// The same answer, with every step on the way.
     pub fn trace(&self, key: &FlowKey) -> (Decision, Vec<Step>) {
         let mut steps = Vec::new();
-        let decision = hooks::evaluate(self, key, Seen::NOTHING, &mut steps);
+        let decision = hooks::evaluate(self, key, &Packet::of(&key.tuple), Seen::NOTHING, &mut steps);
         (decision, steps)
     }
 

@@ -1,0 +1,143 @@
+//! The chains that packets of an interface meet, hook by hook: worked out once when a table is bound, so that a packet
+//! costs one load for each of its two interfaces.
+
+use super::interfaces::{Governors, Interfaces, WorkloadSide};
+use super::Stage;
+use crate::flow::{Direction, EndpointId, InterfaceId};
+use crate::program::{ChainId, Directed, Endpoint, Program};
+
+/// A chain that packets meet at a hook.
+#[derive(Clone, Copy, Debug)]
+pub struct Stop {
+    pub chain: ChainId,
+    /// Whose chain it is.
+    pub endpoint: EndpointId,
+    /// What it is called in answers.
+    pub stage: Stage,
+    /// What is settled ahead of its tiers.
+    pub before: Before,
+}
+
+/// Which steps of E-20 precede the tiers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Before {
+    /// Conntrack alone: workload ingress, and forward policy, which knows no failsafes (E-42).
+    Conntrack,
+    /// Conntrack, then encapsulation (E-20.5): workload egress.
+    Encapsulation,
+    /// Conntrack, then failsafes: a host endpoint's normal policy.
+    Failsafes(FailsafeList),
+    /// Failsafes with their return half (E-43), no conntrack: untracked policy.
+    Untracked(FailsafeList),
+    /// INVALID (E-34), then failsafes: preDNAT policy.
+    Prednat,
+    /// Nothing passes: the interface of a workload that nobody knows. There is neither endpoint nor chain.
+    Nobody,
+}
+
+/// The failsafe ports for packets to the host, or from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailsafeList {
+    Inbound,
+    Outbound,
+}
+
+/// What packets of one interface meet.
+#[derive(Clone, Copy, Debug)]
+pub struct Stops {
+    /// filter FORWARD, from it.
+    pub from_hep: Option<Stop>,
+    /// filter FORWARD and INPUT, from it.
+    pub egress: Option<Stop>,
+    /// filter FORWARD, to it.
+    pub ingress: Option<Stop>,
+    /// filter FORWARD, to it.
+    pub to_hep: Option<Stop>,
+    /// filter INPUT.
+    pub normal_in: Option<Stop>,
+    /// filter OUTPUT and mangle POSTROUTING.
+    pub normal_out: Option<Stop>,
+    /// raw PREROUTING.
+    pub untracked_in: Option<Stop>,
+    /// raw OUTPUT.
+    pub untracked_out: Option<Stop>,
+    /// mangle PREROUTING.
+    pub prednat: Option<Stop>,
+    /// What it is to workload policy.
+    pub workload: WorkloadSide,
+    /// The host endpoint that governs it.
+    pub host: Option<EndpointId>,
+}
+
+/// By interface.
+#[derive(Debug)]
+pub struct AllStops(Vec<Stops>);
+
+impl AllStops {
+    /// Of all interfaces that a table tells apart.
+    pub fn of(program: &Program, interfaces: &Interfaces) -> Self {
+        Self(interfaces.all().iter().map(|governors| Stops::of(program, governors)).collect())
+    }
+
+    /// Those of an interface; an id of another table meets nothing.
+    #[inline]
+    pub fn at(&self, interface: InterfaceId) -> &Stops {
+        self.0.get(interface.0 as usize).unwrap_or(&self.0[InterfaceId::NONE.0 as usize])
+    }
+}
+
+impl Stops {
+    fn of(program: &Program, governors: &Governors) -> Self {
+        use Direction::{Egress, Ingress};
+        let chain = |id: Option<EndpointId>, stage, before, of: &dyn Fn(&Endpoint) -> Option<ChainId>| {
+            let endpoint = id?;
+            Some(Stop { chain: of(program.endpoint(endpoint))?, endpoint, stage, before })
+        };
+        let normal = |direction| move |endpoint: &Endpoint| Some(one(endpoint.normal, direction));
+        let forward = |direction| move |endpoint: &Endpoint| Some(one(endpoint.forward?, direction));
+        let untracked = |direction| move |endpoint: &Endpoint| Some(one(endpoint.untracked?, direction));
+        let workload = governors.workload.known();
+        let nobody = (governors.workload == WorkloadSide::Unknown).then_some(Stop::NOBODY);
+        let (inbound, outbound) = (FailsafeList::Inbound, FailsafeList::Outbound);
+        let Governors { normal: host, forward: forwarding, untracked: raw, prednat, .. } = *governors;
+        Self {
+            from_hep: chain(forwarding, Stage::FromHep, Before::Conntrack, &forward(Ingress)),
+            egress: workload.map(|id| Stop::gate(program, id, Egress)).or(nobody),
+            ingress: workload.map(|id| Stop::gate(program, id, Ingress)).or(nobody),
+            to_hep: chain(forwarding, Stage::ToHep, Before::Conntrack, &forward(Egress)),
+            normal_in: chain(host, Stage::Normal, Before::Failsafes(inbound), &normal(Ingress)),
+            normal_out: chain(host, Stage::Normal, Before::Failsafes(outbound), &normal(Egress)),
+            untracked_in: chain(raw, Stage::Untracked, Before::Untracked(inbound), &untracked(Ingress)),
+            untracked_out: chain(raw, Stage::Untracked, Before::Untracked(outbound), &untracked(Egress)),
+            prednat: chain(prednat, Stage::Prednat, Before::Prednat, &|endpoint| endpoint.prednat),
+            workload: governors.workload,
+            host: forwarding,
+        }
+    }
+}
+
+fn one(chains: Directed<ChainId>, direction: Direction) -> ChainId {
+    match direction {
+        Direction::Ingress => chains.ingress,
+        Direction::Egress => chains.egress,
+    }
+}
+
+impl Stop {
+    const NOBODY: Self = Self {
+        chain: ChainId::from_number(0),
+        endpoint: EndpointId::from_number(0),
+        stage: Stage::Interface,
+        before: Before::Nobody,
+    };
+
+    /// A workload's chain in FORWARD, whatever its interface.
+    pub fn gate(program: &Program, workload: EndpointId, direction: Direction) -> Self {
+        let (stage, before) = match direction {
+            Direction::Ingress => (Stage::WorkloadIngress, Before::Conntrack),
+            Direction::Egress => (Stage::WorkloadEgress, Before::Encapsulation),
+        };
+        let chain = one(program.endpoint(workload).normal, direction);
+        Self { chain, endpoint: workload, stage, before }
+    }
+}
