@@ -52,18 +52,12 @@ pub trait Engine: fmt::Debug {
     /// Its name in descriptions.
     const NAME: &'static str;
 
-    /// How the chain ends for the packet; `seen` keeps between chains what is the same for all of them.
-    fn find(&self, chain: ChainId, packet: &Packet<'_>, seen: &mut Seen) -> Answer;
+    /// How the chain ends for the packet; none if the engine has no table for that chain and family. `seen` keeps between
+    /// chains what is the same for all of them.
+    fn find(&self, chain: ChainId, packet: &Packet<'_>, seen: &mut Seen) -> Option<Answer>;
 
     /// The memory of its tables.
     fn bytes(&self) -> usize;
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Choice {
-    Classes,
-    Tree,
-    Linear,
 }
 
 /// Why a chain is not in `classes`.
@@ -90,8 +84,6 @@ impl fmt::Display for Why {
 pub struct Engines {
     program: Arc<Program>,
     answers: Answers,
-    /// By `2 * chain + family`.
-    choices: Vec<Choice>,
     /// Chains of a family that are not in `classes`.
     others: Vec<(ChainId, Family, Why)>,
     classes: Classes,
@@ -118,30 +110,22 @@ impl Engines {
         let mut answers = Answers::new(program.outcomes.len());
         let (classes, built) =
             classes::build(&flats, |chain| !is_tree(chain), &budgets.classes, &mut answers);
-        let (mut choices, mut others) = (Vec::with_capacity(2 * built.len()), Vec::new());
+        let mut others = Vec::new();
         for (chain, built) in chains().zip(built) {
             for (family, built) in families.into_iter().zip(built) {
-                choices.push(match built {
-                    _ if trees.has(chain, family) => {
-                        others.push((
-                            chain,
-                            family,
-                            Why::Wide(flats.count(program.chain(chain)).unwrap_or_default()),
-                        ));
-                        Choice::Tree
-                    }
-                    Ok(()) => Choice::Classes,
-                    Err(why) => {
-                        let tree = trees.add(chain, family, &flats);
-                        let choice = if tree.is_ok() { Choice::Tree } else { Choice::Linear };
-                        others.push((chain, family, Why::Refused(why, tree.err())));
-                        choice
-                    }
-                });
+                let Err(why) = built else {
+                    continue;
+                };
+                let why = if trees.has(chain, family) {
+                    Why::Wide(flats.count(program.chain(chain)).unwrap_or_default())
+                } else {
+                    Why::Refused(why, trees.add(chain, family, &flats).err())
+                };
+                others.push((chain, family, why));
             }
         }
         let linear = Linear::new(Arc::clone(&program));
-        Self { program, answers, choices, others, classes, trees, linear }
+        Self { program, answers, others, classes, trees, linear }
     }
 
     /// The compiled policy.
@@ -152,11 +136,16 @@ impl Engines {
     /// How the chain ends for the packet.
     #[inline]
     pub fn find(&self, chain: ChainId, packet: &Packet<'_>, seen: &mut Seen) -> Answer {
-        match self.choices[2 * chain.index() + packet.point.family as usize] {
-            Choice::Classes => self.classes.find(chain, packet, seen),
-            Choice::Tree => self.trees.find(chain, packet, seen),
-            Choice::Linear => self.linear.find(chain, packet, seen),
+        match self.classes.find(chain, packet, seen) {
+            Some(answer) => answer,
+            None => self.find_elsewhere(chain, packet, seen),
         }
+    }
+
+    #[inline(never)]
+    fn find_elsewhere(&self, chain: ChainId, packet: &Packet<'_>, seen: &mut Seen) -> Answer {
+        let tree = self.trees.find(chain, packet, seen);
+        tree.or_else(|| self.linear.find(chain, packet, seen)).expect("`linear` answers for every chain")
     }
 
     /// First stage of a batch: asks for the memory that the packet will need first.
@@ -203,10 +192,10 @@ impl Engines {
             why: why.to_string(),
         });
         Description {
-            chains: self.choices.len() / 2,
+            chains: self.program.chains.len(),
             bytes: self.classes.bytes() + self.trees.bytes() + self.linear.bytes(),
             classes: ClassesDescription {
-                tables: self.choices.iter().filter(|&&choice| choice == Choice::Classes).count(),
+                tables: 2 * self.program.chains.len() - self.others.len(),
                 bytes: self.classes.bytes(),
                 ipv4_classes: v4,
                 ipv6_classes: v6,

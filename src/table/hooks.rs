@@ -239,16 +239,16 @@ impl<'a, T: Trace> Walk<'a, T> {
     }
 
     /// E-38, E-39.
+    #[inline]
     fn filter_forward(&mut self) -> Verdict {
         let (input, output) = (self.input(), self.output());
-        let from_hep = input.from_hep.as_ref().filter(|_| !self.accepted);
+        let from_hep = if self.accepted { None } else { input.from_hep.as_ref() };
         // One stop behind: what the last one answers is looked up, not branched on.
-        let mut last = None;
-        for stop in [from_hep, input.egress.as_ref(), output.ingress.as_ref(), output.to_hep.as_ref()] {
-            if stop.is_none() {
-                continue;
-            }
-            if let Some(before) = std::mem::replace(&mut last, stop) {
+        let mut last = from_hep;
+        for stop in [input.egress.as_ref(), output.ingress.as_ref(), output.to_hep.as_ref()] {
+            if stop.is_some()
+                && let Some(before) = std::mem::replace(&mut last, stop)
+            {
                 match self.run(before) {
                     Run::Established => return Verdict::Allow,
                     Run::Deny => return Verdict::Deny,
@@ -258,7 +258,7 @@ impl<'a, T: Trace> Walk<'a, T> {
         }
         match last {
             Some(stop) => {
-                let run = self.run(stop);
+                let run = self.run_here(stop);
                 self.forward_end(run)
             }
             None if self.accepted => self.settle(Stage::Interface, None, Reason::AcceptMark, Verdict::Allow),
@@ -287,6 +287,12 @@ impl<'a, T: Trace> Walk<'a, T> {
 
     /// E-20.
     fn run(&mut self, stop: &Stop) -> Run {
+        self.run_here(stop)
+    }
+
+    /// The same without a call: where most packets come along.
+    #[inline(always)]
+    fn run_here(&mut self, stop: &Stop) -> Run {
         if let Some(end) = self.before_tiers(stop) {
             return end;
         }
@@ -316,8 +322,8 @@ impl<'a, T: Trace> Walk<'a, T> {
     /// Steps 2, 3 and 5 of E-20.
     #[inline]
     fn before_tiers(&mut self, stop: &Stop) -> Option<Run> {
-        let is_tracked = !matches!(self.key.ct, CtState::New | CtState::Untracked);
-        if stop.before == Before::Conntrack && !is_tracked { None } else { self.settled(stop) }
+        let is_new = matches!(self.key.ct, CtState::New | CtState::Untracked);
+        if stop.before == Before::Conntrack && is_new { None } else { self.settled(stop) }
     }
 
     fn settled(&mut self, stop: &Stop) -> Option<Run> {

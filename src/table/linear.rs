@@ -26,8 +26,9 @@ impl Linear {
 impl Engine for Linear {
     const NAME: &'static str = "linear";
 
-    fn find(&self, chain: ChainId, packet: &Packet<'_>, _: &mut Seen) -> Answer {
-        Answer::plain(run(&self.program, self.program.chain(chain), packet.tuple, &mut |_| {}))
+    fn find(&self, chain: ChainId, packet: &Packet<'_>, _: &mut Seen) -> Option<Answer> {
+        let program = &*self.program;
+        Some(Answer::plain(run(program, program.chain(chain), packet.tuple, &mut |_| {})))
     }
 
     fn bytes(&self) -> usize {

@@ -221,20 +221,18 @@ impl Trees {
 impl Engine for Trees {
     const NAME: &'static str = "tree";
 
-    fn find(&self, chain: ChainId, packet: &Packet<'_>, _: &mut Seen) -> Answer {
+    fn find(&self, chain: ChainId, packet: &Packet<'_>, _: &mut Seen) -> Option<Answer> {
         let point = &packet.point;
-        let segments = self.chains[2 * chain.index() + point.family as usize]
-            .as_ref()
-            .expect("chosen only for chains that have trees");
+        let segments = self.chains[2 * chain.index() + point.family as usize].as_ref()?;
         let key = segments.key(point);
         for (tree, deny) in &segments.trees {
             match (tree.find(&key), deny) {
-                (NONE, Some(deny)) => return *deny,
+                (NONE, Some(deny)) => return Some(*deny),
                 (NONE, None) | (PASS, _) => {}
-                (answer, _) => return Answer::from_word(answer),
+                (answer, _) => return Some(Answer::from_word(answer)),
             }
         }
-        segments.end
+        Some(segments.end)
     }
 
     fn bytes(&self) -> usize {

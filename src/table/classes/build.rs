@@ -10,8 +10,8 @@ use super::numbers::{self, Numbers, Services};
 use super::partition::Value;
 use super::ranges::{Keys, V4, V6};
 use super::{BLOCK, Classes, Counts, HEADER, PLAIN, RECORD, Roots, Uses};
-use crate::flow::Family;
-use crate::program::{Chain, ChainId};
+use crate::flow::{Direction, Family};
+use crate::program::{Chain, ChainId, Program};
 use crate::table::answer::Answers;
 use crate::table::flat::{Clause, Flat, Flats, lists};
 
@@ -32,7 +32,7 @@ pub fn build(
     let mut built: Built = chains.iter().map(|&(number, chain)| [fits(number, chain); 2]).collect();
     let wanted = chains.iter().zip(&built).filter(|(_, fits)| fits[0].is_ok()).map(|(&(_, chain), _)| chain);
     let clauses = clauses(flats, wanted);
-    let mut writer = Writer::new(limits, answers);
+    let mut writer = Writer::new(directions(flats.program()), limits, answers);
     let v4 = numbers::addresses(flats, &clauses, Family::V4, |set| &set.v4, limits);
     let v6 = numbers::addresses(flats, &clauses, Family::V6, |set| &set.v6, limits);
     writer.counts.v4 = v4.as_ref().map_or(0, |numbers| numbers.partition.count());
@@ -55,6 +55,18 @@ fn fits(flats: &Flats<'_>, chain: &Chain, limits: &Limits) -> Result<(), Refused
     let count = flats.count(chain).map_err(|many| too_many(many.found, many.most))?;
     within(count, limits.clauses, too_many)?;
     Ok(())
+}
+
+/// Of each chain, the direction that packets meet it in; of one that stands in both, the one where more is looked at.
+fn directions(program: &Program) -> Vec<Direction> {
+    let mut directions = vec![Direction::Ingress; program.chains.len()];
+    for endpoint in &program.endpoints {
+        let pairs = [Some(endpoint.normal), endpoint.forward, endpoint.untracked];
+        for pair in pairs.into_iter().flatten() {
+            directions[pair.egress.index()] = Direction::Egress;
+        }
+    }
+    directions
 }
 
 /// Those of the rule lists of these chains.
@@ -81,7 +93,9 @@ impl Frame {
 struct Writer<'a> {
     image: Builder,
     roots: Roots,
-    uses: [Uses; 2],
+    uses: [[Uses; 2]; 2],
+    /// By chain.
+    directions: Vec<Direction>,
     counts: Counts,
     limits: &'a Limits,
     answers: &'a mut Answers,
@@ -94,11 +108,12 @@ struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    fn new(limits: &'a Limits, answers: &'a mut Answers) -> Self {
+    fn new(directions: Vec<Direction>, limits: &'a Limits, answers: &'a mut Answers) -> Self {
         Self {
             image: Builder::new(limits.bytes),
             roots: Roots::default(),
-            uses: [Uses::default(); 2],
+            uses: [[Uses::default(); 2]; 2],
+            directions,
             counts: Counts::default(),
             limits,
             answers,
@@ -218,7 +233,8 @@ impl<'a> Writer<'a> {
         let [by_source, by_destination, _, by_port] = axes.map(|axis| !axis.of_class.is_empty());
         let is_plain = (0..).zip(&cells.rows).all(|(index, &row)| usize::from(row) == index);
         let rows = if is_plain { PLAIN } else { self.image.push_halves(&cells.rows) };
-        let uses = &mut self.uses[family as usize];
+        let direction = self.directions[record / 2];
+        let uses = &mut self.uses[direction as usize][family as usize];
         uses.source |= by_source;
         uses.destination |= by_destination;
         uses.service = true;
@@ -228,7 +244,8 @@ impl<'a> Writer<'a> {
         let counts = [cells.destinations, cells.services, cells.source_ports].map(narrow);
         let [destinations, services, ports] = counts;
         let at = self.roots.records + RECORD * narrow(record);
-        let words = [source, destination, service, port, rows, destinations, answers, services, ports];
+        let direction = direction as u32;
+        let words = [source, destination, service, port, rows, destinations, answers, services, ports, direction];
         self.image.set(at, &words);
         self.counts.cells += cells.answers.len();
         Ok(())

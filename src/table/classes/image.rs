@@ -23,14 +23,15 @@ impl Image {
     /// The word at this offset.
     #[inline]
     pub fn word(&self, offset: u32) -> u32 {
-        self.lines[offset as usize / WORDS].0[offset as usize % WORDS]
+        bytemuck::cast_slice::<Line, u32>(&self.lines)[offset as usize]
     }
 
-    /// The 16-bit value at an index counted from a word offset.
+    /// The 16-bit value at an index counted from a word offset: the lower half of a word is the first one.
     #[inline]
     pub fn half(&self, offset: u32, index: u32) -> u32 {
-        let word = self.word(offset + index / 2);
-        word >> (16 * (index % 2)) & 0xffff
+        let index = if cfg!(target_endian = "little") { index } else { index ^ 1 };
+        let halves = bytemuck::cast_slice::<Line, u16>(&self.lines);
+        u32::from(halves[2 * offset as usize + index as usize])
     }
 
     /// A whole line; its offset is a multiple of [`WORDS`].

@@ -18,8 +18,9 @@
 //! | V6 slots, levels, classes | see [`V6`] |
 //! | services, source ports | see [`Keys`]: 256 words |
 //!
-//! A record is: source, destination, service and source port maps; rows; destinations; cells; services; source ports.
-//! Rows at 0 are their own index. Records of chains that have no table are 0.
+//! A record is: source, destination, service and source port maps; rows; destinations; cells; services; source ports;
+//! the [`Direction`](crate::flow::Direction) that packets meet the chain in. Rows at 0 are their own index. Records of
+//! chains that have no table are 0.
 //!
 //! | at | words |
 //! |---|---|
@@ -61,6 +62,8 @@ const BLOCK_WORD: u32 = BLOCK as u32;
 const RECORD: u32 = 16;
 /// Rows that are their own indexes.
 const PLAIN: u32 = 0;
+/// Cells of a chain that has none.
+const NO_TABLE: u32 = 0;
 
 /// Where a walk begins; an offset of 0 is of nothing.
 #[derive(Clone, Copy, Debug, Default)]
@@ -103,12 +106,13 @@ impl Roots {
 pub struct Classes {
     image: Image,
     roots: Roots,
-    /// By family.
-    uses: [Uses; 2],
+    /// By direction and family.
+    uses: [[Uses; 2]; 2],
     counts: Counts,
 }
 
-/// What any chain of a family looks at.
+/// What any chain of a direction and family looks at: those that ask about sources alone must not wait for destinations
+/// because others do.
 #[derive(Clone, Copy, Debug, Default)]
 struct Uses {
     source: bool,
@@ -153,44 +157,10 @@ impl Seen {
 }
 
 impl Classes {
-    /// The answer of a chain that has a table for the packet's family.
-    #[inline]
-    fn answer(&self, chain: ChainId, point: &Point, seen: &mut Seen) -> Answer {
-        let record =
-            self.image.line(self.roots.records + RECORD * (2 * chain.number() + point.family as u32));
-        let [source, destination, service, port, rows, destinations, cells, services, ports, ..] = *record;
-        // What no chain looks at is skipped; for what this one does not look at, every class is 0. So the branches are
-        // the same for all packets.
-        let uses = &self.uses[point.family as usize];
-        let mut row = 0;
-        if uses.source {
-            row = self.local(source, self.address(point.family, point.source, &mut seen.source));
-        }
-        if uses.destination {
-            let class = self.address(point.family, point.destination, &mut seen.destination);
-            row = row * destinations + self.local(destination, class);
-        }
-        if uses.rows && rows != PLAIN {
-            row = self.image.half(rows, row);
-        }
-        if seen.service == NOT_YET {
-            seen.service = self.roots.services.class(&self.image, point.protocol, point.service);
-        }
-        let mut cell = row * services + self.local(service, seen.service);
-        if uses.source_port {
-            if seen.source_port == NOT_YET {
-                seen.source_port =
-                    self.roots.source_ports.class(&self.image, point.protocol, point.source_port);
-            }
-            cell = cell * ports + self.local(port, seen.source_port);
-        }
-        Answer::from_word(self.image.word(cells + cell))
-    }
-
     /// First stage of a batch: asks for what the first loads of both addresses read.
     #[inline]
     pub fn prefetch(&self, point: &Point) {
-        for (address, is_used) in self.uses_of(point) {
+        for (address, is_used) in self.used_addresses(point) {
             if is_used {
                 match point.family {
                     #[allow(clippy::cast_possible_truncation)] // IPv4 numbers are below 2^32.
@@ -204,7 +174,7 @@ impl Classes {
     /// Second stage: asks for what the second loads read.
     #[inline]
     pub fn prefetch_next(&self, point: &Point) {
-        for (address, is_used) in self.uses_of(point) {
+        for (address, is_used) in self.used_addresses(point) {
             if is_used && point.family == Family::V4 {
                 #[allow(clippy::cast_possible_truncation)] // IPv4 numbers are below 2^32.
                 self.roots.v4.prefetch_next(&self.image, address as u32);
@@ -215,7 +185,7 @@ impl Classes {
     /// Third stage: the classes that any chain may ask for.
     #[inline]
     pub fn look_up(&self, point: &Point) -> Seen {
-        let uses = &self.uses[point.family as usize];
+        let uses = self.uses_of(point);
         let mut seen = Seen::NOTHING;
         if uses.source {
             self.address(point.family, point.source, &mut seen.source);
@@ -230,9 +200,22 @@ impl Classes {
     }
 
     #[inline]
-    fn uses_of(&self, point: &Point) -> [(u128, bool); 2] {
-        let uses = &self.uses[point.family as usize];
+    fn used_addresses(&self, point: &Point) -> [(u128, bool); 2] {
+        let uses = self.uses_of(point);
         [(point.source, uses.source), (point.destination, uses.destination)]
+    }
+
+    /// Of both directions.
+    #[inline]
+    fn uses_of(&self, point: &Point) -> Uses {
+        let [ingress, egress] = self.uses.map(|of| of[point.family as usize]);
+        Uses {
+            source: ingress.source | egress.source,
+            destination: ingress.destination | egress.destination,
+            service: ingress.service | egress.service,
+            source_port: ingress.source_port | egress.source_port,
+            rows: ingress.rows | egress.rows,
+        }
     }
 
     #[inline]
@@ -268,8 +251,44 @@ impl Engine for Classes {
     const NAME: &'static str = "classes";
 
     #[inline]
-    fn find(&self, chain: ChainId, packet: &Packet<'_>, seen: &mut Seen) -> Answer {
-        self.answer(chain, &packet.point, seen)
+    fn find(&self, chain: ChainId, packet: &Packet<'_>, seen: &mut Seen) -> Option<Answer> {
+        let point = &packet.point;
+        let index = 2 * chain.number() + point.family as u32;
+        if index >= self.roots.record_count {
+            return None;
+        }
+        let record = self.image.line(self.roots.records + RECORD * index);
+        let [source, destination, service, port, rows, destinations, cells, services, ports, direction, ..] =
+            *record;
+        if cells == NO_TABLE {
+            return None;
+        }
+        // What no chain of the direction looks at is skipped; for what this one does not look at, every class is 0. So
+        // the branches are the same for all packets.
+        let uses = &self.uses[(direction & 1) as usize][point.family as usize];
+        let mut row = 0;
+        if uses.source {
+            row = self.local(source, self.address(point.family, point.source, &mut seen.source));
+        }
+        if uses.destination {
+            let class = self.address(point.family, point.destination, &mut seen.destination);
+            row = row * destinations + self.local(destination, class);
+        }
+        if uses.rows && rows != PLAIN {
+            row = self.image.half(rows, row);
+        }
+        if seen.service == NOT_YET {
+            seen.service = self.roots.services.class(&self.image, point.protocol, point.service);
+        }
+        let mut cell = row * services + self.local(service, seen.service);
+        if uses.source_port {
+            if seen.source_port == NOT_YET {
+                seen.source_port =
+                    self.roots.source_ports.class(&self.image, point.protocol, point.source_port);
+            }
+            cell = cell * ports + self.local(port, seen.source_port);
+        }
+        Some(Answer::from_word(self.image.word(cells + cell)))
     }
 
     fn bytes(&self) -> usize {
