@@ -277,25 +277,6 @@ pub struct FlowKey {
     pub dnatted: bool,
 }
 
-impl FlowKey {
-    /// No packet: what arrays of keys are filled with before.
-    pub(crate) const NOTHING: Self = Self {
-        tuple: FiveTuple {
-            family: Family::V4,
-            source: 0,
-            destination: 0,
-            protocol: 0,
-            transport: Transport::Opaque,
-        },
-        hook: Hook::RawPrerouting,
-        input: InterfaceId::NONE,
-        output: InterfaceId::NONE,
-        accepted: false,
-        ct: CtState::New,
-        dnatted: false,
-    };
-}
-
 /// A checked 32-bit index.
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {

@@ -1,5 +1,6 @@
 //! Many questions at one hook, by column: what scripts and benchmarks ask.
 
+use std::array;
 use std::ops::Range;
 
 use thiserror::Error;
@@ -26,12 +27,12 @@ impl<T: Copy> Column<'_, T> {
         }
     }
 
-    /// The value of a flow. Panics beyond the column: [`Flows::check`] has been asked before.
+    /// Those of `N` flows. Panics beyond the column: [`Flows::check`] has been asked before.
     #[inline]
-    pub fn at(&self, index: usize) -> T {
+    fn block<const N: usize>(&self, from: usize) -> [T; N] {
         match self {
-            Self::One(value) => *value,
-            Self::Each(values) => values[index],
+            Self::One(value) => [*value; N],
+            Self::Each(values) => *values[from..].first_chunk().expect("as many values as flows"),
         }
     }
 
@@ -78,19 +79,6 @@ impl Addresses<'_> {
             }
             Self::V6 { source, destination } => {
                 Self::V6 { source: source.rows(rows), destination: destination.rows(rows) }
-            }
-        }
-    }
-
-    /// Source and destination of a flow.
-    #[inline]
-    pub fn at(&self, index: usize) -> (u128, u128) {
-        match self {
-            Self::V4 { source, destination } => {
-                (u128::from(source.at(index)), u128::from(destination.at(index)))
-            }
-            Self::V6 { source, destination } => {
-                (u128::from_be_bytes(source.at(index)), u128::from_be_bytes(destination.at(index)))
             }
         }
     }
@@ -215,23 +203,81 @@ impl<'a> Flows<'a> {
     }
 
     /// One question of the batch.
-    #[inline]
     pub fn key(&self, index: usize) -> FlowKey {
-        let (source, destination) = self.addresses.at(index);
-        let protocol = self.protocol.at(index);
-        let transport = if self.fragment.at(index) == 0 {
-            Transport::of(protocol, self.source_port.at(index), self.destination_port.at(index))
+        Block::<1>::of(self, index).key(0)
+    }
+}
+
+/// Some questions, by column: most columns are the same for all, and are not looked at again for each.
+struct Block<const N: usize> {
+    hook: Hook,
+    addresses: AddressBlock<N>,
+    protocol: [u8; N],
+    source_port: [u16; N],
+    destination_port: [u16; N],
+    input: [u32; N],
+    output: [u32; N],
+    ct: [u8; N],
+    accepted: [u8; N],
+    dnatted: [u8; N],
+    fragment: [u8; N],
+}
+
+enum AddressBlock<const N: usize> {
+    V4([u32; N], [u32; N]),
+    V6([[u8; 16]; N], [[u8; 16]; N]),
+}
+
+impl<const N: usize> Block<N> {
+    fn of(flows: &Flows<'_>, from: usize) -> Self {
+        let addresses = match &flows.addresses {
+            Addresses::V4 { source, destination } => {
+                AddressBlock::V4(source.block(from), destination.block(from))
+            }
+            Addresses::V6 { source, destination } => {
+                AddressBlock::V6(source.block(from), destination.block(from))
+            }
+        };
+        Self {
+            hook: flows.hook,
+            addresses,
+            protocol: flows.protocol.block(from),
+            source_port: flows.source_port.block(from),
+            destination_port: flows.destination_port.block(from),
+            input: flows.input.block(from),
+            output: flows.output.block(from),
+            ct: flows.ct.block(from),
+            accepted: flows.accepted.block(from),
+            dnatted: flows.dnatted.block(from),
+            fragment: flows.fragment.block(from),
+        }
+    }
+
+    #[inline]
+    fn key(&self, index: usize) -> FlowKey {
+        let (family, source, destination) = match &self.addresses {
+            AddressBlock::V4(source, destination) => {
+                (Family::V4, u128::from(source[index]), u128::from(destination[index]))
+            }
+            AddressBlock::V6(source, destination) => {
+                let number = u128::from_be_bytes;
+                (Family::V6, number(source[index]), number(destination[index]))
+            }
+        };
+        let protocol = self.protocol[index];
+        let transport = if self.fragment[index] == 0 {
+            Transport::of(protocol, self.source_port[index], self.destination_port[index])
         } else {
             Transport::Opaque
         };
         FlowKey {
-            tuple: FiveTuple { family: self.addresses.family(), source, destination, protocol, transport },
+            tuple: FiveTuple { family, source, destination, protocol, transport },
             hook: self.hook,
-            input: InterfaceId(self.input.at(index)),
-            output: InterfaceId(self.output.at(index)),
-            accepted: self.accepted.at(index) != 0,
-            ct: CtState::ALL[usize::from(self.ct.at(index))],
-            dnatted: self.dnatted.at(index) != 0,
+            input: InterfaceId(self.input[index]),
+            output: InterfaceId(self.output[index]),
+            accepted: self.accepted[index] != 0,
+            ct: CtState::ALL[usize::from(self.ct[index])],
+            dnatted: self.dnatted[index] != 0,
         }
     }
 }
@@ -251,35 +297,45 @@ impl DecisionTable {
             return Err(FlowsError::Length { column: "outcomes", found, expected });
         }
         let mut from = 0;
-        for (verdicts, outcomes) in verdicts.chunks_mut(STAGE).zip(outcomes.chunks_mut(STAGE)) {
-            self.decide_stage(flows, from, verdicts, outcomes);
+        let (verdicts, last_verdicts) = verdicts.as_chunks_mut::<STAGE>();
+        let (outcomes, last_outcomes) = outcomes.as_chunks_mut::<STAGE>();
+        for (verdicts, outcomes) in verdicts.iter_mut().zip(outcomes) {
+            self.decide_block(&Block::of(flows, from), verdicts, outcomes);
             from += STAGE;
+        }
+        for (verdict, outcome) in last_verdicts.iter_mut().zip(last_outcomes) {
+            self.decide_block(&Block::of(flows, from), array::from_mut(verdict), array::from_mut(outcome));
+            from += 1;
         }
         Ok(())
     }
 
+    fn decide_block<const N: usize>(
+        &self,
+        block: &Block<N>,
+        verdicts: &mut [u8; N],
+        outcomes: &mut [u32; N],
+    ) {
+        let is_far = N > 1 && self.engines.is_far();
+        let seen = if is_far { self.look_ahead(block) } else { [Seen::NOTHING; N] };
+        for index in 0..N {
+            let key = block.key(index);
+            let decision = hooks::evaluate(self, &key, &Packet::of(&key.tuple), seen[index], &mut ());
+            verdicts[index] = decision.verdict as u8;
+            outcomes[index] = decision.outcome.number();
+        }
+    }
+
     /// Loads that depend on each other wait for memory; those of many packets wait at the same time.
-    fn decide_stage(&self, flows: &Flows<'_>, from: usize, verdicts: &mut [u8], outcomes: &mut [u32]) {
+    fn look_ahead<const N: usize>(&self, block: &Block<N>) -> [Seen; N] {
         let engines = &self.engines;
-        let mut keys = [FlowKey::NOTHING; STAGE];
-        let keys = &mut keys[..verdicts.len()];
-        for (index, key) in (from..).zip(keys.iter_mut()) {
-            *key = flows.key(index);
-            engines.prefetch(&Packet::of(&key.tuple));
+        for index in 0..N {
+            engines.prefetch(&Packet::of(&block.key(index).tuple));
         }
-        for key in &*keys {
-            engines.prefetch_next(&Packet::of(&key.tuple));
+        for index in 0..N {
+            engines.prefetch_next(&Packet::of(&block.key(index).tuple));
         }
-        let mut seen = [Seen::NOTHING; STAGE];
-        for (key, seen) in keys.iter().zip(&mut seen) {
-            *seen = engines.look_up(&Packet::of(&key.tuple));
-        }
-        for ((key, seen), (verdict, outcome)) in keys.iter().zip(seen).zip(verdicts.iter_mut().zip(outcomes))
-        {
-            let decision = hooks::evaluate(self, key, &Packet::of(&key.tuple), seen, &mut ());
-            *verdict = decision.verdict as u8;
-            *outcome = decision.outcome.number();
-        }
+        array::from_fn(|index| engines.look_up(&Packet::of(&block.key(index).tuple)))
     }
 }
 

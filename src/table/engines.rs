@@ -79,6 +79,9 @@ impl fmt::Display for Why {
     }
 }
 
+/// Bytes that stay in the second cache of a core beside other work.
+const NEAR: usize = 256 << 20;
+
 /// All engines of a program. Interfaces are not in here: a change of links needs no new one.
 #[derive(Debug)]
 pub struct Engines {
@@ -146,6 +149,12 @@ impl Engines {
     fn find_elsewhere(&self, chain: ChainId, packet: &Packet<'_>, seen: &mut Seen) -> Answer {
         let tree = self.trees.find(chain, packet, seen);
         tree.or_else(|| self.linear.find(chain, packet, seen)).expect("`linear` answers for every chain")
+    }
+
+    /// Whether a batch should ask for memory ahead: below, everything is near and asking costs more than it saves.
+    #[inline]
+    pub fn is_far(&self) -> bool {
+        self.image().len() > NEAR
     }
 
     /// First stage of a batch: asks for the memory that the packet will need first.

@@ -42,9 +42,31 @@ pub enum FailsafeList {
     Outbound,
 }
 
+/// How many chains there are.
+#[derive(Clone, Copy, Debug)]
+pub enum Few {
+    None,
+    One(Stop),
+    More,
+}
+
+impl Few {
+    fn of(stops: [Option<Stop>; 2]) -> Self {
+        match stops {
+            [None, None] => Self::None,
+            [Some(stop), None] | [None, Some(stop)] => Self::One(stop),
+            [Some(_), Some(_)] => Self::More,
+        }
+    }
+}
+
 /// What packets of one interface meet.
 #[derive(Clone, Copy, Debug)]
 pub struct Stops {
+    /// filter FORWARD, from it: the next two.
+    pub from: Few,
+    /// filter FORWARD, to it: the two after those.
+    pub to: Few,
     /// filter FORWARD, from it.
     pub from_hep: Option<Stop>,
     /// filter FORWARD and INPUT, from it.
@@ -100,11 +122,17 @@ impl Stops {
         let nobody = (governors.workload == WorkloadSide::Unknown).then_some(Stop::NOBODY);
         let (inbound, outbound) = (FailsafeList::Inbound, FailsafeList::Outbound);
         let Governors { normal: host, forward: forwarding, untracked: raw, prednat, .. } = *governors;
+        let from_hep = chain(forwarding, Stage::FromHep, Before::Conntrack, &forward(Ingress));
+        let egress = workload.map(|id| Stop::gate(program, id, Egress)).or(nobody);
+        let ingress = workload.map(|id| Stop::gate(program, id, Ingress)).or(nobody);
+        let to_hep = chain(forwarding, Stage::ToHep, Before::Conntrack, &forward(Egress));
         Self {
-            from_hep: chain(forwarding, Stage::FromHep, Before::Conntrack, &forward(Ingress)),
-            egress: workload.map(|id| Stop::gate(program, id, Egress)).or(nobody),
-            ingress: workload.map(|id| Stop::gate(program, id, Ingress)).or(nobody),
-            to_hep: chain(forwarding, Stage::ToHep, Before::Conntrack, &forward(Egress)),
+            from: Few::of([from_hep, egress]),
+            to: Few::of([ingress, to_hep]),
+            from_hep,
+            egress,
+            ingress,
+            to_hep,
             normal_in: chain(host, Stage::Normal, Before::Failsafes(inbound), &normal(Ingress)),
             normal_out: chain(host, Stage::Normal, Before::Failsafes(outbound), &normal(Egress)),
             untracked_in: chain(raw, Stage::Untracked, Before::Untracked(inbound), &untracked(Ingress)),
