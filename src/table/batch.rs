@@ -6,8 +6,10 @@ use std::ops::Range;
 use thiserror::Error;
 
 use super::engines::{Packet, Seen};
+use super::flat::{AddressBlock, Point, PointBlock};
 use super::{DecisionTable, hooks};
 use crate::flow::{CtState, Family, FiveTuple, FlowKey, Hook, InterfaceId, Transport};
+use crate::program::ChainId;
 
 /// One value for every flow, or one value for each.
 #[derive(Clone, Copy, Debug)]
@@ -223,19 +225,18 @@ struct Block<const N: usize> {
     fragment: [u8; N],
 }
 
-enum AddressBlock<const N: usize> {
-    V4([u32; N], [u32; N]),
-    V6([[u8; 16]; N], [[u8; 16]; N]),
-}
-
 impl<const N: usize> Block<N> {
     fn of(flows: &Flows<'_>, from: usize) -> Self {
         let addresses = match &flows.addresses {
             Addresses::V4 { source, destination } => {
-                AddressBlock::V4(source.block(from), destination.block(from))
+                AddressBlock::V4 { source: source.block(from), destination: destination.block(from) }
             }
             Addresses::V6 { source, destination } => {
-                AddressBlock::V6(source.block(from), destination.block(from))
+                let number = u128::from_be_bytes;
+                AddressBlock::V6 {
+                    source: source.block(from).map(number),
+                    destination: destination.block(from).map(number),
+                }
             }
         };
         Self {
@@ -254,29 +255,46 @@ impl<const N: usize> Block<N> {
     }
 
     #[inline]
-    fn key(&self, index: usize) -> FlowKey {
-        let (family, source, destination) = match &self.addresses {
-            AddressBlock::V4(source, destination) => {
-                (Family::V4, u128::from(source[index]), u128::from(destination[index]))
-            }
-            AddressBlock::V6(source, destination) => {
-                let number = u128::from_be_bytes;
-                (Family::V6, number(source[index]), number(destination[index]))
-            }
-        };
-        let protocol = self.protocol[index];
-        let transport = if self.fragment[index] == 0 {
-            Transport::of(protocol, self.source_port[index], self.destination_port[index])
+    fn transport(&self, index: usize) -> Transport {
+        if self.fragment[index] == 0 {
+            Transport::of(self.protocol[index], self.source_port[index], self.destination_port[index])
         } else {
             Transport::Opaque
+        }
+    }
+
+    #[inline]
+    fn state(&self, index: usize) -> CtState {
+        CtState::ALL[usize::from(self.ct[index])]
+    }
+
+    #[inline]
+    fn points(&self) -> PointBlock<'_, N> {
+        let keys: [_; N] = array::from_fn(|index| Point::keys(self.transport(index)));
+        PointBlock {
+            addresses: &self.addresses,
+            protocol: &self.protocol,
+            source_port: keys.map(|(source_port, _)| source_port),
+            service: keys.map(|(_, service)| service),
+        }
+    }
+
+    #[inline]
+    fn key(&self, index: usize) -> FlowKey {
+        let (family, source, destination) = match &self.addresses {
+            AddressBlock::V4 { source, destination } => {
+                (Family::V4, u128::from(source[index]), u128::from(destination[index]))
+            }
+            AddressBlock::V6 { source, destination } => (Family::V6, source[index], destination[index]),
         };
+        let (protocol, transport) = (self.protocol[index], self.transport(index));
         FlowKey {
             tuple: FiveTuple { family, source, destination, protocol, transport },
             hook: self.hook,
             input: InterfaceId(self.input[index]),
             output: InterfaceId(self.output[index]),
             accepted: self.accepted[index] != 0,
-            ct: CtState::ALL[usize::from(self.ct[index])],
+            ct: self.state(index),
             dnatted: self.dnatted[index] != 0,
         }
     }
@@ -316,26 +334,42 @@ impl DecisionTable {
         verdicts: &mut [u8; N],
         outcomes: &mut [u32; N],
     ) {
-        let is_far = N > 1 && self.engines.is_far();
-        let seen = if is_far { self.look_ahead(block) } else { [Seen::NOTHING; N] };
+        if N > 1 && self.forward_block(block, verdicts, outcomes).is_some() {
+            return;
+        }
         for index in 0..N {
             let key = block.key(index);
-            let decision = hooks::evaluate(self, &key, &Packet::of(&key.tuple), seen[index], &mut ());
+            let packet = Packet::of(&key.tuple);
+            let decision = hooks::evaluate(self, &key, &packet, Seen::NOTHING, &mut ());
             verdicts[index] = decision.verdict as u8;
             outcomes[index] = decision.outcome.number();
         }
     }
 
-    /// Loads that depend on each other wait for memory; those of many packets wait at the same time.
-    fn look_ahead<const N: usize>(&self, block: &Block<N>) -> [Seen; N] {
-        let engines = &self.engines;
-        for index in 0..N {
-            engines.prefetch(&Packet::of(&block.key(index).tuple));
+    /// If each packet meets one chain: loads that depend on each other wait for memory, those of many packets wait at the
+    /// same time. Otherwise none, and nothing of worth has been written.
+    fn forward_block<const N: usize>(
+        &self,
+        block: &Block<N>,
+        verdicts: &mut [u8; N],
+        outcomes: &mut [u32; N],
+    ) -> Option<()> {
+        let is_plain = |index: usize| block.accepted[index] == 0 && hooks::is_new(block.state(index));
+        if block.hook != Hook::FilterForward || !(0..N).all(is_plain) {
+            return None;
         }
-        for index in 0..N {
-            engines.prefetch_next(&Packet::of(&block.key(index).tuple));
+        let mut chains = [ChainId::from_number(0); N];
+        for (index, chain) in chains.iter_mut().enumerate() {
+            let (input, output) = (InterfaceId(block.input[index]), InterfaceId(block.output[index]));
+            *chain = hooks::lone_stop(self, input, output)?.chain;
         }
-        array::from_fn(|index| engines.look_up(&Packet::of(&block.key(index).tuple)))
+        let answers = self.engines.find_block(&chains, &block.points())?;
+        for index in 0..N {
+            let (verdict, outcome) = hooks::lone_end(self, answers[index])?;
+            verdicts[index] = verdict as u8;
+            outcomes[index] = outcome.number();
+        }
+        Some(())
     }
 }
 

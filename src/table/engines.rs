@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::answer::{Answer, Answers};
 use super::classes::{self, Classes, Counts, Refused};
-use super::flat::{Flats, Point};
+use super::flat::{Flats, Point, PointBlock};
 use super::linear::Linear;
 use super::trees::{self, Trees};
 use crate::flow::{Family, FiveTuple, OutcomeId};
@@ -79,9 +79,6 @@ impl fmt::Display for Why {
     }
 }
 
-/// Bytes that stay in the second cache of a core beside other work.
-const NEAR: usize = 256 << 20;
-
 /// All engines of a program. Interfaces are not in here: a change of links needs no new one.
 #[derive(Debug)]
 pub struct Engines {
@@ -151,28 +148,14 @@ impl Engines {
         tree.or_else(|| self.linear.find(chain, packet, seen)).expect("`linear` answers for every chain")
     }
 
-    /// Whether a batch should ask for memory ahead: below, everything is near and asking costs more than it saves.
+    /// How the chains end for packets of one family; none if one of them is not in `classes`.
     #[inline]
-    pub fn is_far(&self) -> bool {
-        self.image().len() > NEAR
-    }
-
-    /// First stage of a batch: asks for the memory that the packet will need first.
-    #[inline]
-    pub fn prefetch(&self, packet: &Packet<'_>) {
-        self.classes.prefetch(&packet.point);
-    }
-
-    /// Second stage.
-    #[inline]
-    pub fn prefetch_next(&self, packet: &Packet<'_>) {
-        self.classes.prefetch_next(&packet.point);
-    }
-
-    /// Third stage: what all chains can share.
-    #[inline]
-    pub fn look_up(&self, packet: &Packet<'_>) -> Seen {
-        self.classes.look_up(&packet.point)
+    pub fn find_block<const N: usize>(
+        &self,
+        chains: &[ChainId; N],
+        points: &PointBlock<'_, N>,
+    ) -> Option<[Answer; N]> {
+        self.classes.find_block(chains, points)
     }
 
     /// How many outcome ids there are.

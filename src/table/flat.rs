@@ -46,14 +46,52 @@ impl Point {
     /// The same packet; [`Transport`] says ports and ICMP only of protocols that have them.
     #[inline]
     pub fn of(tuple: &FiveTuple) -> Self {
-        let (source_port, service) = match tuple.transport {
-            Transport::Ports { source, destination } => (u32::from(source), u32::from(destination)),
-            Transport::Icmp { kind, code } => (OPAQUE, u32::from(kind) << 8 | u32::from(code)),
-            Transport::Opaque => (OPAQUE, OPAQUE),
-        };
+        let (source_port, service) = Self::keys(tuple.transport);
         let FiveTuple { family, source, destination, protocol, .. } = *tuple;
         Self { family, source, destination, protocol, source_port, service }
     }
+
+    /// Source port and service.
+    #[inline]
+    pub const fn keys(transport: Transport) -> (u32, u32) {
+        match transport {
+            Transport::Ports { source, destination } => (source as u32, destination as u32),
+            Transport::Icmp { kind, code } => (OPAQUE, (kind as u32) << 8 | code as u32),
+            Transport::Opaque => (OPAQUE, OPAQUE),
+        }
+    }
+}
+
+/// Points of one family, by column.
+#[derive(Debug)]
+pub struct PointBlock<'a, const N: usize> {
+    /// Both addresses.
+    pub addresses: &'a AddressBlock<N>,
+    /// IP protocol numbers.
+    pub protocol: &'a [u8; N],
+    /// Source ports or [`OPAQUE`].
+    pub source_port: [u32; N],
+    /// As in [`Point`].
+    pub service: [u32; N],
+}
+
+/// Addresses as numbers, by column.
+#[derive(Clone, Copy, Debug)]
+pub enum AddressBlock<const N: usize> {
+    /// IPv4.
+    V4 {
+        /// Sources.
+        source: [u32; N],
+        /// Destinations.
+        destination: [u32; N],
+    },
+    /// IPv6.
+    V6 {
+        /// Sources.
+        source: [u128; N],
+        /// Destinations.
+        destination: [u128; N],
+    },
 }
 
 /// An address set of the program, or the addresses behind one (protocol, port) of a named port.

@@ -8,7 +8,9 @@ use super::interfaces::WorkloadSide;
 use super::linear;
 use super::stops::{Before, FailsafeList, Few, Stop, Stops};
 use super::{Decision, DecisionTable, Stage, Step, Trace};
-use crate::flow::{CtState, EndpointId, Family, FlowKey, Hook, InterfaceId, Transport, Verdict, protocol};
+use crate::flow::{
+    CtState, EndpointId, Family, FlowKey, Hook, InterfaceId, OutcomeId, Transport, Verdict, protocol,
+};
 use crate::program::{Action, EndpointToHost, Failsafe, ForwardUnmarked, Reason, Settings};
 
 /// Evaluates one packet at one hook; `packet` is that of the key, `seen` what is known of it already.
@@ -35,29 +37,48 @@ fn forward_at_once(
     packet: &Packet<'_>,
     mut seen: Seen,
 ) -> Option<Decision> {
-    let is_new = matches!(key.ct, CtState::New | CtState::Untracked);
-    if key.hook != Hook::FilterForward || key.accepted || !is_new {
+    if key.hook != Hook::FilterForward || key.accepted || !is_new(key.ct) {
         return None;
     }
-    let stop = match (&table.stops.at(key.input).from, &table.stops.at(key.output).to) {
-        (Few::None, Few::One(stop)) | (Few::One(stop), Few::None) if stop.before == Before::Conntrack => stop,
-        _ => return None,
-    };
+    let stop = lone_stop(table, key.input, key.output)?;
     let answer = table.engines.find(stop.chain, packet, &mut seen);
-    let end = answer.end();
-    if end == EndKind::Unmarked && table.program().settings.forward_unmarked != ForwardUnmarked::Return {
-        return None;
-    }
-    let (run, action) = ENDS[end as usize];
-    let outcome = answer.outcome();
+    let (verdict, outcome) = lone_end(table, answer)?;
+    let (run, action) = ENDS[answer.end() as usize];
     let own = table.engines.meaning(outcome).0;
     Some(Decision {
-        verdict: FORWARD[run as usize],
+        verdict,
         failsafe: false,
         accepted: run == Run::Accept,
         step: Step { stage: stop.stage, endpoint: Some(stop.endpoint), outcome: own, action },
         outcome,
     })
+}
+
+/// Whether conntrack has nothing to say: what it exempts is judged like a first packet.
+#[inline]
+pub const fn is_new(ct: CtState) -> bool {
+    matches!(ct, CtState::New | CtState::Untracked)
+}
+
+/// The only chain that decides a new packet in FORWARD; none where there are others, or more than a chain decides.
+#[inline]
+pub fn lone_stop(table: &DecisionTable, input: InterfaceId, output: InterfaceId) -> Option<&Stop> {
+    match (&table.stops.at(input).from, &table.stops.at(output).to) {
+        (Few::None, Few::One(stop)) | (Few::One(stop), Few::None) if stop.before == Before::Conntrack => {
+            Some(stop)
+        }
+        _ => None,
+    }
+}
+
+/// What the answer of a lone chain is in FORWARD; none where a setting decides it.
+#[inline]
+pub fn lone_end(table: &DecisionTable, answer: Answer) -> Option<(Verdict, OutcomeId)> {
+    let end = answer.end();
+    if end == EndKind::Unmarked && table.program().settings.forward_unmarked != ForwardUnmarked::Return {
+        return None;
+    }
+    Some((FORWARD[ENDS[end as usize].0 as usize], answer.outcome()))
 }
 
 #[inline(never)]
@@ -340,7 +361,12 @@ impl<'a, T: Trace> Walk<'a, T> {
         }
         let answer = if T::IS_SILENT { self.find(stop) } else { self.find_traced(stop) };
         let (run, action) = ENDS[answer.end() as usize];
-        self.push(Step { stage: stop.stage, endpoint: Some(stop.endpoint), outcome: answer.outcome(), action });
+        self.push(Step {
+            stage: stop.stage,
+            endpoint: Some(stop.endpoint),
+            outcome: answer.outcome(),
+            action,
+        });
         self.accepted = run == Run::Accept;
         run
     }
@@ -364,8 +390,7 @@ impl<'a, T: Trace> Walk<'a, T> {
     /// Steps 2, 3 and 5 of E-20.
     #[inline]
     fn before_tiers(&mut self, stop: &Stop) -> Option<Run> {
-        let is_new = matches!(self.key.ct, CtState::New | CtState::Untracked);
-        if stop.before == Before::Conntrack && is_new { None } else { self.settled(stop) }
+        if stop.before == Before::Conntrack && is_new(self.key.ct) { None } else { self.settled(stop) }
     }
 
     fn settled(&mut self, stop: &Stop) -> Option<Run> {

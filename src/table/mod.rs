@@ -1,9 +1,11 @@
 //! [`Program`] to decisions: the form that is walked per packet.
 //!
 //! ```text
-//! FlowKey --hooks--> which chains of which endpoints, in which order (semantics 4.3)
-//!            |  interfaces: which endpoint governs an interface (4.5)
-//!            +--> linear: one chain, first match in order (4.2, section 3)
+//! when bound: interfaces: which endpoint governs an interface (4.5)
+//!               +--> stops: so which chains packets of an interface meet at each hook
+//!
+//! FlowKey --hooks--> which stops, in which order (4.3)
+//!            +--> engines: how one chain ends (4.2, section 3): classes, tree, or linear, the rules in order
 //! ```
 //!
 //! [`DecisionTable::decide`] allocates nothing. It also answers the steps that kernel rules anticipate
@@ -32,8 +34,8 @@ use crate::program::{Action, Program, RuleOrigin};
 
 pub use batch::{Addresses, Column, Flows, FlowsError};
 pub use connectivity::Gate;
-use engines::{Packet, Seen};
 pub use engines::{Budgets, Description, Engines, Other};
+use engines::{Packet, Seen};
 pub use statics::{HostRules, RuleFacts, Static, WorkloadRules};
 use stops::AllStops;
 

@@ -1,8 +1,8 @@
 //! The chains that packets of an interface meet, hook by hook: worked out once when a table is bound, so that a packet
 //! costs one load for each of its two interfaces.
 
-use super::interfaces::{Governors, Interfaces, WorkloadSide};
 use super::Stage;
+use super::interfaces::{Governors, Interfaces, WorkloadSide};
 use crate::flow::{Direction, EndpointId, InterfaceId};
 use crate::program::{ChainId, Directed, Endpoint, Program};
 

@@ -128,7 +128,7 @@ impl<'a> Writer<'a> {
     fn frame(&mut self, frame: Result<Frame, Refused>, chains: usize) -> Result<Frame, Refused> {
         let written = frame.and_then(|frame| self.try_frame(&frame, chains).map(|()| frame));
         if written.is_err() {
-            self.image = Builder::new(0);
+            (self.image, self.roots) = (Builder::new(0), Roots::default());
         }
         written
     }
@@ -237,7 +237,6 @@ impl<'a> Writer<'a> {
         let uses = &mut self.uses[direction as usize][family as usize];
         uses.source |= by_source;
         uses.destination |= by_destination;
-        uses.service = true;
         uses.source_port |= by_port;
         uses.rows |= !is_plain;
         let answers = self.image.push(cells.answers.iter().map(|answer| answer.word()));
@@ -245,7 +244,8 @@ impl<'a> Writer<'a> {
         let [destinations, services, ports] = counts;
         let at = self.roots.records + RECORD * narrow(record);
         let direction = direction as u32;
-        let words = [source, destination, service, port, rows, destinations, answers, services, ports, direction];
+        let words =
+            [source, destination, service, port, rows, destinations, answers, services, ports, direction];
         self.image.set(at, &words);
         self.counts.cells += cells.answers.len();
         Ok(())

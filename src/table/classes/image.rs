@@ -17,21 +17,41 @@ const WORDS: usize = 16;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
     lines: Vec<Line>,
+    /// Lengths of `lines` as words and as halves: as fields, for shifting at each load took as long as the loads.
+    words: usize,
+    halves: usize,
 }
 
+#[allow(unsafe_code)]
 impl Image {
+    fn of(lines: Vec<Line>) -> Self {
+        let words = lines.len() * WORDS;
+        Self { lines, words, halves: 2 * words }
+    }
+
+    #[inline]
+    fn words(&self) -> &[u32] {
+        // SAFETY: a `Line` is so many words without padding, and the length is that of all lines, which never change.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.words) }
+    }
+
+    #[inline]
+    fn halves(&self) -> &[u16] {
+        // SAFETY: as for words; halves need less alignment.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.halves) }
+    }
+
     /// The word at this offset.
     #[inline]
     pub fn word(&self, offset: u32) -> u32 {
-        bytemuck::cast_slice::<Line, u32>(&self.lines)[offset as usize]
+        found(self.words().get(offset as usize).copied())
     }
 
     /// The 16-bit value at an index counted from a word offset: the lower half of a word is the first one.
     #[inline]
     pub fn half(&self, offset: u32, index: u32) -> u32 {
         let index = if cfg!(target_endian = "little") { index } else { index ^ 1 };
-        let halves = bytemuck::cast_slice::<Line, u16>(&self.lines);
-        u32::from(halves[2 * offset as usize + index as usize])
+        u32::from(found(self.halves().get(2 * offset as usize + index as usize).copied()))
     }
 
     /// A whole line; its offset is a multiple of [`WORDS`].
@@ -50,6 +70,17 @@ impl Image {
     pub fn bytes(&self) -> &[u8] {
         bytemuck::cast_slice(&self.lines)
     }
+}
+
+/// A panic that says no numbers, which would have to be at hand at every load.
+#[inline]
+fn found<T>(value: Option<T>) -> T {
+    #[cold]
+    #[inline(never)]
+    fn outside() -> ! {
+        panic!("an offset leads out of the image")
+    }
+    value.unwrap_or_else(|| outside())
 }
 
 /// An image that grows up to a limit.
@@ -120,6 +151,6 @@ impl Builder {
         self.align();
         let mut lines = vec![Line([0; WORDS]); self.words.len() / WORDS];
         bytemuck::cast_slice_mut::<Line, u32>(&mut lines).copy_from_slice(&self.words);
-        Image { lines }
+        Image::of(lines)
     }
 }

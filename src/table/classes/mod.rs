@@ -28,6 +28,7 @@
 //! | rows | 16 bits each, by source * destinations + destination |
 //! | cells | [`Answer`]s, by (row * services + service) * source ports + source port |
 
+mod block;
 mod build;
 mod cells;
 mod image;
@@ -60,6 +61,18 @@ const BLOCK: usize = 32;
 #[allow(clippy::cast_possible_truncation)] // 32.
 const BLOCK_WORD: u32 = BLOCK as u32;
 const RECORD: u32 = 16;
+type Record = [u32; RECORD as usize];
+/// What is where in a record.
+const SOURCE: usize = 0;
+const DESTINATION: usize = 1;
+const SERVICE: usize = 2;
+const SOURCE_PORT: usize = 3;
+const ROWS: usize = 4;
+const DESTINATIONS: usize = 5;
+const CELLS: usize = 6;
+const SERVICES: usize = 7;
+const SOURCE_PORTS: usize = 8;
+const DIRECTION: usize = 9;
 /// Rows that are their own indexes.
 const PLAIN: u32 = 0;
 /// Cells of a chain that has none.
@@ -117,8 +130,6 @@ pub struct Classes {
 struct Uses {
     source: bool,
     destination: bool,
-    /// There is a chain.
-    service: bool,
     source_port: bool,
     /// Rows are looked up in a table.
     rows: bool,
@@ -156,66 +167,61 @@ impl Seen {
         Self { source: NOT_YET, destination: NOT_YET, service: NOT_YET, source_port: NOT_YET };
 }
 
+/// What has been found before, or is now.
+#[inline]
+fn known(class: &mut u32, find: impl FnOnce() -> u32) -> u32 {
+    if *class == NOT_YET {
+        *class = find();
+    }
+    *class
+}
+
 impl Classes {
-    /// First stage of a batch: asks for what the first loads of both addresses read.
+    /// That of a chain; none if it has no table for the family.
     #[inline]
-    pub fn prefetch(&self, point: &Point) {
-        for (address, is_used) in self.used_addresses(point) {
-            if is_used {
-                match point.family {
-                    #[allow(clippy::cast_possible_truncation)] // IPv4 numbers are below 2^32.
-                    Family::V4 => self.roots.v4.prefetch(&self.image, address as u32),
-                    Family::V6 => self.roots.v6.prefetch(&self.image, address),
-                }
-            }
+    fn record(&self, chain: ChainId, family: Family) -> Option<&Record> {
+        let index = 2 * chain.number() + family as u32;
+        if index >= self.roots.record_count {
+            return None;
         }
+        let record = self.image.line(self.roots.records + RECORD * index);
+        (record[CELLS] != NO_TABLE).then_some(record)
     }
 
-    /// Second stage: asks for what the second loads read.
-    #[inline]
-    pub fn prefetch_next(&self, point: &Point) {
-        for (address, is_used) in self.used_addresses(point) {
-            if is_used && point.family == Family::V4 {
-                #[allow(clippy::cast_possible_truncation)] // IPv4 numbers are below 2^32.
-                self.roots.v4.prefetch_next(&self.image, address as u32);
-            }
-        }
-    }
-
-    /// Third stage: the classes that any chain may ask for.
-    #[inline]
-    pub fn look_up(&self, point: &Point) -> Seen {
-        let uses = self.uses_of(point);
-        let mut seen = Seen::NOTHING;
+    #[allow(clippy::inline_always)] // Each family is to have its own form.
+    #[inline(always)]
+    fn answer(
+        &self,
+        record: &Record,
+        point: &Point,
+        seen: &mut Seen,
+        address: impl Fn(u128) -> u32,
+    ) -> Answer {
+        // What no chain of the direction looks at is skipped; for what this one does not look at, every class is 0. So
+        // the branches are the same for all packets.
+        let uses = &self.uses[(record[DIRECTION] & 1) as usize][point.family as usize];
+        let mut row = 0;
         if uses.source {
-            self.address(point.family, point.source, &mut seen.source);
+            row = self.local(record[SOURCE], known(&mut seen.source, || address(point.source)));
         }
         if uses.destination {
-            self.address(point.family, point.destination, &mut seen.destination);
+            let class = known(&mut seen.destination, || address(point.destination));
+            row = row * record[DESTINATIONS] + self.local(record[DESTINATION], class);
         }
-        if uses.service {
-            seen.service = self.roots.services.class(&self.image, point.protocol, point.service);
+        if uses.rows && record[ROWS] != PLAIN {
+            row = self.image.half(record[ROWS], row);
         }
-        seen
-    }
-
-    #[inline]
-    fn used_addresses(&self, point: &Point) -> [(u128, bool); 2] {
-        let uses = self.uses_of(point);
-        [(point.source, uses.source), (point.destination, uses.destination)]
-    }
-
-    /// Of both directions.
-    #[inline]
-    fn uses_of(&self, point: &Point) -> Uses {
-        let [ingress, egress] = self.uses.map(|of| of[point.family as usize]);
-        Uses {
-            source: ingress.source | egress.source,
-            destination: ingress.destination | egress.destination,
-            service: ingress.service | egress.service,
-            source_port: ingress.source_port | egress.source_port,
-            rows: ingress.rows | egress.rows,
+        let class = known(&mut seen.service, || {
+            self.roots.services.class(&self.image, point.protocol, point.service)
+        });
+        let mut cell = row * record[SERVICES] + self.local(record[SERVICE], class);
+        if uses.source_port {
+            let class = known(&mut seen.source_port, || {
+                self.roots.source_ports.class(&self.image, point.protocol, point.source_port)
+            });
+            cell = cell * record[SOURCE_PORTS] + self.local(record[SOURCE_PORT], class);
         }
+        Answer::from_word(self.image.word(record[CELLS] + cell))
     }
 
     #[inline]
@@ -225,15 +231,9 @@ impl Classes {
     }
 
     #[inline]
-    fn address(&self, family: Family, address: u128, seen: &mut u32) -> u32 {
-        if *seen == NOT_YET {
-            *seen = match family {
-                #[allow(clippy::cast_possible_truncation)] // IPv4 numbers are below 2^32.
-                Family::V4 => self.roots.v4.class(&self.image, address as u32),
-                Family::V6 => self.roots.v6.class(&self.image, address),
-            };
-        }
-        *seen
+    fn v4(&self, address: u128) -> u32 {
+        #[allow(clippy::cast_possible_truncation)] // IPv4 numbers are below 2^32.
+        self.roots.v4.class(&self.image, address as u32)
     }
 
     /// All that a walk reads; empty if no budget was given.
@@ -253,42 +253,14 @@ impl Engine for Classes {
     #[inline]
     fn find(&self, chain: ChainId, packet: &Packet<'_>, seen: &mut Seen) -> Option<Answer> {
         let point = &packet.point;
-        let index = 2 * chain.number() + point.family as u32;
-        if index >= self.roots.record_count {
-            return None;
-        }
-        let record = self.image.line(self.roots.records + RECORD * index);
-        let [source, destination, service, port, rows, destinations, cells, services, ports, direction, ..] =
-            *record;
-        if cells == NO_TABLE {
-            return None;
-        }
-        // What no chain of the direction looks at is skipped; for what this one does not look at, every class is 0. So
-        // the branches are the same for all packets.
-        let uses = &self.uses[(direction & 1) as usize][point.family as usize];
-        let mut row = 0;
-        if uses.source {
-            row = self.local(source, self.address(point.family, point.source, &mut seen.source));
-        }
-        if uses.destination {
-            let class = self.address(point.family, point.destination, &mut seen.destination);
-            row = row * destinations + self.local(destination, class);
-        }
-        if uses.rows && rows != PLAIN {
-            row = self.image.half(rows, row);
-        }
-        if seen.service == NOT_YET {
-            seen.service = self.roots.services.class(&self.image, point.protocol, point.service);
-        }
-        let mut cell = row * services + self.local(service, seen.service);
-        if uses.source_port {
-            if seen.source_port == NOT_YET {
-                seen.source_port =
-                    self.roots.source_ports.class(&self.image, point.protocol, point.source_port);
+        let record = self.record(chain, point.family)?;
+        // One form for each family: the short one must not make room for the long one.
+        Some(match point.family {
+            Family::V4 => self.answer(record, point, seen, |address| self.v4(address)),
+            Family::V6 => {
+                self.answer(record, point, seen, |address| self.roots.v6.class(&self.image, address))
             }
-            cell = cell * ports + self.local(port, seen.source_port);
-        }
-        Some(Answer::from_word(self.image.word(cells + cell)))
+        })
     }
 
     fn bytes(&self) -> usize {

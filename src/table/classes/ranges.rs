@@ -55,16 +55,25 @@ impl V4 {
         Ok(Self { root: image.push(roots) })
     }
 
-    /// Asks for the first word that [`Self::class`] reads.
+    /// Classes of addresses, load by load.
     #[inline]
-    pub fn prefetch(self, image: &Image, address: u32) {
-        image.prefetch(self.root + (address >> 16));
-    }
-
-    /// Asks for the second one.
-    #[inline]
-    pub fn prefetch_next(self, image: &Image, address: u32) {
-        image.prefetch(image.word(self.root + (address >> 16)) + (address >> 8 & 0xff));
+    pub fn classes<const N: usize>(self, image: &Image, addresses: &[u32; N]) -> [u32; N] {
+        let mut offsets = addresses.map(|address| self.root + (address >> 16));
+        for &offset in &offsets {
+            image.prefetch(offset);
+        }
+        for (offset, address) in offsets.iter_mut().zip(addresses) {
+            *offset = image.word(*offset) + (address >> 8 & 0xff);
+            image.prefetch(*offset);
+        }
+        for (offset, address) in offsets.iter_mut().zip(addresses) {
+            *offset = image.word(*offset);
+            image.prefetch(*offset + (address >> 1 & 0x7f));
+        }
+        for (offset, address) in offsets.iter_mut().zip(addresses) {
+            *offset = image.half(*offset, address & 0xff);
+        }
+        offsets
     }
 
     /// The class of an address.
@@ -263,6 +272,15 @@ impl V6 {
         self.between(image, address)
     }
 
+    /// Classes of addresses.
+    #[inline]
+    pub fn classes<const N: usize>(&self, image: &Image, addresses: &[u128; N]) -> [u32; N] {
+        for &address in addresses {
+            self.prefetch(image, address);
+        }
+        addresses.map(|address| self.class(image, address))
+    }
+
     /// By the last bound that is not above the address.
     fn between(&self, image: &Image, address: u128) -> u32 {
         let mut index = 0;
@@ -359,6 +377,12 @@ impl Keys {
     pub fn class(self, image: &Image, protocol: u8, key: u32) -> u32 {
         let directory = image.word(self.protocols + u32::from(protocol));
         image.half(image.word(directory + (key >> 8)), key & 0xff)
+    }
+
+    /// Classes of values.
+    #[inline]
+    pub fn classes<const N: usize>(self, image: &Image, protocols: &[u8; N], keys: &[u32; N]) -> [u32; N] {
+        std::array::from_fn(|index| self.class(image, protocols[index], keys[index]))
     }
 }
 

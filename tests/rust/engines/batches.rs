@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use crate::budgets::tiny;
 use crate::choices::{Choices, choices};
 use crate::equal::built;
-use crate::packets::{Aims, interface};
+use crate::packets::{Aims, interface, lone_pairs};
 use crate::programs::program;
 
 /// The values of a column; of one for all flows every value is the same.
@@ -50,22 +50,40 @@ struct Batch {
 impl Batch {
     fn new(choices: &mut Choices, aims: &Aims<'_>, table: &DecisionTable, count: usize) -> Self {
         let family = if choices.chance(50) { Family::V6 } else { Family::V4 };
+        // New packets through FORWARD: what is answered block by block.
+        let is_plain = choices.chance(50);
         let flag = |choices: &mut Choices| choices.of(&[0, 0, 0, 1, 2, 255]);
+        let pairs = if is_plain { lone_pairs(table) } else { Vec::new() };
+        let states: &[u8] = if is_plain { &[0, 4] } else { &[0, 0, 0, 0, 1, 2, 3, 4] };
+        let (input, output) = if pairs.is_empty() {
+            let input = Values::new(choices, count, |choices| interface(choices, table).0);
+            // An id that no table has is answered as nobody's.
+            let output = Values::new(choices, count, |choices| {
+                choices.maybe(5, |_| u32::MAX).unwrap_or_else(|| interface(choices, table).0)
+            });
+            (input, output)
+        } else {
+            let pairs = Values::new(choices, count, |choices| choices.of(&pairs));
+            let each = |of: fn(&(InterfaceId, InterfaceId)) -> u32| Values {
+                is_one: pairs.is_one,
+                values: pairs.values.iter().map(of).collect(),
+            };
+            (each(|pair| pair.0.0), each(|pair| pair.1.0))
+        };
         Self {
-            hook: choices.maybe(60, |choices| choices.of(&Hook::ALL)).unwrap_or(Hook::FilterForward),
+            hook: choices
+                .maybe(if is_plain { 0 } else { 60 }, |choices| choices.of(&Hook::ALL))
+                .unwrap_or(Hook::FilterForward),
             family,
             source: Values::new(choices, count, |choices| aims.address(choices, family)),
             destination: Values::new(choices, count, |choices| aims.address(choices, family)),
             protocol: Values::new(choices, count, |choices| aims.protocol(choices)),
             source_port: Values::new(choices, count, |choices| aims.port(choices)),
             destination_port: Values::new(choices, count, |choices| aims.port(choices)),
-            input: Values::new(choices, count, |choices| interface(choices, table).0),
-            // An id that no table has is answered as nobody's.
-            output: Values::new(choices, count, |choices| {
-                choices.maybe(5, |_| u32::MAX).unwrap_or_else(|| interface(choices, table).0)
-            }),
-            ct: Values::new(choices, count, |choices| choices.of(&[0, 0, 0, 0, 1, 2, 3, 4])),
-            accepted: Values::new(choices, count, flag),
+            input,
+            output,
+            ct: Values::new(choices, count, |choices| choices.of(states)),
+            accepted: Values::new(choices, count, |choices| if is_plain { 0 } else { flag(choices) }),
             dnatted: Values::new(choices, count, flag),
             fragment: Values::new(choices, count, flag),
         }
@@ -127,8 +145,10 @@ impl Batch {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 500, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn a_batch_answers_as_its_packets(mut choices in choices()) {
+    fn a_batch_answers_as_its_packets(mut choices in choices(), seed in any::<u64>()) {
         let program = Arc::new(program(&mut choices));
+        // Batches take more choices than a list has.
+        let mut choices = Choices::Seeded(seed);
         let aims = Aims::at(&program);
         let budgets = [Budgets::default(), tiny(&mut choices), Budgets::LINEAR];
         for budgets in &budgets {

@@ -1,8 +1,10 @@
 //! Random packets: half of them aimed at what some rule asks for, all of them at the edges of what a program names.
 
+use std::collections::BTreeSet;
+
 use labelgate::flow::{CtState, Family, FiveTuple, FlowKey, Hook, InterfaceId, Transport, protocol};
 use labelgate::program::{AddressSet, PortMatch, Program, Rule, Side};
-use labelgate::table::DecisionTable;
+use labelgate::table::{DecisionTable, Stage};
 
 use crate::choices::Choices;
 use crate::programs::{INTERFACES, PORTS, PROTOCOLS, V4, V6};
@@ -161,6 +163,23 @@ pub fn interface(choices: &mut Choices, table: &DecisionTable) -> InterfaceId {
         "" => InterfaceId::NONE,
         name => table.interface(name),
     }
+}
+
+/// Pairs of interfaces between which one chain decides in FORWARD, by what traces tell.
+pub fn lone_pairs(table: &DecisionTable) -> Vec<(InterfaceId, InterfaceId)> {
+    let ids = || INTERFACES.into_iter().filter(|name| !name.is_empty()).map(|name| table.interface(name));
+    let is_lone = |&(input, output): &(InterfaceId, InterfaceId)| {
+        let transport = Transport::of(protocol::TCP, 1, 1);
+        let tuple =
+            FiveTuple { family: Family::V4, source: 1, destination: 1, protocol: protocol::TCP, transport };
+        let (hook, ct) = (Hook::FilterForward, CtState::New);
+        let (_, steps) =
+            table.trace(&FlowKey { tuple, hook, input, output, accepted: false, ct, dnatted: false });
+        let stages: BTreeSet<_> = steps.iter().map(|step| step.stage.name()).collect();
+        let lone = [Stage::WorkloadIngress, Stage::FromHep, Stage::ToHep].map(Stage::name);
+        stages.len() == 1 && lone.iter().any(|stage| stages.contains(stage))
+    };
+    ids().flat_map(|input| ids().map(move |output| (input, output))).filter(is_lone).collect()
 }
 
 fn around(first: u128, last: u128) -> [u128; 4] {

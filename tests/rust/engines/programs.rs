@@ -400,7 +400,7 @@ fn settings(choices: &mut Choices) -> Settings {
     }
 }
 
-/// A host endpoint on `eth0`, one on `*`, and the workloads of `cali0` and `cali1`, with any of the chains.
+/// A host endpoint on `eth0`, often one on `*`, and the workloads of `cali0` and `cali1`, with any of the chains.
 fn endpoints(choices: &mut Choices, chains: usize) -> Vec<Endpoint> {
     let both = |choices: &mut Choices| {
         let mut chain = || ChainId::new(choices.below(chains));
@@ -411,7 +411,11 @@ fn endpoints(choices: &mut Choices, chains: usize) -> Vec<Endpoint> {
         Net { family: Family::V4, first: 0, last: 0xffff_ffff },
         Net { family: Family::V6, first: 0, last: u128::MAX },
     ];
+    // Without one on `*` there are packets that one chain decides.
+    let has_any = choices.chance(50);
     attachments
+        .into_iter()
+        .filter(|(_, interface)| interface.is_some() || has_any)
         .map(|(name, interface)| {
             let is_host = name.starts_with('h');
             Endpoint {
@@ -427,5 +431,5 @@ fn endpoints(choices: &mut Choices, chains: usize) -> Vec<Endpoint> {
                 prednat: is_host.then(|| both(choices).ingress),
             }
         })
-        .into()
+        .collect()
 }

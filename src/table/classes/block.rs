@@ -1,0 +1,117 @@
+//! Many packets at once, load by load: loads that depend on each other wait for memory, those of many packets wait at
+//! the same time.
+
+use super::{
+    BLOCK_WORD, CELLS, Classes, DESTINATION, DESTINATIONS, PLAIN, ROWS, Record, SERVICE, SERVICES, SOURCE,
+    SOURCE_PORT, SOURCE_PORTS, Uses,
+};
+use crate::flow::Family;
+use crate::program::ChainId;
+use crate::table::answer::Answer;
+use crate::table::flat::{AddressBlock, PointBlock};
+
+impl Classes {
+    /// The answers of the packets' chains; none if one of them has no table. All packets are of one family.
+    pub fn find_block<const N: usize>(
+        &self,
+        chains: &[ChainId; N],
+        points: &PointBlock<'_, N>,
+    ) -> Option<[Answer; N]> {
+        match points.addresses {
+            AddressBlock::V4 { source, destination } => {
+                let records = self.records(chains, Family::V4)?;
+                let class = |addresses: &[u32; N]| self.roots.v4.classes(&self.image, addresses);
+                Some(self.answers(&records, points, Family::V4, || class(source), || class(destination)))
+            }
+            AddressBlock::V6 { source, destination } => {
+                let records = self.records(chains, Family::V6)?;
+                let class = |addresses: &[u128; N]| self.roots.v6.classes(&self.image, addresses);
+                Some(self.answers(&records, points, Family::V6, || class(source), || class(destination)))
+            }
+        }
+    }
+
+    #[inline]
+    fn records<const N: usize>(&self, chains: &[ChainId; N], family: Family) -> Option<[&Record; N]> {
+        let mut records = [self.record(chains[0], family)?; N];
+        for (record, &chain) in records.iter_mut().zip(chains) {
+            *record = self.record(chain, family)?;
+        }
+        Some(records)
+    }
+
+    #[inline]
+    fn answers<const N: usize>(
+        &self,
+        records: &[&Record; N],
+        points: &PointBlock<'_, N>,
+        family: Family,
+        sources: impl Fn() -> [u32; N],
+        destinations: impl Fn() -> [u32; N],
+    ) -> [Answer; N] {
+        let uses = self.uses_of(family);
+        let mut rows = [0; N];
+        if uses.source {
+            rows = self.locals(records, SOURCE, &sources());
+        }
+        if uses.destination {
+            let locals = self.locals(records, DESTINATION, &destinations());
+            for index in 0..N {
+                rows[index] = rows[index] * records[index][DESTINATIONS] + locals[index];
+            }
+        }
+        if uses.rows {
+            for (record, row) in records.iter().zip(&mut rows) {
+                if record[ROWS] != PLAIN {
+                    *row = self.image.half(record[ROWS], *row);
+                }
+            }
+        }
+        let services = self.roots.services.classes(&self.image, points.protocol, &points.service);
+        let mut cells = self.locals(records, SERVICE, &services);
+        for index in 0..N {
+            cells[index] += rows[index] * records[index][SERVICES];
+        }
+        if uses.source_port {
+            let ports = self.roots.source_ports.classes(&self.image, points.protocol, &points.source_port);
+            let locals = self.locals(records, SOURCE_PORT, &ports);
+            for index in 0..N {
+                cells[index] = cells[index] * records[index][SOURCE_PORTS] + locals[index];
+            }
+        }
+        for index in 0..N {
+            cells[index] += records[index][CELLS];
+            self.image.prefetch(cells[index]);
+        }
+        cells.map(|cell| Answer::from_word(self.image.word(cell)))
+    }
+
+    /// Of both directions.
+    fn uses_of(&self, family: Family) -> Uses {
+        let [ingress, egress] = self.uses.map(|of| of[family as usize]);
+        Uses {
+            source: ingress.source | egress.source,
+            destination: ingress.destination | egress.destination,
+            source_port: ingress.source_port | egress.source_port,
+            rows: ingress.rows | egress.rows,
+        }
+    }
+
+    /// Local classes of classes, by the maps that records have at an index.
+    #[inline]
+    fn locals<const N: usize>(&self, records: &[&Record; N], map: usize, classes: &[u32; N]) -> [u32; N] {
+        let mut locals = [0; N];
+        for index in 0..N {
+            locals[index] = records[index][map] + classes[index] / BLOCK_WORD;
+            self.image.prefetch(locals[index]);
+        }
+        for local in &mut locals {
+            *local = self.image.word(*local);
+            self.image.prefetch(*local);
+        }
+        for index in 0..N {
+            locals[index] = self.image.half(locals[index], classes[index] % BLOCK_WORD);
+        }
+        locals
+    }
+}
