@@ -194,6 +194,18 @@ fn number(line: &[u32], at: usize) -> u128 {
     word(0) | word(1) | word(2) | word(3)
 }
 
+/// In a level, the index of the last bound that is not above the address, among those under one bound of the level above.
+#[inline]
+fn place(image: &Image, level: u32, above: u32, address: u128) -> u32 {
+    let node = level + above * 32;
+    let below: u32 = [image.line(node), image.line(node + 16)]
+        .into_iter()
+        .flat_map(|line| [0, 4, 8, 12].map(|bound| u32::from(number(line, bound) <= address)))
+        .sum();
+    // The first bound is 0; padding is above every address that comes here.
+    above * 8 + below.max(1) - 1
+}
+
 #[inline]
 #[allow(clippy::cast_possible_truncation)] // Folds 128 bits into 32.
 fn hash(address: u128) -> u32 {
@@ -256,6 +268,38 @@ impl V6 {
     /// The class of an address.
     #[inline]
     pub fn class(&self, image: &Image, address: u128) -> u32 {
+        self.exact(image, address).unwrap_or_else(|| self.between(image, address))
+    }
+
+    /// Classes of addresses, load by load.
+    pub fn classes<const N: usize>(&self, image: &Image, addresses: &[u128; N]) -> [u32; N] {
+        for &address in addresses {
+            self.prefetch(image, address);
+        }
+        let mut classes = [0; N];
+        let (mut others, mut count) = ([0; N], 0);
+        for (index, &address) in addresses.iter().enumerate() {
+            let found = self.exact(image, address);
+            classes[index] = found.unwrap_or_default();
+            others[count] = index;
+            count += usize::from(found.is_none());
+        }
+        let others = &others[..count];
+        let mut places = [0; N];
+        for &level in self.levels[..self.height as usize].iter().rev() {
+            for &index in others {
+                places[index] = place(image, level, places[index], addresses[index]);
+            }
+        }
+        for &index in others {
+            classes[index] = image.word(self.classes + places[index]);
+        }
+        classes
+    }
+
+    /// The class of an address that has a slot of its own.
+    #[inline]
+    fn exact(&self, image: &Image, address: u128) -> Option<u32> {
         let mut slot = hash(address) & self.mask;
         for _ in 0..PROBES {
             let offset = self.slots + slot * SLOT;
@@ -265,36 +309,17 @@ impl V6 {
                 break;
             }
             if number(line, at) == address {
-                return class;
+                return Some(class);
             }
             slot = (slot + 1) & self.mask;
         }
-        self.between(image, address)
-    }
-
-    /// Classes of addresses.
-    #[inline]
-    pub fn classes<const N: usize>(&self, image: &Image, addresses: &[u128; N]) -> [u32; N] {
-        for &address in addresses {
-            self.prefetch(image, address);
-        }
-        addresses.map(|address| self.class(image, address))
+        None
     }
 
     /// By the last bound that is not above the address.
     fn between(&self, image: &Image, address: u128) -> u32 {
-        let mut index = 0;
-        for &level in self.levels[..self.height as usize].iter().rev() {
-            let node = level + index * 32;
-            let (low, high) = (image.line(node), image.line(node + 16));
-            let below = (0..4).filter(|&bound| number(low, 4 * bound) <= address).count()
-                + (0..4).filter(|&bound| number(high, 4 * bound) <= address).count();
-            // The first bound is 0; padding is above every address that comes here.
-            #[allow(clippy::cast_possible_truncation)] // At most 8.
-            {
-                index = index * 8 + below.max(1) as u32 - 1;
-            }
-        }
+        let levels = self.levels[..self.height as usize].iter().rev();
+        let index = levels.fold(0, |index, &level| place(image, level, index, address));
         image.word(self.classes + index)
     }
 }
