@@ -14,7 +14,7 @@ use crate::workload::traffic::{Asked, Questions};
 /// to make reading the clock cheap.
 const BLOCK: usize = 256;
 /// Questions of one batch: as a script would pass them, and over before the scheduler is likely to interrupt.
-const BATCH: usize = 4096;
+const BATCH: usize = 1024;
 
 /// Times of blocks of questions. Their median counts: a block during which the processor did something else does not.
 #[derive(Debug, Default)]
