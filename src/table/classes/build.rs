@@ -1,17 +1,18 @@
 //! The clauses of a program to the image.
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use indexmap::IndexMap;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::cells::{Axes, Cells};
 use super::image::Builder;
 use super::limits::{Limits, Refused, Steps, within};
 use super::local::{Axis, Splitter};
-use super::numbers::{self, Numbers, Services};
+use super::numbers::{self, Listed, Numbers, Services};
 use super::partition::Value;
 use super::ranges::{Keys, V4, V6};
 use super::{BLOCK, Classes, Counts, HEADER, PLAIN, RECORD, Roots, Uses};
 use crate::flow::{Direction, Family};
-use crate::program::{Chain, ChainId, Program};
+use crate::program::{Chain, ChainId, Program, RuleListId};
 use crate::table::answer::Answers;
 use crate::table::flat::{Clause, Flat, Flats, lists};
 
@@ -31,13 +32,13 @@ pub fn build(
     };
     let mut built: Built = chains.iter().map(|&(number, chain)| [fits(number, chain); 2]).collect();
     let wanted = chains.iter().zip(&built).filter(|(_, fits)| fits[0].is_ok()).map(|(&(_, chain), _)| chain);
-    let clauses = clauses(flats, wanted);
+    let lists = listed(flats, wanted);
     let mut writer = Writer::new(directions(flats.program()), limits, answers);
-    let v4 = numbers::addresses(flats, &clauses, Family::V4, |set| &set.v4, limits);
-    let v6 = numbers::addresses(flats, &clauses, Family::V6, |set| &set.v6, limits);
+    let v4 = numbers::addresses(flats, &lists, Family::V4, |set| &set.v4, limits);
+    let v6 = numbers::addresses(flats, &lists, Family::V6, |set| &set.v6, limits);
     writer.counts.v4 = v4.as_ref().map_or(0, |numbers| numbers.partition.count());
     writer.counts.v6 = v6.as_ref().map_or(0, |numbers| numbers.partition.count());
-    let frame = writer.frame(Frame::of(flats, &clauses, limits), chains.len());
+    let frame = writer.frame(Frame::of(flats, &lists, limits), chains.len());
     let v4 = v4.and_then(|numbers| writer.v4(numbers));
     let v6 = v6.and_then(|numbers| writer.v6(numbers));
     for ((number, chain), built) in chains.into_iter().zip(&mut built).filter(|(_, built)| built[0].is_ok()) {
@@ -69,11 +70,13 @@ fn directions(program: &Program) -> Vec<Direction> {
     directions
 }
 
-/// Those of the rule lists of these chains.
-fn clauses<'f>(flats: &'f Flats<'_>, chains: impl Iterator<Item = &'f Chain>) -> Vec<&'f [Clause]> {
-    let mut seen = FxHashSet::default();
-    let lists = chains.flat_map(lists).filter(|list| seen.insert(*list));
-    lists.map(|list| flats.clauses(list)).collect()
+/// The rule lists of these chains.
+fn listed<'f>(flats: &'f Flats<'_>, chains: impl Iterator<Item = &'f Chain>) -> Vec<Listed<'f>> {
+    let mut chains_of: IndexMap<RuleListId, usize, FxBuildHasher> = IndexMap::default();
+    for list in chains.flat_map(lists) {
+        *chains_of.entry(list).or_default() += 1;
+    }
+    chains_of.into_iter().map(|(list, chains)| Listed { clauses: flats.clauses(list), chains }).collect()
 }
 
 /// What chains of both families are made with.
@@ -83,9 +86,9 @@ struct Frame {
 }
 
 impl Frame {
-    fn of(flats: &Flats<'_>, clauses: &[&[Clause]], limits: &Limits) -> Result<Self, Refused> {
-        let services = numbers::services(flats, clauses, limits)?;
-        Ok(Self { services, source_ports: numbers::source_ports(flats, clauses, limits)? })
+    fn of(flats: &Flats<'_>, lists: &[Listed<'_>], limits: &Limits) -> Result<Self, Refused> {
+        let services = numbers::services(flats, lists, limits)?;
+        Ok(Self { services, source_ports: numbers::source_ports(flats, lists, limits)? })
     }
 }
 

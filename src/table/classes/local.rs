@@ -20,7 +20,8 @@ pub struct Term {
 }
 
 impl Term {
-    fn sets(&self) -> impl Iterator<Item = u32> {
+    /// All of them.
+    pub fn sets(&self) -> impl Iterator<Item = u32> {
         self.within.iter().chain(&self.outside).copied()
     }
 }

@@ -12,6 +12,14 @@ use crate::flow::Family;
 use crate::program::AddressSet;
 use crate::table::flat::{Clause, Flats, OPAQUE, Protocols, Ranges, ServiceTerm, SetId, has_protocol};
 
+/// A rule list of the chains that tables are made for.
+pub struct Listed<'f> {
+    /// Its clauses.
+    pub clauses: &'f [Clause],
+    /// How many of the chains have it.
+    pub chains: usize,
+}
+
 /// Classes of one dimension.
 pub struct Numbers<P> {
     /// The classes.
@@ -21,9 +29,12 @@ pub struct Numbers<P> {
 }
 
 impl<P: Value> Numbers<P> {
-    fn of<'a>(
+    /// `of_clause` gives the terms of a clause.
+    fn of<'a, const N: usize>(
         sets: impl ExactSizeIterator<Item = &'a [(P, P)]>,
         terms: Vec<Term>,
+        lists: &[Listed<'_>],
+        of_clause: fn(&Clause) -> [u32; N],
         limits: &Limits,
         of: &'static str,
     ) -> Result<Self, Refused>
@@ -31,20 +42,45 @@ impl<P: Value> Numbers<P> {
         P: 'a,
     {
         let most = limits.classes.min(MOST_CLASSES);
-        let partition = Partition::of(sets, most).map_err(|_| Refused::Classes { of, most })?;
+        let mut partition = Partition::of(sets, most).map_err(|_| Refused::Classes { of, most })?;
+        partition.sort(&uses(partition.set_count(), &terms, lists, of_clause));
         Ok(Self { partition, terms })
     }
+}
+
+/// Of each set, how many chains name it.
+fn uses<const N: usize>(
+    sets: usize,
+    terms: &[Term],
+    lists: &[Listed<'_>],
+    of_clause: fn(&Clause) -> [u32; N],
+) -> Vec<usize> {
+    let mut uses = vec![0; sets];
+    let mut counted = vec![usize::MAX; sets];
+    for (number, list) in lists.iter().enumerate() {
+        let terms = list.clauses.iter().flat_map(of_clause).map(|term| &terms[term as usize]);
+        for set in terms.flat_map(Term::sets) {
+            if std::mem::replace(&mut counted[set as usize], number) != number {
+                uses[set as usize] += list.chains;
+            }
+        }
+    }
+    uses
+}
+
+fn clauses<'f>(lists: &[Listed<'f>]) -> impl Iterator<Item = &'f Clause> {
+    lists.iter().flat_map(|list| list.clauses)
 }
 
 /// Of the addresses that the clauses tell apart in a family.
 pub fn addresses<P: Value>(
     flats: &Flats<'_>,
-    clauses: &[&[Clause]],
+    lists: &[Listed<'_>],
     family: Family,
     ranges: impl Fn(&AddressSet) -> &Vec<(P, P)>,
     limits: &Limits,
 ) -> Result<Numbers<P>, Refused> {
-    let own = clauses.iter().copied().flatten().filter(|clause| clause.families[family as usize]);
+    let own = clauses(lists).filter(|clause| clause.families[family as usize]);
     let mut number_of = vec![None; flats.set_count()];
     let mut used: Vec<SetId> = Vec::new();
     let mut number = |set: SetId| {
@@ -62,18 +98,20 @@ pub fn addresses<P: Value>(
         }
     }
     let of = if family == Family::V4 { "IPv4 addresses" } else { "IPv6 addresses" };
-    Numbers::of(used.iter().map(|&set| ranges(flats.set(set)).as_slice()), terms, limits, of)
+    let sets = used.iter().map(|&set| ranges(flats.set(set)).as_slice());
+    Numbers::of(sets, terms, lists, |clause| [clause.source, clause.destination], limits, of)
 }
 
 /// Of the source ports that the clauses tell apart.
 pub fn source_ports(
     flats: &Flats<'_>,
-    clauses: &[&[Clause]],
+    lists: &[Listed<'_>],
     limits: &Limits,
 ) -> Result<Numbers<u32>, Refused> {
-    let asked = clauses.iter().copied().flatten().map(|clause| clause.source_ports);
+    let asked = clauses(lists).map(|clause| clause.source_ports);
     let (sets, terms) = single_sets(asked, &flats.source_ports, is_every_key);
-    Numbers::of(sets.into_iter().map(Vec::as_slice), terms, limits, "source ports")
+    let sets = sets.into_iter().map(Vec::as_slice);
+    Numbers::of(sets, terms, lists, |clause| [clause.source_ports], limits, "source ports")
 }
 
 /// Of protocol and second key.
@@ -85,8 +123,8 @@ pub struct Services {
 }
 
 /// Of the services that the clauses tell apart.
-pub fn services(flats: &Flats<'_>, clauses: &[&[Clause]], limits: &Limits) -> Result<Services, Refused> {
-    let asked = clauses.iter().copied().flatten().map(|clause| clause.service);
+pub fn services(flats: &Flats<'_>, lists: &[Listed<'_>], limits: &Limits) -> Result<Services, Refused> {
+    let asked = clauses(lists).map(|clause| clause.service);
     let (used, terms) = single_sets(asked, &flats.services, is_every_service);
     let masks: IndexSet<Protocols, FxBuildHasher> = used.iter().map(|term| term.protocols).collect();
     let mut kinds: IndexSet<Vec<bool>, FxBuildHasher> = IndexSet::default();
@@ -106,7 +144,8 @@ pub fn services(flats: &Flats<'_>, clauses: &[&[Clause]], limits: &Limits) -> Re
         .collect()
     };
     let ranges: Vec<Ranges> = used.into_iter().map(ranges).collect();
-    let numbers = Numbers::of(ranges.iter().map(Vec::as_slice), terms, limits, "services")?;
+    let sets = ranges.iter().map(Vec::as_slice);
+    let numbers = Numbers::of(sets, terms, lists, |clause| [clause.service], limits, "services")?;
     Ok(Services { numbers, groups })
 }
 

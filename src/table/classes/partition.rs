@@ -32,11 +32,6 @@ pub struct Half {
 const MOST_SORTED: usize = 1 << 26;
 
 impl Half {
-    /// How many classes are in the set.
-    fn members(&self, count: u32) -> usize {
-        if self.is_outside { count as usize - self.size } else { self.size }
-    }
-
     /// The same classes by other numbers.
     fn rename(&mut self, names: &[u32]) {
         let mut classes: Vec<u32> =
@@ -195,20 +190,20 @@ impl<P: Value> Partition<P> {
                 None => break,
             }
         }
-        let mut partition = Self { intervals, count: sweep.count, halves: sweep.halves() };
-        partition.sort();
-        Ok(partition)
+        Ok(Self { intervals, count: sweep.count, halves: sweep.halves() })
     }
 
-    /// Gives classes that are in the same large sets numbers side by side, if that does not take too long.
-    fn sort(&mut self) {
+    /// Gives classes that are in the same sets numbers side by side, if that does not take too long. `uses` says of
+    /// each set how many chains name it: a set that many chains name, and that would be scattered over many places,
+    /// comes early and so is scattered over few.
+    pub fn sort(&mut self, uses: &[usize]) {
         if self.halves.iter().map(|half| half.size).sum::<usize>() > MOST_SORTED {
             return;
         }
-        let mut by_size: Vec<&Half> = self.halves.iter().collect();
-        by_size.sort_by_key(|half| std::cmp::Reverse(half.members(self.count)));
+        let mut by_weight: Vec<_> = self.halves.iter().zip(uses).collect();
+        by_weight.sort_by_key(|(half, uses)| std::cmp::Reverse(half.size.saturating_mul(**uses)));
         let mut order = Order::new(self.count);
-        for half in by_size {
+        for (half, _) in by_weight {
             order.refine(half.runs.iter().cloned().flatten(), half.is_outside);
         }
         let places = order.places();
@@ -257,13 +252,16 @@ mod tests {
         #[test]
         fn classes_are_the_sets_that_hold_a_value(
             bounds in prop::collection::vec(prop::collection::btree_set(0..40_u32, 0..8), 0..6),
+            uses in prop::collection::vec(0..4_usize, 6),
         ) {
             let sets: Vec<Vec<(u32, u32)>> = bounds.iter().map(|bounds| {
                 let bounds: Vec<_> = bounds.iter().copied().collect();
                 let pairs = bounds.chunks_exact(2).map(|pair| (pair[0], pair[1] - 1));
                 pairs.filter(|(first, last)| first <= last).collect()
             }).collect();
-            let partition = Partition::of(sets.iter().map(Vec::as_slice), usize::MAX).expect("no limit");
+            let mut partition =
+                Partition::of(sets.iter().map(Vec::as_slice), usize::MAX).expect("no limit");
+            partition.sort(&uses);
             let mut known: Vec<Option<Vec<bool>>> = vec![None; partition.count()];
             for value in 0..50 {
                 let class = class_at(&partition, value);
@@ -289,10 +287,22 @@ mod tests {
     fn the_last_value_has_a_class_too() {
         let sets = [vec![(0, u32::MAX)], vec![(u32::MAX, u32::MAX)]];
         let partition = Partition::of(sets.iter().map(Vec::as_slice), 2).expect("two classes");
-        // In both sets is 0: what is in more sets comes first.
-        assert_eq!(partition.intervals, [(0, 1), (u32::MAX, 0)]);
+        assert_eq!(partition.intervals, [(0, 0), (u32::MAX, 1)]);
         let member = |class| [0, 1].map(|set| holds(&partition, set, class));
-        assert_eq!([member(1), member(0)], [[true, false], [true, true]]);
+        assert_eq!([member(0), member(1)], [[true, false], [true, true]]);
+    }
+
+    #[test]
+    fn classes_of_a_set_that_many_chains_name_are_neighbours() {
+        let sets = [vec![(0, 3)], vec![(2, 5_u32)]];
+        let classes = |uses: [usize; 2]| {
+            let mut partition = Partition::of(sets.iter().map(Vec::as_slice), 4).expect("four classes");
+            partition.sort(&uses);
+            [0, 2, 4, 6].map(|value| class_at(&partition, value))
+        };
+        // In the first set, in both, in the second one, in none.
+        assert_eq!(classes([5, 1]), [1, 0, 2, 3]);
+        assert_eq!(classes([1, 5]), [2, 0, 1, 3]);
     }
 
     #[test]
