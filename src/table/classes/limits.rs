@@ -12,7 +12,8 @@ pub struct Limits {
     pub clauses: usize,
     /// Classes of IPv4 addresses, of IPv6 addresses, of services and of source ports, each; at most 65536.
     pub classes: usize,
-    /// Cells of a chain, and its (source, destination) pairs; of those at most 65536.
+    /// Cells of a chain, before equal rows and columns become one, and its (source, destination) pairs; of those at
+    /// most 65536.
     pub cells: usize,
     /// The image, and the lists of Log rules behind its answers; of the image at most 4 GiB.
     pub bytes: usize,
@@ -26,9 +27,9 @@ impl Limits {
 }
 
 impl Default for Limits {
-    /// 256 MiB for all tables, 64 K cells (256 KiB) for one chain, some seconds.
+    /// 256 MiB for all tables, 256 K cells (1 MiB) for one chain, some seconds.
     fn default() -> Self {
-        Self { clauses: 1 << 14, classes: 1 << 16, cells: 1 << 16, bytes: 256 << 20, steps: 1 << 33 }
+        Self { clauses: 1 << 14, classes: 1 << 16, cells: 1 << 18, bytes: 256 << 20, steps: 1 << 33 }
     }
 }
 

@@ -52,7 +52,7 @@ fn source_and_destination_ports_multiply() {
     let mut budgets = Budgets::default();
     budgets.tree.wide = usize::MAX;
     let others = others(of_rules(rules, Vec::new(), Vec::new()), &budgets);
-    assert!(others[0].why.starts_with("4006002 cells, above the budget of 65536"), "{}", others[0].why);
+    assert!(others[0].why.starts_with("4006002 cells, above the budget of 262144"), "{}", others[0].why);
     assert_eq!(others[0].engine, "tree");
 }
 
