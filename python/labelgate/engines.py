@@ -19,11 +19,13 @@ class ClassesBudget:
     clauses: int = _DEFAULT["classes"]["clauses"]
     """Of a chain."""
     cells: int = _DEFAULT["classes"]["cells"]
-    """Of a chain: stored answers, 4 bytes each, and (source, destination) pairs."""
+    """Of a chain: answers, 4 bytes each, before equal ones become one, and (source, destination) pairs."""
     classes: int = _DEFAULT["classes"]["classes"]
     """Of IPv4 addresses, of IPv6 addresses, of services and of source ports, each, of all chains together."""
     bytes: int = _DEFAULT["classes"]["bytes"]
     """Of all chains together."""
+    flat_maps: int = _DEFAULT["classes"]["flat_maps"]
+    """Bytes of the maps from classes to answers while they have one level; larger ones are given two."""
     steps: int = _DEFAULT["classes"]["steps"]
     """Of building all tables, about a nanosecond each."""
 

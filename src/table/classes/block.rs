@@ -2,8 +2,8 @@
 //! the same time.
 
 use super::{
-    BLOCK_WORD, CELLS, Classes, DESTINATION, DESTINATIONS, PLAIN, ROWS, Record, SERVICE, SERVICES, SOURCE,
-    SOURCE_PORT, SOURCE_PORTS, Uses,
+    BLOCK_WORD, CELLS, Classes, DESTINATION, DESTINATIONS, GROUP_WORD, PLAIN, ROWS, Record, SERVICE,
+    SERVICES, SOURCE, SOURCE_PORT, SOURCE_PORTS, Uses,
 };
 use crate::flow::Family;
 use crate::program::ChainId;
@@ -102,12 +102,22 @@ impl Classes {
     fn locals<const N: usize>(&self, records: &[&Record; N], map: usize, classes: &[u32; N]) -> [u32; N] {
         let mut locals = [0; N];
         for index in 0..N {
-            locals[index] = records[index][map] + classes[index] / BLOCK_WORD;
+            let class = classes[index];
+            let place =
+                if self.roots.is_deep { class / (BLOCK_WORD * GROUP_WORD) } else { class / BLOCK_WORD };
+            locals[index] = records[index][map] + place;
             self.image.prefetch(locals[index]);
         }
-        for local in &mut locals {
+        if self.roots.is_deep {
+            for (local, class) in locals.iter_mut().zip(classes) {
+                *local = self.image.word(*local) + class / BLOCK_WORD % GROUP_WORD;
+                self.image.prefetch(*local);
+            }
+        }
+        for (local, class) in locals.iter_mut().zip(classes) {
             *local = self.image.word(*local);
-            self.image.prefetch(*local);
+            // Blocks may begin in the middle of a line.
+            self.image.prefetch(*local + class % BLOCK_WORD / 2);
         }
         for index in 0..N {
             locals[index] = self.image.half(locals[index], classes[index] % BLOCK_WORD);

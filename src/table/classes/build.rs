@@ -1,12 +1,13 @@
 //! The clauses of a program to the image.
 
 use indexmap::IndexMap;
-use rustc_hash::{FxBuildHasher, FxHashMap};
+use rustc_hash::FxBuildHasher;
 
 use super::cells::{Axes, Cells};
 use super::image::Builder;
 use super::limits::{Limits, Refused, Steps, within};
-use super::local::{Axis, Splitter};
+use super::local::{Axis, Bits, Splitter};
+use super::maps::Maps;
 use super::numbers::{self, Listed, Numbers, Services};
 use super::partition::Value;
 use super::ranges::{Keys, V4, V6};
@@ -104,8 +105,7 @@ struct Writer<'a> {
     answers: &'a mut Answers,
     steps: Steps,
     splitter: Splitter,
-    /// Equal blocks of local classes are one.
-    blocks: FxHashMap<[u16; BLOCK], u32>,
+    maps: Maps,
     /// The map of a dimension that a chain does not look at.
     zeros: u32,
 }
@@ -122,7 +122,7 @@ impl<'a> Writer<'a> {
             answers,
             steps: Steps::new(limits.steps),
             splitter: Splitter::default(),
-            blocks: FxHashMap::default(),
+            maps: Maps::new(false),
             zeros: 0,
         }
     }
@@ -140,15 +140,16 @@ impl<'a> Writer<'a> {
         self.counts.services = services.numbers.partition.count();
         self.counts.source_ports = source_ports.partition.count();
         let Counts { v4, v6, services: keys, source_ports: ports, .. } = self.counts;
-        let blocks = v4.max(v6).max(keys).max(ports).div_ceil(BLOCK);
+        let most = v4.max(v6).max(keys).max(ports);
+        let blocks: usize = [v4, v6, keys, ports].map(|classes| classes.div_ceil(BLOCK)).iter().sum();
+        self.roots.is_deep = 2 * chains * blocks * size_of::<u32>() > self.limits.flat_maps;
+        self.maps = Maps::new(self.roots.is_deep);
         let records = 2 * chains * RECORD as usize;
-        self.image.check(HEADER + records + BLOCK / 2 + blocks)?;
+        self.image.check(HEADER + records + Maps::most_words(most, 0))?;
         self.image.push([0; HEADER]);
         self.roots.records = self.image.push(std::iter::repeat_n(0, records));
         self.roots.record_count = narrow(2 * chains);
-        let zero = self.image.push_halves(&[0; BLOCK]);
-        self.blocks.insert([0; BLOCK], zero);
-        self.zeros = self.image.push(std::iter::repeat_n(zero, blocks));
+        self.zeros = self.maps.write(&mut self.image, &Axis::single(most, Bits::new()));
         let image = &mut self.image;
         let services = Keys::build(image, &services.groups, &services.numbers.partition.intervals)?;
         let source_ports = Keys::build(image, &[0; 256], &source_ports.partition.intervals)?;
@@ -229,11 +230,11 @@ impl<'a> Writer<'a> {
 
     fn write(&mut self, record: usize, family: Family, axes: &Axes, cells: &Cells) -> Result<(), Refused> {
         let axes = [&axes.source, &axes.destination, &axes.service, &axes.source_port];
-        let blocks: usize = axes.iter().map(|axis| axis.of_class.len().div_ceil(BLOCK)).sum();
-        let words = blocks * (1 + BLOCK / 2) + cells.rows.len().div_ceil(2) + cells.answers.len();
+        let maps: usize = axes.iter().map(|axis| Maps::most_words(axis.classes, axis.blocks.len())).sum();
+        let words = maps + cells.rows.len().div_ceil(2) + cells.answers.len();
         self.image.check(words + self.answers.bytes() / size_of::<u32>())?;
         let [source, destination, service, port] = axes.map(|axis| self.map(axis));
-        let [by_source, by_destination, _, by_port] = axes.map(|axis| !axis.of_class.is_empty());
+        let [by_source, by_destination, _, by_port] = axes.map(|axis| !axis.is_single());
         let is_plain = (0..).zip(&cells.rows).all(|(index, &row)| usize::from(row) == index);
         let rows = if is_plain { PLAIN } else { self.image.push_halves(&cells.rows) };
         let direction = self.directions[record / 2];
@@ -255,17 +256,7 @@ impl<'a> Writer<'a> {
     }
 
     fn map(&mut self, axis: &Axis) -> u32 {
-        if axis.of_class.is_empty() {
-            return self.zeros;
-        }
-        let mut directory = Vec::with_capacity(axis.of_class.len().div_ceil(BLOCK));
-        for chunk in axis.of_class.chunks(BLOCK) {
-            let mut block = [0; BLOCK];
-            block[..chunk.len()].copy_from_slice(chunk);
-            let image = &mut self.image;
-            directory.push(*self.blocks.entry(block).or_insert_with(|| image.push_halves(&block)));
-        }
-        self.image.push(directory)
+        if axis.is_single() { self.zeros } else { self.maps.write(&mut self.image, axis) }
     }
 
     fn finish(mut self) -> Classes {

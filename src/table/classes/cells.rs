@@ -103,20 +103,6 @@ impl Axes {
     }
 }
 
-impl Axis {
-    /// Local classes by their new names.
-    fn rename(&mut self, names: &[usize]) {
-        let count = names.iter().max().map_or(0, |most| most + 1);
-        self.bits.truncate(count);
-        if count == 1 {
-            self.of_class.clear();
-        }
-        for local in &mut self.of_class {
-            *local = u16::try_from(names[usize::from(*local)]).expect("no more than before");
-        }
-    }
-}
-
 fn both(a: &[u64], b: &[u64]) -> Bits {
     a.iter().zip(b).map(|(a, b)| a & b).collect()
 }

@@ -17,19 +17,30 @@ pub struct Limits {
     pub cells: usize,
     /// The image, and the lists of Log rules behind its answers; of the image at most 4 GiB.
     pub bytes: usize,
+    /// Bytes that the maps of all chains could come to while they have one level. Where that is too much they have two:
+    /// one more load, and little memory where chains have much in common.
+    pub flat_maps: usize,
     /// Steps of building all tables, about a nanosecond each.
     pub steps: usize,
 }
 
 impl Limits {
     /// Nothing.
-    pub const NOTHING: Self = Self { clauses: 0, classes: 0, cells: 0, bytes: 0, steps: 0 };
+    pub const NOTHING: Self = Self { clauses: 0, classes: 0, cells: 0, bytes: 0, flat_maps: 0, steps: 0 };
 }
 
 impl Default for Limits {
-    /// 256 MiB for all tables, 256 K cells (1 MiB) for one chain, some seconds.
+    /// 256 MiB for all tables, 256 K cells (1 MiB) for one chain, some seconds; 4 MiB of maps of one level, of which
+    /// packets in a row need a part that caches hold.
     fn default() -> Self {
-        Self { clauses: 1 << 14, classes: 1 << 16, cells: 1 << 18, bytes: 256 << 20, steps: 1 << 33 }
+        Self {
+            clauses: 1 << 14,
+            classes: 1 << 16,
+            cells: 1 << 18,
+            bytes: 256 << 20,
+            flat_maps: 4 << 20,
+            steps: 1 << 33,
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use indexmap::IndexSet;
 use rustc_hash::FxBuildHasher;
 
+use super::BLOCK;
 use super::limits::{Refused, Steps};
 use super::numbers::Numbers;
 use super::partition::{Partition, Value};
@@ -26,13 +27,43 @@ impl Term {
     }
 }
 
-/// One dimension of one chain.
+/// One dimension of one chain: class of the partition to local class. Most classes are in none of the sets that a chain
+/// names; blocks of those are not looked at.
 #[derive(Clone, Debug)]
 pub struct Axis {
-    /// Class of the partition to local class; empty where the chain does not look at this dimension.
-    pub of_class: Vec<u16>,
+    /// Classes of the partition.
+    pub classes: usize,
+    /// Local classes of a block of classes, by its index, ascending.
+    pub blocks: Vec<(usize, [u16; BLOCK])>,
+    /// Local class of all classes in other blocks.
+    pub other: u16,
     /// Local class to the clauses that hold there.
     pub bits: Vec<Bits>,
+}
+
+impl Axis {
+    /// All classes are local class 0.
+    pub fn single(classes: usize, bits: Bits) -> Self {
+        Self { classes, blocks: Vec::new(), other: 0, bits: vec![bits] }
+    }
+
+    /// Whether the chain does not look at this dimension.
+    pub fn is_single(&self) -> bool {
+        self.bits.len() == 1
+    }
+
+    /// Local classes by their new names.
+    pub fn rename(&mut self, names: &[usize]) {
+        let name = |local: u16| u16::try_from(names[usize::from(local)]).expect("no more than before");
+        self.bits.truncate(names.iter().max().map_or(0, |most| most + 1));
+        if self.is_single() {
+            self.blocks.clear();
+        }
+        self.other = name(self.other);
+        for local in self.blocks.iter_mut().flat_map(|(_, block)| block) {
+            *local = name(*local);
+        }
+    }
 }
 
 /// Every bit of `count` clauses.
@@ -61,8 +92,10 @@ const NONE: u32 = u32::MAX;
 /// Splits the classes of a partition by the sets that a chain names; keeps its buffers between chains.
 #[derive(Debug, Default)]
 pub struct Splitter {
-    /// Class to part.
+    /// Class to part; classes that are in none of the sets are in part 0.
     part: Vec<u32>,
+    /// Blocks with a class in another part, as a bit set.
+    touched: Vec<u64>,
     parts: Vec<Part>,
     /// Set to whether it holds the part that is looked at.
     held: Vec<bool>,
@@ -86,33 +119,70 @@ impl Splitter {
         sets.sort_unstable();
         sets.dedup();
         if sets.is_empty() {
-            return Ok(Axis { of_class: Vec::new(), bits: vec![every(of_clause.len())] });
+            return Ok(Axis::single(partition.count(), every(of_clause.len())));
         }
         self.split_by(partition, &sets, steps)?;
-        steps.take(partition.count() + self.parts.len() * evaluated)?;
+        steps.take(partition.count() / BLOCK + self.parts.len() * evaluated)?;
         self.held.resize(partition.set_count().max(self.held.len()), false);
         self.holds.resize(terms.len().max(self.holds.len()), false);
         for &set in &sets {
             self.held[set as usize] = partition.half(set).is_outside;
         }
-        let mut local_of_part = vec![NONE; self.parts.len()];
         let mut bits: IndexSet<Bits, FxBuildHasher> = IndexSet::default();
-        let mut of_class = Vec::with_capacity(self.part.len());
-        for index in 0..self.part.len() {
-            let part = self.part[index];
-            let known = &mut local_of_part[part as usize];
-            if *known == NONE {
-                self.toggle_path(part);
-                let holding = self.holding(terms, &named, of_clause);
-                self.toggle_path(part);
-                *known = narrow(bits.insert_full(holding).0);
+        let mut local_of_part = vec![0; self.parts.len()];
+        for (part, _) in (0..).zip(self.are_met(partition.count())).filter(|(_, is_met)| *is_met) {
+            self.toggle_path(part);
+            let local = bits.insert_full(self.holding(terms, &named, of_clause)).0;
+            self.toggle_path(part);
+            local_of_part[part as usize] =
+                u16::try_from(local).expect("no more than classes, which fit 16 bits");
+        }
+        let local = |block: &[u32]| std::array::from_fn(|class| local_of_part[block[class] as usize]);
+        let mut axis = Axis {
+            classes: partition.count(),
+            blocks: self
+                .touched()
+                .map(|block| (block, local(&self.part[block * BLOCK..][..BLOCK])))
+                .collect(),
+            other: local_of_part[0],
+            bits: bits.into_iter().collect(),
+        };
+        if axis.is_single() {
+            axis.blocks.clear();
+        }
+        Ok(axis)
+    }
+
+    /// Of each part, whether a class is left in it.
+    fn are_met(&self, classes: usize) -> Vec<bool> {
+        let mut met = vec![false; self.parts.len()];
+        let mut all = 0;
+        for block in self.touched() {
+            let block = &self.part[block * BLOCK..classes.min((block + 1) * BLOCK)];
+            all += block.len();
+            for &part in block {
+                met[part as usize] = true;
             }
-            of_class.push(u16::try_from(*known).expect("no more than classes, which fit 16 bits"));
         }
-        if bits.len() == 1 {
-            of_class.clear();
+        met[0] |= all < classes;
+        met
+    }
+
+    fn touched(&self) -> impl Iterator<Item = usize> {
+        (0..64 * self.touched.len()).filter(|block| self.touched[block / 64] >> (block % 64) & 1 == 1)
+    }
+
+    /// All classes are in part 0 again.
+    fn reset(&mut self, classes: usize) {
+        for block in self.touched().collect::<Vec<_>>() {
+            self.part[block * BLOCK..][..BLOCK].fill(0);
         }
-        Ok(Axis { of_class, bits: bits.into_iter().collect() })
+        self.touched.fill(0);
+        let blocks = classes.div_ceil(BLOCK);
+        self.part.resize(self.part.len().max(blocks * BLOCK), 0);
+        self.touched.resize(self.touched.len().max(blocks.div_ceil(64)), 0);
+        self.parts.clear();
+        self.parts.push(Part { parent: NONE, by: NONE, split: (NONE, 0) });
     }
 
     /// Afterwards two classes have one part exactly if the same of these sets hold them.
@@ -122,15 +192,16 @@ impl Splitter {
         sets: &[u32],
         steps: &mut Steps,
     ) -> Result<(), Refused> {
-        self.part.clear();
-        self.part.resize(partition.count(), 0);
-        self.parts.clear();
-        self.parts.push(Part { parent: NONE, by: NONE, split: (NONE, 0) });
+        self.reset(partition.count());
         for &set in sets {
             let half = partition.half(set);
             steps.take(half.size)?;
             for class in half.runs.iter().cloned().flatten() {
                 let part = &mut self.part[class as usize];
+                if *part == 0 {
+                    let block = class as usize / BLOCK;
+                    self.touched[block / 64] |= 1 << (block % 64);
+                }
                 let known = self.parts[*part as usize].split;
                 *part = if known.0 == set {
                     known.1

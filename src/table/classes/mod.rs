@@ -12,7 +12,7 @@
 //!
 //! | at | words |
 //! |---|---|
-//! | 0 | the header: [`Roots`], two cache lines |
+//! | 0 | the header: [`Roots`], two cache lines; word 12: levels of maps |
 //! | records + 16 * (2 * chain + family) | a record, one cache line |
 //! | V4 root | see [`V4`]: 65536 words |
 //! | V6 slots, levels, classes | see [`V6`] |
@@ -24,7 +24,10 @@
 //!
 //! | at | words |
 //! |---|---|
-//! | map + class / 32 | offset of a block of 32 local classes (16 bits each) |
+//! | map + class / 32 | offset of a block; in an image with maps of two levels: |
+//! | map + class / 512 | offset of a group |
+//! | group + class / 32 % 16 | offset of a block |
+//! | block | 32 local classes, 16 bits each, by class % 32 |
 //! | rows | 16 bits each, by source * destinations + destination |
 //! | cells | [`Answer`]s, by (row * services + service) * source ports + source port |
 
@@ -34,6 +37,7 @@ mod cells;
 mod image;
 mod limits;
 mod local;
+mod maps;
 mod numbers;
 mod order;
 mod partition;
@@ -54,12 +58,16 @@ pub use partition::Value;
 /// "LGCT", the first word of an image.
 pub const MAGIC: u32 = 0x5443_474c;
 /// Of the layout above; changes with it.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 const HEADER: usize = 32;
 const BLOCK: usize = 32;
 #[allow(clippy::cast_possible_truncation)] // 32.
 const BLOCK_WORD: u32 = BLOCK as u32;
+/// Blocks of a group.
+const GROUP: usize = 16;
+#[allow(clippy::cast_possible_truncation)] // 16.
+const GROUP_WORD: u32 = GROUP as u32;
 const RECORD: u32 = 16;
 type Record = [u32; RECORD as usize];
 /// What is where in a record.
@@ -87,6 +95,8 @@ struct Roots {
     v6: V6,
     services: Keys,
     source_ports: Keys,
+    /// Maps have two levels.
+    is_deep: bool,
 }
 
 impl Roots {
@@ -107,6 +117,7 @@ impl Roots {
             mask,
             classes,
             height,
+            1 + u32::from(self.is_deep),
         ];
         words[..head.len()].copy_from_slice(&head);
         words[16..][..levels.len()].copy_from_slice(&levels);
@@ -226,8 +237,13 @@ impl Classes {
 
     #[inline]
     fn local(&self, map: u32, class: u32) -> u32 {
-        let block = self.image.word(map + class / BLOCK_WORD);
-        self.image.half(block, class % BLOCK_WORD)
+        let (mut blocks, mut index) = (map, class / BLOCK_WORD);
+        // The same for all packets.
+        if self.roots.is_deep {
+            blocks = self.image.word(map + index / GROUP_WORD);
+            index %= GROUP_WORD;
+        }
+        self.image.half(self.image.word(blocks + index), class % BLOCK_WORD)
     }
 
     #[inline]

@@ -12,6 +12,9 @@ use crate::programs::{named, numeric, of_rules, plain};
 pub fn tiny(choices: &mut Choices) -> Budgets {
     let mut budgets = Budgets::default();
     let (classes, tree) = (&mut budgets.classes, &mut budgets.tree);
+    if choices.maybe(50, |_| ()).is_some() {
+        classes.flat_maps = choices.below(1 << 10);
+    }
     match choices.below(7) {
         0 => classes.clauses = choices.below(8),
         1 => classes.cells = choices.below(100),

@@ -4,14 +4,14 @@
 use std::sync::Arc;
 
 use labelgate::flow::{CtState, Family, FiveTuple, FlowKey, Hook, InterfaceId, Transport, Verdict};
-use labelgate::program::{ChainId, Directed, Program};
+use labelgate::program::{Action, AddressSet, AddressSetId, ChainId, Directed, Program};
 use labelgate::table::{Budgets, DecisionTable, Engines};
 use proptest::prelude::*;
 
 use crate::budgets::tiny;
 use crate::choices::{Choices, choices};
 use crate::packets::Aims;
-use crate::programs::{host, program, shown};
+use crate::programs::{host, of_rules, plain, program, shown};
 
 /// Everything by offsets in words from the beginning.
 struct Image<'i>(&'i [u8]);
@@ -42,7 +42,7 @@ impl Image<'_> {
         };
         let record = self.word(3) + 16 * (2 * chain + tuple.family as u32);
         let field = |index: u32| self.word(record + index);
-        let local = |map: u32, class: u32| self.half(self.word(map + class / 32), class % 32);
+        let local = |map: u32, class: u32| self.local(map, class);
         let source = local(field(0), self.address(tuple.family, tuple.source));
         let destination = local(field(1), self.address(tuple.family, tuple.destination));
         let mut row = source * field(5) + destination;
@@ -54,6 +54,15 @@ impl Image<'_> {
         let cell = cell + local(field(3), self.key(self.word(7), tuple.protocol, port));
         let answer = self.word(field(6) + cell);
         (answer >> 30, answer & ((1 << 30) - 1))
+    }
+
+    fn local(&self, map: u32, class: u32) -> u32 {
+        let block = match self.word(12) {
+            1 => map + class / 32,
+            2 => self.word(map + class / 512) + class / 32 % 16,
+            levels => panic!("maps of {levels} levels"),
+        };
+        self.half(self.word(block), class % 32)
     }
 
     fn key(&self, protocols: u32, protocol: u8, key: u32) -> u32 {
@@ -135,14 +144,14 @@ proptest! {
     fn the_image_alone_answers(mut choices in choices()) {
         let program = program(&mut choices);
         let chain = ChainId::new(choices.below(program.chains.len()));
-        let budgets = choices.maybe(30, tiny).unwrap_or_default();
+        let budgets = choices.maybe(50, tiny).unwrap_or_default();
         let asked = asked(program.clone(), chain, &budgets);
         // Somewhere else: nothing in it may be an address.
         let copy = [&[0; 12], asked.engines.image()].concat();
         let image = Image(&copy[12..]);
         prop_assert!(image.0.len() <= budgets.classes.bytes);
         if !image.0.is_empty() {
-            prop_assert_eq!([image.word(0), image.word(1)], [u32::from_le_bytes(*b"LGCT"), 2]);
+            prop_assert_eq!([image.word(0), image.word(1)], [u32::from_le_bytes(*b"LGCT"), 3]);
             prop_assert_eq!(4 * image.word(2) as usize, image.0.len());
             prop_assert_eq!(image.word(4) as usize, 2 * program.chains.len());
         }
@@ -171,4 +180,34 @@ fn without_a_budget_there_is_no_image() {
     let program = program(&mut Choices::Seeded(1));
     let engines = Engines::build(Arc::new(program), &Budgets::LINEAR);
     assert_eq!(engines.image(), [0_u8; 0]);
+}
+
+/// So many classes that maps of one level have many blocks, and those of two have many groups.
+#[test]
+fn maps_of_both_levels_answer_as_the_rules_do() {
+    let rule = |index: usize| {
+        let mut rule = plain([Action::Allow, Action::Deny][index % 7 / 4]);
+        rule.source.in_sets = vec![AddressSetId::new(index)];
+        rule
+    };
+    let set = |index: u32| AddressSet { v4: vec![(index << 8, index << 9)], v6: vec![(index.into(), 999)] };
+    let program = of_rules((0..900).map(rule).collect(), (0..900).map(set).collect(), Vec::new());
+    let chain = ChainId::new(0);
+    let linear = asked(program.clone(), chain, &Budgets::LINEAR);
+    for (flat_maps, levels) in [(usize::MAX, 1), (0, 2)] {
+        let mut budgets = Budgets::default();
+        budgets.classes.flat_maps = flat_maps;
+        let asked = asked(program.clone(), chain, &budgets);
+        assert!(asked.has_table(4) && asked.has_table(6));
+        let image = Image(asked.engines.image());
+        assert_eq!(image.word(12), levels);
+        for number in 0..1900_u128 {
+            for (family, source) in [(Family::V4, number << 8), (Family::V6, number)] {
+                let transport = Transport::Opaque;
+                let tuple = FiveTuple { family, source, destination: 1, protocol: 1, transport };
+                asked.assert_read_alike(&image, tuple);
+                linear.assert_read_alike(&image, tuple);
+            }
+        }
+    }
 }
