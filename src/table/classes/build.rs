@@ -264,6 +264,8 @@ impl<'a> Writer<'a> {
             let size = self.image.align();
             self.image.set(0, &self.roots.words(size));
         }
+        // As large as the image, which is copied once more.
+        drop((self.maps, self.splitter));
         Classes { image: self.image.finish(), roots: self.roots, uses: self.uses, counts: self.counts }
     }
 }
