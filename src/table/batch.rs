@@ -31,11 +31,16 @@ impl<T: Copy> Column<'_, T> {
 
     /// Those of `N` flows. Panics beyond the column: [`Flows::check`] has been asked before.
     #[inline]
-    fn block<const N: usize>(&self, from: usize) -> [T; N] {
+    pub(super) fn block<const N: usize>(&self, from: usize) -> [T; N] {
         match self {
             Self::One(value) => [*value; N],
             Self::Each(values) => *values[from..].first_chunk().expect("as many values as flows"),
         }
+    }
+
+    /// Whether it has a value for each of so many flows.
+    pub(super) fn check(&self, column: &'static str, count: usize) -> Result<(), FlowsError> {
+        self.fits(count).map_err(|found| FlowsError::Length { column, found, expected: count })
     }
 
     fn fits(&self, count: usize) -> Result<(), usize> {
@@ -186,6 +191,12 @@ impl<'a> Flows<'a> {
         }
     }
 
+    /// Whether there is room for as many answers too.
+    pub(super) fn check_answers(&self, verdicts: &[u8], outcomes: &[u32]) -> Result<(), FlowsError> {
+        self.check(verdicts.len())?;
+        Column::Each(outcomes).check("outcomes", verdicts.len())
+    }
+
     /// Some of the questions. Panics beyond the columns.
     #[must_use]
     pub fn rows(&self, rows: &Range<usize>) -> Self {
@@ -211,7 +222,7 @@ impl<'a> Flows<'a> {
 }
 
 /// Some questions, by column: most columns are the same for all, and are not looked at again for each.
-struct Block<const N: usize> {
+pub(super) struct Block<const N: usize> {
     hook: Hook,
     addresses: AddressBlock<N>,
     protocol: [u8; N],
@@ -226,7 +237,7 @@ struct Block<const N: usize> {
 }
 
 impl<const N: usize> Block<N> {
-    fn of(flows: &Flows<'_>, from: usize) -> Self {
+    pub fn of(flows: &Flows<'_>, from: usize) -> Self {
         let addresses = match &flows.addresses {
             Addresses::V4 { source, destination } => {
                 AddressBlock::V4 { source: source.block(from), destination: destination.block(from) }
@@ -269,7 +280,7 @@ impl<const N: usize> Block<N> {
     }
 
     #[inline]
-    fn points(&self) -> PointBlock<'_, N> {
+    pub fn points(&self) -> PointBlock<'_, N> {
         let keys: [_; N] = array::from_fn(|index| Point::keys(self.transport(index)));
         PointBlock {
             addresses: &self.addresses,
@@ -280,7 +291,7 @@ impl<const N: usize> Block<N> {
     }
 
     #[inline]
-    fn key(&self, index: usize) -> FlowKey {
+    pub fn key(&self, index: usize) -> FlowKey {
         let (family, source, destination) = match &self.addresses {
             AddressBlock::V4 { source, destination } => {
                 (Family::V4, u128::from(source[index]), u128::from(destination[index]))
@@ -309,11 +320,7 @@ impl DecisionTable {
         verdicts: &mut [u8],
         outcomes: &mut [u32],
     ) -> Result<(), FlowsError> {
-        flows.check(verdicts.len())?;
-        if outcomes.len() != verdicts.len() {
-            let (found, expected) = (outcomes.len(), verdicts.len());
-            return Err(FlowsError::Length { column: "outcomes", found, expected });
-        }
+        flows.check_answers(verdicts, outcomes)?;
         let mut from = 0;
         let (verdicts, last_verdicts) = verdicts.as_chunks_mut::<STAGE>();
         let (outcomes, last_outcomes) = outcomes.as_chunks_mut::<STAGE>();
@@ -374,4 +381,4 @@ impl DecisionTable {
 }
 
 /// Packets whose memory is waited for together.
-const STAGE: usize = 32;
+pub(super) const STAGE: usize = 32;

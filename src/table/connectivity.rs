@@ -1,13 +1,18 @@
 //! Whether workloads reach each other, wherever they live: their normal chains, without a hook and without a host.
 
+use std::array;
+
 use rustc_hash::FxHashMap;
 
+use super::answer::EndKind;
+use super::batch::{Block, Column, Flows, FlowsError, STAGE};
 use super::stops::Stop;
 use super::{DecisionTable, Step, hooks};
 use crate::flow::{
-    CtState, Direction, EndpointId, Family, FiveTuple, FlowKey, Hook, InterfaceId, address_number,
+    CtState, Direction, EndpointId, Family, FiveTuple, FlowKey, Hook, InterfaceId, OutcomeId, Verdict,
+    address_number,
 };
-use crate::program::{EndpointKind, Program};
+use crate::program::{ChainId, Directed, EndpointKind, Program};
 
 /// What the policy of one workload says about a new connection, in one direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,13 +21,39 @@ pub struct Gate {
     pub allows: bool,
     /// The step that decided.
     pub step: Step,
+    /// The same outcome as the step's, and the Log rules passed before it ([`DecisionTable::meaning`]).
+    pub outcome: OutcomeId,
 }
 
 /// The workloads of a program by their addresses.
-pub(super) type Owners = FxHashMap<(Family, u128), EndpointId>;
+type Owners = FxHashMap<(Family, u128), EndpointId>;
+
+/// What is asked of workloads without a host.
+#[derive(Debug)]
+pub(super) struct Workloads {
+    owners: Owners,
+    /// By endpoint: apart from all else that a program knows of one, so that those of many fit a cache.
+    chains: Vec<Directed<ChainId>>,
+}
+
+impl Workloads {
+    fn of(program: &Program) -> Self {
+        let chains = program.endpoints.iter().map(|endpoint| endpoint.normal).collect();
+        Self { owners: owners(program), chains }
+    }
+
+    fn chain(&self, workload: EndpointId, direction: Direction) -> ChainId {
+        let chains = &self.chains[workload.index()];
+        if direction == Direction::Ingress { chains.ingress } else { chains.egress }
+    }
+
+    fn stop(&self, workload: EndpointId, direction: Direction) -> Stop {
+        Stop::in_forward(self.chain(workload, direction), workload, direction)
+    }
+}
 
 /// Every address of a workload; of several with one address the smallest name has it, as with interfaces (E-45).
-pub(super) fn owners(program: &Program) -> Owners {
+fn owners(program: &Program) -> Owners {
     let mut owners = Owners::default();
     let name = |id: EndpointId| (&program.endpoint(id).short_name, &program.endpoint(id).name);
     for (index, endpoint) in program.endpoints.iter().enumerate() {
@@ -41,9 +72,13 @@ pub(super) fn owners(program: &Program) -> Owners {
 }
 
 impl DecisionTable {
+    fn workloads(&self) -> &Workloads {
+        self.workloads.get_or_init(|| Workloads::of(self.program()))
+    }
+
     /// The workload that has this address.
     pub fn owner(&self, family: Family, address: u128) -> Option<EndpointId> {
-        self.owners.get_or_init(|| owners(self.program())).get(&(family, address)).copied()
+        self.workloads().owners.get(&(family, address)).copied()
     }
 
     /// The egress gate of the workload that owns the source, the ingress gate of the one that owns the destination;
@@ -55,16 +90,82 @@ impl DecisionTable {
         (gate(tuple.source, Direction::Egress), gate(tuple.destination, Direction::Ingress))
     }
 
-    fn gate(&self, workload: EndpointId, direction: Direction, tuple: &FiveTuple) -> Gate {
-        let key = FlowKey {
-            tuple: *tuple,
-            hook: Hook::FilterForward,
-            input: InterfaceId::NONE,
-            output: InterfaceId::NONE,
-            accepted: false,
-            ct: CtState::New,
-            dnatted: false,
+    /// What the policy of this workload says about a new connection to it, or from it; its own address plays no other
+    /// part than in rules. Panics if the program has no such endpoint.
+    #[inline]
+    pub fn gate(&self, workload: EndpointId, direction: Direction, tuple: &FiveTuple) -> Gate {
+        hooks::workload_gate(self, &key(tuple), &self.workloads().stop(workload, direction), None)
+    }
+
+    /// The same for many: `workloads` are endpoints by number, one for each of the flows, of which hook, interfaces and
+    /// state play no part. Verdicts are [`Verdict::Allow`] and [`Verdict::Deny`].
+    pub fn gate_batch(
+        &self,
+        direction: Direction,
+        workloads: Column<'_, u32>,
+        flows: &Flows<'_>,
+        verdicts: &mut [u8],
+        outcomes: &mut [u32],
+    ) -> Result<(), FlowsError> {
+        flows.check_answers(verdicts, outcomes)?;
+        workloads.check("workload", verdicts.len())?;
+        let mut from = 0;
+        let (verdicts, last_verdicts) = verdicts.as_chunks_mut::<STAGE>();
+        let (outcomes, last_outcomes) = outcomes.as_chunks_mut::<STAGE>();
+        let ask = (direction, workloads, flows);
+        for (verdicts, outcomes) in verdicts.iter_mut().zip(outcomes) {
+            self.gate_block(ask, from, verdicts, outcomes);
+            from += STAGE;
+        }
+        for (verdict, outcome) in last_verdicts.iter_mut().zip(last_outcomes) {
+            self.gate_block(ask, from, array::from_mut(verdict), array::from_mut(outcome));
+            from += 1;
+        }
+        Ok(())
+    }
+
+    fn gate_block<const N: usize>(
+        &self,
+        (direction, workloads, flows): (Direction, Column<'_, u32>, &Flows<'_>),
+        from: usize,
+        verdicts: &mut [u8; N],
+        outcomes: &mut [u32; N],
+    ) {
+        let (all, block) = (self.workloads(), Block::<N>::of(flows, from));
+        let workloads = workloads.block::<N>(from).map(EndpointId::from_number);
+        let chains = workloads.map(|workload| all.chain(workload, direction));
+        let known = if N > 1 { self.engines.find_block(&chains, &block.points()) } else { None };
+        let mut put = |index: usize, allows: bool, outcome: OutcomeId| {
+            let verdict = if allows { Verdict::Allow } else { Verdict::Deny };
+            (verdicts[index], outcomes[index]) = (verdict as u8, outcome.number());
         };
-        hooks::workload_gate(self, &key, &Stop::gate(self.program(), workload, direction))
+        match known {
+            // Nothing is settled before the chain.
+            Some(known) if direction == Direction::Ingress => {
+                for (index, answer) in known.into_iter().enumerate() {
+                    put(index, answer.end() == EndKind::Accept, answer.outcome());
+                }
+            }
+            _ => {
+                for (index, workload) in workloads.into_iter().enumerate() {
+                    let (key, stop) = (key(&block.key(index).tuple), all.stop(workload, direction));
+                    let gate = hooks::workload_gate(self, &key, &stop, known.map(|known| known[index]));
+                    put(index, gate.allows, gate.outcome);
+                }
+            }
+        }
+    }
+}
+
+/// A new connection in FORWARD, between nobody's interfaces.
+fn key(tuple: &FiveTuple) -> FlowKey {
+    FlowKey {
+        tuple: *tuple,
+        hook: Hook::FilterForward,
+        input: InterfaceId::NONE,
+        output: InterfaceId::NONE,
+        accepted: false,
+        ct: CtState::New,
+        dnatted: false,
     }
 }

@@ -111,14 +111,22 @@ fn walk<T: Trace>(
     }
 }
 
-/// Runs a workload's normal chain as FORWARD would, whatever its interface.
-pub fn workload_gate(table: &DecisionTable, key: &FlowKey, stop: &Stop) -> Gate {
-    let ignored = &mut ();
-    let packet = Packet::of(&key.tuple);
+/// Runs a workload's normal chain in the direction of a FORWARD stage, whatever its interface, on a new connection;
+/// `known` is what the chain says, if somebody has asked it.
+#[inline]
+pub fn workload_gate(table: &DecisionTable, key: &FlowKey, stop: &Stop, known: Option<Answer>) -> Gate {
+    let (packet, ignored) = (Packet::of(&key.tuple), &mut ());
     let mut walk = Walk::new(table, key, &packet, Seen::NOTHING, ignored);
-    let allows = walk.run(stop) == Run::Accept;
-    let outcome = table.engines.meaning(walk.last.outcome).0;
-    Gate { allows, step: Step { outcome, ..walk.last } }
+    if stop.before == Before::Encapsulation && walk.is_encapsulated() {
+        walk.run(stop);
+        return Gate { allows: false, step: walk.last, outcome: walk.last.outcome };
+    }
+    let answer = known.unwrap_or_else(|| walk.find(stop));
+    let (run, action) = ENDS[answer.end() as usize];
+    let (outcome, endpoint) = (answer.outcome(), Some(stop.endpoint));
+    let own = table.engines.meaning(outcome).0;
+    let last = Step { stage: stop.stage, endpoint, outcome: own, action };
+    Gate { allows: run == Run::Accept, step: last, outcome }
 }
 
 fn step(stage: Stage, endpoint: Option<EndpointId>, reason: Reason) -> Step {

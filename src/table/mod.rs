@@ -146,7 +146,7 @@ pub struct DecisionTable {
     interfaces: interfaces::Interfaces,
     stops: AllStops,
     /// Made when first asked for: the packet loop never does.
-    owners: OnceLock<connectivity::Owners>,
+    workloads: OnceLock<connectivity::Workloads>,
 }
 
 impl DecisionTable {
@@ -155,7 +155,7 @@ impl DecisionTable {
     pub fn new(engines: Arc<Engines>, host: &HostFacts) -> Self {
         let interfaces = interfaces::Interfaces::resolve(engines.program(), host);
         let stops = AllStops::of(engines.program(), &interfaces);
-        Self { engines, interfaces, stops, owners: OnceLock::new() }
+        Self { engines, interfaces, stops, workloads: OnceLock::new() }
     }
 
     /// The compiled policy.

@@ -161,11 +161,15 @@ impl Stop {
 
     /// A workload's chain in FORWARD, whatever its interface.
     pub fn gate(program: &Program, workload: EndpointId, direction: Direction) -> Self {
+        Self::in_forward(one(program.endpoint(workload).normal, direction), workload, direction)
+    }
+
+    /// The chain that a workload has in this direction.
+    pub fn in_forward(chain: ChainId, workload: EndpointId, direction: Direction) -> Self {
         let (stage, before) = match direction {
             Direction::Ingress => (Stage::WorkloadIngress, Before::Conntrack),
             Direction::Egress => (Stage::WorkloadEgress, Before::Encapsulation),
         };
-        let chain = one(program.endpoint(workload).normal, direction);
         Self { chain, endpoint: workload, stage, before }
     }
 }

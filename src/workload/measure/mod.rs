@@ -15,7 +15,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::five_tuples::trace;
-use super::traffic::{Aim, Asked, Questions, aim, targets};
+use super::traffic::{Aim, Questions, aim, targets};
 use super::{Random, Traffic, Workload};
 use crate::compile::{CompileError, compile};
 use crate::flow::{FlowKey, Hook, Verdict};
@@ -172,8 +172,8 @@ impl Bench {
 
     fn check_linear(&mut self, checked: &mut Checked, stop: &AtomicBool) -> Result<(), MeasureError> {
         let (table, linear) = (&self.table, &self.linear);
-        let sampled = sample(&self.uniform, stop, |asked, key| {
-            let (found, expected) = (answer(table, asked, key), answer(linear, asked, key));
+        let sampled = sample(&self.uniform, stop, |asked, index, key| {
+            let (found, expected) = (answer(table, asked, index, key), answer(linear, asked, index, key));
             let (meaning, wanted) = (table.meaning(found.1).0, linear.meaning(expected.1).0);
             let is_same = found.0 == expected.0 && meaning == wanted;
             checked.note(usize::from(!is_same), || {
@@ -189,8 +189,8 @@ impl Bench {
         let (table, Some(naive)) = (&self.table, &self.workload.naive) else {
             return Ok(());
         };
-        let sampled = sample(&self.uniform, stop, |asked, key| {
-            let (verdict, outcome) = answer(table, asked, key);
+        let sampled = sample(&self.uniform, stop, |asked, index, key| {
+            let (verdict, outcome) = answer(table, asked, index, key);
             let (meaning, judged) = (table.meaning(outcome).0, naive.judge(&key.tuple));
             let is_same = naive.agrees(judged, verdict, meaning);
             checked.note(usize::from(!is_same), || {
@@ -218,12 +218,12 @@ impl Bench {
                 timings.push(Timing::of(trace, way.name(), clock));
             }
         }
-        let linear = self.uniform.sampled(self.linear_count, |asked, key| {
-            black_box(answer(&self.linear, asked, key));
+        let linear = self.uniform.sampled(self.linear_count, |asked, index, key| {
+            black_box(answer(&self.linear, asked, index, key));
         });
         timings.push(Timing::of(&self.uniform, "linear", linear));
         if let Some(naive) = &self.workload.naive {
-            let naive = self.uniform.sampled(self.naive_count, |_, key| {
+            let naive = self.uniform.sampled(self.naive_count, |_, _, key| {
                 black_box(naive.judge(&key.tuple));
             });
             timings.push(Timing::of(&self.uniform, "naive", naive));
@@ -287,7 +287,7 @@ impl Sampled {
 fn sample(
     trace: &Trace,
     stop: &AtomicBool,
-    mut check: impl FnMut(Asked, &FlowKey),
+    mut check: impl FnMut(&Questions, usize, &FlowKey),
 ) -> Result<Sampled, MeasureError> {
     let begun = Instant::now();
     let mut count = 0;
@@ -300,7 +300,7 @@ fn sample(
             if stop.load(Ordering::Relaxed) {
                 return Err(MeasureError::Stopped);
             }
-            check(questions.asked, &flows.key(index));
+            check(questions, index, &flows.key(index));
             count += 1;
         }
     }

@@ -5,9 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::{MeasureError, verdict};
-use crate::flow::{FlowKey, OutcomeId, Verdict};
-use crate::program::Reason;
-use crate::table::DecisionTable;
+use crate::flow::{Direction, EndpointId, FlowKey, OutcomeId, Verdict};
+use crate::table::{Column, DecisionTable};
 use crate::workload::traffic::{Asked, Questions};
 
 /// Questions that are laid out ahead of the clock: few enough to stay in the first cache beside the table, many enough
@@ -114,17 +113,14 @@ impl Trace {
         stop: &AtomicBool,
     ) -> Result<(), MeasureError> {
         for (questions, answers) in self.questions.iter().zip(&mut self.answers) {
+            let workloads = questions.workloads();
+            let hook = |_, key: &FlowKey| decide(table, key);
+            let workload = |index: usize, key: &FlowKey| ingress(table, workloads[index], key);
             match (way, questions.asked) {
-                (Way::One, Asked::Hook(_)) => one(questions, answers, clock, stop, |key| decide(table, key)),
-                (Way::One, Asked::Workload) => {
-                    one(questions, answers, clock, stop, |key| ingress(table, key));
-                }
-                (Way::Dependent, Asked::Hook(_)) => {
-                    dependent(questions, answers, clock, stop, |key| decide(table, key));
-                }
-                (Way::Dependent, Asked::Workload) => {
-                    dependent(questions, answers, clock, stop, |key| ingress(table, key));
-                }
+                (Way::One, Asked::Hook(_)) => one(questions, answers, clock, stop, hook),
+                (Way::One, Asked::Workload) => one(questions, answers, clock, stop, workload),
+                (Way::Dependent, Asked::Hook(_)) => dependent(questions, answers, clock, stop, hook),
+                (Way::Dependent, Asked::Workload) => dependent(questions, answers, clock, stop, workload),
                 (Way::Batch, _) => batch(table, questions, answers, clock, stop),
             }
             if stop.load(Ordering::Relaxed) {
@@ -135,14 +131,14 @@ impl Trace {
     }
 
     /// Asks the first `count` questions in another way.
-    pub fn sampled(&self, count: usize, mut ask: impl FnMut(Asked, &FlowKey)) -> Clock {
+    pub fn sampled(&self, count: usize, mut ask: impl FnMut(&Questions, usize, &FlowKey)) -> Clock {
         let (mut clock, mut left) = (Clock::default(), count);
         let block = (count / 16).clamp(1, BLOCK);
         for questions in &self.questions {
             let of_these = questions.len().min(left);
-            blocks(questions, of_these, block, &mut clock, |_, keys| {
-                for key in keys {
-                    ask(questions.asked, key);
+            blocks(questions, of_these, block, &mut clock, |first, keys| {
+                for (index, key) in (first..).zip(keys) {
+                    ask(questions, index, key);
                 }
                 true
             });
@@ -160,19 +156,18 @@ fn decide(table: &DecisionTable, key: &FlowKey) -> Said {
     (decision.verdict, decision.outcome)
 }
 
-/// The ingress policy of the workload that has the destination.
+/// The ingress policy of a workload.
 #[inline]
-fn ingress(table: &DecisionTable, key: &FlowKey) -> Said {
-    match table.connectivity(&key.tuple).1 {
-        None => (Verdict::Continue, Reason::NoEndpoint.outcome()),
-        Some(gate) => (if gate.allows { Verdict::Allow } else { Verdict::Deny }, gate.step.outcome),
-    }
+fn ingress(table: &DecisionTable, workload: u32, key: &FlowKey) -> Said {
+    let gate = table.gate(EndpointId::from_number(workload), Direction::Ingress, &key.tuple);
+    (if gate.allows { Verdict::Allow } else { Verdict::Deny }, gate.outcome)
 }
 
-pub fn answer(table: &DecisionTable, asked: Asked, key: &FlowKey) -> Said {
-    match asked {
+/// What a table says to one of the questions, of which this is the key.
+pub fn answer(table: &DecisionTable, questions: &Questions, index: usize, key: &FlowKey) -> Said {
+    match questions.asked {
         Asked::Hook(_) => decide(table, key),
-        Asked::Workload => ingress(table, key),
+        Asked::Workload => ingress(table, questions.workloads()[index], key),
     }
 }
 
@@ -204,39 +199,41 @@ fn one(
     answers: &mut Answers,
     clock: &mut Clock,
     stop: &AtomicBool,
-    ask: impl Fn(&FlowKey) -> Said,
+    ask: impl Fn(usize, &FlowKey) -> Said,
 ) {
     blocks(questions, questions.len(), BLOCK, clock, |first, keys| {
         let verdicts = answers.verdicts[first..].iter_mut();
-        for ((key, verdict), outcome) in keys.iter().zip(verdicts).zip(&mut answers.outcomes[first..]) {
-            let said = ask(key);
+        let outcomes = &mut answers.outcomes[first..];
+        for (index, ((key, verdict), outcome)) in (first..).zip(keys.iter().zip(verdicts).zip(outcomes)) {
+            let said = ask(index, key);
             (*verdict, *outcome) = (said.0 as u8, said.1.number());
         }
         !stop.load(Ordering::Relaxed)
     });
 }
 
-/// Addresses and interfaces of a question depend on the answer before it: nothing overlaps.
+/// Addresses, interfaces and workload of a question depend on the answer before it: nothing overlaps.
 fn dependent(
     questions: &Questions,
     answers: &mut Answers,
     clock: &mut Clock,
     stop: &AtomicBool,
-    ask: impl Fn(&FlowKey) -> Said,
+    ask: impl Fn(usize, &FlowKey) -> Said,
 ) {
     // Zero, but neither compiler nor processor can know.
     let nothing = black_box(0_u32);
     let mut last = 0_u32;
     blocks(questions, questions.len(), BLOCK, clock, |first, keys| {
         let verdicts = answers.verdicts[first..].iter_mut();
-        for ((key, verdict), outcome) in keys.iter().zip(verdicts).zip(&mut answers.outcomes[first..]) {
+        let outcomes = &mut answers.outcomes[first..];
+        for (index, ((key, verdict), outcome)) in (first..).zip(keys.iter().zip(verdicts).zip(outcomes)) {
             let twist = last & nothing;
             let mut key = *key;
             key.tuple.source ^= u128::from(twist);
             key.tuple.destination ^= u128::from(twist);
             key.input.0 ^= twist;
             key.output.0 ^= twist;
-            let said = ask(&key);
+            let said = ask(index ^ twist as usize, &key);
             (*verdict, *outcome) = (said.0 as u8, said.1.number());
             last = *outcome ^ u32::from(*verdict);
         }
@@ -251,20 +248,21 @@ fn batch(
     clock: &mut Clock,
     stop: &AtomicBool,
 ) {
-    let outcomes = answers.outcomes.chunks_mut(BATCH);
-    let places = answers.verdicts.chunks_mut(BATCH).zip(outcomes);
-    for (flows, (verdicts, outcomes)) in questions.batches(BATCH).zip(places) {
+    let (all, workloads) = (questions.flows(), questions.workloads());
+    let places = answers.verdicts.chunks_mut(BATCH).zip(answers.outcomes.chunks_mut(BATCH));
+    for (first, (verdicts, outcomes)) in (0..).step_by(BATCH).zip(places) {
+        let rows = first..first + verdicts.len();
+        let flows = all.rows(&rows);
         let begun = Instant::now();
-        match questions.asked {
-            Asked::Hook(_) => table.decide_batch(&flows, verdicts, outcomes).expect("columns of one length"),
+        let done = match questions.asked {
+            Asked::Hook(_) => table.decide_batch(&flows, verdicts, outcomes),
             Asked::Workload => {
-                for (index, (verdict, outcome)) in verdicts.iter_mut().zip(outcomes.iter_mut()).enumerate() {
-                    let said = ingress(table, &flows.key(index));
-                    (*verdict, *outcome) = (said.0 as u8, said.1.number());
-                }
+                let workloads = Column::Each(&workloads[rows]);
+                table.gate_batch(Direction::Ingress, workloads, &flows, verdicts, outcomes)
             }
-        }
+        };
         clock.add(begun.elapsed(), verdicts.len());
+        done.expect("columns of one length");
         if stop.load(Ordering::Relaxed) {
             return;
         }

@@ -3,7 +3,7 @@
 
 use indexmap::IndexMap;
 
-use super::{Asked, Question, Questions, Target};
+use super::{Asked, NOBODY, Question, Questions, Target};
 use crate::flow::{Direction, Family, InterfaceId, address_number, protocol};
 use crate::model::Model;
 use crate::program::{AddressSetId, ChainEnd, PortSet, PortSetId, Program, Rule, Side};
@@ -97,7 +97,7 @@ impl<'a> Aimer<'a> {
             (Some(address), Direction::Egress) => question.source = address,
             (None, _) => {}
         }
-        Question { input: target.input, output: target.output, ..question }
+        Question { input: target.input, output: target.output, workload: target.endpoint, ..question }
     }
 
     /// A rule of the chain that exists in the family: every policy is as likely.
@@ -215,6 +215,7 @@ impl<'a> Aimer<'a> {
             destination_port,
             input: InterfaceId::NONE,
             output: InterfaceId::NONE,
+            workload: NOBODY,
         }
     }
 

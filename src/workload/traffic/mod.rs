@@ -3,9 +3,7 @@
 mod aim;
 mod targets;
 
-use std::ops::Range;
-
-use crate::flow::{Family, Hook, InterfaceId};
+use crate::flow::{EndpointId, Family, Hook, InterfaceId};
 use crate::table::{Addresses, Column, Flows};
 
 use super::Random;
@@ -20,7 +18,7 @@ pub use targets::{Scope, Target, targets};
 pub enum Asked {
     /// A hook of the host.
     Hook(Hook),
-    /// The ingress policy of the workload that owns the destination, wherever it lives.
+    /// The ingress policy of the workload that the question names, wherever it lives.
     Workload,
 }
 
@@ -35,6 +33,8 @@ pub struct Questions {
     destination_port: Vec<u16>,
     input: Vec<u32>,
     output: Vec<u32>,
+    /// Endpoints by number.
+    workload: Vec<u32>,
 }
 
 #[derive(Clone, Debug)]
@@ -42,6 +42,9 @@ enum AddressColumns {
     V4(Vec<u32>, Vec<u32>),
     V6(Vec<[u8; 16]>, Vec<[u8; 16]>),
 }
+
+/// Whom questions to a hook name.
+const NOBODY: EndpointId = EndpointId::from_number(u32::MAX);
 
 /// One question on its way into the columns; ports as in [`Flows`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +56,7 @@ pub struct Question {
     destination_port: u16,
     input: InterfaceId,
     output: InterfaceId,
+    workload: EndpointId,
 }
 
 impl Questions {
@@ -69,6 +73,7 @@ impl Questions {
             destination_port: Vec::new(),
             input: Vec::new(),
             output: Vec::new(),
+            workload: Vec::new(),
         }
     }
 
@@ -84,6 +89,7 @@ impl Questions {
                 destination_port: number(destination_port),
                 input,
                 output: InterfaceId::NONE,
+                workload: NOBODY,
             });
         }
         questions
@@ -123,10 +129,9 @@ impl Questions {
         }
     }
 
-    /// All of them, `count` at a time.
-    pub fn batches(&self, count: usize) -> impl Iterator<Item = Flows<'_>> {
-        let all = self.flows();
-        (0..self.len()).step_by(count).map(move |first| part(&all, first..self.len().min(first + count)))
+    /// Whom each of those to [`Asked::Workload`] names.
+    pub fn workloads(&self) -> &[u32] {
+        &self.workload
     }
 
     #[allow(clippy::cast_possible_truncation)] // IPv4 numbers are below 2^32 by construction.
@@ -146,6 +151,7 @@ impl Questions {
         self.destination_port.push(question.destination_port);
         self.input.push(question.input.0);
         self.output.push(question.output.0);
+        self.workload.push(question.workload.number());
     }
 
     /// The questions with these indices, in their order.
@@ -165,6 +171,7 @@ impl Questions {
             destination_port: taken(&self.destination_port, indices),
             input: taken(&self.input, indices),
             output: taken(&self.output, indices),
+            workload: taken(&self.workload, indices),
         }
     }
 
@@ -186,33 +193,6 @@ impl Questions {
         };
         let indices: Vec<_> = (0..self.len()).map(|_| draw()).collect();
         self.at(&indices)
-    }
-}
-
-/// The flows with these indices; columns that [`Questions::flows`] leaves alone have one value.
-fn part<'a>(flows: &Flows<'a>, range: Range<usize>) -> Flows<'a> {
-    fn cut<'a, T: Copy>(column: Column<'a, T>, range: &Range<usize>) -> Column<'a, T> {
-        match column {
-            Column::One(value) => Column::One(value),
-            Column::Each(values) => Column::Each(&values[range.clone()]),
-        }
-    }
-    let addresses = match flows.addresses {
-        Addresses::V4 { source, destination } => {
-            Addresses::V4 { source: cut(source, &range), destination: cut(destination, &range) }
-        }
-        Addresses::V6 { source, destination } => {
-            Addresses::V6 { source: cut(source, &range), destination: cut(destination, &range) }
-        }
-    };
-    Flows {
-        addresses,
-        protocol: cut(flows.protocol, &range),
-        source_port: cut(flows.source_port, &range),
-        destination_port: cut(flows.destination_port, &range),
-        input: cut(flows.input, &range),
-        output: cut(flows.output, &range),
-        ..*flows
     }
 }
 

@@ -1,7 +1,7 @@
 //! Whom questions can be put to: every chain of every endpoint that is enforced.
 
 use super::Asked;
-use crate::flow::{Direction, Family, Hook, InterfaceId, address_number};
+use crate::flow::{Direction, EndpointId, Family, Hook, InterfaceId, address_number};
 use crate::model::HostFacts;
 use crate::program::{Attachment, Chain, ChainId, Endpoint, EndpointKind, Program};
 use crate::table::DecisionTable;
@@ -26,6 +26,8 @@ pub struct Target<'a> {
     pub output: InterfaceId,
     /// Which side of the packet is the endpoint's.
     pub direction: Direction,
+    /// Whose chain it is.
+    pub endpoint: EndpointId,
     /// The rules.
     pub chain: &'a Chain,
     /// The endpoint's addresses.
@@ -42,15 +44,15 @@ pub fn targets<'a>(
 ) -> Vec<Target<'a>> {
     let uplink = table.interface(uplink);
     let mut targets = Vec::new();
-    for endpoint in &program.endpoints {
+    for (index, endpoint) in program.endpoints.iter().enumerate() {
         let Some(interface) = interface(endpoint, table, host, uplink) else {
             continue;
         };
         let own: Vec<_> = endpoint.addresses.iter().map(|&address| address_number(address)).collect();
         for (asked, chain, direction) in chains(endpoint, scope) {
             let (input, output) = interfaces(asked, direction, endpoint.kind, interface, uplink);
-            let chain = program.chain(chain);
-            targets.push(Target { asked, input, output, direction, chain, own: own.clone() });
+            let (chain, endpoint) = (program.chain(chain), EndpointId::new(index));
+            targets.push(Target { asked, input, output, direction, endpoint, chain, own: own.clone() });
         }
     }
     targets

@@ -4,6 +4,7 @@ mod batches;
 mod budgets;
 mod choices;
 mod equal;
+mod gates;
 mod hostile;
 mod image;
 mod packets;
