@@ -86,6 +86,30 @@ fn every_guard_of_classes_speaks() {
     }
 }
 
+/// Too many classes of one family leave the other one alone; those of source ports concern both.
+#[test]
+fn ipv6_addresses_and_source_ports_have_guards_of_their_own() {
+    let mut budgets = Budgets::default();
+    budgets.classes.classes = 5;
+    let set = |number: u32| AddressSet { v4: Vec::new(), v6: vec![(number.into(), 99)] };
+    let ipv6 = of_rules(on_sets(5), (0..5).map(set).collect(), Vec::new());
+    let by_source_port = |number: u16| {
+        let mut rule = single_port(number);
+        rule.source.ports = rule.destination.ports.take();
+        rule
+    };
+    let ports = of_rules((0..5).map(by_source_port).collect(), Vec::new(), Vec::new());
+    for (program, of, families) in [(ipv6, "IPv6 addresses", &[6][..]), (ports, "source ports", &[4, 6])] {
+        let others = others(program, &budgets);
+        assert_eq!(others.iter().map(|other| other.family).collect::<Vec<_>>(), families, "{of}");
+        for other in others {
+            assert_eq!(other.engine, "tree", "{of}");
+            let why = format!("more classes of {of} than 5 in all chains");
+            assert!(other.why.contains(&why), "found {}, expected {why}", other.why);
+        }
+    }
+}
+
 #[test]
 fn every_guard_of_the_tree_speaks() {
     let mut excluded = plain(Action::Allow);
