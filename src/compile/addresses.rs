@@ -36,32 +36,72 @@ fn parse_net(text: &str) -> Option<Net> {
 }
 
 /// The union of prefixes.
-#[allow(clippy::cast_possible_truncation)] // IPv4 numbers are below 2^32 by construction.
 pub fn union(nets: impl IntoIterator<Item = Net>) -> AddressSet {
     let (mut v4, mut v6) = (Vec::new(), Vec::new());
     for net in nets {
         match net.family {
-            Family::V4 => v4.push((net.first, net.last)),
+            Family::V4 => v4.push(narrow(net)),
             Family::V6 => v6.push((net.first, net.last)),
         }
     }
-    AddressSet {
-        v4: merged(v4).into_iter().map(|(first, last)| (first as u32, last as u32)).collect(),
-        v6: merged(v6),
-    }
+    AddressSet { v4: merged(v4, |last| last.checked_add(1)), v6: merged(v6, |last| last.checked_add(1)) }
+}
+
+#[allow(clippy::cast_possible_truncation)] // IPv4 numbers are below 2^32 by construction.
+fn narrow(net: Net) -> (u32, u32) {
+    (net.first as u32, net.last as u32)
 }
 
 /// Sorted, disjoint, maximal: ranges that touch become one.
-fn merged(mut ranges: Vec<(u128, u128)>) -> Vec<(u128, u128)> {
+fn merged<T: Copy + Ord>(mut ranges: Vec<(T, T)>, next: impl Fn(T) -> Option<T>) -> Vec<(T, T)> {
     ranges.sort_unstable();
-    let mut merged: Vec<(u128, u128)> = Vec::with_capacity(ranges.len());
+    let mut merged: Vec<(T, T)> = Vec::with_capacity(ranges.len());
     for (first, last) in ranges {
         match merged.last_mut() {
-            Some(open) if open.1.saturating_add(1) >= first => open.1 = open.1.max(last),
+            Some(open) if next(open.1).is_none_or(|next| next >= first) => open.1 = open.1.max(last),
             _ => merged.push((first, last)),
         }
     }
     merged
+}
+
+/// The set with more prefixes; none if it holds them all.
+pub fn with(set: &AddressSet, nets: &[Net]) -> Option<AddressSet> {
+    let mut larger: Option<AddressSet> = None;
+    for net in nets {
+        let known = larger.as_ref().unwrap_or(set);
+        let AddressSet { v4, v6 } = known;
+        let grown = match net.family {
+            Family::V4 => {
+                let next = |last: u32| last.checked_add(1);
+                ranges_with(v4, narrow(*net), next).map(|v4| AddressSet { v4, v6: v6.clone() })
+            }
+            Family::V6 => {
+                let next = |last: u128| last.checked_add(1);
+                ranges_with(v6, (net.first, net.last), next).map(|v6| AddressSet { v4: v4.clone(), v6 })
+            }
+        };
+        larger = grown.or(larger);
+    }
+    larger
+}
+
+fn ranges_with<T: Copy + Ord>(
+    ranges: &[(T, T)],
+    (first, last): (T, T),
+    next: impl Fn(T) -> Option<T>,
+) -> Option<Vec<(T, T)>> {
+    // Those that begin behind the new range without touching it, and those that end before.
+    let behind = ranges.partition_point(|&(other, _)| next(last).is_none_or(|next| other <= next));
+    let before = ranges.partition_point(|&(_, end)| next(end).is_some_and(|next| next < first));
+    let (touched, mut new) = (&ranges[before..behind], (first, last));
+    if let (Some(&(from, _)), Some(&(_, to))) = (touched.first(), touched.last()) {
+        if touched.len() == 1 && from <= first && last <= to {
+            return None;
+        }
+        new = (from.min(first), to.max(last));
+    }
+    Some([&ranges[..before], &[new], &ranges[behind..]].concat())
 }
 
 #[cfg(test)]
@@ -80,6 +120,25 @@ mod tests {
         assert_eq!(set.v6, [(0xfd00 << 112, (0xfd00 << 112) + 1)]);
         let everything = union_of(&["0.0.0.0/0", "::/0", "255.255.255.255", "ffff::/16"]);
         assert_eq!((everything.v4, everything.v6), (vec![(0, u32::MAX)], vec![(0, u128::MAX)]));
+    }
+
+    proptest::proptest! {
+        /// One by one or all at once: the same ranges.
+        #[test]
+        fn a_set_grows_to_the_union(nets in proptest::collection::vec((0..40_u8, 27..=32_u8, 0..2_u8), 0..12)) {
+            let texts = nets.iter().map(|(host, length, end)| match end {
+                0 => format!("0.0.0.{host}/{length}"),
+                _ => format!("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ff{:x}/{}", 255 - host, length + 96),
+            });
+            let nets: Vec<Net> = texts.map(|text| parse_net(&text).expect("a CIDR")).collect();
+            let mut grown = AddressSet::default();
+            for at in 0..nets.len() {
+                let before = union(nets[..at].iter().copied());
+                proptest::prop_assert_eq!(&grown, &before);
+                grown = with(&grown, &nets[at..=at]).unwrap_or(grown);
+            }
+            proptest::prop_assert_eq!(with(&AddressSet::default(), &nets).unwrap_or_default(), grown);
+        }
     }
 
     #[test]

@@ -5,13 +5,14 @@
 //! with: everything is resolved to addresses, ports and ids. Every decision is an [`OutcomeId`], whose meaning
 //! ([`RuleOrigin`]) leads back to tier, policy and rule.
 //!
-//! The same resources in any order give the identical `Program` (state, not history); [`Program`]'s `Display` is
+//! The same resources in any order, and by any edits, give the identical `Program` (state, not history); [`Program`]'s `Display` is
 //! its stable text.
 
 mod text;
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::flow::{Direction, EndpointId, Family, OutcomeId, id, number_address};
 
@@ -32,7 +33,8 @@ id! {
     PortSetId
 }
 
-/// The compiled policy of one node, or of all workloads of a cluster.
+/// The compiled policy of one node, or of all workloads of a cluster. What an edit leaves as it was is shared with the
+/// program from before.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Program {
     /// The node whose endpoints are enforced; `None` for the cluster view (all workloads, no host endpoint).
@@ -40,18 +42,18 @@ pub struct Program {
     /// Values that change verdicts.
     pub settings: Settings,
     /// Local endpoints, sorted by (kind, name): hosts first. Indexed by [`EndpointId`].
-    pub endpoints: Vec<Endpoint>,
+    pub endpoints: Vec<Arc<Endpoint>>,
     /// Indexed by [`ChainId`]; equal chains are one.
     pub chains: Vec<Chain>,
     /// Indexed by [`RuleListId`].
-    pub rule_lists: Vec<RuleList>,
+    pub rule_lists: Vec<Arc<RuleList>>,
     /// Indexed by [`AddressSetId`]; equal sets are one.
-    pub address_sets: Vec<AddressSet>,
+    pub address_sets: Vec<Arc<AddressSet>>,
     /// Indexed by [`PortSetId`]; equal sets are one.
-    pub port_sets: Vec<PortSet>,
+    pub port_sets: Vec<Arc<PortSet>>,
     /// Indexed by [`OutcomeId`]; begins with one entry per [`Reason`], in the order of [`Reason::ALL`],
     /// without tier, policy and rule.
-    pub outcomes: Vec<RuleOrigin>,
+    pub outcomes: Vec<Arc<RuleOrigin>>,
     /// What only the compiler sees and a person should know although it is no error (an untracked policy on a `*`
     /// host endpoint, a host endpoint whose interface another one governs), sorted.
     pub warnings: Vec<String>,

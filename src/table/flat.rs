@@ -4,6 +4,8 @@
 //! Named ports are gone: a criterion with them becomes one clause for each (protocol, port) that the named port
 //! stands for (M-25), and a negated one becomes clauses that veto the rule (M-18).
 
+use std::sync::Arc;
+
 use indexmap::IndexSet;
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
@@ -216,7 +218,7 @@ impl<'p> Flats<'p> {
     /// The members of a set.
     pub fn set(&self, id: SetId) -> &AddressSet {
         let own = &self.program().address_sets;
-        own.get(id.index()).unwrap_or_else(|| &self.sets.derived[id.index() - own.len()])
+        own.get(id.index()).map_or_else(|| &self.sets.derived[id.index() - own.len()], Arc::as_ref)
     }
 
     /// The clauses of a rule list; none of one that has too many.

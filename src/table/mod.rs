@@ -167,7 +167,8 @@ impl DecisionTable {
     /// new table, not new engines.
     pub fn new(engines: Arc<Engines>, host: &HostFacts) -> Self {
         let interfaces = interfaces::Interfaces::resolve(engines.program(), host);
-        let chains = engines.program().endpoints.iter().map(EndpointChains::of).collect();
+        let chains =
+            engines.program().endpoints.iter().map(|endpoint| EndpointChains::of(endpoint)).collect();
         Self { engines, interfaces, chains, owners: OnceLock::new() }
     }
 
