@@ -363,6 +363,11 @@ impl<'a, 'm> RuleBuilder<'a, 'm> {
         source: impl FnOnce() -> Option<RuleSource<'s>>,
     ) -> Result<RuleListId, CompileError> {
         let place = (owner, direction);
+        if let Some(Template { used: (now, id), .. }) = self.from.templates.get(&place)
+            && *now == self.from.now
+        {
+            return Ok(*id);
+        }
         let mut template = match self.from.templates.remove(&place) {
             Some(template) => template,
             None => match (source(), &place.0) {
@@ -373,9 +378,7 @@ impl<'a, 'm> RuleBuilder<'a, 'm> {
                 (None, Owner::Policy(_)) => unreachable!("a policy that selects something exists"),
             },
         };
-        if template.used.0 != self.from.now {
-            self.place(&mut template)?;
-        }
+        self.place(&mut template)?;
         let id = template.used.1;
         self.from.templates.insert(place, template);
         Ok(id)

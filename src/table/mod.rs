@@ -17,6 +17,7 @@ mod engines;
 mod flat;
 mod hooks;
 mod interfaces;
+mod lineage;
 mod linear;
 mod prefetch;
 mod statics;
@@ -32,7 +33,7 @@ use crate::program::{Action, ChainId, Directed, Endpoint, Program, RuleOrigin};
 pub use batch::{Addresses, Column, Flows, FlowsError};
 pub use connectivity::Gate;
 use engines::Seen;
-pub use engines::{Budgets, Description, Engines, Other};
+pub use engines::{Budgets, Builder, Description, Engines, Other};
 pub use statics::{HostRules, RuleFacts, Static, WorkloadRules};
 
 /// The part of an evaluation that a step belongs to.

@@ -5,26 +5,27 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::cells::{Axes, Cells};
 use super::image::Builder;
 use super::limits::{Limits, Refused, Steps, within};
-use super::local::{Axis, Splitter};
-use super::numbers::{self, Numbers, Services};
+use super::local::{Axis, KeptAxis, NEVER, Splitter};
+use super::numbers::{self, Addresses, Numbers, Services};
 use super::partition::Value;
 use super::ranges::{Keys, V4, V6};
+use super::update::Kept;
 use super::{BLOCK, Classes, Counts, HEADER, PLAIN, RECORD, Roots, Uses};
 use crate::flow::Family;
 use crate::program::{Chain, ChainId};
 use crate::table::answer::Answers;
-use crate::table::flat::{Clause, Flat, Flats, lists};
+use crate::table::flat::{Clause, Flat, Flats, Ranges, lists};
 
 /// Of each chain, by family: whether it has a table, and if not why.
 pub type Built = Vec<[Result<(), Refused>; 2]>;
 
-/// Tables for those of the wanted chains that fit.
+/// Tables for those of the wanted chains that fit. If all chains have theirs, what is known of them is kept on demand.
 pub fn build(
     flats: &Flats<'_>,
     is_wanted: impl Fn(ChainId) -> bool,
     limits: &Limits,
-    answers: &mut Answers,
-) -> (Classes, Built) {
+    keeps: bool,
+) -> (Classes, Answers, Built, Option<Kept>) {
     let chains: Vec<_> = flats.program().chains.iter().enumerate().collect();
     let fits = |number, chain| {
         if is_wanted(ChainId::new(number)) { fits(flats, chain, limits) } else { Err(Refused::Elsewhere) }
@@ -32,7 +33,7 @@ pub fn build(
     let mut built: Built = chains.iter().map(|&(number, chain)| [fits(number, chain); 2]).collect();
     let wanted = chains.iter().zip(&built).filter(|(_, fits)| fits[0].is_ok()).map(|(&(_, chain), _)| chain);
     let clauses = clauses(flats, wanted);
-    let mut writer = Writer::new(limits, answers);
+    let mut writer = Writer::new(*limits, flats.program().outcomes.len(), keeps);
     let v4 = numbers::addresses(flats, &clauses, Family::V4, |set| &set.v4, limits);
     let v6 = numbers::addresses(flats, &clauses, Family::V6, |set| &set.v6, limits);
     writer.counts.v4 = v4.as_ref().map_or(0, |numbers| numbers.partition.count());
@@ -47,7 +48,13 @@ pub fn build(
             writer.chain(2 * number + 1, &flat, Family::V6, v6.as_ref(), frame.as_ref()),
         ];
     }
-    (writer.finish(), built)
+    let (image, answers) = (writer.classes(), writer.answers.clone());
+    let has_all = keeps && built.iter().flatten().all(Result::is_ok);
+    let kept = match (frame, v4, v6) {
+        (Ok(frame), Ok(v4), Ok(v6)) if has_all => Some(Kept::new(writer, frame, v4, v6)),
+        _ => None,
+    };
+    (image, answers, built, kept)
 }
 
 fn fits(flats: &Flats<'_>, chain: &Chain, limits: &Limits) -> Result<(), Refused> {
@@ -65,9 +72,9 @@ fn clauses<'f>(flats: &'f Flats<'_>, chains: impl Iterator<Item = &'f Chain>) ->
 }
 
 /// What chains of both families are made with.
-struct Frame {
-    services: Services,
-    source_ports: Numbers<u32>,
+pub struct Frame {
+    pub services: Services,
+    pub source_ports: Numbers<u32, Ranges>,
 }
 
 impl Frame {
@@ -78,35 +85,57 @@ impl Frame {
 }
 
 /// Writes the image.
-struct Writer<'a> {
-    image: Builder,
-    roots: Roots,
-    uses: [Uses; 2],
-    counts: Counts,
-    limits: &'a Limits,
-    answers: &'a mut Answers,
-    steps: Steps,
+pub struct Writer {
+    pub image: Builder,
+    pub roots: Roots,
+    pub uses: [Uses; 2],
+    pub counts: Counts,
+    pub limits: Limits,
+    pub answers: Answers,
+    pub steps: Steps,
     splitter: Splitter,
     /// Equal blocks of local classes are one.
     blocks: FxHashMap<[u16; BLOCK], u32>,
     /// The map of a dimension that a chain does not look at.
-    zeros: u32,
+    pub zeros: u32,
+    /// There is room for more classes and chains, and tables are noted.
+    keeps: bool,
+    /// Blocks of a map, by dimension: IPv4, IPv6, services, source ports.
+    pub rooms: [usize; 4],
+    /// By record.
+    pub tables: Vec<Option<Table>>,
 }
 
-impl<'a> Writer<'a> {
-    fn new(limits: &'a Limits, answers: &'a mut Answers) -> Self {
+/// What is known of a chain's table, to keep it when others change.
+pub struct Table {
+    pub record: [u32; 9],
+    pub axes: [KeptAxis; 4],
+    /// Of its answers.
+    pub cells: usize,
+}
+
+impl Writer {
+    fn new(limits: Limits, outcomes: usize, keeps: bool) -> Self {
         Self {
             image: Builder::new(limits.bytes),
             roots: Roots::default(),
             uses: [Uses::default(); 2],
             counts: Counts::default(),
             limits,
-            answers,
+            answers: Answers::new(outcomes),
             steps: Steps::new(limits.steps),
             splitter: Splitter::default(),
             blocks: FxHashMap::default(),
             zeros: 0,
+            keeps,
+            rooms: [0; 4],
+            tables: Vec::new(),
         }
+    }
+
+    /// Of a count, with room for more.
+    fn room(&self, count: usize) -> usize {
+        if self.keeps { count + count / 8 + 16 } else { count }
     }
 
     /// The header, room for the records, and the tables of services; without them there is no image.
@@ -122,12 +151,13 @@ impl<'a> Writer<'a> {
         self.counts.services = services.numbers.partition.count();
         self.counts.source_ports = source_ports.partition.count();
         let Counts { v4, v6, services: keys, source_ports: ports, .. } = self.counts;
-        let blocks = v4.max(v6).max(keys).max(ports).div_ceil(BLOCK);
-        let records = 2 * chains * RECORD as usize;
+        self.rooms = [v4, v6, keys, ports].map(|count| self.room(count).div_ceil(BLOCK));
+        let blocks = self.rooms.into_iter().max().unwrap_or_default();
+        let records = 2 * self.room(chains) * RECORD as usize;
         self.image.check(HEADER + records + BLOCK / 2 + blocks)?;
         self.image.push([0; HEADER]);
         self.roots.records = self.image.push(std::iter::repeat_n(0, records));
-        self.roots.record_count = narrow(2 * chains);
+        self.roots.record_count = narrow(records / RECORD as usize);
         let zero = self.image.push_halves(&[0; BLOCK]);
         self.blocks.insert([0; BLOCK], zero);
         self.zeros = self.image.push(std::iter::repeat_n(zero, blocks));
@@ -138,7 +168,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    fn v4(&mut self, numbers: Numbers<u32>) -> Result<Numbers<u32>, Refused> {
+    fn v4(&mut self, numbers: Addresses<u32>) -> Result<Addresses<u32>, Refused> {
         // A single class is never asked for.
         if numbers.partition.count() > 1 {
             self.roots.v4 = self.attempt(|image| V4::build(image, &numbers.partition.intervals))?;
@@ -146,7 +176,7 @@ impl<'a> Writer<'a> {
         Ok(numbers)
     }
 
-    fn v6(&mut self, numbers: Numbers<u128>) -> Result<Numbers<u128>, Refused> {
+    fn v6(&mut self, numbers: Addresses<u128>) -> Result<Addresses<u128>, Refused> {
         if numbers.partition.count() > 1 {
             self.roots.v6 = self.attempt(|image| V6::build(image, &numbers.partition.intervals))?;
         }
@@ -163,19 +193,19 @@ impl<'a> Writer<'a> {
         written
     }
 
-    fn chain<P: Value>(
+    pub fn chain<P: Value>(
         &mut self,
         record: usize,
         flat: &Flat,
         family: Family,
-        addresses: Result<&Numbers<P>, &Refused>,
+        addresses: Result<&Addresses<P>, &Refused>,
         frame: Result<&Frame, &Refused>,
     ) -> Result<(), Refused> {
         let (frame, addresses) = (frame.map_err(|&refused| refused)?, addresses.map_err(|&refused| refused)?);
         let before = self.answers.mark();
         let written = self.axes(flat, family, addresses, frame).and_then(|mut axes| {
-            let cells = axes.fill(flat, self.answers, self.limits, &mut self.steps)?;
-            self.write(record, family, &axes, &cells)
+            let cells = axes.fill(flat, &mut self.answers, &self.limits, &mut self.steps)?;
+            self.write(record, family, axes, &cells)
         });
         if written.is_err() {
             self.answers.rewind(before);
@@ -187,17 +217,17 @@ impl<'a> Writer<'a> {
         &mut self,
         flat: &Flat,
         family: Family,
-        addresses: &Numbers<P>,
+        addresses: &Addresses<P>,
         frame: &Frame,
     ) -> Result<Axes, Refused> {
         let of = |term: fn(&Clause) -> u32| -> Vec<u32> { flat.clauses.iter().map(term).collect() };
         let Frame { services, source_ports } = frame;
         let (splitter, steps) = (&mut self.splitter, &mut self.steps);
         let mut axes = Axes {
-            source: splitter.axis(addresses, &of(|clause| clause.source), steps)?,
-            destination: splitter.axis(addresses, &of(|clause| clause.destination), steps)?,
-            service: splitter.axis(&services.numbers, &of(|clause| clause.service), steps)?,
-            source_port: splitter.axis(source_ports, &of(|clause| clause.source_ports), steps)?,
+            source: splitter.axis(addresses, of(|clause| clause.source), steps)?,
+            destination: splitter.axis(addresses, of(|clause| clause.destination), steps)?,
+            service: splitter.axis(&services.numbers, of(|clause| clause.service), steps)?,
+            source_port: splitter.axis(source_ports, of(|clause| clause.source_ports), steps)?,
         };
         // A clause that does not exist for the family holds nowhere, whatever its terms are there.
         let missing = |(_, clause): &(usize, &Clause)| !clause.families[family as usize];
@@ -205,17 +235,20 @@ impl<'a> Writer<'a> {
             for bits in &mut axes.service.bits {
                 bits[index / 64] &= !(1 << (index % 64));
             }
+            axes.service.of_clause[index] = NEVER;
         }
         Ok(axes)
     }
 
-    fn write(&mut self, record: usize, family: Family, axes: &Axes, cells: &Cells) -> Result<(), Refused> {
-        let axes = [&axes.source, &axes.destination, &axes.service, &axes.source_port];
+    fn write(&mut self, record: usize, family: Family, axes: Axes, cells: &Cells) -> Result<(), Refused> {
+        let axes = [axes.source, axes.destination, axes.service, axes.source_port];
+        let rooms = [self.rooms[family as usize], self.rooms[family as usize], self.rooms[2], self.rooms[3]];
         let blocks: usize = axes.iter().map(|axis| axis.of_class.len().div_ceil(BLOCK)).sum();
-        let words = blocks * (1 + BLOCK / 2) + cells.rows.len().div_ceil(2) + cells.answers.len();
+        let directories: usize = rooms.iter().sum();
+        let words = directories + blocks * (BLOCK / 2) + cells.rows.len().div_ceil(2) + cells.answers.len();
         self.image.check(words + self.answers.bytes() / size_of::<u32>())?;
-        let [source, destination, service, port] = axes.map(|axis| self.map(axis));
-        let [by_source, by_destination, _, by_port] = axes.map(|axis| !axis.of_class.is_empty());
+        let maps: [u32; 4] = std::array::from_fn(|axis| self.map(&axes[axis], rooms[axis]));
+        let [by_source, by_destination, _, by_port] = maps.map(|map| map != self.zeros);
         let is_plain = (0..).zip(&cells.rows).all(|(index, &row)| usize::from(row) == index);
         let rows = if is_plain { PLAIN } else { self.image.push_halves(&cells.rows) };
         let uses = &mut self.uses[family as usize];
@@ -226,34 +259,40 @@ impl<'a> Writer<'a> {
         uses.rows |= !is_plain;
         let answers = self.image.push(cells.answers.iter().map(|answer| answer.word()));
         let counts = [cells.destinations, cells.services, cells.source_ports].map(narrow);
-        let [destinations, services, ports] = counts;
-        let at = self.roots.records + RECORD * narrow(record);
+        let ([source, destination, service, port], [destinations, services, ports]) = (maps, counts);
         let words = [source, destination, service, port, rows, destinations, answers, services, ports];
-        self.image.set(at, &words);
+        self.image.set(self.roots.records + RECORD * narrow(record), &words);
         self.counts.cells += cells.answers.len();
+        if self.keeps {
+            self.tables.resize_with(self.tables.len().max(record + 1), || None);
+            let axes = axes.map(KeptAxis::of);
+            self.tables[record] = Some(Table { record: words, axes, cells: cells.answers.len() });
+        }
         Ok(())
     }
 
-    fn map(&mut self, axis: &Axis) -> u32 {
+    fn map(&mut self, axis: &Axis, room: usize) -> u32 {
         if axis.of_class.is_empty() {
             return self.zeros;
         }
-        let mut directory = Vec::with_capacity(axis.of_class.len().div_ceil(BLOCK));
+        let mut directory = Vec::with_capacity(room);
         for chunk in axis.of_class.chunks(BLOCK) {
             let mut block = [0; BLOCK];
             block[..chunk.len()].copy_from_slice(chunk);
             let image = &mut self.image;
             directory.push(*self.blocks.entry(block).or_insert_with(|| image.push_halves(&block)));
         }
+        directory.resize(room, self.blocks[&[0; BLOCK]]);
         self.image.push(directory)
     }
 
-    fn finish(mut self) -> Classes {
+    /// The image as it is now.
+    pub fn classes(&mut self) -> Classes {
         if self.image.bytes() > 0 {
             let size = self.image.align();
             self.image.set(0, &self.roots.words(size));
         }
-        Classes { image: self.image.finish(), roots: self.roots, uses: self.uses, counts: self.counts }
+        Classes { image: self.image.image(), roots: self.roots, uses: self.uses, counts: self.counts }
     }
 }
 

@@ -30,8 +30,70 @@ impl Term {
 pub struct Axis {
     /// Class of the partition to local class; empty where the chain does not look at this dimension.
     pub of_class: Vec<u16>,
-    /// Local class to the clauses that hold there.
+    /// The clauses that hold somewhere, each once.
     pub bits: Vec<Bits>,
+    /// Where those of `bits` hold: local classes, which are fewer where answers are the same.
+    pub locals: Vec<u16>,
+    /// The sets that tell values apart here, ascending.
+    pub sets: Vec<u32>,
+    /// Clause to term.
+    pub of_clause: Vec<u32>,
+}
+
+impl Axis {
+    fn new(of_class: Vec<u16>, bits: Vec<Bits>, sets: Vec<u32>, of_clause: Vec<u32>) -> Self {
+        let locals =
+            (0..bits.len()).map(|local| u16::try_from(local).expect("no more than classes")).collect();
+        Self { of_class, bits, locals, sets, of_clause }
+    }
+
+    /// How many local classes there are.
+    pub fn count(&self) -> usize {
+        self.locals.iter().max().map_or(0, |&most| usize::from(most) + 1)
+    }
+
+    /// Local classes by their new names.
+    pub fn rename(&mut self, names: &[usize]) {
+        for local in self.of_class.iter_mut().chain(&mut self.locals) {
+            *local = u16::try_from(names[usize::from(*local)]).expect("no more than before");
+        }
+        if self.count() == 1 {
+            self.of_class.clear();
+        }
+    }
+}
+
+/// What is kept of an [`Axis`]: enough to find the local class of a class that comes later.
+pub struct KeptAxis {
+    /// As in [`Axis`].
+    pub sets: Vec<u32>,
+    of_clause: Vec<u32>,
+    /// One behind the other.
+    bits: Vec<u64>,
+    locals: Vec<u16>,
+}
+
+/// The term of a clause that holds nowhere.
+pub const NEVER: u32 = u32::MAX;
+
+impl KeptAxis {
+    /// Of an axis whose local classes have their last names.
+    pub fn of(Axis { bits, locals, sets, of_clause, .. }: Axis) -> Self {
+        Self { sets, of_clause, bits: bits.concat(), locals }
+    }
+
+    /// The local class of what exactly these sets hold; none if there is no such one yet.
+    pub fn local(&self, terms: &[Term], is_held: &[bool]) -> Option<u16> {
+        let mut bits = vec![0; self.of_clause.len().div_ceil(64)];
+        for (clause, &term) in self.of_clause.iter().enumerate().filter(|&(_, &term)| term != NEVER) {
+            let Term { within, outside } = &terms[term as usize];
+            let held = |set: &u32| is_held[*set as usize];
+            let holds = within.iter().all(held) && !outside.iter().any(held);
+            bits[clause / 64] |= u64::from(holds) << (clause % 64);
+        }
+        let place = self.bits.chunks_exact(bits.len().max(1)).position(|known| *known == bits[..])?;
+        Some(self.locals[place])
+    }
 }
 
 /// Every bit of `count` clauses.
@@ -71,13 +133,13 @@ pub struct Splitter {
 
 impl Splitter {
     /// The axis of a chain whose clauses have these of the terms.
-    pub fn axis<P: Value>(
+    pub fn axis<P: Value, S>(
         &mut self,
-        Numbers { partition, terms }: &Numbers<P>,
-        of_clause: &[u32],
+        Numbers { partition, terms, .. }: &Numbers<P, S>,
+        of_clause: Vec<u32>,
         steps: &mut Steps,
     ) -> Result<Axis, Refused> {
-        let mut named = of_clause.to_vec();
+        let mut named = of_clause.clone();
         named.sort_unstable();
         named.dedup();
         let mut sets: Vec<u32> = named.iter().flat_map(|&term| terms[term as usize].sets()).collect();
@@ -85,7 +147,7 @@ impl Splitter {
         sets.sort_unstable();
         sets.dedup();
         if sets.is_empty() {
-            return Ok(Axis { of_class: Vec::new(), bits: vec![every(of_clause.len())] });
+            return Ok(Axis::new(Vec::new(), vec![every(of_clause.len())], sets, of_clause));
         }
         self.split_by(partition, &sets, steps)?;
         steps.take(partition.count() + self.parts.len() * evaluated)?;
@@ -102,7 +164,7 @@ impl Splitter {
             let known = &mut local_of_part[part as usize];
             if *known == NONE {
                 self.toggle_path(part);
-                let holding = self.holding(terms, &named, of_clause);
+                let holding = self.holding(terms, &named, &of_clause);
                 self.toggle_path(part);
                 *known = narrow(bits.insert_full(holding).0);
             }
@@ -111,7 +173,7 @@ impl Splitter {
         if bits.len() == 1 {
             of_class.clear();
         }
-        Ok(Axis { of_class, bits: bits.into_iter().collect() })
+        Ok(Axis::new(of_class, bits.into_iter().collect(), sets, of_clause))
     }
 
     /// Afterwards two classes have one part exactly if the same of these sets hold them.

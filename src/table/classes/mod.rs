@@ -35,7 +35,10 @@ mod local;
 mod numbers;
 mod order;
 mod partition;
+mod patch;
 mod ranges;
+mod refine;
+mod update;
 
 use super::answer::Answer;
 use super::engines::{Engine, Packet};
@@ -48,6 +51,7 @@ use ranges::{Keys, V4, V6};
 pub use build::build;
 pub use limits::{Limits, Refused};
 pub use partition::Value;
+pub use update::Kept;
 
 /// "LGCT", the first word of an image.
 pub const MAGIC: u32 = 0x5443_474c;
@@ -64,7 +68,7 @@ const PLAIN: u32 = 0;
 
 /// Where a walk begins; an offset of 0 is of nothing.
 #[derive(Clone, Copy, Debug, Default)]
-struct Roots {
+pub struct Roots {
     records: u32,
     record_count: u32,
     v4: V4,
@@ -110,7 +114,7 @@ pub struct Classes {
 
 /// What any chain of a family looks at.
 #[derive(Clone, Copy, Debug, Default)]
-struct Uses {
+pub struct Uses {
     source: bool,
     destination: bool,
     /// There is a chain.

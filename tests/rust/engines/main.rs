@@ -3,6 +3,7 @@
 mod batches;
 mod budgets;
 mod choices;
+mod edits;
 mod equal;
 mod hostile;
 mod image;

@@ -369,7 +369,7 @@ fn ranges<T: Copy + Ord + Default>(
     ranges
 }
 
-fn port_set(choices: &mut Choices) -> PortSet {
+pub fn port_set(choices: &mut Choices) -> PortSet {
     let mut members = choices.list(6, |choices| {
         let (family, address) = if choices.chance(50) {
             (Family::V6, choices.of(&V6))
