@@ -11,7 +11,7 @@ use super::error::{CompileError, Place};
 use super::index::{LabelMap, SelectorIndex};
 use super::members::{Body, Member, Members};
 use super::order::{OrderedPolicy, Tiers, key};
-use super::rules::{Owner, RuleBuilder, Sources, Templates};
+use super::rules::{Compiled, Owner, RuleBuilder, Sources, Templates};
 use super::selection::Selection;
 use super::services::{self, Backends, Services};
 use super::sets::Sets;
@@ -43,6 +43,8 @@ pub struct Compiler<'m> {
     /// Of kinds of enforced endpoints: the policies that select them, in order.
     selected: FxHashMap<usize, Vec<usize>>,
     compiles: u64,
+    /// The last program, as long as only members of its sets have changed.
+    last: Option<Compiled>,
 }
 
 /// An endpoint that is enforced.
@@ -171,6 +173,7 @@ impl<'m> Compiler<'m> {
             enforced: Vec::new(),
             selected: FxHashMap::default(),
             compiles: 0,
+            last: None,
         })
     }
 
@@ -222,12 +225,13 @@ impl<'m> Compiler<'m> {
             }
             Part::Tier(tier) => {
                 self.tiers.insert(tier);
-                self.selected.clear();
+                self.forget_selected();
                 Site::Tier
             }
             Part::Policy(ordered) => Site::Policy(self.insert_policy(*ordered)),
             Part::Service(backends) => {
                 self.services.insert(key.clone(), *backends);
+                self.last = None;
                 Site::Service
             }
         };
@@ -245,11 +249,14 @@ impl<'m> Compiler<'m> {
                 Part::Profile(profile)
             }
             Site::Tier => {
-                self.selected.clear();
+                self.forget_selected();
                 Part::Tier(self.tiers.remove(name()).expect("it has a place"))
             }
             Site::Policy(id) => Part::Policy(Box::new(self.remove_policy(id))),
-            Site::Service => Part::Service(Box::new(self.services.remove(key).expect("it has a place"))),
+            Site::Service => {
+                self.last = None;
+                Part::Service(Box::new(self.services.remove(key).expect("it has a place")))
+            }
         })
     }
 
@@ -263,6 +270,7 @@ impl<'m> Compiler<'m> {
         if let Some(place) = member.enforced(self.node.as_deref()) {
             let place = self.enforced_place(place);
             self.enforced.insert(place, Enforced { member: id, endpoint: None });
+            self.last = None;
         }
         id
     }
@@ -272,6 +280,7 @@ impl<'m> Compiler<'m> {
         if let Some(place) = member.enforced(self.node.as_deref()) {
             let place = self.enforced_place(place);
             self.enforced.remove(place);
+            self.last = None;
         }
         let member = self.members.get(id);
         if let Some(kind) = self.members.kind(member) {
@@ -307,6 +316,13 @@ impl<'m> Compiler<'m> {
         for direction in [Direction::Ingress, Direction::Egress] {
             self.templates.remove(&(Owner::Profile(name.to_owned()), direction));
         }
+        self.last = None;
+    }
+
+    /// Which policies select whom, and in which order.
+    fn forget_selected(&mut self) {
+        self.selected.clear();
+        self.last = None;
     }
 
     fn insert_policy(&mut self, mut ordered: OrderedPolicy<'m>) -> usize {
@@ -314,7 +330,11 @@ impl<'m> Compiler<'m> {
         ordered.id = id;
         self.subjects.insert(&ordered.subject, id);
         let labels = &self.members.labels;
+        let known = self.selected.len();
         self.selected.retain(|&kind, _| !ordered.subject.matches(&labels.kind(kind).labels));
+        if self.selected.len() < known {
+            self.last = None;
+        }
         self.policies.insert(ordered)
     }
 
@@ -322,7 +342,10 @@ impl<'m> Compiler<'m> {
         let ordered = self.policies.remove(id);
         self.subjects.remove(&ordered.subject, id);
         for policies in self.selected.values_mut() {
-            policies.retain(|&other| other != id);
+            if let Some(place) = policies.iter().position(|&other| other == id) {
+                policies.remove(place);
+                self.last = None;
+            }
         }
         for direction in [Direction::Ingress, Direction::Egress] {
             self.templates.remove(&(Owner::Policy(id), direction));
@@ -332,6 +355,24 @@ impl<'m> Compiler<'m> {
 
     /// The model as it is now, compiled.
     pub fn program(&mut self) -> Result<Arc<Program>, CompileError> {
+        if let Some(mut last) = self.last.take() {
+            let from = &mut Sources {
+                members: &self.members,
+                services: &self.services,
+                sets: &mut self.sets,
+                templates: &mut self.templates,
+                now: self.compiles,
+            };
+            if let Some(program) = last.with_changed(from.sets.changed(), from, &self.limits) {
+                self.last = Some(last);
+                return Ok(program);
+            }
+        }
+        let compiled = self.compile()?;
+        Ok(Arc::clone(&self.last.insert(compiled).program))
+    }
+
+    fn compile(&mut self) -> Result<Compiled, CompileError> {
         Place::new("limits", "endpoints").check_limit(self.enforced.len(), self.limits.endpoints)?;
         self.select();
         self.compiles += 1;
@@ -366,7 +407,7 @@ impl<'m> Compiler<'m> {
         }
         let warnings = warnings::of(&endpoints, &of_hosts);
         let (node, settings) = (self.node.as_deref(), self.settings.clone());
-        Ok(Arc::new(chains.builder.into_program(node, settings, endpoints, warnings)))
+        Ok(chains.builder.finish(node, settings, endpoints, warnings))
     }
 
     /// E-1: finds the policies of kinds of which they are not known.

@@ -44,6 +44,8 @@ pub use error::CompileError;
 /// The order of the model's lists does not matter: the same resources give the identical program.
 /// Errors name the resource, the field, what was found and what was expected.
 pub fn compile(model: &Model, node: Option<&str>) -> Result<Program, CompileError> {
-    let program = Compiler::borrowing(model, node)?.program()?;
+    let mut compiler = Compiler::borrowing(model, node)?;
+    let program = compiler.program()?;
+    drop(compiler);
     Ok(Arc::unwrap_or_clone(program))
 }

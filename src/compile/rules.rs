@@ -3,6 +3,7 @@
 //! A rule list is read once, as a [`Template`]; each compile gives the parts of its rules their numbers, in the order of
 //! their first use, so that equal sets, chains and outcomes are one, whatever has been compiled before.
 
+use std::hash::Hash;
 use std::sync::Arc;
 
 use indexmap::IndexSet;
@@ -15,7 +16,7 @@ use super::members::Members;
 use super::nets::{RuleNets, SideNets, exists_in};
 use super::services::Services;
 use super::sets::{NamedPorts, Sets};
-use super::shared::Shared;
+use super::shared::{Shared, hash_of};
 use crate::flow::{Direction, Family, OutcomeId};
 use crate::model::{self, Entity, Limits, ServiceName};
 use crate::program::{
@@ -327,6 +328,98 @@ pub struct RuleBuilder<'a, 'm> {
     rule_lists: Vec<Arc<RuleList>>,
     rule_count: usize,
     address_count: usize,
+    address_origins: Origins,
+    port_origins: Origins,
+}
+
+/// Where the sets of a program come from, by number: one of [`Sets`], if nothing else gives the same.
+type Origins = Vec<Option<usize>>;
+
+fn note(origins: &mut Origins, number: u32, id: Option<usize>) {
+    match origins.get_mut(number as usize) {
+        Some(known) if *known != id => *known = None,
+        Some(_) => {}
+        None => origins.push(id),
+    }
+}
+
+/// A program, with what there has to be known to give its sets other members.
+pub struct Compiled {
+    pub program: Arc<Program>,
+    addresses: Replaceable,
+    ports: Replaceable,
+    /// Of the limit.
+    address_count: usize,
+}
+
+/// Sets of a program that can be replaced.
+#[derive(Default)]
+struct Replaceable {
+    /// Of [`Sets`] to the number that nothing else has.
+    numbers: FxHashMap<usize, usize>,
+    /// Of all sets.
+    hashes: FxHashMap<u64, usize>,
+}
+
+impl Replaceable {
+    fn of<T>(origins: &Origins, sets: &Interned<Shared<T>>) -> Self {
+        let mut hashes = FxHashMap::default();
+        for set in sets {
+            *hashes.entry(set.hash()).or_default() += 1;
+        }
+        let numbers = origins.iter().zip(0..).filter_map(|(id, number)| Some(((*id)?, number))).collect();
+        Self { numbers, hashes }
+    }
+
+    /// Puts another set in the place of one; gives its number. None where numbers could change by that.
+    fn replace<T: Hash + Eq>(&mut self, id: usize, sets: &mut [Arc<T>], new: &Shared<T>) -> Option<usize> {
+        let number = *self.numbers.get(&id)?;
+        let old = std::mem::replace(&mut sets[number], Arc::clone(new.value()));
+        if self.hashes.contains_key(&new.hash()) {
+            // As it was, or as another one is.
+            return (old == *new.value()).then_some(number);
+        }
+        let hash = hash_of(&*old);
+        match self.hashes.get_mut(&hash) {
+            Some(1) => drop(self.hashes.remove(&hash)),
+            Some(count) => *count -= 1,
+            None => {}
+        }
+        self.hashes.insert(new.hash(), 1);
+        Some(number)
+    }
+}
+
+impl Compiled {
+    /// The program after sets, of members and of ports, have got other members. None where more than the sets may be
+    /// other than before; this is good for nothing then.
+    pub fn with_changed(
+        &mut self,
+        changed: [Vec<usize>; 2],
+        from: &mut Sources<'_, '_>,
+        limits: &Limits,
+    ) -> Option<Arc<Program>> {
+        if changed.iter().all(Vec::is_empty) {
+            return Some(Arc::clone(&self.program));
+        }
+        let mut program = Program::clone(&self.program);
+        let [of_members, of_ports] = changed;
+        for id in of_members {
+            let new = from.sets.address_set(id, from.now, from.members);
+            let number = self.addresses.replace(id, &mut program.address_sets, &new)?;
+            let size = |set: &AddressSet| set.v4.len() + set.v6.len();
+            self.address_count += size(new.get());
+            self.address_count -= size(&self.program.address_sets[number]);
+        }
+        for id in of_ports {
+            let new = from.sets.port_set(id, from.now, from.members);
+            let number = self.ports.replace(id, &mut program.port_sets, &new)?;
+            self.address_count += new.get().members.len();
+            self.address_count -= self.program.port_sets[number].members.len();
+        }
+        self.program = Arc::new(program);
+        (self.address_count <= limits.addresses).then(|| Arc::clone(&self.program))
+    }
 }
 
 impl<'a, 'm> RuleBuilder<'a, 'm> {
@@ -341,6 +434,8 @@ impl<'a, 'm> RuleBuilder<'a, 'm> {
             rule_lists: Vec::new(),
             rule_count: 0,
             address_count: 0,
+            address_origins: Origins::new(),
+            port_origins: Origins::new(),
         }
     }
 
@@ -408,38 +503,42 @@ impl<'a, 'm> RuleBuilder<'a, 'm> {
     fn part(&mut self, part: &Part) -> Result<u32, CompileError> {
         let Sources { members, services, sets, now, .. } = &mut self.from;
         match part {
-            Part::Nets(set) => self.address_set(set.clone()),
+            Part::Nets(set) => self.address_set(set.clone(), None),
             Part::Members(id) => {
                 let set = sets.address_set(*id, *now, members);
-                self.address_set(set)
+                self.address_set(set, Some(*id))
             }
             Part::ServiceAddresses(name) => {
                 let set = services.addresses(name);
-                self.address_set(set)
+                self.address_set(set, None)
             }
             Part::NamedPorts(id) => {
                 let set = sets.port_set(*id, *now, members);
-                self.port_set(set)
+                self.port_set(set, Some(*id))
             }
             Part::ServicePorts(name) => {
                 let set = services.ports(name);
-                self.port_set(set)
+                self.port_set(set, None)
             }
         }
     }
 
-    fn address_set(&mut self, set: Shared<AddressSet>) -> Result<u32, CompileError> {
+    fn address_set(&mut self, set: Shared<AddressSet>, id: Option<usize>) -> Result<u32, CompileError> {
         let size = set.get().v4.len() + set.get().v6.len();
         let (index, is_new) = self.address_sets.insert_full(set);
         self.count_addresses(if is_new { size } else { 0 })?;
-        Ok(AddressSetId::new(index).number())
+        let number = AddressSetId::new(index).number();
+        note(&mut self.address_origins, number, id);
+        Ok(number)
     }
 
-    fn port_set(&mut self, set: Shared<PortSet>) -> Result<u32, CompileError> {
+    fn port_set(&mut self, set: Shared<PortSet>, id: Option<usize>) -> Result<u32, CompileError> {
         let size = set.get().members.len();
         let (index, is_new) = self.port_sets.insert_full(set);
         self.count_addresses(if is_new { size } else { 0 })?;
-        Ok(PortSetId::new(index).number())
+        let number = PortSetId::new(index).number();
+        note(&mut self.port_origins, number, id);
+        Ok(number)
     }
 
     fn count_addresses(&mut self, more: usize) -> Result<(), CompileError> {
@@ -448,17 +547,19 @@ impl<'a, 'm> RuleBuilder<'a, 'm> {
     }
 
     /// Forgets what earlier compiles had and this one has not.
-    pub fn into_program(
+    pub fn finish(
         self,
         node: Option<&str>,
         settings: Settings,
         endpoints: Vec<Arc<Endpoint>>,
         warnings: Vec<String>,
-    ) -> Program {
+    ) -> Compiled {
         let Sources { sets, templates, now, .. } = self.from;
         sets.sweep(now);
         templates.retain(|_, template| template.used.0 == now);
-        Program {
+        let addresses = Replaceable::of(&self.address_origins, &self.address_sets);
+        let ports = Replaceable::of(&self.port_origins, &self.port_sets);
+        let program = Program {
             node: node.map(str::to_owned),
             settings,
             endpoints,
@@ -468,7 +569,8 @@ impl<'a, 'm> RuleBuilder<'a, 'm> {
             port_sets: self.port_sets.into_iter().map(Shared::into_value).collect(),
             outcomes: self.outcomes.into_iter().map(Shared::into_value).collect(),
             warnings,
-        }
+        };
+        Compiled { program: Arc::new(program), addresses, ports, address_count: self.address_count }
     }
 }
 

@@ -33,11 +33,13 @@ struct Entry<K, T> {
 struct Registry<K, T> {
     entries: Slab<Entry<K, T>>,
     ids: FxHashMap<K, usize>,
+    /// Those that have other members than in the last compile.
+    changed: Vec<usize>,
 }
 
 impl<K, T> Default for Registry<K, T> {
     fn default() -> Self {
-        Self { entries: Slab::new(), ids: FxHashMap::default() }
+        Self { entries: Slab::new(), ids: FxHashMap::default(), changed: Vec::new() }
     }
 }
 
@@ -60,6 +62,7 @@ impl<K: Clone + Eq + Hash, T: Hash> Registry<K, T> {
 
     /// Forgets what is no part of the compile at hand.
     fn sweep(&mut self, now: u64, mut forgotten: impl FnMut(usize, &K)) {
+        self.changed.clear();
         self.entries.retain(|id, Entry { key, used, .. }| {
             let is_used = *used == now;
             if !is_used {
@@ -108,9 +111,19 @@ impl Sets {
         self.ports.sweep(now, |_, _| {});
     }
 
+    /// The sets, of members and of ports, that have other members than in the last compile.
+    pub fn changed(&mut self) -> [Vec<usize>; 2] {
+        [&mut self.members.changed, &mut self.ports.changed].map(|changed| {
+            let mut changed = std::mem::take(changed);
+            changed.sort_unstable();
+            changed.dedup();
+            changed
+        })
+    }
+
     /// A member with these labels has come.
     pub fn joined(&mut self, member: &Member<'_>, labels: &LabelMap) {
-        let entries = &mut self.members.entries;
+        let Registry { entries, changed, .. } = &mut self.members;
         for id in self.by_selector.candidates(labels) {
             let Entry { key, set, .. } = &mut entries[id];
             if let Some(known) = set
@@ -118,14 +131,17 @@ impl Sets {
                 && let Some(larger) = addresses::with(known.get(), &member.nets)
             {
                 *known = Shared::new(larger);
+                changed.push(id);
             }
         }
-        for (_, Entry { key, set, .. }) in &mut self.ports.entries {
+        let Registry { entries, changed, .. } = &mut self.ports;
+        for (id, Entry { key, set, .. }) in entries {
             if let Some(known) = set
                 && defines(member, labels, key)
                 && let Some(larger) = ports_with(known.get(), named_ports(member, &key.name, key.protocol))
             {
                 *known = Shared::new(larger);
+                changed.push(id);
             }
         }
     }
@@ -135,9 +151,11 @@ impl Sets {
         if !member.nets.is_empty() {
             self.forget(labels);
         }
-        for (_, Entry { key, set, .. }) in &mut self.ports.entries {
+        let Registry { entries, changed, .. } = &mut self.ports;
+        for (id, Entry { key, set, .. }) in entries {
             if set.is_some() && defines(member, labels, key) {
                 *set = None;
+                changed.push(id);
             }
         }
     }
@@ -145,19 +163,22 @@ impl Sets {
     /// Members had these labels and have others now, or the other way round.
     pub fn relabelled(&mut self, labels: &LabelMap) {
         self.forget(labels);
-        for (_, Entry { key, set, .. }) in &mut self.ports.entries {
+        let Registry { entries, changed, .. } = &mut self.ports;
+        for (id, Entry { key, set, .. }) in entries {
             if key.of.as_ref().is_some_and(|selector| selector.matches(labels)) {
                 *set = None;
+                changed.push(id);
             }
         }
     }
 
     fn forget(&mut self, labels: &LabelMap) {
-        let entries = &mut self.members.entries;
+        let Registry { entries, changed, .. } = &mut self.members;
         for id in self.by_selector.candidates(labels) {
             let Entry { key, set, .. } = &mut entries[id];
             if set.is_some() && key.matches(labels) {
                 *set = None;
+                changed.push(id);
             }
         }
     }

@@ -12,14 +12,28 @@ pub struct Shared<T> {
     value: Arc<T>,
 }
 
+/// That of [`Shared`].
+pub fn hash_of<T: Hash>(value: &T) -> u64 {
+    FxBuildHasher.hash_one(value)
+}
+
 impl<T: Hash> Shared<T> {
     pub fn new(value: T) -> Self {
-        Self { hash: FxBuildHasher.hash_one(&value), value: Arc::new(value) }
+        Self { hash: hash_of(&value), value: Arc::new(value) }
     }
 }
 
 impl<T> Shared<T> {
     pub fn get(&self) -> &T {
+        &self.value
+    }
+
+    /// Equal values have the same.
+    pub fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    pub fn value(&self) -> &Arc<T> {
         &self.value
     }
 

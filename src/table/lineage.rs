@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::flat::{NamedPorts, named_services, named_services_after};
+use super::flat::{NamedPorts, NamedService, named_services, named_services_after};
 use crate::flow::{Direction, OutcomeId};
 use crate::program::{
     AddressSet, AddressSetId, Chain, ChainEnd, ChainId, PortMatch, PortSetId, Program, Rule, RuleList,
@@ -28,6 +28,10 @@ pub struct Lineage {
 impl Lineage {
     /// `named` is what named ports of the old program stand for, as far as it is known.
     pub fn of(old: &Program, new: &Program, named: NamedPorts) -> Self {
+        let mut named = named;
+        if let Some(lineage) = Self::by_number(old, new, &mut named) {
+            return lineage;
+        }
         let mut finder = Finder {
             old,
             new,
@@ -45,6 +49,63 @@ impl Lineage {
         let outcomes = finder.outcomes.new_of.iter().map(|new| new.map(OutcomeId::from_number)).collect();
         Self { chains, sets: finder.changed, outcomes, named: finder.named }
     }
+}
+
+/// Whether all parts are those of before, in their places.
+fn are_same<T>(old: &[Arc<T>], new: &[Arc<T>]) -> bool {
+    old.len() == new.len() && old.iter().zip(new).all(|(old, new)| Arc::ptr_eq(old, new))
+}
+
+/// The numbers of sets that are others than before; `None` if one of those is in both programs.
+fn replaced<T>(old: &[Arc<T>], new: &[Arc<T>]) -> Option<Vec<usize>> {
+    let numbers = 0..old.len();
+    let replaced: Vec<usize> = numbers.filter(|&number| !Arc::ptr_eq(&old[number], &new[number])).collect();
+    let of =
+        |sets: &[Arc<T>]| -> FxHashSet<_> { replaced.iter().map(|&set| Arc::as_ptr(&sets[set])).collect() };
+    let (gone, come) = (of(old), of(new));
+    let stays = |(old, new)| gone.contains(&Arc::as_ptr(new)) || come.contains(&Arc::as_ptr(old));
+    (!old.iter().zip(new).any(stays)).then_some(replaced)
+}
+
+impl Lineage {
+    /// Of programs that differ in nothing but the members of their sets: those keep their numbers then.
+    fn by_number(old: &Program, new: &Program, named: &mut NamedPorts) -> Option<Self> {
+        let is_same = are_same(&old.rule_lists, &new.rule_lists)
+            && are_same(&old.outcomes, &new.outcomes)
+            && old.chains == new.chains
+            && old.address_sets.len() == new.address_sets.len()
+            && old.port_sets.len() == new.port_sets.len();
+        if !is_same {
+            return None;
+        }
+        let sets = replaced(&old.address_sets, &new.address_sets)?;
+        let both =
+            |number: usize| (Arc::clone(&old.address_sets[number]), Arc::clone(&new.address_sets[number]));
+        let mut sets: Vec<_> = sets.into_iter().map(both).collect();
+        let mut after = Vec::new();
+        for number in replaced(&old.port_sets, &new.port_sets)? {
+            // One that nobody has asked about yet stays so.
+            if let Some(was) = named.get(&PortSetId::new(number)) {
+                let is = named_services_after(was, &old.port_sets[number], &new.port_sets[number])?;
+                sets.extend(successors(was, &is));
+                after.push((PortSetId::new(number), is));
+            }
+        }
+        named.extend(after);
+        Some(Self {
+            chains: (0..new.chains.len()).map(|chain| Some(ChainId::new(chain))).collect(),
+            sets,
+            outcomes: (0..new.outcomes.len()).map(|outcome| Some(OutcomeId::new(outcome))).collect(),
+            named: std::mem::take(named),
+        })
+    }
+}
+
+/// The sets behind a named port that have other members now.
+fn successors(was: &[NamedService], is: &[NamedService]) -> Vec<(Arc<AddressSet>, Arc<AddressSet>)> {
+    let both = was.iter().zip(is).map(|((.., was), (.., is))| (was, is));
+    let changed = both.filter(|(was, is)| !Arc::ptr_eq(was, is));
+    changed.map(|(was, is)| (Arc::clone(was), Arc::clone(is))).collect()
 }
 
 /// Which old part a new one is, both ways.
@@ -204,11 +265,7 @@ impl Finder<'_> {
             let (before, after) = (&self.old.port_sets[old.index()], &self.new.port_sets[new.index()]);
             let was = self.old_named.entry(old).or_insert_with(|| named_services(before));
             let Some(is) = named_services_after(was, before, after) else { return false };
-            for ((.., was), (.., is)) in
-                was.iter().zip(&is).filter(|((.., was), (.., is))| !Arc::ptr_eq(was, is))
-            {
-                self.changed.push((Arc::clone(was), Arc::clone(is)));
-            }
+            self.changed.extend(successors(was, &is));
             self.port_sets.join(old.number(), new.number());
             self.named.insert(new, is);
             true

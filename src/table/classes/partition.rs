@@ -18,6 +18,8 @@ pub struct Partition<P> {
     /// What tells classes apart: see [`Sweep`].
     pub(super) keys: Vec<u128>,
     pub(super) class_of: FxHashMap<u128, u32>,
+    /// Class to what leads to it there; empty until somebody asks.
+    pub(super) sums: Vec<u128>,
 }
 
 /// The classes in a set, or, where those are fewer, the classes outside of it.
@@ -243,7 +245,8 @@ impl<P: Value> Partition<P> {
             }
         }
         let (keys, class_of) = (std::mem::take(&mut sweep.keys), std::mem::take(&mut sweep.class_of));
-        let mut partition = Self { intervals, count: sweep.count, halves: sweep.halves(), keys, class_of };
+        let mut partition =
+            Self { intervals, count: sweep.count, halves: sweep.halves(), keys, class_of, sums: Vec::new() };
         partition.sort();
         Ok(partition)
     }

@@ -67,8 +67,10 @@ impl<P: Value> Partition<P> {
     pub fn refine(&mut self, mut edges: Vec<Edge<P>>, most: usize) -> Result<Refined<P>, TooMany> {
         edges.sort_unstable();
         let (pieces, toggled) = self.pieces(&edges);
-        let sums = self.sums();
-        let flips = self.flips(&pieces, &sums);
+        if self.sums.is_empty() {
+            self.sums = self.sums();
+        }
+        let flips = self.flips(&pieces);
         let mut refined = Refined {
             moved: Vec::new(),
             made: Vec::new(),
@@ -80,8 +82,8 @@ impl<P: Value> Partition<P> {
             if flipped.contains_key(&class) {
                 continue;
             }
-            let next = self.count;
-            let class = *self.class_of.entry(sums[class as usize] ^ by).or_insert_with(|| {
+            let (next, sum) = (self.count, self.sums[class as usize] ^ by);
+            let class = *self.class_of.entry(sum).or_insert_with(|| {
                 refined.made.push((class, toggled[&by].clone()));
                 next
             });
@@ -90,6 +92,7 @@ impl<P: Value> Partition<P> {
                     return Err(TooMany);
                 }
                 self.count += 1;
+                self.sums.push(sum);
             }
             refined.moved.push((first, last, class));
         }
@@ -151,13 +154,13 @@ impl<P: Value> Partition<P> {
     }
 
     /// Classes all of whose values are toggled alike, and that no other class is like then: they stay, in other sets.
-    fn flips(&mut self, pieces: &[Piece<P>], sums: &[u128]) -> Vec<(u32, u128)> {
+    fn flips(&mut self, pieces: &[Piece<P>]) -> Vec<(u32, u128)> {
         let mut whole: FxHashMap<u32, (u128, usize)> = FxHashMap::default();
         for piece in pieces.iter().filter(|piece| piece.is_whole) {
             let (by, count) = whole.entry(piece.class).or_insert((piece.by, 0));
             *count += usize::from(*by == piece.by);
         }
-        whole.retain(|&class, &mut (by, _)| !self.class_of.contains_key(&(sums[class as usize] ^ by)));
+        whole.retain(|&class, &mut (by, _)| !self.class_of.contains_key(&(self.sums[class as usize] ^ by)));
         if whole.is_empty() {
             return Vec::new();
         }
@@ -176,11 +179,12 @@ impl<P: Value> Partition<P> {
             .collect();
         flips.sort_unstable();
         flips.retain(|&(class, by)| {
-            let sum = sums[class as usize];
+            let sum = self.sums[class as usize];
             let is_free = !self.class_of.contains_key(&(sum ^ by));
             if is_free {
                 self.class_of.remove(&sum);
                 self.class_of.insert(sum ^ by, class);
+                self.sums[class as usize] = sum ^ by;
             }
             is_free
         });

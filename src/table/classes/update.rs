@@ -159,6 +159,10 @@ impl Kept {
 
     /// Tables of chains that are the same get the numbers that those have now.
     fn keep_tables(&mut self, chains: &[Option<ChainId>]) {
+        let is_same = (0..).zip(chains).all(|(new, old)| *old == Some(ChainId::new(new)));
+        if is_same && 2 * chains.len() == self.writer.tables.len() {
+            return;
+        }
         let mut old = std::mem::take(&mut self.writer.tables);
         for chain in chains {
             for family in 0..2 {
