@@ -3,7 +3,6 @@
 //! A rule list is read once, as a [`Template`]; each compile gives the parts of its rules their numbers, in the order of
 //! their first use, so that equal sets, chains and outcomes are one, whatever has been compiled before.
 
-use std::hash::Hash;
 use std::sync::Arc;
 
 use indexmap::IndexSet;
@@ -16,7 +15,7 @@ use super::members::Members;
 use super::nets::{RuleNets, SideNets, exists_in};
 use super::services::Services;
 use super::sets::{NamedPorts, Sets};
-use super::shared::{Shared, hash_of};
+use super::shared::Shared;
 use crate::flow::{Direction, Family, OutcomeId};
 use crate::model::{self, Entity, Limits, ServiceName};
 use crate::program::{
@@ -357,8 +356,10 @@ pub struct Compiled {
 struct Replaceable {
     /// Of [`Sets`] to the number that nothing else has.
     numbers: FxHashMap<usize, usize>,
-    /// Of all sets.
+    /// Of all sets: how many have it.
     hashes: FxHashMap<u64, usize>,
+    /// Of each set.
+    hash_of: Vec<u64>,
 }
 
 impl Replaceable {
@@ -368,18 +369,18 @@ impl Replaceable {
             *hashes.entry(set.hash()).or_default() += 1;
         }
         let numbers = origins.iter().zip(0..).filter_map(|(id, number)| Some(((*id)?, number))).collect();
-        Self { numbers, hashes }
+        Self { numbers, hashes, hash_of: sets.iter().map(Shared::hash).collect() }
     }
 
     /// Puts another set in the place of one; gives its number. None where numbers could change by that.
-    fn replace<T: Hash + Eq>(&mut self, id: usize, sets: &mut [Arc<T>], new: &Shared<T>) -> Option<usize> {
+    fn replace<T: Eq>(&mut self, id: usize, sets: &mut [Arc<T>], new: &Shared<T>) -> Option<usize> {
         let number = *self.numbers.get(&id)?;
         let old = std::mem::replace(&mut sets[number], Arc::clone(new.value()));
         if self.hashes.contains_key(&new.hash()) {
             // As it was, or as another one is.
             return (old == *new.value()).then_some(number);
         }
-        let hash = hash_of(&*old);
+        let hash = std::mem::replace(&mut self.hash_of[number], new.hash());
         match self.hashes.get_mut(&hash) {
             Some(1) => drop(self.hashes.remove(&hash)),
             Some(count) => *count -= 1,

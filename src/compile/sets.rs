@@ -9,7 +9,8 @@ use slab::Slab;
 use super::addresses;
 use super::index::{LabelMap, SelectorIndex};
 use super::members::{Member, Members, named_ports};
-use super::shared::Shared;
+use super::shared::{Shared, Sum, part};
+use crate::flow::Family;
 use crate::program::{AddressSet, PortSet};
 use crate::selector::Selector;
 
@@ -43,7 +44,7 @@ impl<K, T> Default for Registry<K, T> {
     }
 }
 
-impl<K: Clone + Eq + Hash, T: Hash> Registry<K, T> {
+impl<K: Clone + Eq + Hash, T: Sum> Registry<K, T> {
     /// Also says whether it is new.
     fn id(&mut self, key: &K) -> (usize, bool) {
         if let Some(&id) = self.ids.get(key) {
@@ -128,9 +129,9 @@ impl Sets {
             let Entry { key, set, .. } = &mut entries[id];
             if let Some(known) = set
                 && key.matches(labels)
-                && let Some(larger) = addresses::with(known.get(), &member.nets)
+                && let Some(larger) = addresses::with(known, &member.nets)
             {
-                *known = Shared::new(larger);
+                *known = larger;
                 changed.push(id);
             }
         }
@@ -138,9 +139,9 @@ impl Sets {
         for (id, Entry { key, set, .. }) in entries {
             if let Some(known) = set
                 && defines(member, labels, key)
-                && let Some(larger) = ports_with(known.get(), named_ports(member, &key.name, key.protocol))
+                && let Some(larger) = ports_with(known, named_ports(member, &key.name, key.protocol))
             {
-                *known = Shared::new(larger);
+                *known = larger;
                 changed.push(id);
             }
         }
@@ -191,17 +192,19 @@ fn defines(member: &Member<'_>, labels: &LabelMap, wanted: &NamedPorts) -> bool 
 
 /// The set with more members; none if it has them all.
 fn ports_with(
-    set: &PortSet,
-    more: impl Iterator<Item = (crate::flow::Family, u128, u8, u16)>,
-) -> Option<PortSet> {
-    let mut new: Vec<_> = more.filter(|member| set.members.binary_search(member).is_err()).collect();
+    set: &Shared<PortSet>,
+    more: impl Iterator<Item = (Family, u128, u8, u16)>,
+) -> Option<Shared<PortSet>> {
+    let known = &set.get().members;
+    let mut new: Vec<_> = more.filter(|member| known.binary_search(member).is_err()).collect();
     if new.is_empty() {
         return None;
     }
     new.sort_unstable();
     new.dedup();
-    let mut members = Vec::with_capacity(set.members.len() + new.len());
-    let mut rest = &set.members[..];
+    let change = new.iter().map(part).fold(0, u64::wrapping_add);
+    let mut members = Vec::with_capacity(known.len() + new.len());
+    let mut rest = &known[..];
     for member in new {
         let (before, behind) = rest.split_at(rest.partition_point(|other| *other < member));
         members.extend_from_slice(before);
@@ -209,5 +212,5 @@ fn ports_with(
         rest = behind;
     }
     members.extend_from_slice(rest);
-    Some(PortSet { members })
+    Some(set.after(PortSet { members }, change))
 }

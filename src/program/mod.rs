@@ -388,6 +388,23 @@ impl AddressSet {
         }
     }
 
+    /// The set with all addresses from the first to the last; `None` if it holds them.
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation)] // IPv4 numbers are below 2^32 by construction.
+    pub fn with(&self, family: Family, first: u128, last: u128) -> Option<Self> {
+        let Self { v4, v6 } = self;
+        match family {
+            Family::V4 => {
+                let v4 = ranges_with(v4, (first as u32, last as u32), |last| last.checked_add(1))?;
+                Some(Self { v4, v6: v6.clone() })
+            }
+            Family::V6 => {
+                let v6 = ranges_with(v6, (first, last), |last| last.checked_add(1))?;
+                Some(Self { v4: v4.clone(), v6 })
+            }
+        }
+    }
+
     /// Whether the address is a member; O(log n).
     pub fn contains(&self, family: Family, address: u128) -> bool {
         match family {
@@ -395,6 +412,24 @@ impl AddressSet {
             Family::V6 => in_ranges(&self.v6, address),
         }
     }
+}
+
+fn ranges_with<T: Copy + Ord>(
+    ranges: &[(T, T)],
+    (first, last): (T, T),
+    next: impl Fn(T) -> Option<T>,
+) -> Option<Vec<(T, T)>> {
+    // Those that begin behind the new range without touching it, and those that end before.
+    let behind = ranges.partition_point(|&(other, _)| next(last).is_none_or(|next| other <= next));
+    let before = ranges.partition_point(|&(_, end)| next(end).is_some_and(|next| next < first));
+    let (touched, mut new) = (&ranges[before..behind], (first, last));
+    if let (Some(&(from, _)), Some(&(_, to))) = (touched.first(), touched.last()) {
+        if touched.len() == 1 && from <= first && last <= to {
+            return None;
+        }
+        new = (from.min(first), to.max(last));
+    }
+    Some([&ranges[..before], &[new], &ranges[behind..]].concat())
 }
 
 fn in_ranges<T: Ord + Copy>(ranges: &[(T, T)], address: T) -> bool {

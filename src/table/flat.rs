@@ -105,11 +105,18 @@ pub fn named_services_after(was: &[NamedService], old: &PortSet, new: &PortSet) 
     changed.dedup();
     for service in changed {
         let known = services.iter_mut().find(|&&mut (protocol, port, _)| (protocol, port) == service)?;
-        let mut set = AddressSet::default();
-        for &(family, address, protocol, port) in new {
-            if (protocol, port) == service {
-                set.push(family, address);
+        let is_own = |&&(.., protocol, port): &&(Family, u128, u8, u16)| (protocol, port) == service;
+        if gone.is_empty() {
+            for &(family, address, ..) in come.iter().filter(is_own) {
+                if let Some(larger) = known.2.with(family, address, address) {
+                    known.2 = Arc::new(larger);
+                }
             }
+            continue;
+        }
+        let mut set = AddressSet::default();
+        for &(family, address, ..) in new.iter().filter(is_own) {
+            set.push(family, address);
         }
         if set == AddressSet::default() {
             return None;
