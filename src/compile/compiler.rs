@@ -7,11 +7,12 @@ use rustc_hash::FxHashMap;
 use slab::Slab;
 
 use super::chains::{Chains, Profiles};
+use super::compiled::Compiled;
 use super::error::{CompileError, Place};
 use super::index::{LabelMap, SelectorIndex};
 use super::members::{Body, Member, Members};
 use super::order::{OrderedPolicy, Tiers, key};
-use super::rules::{Compiled, Owner, RuleBuilder, Sources, Templates};
+use super::rules::{Owner, RuleBuilder, Sources, Templates};
 use super::selection::Selection;
 use super::services::{self, Backends, Services};
 use super::sets::Sets;

@@ -16,6 +16,7 @@
 
 mod addresses;
 mod chains;
+mod compiled;
 mod compiler;
 mod error;
 mod expression;

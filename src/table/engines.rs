@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::answer::{Answer, Answers};
 use super::classes::{self, Classes, Counts, Kept, Refused};
-use super::flat::{Flats, NamedPorts, Point};
+use super::flat::{Flats, Point};
 use super::lineage::Lineage;
 use super::linear::Linear;
+use super::named::NamedPorts;
 use super::trees::{self, Trees};
 use crate::flow::{Family, FiveTuple, OutcomeId};
 use crate::program::{ChainId, Program, RuleOrigin};

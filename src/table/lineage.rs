@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::flat::{NamedPorts, NamedService, named_services, named_services_after};
+use super::named::{NamedPorts, NamedService, named_services, named_services_after};
 use crate::flow::{Direction, OutcomeId};
 use crate::program::{
     AddressSet, AddressSetId, Chain, ChainEnd, ChainId, PortMatch, PortSetId, Program, Rule, RuleList,

@@ -19,6 +19,7 @@ mod hooks;
 mod interfaces;
 mod lineage;
 mod linear;
+mod named;
 mod prefetch;
 mod statics;
 pub mod tree;

@@ -22,8 +22,9 @@ use super::{BLOCK, Classes, RECORD};
 use crate::flow::{Family, OutcomeId};
 use crate::program::{AddressSet, ChainId, Program};
 use crate::table::answer::Answers;
-use crate::table::flat::{Clause, Flat, Flats, NamedPorts, Ranges, ServiceTerm, lists};
+use crate::table::flat::{Clause, Flat, Flats, Ranges, ServiceTerm, lists};
 use crate::table::lineage::Lineage;
+use crate::table::named::NamedPorts;
 
 /// The image cannot be brought up to date in place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
