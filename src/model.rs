@@ -30,6 +30,36 @@ pub struct Model {
     pub limits: Limits,
 }
 
+/// One resource of a [`Model`].
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub enum Resource {
+    /// Of [`Model::workloads`].
+    Workload(Workload),
+    /// Of [`Model::hosts`].
+    Host(Host),
+    /// Of [`Model::network_sets`].
+    NetworkSet(NetworkSet),
+    /// Of [`Model::profiles`].
+    Profile(Profile),
+    /// Of [`Model::tiers`].
+    Tier(Tier),
+    /// Of [`Model::policies`].
+    Policy(Policy),
+    /// Of [`Model::services`].
+    Service(Service),
+}
+
+/// What has become of one resource.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// It is there now, in the place of the one of its name, if there was one.
+    Put(Box<Resource>),
+    /// The one with this key is gone: `Kind/namespace/name` or `Kind/name`, as in messages.
+    Remove(String),
+}
+
 /// Sizes of a program; a larger one is an error instead of a machine without memory.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from labelgate._core import __version__
+    from labelgate.compiler import Compiler
     from labelgate.engines import Budgets
     from labelgate.flow import Answer, Packet, Step
     from labelgate.resources import LoadError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Answer",
     "Budgets",
+    "Compiler",
     "Decision",
     "DecisionTable",
     "HostFacts",
@@ -38,6 +40,7 @@ _HOME = {
     "__version__": "_core",
     **dict.fromkeys(("Answer", "Packet", "Step"), "flow"),
     "Budgets": "engines",
+    "Compiler": "compiler",
     "LoadError": "resources",
     **dict.fromkeys(("HostFacts", "Settings"), "settings"),
     **dict.fromkeys(("Snapshot", "load"), "snapshot"),

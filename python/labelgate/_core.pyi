@@ -14,6 +14,7 @@ from labelgate.flow import Action, Packet, Stage, Verdict
 
 __all__ = [
     "Bench",
+    "Compiler",
     "Enforcer",
     "Program",
     "Table",
@@ -56,6 +57,28 @@ class Program:
     @property
     def endpoints(self) -> list[str]:
         """The local endpoints by name."""
+
+@final
+class Compiler:
+    """A model that is edited; an edit compiles what it touches, and changes engines in place."""
+
+    def __new__(cls, model: bytes, node: str | None = None, budgets: bytes | None = None) -> Compiler:
+        """Reads a model; the arguments, and what may be wrong with them, are as for `compile`.
+
+        Releases the GIL.
+        """
+
+    def apply(self, changes: bytes) -> Program:
+        """The program after these changes, with its engines; programs of before stay what they are.
+
+        `changes` is a JSON list, in order: `{"put": {"workload": {...}}}`, or `host`, `network_set`,
+        `profile`, `tier`, `policy`, `service`, each as in a model; and `{"remove": "Kind/namespace/name"}`,
+        or `Kind/name`.
+        A key that is not there is no error. Releases the GIL; several threads wait for each other.
+
+        Raises:
+            ValueError: a change cannot be read, or the model cannot be compiled with it; nothing has changed.
+        """
 
 def compile(model: bytes, node: str | None = None, budgets: bytes | None = None) -> Program:
     """Compiles a model (JSON) for a node, or for all workloads of a cluster. Releases the GIL.

@@ -84,6 +84,10 @@ class ClassesDescription(TypedDict):
     source_port_classes: int
     cells: int
     """Answers stored."""
+    edits: int
+    """Edits since all tables were built anew: `Compiler` changes tables in place."""
+    added_bytes: int
+    """What those have added; when it is as much as was built anew, everything is built anew."""
 
 
 class TreeDescription(TypedDict):
@@ -123,7 +127,7 @@ def summary(description: Description) -> str:
     """One line for logs.
 
     >>> classes = {"tables": 3, "bytes": 2048, "ipv4_classes": 1, "ipv6_classes": 1, "service_classes": 1,
-    ...            "source_port_classes": 1, "cells": 3}
+    ...            "source_port_classes": 1, "cells": 3, "edits": 0, "added_bytes": 0}
     >>> other = {"chain": 1, "family": 4, "engine": "linear", "why": "70000 cells, above the budget"}
     >>> summary({"chains": 2, "bytes": 2048, "classes": classes, "tree": {"tables": 0, "bytes": 0},
     ...          "others": [other]})

@@ -45,8 +45,55 @@ def core_model(snapshot: Snapshot, settings: Settings, *, staged: bool = False) 
 
     With `staged` the staged policies are in force.
     """
+    model = {**_lists(snapshot, settings, staged=staged), "settings": _settings(settings)}
+    return json.dumps(model, separators=(",", ":")).encode()
+
+
+def core_parts(
+    snapshot: Snapshot, settings: Settings, *, staged: bool = False
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """The same part by part, as `labelgate._core.Compiler` is told of them: `{key: {kind: part}}`.
+
+    >>> from labelgate import Settings, Snapshot
+    >>> sorted(core_parts(Snapshot(), Settings()))
+    ['Profile/projectcalico-default-allow', 'Tier/default', 'Tier/kube-admin', 'Tier/kube-baseline']
+    """
+    lists = _lists(snapshot, settings, staged=staged)
+    return {_key(kind, part): {_KINDS[kind]: part} for kind, parts in lists.items() for part in parts}
+
+
+_KINDS = {
+    "workloads": "workload",
+    "hosts": "host",
+    "network_sets": "network_set",
+    "profiles": "profile",
+    "tiers": "tier",
+    "policies": "policy",
+    "services": "service",
+}
+"""The word for one of a list."""
+
+
+def _key(kind: str, part: Mapping[str, Any]) -> str:
+    """`Kind/namespace/name` or `Kind/name`, as the core names the part."""
+    name = str(part["name"])
+    match kind:
+        case "workloads" | "network_sets":
+            return name
+        case "hosts":
+            return f"HostEndpoint/{name}"
+        case "profiles":
+            return f"Profile/{name}"
+        case "tiers":
+            return f"Tier/{name}"
+        case "services":
+            return f"Service/{part['namespace']}/{name}"
+    return "/".join(filter(None, (part["kind"], part.get("namespace"), name)))
+
+
+def _lists(snapshot: Snapshot, settings: Settings, *, staged: bool) -> dict[str, list[dict[str, Any]]]:
     prefix = settings.workload_prefixes[0]
-    model = {
+    return {
         "workloads": [
             *(_workload(endpoint) for endpoint in snapshot.workload_endpoints),
             *(conversion.pod_workload(pod, prefix) for pod in snapshot.pods if conversion.is_workload(pod)),
@@ -64,9 +111,7 @@ def core_model(snapshot: Snapshot, settings: Settings, *, staged: bool = False) 
             *map(conversion.cluster_policy, snapshot.kubernetes_cluster_network_policies),
         ],
         "services": conversion.services(snapshot.endpoint_slices),
-        "settings": _settings(settings),
     }
-    return json.dumps(model, separators=(",", ":")).encode()
 
 
 def _workload(endpoint: WorkloadEndpoint) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,11 @@ class Snapshot:
         for resource in sorted(resources, key=lambda resource: resource.key):
             groups.setdefault(_FIELDS[type(resource)], []).append(resource)
         return cls(**{field: tuple(group) for field, group in groups.items()})
+
+    def resources(self) -> Iterator[Resource]:
+        """All of them, by kind."""
+        for field in fields(self):
+            yield from getattr(self, field.name)
 
     def calico_policies(self) -> list[CalicoPolicy]:
         """The policies of Calico's own kinds; staged ones too, unless they are to be deleted (E-15)."""

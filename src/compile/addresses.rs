@@ -1,8 +1,10 @@
 //! Text to addresses and prefixes, and prefixes to sorted, disjoint, maximal ranges.
 
+use std::hash::Hash;
 use std::net::IpAddr;
 
 use super::error::{CompileError, Place};
+use super::shared::{Shared, part};
 use crate::flow::{Family, address_number};
 use crate::program::{AddressSet, Net};
 
@@ -36,32 +38,58 @@ fn parse_net(text: &str) -> Option<Net> {
 }
 
 /// The union of prefixes.
-#[allow(clippy::cast_possible_truncation)] // IPv4 numbers are below 2^32 by construction.
 pub fn union(nets: impl IntoIterator<Item = Net>) -> AddressSet {
     let (mut v4, mut v6) = (Vec::new(), Vec::new());
     for net in nets {
         match net.family {
-            Family::V4 => v4.push((net.first, net.last)),
+            Family::V4 => v4.push(narrow(net)),
             Family::V6 => v6.push((net.first, net.last)),
         }
     }
-    AddressSet {
-        v4: merged(v4).into_iter().map(|(first, last)| (first as u32, last as u32)).collect(),
-        v6: merged(v6),
-    }
+    AddressSet { v4: merged(v4, |last| last.checked_add(1)), v6: merged(v6, |last| last.checked_add(1)) }
+}
+
+#[allow(clippy::cast_possible_truncation)] // IPv4 numbers are below 2^32 by construction.
+fn narrow(net: Net) -> (u32, u32) {
+    (net.first as u32, net.last as u32)
 }
 
 /// Sorted, disjoint, maximal: ranges that touch become one.
-fn merged(mut ranges: Vec<(u128, u128)>) -> Vec<(u128, u128)> {
+fn merged<T: Copy + Ord>(mut ranges: Vec<(T, T)>, next: impl Fn(T) -> Option<T>) -> Vec<(T, T)> {
     ranges.sort_unstable();
-    let mut merged: Vec<(u128, u128)> = Vec::with_capacity(ranges.len());
+    let mut merged: Vec<(T, T)> = Vec::with_capacity(ranges.len());
     for (first, last) in ranges {
         match merged.last_mut() {
-            Some(open) if open.1.saturating_add(1) >= first => open.1 = open.1.max(last),
+            Some(open) if next(open.1).is_none_or(|next| next >= first) => open.1 = open.1.max(last),
             _ => merged.push((first, last)),
         }
     }
     merged
+}
+
+/// The set with more prefixes; none if it holds them all.
+pub fn with(set: &Shared<AddressSet>, nets: &[Net]) -> Option<Shared<AddressSet>> {
+    let mut larger: Option<Shared<AddressSet>> = None;
+    for net in nets {
+        let known = larger.as_ref().unwrap_or(set);
+        if let Some(grown) = known.get().with(net.family, net.first, net.last) {
+            let change = match net.family {
+                Family::V4 => growth(&known.get().v4, &grown.v4, narrow(*net).0),
+                Family::V6 => growth(&known.get().v6, &grown.v6, net.first),
+            };
+            larger = Some(known.after(grown, change));
+        }
+    }
+    larger
+}
+
+/// What the sum of ranges has grown by, where a value has come in.
+fn growth<T: Copy + Ord + Hash>(old: &[(T, T)], new: &[(T, T)], value: T) -> u64 {
+    let holder = new[new.partition_point(|&(first, _)| first <= value) - 1];
+    let before = old.partition_point(|&(first, _)| first < holder.0);
+    let behind = old.partition_point(|&(first, _)| first <= holder.1);
+    let gone = old[before..behind].iter().map(part).fold(0, u64::wrapping_add);
+    part(&holder).wrapping_sub(gone)
 }
 
 #[cfg(test)]
@@ -80,6 +108,27 @@ mod tests {
         assert_eq!(set.v6, [(0xfd00 << 112, (0xfd00 << 112) + 1)]);
         let everything = union_of(&["0.0.0.0/0", "::/0", "255.255.255.255", "ffff::/16"]);
         assert_eq!((everything.v4, everything.v6), (vec![(0, u32::MAX)], vec![(0, u128::MAX)]));
+    }
+
+    proptest::proptest! {
+        /// One by one or all at once: the same ranges.
+        #[test]
+        fn a_set_grows_to_the_union(nets in proptest::collection::vec((0..40_u8, 27..=32_u8, 0..2_u8), 0..12)) {
+            let texts = nets.iter().map(|(host, length, end)| match end {
+                0 => format!("0.0.0.{host}/{length}"),
+                _ => format!("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ff{:x}/{}", 255 - host, length + 96),
+            });
+            let nets: Vec<Net> = texts.map(|text| parse_net(&text).expect("a CIDR")).collect();
+            let mut grown = Shared::new(AddressSet::default());
+            for at in 0..nets.len() {
+                let before = Shared::new(union(nets[..at].iter().copied()));
+                proptest::prop_assert_eq!((grown.get(), grown.hash()), (before.get(), before.hash()));
+                grown = with(&grown, &nets[at..=at]).unwrap_or(grown);
+            }
+            let empty = Shared::new(AddressSet::default());
+            let at_once = with(&empty, &nets).unwrap_or(empty);
+            proptest::prop_assert_eq!((at_once.get(), at_once.hash()), (grown.get(), grown.hash()));
+        }
     }
 
     #[test]

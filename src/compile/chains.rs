@@ -1,38 +1,60 @@
 //! The chains of the local endpoints (E-10..E-28): what a packet meets, in order, by list and direction.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 use std::net::IpAddr;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
 
 use super::addresses;
 use super::error::{CompileError, Place};
 use super::order::OrderedPolicy;
-use super::rules::{RuleBuilder, RuleSource};
-use super::selection::{List, Selected};
+use super::rules::{Owner, RuleBuilder, RuleSource};
+use super::selection::{List, Selected, Selection};
+use super::shared::Shared;
 use crate::flow::{Direction, OutcomeId, number_address};
-use crate::model::{Host, Model, Profile, Workload};
+use crate::model::{Host, Profile, Workload};
 use crate::program::{
     Attachment, Chain, ChainEnd, ChainId, Directed, Endpoint, EndpointKind, Net, Reason, RuleListId,
     RuleOrigin, Tier, TierEnd,
 };
 
+/// Profiles by name.
+pub type Profiles<'m> = FxHashMap<String, Cow<'m, Profile>>;
+
 pub struct Chains<'m, 'b> {
-    builder: &'b mut RuleBuilder<'m>,
-    profiles: BTreeMap<&'m str, &'m Profile>,
+    pub builder: RuleBuilder<'b, 'm>,
+    profiles: &'b Profiles<'m>,
+    selection: Selection<'b, 'm>,
+    /// Of endpoints with the same labels and profiles.
+    normal: FxHashMap<usize, Directed<ChainId>>,
 }
 
 impl<'m, 'b> Chains<'m, 'b> {
-    pub fn new(model: &'m Model, builder: &'b mut RuleBuilder<'m>) -> Self {
-        let profiles = model.profiles.iter().map(|profile| (profile.name.as_str(), profile)).collect();
-        Self { builder, profiles }
+    pub fn new(
+        builder: RuleBuilder<'b, 'm>,
+        profiles: &'b Profiles<'m>,
+        selection: Selection<'b, 'm>,
+    ) -> Self {
+        Self { builder, profiles, selection, normal: FxHashMap::default() }
     }
 
-    /// E-11: workloads have the normal list only.
+    /// E-11: workloads have the normal list only. `last` is what was made of this workload before.
     pub fn workload(
         &mut self,
         workload: &Workload,
-        attachment: Attachment,
-        selected: &Selected<'_>,
-    ) -> Result<Endpoint, CompileError> {
+        attachment: impl FnOnce() -> Attachment,
+        kind: usize,
+        last: Option<&Arc<Endpoint>>,
+    ) -> Result<Arc<Endpoint>, CompileError> {
+        let normal = self.normal(kind, &workload.profiles)?;
+        if let Some(last) = last {
+            return Ok(if last.normal == normal {
+                Arc::clone(last)
+            } else {
+                Arc::new(Endpoint { normal, ..Endpoint::clone(last) })
+            });
+        }
         let name = workload.name.as_str();
         let own = single_addresses(&Place::new(name, "spec.ipNetworks"), &workload.networks)?;
         let place = Place::new(name, "spec.allowSpoofedSourcePrefixes");
@@ -41,22 +63,28 @@ impl<'m, 'b> Chains<'m, 'b> {
         sources.extend(&own);
         sources.sort_unstable();
         sources.dedup();
-        Ok(Endpoint {
+        Ok(Arc::new(Endpoint {
             name: name.to_owned(),
             short_name: name.rsplit('/').next().unwrap_or_default().to_owned(),
             kind: EndpointKind::Workload,
-            attachment,
+            attachment: attachment(),
             addresses: as_addresses(&own),
             sources,
-            normal: self.normal(selected, &workload.profiles)?,
+            normal,
             forward: None,
             untracked: None,
             prednat: None,
-        })
+        }))
     }
 
     /// E-11: host endpoints have all four lists; none of untracked policy on `*` (E-47).
-    pub fn host(&mut self, host: &Host, selected: &Selected<'_>) -> Result<Endpoint, CompileError> {
+    pub fn host(
+        &mut self,
+        host: &Host,
+        kind: usize,
+        last: Option<&Arc<Endpoint>>,
+    ) -> Result<Arc<Endpoint>, CompileError> {
+        let selected = &self.selection.of(kind);
         let name = format!("HostEndpoint/{}", host.name);
         let attachment = match host.interface.as_str() {
             "" => Attachment::Address,
@@ -66,13 +94,13 @@ impl<'m, 'b> Chains<'m, 'b> {
         let has = |list| selected.enforced(list).next().is_some();
         let has_untracked = has(List::Untracked) && attachment != Attachment::Any;
         let own = single_addresses(&Place::new(&name, "spec.expectedIPs"), &host.addresses)?;
-        Ok(Endpoint {
+        let endpoint = Endpoint {
             short_name: host.name.clone(),
             kind: EndpointKind::Host,
             attachment,
             addresses: as_addresses(&own),
             sources: Vec::new(),
-            normal: self.normal(selected, &host.profiles)?,
+            normal: self.normal(kind, &host.profiles)?,
             forward: Some(self.forward(selected)?),
             untracked: has_untracked
                 .then(|| self.directed(|this, direction| this.falling(selected, List::Untracked, direction)))
@@ -81,20 +109,26 @@ impl<'m, 'b> Chains<'m, 'b> {
                 .then(|| self.falling(selected, List::Prednat, Direction::Ingress))
                 .transpose()?,
             name,
+        };
+        Ok(match last {
+            Some(last) if **last == endpoint => Arc::clone(last),
+            _ => Arc::new(endpoint),
         })
     }
 
     /// E-20.8.
-    fn normal(
-        &mut self,
-        selected: &Selected<'_>,
-        profiles: &[String],
-    ) -> Result<Directed<ChainId>, CompileError> {
-        self.directed(|this, direction| {
+    fn normal(&mut self, kind: usize, profiles: &[String]) -> Result<Directed<ChainId>, CompileError> {
+        if let Some(&chains) = self.normal.get(&kind) {
+            return Ok(chains);
+        }
+        let selected = &self.selection.of(kind);
+        let chains = self.directed(|this, direction| {
             let tiers = this.tiers(selected, List::Normal, direction)?;
             let end = ChainEnd::Profiles(this.profile_lists(profiles, direction)?);
             Ok(this.builder.chain(Chain { tiers, end }))
-        })
+        })?;
+        self.normal.insert(kind, chains);
+        Ok(chains)
     }
 
     /// E-20.7, E-27, E-28.
@@ -165,7 +199,8 @@ impl<'m, 'b> Chains<'m, 'b> {
             return reason.outcome();
         }
         let tier = Some(tier.to_owned());
-        self.builder.outcome(RuleOrigin { tier, policy: None, rule: None, action: reason.action(), reason })
+        let origin = RuleOrigin { tier, policy: None, rule: None, action: reason.action(), reason };
+        self.builder.outcome(&Shared::new(origin))
     }
 
     fn policy_list(
@@ -174,13 +209,15 @@ impl<'m, 'b> Chains<'m, 'b> {
         tier: &str,
         direction: Direction,
     ) -> Result<RuleListId, CompileError> {
-        let policy = ordered.policy;
-        self.builder.rule_list(&RuleSource {
-            key: &ordered.key,
-            namespace: &policy.namespace,
-            tier: Some(tier),
-            direction,
-            rules: if direction == Direction::Ingress { &policy.ingress } else { &policy.egress },
+        let policy = &ordered.policy;
+        self.builder.rule_list(Owner::Policy(ordered.id), direction, || {
+            Some(RuleSource {
+                key: &ordered.key,
+                namespace: &policy.namespace,
+                tier: Some(tier),
+                direction,
+                rules: if direction == Direction::Ingress { &policy.ingress } else { &policy.egress },
+            })
         })
     }
 
@@ -190,21 +227,22 @@ impl<'m, 'b> Chains<'m, 'b> {
         names: &[String],
         direction: Direction,
     ) -> Result<Vec<RuleListId>, CompileError> {
-        let mut lists = Vec::with_capacity(names.len());
-        for name in names {
+        let profiles = self.profiles;
+        let list = |name: &String| {
             let key = format!("Profile/{name}");
-            lists.push(match self.profiles.get(name.as_str()) {
-                None => self.builder.missing_profile(&key, direction),
-                Some(profile) => self.builder.rule_list(&RuleSource {
+            let source = || {
+                let profile = profiles.get(name)?;
+                Some(RuleSource {
                     key: &key,
                     namespace: "",
                     tier: None,
                     direction,
                     rules: if direction == Direction::Ingress { &profile.ingress } else { &profile.egress },
-                })?,
-            });
-        }
-        Ok(lists)
+                })
+            };
+            self.builder.rule_list(Owner::Profile(name.clone()), direction, source)
+        };
+        names.iter().map(list).collect()
     }
 }
 

@@ -1,92 +1,287 @@
-//! Whose labels satisfy a selector, without asking everyone.
+//! Whose labels satisfy a selector, and which selectors labels satisfy, without asking everyone.
 
-use indexmap::IndexSet;
+use std::collections::BTreeMap;
+use std::hash::Hash;
+
+use indexmap::{Equivalent, IndexMap};
 use rustc_hash::{FxBuildHasher, FxHashMap};
+use slab::Slab;
 
-use crate::labels::InheritedLabels;
+use crate::labels::effective;
 use crate::selector::Selector;
 
-/// Who has which labels. Members with the same labels from the same profiles are one *kind*: pods of one template are
-/// asked about together.
-pub struct LabelIndex<'a> {
-    kinds: IndexSet<InheritedLabels<'a>, FxBuildHasher>,
-    kind_of: Vec<usize>,
-    /// Of each kind, ascending.
-    members: Vec<Vec<usize>>,
-    /// The kinds that have a value of a label.
-    holders: FxHashMap<(&'a str, &'a str), Vec<usize>>,
+/// Label keys to values.
+pub type LabelMap = BTreeMap<String, String>;
+
+/// Members with the same own labels and the same profiles: pods of one template are asked about together.
+pub struct Kind {
+    /// Profile names, in order.
+    pub profiles: Vec<String>,
+    own: LabelMap,
+    ///
+    pub labels: LabelMap,
+    members: Vec<usize>,
 }
 
-impl<'a> LabelIndex<'a> {
-    /// Of members, numbered in order.
-    pub fn of(labels: impl IntoIterator<Item = InheritedLabels<'a>>) -> Self {
-        let (mut kinds, mut members): (IndexSet<_, FxBuildHasher>, Vec<Vec<usize>>) = Default::default();
-        let mut kind_of = Vec::new();
-        for (member, labels) in labels.into_iter().enumerate() {
-            let kind = kinds.insert_full(labels).0;
-            members.resize_with(kinds.len(), Vec::new);
-            members[kind].push(member);
-            kind_of.push(kind);
+#[derive(PartialEq, Eq, Hash)]
+struct KindKey {
+    own: LabelMap,
+    profiles: Vec<String>,
+}
+
+/// [`KindKey`] of something that is not ours.
+#[derive(Hash)]
+struct KindOf<'a> {
+    own: &'a LabelMap,
+    profiles: &'a [String],
+}
+
+impl Equivalent<KindKey> for KindOf<'_> {
+    fn equivalent(&self, key: &KindKey) -> bool {
+        *self.own == key.own && *self.profiles == key.profiles
+    }
+}
+
+/// Ids by the two parts of a label.
+type ByLabel = FxHashMap<String, FxHashMap<String, Vec<usize>>>;
+
+fn of_label<'a>(by_label: &'a ByLabel, key: &str, value: &str) -> &'a [usize] {
+    by_label.get(key).and_then(|values| values.get(value)).map_or(&[], Vec::as_slice)
+}
+
+fn enter(by_label: &mut ByLabel, key: &str, value: &str, id: usize) {
+    if !by_label.contains_key(key) {
+        by_label.insert(key.to_owned(), FxHashMap::default());
+    }
+    let values = by_label.get_mut(key).expect("entered above");
+    match values.get_mut(value) {
+        Some(ids) => ids.push(id),
+        None => {
+            values.insert(value.to_owned(), vec![id]);
         }
-        let mut holders: FxHashMap<_, Vec<usize>> = FxHashMap::default();
-        for (kind, labels) in kinds.iter().enumerate() {
-            for pair in labels.effective() {
-                holders.entry(pair).or_default().push(kind);
+    }
+}
+
+fn strike(by_label: &mut ByLabel, key: &str, value: &str, id: usize) {
+    let Some(values) = by_label.get_mut(key) else { return };
+    if let Some(ids) = values.get_mut(value) {
+        ids.retain(|&other| other != id);
+        if ids.is_empty() {
+            values.remove(value);
+        }
+    }
+    if values.is_empty() {
+        by_label.remove(key);
+    }
+}
+
+/// Who has which labels.
+#[derive(Default)]
+pub struct LabelIndex {
+    kinds: Slab<Kind>,
+    by_key: IndexMap<KindKey, usize, FxBuildHasher>,
+    /// The kinds that have a value of a label.
+    holders: ByLabel,
+    /// The kinds that list a profile.
+    by_profile: FxHashMap<String, Vec<usize>>,
+}
+
+impl LabelIndex {
+    /// Adds a member; gives its kind.
+    pub fn insert<'p>(
+        &mut self,
+        member: usize,
+        own: &LabelMap,
+        profiles: &[String],
+        labels_of: impl Fn(&str) -> Option<&'p LabelMap>,
+    ) -> usize {
+        let kind = match self.by_key.get(&KindOf { own, profiles }) {
+            Some(&kind) => kind,
+            None => self.insert_kind(own, profiles, labels_of),
+        };
+        self.kinds[kind].members.push(member);
+        kind
+    }
+
+    fn insert_kind<'p>(
+        &mut self,
+        own: &LabelMap,
+        profiles: &[String],
+        labels_of: impl Fn(&str) -> Option<&'p LabelMap>,
+    ) -> usize {
+        let labels = effective(own, profiles.iter().filter_map(|name| labels_of(name)));
+        let (own, profiles) = (own.clone(), profiles.to_vec());
+        let kind = self.kinds.vacant_key();
+        for (key, value) in &labels {
+            enter(&mut self.holders, key, value, kind);
+        }
+        for name in &profiles {
+            self.by_profile.entry(name.clone()).or_default().push(kind);
+        }
+        self.by_key.insert(KindKey { own: own.clone(), profiles: profiles.clone() }, kind);
+        self.kinds.insert(Kind { profiles, own, labels, members: Vec::new() })
+    }
+
+    /// Takes a member out; says whether it was the last one of its kind, which then is no more.
+    pub fn remove(&mut self, member: usize, kind: usize) -> bool {
+        let members = &mut self.kinds[kind].members;
+        let place = members.iter().position(|&other| other == member).expect("it is of this kind");
+        members.swap_remove(place);
+        if !members.is_empty() {
+            return false;
+        }
+        let Kind { profiles, own, labels, .. } = self.kinds.remove(kind);
+        for (key, value) in &labels {
+            strike(&mut self.holders, key, value, kind);
+        }
+        for name in &profiles {
+            if let Some(kinds) = self.by_profile.get_mut(name) {
+                kinds.retain(|&other| other != kind);
+                if kinds.is_empty() {
+                    self.by_profile.remove(name);
+                }
             }
         }
-        Self { kinds, kind_of, members, holders }
+        self.by_key.swap_remove(&KindOf { own: &own, profiles: &profiles });
+        true
     }
 
-    /// How many members there are.
-    pub fn count(&self) -> usize {
-        self.kind_of.len()
+    /// The kinds that list a profile, each once.
+    pub fn with_profile(&self, name: &str) -> Vec<usize> {
+        let mut kinds = self.by_profile.get(name).cloned().unwrap_or_default();
+        kinds.sort_unstable();
+        kinds.dedup();
+        kinds
     }
 
-    /// The numbers of those that satisfy the selector, ascending.
-    pub fn matching(&self, selector: &Selector) -> Vec<usize> {
-        let matches = |kind: &usize| selector.matches(&self.kinds[*kind]);
-        let kinds: Vec<usize> = match self.candidates(selector) {
-            Some(candidates) => candidates.iter().copied().filter(matches).collect(),
-            None => (0..self.kinds.len()).filter(matches).collect(),
+    /// Labels of its profiles have changed; gives the labels from before.
+    pub fn relabel<'p>(&mut self, kind: usize, labels_of: impl Fn(&str) -> Option<&'p LabelMap>) -> LabelMap {
+        let Kind { profiles, own, labels, .. } = &mut self.kinds[kind];
+        let new = effective(own, profiles.iter().filter_map(|name| labels_of(name)));
+        let old = std::mem::replace(labels, new);
+        for (key, value) in &old {
+            strike(&mut self.holders, key, value, kind);
+        }
+        for (key, value) in &self.kinds[kind].labels {
+            enter(&mut self.holders, key, value, kind);
+        }
+        old
+    }
+
+    pub fn kind(&self, kind: usize) -> &Kind {
+        &self.kinds[kind]
+    }
+
+    /// Those that satisfy the selector.
+    pub fn matching(&self, selector: &Selector) -> impl Iterator<Item = usize> {
+        let matches = |kind: &&Kind| selector.matches(&kind.labels);
+        let kinds: Vec<&Kind> = match self.candidates(selector) {
+            Some(kinds) => kinds.iter().map(|&kind| &self.kinds[kind]).filter(matches).collect(),
+            None => self.kinds.iter().map(|(_, kind)| kind).filter(matches).collect(),
         };
-        let mut members: Vec<usize> =
-            kinds.iter().flat_map(|&kind| self.members[kind].iter().copied()).collect();
-        members.sort_unstable();
-        members
-    }
-
-    /// Whether a member satisfies the selector.
-    pub fn is_match(&self, member: usize, selector: &Selector) -> bool {
-        selector.matches(&self.kinds[self.kind_of[member]])
+        kinds.into_iter().flat_map(|kind| kind.members.iter().copied())
     }
 
     /// The shortest list of holders of a label that the selector requires; `None` where it requires none.
-    fn candidates<'s>(&'s self, selector: &'s Selector) -> Option<&'s [usize]> {
+    fn candidates(&self, selector: &Selector) -> Option<&[usize]> {
         let required = selector.required_labels().into_iter();
-        required
-            .map(|pair| self.holders.get(&pair).map_or(&[][..], Vec::as_slice))
-            .min_by_key(|list| list.len())
+        required.map(|(key, value)| of_label(&self.holders, key, value)).min_by_key(|list| list.len())
+    }
+}
+
+/// Selectors, each by one of the labels that it requires.
+#[derive(Default)]
+pub struct SelectorIndex {
+    by_label: ByLabel,
+    /// Those that require none.
+    others: Vec<usize>,
+}
+
+impl SelectorIndex {
+    pub fn insert(&mut self, selector: &Selector, id: usize) {
+        let required = selector.required_labels().into_iter();
+        match required.min_by_key(|(key, value)| of_label(&self.by_label, key, value).len()) {
+            Some((key, value)) => enter(&mut self.by_label, key, value, id),
+            None => self.others.push(id),
+        }
+    }
+
+    pub fn remove(&mut self, selector: &Selector, id: usize) {
+        let required = selector.required_labels();
+        if required.is_empty() {
+            self.others.retain(|&other| other != id);
+        }
+        for (key, value) in required {
+            strike(&mut self.by_label, key, value, id);
+        }
+    }
+
+    /// Those that the labels may satisfy: each once, and no other one can.
+    pub fn candidates(&self, labels: &LabelMap) -> impl Iterator<Item = usize> {
+        let by_label = labels.iter().flat_map(|(key, value)| of_label(&self.by_label, key, value));
+        by_label.chain(&self.others).copied()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
 
-    /// Inherited labels are found too, overridden ones are not.
+    fn labels(pairs: &[(&str, &str)]) -> LabelMap {
+        pairs.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect()
+    }
+
+    fn selector(text: &str) -> Selector {
+        Selector::parse(text).expect("a selector")
+    }
+
+    /// Inherited labels are found too, overridden ones are not; what is taken out is not found.
     #[test]
     fn candidates_are_those_with_the_effective_label() {
-        let own = [("a", "x"), ("a", "y"), ("b", "x")]
-            .map(|(key, value)| BTreeMap::from([(key.to_owned(), value.to_owned())]));
-        let profile = BTreeMap::from([("a".to_owned(), "x".to_owned())]);
-        let index = LabelIndex::of(own.iter().map(|own| InheritedLabels::new(own, [&profile])));
-        let matching = |text: &str| index.matching(&Selector::parse(text).expect("a selector"));
-        assert_eq!(matching("a == 'x'"), [0, 2]);
-        assert_eq!(matching("a == 'x' && !has(b)"), [0]);
-        assert_eq!(matching("a == 'z'"), [] as [usize; 0]);
-        assert_eq!(matching("a != 'x'"), [1]);
-        assert_eq!(matching(""), [0, 1, 2]);
+        let own = [[("a", "x")], [("a", "y")], [("b", "x")]].map(|pairs| labels(&pairs));
+        let mut profile = labels(&[("a", "x")]);
+        let mut index = LabelIndex::default();
+        let kinds: Vec<usize> = (0..)
+            .zip(&own)
+            .map(|(member, own)| index.insert(member, own, &["p".to_owned()], |_| Some(&profile)))
+            .collect();
+        let matching = |index: &LabelIndex, text: &str| {
+            let mut found: Vec<_> = index.matching(&selector(text)).collect();
+            found.sort_unstable();
+            found
+        };
+        assert_eq!(matching(&index, "a == 'x'"), [0, 2]);
+        assert_eq!(matching(&index, "a == 'x' && !has(b)"), [0]);
+        assert_eq!(matching(&index, "a == 'z'"), [] as [usize; 0]);
+        assert_eq!(matching(&index, "a != 'x'"), [1]);
+        assert_eq!(matching(&index, ""), [0, 1, 2]);
+        profile = labels(&[("a", "z")]);
+        assert_eq!(index.with_profile("p"), kinds);
+        for &kind in &kinds {
+            index.relabel(kind, |_| Some(&profile));
+        }
+        assert_eq!(matching(&index, "a == 'x'"), [0]);
+        assert_eq!(matching(&index, "a == 'z'"), [2]);
+        assert!(index.remove(2, kinds[2]));
+        assert_eq!(matching(&index, "a == 'z'"), [] as [usize; 0]);
+        assert_eq!(index.with_profile("p"), kinds[..2]);
+    }
+
+    #[test]
+    fn selectors_are_found_by_what_they_require() {
+        let texts = ["a == 'x' && b == 'y'", "a == 'x'", "has(a)", "b in {'y'}", "a == 'z'"];
+        let mut index = SelectorIndex::default();
+        for (id, text) in texts.iter().enumerate() {
+            index.insert(&selector(text), id);
+        }
+        let found = |index: &SelectorIndex| {
+            let mut found: Vec<_> = index.candidates(&labels(&[("a", "x"), ("b", "y")])).collect();
+            found.sort_unstable();
+            found
+        };
+        assert_eq!(found(&index), [0, 1, 2, 3]);
+        index.remove(&selector(texts[0]), 0);
+        index.remove(&selector(texts[2]), 2);
+        assert_eq!(found(&index), [1, 3]);
     }
 }

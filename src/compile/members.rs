@@ -1,111 +1,204 @@
 //! Who rules can speak of: workloads, host endpoints and network sets of the whole cluster, with their addresses,
 //! effective labels and named ports (M-20).
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 
 use rustc_hash::FxHashMap;
+use slab::Slab;
 
 use super::addresses;
 use super::error::{CompileError, Place};
-use super::index::LabelIndex;
-use crate::flow::protocol;
-use crate::labels::InheritedLabels;
-use crate::model::{Model, NamedPort, Workload};
-use crate::program::{AddressSet, Net, PortSet};
+use super::index::{Kind, LabelIndex, LabelMap};
+use crate::flow::{Family, protocol};
+use crate::model::{Host, NamedPort, NetworkSet, Workload};
+use crate::program::{AddressSet, EndpointKind, Net, PortSet};
 use crate::selector::Selector;
 
-type LabelMap = BTreeMap<String, String>;
+/// What a member is.
+pub enum Body<'m> {
+    Workload(Cow<'m, Workload>),
+    Host(Cow<'m, Host>),
+    Set(Cow<'m, NetworkSet>),
+}
+
+impl Body<'_> {
+    /// `Kind/namespace/name` or `Kind/name`.
+    pub fn key(&self) -> String {
+        match self {
+            Self::Workload(workload) => workload.name.clone(),
+            Self::Host(host) => format!("HostEndpoint/{}", host.name),
+            Self::Set(set) => set.name.clone(),
+        }
+    }
+
+    /// V-68, R-30: a workload without addresses or interface is absent.
+    fn is_present(&self) -> bool {
+        match self {
+            Self::Workload(workload) => !workload.networks.is_empty() && !workload.interface.is_empty(),
+            Self::Host(_) | Self::Set(_) => true,
+        }
+    }
+
+    fn nets(&self) -> Result<Vec<Net>, CompileError> {
+        let key = self.key();
+        match self {
+            _ if !self.is_present() => Ok(Vec::new()),
+            Self::Workload(workload) => {
+                let place = Place::new(&key, "spec.ipNetworks");
+                workload.networks.iter().map(|text| addresses::single(&place, text)).collect()
+            }
+            Self::Host(host) => {
+                let place = Place::new(&key, "spec.expectedIPs");
+                host.addresses.iter().map(|text| addresses::single(&place, text)).collect()
+            }
+            Self::Set(set) => {
+                let place = Place::new(&key, "spec.nets");
+                set.nets.iter().map(|text| addresses::net(&place, text)).collect()
+            }
+        }
+    }
+
+    fn labels(&self) -> (&LabelMap, &[String]) {
+        match self {
+            Self::Workload(workload) => (&workload.labels, &workload.profiles),
+            Self::Host(host) => (&host.labels, &host.profiles),
+            Self::Set(set) => (&set.labels, &set.profiles),
+        }
+    }
+
+    fn ports(&self) -> &[NamedPort] {
+        match self {
+            Self::Workload(workload) => &workload.ports,
+            Self::Host(host) => &host.ports,
+            Self::Set(_) => &[],
+        }
+    }
+}
+
+/// One of them.
+pub struct Member<'m> {
+    pub body: Body<'m>,
+    pub nets: Vec<Net>,
+    /// None: it is absent.
+    pub kind: Option<usize>,
+}
+
+impl<'m> Member<'m> {
+    /// Its addresses are read; nobody knows it yet.
+    pub fn read(body: Body<'m>) -> Result<Self, CompileError> {
+        Ok(Self { nets: body.nets()?, body, kind: None })
+    }
+
+    pub fn ports(&self) -> &[NamedPort] {
+        self.body.ports()
+    }
+
+    /// Where it stands among the endpoints that are enforced, if it is one: those of the node, or without one all
+    /// workloads.
+    pub fn enforced(&self, node: Option<&str>) -> Option<(EndpointKind, &str)> {
+        match &self.body {
+            Body::Workload(workload) => {
+                let is_local = self.kind.is_some() && node.is_none_or(|node| workload.node == node);
+                is_local.then_some((EndpointKind::Workload, workload.name.as_str()))
+            }
+            Body::Host(host) => {
+                (Some(host.node.as_str()) == node).then_some((EndpointKind::Host, host.name.as_str()))
+            }
+            Body::Set(_) => None,
+        }
+    }
+}
 
 /// All members, numbered.
-pub struct Members<'a> {
-    nets: Vec<Vec<Net>>,
-    labels: LabelIndex<'a>,
-    /// Port name to (member, port).
-    ports: FxHashMap<&'a str, Vec<(usize, &'a NamedPort)>>,
+#[derive(Default)]
+pub struct Members<'m> {
+    all: Slab<Member<'m>>,
+    pub labels: LabelIndex,
+    /// Port name to the members that define one.
+    ports: FxHashMap<String, Vec<usize>>,
 }
 
-/// V-68, R-30: a workload without addresses or interface is absent.
-pub fn is_present(workload: &Workload) -> bool {
-    !workload.networks.is_empty() && !workload.interface.is_empty()
-}
-
-/// Labels by profile name.
-pub fn profile_labels(model: &Model) -> BTreeMap<&str, &LabelMap> {
-    model.profiles.iter().map(|profile| (profile.name.as_str(), &profile.labels)).collect()
-}
-
-/// own labels, then those of the listed profiles that exist.
-pub fn effective<'a>(
-    own: &'a LabelMap,
-    profiles: &[String],
-    labels_of: &BTreeMap<&str, &'a LabelMap>,
-) -> InheritedLabels<'a> {
-    InheritedLabels::new(own, profiles.iter().filter_map(|name| labels_of.get(name.as_str()).copied()))
-}
-
-impl<'a> Members<'a> {
-    pub fn of(model: &'a Model) -> Result<Self, CompileError> {
-        let labels_of = profile_labels(model);
-        let (mut nets, mut labels) = (Vec::new(), Vec::new());
-        let mut ports: FxHashMap<_, Vec<_>> = FxHashMap::default();
-        let mut add = |own, profiles: &[String], addresses, named: &'a [NamedPort]| {
-            for port in named {
-                ports.entry(port.name.as_str()).or_default().push((nets.len(), port));
+impl<'m> Members<'m> {
+    pub fn insert<'p>(
+        &mut self,
+        mut member: Member<'m>,
+        labels_of: impl Fn(&str) -> Option<&'p LabelMap>,
+    ) -> usize {
+        let id = self.all.vacant_key();
+        if member.body.is_present() {
+            let (own, profiles) = member.body.labels();
+            member.kind = Some(self.labels.insert(id, own, profiles, labels_of));
+            for port in member.ports() {
+                match self.ports.get_mut(&port.name) {
+                    Some(members) => members.push(id),
+                    None => {
+                        self.ports.insert(port.name.clone(), vec![id]);
+                    }
+                }
             }
-            labels.push(effective(own, profiles, &labels_of));
-            nets.push(addresses);
-        };
-        for workload in model.workloads.iter().filter(|workload| is_present(workload)) {
-            let place = Place::new(&workload.name, "spec.ipNetworks");
-            let networks = read(&workload.networks, |text| addresses::single(&place, text))?;
-            add(&workload.labels, &workload.profiles, networks, &workload.ports);
         }
-        for host in &model.hosts {
-            let name = format!("HostEndpoint/{}", host.name);
-            let place = Place::new(&name, "spec.expectedIPs");
-            let expected = read(&host.addresses, |text| addresses::single(&place, text))?;
-            add(&host.labels, &host.profiles, expected, &host.ports);
+        self.all.insert(member)
+    }
+
+    /// Also gives its kind, if that is no more.
+    pub fn remove(&mut self, id: usize) -> (Member<'m>, Option<usize>) {
+        let mut member = self.all.remove(id);
+        let mut last_of = None;
+        if let Some(kind) = member.kind.take() {
+            last_of = self.labels.remove(id, kind).then_some(kind);
+            for port in member.ports() {
+                if let Some(members) = self.ports.get_mut(&port.name) {
+                    members.retain(|&other| other != id);
+                    if members.is_empty() {
+                        self.ports.remove(&port.name);
+                    }
+                }
+            }
         }
-        for set in &model.network_sets {
-            let place = Place::new(&set.name, "spec.nets");
-            let prefixes = read(&set.nets, |text| addresses::net(&place, text))?;
-            add(&set.labels, &set.profiles, prefixes, &[]);
-        }
-        Ok(Self { nets, labels: LabelIndex::of(labels), ports })
+        (member, last_of)
+    }
+
+    pub fn get(&self, id: usize) -> &Member<'m> {
+        &self.all[id]
+    }
+
+    /// The labels of a member that is present.
+    pub fn kind(&self, member: &Member<'_>) -> Option<&Kind> {
+        member.kind.map(|kind| self.labels.kind(kind))
     }
 
     /// M-20: the addresses of all members that satisfy the selector.
     pub fn addresses(&self, selector: &Selector) -> AddressSet {
         let members = self.labels.matching(selector);
-        addresses::union(members.into_iter().flat_map(|member| self.nets[member].iter().copied()))
+        addresses::union(members.flat_map(|member| self.all[member].nets.iter().copied()))
     }
 
     /// M-25: (address, protocol, port) of all members that satisfy the selector, if one is given, and define a port
     /// of this name.
     pub fn ports(&self, name: &str, rule_protocol: Option<u8>, selector: Option<&Selector>) -> PortSet {
-        // M-28: numbers and names of protocols are the same.
-        let fits = |port: &NamedPort| {
-            let has_ports = matches!(port.protocol, protocol::TCP | protocol::UDP | protocol::SCTP);
-            has_ports && rule_protocol.is_none_or(|wanted| wanted == port.protocol)
-        };
-        let is_wanted = |member| selector.is_none_or(|selector| self.labels.is_match(member, selector));
         let defined = self.ports.get(name).map_or(&[][..], Vec::as_slice);
-        let mut members: Vec<_> = defined
-            .iter()
-            .filter(|&&(member, port)| fits(port) && is_wanted(member))
-            .flat_map(|&(member, port)| {
-                self.nets[member].iter().map(|net| (net.family, net.first, port.protocol, port.port))
-            })
-            .collect();
+        let defined = defined.iter().map(|&id| &self.all[id]).filter(|&member| {
+            let labels = self.kind(member).map(|kind| &kind.labels);
+            selector.is_none_or(|selector| labels.is_some_and(|labels| selector.matches(labels)))
+        });
+        let mut members: Vec<_> =
+            defined.flat_map(|member| named_ports(member, name, rule_protocol)).collect();
         members.sort_unstable();
         members.dedup();
         PortSet { members }
     }
 }
 
-fn read(
-    texts: &[String],
-    read: impl Fn(&str) -> Result<Net, CompileError>,
-) -> Result<Vec<Net>, CompileError> {
-    texts.iter().map(|text| read(text)).collect()
+/// M-28: what a name of a port stands for in a member; numbers and names of protocols are the same.
+pub fn named_ports(
+    member: &Member<'_>,
+    name: &str,
+    rule_protocol: Option<u8>,
+) -> impl Iterator<Item = (Family, u128, u8, u16)> {
+    let fits = move |port: &&NamedPort| {
+        let has_ports = matches!(port.protocol, protocol::TCP | protocol::UDP | protocol::SCTP);
+        port.name == name && has_ports && rule_protocol.is_none_or(|wanted| wanted == port.protocol)
+    };
+    let ports = member.ports().iter().filter(fits);
+    ports.flat_map(|port| member.nets.iter().map(|net| (net.family, net.first, port.protocol, port.port)))
 }

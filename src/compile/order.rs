@@ -1,10 +1,12 @@
 //! Tiers and policies in their order (E-2..E-6).
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+
+use rustc_hash::FxHashMap;
 
 use super::error::{CompileError, Place};
-use crate::model::{Model, Policy, Tier};
+use crate::model::{Policy, Tier};
 use crate::selector::Selector;
 
 /// The label that a workload's namespace is in.
@@ -13,52 +15,64 @@ pub const NAMESPACE_LABEL: &str = "projectcalico.org/namespace";
 pub const SERVICE_ACCOUNT_LABEL: &str = "projectcalico.org/serviceaccount";
 
 /// A policy with its parsed subject.
-pub struct OrderedPolicy<'a> {
-    pub policy: &'a Policy,
+pub struct OrderedPolicy<'m> {
+    pub policy: Cow<'m, Policy>,
     /// `Kind/namespace/name` or `Kind/name`.
     pub key: String,
     /// Which endpoints it selects (E-1).
     pub subject: Selector,
+    /// Its number among all policies.
+    pub id: usize,
 }
 
-/// A tier with its policies in order.
-pub struct OrderedTier<'a> {
-    pub name: &'a str,
-    /// `defaultAction: Pass`.
-    pub is_pass: bool,
-    pub policies: Vec<OrderedPolicy<'a>>,
+impl<'m> OrderedPolicy<'m> {
+    /// Its number is given later.
+    pub fn read(policy: Cow<'m, Policy>) -> Result<Self, CompileError> {
+        let key = key(&policy);
+        let subject = subject(&policy, &key)?;
+        Ok(Self { policy, key, subject, id: 0 })
+    }
 }
 
-/// All tiers that have policies, in order.
-pub fn ordered_tiers(model: &Model) -> Result<Vec<OrderedTier<'_>>, CompileError> {
-    let mut by_tier: BTreeMap<&str, Vec<OrderedPolicy<'_>>> = BTreeMap::new();
-    for policy in &model.policies {
-        let key = key(policy);
-        let subject = subject(policy, &key)?;
-        by_tier.entry(&policy.tier).or_default().push(OrderedPolicy { policy, key, subject });
-    }
-    let mut known: Vec<&Tier> = model.tiers.iter().collect();
-    known.sort_by(|a, b| compare_orders(a.order, b.order).then_with(|| a.name.cmp(&b.name)));
-    let mut tiers = Vec::new();
-    for tier in known {
-        if let Some(policies) = by_tier.remove(tier.name.as_str()) {
-            tiers.push(OrderedTier { name: &tier.name, is_pass: tier.pass, policies });
-        }
-    }
-    // E-4: what remains names a tier that does not exist; it comes last, by name, and ends in deny.
-    let missing = |(name, policies)| OrderedTier { name, is_pass: false, policies };
-    tiers.extend(by_tier.into_iter().map(missing));
-    for tier in &mut tiers {
-        tier.policies.sort_by(compare);
-    }
-    Ok(tiers)
+/// The tiers that exist.
+#[derive(Default)]
+pub struct Tiers<'m> {
+    known: FxHashMap<String, Cow<'m, Tier>>,
 }
 
-/// E-5: by order, absent last; ties by `name/namespace/kind`.
-fn compare(a: &OrderedPolicy, b: &OrderedPolicy) -> Ordering {
-    let order = |policy: &Policy| policy.order.unwrap_or(f64::INFINITY);
-    let text = |policy: &Policy| format!("{}/{}/{}", policy.name, policy.namespace, policy.kind);
-    compare_orders(order(a.policy), order(b.policy)).then_with(|| text(a.policy).cmp(&text(b.policy)))
+impl<'m> Tiers<'m> {
+    pub fn insert(&mut self, tier: Cow<'m, Tier>) {
+        self.known.insert(tier.name.clone(), tier);
+    }
+
+    pub fn remove(&mut self, name: &str) -> Option<Cow<'m, Tier>> {
+        self.known.remove(name)
+    }
+
+    /// `defaultAction: Pass`; a tier that does not exist ends in deny (E-4).
+    pub fn is_pass(&self, name: &str) -> bool {
+        self.known.get(name).is_some_and(|tier| tier.pass)
+    }
+
+    /// Tiers by order and name, those that do not exist last (E-4); in a tier by order, absent last (E-5), ties by
+    /// `name/namespace/kind`.
+    pub fn compare(&self, a: &Policy, b: &Policy) -> Ordering {
+        let tier =
+            |policy: &Policy| self.known.get(&policy.tier).map_or((true, 0.0), |tier| (false, tier.order));
+        let ((a_missing, a_order), (b_missing, b_order)) = (tier(a), tier(b));
+        let order = |policy: &Policy| policy.order.unwrap_or(f64::INFINITY);
+        (a_missing.cmp(&b_missing))
+            .then_with(|| compare_orders(a_order, b_order))
+            .then_with(|| a.tier.cmp(&b.tier))
+            .then_with(|| compare_orders(order(a), order(b)))
+            .then_with(|| name_parts(a).cmp(name_parts(b)))
+    }
+}
+
+/// `name/namespace/kind`, byte by byte.
+fn name_parts(policy: &Policy) -> impl Iterator<Item = u8> {
+    let Policy { name, namespace, kind, .. } = policy;
+    [name.as_str(), "/", namespace, "/", kind].into_iter().flat_map(str::bytes)
 }
 
 /// As numbers: adding zero makes minus zero zero.

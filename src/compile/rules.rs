@@ -1,16 +1,22 @@
 //! Rules in their flat form: selectors resolved to sets of members, nets to ranges, names of ports to port sets.
 //!
-//! The builder owns everything that chains share, so that equal sets, chains and rule lists are one.
+//! A rule list is read once, as a [`Template`]; each compile gives the parts of its rules their numbers, in the order of
+//! their first use, so that equal sets, chains and outcomes are one, whatever has been compiled before.
+
+use std::sync::Arc;
 
 use indexmap::IndexSet;
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::addresses;
+use super::compiled::{Compiled, Origins, Replaceable, note};
 use super::error::{CompileError, Place};
 use super::expression::Expression;
 use super::members::Members;
 use super::nets::{RuleNets, SideNets, exists_in};
 use super::services::Services;
+use super::sets::{NamedPorts, Sets};
+use super::shared::Shared;
 use crate::flow::{Direction, Family, OutcomeId};
 use crate::model::{self, Entity, Limits, ServiceName};
 use crate::program::{
@@ -22,7 +28,19 @@ use crate::selector::Selector;
 /// Equal values become one, numbered in the order of their first use.
 type Interned<T> = IndexSet<T, FxBuildHasher>;
 
-/// Whose rules are compiled.
+/// Whose rules they are.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Owner {
+    /// [`super::order::OrderedPolicy::id`].
+    Policy(usize),
+    /// By name.
+    Profile(String),
+}
+
+/// Rule lists that have been read.
+pub type Templates = FxHashMap<(Owner, Direction), Template>;
+
+/// Rules as they are written.
 pub struct RuleSource<'a> {
     /// `Kind/namespace/name` or `Kind/name`.
     pub key: &'a str,
@@ -34,93 +52,147 @@ pub struct RuleSource<'a> {
     pub rules: &'a [model::Rule],
 }
 
-/// Collects the shared parts of a program.
-pub struct RuleBuilder<'a> {
-    members: &'a Members<'a>,
-    services: &'a Services,
-    limits: &'a Limits,
-    address_sets: Interned<AddressSet>,
-    port_sets: Interned<PortSet>,
-    chains: Interned<Chain>,
-    outcomes: Interned<RuleOrigin>,
-    rule_lists: Vec<RuleList>,
-    list_ids: FxHashMap<(String, Direction), RuleListId>,
-    by_selector: FxHashMap<Selector, AddressSetId>,
-    by_port: FxHashMap<(String, Option<u8>, Option<Selector>), PortSetId>,
-    rule_count: usize,
-    address_count: usize,
+/// A rule list without numbers.
+pub struct Template {
+    policy: String,
+    tier: String,
+    direction: Direction,
+    rules: Vec<TemplateRule>,
+    /// How many rules somebody has written.
+    written: usize,
+    /// The last compile that it was part of, and its number there.
+    used: (u64, RuleListId),
+    /// Its parts' numbers there, in the order of `rules`.
+    numbers: Vec<u32>,
+    list: Option<Arc<RuleList>>,
 }
 
-impl<'a> RuleBuilder<'a> {
-    pub fn new(members: &'a Members<'a>, services: &'a Services, limits: &'a Limits) -> Self {
-        Self {
-            members,
-            services,
-            limits,
-            address_sets: Interned::default(),
-            port_sets: Interned::default(),
-            chains: Interned::default(),
-            outcomes: reason_outcomes().into_iter().collect(),
-            rule_lists: Vec::new(),
-            list_ids: FxHashMap::default(),
-            by_selector: FxHashMap::default(),
-            by_port: FxHashMap::default(),
-            rule_count: 0,
-            address_count: 0,
-        }
-    }
+struct TemplateRule {
+    /// All of it that has no number.
+    rule: Rule,
+    origin: Shared<RuleOrigin>,
+    source: Parts,
+    destination: Parts,
+}
 
-    pub fn chain(&mut self, chain: Chain) -> ChainId {
-        ChainId::new(self.chains.insert_full(chain).0)
-    }
+/// The sets of a side, in the order in which they get numbers.
+type Parts = Vec<(Criterion, Part)>;
 
-    pub fn outcome(&mut self, origin: RuleOrigin) -> OutcomeId {
-        OutcomeId::new(self.outcomes.insert_full(origin).0)
-    }
+/// What a side's address, or port, has to do with a set.
+#[derive(Clone, Copy)]
+enum Criterion {
+    In,
+    NotIn,
+    Ports,
+    NotPorts,
+}
 
-    /// The rules of one policy or profile in one direction; compiled once.
-    pub fn rule_list(&mut self, source: &RuleSource<'_>) -> Result<RuleListId, CompileError> {
-        if let Some(&id) = self.list_ids.get(&(source.key.to_owned(), source.direction)) {
-            return Ok(id);
-        }
-        self.rule_count += source.rules.len();
-        Place::new("limits", "rules").check_limit(self.rule_count, self.limits.rules)?;
-        let rules =
-            (0..source.rules.len()).map(|index| self.rule(source, index)).collect::<Result<_, _>>()?;
-        Ok(self.push_list(source.key, source.tier.unwrap_or_default(), source.direction, rules))
+/// A set that a rule speaks of.
+enum Part {
+    Nets(Shared<AddressSet>),
+    /// Of [`Sets::of_members`].
+    Members(usize),
+    /// Of [`Sets::of_ports`].
+    NamedPorts(usize),
+    ServiceAddresses(ServiceName),
+    ServicePorts(ServiceName),
+}
+
+impl Template {
+    fn read(source: &RuleSource<'_>, sets: &mut Sets) -> Result<Self, CompileError> {
+        let rules = 0..source.rules.len();
+        Ok(Self {
+            policy: source.key.to_owned(),
+            tier: source.tier.unwrap_or_default().to_owned(),
+            direction: source.direction,
+            rules: rules.map(|index| TemplateRule::read(source, index, sets)).collect::<Result<_, _>>()?,
+            written: source.rules.len(),
+            used: (0, RuleListId::new(0)),
+            numbers: Vec::new(),
+            list: None,
+        })
     }
 
     /// a profile that does not exist denies.
-    pub fn missing_profile(&mut self, key: &str, direction: Direction) -> RuleListId {
-        if let Some(&id) = self.list_ids.get(&(key.to_owned(), direction)) {
-            return id;
-        }
+    fn missing_profile(key: &str, direction: Direction) -> Self {
         let reason = Reason::MissingProfile;
         let policy = Some(key.to_owned());
-        let outcome =
-            self.outcome(RuleOrigin { tier: None, policy, rule: None, action: reason.action(), reason });
-        let deny = Rule {
-            action: Action::Deny,
-            outcome,
-            families: [true, true],
-            protocol: None,
-            not_protocol: None,
-            icmp: None,
-            not_icmp: None,
-            source: Side::default(),
-            destination: Side::default(),
+        let rule = TemplateRule {
+            rule: Rule { families: [true, true], ..bare(Action::Deny) },
+            origin: Shared::new(RuleOrigin {
+                tier: None,
+                policy,
+                rule: None,
+                action: reason.action(),
+                reason,
+            }),
+            source: Vec::new(),
+            destination: Vec::new(),
         };
-        self.push_list(key, "", direction, vec![deny])
+        Self {
+            policy: key.to_owned(),
+            tier: String::new(),
+            direction,
+            rules: vec![rule],
+            written: 0,
+            used: (0, RuleListId::new(0)),
+            numbers: Vec::new(),
+            list: None,
+        }
     }
 
-    fn push_list(&mut self, key: &str, tier: &str, direction: Direction, rules: Vec<Rule>) -> RuleListId {
-        let id = RuleListId::new(self.rule_lists.len());
-        self.rule_lists.push(RuleList { policy: key.to_owned(), tier: tier.to_owned(), direction, rules });
-        self.list_ids.insert((key.to_owned(), direction), id);
-        id
+    /// The list with these numbers.
+    fn numbered(&self, numbers: &[u32]) -> RuleList {
+        let mut numbers = numbers.iter().copied();
+        let rules = self.rules.iter().map(|template| {
+            let mut rule = template.rule.clone();
+            rule.outcome = OutcomeId::from_number(numbers.next().expect("one for each rule"));
+            number(&mut rule.source, &template.source, &mut numbers);
+            number(&mut rule.destination, &template.destination, &mut numbers);
+            rule
+        });
+        let rules = rules.collect();
+        RuleList { policy: self.policy.clone(), tier: self.tier.clone(), direction: self.direction, rules }
     }
+}
 
-    fn rule(&mut self, source: &RuleSource<'_>, index: usize) -> Result<Rule, CompileError> {
+/// Gives a side its sets.
+fn number(side: &mut Side, parts: &Parts, numbers: &mut impl Iterator<Item = u32>) {
+    for ((criterion, _), number) in parts.iter().zip(numbers) {
+        match criterion {
+            Criterion::In => side.in_sets.push(AddressSetId::from_number(number)),
+            Criterion::NotIn => side.not_in_sets.push(AddressSetId::from_number(number)),
+            Criterion::Ports => name_port(&mut side.ports, number),
+            Criterion::NotPorts => name_port(&mut side.not_ports, number),
+        }
+    }
+    for ports in [&mut side.ports, &mut side.not_ports].into_iter().flatten() {
+        ports.named.sort_unstable();
+        ports.named.dedup();
+    }
+}
+
+fn name_port(ports: &mut Option<PortMatch>, number: u32) {
+    ports.get_or_insert_default().named.push(PortSetId::from_number(number));
+}
+
+/// A rule that is for no family and has no criteria and no meaning yet.
+fn bare(action: Action) -> Rule {
+    Rule {
+        action,
+        outcome: OutcomeId::from_number(0),
+        families: [false, false],
+        protocol: None,
+        not_protocol: None,
+        icmp: None,
+        not_icmp: None,
+        source: Side::default(),
+        destination: Side::default(),
+    }
+}
+
+impl TemplateRule {
+    fn read(source: &RuleSource<'_>, index: usize, sets: &mut Sets) -> Result<Self, CompileError> {
         let rule = &source.rules[index];
         let direction = source.direction.name().to_lowercase();
         let place = Place::new(source.key, format!("spec.{direction}[{index}]"));
@@ -131,145 +203,252 @@ impl<'a> RuleBuilder<'a> {
         let icmp = |icmp: Option<model::Icmp>| {
             icmp.and_then(|icmp| icmp.kind.map(|kind| Icmp { kind, code: icmp.code }))
         };
-        Ok(Rule {
-            action,
-            outcome: self.outcome(origin(source, index, action)),
-            families: [Family::V4, Family::V6].map(|family| exists_in(rule, &nets, family)),
-            protocol: rule.protocol,
-            not_protocol: rule.not_protocol,
-            icmp: icmp(rule.icmp),
-            not_icmp: icmp(rule.not_icmp),
-            source: self.side(&place.at("source"), source, rule.protocol, &rule.source, &nets.source)?,
-            destination: self.side(
-                &place.at("destination"),
-                source,
-                rule.protocol,
-                &rule.destination,
-                &nets.destination,
-            )?,
+        let mut reader = SideReader { list: source, protocol: rule.protocol, sets };
+        let (own, peer) = (place.at("source"), place.at("destination"));
+        let (from, from_parts) = reader.read(&own, &rule.source, &nets.source)?;
+        let (to, to_parts) = reader.read(&peer, &rule.destination, &nets.destination)?;
+        Ok(Self {
+            rule: Rule {
+                families: [Family::V4, Family::V6].map(|family| exists_in(rule, &nets, family)),
+                protocol: rule.protocol,
+                not_protocol: rule.not_protocol,
+                icmp: icmp(rule.icmp),
+                not_icmp: icmp(rule.not_icmp),
+                source: from,
+                destination: to,
+                ..bare(action)
+            },
+            origin: Shared::new(origin(source, index, action)),
+            source: from_parts,
+            destination: to_parts,
         })
     }
+}
 
-    fn side(
+/// Reads the sides of one rule.
+struct SideReader<'a> {
+    list: &'a RuleSource<'a>,
+    protocol: Option<u8>,
+    sets: &'a mut Sets,
+}
+
+impl SideReader<'_> {
+    fn read(
         &mut self,
         place: &Place<'_>,
-        source: &RuleSource<'_>,
-        protocol: Option<u8>,
         entity: &Entity,
         nets: &SideNets,
-    ) -> Result<Side, CompileError> {
-        let expression = Expression::of(place, source.namespace, entity)?;
-        let mut side = Side::default();
-        if !nets.nets.is_empty() {
-            side.in_sets.push(self.net_set(&nets.nets)?);
-        }
-        if !nets.not_nets.is_empty() {
-            side.not_in_sets.push(self.net_set(&nets.not_nets)?);
-        }
-        if let Some(positive) = &expression.positive {
-            side.in_sets.push(self.member_set(positive)?);
-        }
-        if let Some(negative) = &expression.negative {
-            side.not_in_sets.push(self.member_set(negative)?);
-        }
-        // M-25, M-27: a positive expression narrows the named ports of its side, of negated ones too.
-        let positive = expression.positive.as_ref();
-        let mut ports = |field, ranges: &[_], names: &[_]| {
-            self.port_match(&place.at(field), protocol, (ranges, names), positive)
+    ) -> Result<(Side, Parts), CompileError> {
+        let expression = Expression::of(place, self.list.namespace, entity)?;
+        let union = |nets: &[Net]| {
+            let given = !nets.is_empty();
+            given.then(|| Part::Nets(Shared::new(addresses::union(nets.iter().copied()))))
         };
-        side.ports = ports("ports", &entity.ports, &entity.named_ports)?;
-        side.not_ports = ports("notPorts", &entity.not_ports, &entity.not_named_ports)?;
+        let mut members =
+            |selector: &Option<Selector>| Some(Part::Members(self.sets.of_members(selector.as_ref()?)));
+        let sets = [
+            (Criterion::In, union(&nets.nets)),
+            (Criterion::NotIn, union(&nets.not_nets)),
+            (Criterion::In, members(&expression.positive)),
+            (Criterion::NotIn, members(&expression.negative)),
+        ];
+        let mut parts: Parts =
+            sets.into_iter().filter_map(|(criterion, part)| Some((criterion, part?))).collect();
+        let mut side = Side::default();
+        // M-25, M-27: a positive expression narrows the named ports of its side, of negated ones too.
+        let of = expression.positive.as_ref();
+        let given = (&entity.ports[..], &entity.named_ports[..]);
+        side.ports = self.ports(&place.at("ports"), given, of, Criterion::Ports, &mut parts)?;
+        let given = (&entity.not_ports[..], &entity.not_named_ports[..]);
+        side.not_ports = self.ports(&place.at("notPorts"), given, of, Criterion::NotPorts, &mut parts)?;
         if let Some(service) = &entity.service {
-            self.add_service(place, source.direction, service, &mut side)?;
+            parts.push(self.service(place, service, &side)?);
         }
-        Ok(side)
-    }
-
-    /// M-31: the destination of egress is an address, protocol and port of a backend, so there are no other ports
-    /// (V-53). M-32: the source of ingress is the address of a backend.
-    fn add_service(
-        &mut self,
-        place: &Place<'_>,
-        direction: Direction,
-        service: &ServiceName,
-        side: &mut Side,
-    ) -> Result<(), CompileError> {
-        match direction {
-            Direction::Ingress => side.in_sets.push(self.address_set(self.services.addresses(service))?),
-            Direction::Egress if side.ports.is_some() => {
-                return Err(place.at("services").error("found together with ports, expected alone (V-53)"));
-            }
-            Direction::Egress => {
-                let named = vec![self.port_set(self.services.ports(service))?];
-                side.ports = Some(PortMatch { ranges: Vec::new(), named });
-            }
-        }
-        Ok(())
-    }
-
-    fn net_set(&mut self, nets: &[Net]) -> Result<AddressSetId, CompileError> {
-        self.address_set(addresses::union(nets.iter().copied()))
-    }
-
-    fn member_set(&mut self, selector: &Selector) -> Result<AddressSetId, CompileError> {
-        if let Some(&id) = self.by_selector.get(selector) {
-            return Ok(id);
-        }
-        let id = self.address_set(self.members.addresses(selector))?;
-        self.by_selector.insert(selector.clone(), id);
-        Ok(id)
-    }
-
-    fn address_set(&mut self, set: AddressSet) -> Result<AddressSetId, CompileError> {
-        let size = set.v4.len() + set.v6.len();
-        let (index, is_new) = self.address_sets.insert_full(set);
-        self.count_addresses(if is_new { size } else { 0 })?;
-        Ok(AddressSetId::new(index))
+        Ok((side, parts))
     }
 
     /// M-17, M-18, M-25, M-27.
-    fn port_match(
+    fn ports(
         &mut self,
         place: &Place<'_>,
-        protocol: Option<u8>,
         (ranges, names): (&[(u16, u16)], &[String]),
-        positive: Option<&Selector>,
+        of: Option<&Selector>,
+        criterion: Criterion,
+        parts: &mut Parts,
     ) -> Result<Option<PortMatch>, CompileError> {
         if ranges.is_empty() && names.is_empty() {
             return Ok(None);
         }
         // Sorted before ids are given: the order in the list must not show.
-        let mut names: Vec<_> = names.iter().map(String::as_str).collect();
+        let mut names: Vec<_> = names.iter().collect();
         names.sort_unstable();
-        let mut sets = names
-            .into_iter()
-            .map(|name| self.named_port(name, protocol, positive))
-            .collect::<Result<Vec<_>, _>>()?;
-        sets.sort_unstable();
-        sets.dedup();
-        Ok(Some(PortMatch { ranges: merged_ports(place, ranges)?, named: sets }))
+        for name in names {
+            let set = NamedPorts { name: name.clone(), protocol: self.protocol, of: of.cloned() };
+            parts.push((criterion, Part::NamedPorts(self.sets.of_ports(&set))));
+        }
+        Ok(Some(PortMatch { ranges: merged_ports(place, ranges)?, named: Vec::new() }))
     }
 
-    fn named_port(
-        &mut self,
-        name: &str,
-        protocol: Option<u8>,
-        positive: Option<&Selector>,
-    ) -> Result<PortSetId, CompileError> {
-        let key = (name.to_owned(), protocol, positive.cloned());
-        if let Some(&id) = self.by_port.get(&key) {
-            return Ok(id);
+    /// M-31: the destination of egress is an address, protocol and port of a backend, so there are no other ports
+    /// (V-53). M-32: the source of ingress is the address of a backend.
+    fn service(
+        &self,
+        place: &Place<'_>,
+        service: &ServiceName,
+        side: &Side,
+    ) -> Result<(Criterion, Part), CompileError> {
+        match self.list.direction {
+            Direction::Ingress => Ok((Criterion::In, Part::ServiceAddresses(service.clone()))),
+            Direction::Egress if side.ports.is_some() => {
+                Err(place.at("services").error("found together with ports, expected alone (V-53)"))
+            }
+            Direction::Egress => Ok((Criterion::Ports, Part::ServicePorts(service.clone()))),
         }
-        let id = self.port_set(self.members.ports(name, protocol, positive))?;
-        self.by_port.insert(key, id);
+    }
+}
+
+/// Where the sets of rules come from.
+pub struct Sources<'a, 'm> {
+    pub members: &'a Members<'m>,
+    pub services: &'a Services<'m>,
+    pub sets: &'a mut Sets,
+    pub templates: &'a mut Templates,
+    /// The number of the compile at hand.
+    pub now: u64,
+}
+
+/// Collects the shared parts of a program, and gives them numbers.
+pub struct RuleBuilder<'a, 'm> {
+    from: Sources<'a, 'm>,
+    limits: &'a Limits,
+    address_sets: Interned<Shared<AddressSet>>,
+    port_sets: Interned<Shared<PortSet>>,
+    chains: Interned<Chain>,
+    outcomes: Interned<Shared<RuleOrigin>>,
+    rule_lists: Vec<Arc<RuleList>>,
+    rule_count: usize,
+    address_count: usize,
+    address_origins: Origins,
+    port_origins: Origins,
+}
+
+impl<'a, 'm> RuleBuilder<'a, 'm> {
+    pub fn new(from: Sources<'a, 'm>, limits: &'a Limits) -> Self {
+        Self {
+            from,
+            limits,
+            address_sets: Interned::default(),
+            port_sets: Interned::default(),
+            chains: Interned::default(),
+            outcomes: reason_outcomes().into_iter().map(Shared::new).collect(),
+            rule_lists: Vec::new(),
+            rule_count: 0,
+            address_count: 0,
+            address_origins: Origins::new(),
+            port_origins: Origins::new(),
+        }
+    }
+
+    pub fn chain(&mut self, chain: Chain) -> ChainId {
+        ChainId::new(self.chains.insert_full(chain).0)
+    }
+
+    pub fn outcome(&mut self, origin: &Shared<RuleOrigin>) -> OutcomeId {
+        if let Some(index) = self.outcomes.get_index_of(origin) {
+            return OutcomeId::new(index);
+        }
+        OutcomeId::new(self.outcomes.insert_full(origin.clone()).0)
+    }
+
+    /// The rules of one policy or profile in one direction; without a source a profile that does not exist.
+    pub fn rule_list<'s>(
+        &mut self,
+        owner: Owner,
+        direction: Direction,
+        source: impl FnOnce() -> Option<RuleSource<'s>>,
+    ) -> Result<RuleListId, CompileError> {
+        let place = (owner, direction);
+        if let Some(Template { used: (now, id), .. }) = self.from.templates.get(&place)
+            && *now == self.from.now
+        {
+            return Ok(*id);
+        }
+        let mut template = match self.from.templates.remove(&place) {
+            Some(template) => template,
+            None => match (source(), &place.0) {
+                (Some(source), _) => Template::read(&source, self.from.sets)?,
+                (None, Owner::Profile(name)) => {
+                    Template::missing_profile(&format!("Profile/{name}"), direction)
+                }
+                (None, Owner::Policy(_)) => unreachable!("a policy that selects something exists"),
+            },
+        };
+        self.place(&mut template)?;
+        let id = template.used.1;
+        self.from.templates.insert(place, template);
         Ok(id)
     }
 
-    fn port_set(&mut self, set: PortSet) -> Result<PortSetId, CompileError> {
-        let size = set.members.len();
+    fn place(&mut self, template: &mut Template) -> Result<(), CompileError> {
+        self.rule_count += template.written;
+        Place::new("limits", "rules").check_limit(self.rule_count, self.limits.rules)?;
+        let mut numbers = Vec::with_capacity(template.numbers.len());
+        for rule in &template.rules {
+            numbers.push(self.outcome(&rule.origin).number());
+            for (_, part) in rule.source.iter().chain(&rule.destination) {
+                numbers.push(self.part(part)?);
+            }
+        }
+        let list = match &template.list {
+            Some(list) if template.numbers == numbers => Arc::clone(list),
+            _ => Arc::new(template.numbered(&numbers)),
+        };
+        template.used = (self.from.now, RuleListId::new(self.rule_lists.len()));
+        template.numbers = numbers;
+        template.list = Some(Arc::clone(&list));
+        self.rule_lists.push(list);
+        Ok(())
+    }
+
+    fn part(&mut self, part: &Part) -> Result<u32, CompileError> {
+        let Sources { members, services, sets, now, .. } = &mut self.from;
+        match part {
+            Part::Nets(set) => self.address_set(set.clone(), None),
+            Part::Members(id) => {
+                let set = sets.address_set(*id, *now, members);
+                self.address_set(set, Some(*id))
+            }
+            Part::ServiceAddresses(name) => {
+                let set = services.addresses(name);
+                self.address_set(set, None)
+            }
+            Part::NamedPorts(id) => {
+                let set = sets.port_set(*id, *now, members);
+                self.port_set(set, Some(*id))
+            }
+            Part::ServicePorts(name) => {
+                let set = services.ports(name);
+                self.port_set(set, None)
+            }
+        }
+    }
+
+    fn address_set(&mut self, set: Shared<AddressSet>, id: Option<usize>) -> Result<u32, CompileError> {
+        let size = set.get().v4.len() + set.get().v6.len();
+        let (index, is_new) = self.address_sets.insert_full(set);
+        self.count_addresses(if is_new { size } else { 0 })?;
+        let number = AddressSetId::new(index).number();
+        note(&mut self.address_origins, number, id);
+        Ok(number)
+    }
+
+    fn port_set(&mut self, set: Shared<PortSet>, id: Option<usize>) -> Result<u32, CompileError> {
+        let size = set.get().members.len();
         let (index, is_new) = self.port_sets.insert_full(set);
         self.count_addresses(if is_new { size } else { 0 })?;
-        Ok(PortSetId::new(index))
+        let number = PortSetId::new(index).number();
+        note(&mut self.port_origins, number, id);
+        Ok(number)
     }
 
     fn count_addresses(&mut self, more: usize) -> Result<(), CompileError> {
@@ -277,24 +456,31 @@ impl<'a> RuleBuilder<'a> {
         Place::new("limits", "addresses").check_limit(self.address_count, self.limits.addresses)
     }
 
-    pub fn into_program(
+    /// Forgets what earlier compiles had and this one has not.
+    pub fn finish(
         self,
         node: Option<&str>,
         settings: Settings,
-        endpoints: Vec<Endpoint>,
+        endpoints: Vec<Arc<Endpoint>>,
         warnings: Vec<String>,
-    ) -> Program {
-        Program {
+    ) -> Compiled {
+        let Sources { sets, templates, now, .. } = self.from;
+        sets.sweep(now);
+        templates.retain(|_, template| template.used.0 == now);
+        let addresses = Replaceable::of(&self.address_origins, self.address_sets.iter());
+        let ports = Replaceable::of(&self.port_origins, self.port_sets.iter());
+        let program = Program {
             node: node.map(str::to_owned),
             settings,
             endpoints,
             chains: self.chains.into_iter().collect(),
             rule_lists: self.rule_lists,
-            address_sets: self.address_sets.into_iter().collect(),
-            port_sets: self.port_sets.into_iter().collect(),
-            outcomes: self.outcomes.into_iter().collect(),
+            address_sets: self.address_sets.into_iter().map(Shared::into_value).collect(),
+            port_sets: self.port_sets.into_iter().map(Shared::into_value).collect(),
+            outcomes: self.outcomes.into_iter().map(Shared::into_value).collect(),
             warnings,
-        }
+        };
+        Compiled { program: Arc::new(program), addresses, ports, address_count: self.address_count }
     }
 }
 

@@ -1,7 +1,9 @@
 //! Which policies select which local endpoints, and into which of an endpoint's lists they go (E-1, E-10..E-15).
 
-use super::index::LabelIndex;
-use super::order::{OrderedPolicy, OrderedTier};
+use rustc_hash::FxHashMap;
+use slab::Slab;
+
+use super::order::{OrderedPolicy, Tiers};
 use crate::flow::Direction;
 
 /// The four lists of an endpoint (E-10).
@@ -15,7 +17,7 @@ pub enum List {
 
 impl List {
     fn holds(self, ordered: &OrderedPolicy<'_>) -> bool {
-        let policy = ordered.policy;
+        let policy = &ordered.policy;
         let is_tracked = !policy.do_not_track;
         match self {
             Self::Untracked => policy.do_not_track,
@@ -35,30 +37,47 @@ fn governs(ordered: &OrderedPolicy<'_>, direction: Direction) -> bool {
 }
 
 /// The policies that select one endpoint: tiers in order, policies in order, no tier empty.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub struct Selected<'a> {
-    tiers: Vec<(&'a OrderedTier<'a>, Vec<&'a OrderedPolicy<'a>>)>,
+    tiers: Vec<(SelectedTier<'a>, Vec<&'a OrderedPolicy<'a>>)>,
 }
 
-/// What selects each of the endpoints whose labels are given.
-pub fn select<'a>(tiers: &'a [OrderedTier<'a>], endpoints: &LabelIndex<'_>) -> Vec<Selected<'a>> {
-    let mut selected = vec![Selected::default(); endpoints.count()];
-    for tier in tiers {
-        for policy in &tier.policies {
-            for endpoint in endpoints.matching(&policy.subject) {
-                selected[endpoint].push(tier, policy);
-            }
-        }
+/// Which policies select whom.
+#[derive(Clone, Copy)]
+pub struct Selection<'a, 'm> {
+    pub policies: &'a Slab<OrderedPolicy<'m>>,
+    pub tiers: &'a Tiers<'m>,
+    /// Of a kind of endpoints: the ids of policies, in order.
+    pub selected: &'a FxHashMap<usize, Vec<usize>>,
+}
+
+impl<'a> Selection<'a, '_> {
+    /// What selects the endpoints of a kind.
+    pub fn of(&self, kind: usize) -> Selected<'a> {
+        Selected::of(self.selected[&kind].iter().map(|&id| &self.policies[id]), self.tiers)
     }
-    selected
+}
+
+/// A tier of which a policy selects the endpoint.
+#[derive(Clone, Copy)]
+pub struct SelectedTier<'a> {
+    pub name: &'a str,
+    /// `defaultAction: Pass`.
+    pub is_pass: bool,
 }
 
 impl<'a> Selected<'a> {
-    fn push(&mut self, tier: &'a OrderedTier<'a>, policy: &'a OrderedPolicy<'a>) {
-        match self.tiers.last_mut() {
-            Some((last, policies)) if last.name == tier.name => policies.push(policy),
-            _ => self.tiers.push((tier, vec![policy])),
+    /// Of policies in their order.
+    fn of(policies: impl IntoIterator<Item = &'a OrderedPolicy<'a>>, order: &Tiers<'_>) -> Self {
+        let mut tiers: Vec<(SelectedTier<'a>, Vec<_>)> = Vec::new();
+        for ordered in policies {
+            let name = ordered.policy.tier.as_str();
+            match tiers.last_mut() {
+                Some((last, policies)) if last.name == name => policies.push(ordered),
+                _ => tiers.push((SelectedTier { name, is_pass: order.is_pass(name) }, vec![ordered])),
+            }
         }
+        Self { tiers }
     }
 
     /// E-26: the tiers that have a policy in this list and direction, staged ones included.
@@ -66,7 +85,7 @@ impl<'a> Selected<'a> {
         &self,
         list: List,
         direction: Direction,
-    ) -> impl Iterator<Item = (&'a OrderedTier<'a>, Vec<&'a OrderedPolicy<'a>>)> {
+    ) -> impl Iterator<Item = (SelectedTier<'a>, Vec<&'a OrderedPolicy<'a>>)> {
         let is_here = move |policy: &&'a OrderedPolicy<'a>| list.holds(policy) && governs(policy, direction);
         self.tiers
             .iter()

@@ -1,15 +1,33 @@
 //! The backends of services, as the sets that rules mean by them (M-31, M-32).
 
+use std::borrow::Cow;
+
 use rustc_hash::FxHashMap;
 
 use super::addresses;
 use super::error::{CompileError, Place};
-use crate::model::{Model, Service, ServiceName};
+use super::shared::Shared;
+use crate::model::{Service, ServiceName};
 use crate::program::{AddressSet, PortSet};
 
-/// The sets of each service, by its key.
-pub struct Services {
-    sets: FxHashMap<String, (AddressSet, PortSet)>,
+/// A service with its sets.
+pub struct Backends<'m> {
+    pub service: Cow<'m, Service>,
+    addresses: Shared<AddressSet>,
+    ports: Shared<PortSet>,
+}
+
+impl<'m> Backends<'m> {
+    pub fn read(service: Cow<'m, Service>) -> Result<Self, CompileError> {
+        let (addresses, ports) = sets(&service)?;
+        Ok(Self { service, addresses: Shared::new(addresses), ports: Shared::new(ports) })
+    }
+}
+
+/// All services, by their keys.
+#[derive(Default)]
+pub struct Services<'m> {
+    known: FxHashMap<String, Backends<'m>>,
 }
 
 /// `Service/namespace/name`.
@@ -21,24 +39,27 @@ fn key_of(namespace: &str, name: &str) -> String {
     format!("Service/{namespace}/{name}")
 }
 
-impl Services {
-    pub fn of(model: &Model) -> Result<Self, CompileError> {
-        let sets = model.services.iter().map(|service| Ok((key(service), sets(service)?)));
-        Ok(Self { sets: sets.collect::<Result<_, CompileError>>()? })
+impl<'m> Services<'m> {
+    pub fn insert(&mut self, key: String, backends: Backends<'m>) {
+        self.known.insert(key, backends);
+    }
+
+    pub fn remove(&mut self, key: &str) -> Option<Backends<'m>> {
+        self.known.remove(key)
     }
 
     /// M-32: all backends; of a service that does not exist none.
-    pub fn addresses(&self, name: &ServiceName) -> AddressSet {
-        self.get(name).map(|(addresses, _)| addresses.clone()).unwrap_or_default()
+    pub fn addresses(&self, name: &ServiceName) -> Shared<AddressSet> {
+        self.get(name).map_or_else(|| Shared::new(AddressSet::default()), |found| found.addresses.clone())
     }
 
     /// M-31: where backends listen; of a service that does not exist nowhere.
-    pub fn ports(&self, name: &ServiceName) -> PortSet {
-        self.get(name).map(|(_, ports)| ports.clone()).unwrap_or_default()
+    pub fn ports(&self, name: &ServiceName) -> Shared<PortSet> {
+        self.get(name).map_or_else(|| Shared::new(PortSet::default()), |found| found.ports.clone())
     }
 
-    fn get(&self, name: &ServiceName) -> Option<&(AddressSet, PortSet)> {
-        self.sets.get(&key_of(&name.namespace, &name.name))
+    fn get(&self, name: &ServiceName) -> Option<&Backends<'m>> {
+        self.known.get(&key_of(&name.namespace, &name.name))
     }
 }
 

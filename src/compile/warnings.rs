@@ -1,10 +1,12 @@
 //! What is no error, and only the compiler sees: policies and host endpoints that do nothing here.
 
+use std::sync::Arc;
+
 use super::selection::{List, Selected};
 use crate::program::{Attachment, Endpoint, EndpointKind};
 
-/// Sorted, without duplicates. What selects an endpoint has its endpoint's number.
-pub fn of(endpoints: &[Endpoint], selected: &[Selected<'_>]) -> Vec<String> {
+/// Sorted, without duplicates. The endpoints begin with the hosts, and so does what selects them.
+pub fn of(endpoints: &[Arc<Endpoint>], selected: &[Selected<'_>]) -> Vec<String> {
     let mut warnings = inactive_hosts(endpoints);
     for (endpoint, selected) in endpoints.iter().zip(selected) {
         if endpoint.attachment == Attachment::Any {
@@ -22,8 +24,8 @@ pub fn of(endpoints: &[Endpoint], selected: &[Selected<'_>]) -> Vec<String> {
 }
 
 /// E-45, E-46: of those with the same interface name the first governs; endpoints are sorted by name.
-fn inactive_hosts(endpoints: &[Endpoint]) -> Vec<String> {
-    let hosts: Vec<_> = endpoints.iter().filter(|endpoint| endpoint.kind == EndpointKind::Host).collect();
+fn inactive_hosts(endpoints: &[Arc<Endpoint>]) -> Vec<String> {
+    let hosts: Vec<_> = endpoints.iter().take_while(|endpoint| endpoint.kind == EndpointKind::Host).collect();
     let losers = hosts.iter().enumerate().filter_map(|(index, host)| {
         let (interface, rule) = match &host.attachment {
             Attachment::Name(name) => (name.as_str(), "E-45"),

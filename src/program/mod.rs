@@ -5,13 +5,14 @@
 //! with: everything is resolved to addresses, ports and ids. Every decision is an [`OutcomeId`], whose meaning
 //! ([`RuleOrigin`]) leads back to tier, policy and rule.
 //!
-//! The same resources in any order give the identical `Program` (state, not history); [`Program`]'s `Display` is
+//! The same resources in any order, and by any edits, give the identical `Program` (state, not history); [`Program`]'s `Display` is
 //! its stable text.
 
 mod text;
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::flow::{Direction, EndpointId, Family, OutcomeId, id, number_address};
 
@@ -32,7 +33,8 @@ id! {
     PortSetId
 }
 
-/// The compiled policy of one node, or of all workloads of a cluster.
+/// The compiled policy of one node, or of all workloads of a cluster. What an edit leaves as it was is shared with the
+/// program from before.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Program {
     /// The node whose endpoints are enforced; `None` for the cluster view (all workloads, no host endpoint).
@@ -40,18 +42,18 @@ pub struct Program {
     /// Values that change verdicts.
     pub settings: Settings,
     /// Local endpoints, sorted by (kind, name): hosts first. Indexed by [`EndpointId`].
-    pub endpoints: Vec<Endpoint>,
+    pub endpoints: Vec<Arc<Endpoint>>,
     /// Indexed by [`ChainId`]; equal chains are one.
     pub chains: Vec<Chain>,
     /// Indexed by [`RuleListId`].
-    pub rule_lists: Vec<RuleList>,
+    pub rule_lists: Vec<Arc<RuleList>>,
     /// Indexed by [`AddressSetId`]; equal sets are one.
-    pub address_sets: Vec<AddressSet>,
+    pub address_sets: Vec<Arc<AddressSet>>,
     /// Indexed by [`PortSetId`]; equal sets are one.
-    pub port_sets: Vec<PortSet>,
+    pub port_sets: Vec<Arc<PortSet>>,
     /// Indexed by [`OutcomeId`]; begins with one entry per [`Reason`], in the order of [`Reason::ALL`],
     /// without tier, policy and rule.
-    pub outcomes: Vec<RuleOrigin>,
+    pub outcomes: Vec<Arc<RuleOrigin>>,
     /// What only the compiler sees and a person should know although it is no error (an untracked policy on a `*`
     /// host endpoint, a host endpoint whose interface another one governs), sorted.
     pub warnings: Vec<String>,
@@ -386,6 +388,23 @@ impl AddressSet {
         }
     }
 
+    /// The set with all addresses from the first to the last; `None` if it holds them.
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation)] // IPv4 numbers are below 2^32 by construction.
+    pub fn with(&self, family: Family, first: u128, last: u128) -> Option<Self> {
+        let Self { v4, v6 } = self;
+        match family {
+            Family::V4 => {
+                let v4 = ranges_with(v4, (first as u32, last as u32), |last| last.checked_add(1))?;
+                Some(Self { v4, v6: v6.clone() })
+            }
+            Family::V6 => {
+                let v6 = ranges_with(v6, (first, last), |last| last.checked_add(1))?;
+                Some(Self { v4: v4.clone(), v6 })
+            }
+        }
+    }
+
     /// Whether the address is a member; O(log n).
     pub fn contains(&self, family: Family, address: u128) -> bool {
         match family {
@@ -393,6 +412,24 @@ impl AddressSet {
             Family::V6 => in_ranges(&self.v6, address),
         }
     }
+}
+
+fn ranges_with<T: Copy + Ord>(
+    ranges: &[(T, T)],
+    (first, last): (T, T),
+    next: impl Fn(T) -> Option<T>,
+) -> Option<Vec<(T, T)>> {
+    // Those that begin behind the new range without touching it, and those that end before.
+    let behind = ranges.partition_point(|&(other, _)| next(last).is_none_or(|next| other <= next));
+    let before = ranges.partition_point(|&(_, end)| next(end).is_some_and(|next| next < first));
+    let (touched, mut new) = (&ranges[before..behind], (first, last));
+    if let (Some(&(from, _)), Some(&(_, to))) = (touched.first(), touched.last()) {
+        if touched.len() == 1 && from <= first && last <= to {
+            return None;
+        }
+        new = (from.min(first), to.max(last));
+    }
+    Some([&ranges[..before], &[new], &ranges[behind..]].concat())
 }
 
 fn in_ranges<T: Ord + Copy>(ranges: &[(T, T)], address: T) -> bool {

@@ -24,9 +24,9 @@ impl Display for Program {
         for list in &self.rule_lists {
             self.write_list(f, list)?;
         }
-        let addresses = self.address_sets.iter().map(addresses);
+        let addresses = self.address_sets.iter().map(|set| addresses(set));
         write_section(f, addresses.enumerate().map(|(index, set)| format!("addresses a{index}: {set}")))?;
-        let ports = self.port_sets.iter().map(port_members);
+        let ports = self.port_sets.iter().map(|set| port_members(set));
         write_section(f, ports.enumerate().map(|(index, set)| format!("ports p{index}: {set}")))?;
         write_section(f, self.warnings.iter().map(|warning| format!("warning: {warning}")))
     }

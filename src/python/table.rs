@@ -1,7 +1,7 @@
 //! Programs and tables for Python.
 
 use std::net::IpAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use numpy::PyArray1;
 use pyo3::prelude::*;
@@ -11,9 +11,9 @@ use pyo3::types::PyTuple;
 use super::question::Question;
 use super::{batch, value_error};
 use crate::flow::{EndpointId, InterfaceId, OutcomeId, Verdict, address_number};
-use crate::model::{HostFacts, Model};
+use crate::model::{Change, HostFacts, Model};
 use crate::program::{Action, EndpointKind};
-use crate::table::{Budgets, Decision, DecisionTable, Engines, Gate, Step};
+use crate::table::{Budgets, Builder, Decision, DecisionTable, Engines, Gate, Step};
 
 /// The compiled policy of a node (opaque).
 #[pyclass(frozen, module = "labelgate._core")]
@@ -52,12 +52,49 @@ pub fn compile(
     budgets: Option<&[u8]>,
 ) -> PyResult<Program> {
     py.detach(|| {
-        let budgets = budgets.map(serde_json::from_slice).transpose();
-        let budgets = budgets.map_err(|error| value_error(format!("budgets: {error}")))?.unwrap_or_default();
+        let budgets = read_budgets(budgets)?;
         let model: Model = serde_json::from_slice(model).map_err(value_error)?;
         let compiled = Arc::new(crate::compile::compile(&model, node).map_err(value_error)?);
         Ok(Program { compiled, budgets, engines: OnceLock::new() })
     })
+}
+
+/// A model that is edited, and the programs of its states; each has its engines.
+#[pyclass(frozen, module = "labelgate._core")]
+pub struct Compiler {
+    budgets: Budgets,
+    state: Mutex<(crate::compile::Compiler<'static>, Builder)>,
+}
+
+#[pymethods]
+impl Compiler {
+    #[new]
+    #[pyo3(signature = (model, node=None, budgets=None))]
+    fn new(py: Python<'_>, model: &[u8], node: Option<&str>, budgets: Option<&[u8]>) -> PyResult<Self> {
+        py.detach(|| {
+            let budgets = read_budgets(budgets)?;
+            let model: Model = serde_json::from_slice(model).map_err(value_error)?;
+            let compiler = crate::compile::Compiler::new(model, node).map_err(value_error)?;
+            Ok(Self { budgets, state: Mutex::new((compiler, Builder::new(budgets))) })
+        })
+    }
+
+    /// Changes (JSON) to the program of the model with them.
+    fn apply(&self, py: Python<'_>, changes: &[u8]) -> PyResult<Program> {
+        py.detach(|| {
+            let changes: Vec<Change> = serde_json::from_slice(changes).map_err(value_error)?;
+            let mut state = self.state.lock().expect("nobody has panicked with it");
+            let (compiler, builder) = &mut *state;
+            let program = compiler.apply(changes).map_err(value_error)?;
+            let engines = OnceLock::from(Arc::new(builder.build(Arc::clone(&program))));
+            Ok(Program { compiled: program, budgets: self.budgets, engines })
+        })
+    }
+}
+
+fn read_budgets(budgets: Option<&[u8]>) -> PyResult<Budgets> {
+    let budgets = budgets.map(serde_json::from_slice).transpose();
+    Ok(budgets.map_err(|error| value_error(format!("budgets: {error}")))?.unwrap_or_default())
 }
 
 /// The budgets of engines where none are given, as JSON text.

@@ -134,6 +134,23 @@ impl Answers {
         self.bytes = mark.bytes;
     }
 
+    /// Gives outcomes the numbers of another program; what ends with one that this has not is forgotten. Gives what
+    /// becomes of the words of answers.
+    pub fn rename(&mut self, plain: usize, new_of: &[Option<OutcomeId>]) -> impl Fn(u32) -> u32 + use<> {
+        let old = std::mem::replace(self, Self::new(plain));
+        let mut ids = new_of.to_vec();
+        for (outcome, logged) in old.logged {
+            let outcomes = std::iter::once(&outcome).chain(&logged).map(|old| new_of[old.index()]);
+            let renamed: Option<Vec<OutcomeId>> = outcomes.collect();
+            ids.push(renamed.map(|new| self.of(End::Accept(new[0]), &new[1..]).outcome()));
+        }
+        // Words of answers that nobody asks for stay what they are.
+        move |word| {
+            let new = ids.get((word & OUTCOME) as usize).copied().flatten();
+            new.map_or(word, |new| word & !OUTCOME | new.number())
+        }
+    }
+
     /// How many there are.
     pub fn count(&self) -> usize {
         self.plain + self.logged.len()

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::answer::{Answer, Answers};
-use super::classes::{self, Classes, Counts, Refused};
+use super::classes::{self, Classes, Counts, Kept, Refused};
 use super::flat::{Flats, Point, PointBlock};
+use super::lineage::Lineage;
 use super::linear::Linear;
+use super::named::NamedPorts;
 use super::trees::{self, Trees};
 use crate::flow::{Family, FiveTuple, OutcomeId};
 use crate::program::{ChainId, Program, RuleOrigin};
@@ -89,11 +91,18 @@ pub struct Engines {
     classes: Classes,
     trees: Trees,
     linear: Linear,
+    /// Edits since a fresh build, and the bytes that they have added.
+    age: (usize, usize),
 }
 
 impl Engines {
     /// Chooses and builds.
     pub fn build(program: Arc<Program>, budgets: &Budgets) -> Self {
+        Self::fresh(program, budgets, false).0
+    }
+
+    /// Also gives what the next engines can be made from, if that is wanted and possible.
+    fn fresh(program: Arc<Program>, budgets: &Budgets, keeps: bool) -> (Self, Option<(Kept, NamedPorts)>) {
         let flats = Flats::of(&program);
         let mut trees = Trees::new(program.chains.len(), &budgets.tree);
         let families = [Family::V4, Family::V6];
@@ -107,9 +116,8 @@ impl Engines {
             }
         }
         let is_tree = |chain| families.iter().all(|&family| trees.has(chain, family));
-        let mut answers = Answers::new(program.outcomes.len());
-        let (classes, built) =
-            classes::build(&flats, |chain| !is_tree(chain), &budgets.classes, &mut answers);
+        let (classes, answers, built, kept) =
+            classes::build(&flats, |chain| !is_tree(chain), &budgets.classes, keeps);
         let mut others = Vec::new();
         for (chain, built) in chains().zip(built) {
             for (family, built) in families.into_iter().zip(built) {
@@ -124,8 +132,28 @@ impl Engines {
                 others.push((chain, family, why));
             }
         }
+        let kept = kept.map(|kept| (kept, flats.into_named_ports()));
         let linear = Linear::new(Arc::clone(&program));
-        Self { program, answers, others, classes, trees, linear }
+        (Self { program, answers, others, classes, trees, linear, age: (0, 0) }, kept)
+    }
+
+    /// Those of a program whose chains all have tables in `classes`.
+    fn of_classes(
+        program: Arc<Program>,
+        classes: Classes,
+        answers: Answers,
+        budgets: &Budgets,
+        age: (usize, usize),
+    ) -> Self {
+        Self {
+            answers,
+            others: Vec::new(),
+            classes,
+            trees: Trees::new(program.chains.len(), &budgets.tree),
+            linear: Linear::new(Arc::clone(&program)),
+            program,
+            age,
+        }
     }
 
     /// The compiled policy.
@@ -194,6 +222,8 @@ impl Engines {
                 service_classes: services,
                 source_port_classes: source_ports,
                 cells,
+                edits: self.age.0,
+                added_bytes: self.age.1,
             },
             tree: TreeDescription { tables: self.trees.count(), bytes: self.trees.bytes() },
             others: others.collect(),
@@ -203,6 +233,51 @@ impl Engines {
     /// What an outcome of the program means.
     pub fn origin(&self, id: OutcomeId) -> &RuleOrigin {
         self.program.outcome(id)
+    }
+}
+
+/// Builds the engines of one program after another, each from those before it as far as that goes: chains that have the
+/// same rules keep their tables, and sets with other members change the classes of those.
+///
+/// Only engines in which `classes` answers for every chain are made so; others, and what cannot be changed in place, are
+/// built anew. Answers do not depend on it.
+pub struct Builder {
+    budgets: Budgets,
+    last: Option<Last>,
+}
+
+/// What the engines of the last program were made of.
+struct Last {
+    program: Arc<Program>,
+    kept: Kept,
+    named: NamedPorts,
+}
+
+impl Builder {
+    /// Has built nothing yet.
+    pub const fn new(budgets: Budgets) -> Self {
+        Self { budgets, last: None }
+    }
+
+    /// The engines of the program. Those of earlier ones stay what they are.
+    pub fn build(&mut self, program: Arc<Program>) -> Engines {
+        if let Some(last) = self.last.take()
+            && let Some(engines) = self.update(last, &program)
+        {
+            return engines;
+        }
+        let (engines, kept) = Engines::fresh(Arc::clone(&program), &self.budgets, true);
+        self.last = kept.map(|(kept, named)| Last { program, kept, named });
+        engines
+    }
+
+    fn update(&mut self, last: Last, program: &Arc<Program>) -> Option<Engines> {
+        let Last { program: old, mut kept, named } = last;
+        let mut lineage = Lineage::of(&old, program, named);
+        let (classes, answers) = kept.update(program, &mut lineage).ok()?;
+        let age = kept.age();
+        self.last = Some(Last { program: Arc::clone(program), kept, named: lineage.named });
+        Some(Engines::of_classes(Arc::clone(program), classes, answers, &self.budgets, age))
     }
 }
 
@@ -238,6 +313,10 @@ pub struct ClassesDescription {
     pub source_port_classes: usize,
     /// Answers stored.
     pub cells: usize,
+    /// Edits since all tables were built anew ([`Builder`]).
+    pub edits: usize,
+    /// What those have added to the image; when it is as much as was built anew, everything is.
+    pub added_bytes: usize,
 }
 
 /// The `tree` engine.

@@ -4,10 +4,13 @@
 //! Named ports are gone: a criterion with them becomes one clause for each (protocol, port) that the named port
 //! stands for (M-25), and a negated one becomes clauses that veto the rule (M-18).
 
+use std::sync::Arc;
+
 use indexmap::IndexSet;
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::answer::End;
+use super::named::{NamedPorts, named_services};
 use crate::flow::{Family, FiveTuple, OutcomeId, Transport, protocol};
 use crate::program::{
     Action, AddressSet, AddressSetId, Chain, ChainEnd, PortMatch, PortSetId, Program, Reason, Rule,
@@ -112,31 +115,28 @@ impl SetId {
 /// All sets that clauses speak of: those of the program, then the derived ones.
 struct Sets<'p> {
     program: &'p Program,
-    derived: Vec<AddressSet>,
-    /// Of each port set, by (protocol, port).
-    services: FxHashMap<PortSetId, Vec<(u8, u16, SetId)>>,
+    named: NamedPorts,
+    derived: Vec<Arc<AddressSet>>,
+    /// Of each port set: the first of its derived ones.
+    first: FxHashMap<PortSetId, usize>,
 }
 
 impl<'p> Sets<'p> {
-    fn of(program: &'p Program) -> Self {
-        Self { program, derived: Vec::new(), services: FxHashMap::default() }
+    fn of(program: &'p Program, named: NamedPorts) -> Self {
+        Self { program, named, derived: Vec::new(), first: FxHashMap::default() }
     }
 
     /// What a named port stands for.
-    fn services(&mut self, id: PortSetId) -> &[(u8, u16, SetId)] {
-        self.services.entry(id).or_insert_with(|| {
-            let mut by_service: FxHashMap<(u8, u16), AddressSet> = FxHashMap::default();
-            for &(family, address, protocol, port) in &self.program.port_sets[id.index()].members {
-                by_service.entry((protocol, port)).or_default().push(family, address);
-            }
-            let mut services: Vec<_> = by_service.into_iter().collect();
-            services.sort_unstable_by_key(|&(service, _)| service);
+    fn services(&mut self, id: PortSetId) -> impl Iterator<Item = (u8, u16, SetId)> {
+        let services = self.named.entry(id);
+        let services = services.or_insert_with(|| named_services(&self.program.port_sets[id.index()]));
+        let first = *self.first.entry(id).or_insert_with(|| {
             let first = self.program.address_sets.len() + self.derived.len();
-            let ids = (first..).map(SetId::new);
-            let (keys, sets): (Vec<_>, Vec<_>) = services.into_iter().unzip();
-            self.derived.extend(sets);
-            keys.into_iter().zip(ids).map(|((protocol, port), id)| (protocol, port, id)).collect()
-        })
+            self.derived.extend(services.iter().map(|(.., set)| Arc::clone(set)));
+            first
+        });
+        let ids = (first..).map(SetId::new);
+        services.iter().zip(ids).map(|(&(protocol, port, _), id)| (protocol, port, id))
     }
 }
 
@@ -225,16 +225,22 @@ const MOST_CLAUSES: (usize, usize) = (1 << 16, 1 << 22);
 impl<'p> Flats<'p> {
     /// Of all rule lists of the program.
     pub fn of(program: &'p Program) -> Self {
+        Self::some(program, |_| true, NamedPorts::default())
+    }
+
+    /// Of those rule lists that are wanted; others have no clauses. Some named ports may be known already.
+    pub fn some(program: &'p Program, is_wanted: impl Fn(RuleListId) -> bool, named: NamedPorts) -> Self {
         let mut flats = Self {
-            sets: Sets::of(program),
+            sets: Sets::of(program, named),
             lists: Vec::with_capacity(program.rule_lists.len()),
             addresses: Interned::default(),
             services: Interned::default(),
             source_ports: Interned::default(),
         };
         let mut left = MOST_CLAUSES.1;
-        for list in &program.rule_lists {
-            let list = flats.list(&list.rules, left.min(MOST_CLAUSES.0));
+        for (index, list) in program.rule_lists.iter().enumerate() {
+            let rules = if is_wanted(RuleListId::new(index)) { &list.rules[..] } else { &[] };
+            let list = flats.list(rules, left.min(MOST_CLAUSES.0));
             left -= list.as_ref().map_or(0, |list| list.clauses.len());
             flats.lists.push(list);
         }
@@ -246,13 +252,18 @@ impl<'p> Flats<'p> {
         self.sets.program
     }
 
+    /// What named ports stand for.
+    pub fn into_named_ports(self) -> NamedPorts {
+        self.sets.named
+    }
+
     /// How many sets there are.
     pub fn set_count(&self) -> usize {
         self.program().address_sets.len() + self.sets.derived.len()
     }
 
     /// The members of a set.
-    pub fn set(&self, id: SetId) -> &AddressSet {
+    pub fn set(&self, id: SetId) -> &Arc<AddressSet> {
         let own = &self.program().address_sets;
         own.get(id.index()).unwrap_or_else(|| &self.sets.derived[id.index() - own.len()])
     }
@@ -523,9 +534,9 @@ fn alternatives(
 
 /// M-25: one clause for each service of a named port.
 fn named(sets: &mut Sets<'_>, draft: &Draft, is_source: bool, set: PortSetId) -> Vec<Draft> {
-    let services = sets.services(set).iter();
+    let services = sets.services(set);
     services
-        .filter_map(|&(protocol, port, members)| draft.narrowed(is_source, protocol, port, members))
+        .filter_map(|(protocol, port, members)| draft.narrowed(is_source, protocol, port, members))
         .collect()
 }
 

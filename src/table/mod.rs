@@ -19,7 +19,9 @@ mod engines;
 mod flat;
 mod hooks;
 mod interfaces;
+mod lineage;
 mod linear;
+mod named;
 mod prefetch;
 mod statics;
 mod stops;
@@ -34,7 +36,7 @@ use crate::program::{Action, Program, RuleOrigin};
 
 pub use batch::{Addresses, Column, Flows, FlowsError};
 pub use connectivity::Gate;
-pub use engines::{Budgets, Description, Engines, Other};
+pub use engines::{Budgets, Builder, Description, Engines, Other};
 use engines::{Packet, Seen};
 pub use statics::{HostRules, RuleFacts, Static, WorkloadRules};
 use stops::AllStops;

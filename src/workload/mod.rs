@@ -7,8 +7,9 @@
 //! ```
 //!
 //! `labels` makes clusters governed by label policies, `five_tuples` plain rule sets, which `rule_set` writes as
-//! policies; `measure` asks the questions and takes the time; `naive` is what answers are compared with.
+//! policies; `edits` changes label policies and pods; `measure` asks the questions and takes the time; `naive` is what answers are compared with.
 
+pub mod edits;
 pub mod five_tuples;
 pub mod labels;
 pub mod measure;

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2] / "python" / "labelgate"
 
 CORE = "_core"
 MAY_IMPORT: dict[str, set[str]] = {
-    "__init__": {CORE, "engines", "flow", "resources", "settings", "snapshot", "table"},
+    "__init__": {CORE, "compiler", "engines", "flow", "resources", "settings", "snapshot", "table"},
     "__main__": {"cli"},
     "settings": set(),
     "flow": set(),
@@ -21,6 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "columns": {CORE, "flow"},
     "table": {CORE, "columns", "engines", "flow", "settings"},
     "snapshot": {CORE, "conversion", "engines", "model", "resources", "settings", "sources", "table"},
+    "compiler": {CORE, "engines", "model", "resources", "settings", "snapshot", "table"},
     "conversion": {"flow", "resources"},
     "model": {"resources", "conversion", "settings"},
     "reference": {"resources", "snapshot", "flow", "settings"},

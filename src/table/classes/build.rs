@@ -6,27 +6,31 @@ use rustc_hash::FxBuildHasher;
 use super::cells::{Axes, Cells};
 use super::image::Builder;
 use super::limits::{Limits, Refused, Steps, within};
-use super::local::{Axis, Bits, Splitter};
+use super::local::{Axis, Bits, KeptAxis, NEVER, Splitter};
 use super::maps::Maps;
-use super::numbers::{self, Listed, Numbers, Services};
+use super::numbers::{self, Addresses, Listed, Numbers, Services};
 use super::partition::Value;
 use super::ranges::{Keys, V4, V6};
-use super::{BLOCK, Classes, Counts, HEADER, PLAIN, RECORD, Roots, Uses};
+use super::update::Kept;
+use super::{
+    BLOCK, Classes, Counts, DESTINATION, DIRECTION, HEADER, PLAIN, RECORD, ROWS, Roots, SOURCE, SOURCE_PORT,
+    Uses,
+};
 use crate::flow::{Direction, Family};
 use crate::program::{Chain, ChainId, Program, RuleListId};
 use crate::table::answer::Answers;
-use crate::table::flat::{Clause, Flat, Flats, lists};
+use crate::table::flat::{Clause, Flat, Flats, Ranges, lists};
 
 /// Of each chain, by family: whether it has a table, and if not why.
 pub type Built = Vec<[Result<(), Refused>; 2]>;
 
-/// Tables for those of the wanted chains that fit.
+/// Tables for those of the wanted chains that fit. If all chains have theirs, what is known of them is kept on demand.
 pub fn build(
     flats: &Flats<'_>,
     is_wanted: impl Fn(ChainId) -> bool,
     limits: &Limits,
-    answers: &mut Answers,
-) -> (Classes, Built) {
+    keeps: bool,
+) -> (Classes, Answers, Built, Option<Kept>) {
     let chains: Vec<_> = flats.program().chains.iter().enumerate().collect();
     let fits = |number, chain| {
         if is_wanted(ChainId::new(number)) { fits(flats, chain, limits) } else { Err(Refused::Elsewhere) }
@@ -34,7 +38,7 @@ pub fn build(
     let mut built: Built = chains.iter().map(|&(number, chain)| [fits(number, chain); 2]).collect();
     let wanted = chains.iter().zip(&built).filter(|(_, fits)| fits[0].is_ok()).map(|(&(_, chain), _)| chain);
     let lists = listed(flats, wanted);
-    let mut writer = Writer::new(directions(flats.program()), limits, answers);
+    let mut writer = Writer::new(directions(flats.program()), *limits, flats.program().outcomes.len(), keeps);
     let v4 = numbers::addresses(flats, &lists, Family::V4, |set| &set.v4, limits);
     let v6 = numbers::addresses(flats, &lists, Family::V6, |set| &set.v6, limits);
     writer.counts.v4 = v4.as_ref().map_or(0, |numbers| numbers.partition.count());
@@ -49,7 +53,13 @@ pub fn build(
             writer.chain(2 * number + 1, &flat, Family::V6, v6.as_ref(), frame.as_ref()),
         ];
     }
-    (writer.finish(), built)
+    let (image, answers) = (writer.classes(), writer.answers.clone());
+    let has_all = writer.can_change() && built.iter().flatten().all(Result::is_ok);
+    let kept = match (frame, v4, v6) {
+        (Ok(frame), Ok(v4), Ok(v6)) if has_all => Some(Kept::new(writer, frame, v4, v6)),
+        _ => None,
+    };
+    (image, answers, built, kept)
 }
 
 fn fits(flats: &Flats<'_>, chain: &Chain, limits: &Limits) -> Result<(), Refused> {
@@ -60,7 +70,7 @@ fn fits(flats: &Flats<'_>, chain: &Chain, limits: &Limits) -> Result<(), Refused
 }
 
 /// Of each chain, the direction that packets meet it in; of one that stands in both, the one where more is looked at.
-fn directions(program: &Program) -> Vec<Direction> {
+pub fn directions(program: &Program) -> Vec<Direction> {
     let mut directions = vec![Direction::Ingress; program.chains.len()];
     for endpoint in &program.endpoints {
         let pairs = [Some(endpoint.normal), endpoint.forward, endpoint.untracked];
@@ -81,9 +91,9 @@ fn listed<'f>(flats: &'f Flats<'_>, chains: impl Iterator<Item = &'f Chain>) -> 
 }
 
 /// What chains of both families are made with.
-struct Frame {
-    services: Services,
-    source_ports: Numbers<u32>,
+pub struct Frame {
+    pub services: Services,
+    pub source_ports: Numbers<u32, Ranges>,
 }
 
 impl Frame {
@@ -94,24 +104,39 @@ impl Frame {
 }
 
 /// Writes the image.
-struct Writer<'a> {
-    image: Builder,
-    roots: Roots,
+pub struct Writer {
+    pub image: Builder,
+    pub roots: Roots,
     uses: [[Uses; 2]; 2],
     /// By chain.
-    directions: Vec<Direction>,
-    counts: Counts,
-    limits: &'a Limits,
-    answers: &'a mut Answers,
-    steps: Steps,
+    pub directions: Vec<Direction>,
+    pub counts: Counts,
+    pub limits: Limits,
+    pub answers: Answers,
+    pub steps: Steps,
     splitter: Splitter,
     maps: Maps,
     /// The map of a dimension that a chain does not look at.
-    zeros: u32,
+    pub zeros: u32,
+    /// There is room for more classes and chains, and tables are noted.
+    keeps: bool,
+    /// Blocks of a map, by dimension: IPv4, IPv6, services, source ports.
+    pub rooms: [usize; 4],
+    /// By record.
+    pub tables: Vec<Option<Table>>,
 }
 
-impl<'a> Writer<'a> {
-    fn new(directions: Vec<Direction>, limits: &'a Limits, answers: &'a mut Answers) -> Self {
+/// What is known of a chain's table, to keep it when others change.
+pub struct Table {
+    /// All but the direction, which may change.
+    pub record: [u32; DIRECTION],
+    pub axes: [KeptAxis; 4],
+    /// Of its answers.
+    pub cells: usize,
+}
+
+impl Writer {
+    fn new(directions: Vec<Direction>, limits: Limits, outcomes: usize, keeps: bool) -> Self {
         Self {
             image: Builder::new(limits.bytes),
             roots: Roots::default(),
@@ -119,12 +144,25 @@ impl<'a> Writer<'a> {
             directions,
             counts: Counts::default(),
             limits,
-            answers,
+            answers: Answers::new(outcomes),
             steps: Steps::new(limits.steps),
             splitter: Splitter::default(),
             maps: Maps::new(false),
             zeros: 0,
+            keeps,
+            rooms: [0; 4],
+            tables: Vec::new(),
         }
+    }
+
+    /// Whether tables may be changed in an image that is made of this one: maps are not shared, and have one level.
+    fn can_change(&self) -> bool {
+        self.keeps && !self.roots.is_deep
+    }
+
+    /// Of a count, with room for more.
+    fn room(&self, count: usize) -> usize {
+        if self.keeps { count + count / 8 + 16 } else { count }
     }
 
     /// The header, room for the records, and the tables of services; without them there is no image.
@@ -140,16 +178,17 @@ impl<'a> Writer<'a> {
         self.counts.services = services.numbers.partition.count();
         self.counts.source_ports = source_ports.partition.count();
         let Counts { v4, v6, services: keys, source_ports: ports, .. } = self.counts;
-        let most = v4.max(v6).max(keys).max(ports);
-        let blocks: usize = [v4, v6, keys, ports].map(|classes| classes.div_ceil(BLOCK)).iter().sum();
-        self.roots.is_deep = 2 * chains * blocks * size_of::<u32>() > self.limits.flat_maps;
+        self.rooms = [v4, v6, keys, ports].map(|count| self.room(count).div_ceil(BLOCK));
+        let most = BLOCK * self.rooms.into_iter().max().unwrap_or_default();
+        let directories = 2 * chains * self.rooms.iter().sum::<usize>() * size_of::<u32>();
+        self.roots.is_deep = directories > self.limits.flat_maps;
         self.maps = Maps::new(self.roots.is_deep);
-        let records = 2 * chains * RECORD as usize;
+        let records = 2 * self.room(chains) * RECORD as usize;
         self.image.check(HEADER + records + Maps::most_words(most, 0))?;
         self.image.push([0; HEADER]);
         self.roots.records = self.image.push(std::iter::repeat_n(0, records));
-        self.roots.record_count = narrow(2 * chains);
-        self.zeros = self.maps.write(&mut self.image, &Axis::single(most, Bits::new()));
+        self.roots.record_count = narrow(records / RECORD as usize);
+        self.zeros = self.maps.write(&mut self.image, &Axis::single(most, Bits::new(), Vec::new()));
         let image = &mut self.image;
         let services = Keys::build(image, &services.groups, &services.numbers.partition.intervals)?;
         let source_ports = Keys::build(image, &[0; 256], &source_ports.partition.intervals)?;
@@ -157,7 +196,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    fn v4(&mut self, numbers: Numbers<u32>) -> Result<Numbers<u32>, Refused> {
+    fn v4(&mut self, numbers: Addresses<u32>) -> Result<Addresses<u32>, Refused> {
         // A single class is never asked for.
         if numbers.partition.count() > 1 {
             self.roots.v4 = self.attempt(|image| V4::build(image, &numbers.partition.intervals))?;
@@ -165,7 +204,7 @@ impl<'a> Writer<'a> {
         Ok(numbers)
     }
 
-    fn v6(&mut self, numbers: Numbers<u128>) -> Result<Numbers<u128>, Refused> {
+    fn v6(&mut self, numbers: Addresses<u128>) -> Result<Addresses<u128>, Refused> {
         if numbers.partition.count() > 1 {
             self.roots.v6 = self.attempt(|image| V6::build(image, &numbers.partition.intervals))?;
         }
@@ -182,19 +221,19 @@ impl<'a> Writer<'a> {
         written
     }
 
-    fn chain<P: Value>(
+    pub fn chain<P: Value>(
         &mut self,
         record: usize,
         flat: &Flat,
         family: Family,
-        addresses: Result<&Numbers<P>, &Refused>,
+        addresses: Result<&Addresses<P>, &Refused>,
         frame: Result<&Frame, &Refused>,
     ) -> Result<(), Refused> {
         let (frame, addresses) = (frame.map_err(|&refused| refused)?, addresses.map_err(|&refused| refused)?);
         let before = self.answers.mark();
         let written = self.axes(flat, family, addresses, frame).and_then(|mut axes| {
-            let cells = axes.fill(flat, self.answers, self.limits, &mut self.steps)?;
-            self.write(record, family, &axes, &cells)
+            let cells = axes.fill(flat, &mut self.answers, &self.limits, &mut self.steps)?;
+            self.write(record, family, axes, &cells)
         });
         if written.is_err() {
             self.answers.rewind(before);
@@ -206,17 +245,17 @@ impl<'a> Writer<'a> {
         &mut self,
         flat: &Flat,
         family: Family,
-        addresses: &Numbers<P>,
+        addresses: &Addresses<P>,
         frame: &Frame,
     ) -> Result<Axes, Refused> {
         let of = |term: fn(&Clause) -> u32| -> Vec<u32> { flat.clauses.iter().map(term).collect() };
         let Frame { services, source_ports } = frame;
         let (splitter, steps) = (&mut self.splitter, &mut self.steps);
         let mut axes = Axes {
-            source: splitter.axis(addresses, &of(|clause| clause.source), steps)?,
-            destination: splitter.axis(addresses, &of(|clause| clause.destination), steps)?,
-            service: splitter.axis(&services.numbers, &of(|clause| clause.service), steps)?,
-            source_port: splitter.axis(source_ports, &of(|clause| clause.source_ports), steps)?,
+            source: splitter.axis(addresses, of(|clause| clause.source), steps)?,
+            destination: splitter.axis(addresses, of(|clause| clause.destination), steps)?,
+            service: splitter.axis(&services.numbers, of(|clause| clause.service), steps)?,
+            source_port: splitter.axis(source_ports, of(|clause| clause.source_ports), steps)?,
         };
         // A clause that does not exist for the family holds nowhere, whatever its terms are there.
         let missing = |(_, clause): &(usize, &Clause)| !clause.families[family as usize];
@@ -224,49 +263,69 @@ impl<'a> Writer<'a> {
             for bits in &mut axes.service.bits {
                 bits[index / 64] &= !(1 << (index % 64));
             }
+            axes.service.of_clause[index] = NEVER;
         }
         Ok(axes)
     }
 
-    fn write(&mut self, record: usize, family: Family, axes: &Axes, cells: &Cells) -> Result<(), Refused> {
-        let axes = [&axes.source, &axes.destination, &axes.service, &axes.source_port];
-        let maps: usize = axes.iter().map(|axis| Maps::most_words(axis.classes, axis.blocks.len())).sum();
-        let words = maps + cells.rows.len().div_ceil(2) + cells.answers.len();
+    fn write(&mut self, record: usize, family: Family, axes: Axes, cells: &Cells) -> Result<(), Refused> {
+        let axes = [axes.source, axes.destination, axes.service, axes.source_port];
+        let rooms = [self.rooms[family as usize], self.rooms[family as usize], self.rooms[2], self.rooms[3]];
+        let of_maps =
+            axes.iter().zip(rooms).map(|(axis, room)| Maps::most_words(room * BLOCK, axis.blocks.len()));
+        let words = of_maps.sum::<usize>() + cells.rows.len().div_ceil(2) + cells.answers.len();
         self.image.check(words + self.answers.bytes() / size_of::<u32>())?;
-        let [source, destination, service, port] = axes.map(|axis| self.map(axis));
-        let [by_source, by_destination, _, by_port] = axes.map(|axis| !axis.is_single());
+        let maps: [u32; 4] = std::array::from_fn(|axis| self.map(&axes[axis], rooms[axis]));
         let is_plain = (0..).zip(&cells.rows).all(|(index, &row)| usize::from(row) == index);
         let rows = if is_plain { PLAIN } else { self.image.push_halves(&cells.rows) };
-        let direction = self.directions[record / 2];
-        let uses = &mut self.uses[direction as usize][family as usize];
-        uses.source |= by_source;
-        uses.destination |= by_destination;
-        uses.source_port |= by_port;
-        uses.rows |= !is_plain;
         let answers = self.image.push(cells.answers.iter().map(|answer| answer.word()));
         let counts = [cells.destinations, cells.services, cells.source_ports].map(narrow);
-        let [destinations, services, ports] = counts;
-        let at = self.roots.records + RECORD * narrow(record);
-        let direction = direction as u32;
-        let words =
-            [source, destination, service, port, rows, destinations, answers, services, ports, direction];
-        self.image.set(at, &words);
+        let ([source, destination, service, port], [destinations, services, ports]) = (maps, counts);
+        let words = [source, destination, service, port, rows, destinations, answers, services, ports];
+        self.record(record, &words);
         self.counts.cells += cells.answers.len();
+        if self.keeps {
+            self.tables.resize_with(self.tables.len().max(record + 1), || None);
+            let axes = axes.map(KeptAxis::of);
+            self.tables[record] = Some(Table { record: words, axes, cells: cells.answers.len() });
+        }
         Ok(())
     }
 
-    fn map(&mut self, axis: &Axis) -> u32 {
-        if axis.is_single() { self.zeros } else { self.maps.write(&mut self.image, axis) }
+    /// Writes where a chain's table is.
+    pub fn record(&mut self, record: usize, words: &[u32; DIRECTION]) {
+        let direction = self.directions[record / 2];
+        let uses = &mut self.uses[direction as usize][record % 2];
+        uses.source |= words[SOURCE] != self.zeros;
+        uses.destination |= words[DESTINATION] != self.zeros;
+        uses.source_port |= words[SOURCE_PORT] != self.zeros;
+        uses.rows |= words[ROWS] != PLAIN;
+        let at = self.roots.records + RECORD * narrow(record);
+        self.image.set(at, words);
+        self.image.set(at + narrow(DIRECTION), &[direction as u32]);
     }
 
-    fn finish(mut self) -> Classes {
+    fn map(&mut self, axis: &Axis, room: usize) -> u32 {
+        if axis.is_single() {
+            self.zeros
+        } else if self.can_change() {
+            self.maps.write_own(&mut self.image, axis, room)
+        } else {
+            self.maps.write(&mut self.image, axis)
+        }
+    }
+
+    /// The image as it is now.
+    pub fn classes(&mut self) -> Classes {
         if self.image.bytes() > 0 {
             let size = self.image.align();
             self.image.set(0, &self.roots.words(size));
         }
-        // As large as the image, which is copied once more.
-        drop((self.maps, self.splitter));
-        Classes { image: self.image.finish(), roots: self.roots, uses: self.uses, counts: self.counts }
+        if !self.keeps {
+            // As large as the image, which is copied once more.
+            (self.maps, self.splitter) = (Maps::new(false), Splitter::default());
+        }
+        Classes { image: self.image.image(), roots: self.roots, uses: self.uses, counts: self.counts }
     }
 }
 

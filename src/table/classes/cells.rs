@@ -77,25 +77,24 @@ impl Axes {
     }
 
     fn merge(&mut self, row_of: &[usize], cells: &[Answer], columns: usize) -> Cells {
-        let ports = self.source_port.bits.len();
+        let ports = self.source_port.count();
         let (cells, merged) = merge_rows(cells, columns);
         let rows: Vec<usize> = row_of.iter().map(|&row| merged[row]).collect();
         let by_service = transposed(&cells, columns / ports, ports);
         let (by_service, services) = merge_rows(&by_service, by_service.len() * ports / columns);
         self.service.rename(&services);
-        let kept = self.service.bits.len();
+        let kept = self.service.count();
         let answers = transposed_back(&by_service, kept, ports);
-        let destinations = self.destination.bits.len();
+        let destinations = self.destination.count();
         let (rows, sources) = merge_rows(&rows, destinations);
         self.source.rename(&sources);
-        let (by_destination, merged) =
-            merge_rows(&transposed(&rows, destinations, 1), self.source.bits.len());
+        let (by_destination, merged) = merge_rows(&transposed(&rows, destinations, 1), self.source.count());
         self.destination.rename(&merged);
-        let rows = transposed_back(&by_destination, self.destination.bits.len(), 1);
+        let rows = transposed_back(&by_destination, self.destination.count(), 1);
         let narrow = |row| u16::try_from(row).expect("checked before filling");
         Cells {
             rows: rows.into_iter().map(narrow).collect(),
-            destinations: self.destination.bits.len(),
+            destinations: self.destination.count(),
             services: kept,
             source_ports: ports,
             answers,

@@ -141,16 +141,48 @@ impl Builder {
         self.words[offset as usize..][..words.len()].copy_from_slice(words);
     }
 
+    /// The word at this offset.
+    pub fn word(&self, offset: u32) -> u32 {
+        self.words[offset as usize]
+    }
+
+    /// The words from this offset on.
+    pub fn words<const N: usize>(&self, offset: u32) -> [u32; N] {
+        *self.words[offset as usize..].first_chunk().expect("inside of the image")
+    }
+
+    /// The 16-bit value at an index counted from a word offset.
+    pub fn half(&self, offset: u32, index: u32) -> u32 {
+        self.word(offset + index / 2) >> (16 * (index % 2)) & 0xffff
+    }
+
+    /// Replaces such a value.
+    pub fn set_half(&mut self, offset: u32, index: u32, half: u32) {
+        let (word, shift) = (&mut self.words[(offset + index / 2) as usize], 16 * (index % 2));
+        *word = *word & !(0xffff << shift) | half << shift;
+    }
+
+    /// Repeats words that are there.
+    pub fn copy(&mut self, offset: u32, count: usize) -> u32 {
+        let to = self.offset();
+        self.words.extend_from_within(offset as usize..offset as usize + count);
+        to
+    }
+
+    /// Words that are changed where they stand.
+    pub fn words_mut(&mut self, offset: u32, count: usize) -> &mut [u32] {
+        &mut self.words[offset as usize..][..count]
+    }
+
+    /// The image as it is now.
+    pub fn image(&mut self) -> Image {
+        self.align();
+        let (lines, _) = self.words.as_chunks::<WORDS>();
+        Image::of(lines.iter().map(|&line| Line(line)).collect())
+    }
+
     /// Its size now.
     pub fn bytes(&self) -> usize {
         self.words.len() * size_of::<u32>()
-    }
-
-    /// The image.
-    pub fn finish(mut self) -> Image {
-        self.align();
-        let mut lines = vec![Line([0; WORDS]); self.words.len() / WORDS];
-        bytemuck::cast_slice_mut::<Line, u32>(&mut lines).copy_from_slice(&self.words);
-        Image::of(lines)
     }
 }

@@ -37,32 +37,81 @@ pub struct Axis {
     pub blocks: Vec<(usize, [u16; BLOCK])>,
     /// Local class of all classes in other blocks.
     pub other: u16,
-    /// Local class to the clauses that hold there.
+    /// The clauses that hold somewhere, each once.
     pub bits: Vec<Bits>,
+    /// Where those of `bits` hold: local classes, which are fewer where answers are the same.
+    pub locals: Vec<u16>,
+    /// The sets that tell values apart here, ascending.
+    pub sets: Vec<u32>,
+    /// Clause to term.
+    pub of_clause: Vec<u32>,
 }
 
 impl Axis {
     /// All classes are local class 0.
-    pub fn single(classes: usize, bits: Bits) -> Self {
-        Self { classes, blocks: Vec::new(), other: 0, bits: vec![bits] }
+    pub fn single(classes: usize, bits: Bits, of_clause: Vec<u32>) -> Self {
+        let (blocks, sets) = (Vec::new(), Vec::new());
+        Self { classes, blocks, other: 0, bits: vec![bits], locals: vec![0], sets, of_clause }
+    }
+
+    /// How many local classes there are.
+    pub fn count(&self) -> usize {
+        self.locals.iter().max().map_or(0, |&most| usize::from(most) + 1)
     }
 
     /// Whether the chain does not look at this dimension.
     pub fn is_single(&self) -> bool {
-        self.bits.len() == 1
+        self.count() == 1
     }
 
     /// Local classes by their new names.
     pub fn rename(&mut self, names: &[usize]) {
-        let name = |local: u16| u16::try_from(names[usize::from(local)]).expect("no more than before");
-        self.bits.truncate(names.iter().max().map_or(0, |most| most + 1));
+        let name = |local: u16| narrow_local(names[usize::from(local)]);
+        self.other = name(self.other);
+        let blocks = self.blocks.iter_mut().flat_map(|(_, block)| block);
+        for local in blocks.chain(&mut self.locals) {
+            *local = name(*local);
+        }
         if self.is_single() {
             self.blocks.clear();
         }
-        self.other = name(self.other);
-        for local in self.blocks.iter_mut().flat_map(|(_, block)| block) {
-            *local = name(*local);
+    }
+}
+
+fn narrow_local(local: usize) -> u16 {
+    u16::try_from(local).expect("no more than classes, which fit 16 bits")
+}
+
+/// What is kept of an [`Axis`]: enough to find the local class of a class that comes later.
+pub struct KeptAxis {
+    /// As in [`Axis`].
+    pub sets: Vec<u32>,
+    of_clause: Vec<u32>,
+    /// One behind the other.
+    bits: Vec<u64>,
+    locals: Vec<u16>,
+}
+
+/// The term of a clause that holds nowhere.
+pub const NEVER: u32 = u32::MAX;
+
+impl KeptAxis {
+    /// Of an axis whose local classes have their last names.
+    pub fn of(Axis { bits, locals, sets, of_clause, .. }: Axis) -> Self {
+        Self { sets, of_clause, bits: bits.concat(), locals }
+    }
+
+    /// The local class of what exactly these sets hold; none if there is no such one yet.
+    pub fn local(&self, terms: &[Term], is_held: &[bool]) -> Option<u16> {
+        let mut bits = vec![0; self.of_clause.len().div_ceil(64)];
+        for (clause, &term) in self.of_clause.iter().enumerate().filter(|&(_, &term)| term != NEVER) {
+            let Term { within, outside } = &terms[term as usize];
+            let held = |set: &u32| is_held[*set as usize];
+            let holds = within.iter().all(held) && !outside.iter().any(held);
+            bits[clause / 64] |= u64::from(holds) << (clause % 64);
         }
+        let place = self.bits.chunks_exact(bits.len().max(1)).position(|known| *known == bits[..])?;
+        Some(self.locals[place])
     }
 }
 
@@ -105,13 +154,13 @@ pub struct Splitter {
 
 impl Splitter {
     /// The axis of a chain whose clauses have these of the terms.
-    pub fn axis<P: Value>(
+    pub fn axis<P: Value, S>(
         &mut self,
-        Numbers { partition, terms }: &Numbers<P>,
-        of_clause: &[u32],
+        Numbers { partition, terms, .. }: &Numbers<P, S>,
+        of_clause: Vec<u32>,
         steps: &mut Steps,
     ) -> Result<Axis, Refused> {
-        let mut named = of_clause.to_vec();
+        let mut named = of_clause.clone();
         named.sort_unstable();
         named.dedup();
         let mut sets: Vec<u32> = named.iter().flat_map(|&term| terms[term as usize].sets()).collect();
@@ -119,7 +168,7 @@ impl Splitter {
         sets.sort_unstable();
         sets.dedup();
         if sets.is_empty() {
-            return Ok(Axis::single(partition.count(), every(of_clause.len())));
+            return Ok(Axis::single(partition.count(), every(of_clause.len()), of_clause));
         }
         self.split_by(partition, &sets, steps)?;
         steps.take(partition.count() / BLOCK + self.parts.len() * evaluated)?;
@@ -132,10 +181,9 @@ impl Splitter {
         let mut local_of_part = vec![0; self.parts.len()];
         for (part, _) in (0..).zip(self.are_met(partition.count())).filter(|(_, is_met)| *is_met) {
             self.toggle_path(part);
-            let local = bits.insert_full(self.holding(terms, &named, of_clause)).0;
+            let local = bits.insert_full(self.holding(terms, &named, &of_clause)).0;
             self.toggle_path(part);
-            local_of_part[part as usize] =
-                u16::try_from(local).expect("no more than classes, which fit 16 bits");
+            local_of_part[part as usize] = narrow_local(local);
         }
         let local = |block: &[u32]| std::array::from_fn(|class| local_of_part[block[class] as usize]);
         let mut axis = Axis {
@@ -145,7 +193,10 @@ impl Splitter {
                 .map(|block| (block, local(&self.part[block * BLOCK..][..BLOCK])))
                 .collect(),
             other: local_of_part[0],
+            locals: (0..bits.len()).map(narrow_local).collect(),
             bits: bits.into_iter().collect(),
+            sets,
+            of_clause,
         };
         if axis.is_single() {
             axis.blocks.clear();

@@ -42,6 +42,16 @@ impl Maps {
         self.offsets(image, &offsets)
     }
 
+    /// Writes a map of one level that is nobody else's, with room for so many blocks.
+    pub fn write_own(&mut self, image: &mut Builder, axis: &Axis, room: usize) -> u32 {
+        let other = self.block(image, &[axis.other; BLOCK]);
+        let mut offsets = vec![other; room];
+        for (index, block) in &axis.blocks {
+            offsets[*index] = self.block(image, block);
+        }
+        image.push(offsets)
+    }
+
     fn block(&mut self, image: &mut Builder, block: &[u16; BLOCK]) -> u32 {
         *self.blocks.entry(*block).or_insert_with(|| image.push_halves(block))
     }

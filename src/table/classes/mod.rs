@@ -41,7 +41,10 @@ mod maps;
 mod numbers;
 mod order;
 mod partition;
+mod patch;
 mod ranges;
+mod refine;
+mod update;
 
 use super::answer::Answer;
 use super::engines::{Engine, Packet};
@@ -54,6 +57,7 @@ use ranges::{Keys, V4, V6};
 pub use build::build;
 pub use limits::{Limits, Refused};
 pub use partition::Value;
+pub use update::Kept;
 
 /// "LGCT", the first word of an image.
 pub const MAGIC: u32 = 0x5443_474c;
@@ -88,7 +92,7 @@ const NO_TABLE: u32 = 0;
 
 /// Where a walk begins; an offset of 0 is of nothing.
 #[derive(Clone, Copy, Debug, Default)]
-struct Roots {
+pub struct Roots {
     records: u32,
     record_count: u32,
     v4: V4,
@@ -138,7 +142,7 @@ pub struct Classes {
 /// What any chain of a direction and family looks at: those that ask about sources alone must not wait for destinations
 /// because others do.
 #[derive(Clone, Copy, Debug, Default)]
-struct Uses {
+pub struct Uses {
     source: bool,
     destination: bool,
     source_port: bool,

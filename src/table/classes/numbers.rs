@@ -1,6 +1,8 @@
 //! Classes of all chains together: of addresses by family, of services and of source ports; and the terms of clauses
 //! as sets of them.
 
+use std::sync::Arc;
+
 use indexmap::IndexSet;
 use rustc_hash::FxBuildHasher;
 
@@ -21,18 +23,29 @@ pub struct Listed<'f> {
 }
 
 /// Classes of one dimension.
-pub struct Numbers<P> {
+pub struct Numbers<P, S> {
     /// The classes.
     pub partition: Partition<P>,
     /// As clauses number the terms, with sets of the partition; those that no clause of interest has are empty.
     pub terms: Vec<Term>,
+    /// The sets, as the partition numbers them.
+    pub sets: Vec<S>,
 }
 
-impl<P: Value> Numbers<P> {
+/// Of the addresses of a family.
+pub type Addresses<P> = Numbers<P, Arc<AddressSet>>;
+
+/// The classes that a dimension may have.
+pub fn most_classes(limits: &Limits) -> usize {
+    limits.classes.min(MOST_CLASSES)
+}
+
+impl<P: Value, S> Numbers<P, S> {
     /// `of_clause` gives the terms of a clause.
     fn of<'a, const N: usize>(
-        sets: impl ExactSizeIterator<Item = &'a [(P, P)]>,
+        ranges: impl ExactSizeIterator<Item = &'a [(P, P)]>,
         terms: Vec<Term>,
+        sets: Vec<S>,
         lists: &[Listed<'_>],
         of_clause: fn(&Clause) -> [u32; N],
         limits: &Limits,
@@ -41,10 +54,10 @@ impl<P: Value> Numbers<P> {
     where
         P: 'a,
     {
-        let most = limits.classes.min(MOST_CLASSES);
-        let mut partition = Partition::of(sets, most).map_err(|_| Refused::Classes { of, most })?;
+        let most = most_classes(limits);
+        let mut partition = Partition::of(ranges, most).map_err(|_| Refused::Classes { of, most })?;
         partition.sort(&uses(partition.set_count(), &terms, lists, of_clause));
-        Ok(Self { partition, terms })
+        Ok(Self { partition, terms, sets })
     }
 }
 
@@ -79,7 +92,7 @@ pub fn addresses<P: Value>(
     family: Family,
     ranges: impl Fn(&AddressSet) -> &Vec<(P, P)>,
     limits: &Limits,
-) -> Result<Numbers<P>, Refused> {
+) -> Result<Addresses<P>, Refused> {
     let own = clauses(lists).filter(|clause| clause.families[family as usize]);
     let mut number_of = vec![None; flats.set_count()];
     let mut used: Vec<SetId> = Vec::new();
@@ -98,8 +111,9 @@ pub fn addresses<P: Value>(
         }
     }
     let of = if family == Family::V4 { "IPv4 addresses" } else { "IPv6 addresses" };
-    let sets = used.iter().map(|&set| ranges(flats.set(set)).as_slice());
-    Numbers::of(sets, terms, lists, |clause| [clause.source, clause.destination], limits, of)
+    let sets: Vec<Arc<AddressSet>> = used.iter().map(|&set| Arc::clone(flats.set(set))).collect();
+    let partition = used.iter().map(|&set| ranges(flats.set(set)).as_slice());
+    Numbers::of(partition, terms, sets, lists, |clause| [clause.source, clause.destination], limits, of)
 }
 
 /// Of the source ports that the clauses tell apart.
@@ -107,17 +121,18 @@ pub fn source_ports(
     flats: &Flats<'_>,
     lists: &[Listed<'_>],
     limits: &Limits,
-) -> Result<Numbers<u32>, Refused> {
+) -> Result<Numbers<u32, Ranges>, Refused> {
     let asked = clauses(lists).map(|clause| clause.source_ports);
     let (sets, terms) = single_sets(asked, &flats.source_ports, is_every_key);
-    let sets = sets.into_iter().map(Vec::as_slice);
-    Numbers::of(sets, terms, lists, |clause| [clause.source_ports], limits, "source ports")
+    let ranges = sets.iter().map(|set| set.as_slice());
+    let sets = sets.iter().copied().cloned().collect();
+    Numbers::of(ranges, terms, sets, lists, |clause| [clause.source_ports], limits, "source ports")
 }
 
 /// Of protocol and second key.
 pub struct Services {
     /// By [`Keys::number`] of group and key.
-    pub numbers: Numbers<u32>,
+    pub numbers: Numbers<u32, ServiceTerm>,
     /// Protocol to its group: protocols that no term tells apart.
     pub groups: Vec<u8>,
 }
@@ -134,19 +149,29 @@ pub fn services(flats: &Flats<'_>, lists: &[Listed<'_>], limits: &Limits) -> Res
             u8::try_from(kinds.insert_full(kind).0).expect("no more groups than protocols")
         })
         .collect();
-    let ranges = |term: &ServiceTerm| -> Ranges {
-        let mask = masks.get_index_of(&term.protocols).expect("collected above");
-        let with = (0..).zip(&kinds).filter(|(_, kind)| kind[mask]);
-        with.flat_map(|(group, _)| {
-            let keys = term.keys.iter();
-            keys.map(move |&(first, last)| (Keys::number(group, first), Keys::number(group, last)))
-        })
-        .collect()
-    };
-    let ranges: Vec<Ranges> = used.into_iter().map(ranges).collect();
-    let sets = ranges.iter().map(Vec::as_slice);
-    let numbers = Numbers::of(sets, terms, lists, |clause| [clause.service], limits, "services")?;
+    let ranges = used.iter().map(|term| ranges_of_groups(term, &groups).expect("groups are made of these"));
+    let ranges: Vec<Ranges> = ranges.collect();
+    let sets = used.into_iter().cloned().collect();
+    let of_sets = ranges.iter().map(Vec::as_slice);
+    let numbers = Numbers::of(of_sets, terms, sets, lists, |clause| [clause.service], limits, "services")?;
     Ok(Services { numbers, groups })
+}
+
+/// The keys of a term among those of all groups; none if it tells protocols of a group apart.
+pub fn ranges_of_groups(term: &ServiceTerm, groups: &[u8]) -> Option<Ranges> {
+    let mut holding = [None; 256];
+    for (protocol, &group) in (0..=255).zip(groups) {
+        let holds = has_protocol(&term.protocols, protocol);
+        if *holding[usize::from(group)].get_or_insert(holds) != holds {
+            return None;
+        }
+    }
+    let with = (0..).zip(holding).filter(|(_, holds)| *holds == Some(true));
+    let numbers = with.flat_map(|(group, _)| {
+        let keys = term.keys.iter();
+        keys.map(move |&(first, last)| (Keys::number(group, first), Keys::number(group, last)))
+    });
+    Some(numbers.collect())
 }
 
 /// Terms that are one set each, or hold everywhere: the sets, and the terms by the index that clauses have.
@@ -171,10 +196,10 @@ fn narrow(index: usize) -> u32 {
     u32::try_from(index).expect("sets and terms have 32-bit ids")
 }
 
-fn is_every_key(ranges: &Ranges) -> bool {
+pub fn is_every_key(ranges: &Ranges) -> bool {
     ranges[..] == [(0, OPAQUE)]
 }
 
-fn is_every_service(term: &ServiceTerm) -> bool {
+pub fn is_every_service(term: &ServiceTerm) -> bool {
     term.protocols == [u64::MAX; 4] && is_every_key(&term.keys)
 }

@@ -13,8 +13,13 @@ pub struct Partition<P> {
     /// First value and class of every interval, ascending; the first begins at the smallest value, neighbours differ.
     pub intervals: Vec<(P, u32)>,
     /// Of each set.
-    halves: Vec<Half>,
-    count: u32,
+    pub(super) halves: Vec<Half>,
+    pub(super) count: u32,
+    /// What tells classes apart: see [`Sweep`].
+    pub(super) keys: Vec<u128>,
+    pub(super) class_of: FxHashMap<u128, u32>,
+    /// Class to what leads to it there; empty until somebody asks.
+    pub(super) sums: Vec<u128>,
 }
 
 /// The classes in a set, or, where those are fewer, the classes outside of it.
@@ -32,6 +37,41 @@ pub struct Half {
 const MOST_SORTED: usize = 1 << 26;
 
 impl Half {
+    /// Whether it names the class.
+    pub(super) fn lists(&self, class: u32) -> bool {
+        let behind = self.runs.partition_point(|run| run.end <= class);
+        self.runs.get(behind).is_some_and(|run| run.start <= class)
+    }
+
+    /// Names one more class, which is above all others.
+    pub(super) fn push(&mut self, class: u32) {
+        self.size += 1;
+        match self.runs.last_mut() {
+            Some(run) if run.end == class => run.end += 1,
+            _ => self.runs.push(class..class + 1),
+        }
+    }
+
+    /// Names the class if it did not, and the other way round.
+    pub(super) fn toggle(&mut self, class: u32) {
+        let at = self.runs.partition_point(|run| run.end <= class);
+        if let Some(run) = self.runs.get(at).filter(|run| run.start <= class).cloned() {
+            self.size -= 1;
+            let left = [run.start..class, class + 1..run.end];
+            self.runs.splice(at..=at, left.into_iter().filter(|run| !run.is_empty()));
+            return;
+        }
+        self.size += 1;
+        let joins_before = at > 0 && self.runs[at - 1].end == class;
+        let joins_behind = self.runs.get(at).is_some_and(|run| run.start == class + 1);
+        match (joins_before, joins_behind) {
+            (true, true) => self.runs[at - 1].end = self.runs.remove(at).end,
+            (true, false) => self.runs[at - 1].end += 1,
+            (false, true) => self.runs[at].start -= 1,
+            (false, false) => self.runs.insert(at, class..class + 1),
+        }
+    }
+
     /// The same classes by other numbers.
     fn rename(&mut self, names: &[u32]) {
         let mut classes: Vec<u32> =
@@ -63,6 +103,8 @@ impl Half {
 pub trait Value: Copy + Ord {
     /// The smallest one.
     const FIRST: Self;
+    /// The largest one.
+    const LAST: Self;
     /// The next larger one, if there is one.
     fn next(self) -> Option<Self>;
     /// The next smaller one; the value is not the smallest.
@@ -73,6 +115,7 @@ macro_rules! value {
     ($($kind:ty),*) => {$(
         impl Value for $kind {
             const FIRST: Self = 0;
+            const LAST: Self = Self::MAX;
             fn next(self) -> Option<Self> {
                 self.checked_add(1)
             }
@@ -87,6 +130,12 @@ value!(u32, u128);
 /// More classes than allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooMany;
+
+/// Known to nobody.
+pub(super) fn random_key() -> u128 {
+    let half = || u128::from(RandomState::new().hash_one(0));
+    half() << 64 | half()
+}
 
 const OUTSIDE: u32 = u32::MAX;
 
@@ -190,7 +239,8 @@ impl<P: Value> Partition<P> {
                 None => break,
             }
         }
-        Ok(Self { intervals, count: sweep.count, halves: sweep.halves() })
+        let (keys, class_of) = (std::mem::take(&mut sweep.keys), std::mem::take(&mut sweep.class_of));
+        Ok(Self { intervals, count: sweep.count, halves: sweep.halves(), keys, class_of, sums: Vec::new() })
     }
 
     /// Gives classes that are in the same sets numbers side by side, if that does not take too long. `uses` says of
@@ -210,7 +260,8 @@ impl<P: Value> Partition<P> {
         for half in &mut self.halves {
             half.rename(places);
         }
-        for (_, class) in &mut self.intervals {
+        let classes = self.intervals.iter_mut().map(|(_, class)| class);
+        for class in classes.chain(self.class_of.values_mut()) {
             *class = places[*class as usize];
         }
     }

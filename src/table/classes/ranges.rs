@@ -259,6 +259,21 @@ impl V6 {
         }
     }
 
+    /// Gives an address another class, if there is room for it near its place.
+    pub fn put(&self, image: &mut Builder, address: u128, class: u32) -> bool {
+        let first = hash(address);
+        let near = (0..PROBES).map(|probe| self.slots + (first.wrapping_add(probe) & self.mask) * SLOT);
+        for slot in near {
+            let known: [u32; 5] = image.words(slot);
+            if known[4] == EMPTY || known[..4] == words(address) {
+                let [a, b, c, d] = words(address);
+                image.set(slot, &[a, b, c, d, class]);
+                return true;
+            }
+        }
+        false
+    }
+
     /// Asks for the slot that [`Self::class`] looks at first.
     #[inline]
     pub fn prefetch(&self, image: &Image, address: u128) {
@@ -448,7 +463,7 @@ mod tests {
     fn check_v6(intervals: &[(u128, u32)]) {
         let mut image = no_limit();
         let v6 = V6::build(&mut image, intervals).expect("no limit");
-        let image = image.finish();
+        let image = image.image();
         for address in asked(intervals, u128::MAX) {
             assert_eq!(v6.class(&image, address), searched(intervals, address), "{address:x}");
         }
@@ -477,7 +492,7 @@ mod tests {
             let intervals = intervals(bounds);
             let mut image = no_limit();
             let v4 = V4::build(&mut image, &intervals).expect("no limit");
-            let image = image.finish();
+            let image = image.image();
             let wide: Vec<_> = intervals.iter().map(|&(first, class)| (first.into(), class)).collect();
             for address in asked(&wide, u32::MAX.into()) {
                 let address = u32::try_from(address).expect("an IPv4 address");

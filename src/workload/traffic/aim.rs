@@ -190,7 +190,7 @@ impl<'a> Aimer<'a> {
     }
 
     fn named_port(&mut self, set: PortSetId, (family, own): (Family, Option<u128>)) -> Option<(u8, u16)> {
-        let PortSet { members } = &self.program.port_sets[set.index()];
+        let PortSet { members } = &*self.program.port_sets[set.index()];
         let of_own = own.and_then(|own| {
             let first = members.partition_point(|member| (member.0, member.1) < (family, own));
             members.get(first).filter(|member| (member.0, member.1) == (family, own))

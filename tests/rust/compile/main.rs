@@ -4,6 +4,7 @@
 #![allow(clippy::needless_pass_by_value)]
 
 mod chains;
+mod edits;
 mod errors;
 mod expressions;
 mod families;

@@ -56,7 +56,7 @@ pub fn chain_texts(program: &Program, name: &str) -> Vec<String> {
 
 /// The rules of a policy in ingress.
 pub fn ingress_rules<'a>(program: &'a Program, policy: &str) -> &'a [Rule] {
-    let of_policy = |list: &&labelgate::program::RuleList| list.policy == policy;
+    let of_policy = |list: &&std::sync::Arc<labelgate::program::RuleList>| list.policy == policy;
     let list = program.rule_lists.iter().filter(of_policy).find(|list| list.direction == Direction::Ingress);
     &list.expect("ingress rules of this policy").rules
 }

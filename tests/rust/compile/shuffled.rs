@@ -130,7 +130,7 @@ fn numbered(element: impl Strategy<Value = Value>, most: usize) -> impl Strategy
     })
 }
 
-fn models() -> impl Strategy<Value = Model> {
+pub fn models() -> impl Strategy<Value = Model> {
     let lists =
         (numbered(workload(), 5), numbered(host(), 3), numbered(network_set(), 3), numbered(policy(), 8));
     lists.prop_map(|(workloads, hosts, network_sets, policies)| {

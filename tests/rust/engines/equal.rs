@@ -18,7 +18,11 @@ pub struct Built {
 
 /// Bound to the host of [`programs::host`].
 pub fn built(program: &Arc<Program>, budgets: &Budgets) -> Built {
-    let engines = Engines::build(Arc::clone(program), budgets);
+    bound(Engines::build(Arc::clone(program), budgets))
+}
+
+/// Engines with a host.
+pub fn bound(engines: Engines) -> Built {
     let table = DecisionTable::new(Arc::new(engines), &programs::host());
     let family = |version| if version == 4 { Family::V4 } else { Family::V6 };
     let others = table.describe().others.into_iter();

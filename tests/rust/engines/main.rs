@@ -3,6 +3,7 @@
 mod batches;
 mod budgets;
 mod choices;
+mod edits;
 mod equal;
 mod gates;
 mod hostile;

@@ -1,6 +1,7 @@
 //! Random programs, made directly: also what no policy compiles to today.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use labelgate::flow::{Direction, Family, OutcomeId, protocol};
 use labelgate::model::HostFacts;
@@ -99,12 +100,12 @@ pub fn program(choices: &mut Choices) -> Program {
     Program {
         node: Some("edge1".to_owned()),
         settings,
-        endpoints,
+        endpoints: shared(endpoints),
         chains,
-        rule_lists,
-        address_sets,
-        port_sets,
-        outcomes: make.outcomes,
+        rule_lists: shared(rule_lists),
+        address_sets: shared(address_sets),
+        port_sets: shared(port_sets),
+        outcomes: shared(make.outcomes),
         warnings: Vec::new(),
     }
 }
@@ -133,14 +134,18 @@ pub fn of_rules(rules: Vec<Rule>, address_sets: Vec<AddressSet>, port_sets: Vec<
     Program {
         node: Some("edge1".to_owned()),
         settings: settings(choices),
-        endpoints: endpoints(choices, 1),
+        endpoints: shared(endpoints(choices, 1)),
         chains: vec![Chain { tiers: vec![tier], end: ChainEnd::Profiles(Vec::new()) }],
-        rule_lists: vec![named_list(0, rules)],
-        address_sets,
-        port_sets,
-        outcomes,
+        rule_lists: shared(vec![named_list(0, rules)]),
+        address_sets: shared(address_sets),
+        port_sets: shared(port_sets),
+        outcomes: shared(outcomes),
         warnings: Vec::new(),
     }
+}
+
+fn shared<T>(parts: Vec<T>) -> Vec<Arc<T>> {
+    parts.into_iter().map(Arc::new).collect()
 }
 
 /// One that matches everything; its outcome is given later.
@@ -364,7 +369,7 @@ fn ranges<T: Copy + Ord + Default>(
     ranges
 }
 
-fn port_set(choices: &mut Choices) -> PortSet {
+pub fn port_set(choices: &mut Choices) -> PortSet {
     let mut members = choices.list(6, |choices| {
         let (family, address) = if choices.chance(50) {
             (Family::V6, choices.of(&V6))

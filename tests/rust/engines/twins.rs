@@ -30,12 +30,12 @@ impl Twin {
 
     /// Both families say the same.
     fn give(self, program: &mut Program) {
-        for set in &mut program.address_sets {
+        for set in program.address_sets.iter_mut().map(Arc::make_mut) {
             let ranges =
                 set.v4.iter().map(|&(first, last)| (self.first(first.into()), self.last(last.into())));
             set.v6 = ranges.collect();
         }
-        for set in &mut program.port_sets {
+        for set in program.port_sets.iter_mut().map(Arc::make_mut) {
             set.members.retain(|&(family, ..)| family == Family::V4);
             let twins = set
                 .members
@@ -44,7 +44,7 @@ impl Twin {
             let twins: Vec<_> = twins.collect();
             set.members.extend(twins);
         }
-        for rule in program.rule_lists.iter_mut().flat_map(|list| &mut list.rules) {
+        for rule in program.rule_lists.iter_mut().flat_map(|list| &mut Arc::make_mut(list).rules) {
             rule.families = [rule.families[0]; 2];
         }
         let settings = &mut program.settings;

@@ -1,0 +1,123 @@
+"""A decision table that follows its resources: an edit compiles only what it touches."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from labelgate import _core
+from labelgate.engines import Budgets
+from labelgate.model import core_model, core_parts
+from labelgate.resources import EndpointSlice, Namespace, Profile, Resource, ServiceAccount
+from labelgate.settings import HostFacts, Settings
+from labelgate.snapshot import Snapshot
+from labelgate.table import DecisionTable
+
+_Parts = dict[str, dict[str, dict[str, Any]]]
+
+
+class Compiler:
+    """Keeps the resources of a snapshot, and the table of them as they are now.
+
+    Answers are those of `Snapshot.compile` with the same resources, whatever was there before. Tables of
+    before stay what they are: whoever asks one is never stopped. Outcome ids are those of the table that
+    gave them.
+
+    >>> import labelgate
+    >>> compiler = labelgate.Compiler(labelgate.Snapshot(), node="edge1")
+    >>> compiler.apply(remove=["NetworkPolicy/shop/web"]) is compiler.table
+    True
+    """
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        *,
+        node: str | None,
+        host: HostFacts | None = None,
+        settings: Settings | None = None,
+        staged: bool = False,
+        budgets: Budgets | None = None,
+    ) -> None:
+        """Compiles the snapshot; the arguments, and what may be wrong, are those of `Snapshot.compile`."""
+        self.host = host or HostFacts({})
+        """What the next tables are bound to."""
+        self.settings = settings or Settings()
+        self._staged = staged
+        model = core_model(snapshot, self.settings, staged=staged)
+        self._core = _core.Compiler(model, node, budgets.json() if budgets else None)
+        self._resources = {resource.key: resource for resource in snapshot.resources()}
+        self._groups: dict[str, dict[str, Resource]] = {}
+        for key, resource in self._resources.items():
+            self._groups.setdefault(_group(resource), {})[key] = resource
+        self.table = self._bound([])
+        """The decisions of the resources as they are now."""
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The resources as they are now."""
+        return Snapshot.of(self._resources.values())
+
+    def apply(self, *, put: Iterable[Resource] = (), remove: Iterable[Resource | str] = ()) -> DecisionTable:
+        """Takes resources out, then puts resources in the place of those of one key; gives the new table.
+
+        `remove` takes resources, or keys as `Resource.key` has them; one that is not there is no error.
+
+        Raises:
+            ValueError: the core refuses what validation let pass; nothing has changed.
+        """
+        changed: dict[str, Resource | None] = {
+            item if isinstance(item, str) else item.key: None for item in remove
+        }
+        changed |= {resource.key: resource for resource in put}
+        groups: dict[str, dict[str, Resource]] = {}
+        for key, new in changed.items():
+            old = self._resources.get(key)
+            if old is not None:
+                del groups.setdefault(_group(old), dict(self._groups[_group(old)]))[key]
+            if new is not None:
+                groups.setdefault(_group(new), dict(self._groups.get(_group(new), {})))[key] = new
+        table = self._bound(
+            [change for name, group in groups.items() for change in self._changes(name, group)]
+        )
+        for name, group in groups.items():
+            self._groups[name] = group
+            if not group:
+                del self._groups[name]
+        for key, new in changed.items():
+            self._resources.pop(key, None)
+            if new is not None:
+                self._resources[key] = new
+        self.table = table
+        return table
+
+    def _bound(self, changes: list[dict[str, Any]]) -> DecisionTable:
+        return DecisionTable(self._core.apply(json.dumps(changes).encode()), self.host, self.settings)
+
+    def _changes(self, name: str, group: dict[str, Resource]) -> Iterable[dict[str, Any]]:
+        """From the parts of the model that a group had to those that it has; what is built in comes back."""
+        old, new = self._parts(self._groups.get(name, {})), self._parts(group)
+        for key in old.keys() - new.keys():
+            yield {"remove": key}
+        for key, part in new.items():
+            if old.get(key) != part:
+                yield {"put": part}
+
+    def _parts(self, group: dict[str, Resource]) -> _Parts:
+        return core_parts(Snapshot.of(group.values()), self.settings, staged=self._staged)
+
+
+def _group(resource: Resource) -> str:
+    """Resources of one group can make the same part of a model; those of different groups never do."""
+    metadata = resource.metadata
+    match resource:
+        case Namespace():
+            return f"Profile/kns.{metadata.name}"
+        case ServiceAccount():
+            return f"Profile/ksa.{metadata.namespace}.{metadata.name}"
+        case Profile():
+            return f"Profile/{metadata.name}"
+        case EndpointSlice() if resource.service:
+            return f"Service/{metadata.namespace}/{resource.service}"
+    return resource.key

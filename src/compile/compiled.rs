@@ -1,0 +1,104 @@
+//! A program that can be given sets with other members, as long as nothing else of it would change by that.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use super::rules::Sources;
+use super::shared::Shared;
+use crate::model::Limits;
+use crate::program::{AddressSet, Program};
+
+/// Where the sets of a program come from, by number: one of [`Sets`], if nothing else gives the same.
+pub type Origins = Vec<Option<usize>>;
+
+/// Notes one of the origins of a number; numbers come in order.
+pub fn note(origins: &mut Origins, number: u32, id: Option<usize>) {
+    match origins.get_mut(number as usize) {
+        Some(known) if *known != id => *known = None,
+        Some(_) => {}
+        None => origins.push(id),
+    }
+}
+
+/// A program, with what there has to be known to give its sets other members.
+pub struct Compiled {
+    pub program: Arc<Program>,
+    pub addresses: Replaceable,
+    pub ports: Replaceable,
+    /// Of the limit.
+    pub address_count: usize,
+}
+
+/// Sets of a program that can be replaced.
+#[derive(Default)]
+pub struct Replaceable {
+    /// Of [`Sets`] to the number that nothing else has.
+    numbers: FxHashMap<usize, usize>,
+    /// Of all sets: how many have it.
+    hashes: FxHashMap<u64, usize>,
+    /// Of each set.
+    hash_of: Vec<u64>,
+}
+
+impl Replaceable {
+    pub fn of<'s, T: 's>(origins: &Origins, sets: impl Iterator<Item = &'s Shared<T>>) -> Self {
+        let hash_of: Vec<u64> = sets.map(Shared::hash).collect();
+        let mut hashes = FxHashMap::default();
+        for hash in &hash_of {
+            *hashes.entry(*hash).or_default() += 1;
+        }
+        let numbers = origins.iter().zip(0..).filter_map(|(id, number)| Some(((*id)?, number))).collect();
+        Self { numbers, hashes, hash_of }
+    }
+
+    /// Puts another set in the place of one; gives its number. None where numbers could change by that.
+    fn replace<T: Eq>(&mut self, id: usize, sets: &mut [Arc<T>], new: &Shared<T>) -> Option<usize> {
+        let number = *self.numbers.get(&id)?;
+        let old = std::mem::replace(&mut sets[number], Arc::clone(new.value()));
+        if self.hashes.contains_key(&new.hash()) {
+            // As it was, or as another one is.
+            return (old == *new.value()).then_some(number);
+        }
+        let hash = std::mem::replace(&mut self.hash_of[number], new.hash());
+        match self.hashes.get_mut(&hash) {
+            Some(1) => drop(self.hashes.remove(&hash)),
+            Some(count) => *count -= 1,
+            None => {}
+        }
+        self.hashes.insert(new.hash(), 1);
+        Some(number)
+    }
+}
+
+impl Compiled {
+    /// The program after sets, of members and of ports, have got other members. None where more than the sets may be
+    /// other than before; this is good for nothing then.
+    pub fn with_changed(
+        &mut self,
+        changed: [Vec<usize>; 2],
+        from: &mut Sources<'_, '_>,
+        limits: &Limits,
+    ) -> Option<Arc<Program>> {
+        if changed.iter().all(Vec::is_empty) {
+            return Some(Arc::clone(&self.program));
+        }
+        let mut program = Program::clone(&self.program);
+        let [of_members, of_ports] = changed;
+        for id in of_members {
+            let new = from.sets.address_set(id, from.now, from.members);
+            let number = self.addresses.replace(id, &mut program.address_sets, &new)?;
+            let size = |set: &AddressSet| set.v4.len() + set.v6.len();
+            self.address_count += size(new.get());
+            self.address_count -= size(&self.program.address_sets[number]);
+        }
+        for id in of_ports {
+            let new = from.sets.port_set(id, from.now, from.members);
+            let number = self.ports.replace(id, &mut program.port_sets, &new)?;
+            self.address_count += new.get().members.len();
+            self.address_count -= self.program.port_sets[number].members.len();
+        }
+        self.program = Arc::new(program);
+        (self.address_count <= limits.addresses).then(|| Arc::clone(&self.program))
+    }
+}

@@ -1,0 +1,216 @@
+//! The sets of members that rules mean, each made when first asked for and kept up to date as members come; a set that
+//! a member leaves is made anew.
+
+use std::hash::Hash;
+
+use rustc_hash::FxHashMap;
+use slab::Slab;
+
+use super::addresses;
+use super::index::{LabelMap, SelectorIndex};
+use super::members::{Member, Members, named_ports};
+use super::shared::{Shared, Sum, part};
+use crate::flow::Family;
+use crate::program::{AddressSet, PortSet};
+use crate::selector::Selector;
+
+/// A name of a port, the protocol of the rule, and who of those that define it is meant (M-25, M-27).
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct NamedPorts {
+    pub name: String,
+    pub protocol: Option<u8>,
+    pub of: Option<Selector>,
+}
+
+/// A set by what it means; none is known where it has to be made.
+struct Entry<K, T> {
+    key: K,
+    set: Option<Shared<T>>,
+    /// The last compile that it was part of.
+    used: u64,
+}
+
+/// Sets by what they mean.
+struct Registry<K, T> {
+    entries: Slab<Entry<K, T>>,
+    ids: FxHashMap<K, usize>,
+    /// Those that have other members than in the last compile.
+    changed: Vec<usize>,
+}
+
+impl<K, T> Default for Registry<K, T> {
+    fn default() -> Self {
+        Self { entries: Slab::new(), ids: FxHashMap::default(), changed: Vec::new() }
+    }
+}
+
+impl<K: Clone + Eq + Hash, T: Sum> Registry<K, T> {
+    /// Also says whether it is new.
+    fn id(&mut self, key: &K) -> (usize, bool) {
+        if let Some(&id) = self.ids.get(key) {
+            return (id, false);
+        }
+        let id = self.entries.insert(Entry { key: key.clone(), set: None, used: 0 });
+        self.ids.insert(key.clone(), id);
+        (id, true)
+    }
+
+    fn get(&mut self, id: usize, now: u64, make: impl FnOnce(&K) -> T) -> Shared<T> {
+        let Entry { key, set, used } = &mut self.entries[id];
+        *used = now;
+        set.get_or_insert_with(|| Shared::new(make(key))).clone()
+    }
+
+    /// Forgets what is no part of the compile at hand.
+    fn sweep(&mut self, now: u64, mut forgotten: impl FnMut(usize, &K)) {
+        self.changed.clear();
+        self.entries.retain(|id, Entry { key, used, .. }| {
+            let is_used = *used == now;
+            if !is_used {
+                self.ids.remove(key);
+                forgotten(id, key);
+            }
+            is_used
+        });
+    }
+}
+
+/// All that rules in use mean.
+#[derive(Default)]
+pub struct Sets {
+    members: Registry<Selector, AddressSet>,
+    ports: Registry<NamedPorts, PortSet>,
+    by_selector: SelectorIndex,
+}
+
+impl Sets {
+    /// The set of the members that satisfy a selector.
+    pub fn of_members(&mut self, selector: &Selector) -> usize {
+        let (id, is_new) = self.members.id(selector);
+        if is_new {
+            self.by_selector.insert(selector, id);
+        }
+        id
+    }
+
+    /// The set of those who listen on a name.
+    pub fn of_ports(&mut self, named: &NamedPorts) -> usize {
+        self.ports.id(named).0
+    }
+
+    pub fn address_set(&mut self, id: usize, now: u64, members: &Members<'_>) -> Shared<AddressSet> {
+        self.members.get(id, now, |selector| members.addresses(selector))
+    }
+
+    pub fn port_set(&mut self, id: usize, now: u64, members: &Members<'_>) -> Shared<PortSet> {
+        self.ports.get(id, now, |named| members.ports(&named.name, named.protocol, named.of.as_ref()))
+    }
+
+    /// Forgets the sets that are no part of the compile at hand.
+    pub fn sweep(&mut self, now: u64) {
+        self.members.sweep(now, |id, selector| self.by_selector.remove(selector, id));
+        self.ports.sweep(now, |_, _| {});
+    }
+
+    /// The sets, of members and of ports, that have other members than in the last compile.
+    pub fn changed(&mut self) -> [Vec<usize>; 2] {
+        [&mut self.members.changed, &mut self.ports.changed].map(|changed| {
+            let mut changed = std::mem::take(changed);
+            changed.sort_unstable();
+            changed.dedup();
+            changed
+        })
+    }
+
+    /// A member with these labels has come.
+    pub fn joined(&mut self, member: &Member<'_>, labels: &LabelMap) {
+        let Registry { entries, changed, .. } = &mut self.members;
+        for id in self.by_selector.candidates(labels) {
+            let Entry { key, set, .. } = &mut entries[id];
+            if let Some(known) = set
+                && key.matches(labels)
+                && let Some(larger) = addresses::with(known, &member.nets)
+            {
+                *known = larger;
+                changed.push(id);
+            }
+        }
+        let Registry { entries, changed, .. } = &mut self.ports;
+        for (id, Entry { key, set, .. }) in entries {
+            if let Some(known) = set
+                && defines(member, labels, key)
+                && let Some(larger) = ports_with(known, named_ports(member, &key.name, key.protocol))
+            {
+                *known = larger;
+                changed.push(id);
+            }
+        }
+    }
+
+    /// A member with these labels has gone.
+    pub fn left(&mut self, member: &Member<'_>, labels: &LabelMap) {
+        if !member.nets.is_empty() {
+            self.forget(labels);
+        }
+        let Registry { entries, changed, .. } = &mut self.ports;
+        for (id, Entry { key, set, .. }) in entries {
+            if set.is_some() && defines(member, labels, key) {
+                *set = None;
+                changed.push(id);
+            }
+        }
+    }
+
+    /// Members had these labels and have others now, or the other way round.
+    pub fn relabelled(&mut self, labels: &LabelMap) {
+        self.forget(labels);
+        let Registry { entries, changed, .. } = &mut self.ports;
+        for (id, Entry { key, set, .. }) in entries {
+            if key.of.as_ref().is_some_and(|selector| selector.matches(labels)) {
+                *set = None;
+                changed.push(id);
+            }
+        }
+    }
+
+    fn forget(&mut self, labels: &LabelMap) {
+        let Registry { entries, changed, .. } = &mut self.members;
+        for id in self.by_selector.candidates(labels) {
+            let Entry { key, set, .. } = &mut entries[id];
+            if set.is_some() && key.matches(labels) {
+                *set = None;
+                changed.push(id);
+            }
+        }
+    }
+}
+
+fn defines(member: &Member<'_>, labels: &LabelMap, wanted: &NamedPorts) -> bool {
+    member.ports().iter().any(|port| port.name == wanted.name)
+        && wanted.of.as_ref().is_none_or(|selector| selector.matches(labels))
+}
+
+/// The set with more members; none if it has them all.
+fn ports_with(
+    set: &Shared<PortSet>,
+    more: impl Iterator<Item = (Family, u128, u8, u16)>,
+) -> Option<Shared<PortSet>> {
+    let known = &set.get().members;
+    let mut new: Vec<_> = more.filter(|member| known.binary_search(member).is_err()).collect();
+    if new.is_empty() {
+        return None;
+    }
+    new.sort_unstable();
+    new.dedup();
+    let change = new.iter().map(part).fold(0, u64::wrapping_add);
+    let mut members = Vec::with_capacity(known.len() + new.len());
+    let mut rest = &known[..];
+    for member in new {
+        let (before, behind) = rest.split_at(rest.partition_point(|other| *other < member));
+        members.extend_from_slice(before);
+        members.push(member);
+        rest = behind;
+    }
+    members.extend_from_slice(rest);
+    Some(set.after(PortSet { members }, change))
+}

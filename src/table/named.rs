@@ -1,0 +1,66 @@
+//! What named ports stand for (M-25).
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use crate::flow::Family;
+use crate::program::{AddressSet, PortSet, PortSetId};
+
+/// A protocol, a port, and who listens there by a name.
+pub type NamedService = (u8, u16, Arc<AddressSet>);
+
+/// What a named port stands for, by (protocol, port).
+pub fn named_services(set: &PortSet) -> Vec<NamedService> {
+    let mut by_service: FxHashMap<(u8, u16), AddressSet> = FxHashMap::default();
+    for &(family, address, protocol, port) in &set.members {
+        by_service.entry((protocol, port)).or_default().push(family, address);
+    }
+    let mut services: Vec<_> = by_service.into_iter().collect();
+    services.sort_unstable_by_key(|&(service, _)| service);
+    services.into_iter().map(|((protocol, port), set)| (protocol, port, Arc::new(set))).collect()
+}
+
+/// The same of a set that has other members now, none of which listens where none did before: what has not changed is
+/// shared. `None` where that is not so.
+pub fn named_services_after(was: &[NamedService], old: &PortSet, new: &PortSet) -> Option<Vec<NamedService>> {
+    let (old, new) = (&old.members[..], &new.members[..]);
+    let same = old.iter().zip(new).take_while(|(a, b)| a == b).count();
+    let (mut gone, mut come) = (&old[same..], &new[same..]);
+    while let (Some((a, before)), Some((b, behind))) = (gone.split_last(), come.split_last())
+        && a == b
+    {
+        (gone, come) = (before, behind);
+    }
+    let mut services = was.to_vec();
+    let mut changed: Vec<(u8, u16)> =
+        gone.iter().chain(come).map(|&(.., protocol, port)| (protocol, port)).collect();
+    changed.sort_unstable();
+    changed.dedup();
+    for service in changed {
+        let known = services.iter_mut().find(|&&mut (protocol, port, _)| (protocol, port) == service)?;
+        let is_own = |&&(.., protocol, port): &&(Family, u128, u8, u16)| (protocol, port) == service;
+        if gone.is_empty() {
+            for &(family, address, ..) in come.iter().filter(is_own) {
+                if let Some(larger) = known.2.with(family, address, address) {
+                    known.2 = Arc::new(larger);
+                }
+            }
+            continue;
+        }
+        let mut set = AddressSet::default();
+        for &(family, address, ..) in new.iter().filter(is_own) {
+            set.push(family, address);
+        }
+        if set == AddressSet::default() {
+            return None;
+        }
+        if *known.2 != set {
+            known.2 = Arc::new(set);
+        }
+    }
+    Some(services)
+}
+
+/// What the named ports of a program stand for, as far as anybody has asked.
+pub type NamedPorts = FxHashMap<PortSetId, Vec<NamedService>>;

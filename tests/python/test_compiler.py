@@ -1,0 +1,139 @@
+"""A table that follows its resources answers, and reads, as one that is compiled from them anew."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+import pytest
+from labelgate import Compiler, HostFacts, Settings, Snapshot, _core, load
+from labelgate.conversion import pod_interface
+from labelgate.model import core_model
+from labelgate.resources import Resource
+
+CASES = Path(__file__).parents[1] / "cases"
+SOME = sorted(path.parent for path in CASES.glob("*/policy.yaml"))[::9]
+POD = """
+apiVersion: v1
+kind: Pod
+metadata: {name: NAME, namespace: shop, labels: {app: web}}
+spec: {nodeName: edge1}
+status: {podIP: ADDRESS}
+"""
+POLICY = """
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: web, namespace: shop}
+spec:
+  podSelector: {matchLabels: {app: web}}
+  ingress: [{from: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 80}]}]
+"""
+PACKET = {"hook": "filter-forward", "protocol": "tcp", "sport": 40000, "dport": 80, "in_": "eth0"}
+
+
+def read(tmp_path: Path, *documents: str) -> Snapshot:
+    path = tmp_path / "resources.yaml"
+    path.write_text("---\n".join(documents), encoding="utf-8")
+    return load(path)
+
+
+def pod(tmp_path: Path, name: str, address: str) -> Resource:
+    (found,) = read(tmp_path, POD.replace("NAME", name).replace("ADDRESS", address)).resources()
+    return found
+
+
+def steps(resources: list[Resource]) -> Iterator[tuple[list[Resource], list[Resource | str]]]:
+    """Every resource goes and comes back, in the other order; then several at once."""
+    for resource in resources:
+        yield [], [resource]
+    for resource in reversed(resources):
+        yield [resource], []
+    yield [], [resource.key for resource in resources[::2]]
+    yield resources[::2], resources[1::2]
+    yield resources[1::2], []
+
+
+@pytest.mark.parametrize("node", ["edge1", None])
+@pytest.mark.parametrize("case", SOME, ids=lambda path: path.name)
+def test_edits_give_what_a_fresh_compile_gives(case: Path, node: str | None) -> None:
+    snapshot = load(case / "policy.yaml")
+    compiler = Compiler(snapshot, node=node)
+    now = {resource.key: resource for resource in snapshot.resources()}
+    assert str(compiler.table.program) == str(snapshot.compile(node=node).program)
+    for put, remove in steps(list(now.values())):
+        for item in remove:
+            del now[item if isinstance(item, str) else item.key]
+        now.update((resource.key, resource) for resource in put)
+        table = compiler.apply(put=put, remove=remove)
+        fresh = Snapshot.of(now.values())
+        assert str(table.program) == str(fresh.compile(node=node).program)
+        assert table is compiler.table
+        assert compiler.snapshot == fresh
+
+
+def test_services_and_profiles_of_several_resources(tmp_path: Path) -> None:
+    slices = [
+        f"apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: IPv4\n"
+        f"metadata: {{name: s{number}, namespace: shop, labels: {{kubernetes.io/service-name: web}}}}\n"
+        f"endpoints: [{{addresses: [10.0.0.{number}]}}]\nports: [{{port: 80, protocol: TCP}}]\n"
+        for number in (1, 2)
+    ]
+    namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {env: prod}}\n"
+    profile = (
+        "apiVersion: projectcalico.org/v3\nkind: Profile\nmetadata: {name: kns.shop}\n"
+        "spec: {ingress: [{action: Deny}], labelsToApply: {pcns.env: test}}\n"
+    )
+    policy = (
+        "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {name: p}\n"
+        "spec: {namespaceSelector: has(env), egress: [{action: Allow, destination: "
+        "{services: {name: web, namespace: shop}}}]}\n"
+    )
+    own = POD.replace("NAME", "a").replace("ADDRESS", "10.0.0.9")
+    resources = list(read(tmp_path, *slices, namespace, profile, policy, own).resources())
+    compiler, now = Compiler(Snapshot(), node="edge1"), dict[str, Resource]()
+    texts = set()
+    for put, remove in chain([(resources, [])], steps(resources)):
+        for item in remove:
+            del now[item if isinstance(item, str) else item.key]
+        now.update((resource.key, resource) for resource in put)
+        text = str(compiler.apply(put=put, remove=remove).program)
+        assert text == str(Snapshot.of(now.values()).compile(node="edge1").program)
+        texts.add(text)
+    assert len(texts) >= 5
+
+
+def test_tables_of_before_stay_what_they_are(tmp_path: Path) -> None:
+    first, second = pod(tmp_path, "a", "10.0.0.1"), pod(tmp_path, "b", "10.0.0.2")
+    compiler = Compiler(read(tmp_path, POLICY), node="edge1", host=HostFacts({"eth0": []}))
+    before = compiler.apply(put=[first])
+    after = compiler.apply(put=[second])
+    to_first = {**PACKET, "src": "10.0.0.2", "dst": "10.0.0.1", "out": pod_interface("cali", "shop", "a")}
+    assert before.decide(**to_first).verdict == "deny"
+    assert after.decide(**to_first).verdict == "allow"
+    again = compiler.apply(remove=[second.key, "Pod/shop/none"])
+    assert again.decide(**to_first).verdict == "deny"
+    assert after.decide(**to_first).verdict == "allow"
+    assert after.describe()["classes"]["edits"] > before.describe()["classes"]["edits"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ("{", "expected a sequence"),
+        ('[{"put": {"pod": {}}}]', "unknown variant `pod`"),
+        ('[{"remove": "Tier/default"}, {"put": {"policy": POLICY}}]', "spec.ingress[0].action: found `Drop`"),
+    ],
+)
+def test_a_refused_change_changes_nothing(tmp_path: Path, changes: str, said: str) -> None:
+    snapshot = read(tmp_path, POLICY, POD.replace("NAME", "a").replace("ADDRESS", "10.0.0.1"))
+    core = _core.Compiler(core_model(snapshot, Settings()), "edge1")
+    before = str(core.apply(b"[]"))
+    policy = (
+        '{"kind": "GlobalNetworkPolicy", "name": "p", "tier": "default", "applies_ingress": true, '
+        '"applies_egress": false, "ingress": [{"action": "Drop"}]}'
+    )
+    with pytest.raises(ValueError, match=re.escape(said)):
+        core.apply(changes.replace("POLICY", policy).encode())
+    assert str(core.apply(b"[]")) == before

@@ -1,0 +1,179 @@
+//! Engines made from those of the program before answer as `linear` does: whatever has changed, however often.
+
+use std::sync::Arc;
+
+use labelgate::flow::OutcomeId;
+use labelgate::program::{
+    Action, AddressSet, AddressSetId, ChainEnd, ChainId, PortSet, Program, Reason, Rule, RuleListId,
+    RuleOrigin,
+};
+use labelgate::table::{Budgets, Builder};
+use proptest::prelude::*;
+
+use crate::budgets::tiny;
+use crate::choices::{Choices, choices};
+use crate::equal::{Expected, bound, built};
+use crate::packets::Aims;
+use crate::programs::{PROTOCOLS, V4, V6, address_set, port_set, program};
+
+const PACKETS: usize = 25;
+const STEPS: usize = 6;
+
+fn rules(program: &mut Program) -> impl Iterator<Item = &mut Rule> {
+    program.rule_lists.iter_mut().flat_map(|list| &mut Arc::make_mut(list).rules)
+}
+
+/// One address more, or one less.
+fn toggle(choices: &mut Choices, set: &mut AddressSet) {
+    fn toggled<T: Copy + Ord>(ranges: &mut Vec<(T, T)>, address: T, next: impl Fn(T) -> Option<T>) {
+        if let Some(place) = ranges.iter().position(|&(first, last)| first == address && last == address) {
+            ranges.remove(place);
+        } else if !ranges.iter().any(|&(first, last)| {
+            first <= address && address <= last || next(address) == Some(first) || next(last) == Some(address)
+        }) {
+            ranges.push((address, address));
+            ranges.sort_unstable();
+        }
+    }
+    toggled(&mut set.v4, choices.of(&V4), |address| address.checked_add(1));
+    toggled(&mut set.v6, choices.of(&V6), |address| address.checked_add(1));
+}
+
+/// The same program by other numbers.
+fn renumber(choices: &mut Choices, program: &mut Program) {
+    let last = program.address_sets.len().saturating_sub(1);
+    program.address_sets.reverse();
+    let outcome = RuleOrigin {
+        tier: None,
+        policy: Some("GlobalNetworkPolicy/other".to_owned()),
+        rule: Some(0),
+        action: Some(Action::Log),
+        reason: Reason::RuleLog,
+    };
+    let first = Reason::ALL.len() + choices.below(program.outcomes.len() - Reason::ALL.len() + 1);
+    program.outcomes.insert(first, Arc::new(outcome));
+    let moved = |id: OutcomeId| if id.index() < first { id } else { OutcomeId::new(id.index() + 1) };
+    for rule in rules(program) {
+        rule.outcome = moved(rule.outcome);
+        for side in [&mut rule.source, &mut rule.destination] {
+            for id in side.in_sets.iter_mut().chain(&mut side.not_in_sets) {
+                *id = AddressSetId::new(last - id.index());
+            }
+        }
+    }
+    for chain in &mut program.chains {
+        for tier in &mut chain.tiers {
+            tier.outcome = moved(tier.outcome);
+        }
+        if let ChainEnd::Unmarked(outcome) = &mut chain.end {
+            *outcome = moved(*outcome);
+        }
+    }
+}
+
+fn change_rule(choices: &mut Choices, program: &mut Program) {
+    let count = rules(program).count();
+    if count == 0 {
+        return;
+    }
+    let (index, sets) = (choices.below(count), program.address_sets.len());
+    let chosen = program.rule_lists.iter_mut().scan(0, |before, list| {
+        let from = *before;
+        *before += list.rules.len();
+        Some((from, list))
+    });
+    let (from, list) = chosen.filter(|(from, _)| *from <= index).last().expect("the first one begins at 0");
+    let rule = &mut Arc::make_mut(list).rules[index - from];
+    match choices.below(4) {
+        0 => rule.protocol = choices.maybe(70, |choices| choices.of(&PROTOCOLS)),
+        1 => {
+            rule.action = choices.of(&[Action::Allow, Action::Deny, Action::Pass, Action::Log]);
+            let old = RuleOrigin::clone(&program.outcomes[rule.outcome.index()]);
+            let number = u32::try_from(program.outcomes.len()).ok();
+            rule.outcome = OutcomeId::new(program.outcomes.len());
+            program.outcomes.push(Arc::new(RuleOrigin { rule: number, action: Some(rule.action), ..old }));
+        }
+        2 if sets > 0 => {
+            rule.source.in_sets = choices.list(2, |choices| AddressSetId::new(choices.below(sets)));
+        }
+        _ => rule.destination.ports = None,
+    }
+}
+
+/// Other chains, more or fewer, in another order.
+fn change_chains(choices: &mut Choices, program: &mut Program) {
+    let lists = program.rule_lists.len();
+    let mut chain = program.chains[choices.below(program.chains.len())].clone();
+    if let Some(tier) = chain.tiers.last_mut() {
+        tier.policies = choices.list(3, |choices| RuleListId::new(choices.below(lists)));
+    }
+    if choices.chance(50) {
+        program.chains.insert(0, chain);
+    } else {
+        program.chains[0] = chain;
+    }
+    let count = program.chains.len();
+    let endpoint = choices.below(program.endpoints.len());
+    Arc::make_mut(&mut program.endpoints[endpoint]).normal.ingress = ChainId::new(choices.below(count));
+}
+
+fn changed(choices: &mut Choices, program: &mut Program) {
+    let shared = |set: AddressSet| Arc::new(set);
+    let (sets, ports) = (program.address_sets.len(), program.port_sets.len());
+    match choices.below(12) {
+        0..=3 if sets > 0 => {
+            let index = choices.below(sets);
+            toggle(choices, Arc::make_mut(&mut program.address_sets[index]));
+        }
+        4 if sets > 0 => program.address_sets[choices.below(sets)] = shared(address_set(choices)),
+        5 => program.address_sets.push(shared(address_set(choices))),
+        6 if ports > 0 => program.port_sets[choices.below(ports)] = Arc::new(port_set(choices)),
+        7 if ports > 0 => {
+            let PortSet { members } = Arc::make_mut(&mut program.port_sets[choices.below(ports)]);
+            members.truncate(choices.below(members.len() + 1));
+        }
+        8 => renumber(choices, program),
+        9 => change_chains(choices, program),
+        10 if choices.chance(30) => *program = self::program(choices),
+        _ => change_rule(choices, program),
+    }
+}
+
+/// How many programs have got their engines by an edit.
+fn check(mut choices: Choices) -> usize {
+    let mut program = program(&mut choices);
+    let mut builders = [Budgets::default(), tiny(&mut choices)].map(Builder::new);
+    let mut edits = 0;
+    for _ in 0..STEPS {
+        let now = Arc::new(program.clone());
+        let aims = Aims::at(&now);
+        let linear = built(&now, &Budgets::LINEAR);
+        let others = builders.each_mut().map(|builder| bound(builder.build(Arc::clone(&now))));
+        edits += others.iter().filter(|other| other.table.describe().classes.edits > 0).count();
+        for _ in 0..PACKETS {
+            let key = aims.key(&mut choices, &linear.table);
+            let expected = Expected::of(&linear.table, key);
+            for other in &others {
+                expected.assert_same(other, &other.table.decide(&key));
+            }
+        }
+        for _ in 0..=choices.below(3) {
+            changed(&mut choices, &mut program);
+        }
+    }
+    edits
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, max_shrink_iters: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn edited_engines_answer_alike(choices in choices()) {
+        check(choices);
+    }
+}
+
+#[test]
+fn edited_engines_answer_alike_to_many() {
+    let edits: usize = (0..60).map(|seed| check(Choices::Seeded(seed))).sum();
+    assert!(edits > 60 * 2, "{edits} edits in place");
+}
