@@ -43,18 +43,23 @@ fn change(model: &mut Model, change: &Change) {
 
 /// Forwarded to an endpoint of the program, or from one, by addresses around those of its sets.
 fn key(random: &mut Random, program: &Program) -> FlowKey {
+    let family =
+        if program.address_sets.iter().any(|set| !set.v4.is_empty()) { Family::V4 } else { Family::V6 };
     let mut address = || {
         let set = &program.address_sets[random.index(program.address_sets.len())];
-        let ranges = &set.v4;
-        let (first, last) = if ranges.is_empty() { (0, 0) } else { ranges[random.index(ranges.len())] };
-        let near = [first, last, first.wrapping_sub(1), last.wrapping_add(1)];
-        u128::from(near[random.index(near.len())])
+        let ranges = match family {
+            Family::V4 => set.v4.iter().map(|&(first, last)| (first.into(), last.into())).collect(),
+            Family::V6 => set.v6.clone(),
+        };
+        let (first, last) = if ranges.is_empty() { (1, 1) } else { ranges[random.index(ranges.len())] };
+        let near = [first, last, first.saturating_sub(1), last.saturating_add(1)];
+        near[random.index(near.len())].min(if family == Family::V4 { u32::MAX.into() } else { u128::MAX })
     };
     let (source, destination) = (address(), address());
     let interface = |random: &mut Random| InterfaceId(3 + u32::try_from(random.index(200)).expect("few"));
     FlowKey {
         tuple: FiveTuple {
-            family: Family::V4,
+            family,
             source,
             destination,
             protocol: *random.pick(&[protocol::TCP, protocol::TCP, protocol::UDP]),
