@@ -4,6 +4,7 @@ use super::build::{Builder, leaf_bytes};
 use super::image::{BLOCK_BYTES, BLOCK_LINES, Line, NODE_BYTES, NODE_LINES, Ref};
 use super::partition::Partition;
 use super::rules::Rules;
+use super::simd;
 use super::walk::Start;
 use super::{Limits, NONE, Shape, TREES_PER_LINE, Tree, VERSION};
 
@@ -26,7 +27,7 @@ impl Grown {
     /// Grows the trees. They keep to the budget if plain lists do.
     pub fn new(all: &Rules, partition: Partition, limits: &Limits) -> Self {
         let groups = partition.divide(&all.list);
-        let is_ranked = groups.len() > 1 && !all.values_ascend();
+        let is_ranked = all.must_rank(groups.len());
         let ranks: Vec<u32> = (0..).take(all.values.len()).collect();
         let answers = if is_ranked { &ranks } else { &all.values };
         let lists: usize = groups.iter().map(|group| leaf_bytes(group.len())).sum();
@@ -39,11 +40,10 @@ impl Grown {
             let own = leaf_bytes(group.len());
             let extra = spare / rules_left * group.len();
             rules_left -= group.len();
-            let least = group.iter().map(|&rule| answers[all.list[rule as usize].rank as usize]).min();
             let before = builder.bytes();
-            let root = builder.tree(group, own + extra);
+            let start = builder.tree(group, own + extra);
             spare = (spare + own).saturating_sub(builder.bytes() - before);
-            starts.push(Start { root, least: least.unwrap_or(NONE) });
+            starts.push(start);
         }
         starts.sort_by_key(|start| start.least);
         Self {
@@ -66,12 +66,12 @@ impl Grown {
     }
 
     /// The image.
-    #[expect(clippy::cast_possible_truncation, reason = "the image has fewer than 2^28 lines")]
+    #[expect(clippy::cast_possible_truncation, reason = "the image has fewer than 2^26 lines")]
     pub fn assemble(self, all: &Rules) -> Tree {
         let head = 1 + self.starts.len().div_ceil(TREES_PER_LINE);
         let first_block = (head + self.nodes.len() * NODE_LINES).next_multiple_of(BLOCK_LINES);
         let first_value = first_block + self.blocks.len() * BLOCK_LINES;
-        let moved = |at: Ref| Ref(at.0 + if at.is_leaf() { first_block / BLOCK_LINES } else { head } as u32);
+        let moved = |at: Ref| Ref(at.0 + if at.is_leaf() { first_block } else { head } as u32);
         let mut image = vec![Line([0; WORDS]); first_block];
         let squeezes = all.squeezes.map(|squeeze| squeeze.from);
         let trees = self.starts.len() as u32;
@@ -85,7 +85,7 @@ impl Grown {
         ]);
         for (index, start) in self.starts.iter().enumerate() {
             let words = &mut image[1 + index / TREES_PER_LINE].0[index % TREES_PER_LINE * 4..];
-            words[..2].copy_from_slice(&[moved(start.root).0, start.least]);
+            words[..4].copy_from_slice(&[moved(start.root).0, start.least, start.steps, start.blocks]);
         }
         for (lines, node) in image[head..].chunks_exact_mut(NODE_LINES).zip(&self.nodes) {
             lines.copy_from_slice(&[node[0], Line(node[1].0.map(|child| moved(Ref(child)).0))]);
@@ -104,7 +104,7 @@ impl Grown {
             blocks: self.blocks.len(),
             depth: self.steps,
         };
-        Tree { image, shape }
+        Tree { image, shape, paths: simd::paths() }
     }
 }
 

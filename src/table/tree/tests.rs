@@ -48,13 +48,15 @@ fn check(cuboids: &[Cuboid], limits: &Limits) -> Tree {
     assert!(tree.bytes() <= limits.bytes, "{} bytes of {}", tree.bytes(), limits.bytes);
     let points = edge_points(cuboids, 7);
     let expected: Vec<_> = points.iter().map(|point| linear(cuboids, point)).collect();
-    for (point, expected) in points.iter().zip(&expected) {
-        assert_eq!(tree.find(point), *expected, "{point:?}");
-    }
-    for length in (0..=65).filter(|&length| length <= points.len()) {
-        let mut values = vec![7; length];
-        tree.find_batch(&points[..length], &mut values);
-        assert_eq!(values, expected[..length]);
+    for tree in [&tree, &tree.portable()] {
+        for (point, expected) in points.iter().zip(&expected) {
+            assert_eq!(tree.find(point), *expected, "{point:?}");
+        }
+        for length in (0..=65).filter(|&length| length <= points.len()) {
+            let mut values = vec![7; length];
+            tree.find_batch(&points[..length], &mut values);
+            assert_eq!(values, expected[..length]);
+        }
     }
     tree
 }
@@ -143,6 +145,13 @@ fn duplicates_answer_as_the_first() {
     let cuboids: Vec<_> =
         (0..600).map(|value| Cuboid { low: [1; DIMENSIONS], high: [9; DIMENSIONS], value }).collect();
     assert_eq!(check(&cuboids, &Limits::of(600)).find(&[5; DIMENSIONS]), 0);
+}
+
+#[test]
+fn a_value_may_look_like_no_answer() {
+    let hole = Cuboid { low: [3; DIMENSIONS], high: [4; DIMENSIONS], value: NONE };
+    let tree = check(&[hole, ALL], &Limits::of(2));
+    assert_eq!(tree.find(&[3; DIMENSIONS]), NONE);
 }
 
 /// All overlap, none hides another: nothing but long leaves is possible.
