@@ -1,11 +1,13 @@
 //! From rules to an image: one way of grouping them into trees, and the trees laid out behind a header.
 
+use std::cmp::Reverse;
+
 use super::build::{Builder, leaf_bytes};
 use super::image::{BLOCK_BYTES, BLOCK_LINES, Line, NODE_BYTES, NODE_LINES, Ref};
 use super::partition::Partition;
 use super::rules::Rules;
 use super::simd;
-use super::walk::Start;
+use super::walk::{ORDER, Start};
 use super::{Limits, NONE, Shape, TREES_PER_LINE, Tree, VERSION};
 
 const WORDS: usize = 16;
@@ -45,7 +47,7 @@ impl Grown {
             spare = (spare + own).saturating_sub(builder.bytes() - before);
             starts.push(start);
         }
-        starts.sort_by_key(|start| start.least);
+        starts.sort_by_key(|start| (Reverse(start.steps), start.least));
         Self {
             starts,
             is_ranked,
@@ -63,6 +65,13 @@ impl Grown {
         overhead(self.starts.len(), if self.is_ranked { self.values } else { 0 })
             + self.nodes.len() * NODE_BYTES
             + self.blocks.len() * BLOCK_BYTES
+    }
+
+    /// The trees, that with the least answer first.
+    fn by_least(&self) -> Vec<u32> {
+        let mut order: Vec<u32> = (0..).take(self.starts.len()).collect();
+        order.sort_by_key(|&tree| self.starts[tree as usize].least);
+        order
     }
 
     /// The image.
@@ -87,6 +96,9 @@ impl Grown {
             let words = &mut image[1 + index / TREES_PER_LINE].0[index % TREES_PER_LINE * 4..];
             words[..4].copy_from_slice(&[moved(start.root).0, start.least, start.steps, start.blocks]);
         }
+        for (word, tree) in image[0].0[ORDER..].iter_mut().zip(self.by_least()) {
+            *word = tree;
+        }
         for (lines, node) in image[head..].chunks_exact_mut(NODE_LINES).zip(&self.nodes) {
             lines.copy_from_slice(&[node[0], Line(node[1].0.map(|child| moved(Ref(child)).0))]);
         }
@@ -104,7 +116,7 @@ impl Grown {
             blocks: self.blocks.len(),
             depth: self.steps,
         };
-        Tree { image, shape, paths: simd::paths() }
+        Tree { image, shape, paths: simd::paths(shape.trees) }
     }
 }
 

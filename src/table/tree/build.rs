@@ -6,7 +6,7 @@
 use rustc_hash::FxHashMap;
 
 use super::NONE;
-use super::cut::{Cut, Part};
+use super::cut::{Cut, Part, Spans};
 use super::image::{BLOCK_BYTES, BLOCK_LINES, LANES, Line, NODE_BYTES, NODE_LINES, Ref, block, node};
 use super::rules::{Bounds, NO_PORT, PORTS, Rule, Rules};
 use super::walk::Start;
@@ -39,6 +39,8 @@ pub struct Builder<'a> {
     lengths: [usize; 3],
     /// Nodes of the longest path.
     pub steps: usize,
+    /// Room that is used again and again.
+    spans: Spans,
 }
 
 /// Bytes of a leaf.
@@ -59,6 +61,7 @@ impl<'a> Builder<'a> {
             depths: [0; MOST_STEPS + 3],
             lengths: [0; 3],
             steps: 0,
+            spans: Spans::default(),
         }
     }
 
@@ -90,7 +93,7 @@ impl<'a> Builder<'a> {
         let is_forced = marker.is_some();
         let cut = marker.or_else(|| self.chosen_cut(&mut list, bounds, depth));
         let Some(cut) = cut else { return self.leaf(&list, depth) };
-        let (parts, order) = cut.divide(&self.all.list, &list, bounds);
+        let (parts, order) = cut.divide(&self.all.list, &list, bounds, &mut self.spans);
         let least = NODE_BYTES + parts.iter().map(|part| leaf_bytes(part.list.len())).sum::<usize>();
         if least > allowance && !is_forced {
             self.crowded += list.len();
@@ -106,10 +109,10 @@ impl<'a> Builder<'a> {
     }
 
     /// The cut to make, unless the list, after what is hidden has been dropped, is to be a leaf.
-    fn chosen_cut(&self, list: &mut Vec<u32>, bounds: &Bounds, depth: usize) -> Option<Cut> {
+    fn chosen_cut(&mut self, list: &mut Vec<u32>, bounds: &Bounds, depth: usize) -> Option<Cut> {
         self.drop_hidden(list, bounds);
         let is_leaf = list.len() <= self.leaf || depth >= MOST_STEPS;
-        if is_leaf { None } else { Cut::best(&self.all.list, list, bounds) }
+        if is_leaf { None } else { Cut::best(&self.all.list, list, bounds, &mut self.spans) }
     }
 
     /// Grows the parts of a cut; what one leaves of the spare bytes is for the next.

@@ -11,7 +11,8 @@
 //! ```text
 //! line 0   [0] 0x4254_0002 (layout version)  [1] trees  [2], [3] squeeze of source port and second key
 //!          [4] ranked: answers are ranks     [5] first line of the values of ranks
-//! line 1.. a tree per 4 words: root reference, least answer in it, steps that nearly all paths have, blocks (1 or 2)
+//!          [6].. the trees, that with the least answer first
+//! line 1.. a tree per 4 words, the one of most steps first: root reference, least answer in it, steps that nearly all paths have, blocks (1 or 2)
 //!          that nearly all leaves have
 //! then     nodes, then leaves, then values of ranks
 //!
@@ -172,7 +173,7 @@ impl Tree {
     /// The same tree, walked by portable code.
     #[cfg(test)]
     fn portable(&self) -> Self {
-        Self { paths: Paths::of::<walk::Scalar>(), ..self.clone() }
+        Self { paths: Paths::of::<walk::Scalar>(self.shape.trees), ..self.clone() }
     }
 
     /// Bytes of the image.

@@ -4,38 +4,40 @@
 use super::walk::{Paths, Scalar};
 
 /// The fastest walks that this processor can take.
-pub fn paths() -> Paths {
+pub fn paths(trees: usize) -> Paths {
     #[cfg(target_arch = "x86_64")]
-    if let Some(paths) = avx2::paths() {
+    if let Some(paths) = avx2::paths(trees) {
         return paths;
     }
-    Paths::of::<Scalar>()
+    Paths::of::<Scalar>(trees)
 }
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     use std::arch::x86_64::{
         __m256i, _mm256_and_si256, _mm256_castsi256_ps, _mm256_cmpeq_epi16, _mm256_cmpeq_epi32,
-        _mm256_cmpgt_epi32, _mm256_loadu_si256, _mm256_min_epu16, _mm256_min_epu32, _mm256_movemask_ps,
-        _mm256_set1_epi32, _mm256_srli_epi32, _mm256_sub_epi16, _mm256_sub_epi32,
+        _mm256_cmpgt_epi32, _mm256_loadu_si256, _mm256_min_epu16, _mm256_min_epu32, _mm256_movemask_epi8,
+        _mm256_movemask_ps, _mm256_packs_epi32, _mm256_set1_epi32, _mm256_srli_epi32, _mm256_sub_epi16,
+        _mm256_sub_epi32,
     };
 
     use super::super::image::{BLOCK_LINES, LANES, Line};
     use super::super::walk::{self, Key, Lanes, Paths, Point, Walked};
 
     /// Walks of eight lanes, where the processor has them.
-    pub fn paths() -> Option<Paths> {
+    pub fn paths(trees: usize) -> Option<Paths> {
         let has_all = is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("bmi1")
             && is_x86_feature_detected!("bmi2")
             && is_x86_feature_detected!("popcnt");
-        has_all.then_some(Paths { find, find_batch })
+        let finds = [find::<0>, find::<1>, find::<2>, find::<3>, find::<4>, find::<5>];
+        has_all.then(|| Paths { find: finds[trees], find_batch })
     }
 
     /// Only reached through [`paths`], which has asked for all features.
-    fn find(image: &Walked<'_>, point: &Point) -> u32 {
+    fn find<const TREES: usize>(image: &Walked<'_>, point: &Point) -> u32 {
         // SAFETY: `paths` gives this function out only where the processor has the features.
-        unsafe { find_here(image, point) }
+        unsafe { find_here::<TREES>(image, point) }
     }
 
     /// As [`find`].
@@ -45,8 +47,8 @@ mod avx2 {
     }
 
     #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
-    fn find_here(image: &Walked<'_>, point: &Point) -> u32 {
-        walk::find::<Avx2>(image, point)
+    fn find_here<const TREES: usize>(image: &Walked<'_>, point: &Point) -> u32 {
+        walk::find::<Avx2, TREES>(image, point)
     }
 
     #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
@@ -89,9 +91,10 @@ mod avx2 {
     #[target_feature(enable = "avx2,popcnt")]
     fn below(boundaries: &Line, key: u32) -> usize {
         let key = _mm256_set1_epi32(key.cast_signed());
-        let [low, high] =
-            halves(boundaries).map(|half| mask(_mm256_cmpgt_epi32(key, half)).count_ones() as usize);
-        low + high
+        let [low, high] = halves(boundaries).map(|half| _mm256_cmpgt_epi32(key, half));
+        // Two bits for each boundary, in any order.
+        let bits = _mm256_movemask_epi8(_mm256_packs_epi32(low, high));
+        bits.count_ones() as usize / 2
     }
 
     #[inline]

@@ -6,6 +6,8 @@
 #![expect(clippy::inline_always, reason = "lanes become vector code only inside a caller compiled for them")]
 
 use super::super::prefetch::prefetch;
+use std::hint::select_unpredictable;
+
 use super::image::{BLOCK_LINES, LANES, Line, MANY_BLOCKS, NODE_LINES, Ref, bias};
 use super::{DIMENSIONS, NONE, TREES_PER_LINE};
 
@@ -18,8 +20,8 @@ const GROUP: usize = 32;
 /// An image of no more lines stays in the second cache: asking for its lines ahead costs more than it spares.
 const NEAR_LINES: usize = (256 << 10) / size_of::<Line>();
 
-/// Most trees of an image.
-pub const MOST_TREES: usize = 8;
+/// Where, in the first line, the order of trees is.
+pub const ORDER: usize = 6;
 
 /// How to walk an image, chosen for the processor.
 #[derive(Clone, Copy, Debug)]
@@ -31,9 +33,10 @@ pub struct Paths {
 }
 
 impl Paths {
-    /// Walks in these lanes.
-    pub fn of<L: Lanes>() -> Self {
-        Self { find: find::<L>, find_batch: find_batch::<L> }
+    /// Walks of so many trees in these lanes.
+    pub fn of<L: Lanes>(trees: usize) -> Self {
+        let finds = [find::<L, 0>, find::<L, 1>, find::<L, 2>, find::<L, 3>, find::<L, 4>, find::<L, 5>];
+        Self { find: finds[trees], find_batch: find_batch::<L> }
     }
 }
 
@@ -49,13 +52,16 @@ impl Walked<'_> {
         [self.lines[0].0[2], self.lines[0].0[3]]
     }
 
+    /// The trees, that with the least answer first: what it finds often settles the others.
     #[inline(always)]
-    fn starts(&self) -> impl Iterator<Item = Start> {
-        let count = (self.lines[0].0[1] as usize).min(MOST_TREES);
-        (0..count).map(|index| {
-            let words = &self.lines[1 + index / TREES_PER_LINE].0[index % TREES_PER_LINE * 4..];
-            Start { root: Ref(words[0]), least: words[1], steps: words[2], blocks: words[3] }
-        })
+    fn by_least(&self) -> &[u32] {
+        &self.lines[0].0[ORDER..][..self.lines[0].0[1] as usize]
+    }
+
+    #[inline(always)]
+    fn start(&self, tree: usize) -> Start {
+        let words = &self.lines[1 + tree / TREES_PER_LINE].0[tree % TREES_PER_LINE * 4..];
+        Start { root: Ref(words[0]), least: words[1], steps: words[2], blocks: words[3] }
     }
 }
 
@@ -106,21 +112,14 @@ pub struct Start {
 
 #[inline(always)]
 fn step<L: Lanes>(lines: &[Line], at: Ref, key: &Key) -> Ref {
-    step_from::<L>(lines, at.line(), at.dimension(), key)
+    let node = &lines[at.line()..at.line() + NODE_LINES];
+    Ref(node[1].0[L::below(&node[0], key.biased[at.dimension()]) & 15])
 }
 
-#[inline(always)]
-fn step_from<L: Lanes>(lines: &[Line], line: usize, dimension: usize, key: &Key) -> Ref {
-    let node = &lines[line..line + NODE_LINES];
-    Ref(node[1].0[L::below(&node[0], key.biased[dimension]) & 15])
-}
-
-/// As [`step`], but a leaf stays; without a branch.
+/// As [`step`], but a leaf stays; without a branch. What is read there as a node is any number, and not used.
 #[inline(always)]
 fn step_or_stay<L: Lanes>(lines: &[Line], at: Ref, key: &Key) -> Ref {
-    let stays = (at.0.cast_signed() >> 31).cast_unsigned();
-    let next = step_from::<L>(lines, Ref(at.0 & !stays).line(), at.dimension(), key);
-    Ref(at.0 & stays | next.0 & !stays)
+    select_unpredictable(at.is_leaf(), at, step::<L>(lines, at, key))
 }
 
 #[inline(always)]
@@ -165,7 +164,7 @@ fn search_leaf<L: Lanes>(lines: &[Line], leaf: Ref, blocks: u32, key: &Key) -> u
     if blocks > 1 {
         let second = first + usize::from(leaf.blocks() > 1) * BLOCK_LINES;
         let next = search_block::<L>(block_at(lines, second), key);
-        answer = std::hint::select_unpredictable(answer == NONE, next, answer);
+        answer = select_unpredictable(answer == NONE, next, answer);
     }
     let blocks = blocks as usize;
     if leaf.blocks() > blocks && answer == NONE {
@@ -175,20 +174,28 @@ fn search_leaf<L: Lanes>(lines: &[Line], leaf: Ref, blocks: u32, key: &Key) -> u
 }
 
 /// The least answer of all trees that holds the point. Answers ascend with the order of rules if there are several.
+///
+/// The trees are walked side by side, so that they wait for memory at the same time.
 #[inline(always)]
-pub fn find<L: Lanes>(image: &Walked<'_>, point: &Point) -> u32 {
+pub fn find<L: Lanes, const TREES: usize>(image: &Walked<'_>, point: &Point) -> u32 {
     let lines = image.lines;
     let key = Key::new(point, image.squeezes());
+    let starts: [Start; TREES] = std::array::from_fn(|tree| image.start(tree));
+    let mut at = starts.map(|start| start.root);
+    for level in 0..starts.first().map_or(0, |start| start.steps) {
+        for tree in 0..TREES {
+            if starts[tree].steps <= level {
+                break;
+            }
+            at[tree] = step_or_stay::<L>(lines, at[tree], &key);
+        }
+    }
     let mut best = NONE;
-    for start in image.starts() {
-        let mut at = start.root;
-        for _ in 0..start.steps {
-            at = step_or_stay::<L>(lines, at, &key);
+    for tree in 0..TREES {
+        while !at[tree].is_leaf() {
+            at[tree] = step::<L>(lines, at[tree], &key);
         }
-        while !at.is_leaf() {
-            at = step::<L>(lines, at, &key);
-        }
-        best = best.min(search_leaf::<L>(lines, at, start.blocks, &key));
+        best = best.min(search_leaf::<L>(lines, at[tree], starts[tree].blocks, &key));
     }
     best
 }
@@ -203,8 +210,8 @@ pub fn find_batch<L: Lanes>(image: &Walked<'_>, points: &[Point], answers: &mut 
             *key = Key::new(point, squeezes);
         }
         answers.fill(NONE);
-        for start in image.starts() {
-            find_group::<L>(image.lines, &start, &keys, answers);
+        for &tree in image.by_least() {
+            find_group::<L>(image.lines, &image.start(tree as usize), &keys, answers);
         }
     }
 }
