@@ -4,7 +4,6 @@ use std::cmp::Reverse;
 
 use super::build::{Builder, leaf_bytes};
 use super::image::{BLOCK_BYTES, BLOCK_LINES, Line, NODE_BYTES, NODE_LINES, Ref};
-use super::partition::Partition;
 use super::rules::Rules;
 use super::simd;
 use super::walk::{ORDER, Start};
@@ -26,9 +25,9 @@ pub struct Grown {
 }
 
 impl Grown {
-    /// Grows the trees. They keep to the budget if plain lists do.
-    pub fn new(all: &Rules, partition: Partition, limits: &Limits) -> Self {
-        let groups = partition.divide(&all.list);
+    /// Grows a tree of each group. They keep to the budget if plain lists do. `None` as soon as more rules than
+    /// `patience` are in leaves that the budget left longer than wanted.
+    pub fn new(all: &Rules, groups: Vec<Vec<u32>>, limits: &Limits, patience: usize) -> Option<Self> {
         let is_ranked = all.must_rank(groups.len());
         let ranks: Vec<u32> = (0..).take(all.values.len()).collect();
         let answers = if is_ranked { &ranks } else { &all.values };
@@ -36,19 +35,19 @@ impl Grown {
         let around = overhead(groups.len(), if is_ranked { all.values.len() } else { 0 });
         let mut spare = limits.bytes.saturating_sub(around + lists);
         let mut rules_left = all.list.len();
-        let mut builder = Builder::new(all, answers, limits.leaf);
+        let mut builder = Builder::new(all, answers, limits.leaf, patience);
         let mut starts = Vec::new();
         for group in groups {
             let own = leaf_bytes(group.len());
             let extra = spare / rules_left * group.len();
             rules_left -= group.len();
             let before = builder.bytes();
-            let start = builder.tree(group, own + extra);
+            let start = builder.tree(group, own + extra)?;
             spare = (spare + own).saturating_sub(builder.bytes() - before);
             starts.push(start);
         }
         starts.sort_by_key(|start| (Reverse(start.steps), start.least));
-        Self {
+        Some(Self {
             starts,
             is_ranked,
             values: all.values.len(),
@@ -57,7 +56,7 @@ impl Grown {
             crowded: builder.crowded,
             nodes: builder.nodes,
             blocks: builder.blocks,
-        }
+        })
     }
 
     /// Bytes of the image, or a little more.

@@ -28,6 +28,8 @@ pub struct Builder<'a> {
     answers: &'a [u32],
     /// Longest list that is not cut any more.
     leaf: usize,
+    /// Growing ends when more rules are [`crowded`](Self::crowded).
+    patience: usize,
     pub nodes: Vec<[Line; NODE_LINES]>,
     pub blocks: Vec<[Line; BLOCK_LINES]>,
     leaves: FxHashMap<Box<[u32]>, Ref>,
@@ -49,11 +51,12 @@ pub fn leaf_bytes(rules: usize) -> usize {
 }
 
 impl<'a> Builder<'a> {
-    pub fn new(all: &'a Rules, answers: &'a [u32], leaf: usize) -> Self {
+    pub fn new(all: &'a Rules, answers: &'a [u32], leaf: usize, patience: usize) -> Self {
         Self {
             all,
             answers,
             leaf,
+            patience,
             nodes: Vec::new(),
             blocks: Vec::new(),
             leaves: FxHashMap::default(),
@@ -77,35 +80,38 @@ impl<'a> Builder<'a> {
 
     /// A tree over the rules in `list`, ascending. It takes at most `allowance` bytes, or what one leaf takes (up
     /// to four, where port dimensions cannot be squeezed).
-    pub fn tree(&mut self, list: Vec<u32>, allowance: usize) -> Start {
+    pub fn tree(&mut self, list: Vec<u32>, allowance: usize) -> Option<Start> {
         let least = list.iter().map(|&rule| self.answers[self.all.list[rule as usize].rank as usize]).min();
         self.depths.fill(0);
         self.lengths.fill(0);
-        let root = self.grow(list, &self.all.bounds, allowance, 0);
+        let root = self.grow(list, &self.all.bounds, allowance, 0)?;
         let (steps, blocks) =
             (covering(&self.depths, UNCOVERED_DEPTHS), 1 + covering(&self.lengths[..2], UNCOVERED_LENGTHS));
-        Start { root, least: least.unwrap_or(NONE), steps, blocks }
+        Some(Start { root, least: least.unwrap_or(NONE), steps, blocks })
     }
 
-    fn grow(&mut self, mut list: Vec<u32>, bounds: &Bounds, allowance: usize, depth: usize) -> Ref {
+    fn grow(&mut self, mut list: Vec<u32>, bounds: &Bounds, allowance: usize, depth: usize) -> Option<Ref> {
         self.steps = self.steps.max(depth);
         let marker = marker_cut(bounds);
         let is_forced = marker.is_some();
+        if let Some(cut) = &marker {
+            self.spans.fill(cut, &self.all.list, list.iter());
+        }
         let cut = marker.or_else(|| self.chosen_cut(&mut list, bounds, depth));
-        let Some(cut) = cut else { return self.leaf(&list, depth) };
-        let (parts, order) = cut.divide(&self.all.list, &list, bounds, &mut self.spans);
+        let Some(cut) = cut else { return Some(self.leaf(&list, depth)) };
+        let (parts, order) = cut.divide(&list, bounds, &self.spans);
         let least = NODE_BYTES + parts.iter().map(|part| leaf_bytes(part.list.len())).sum::<usize>();
         if least > allowance && !is_forced {
             self.crowded += list.len();
-            return self.leaf(&list, depth);
+            return (self.crowded <= self.patience).then(|| self.leaf(&list, depth));
         }
         drop(list);
         let index = self.nodes.len();
         self.nodes.push([Line([0; 16]); NODE_LINES]);
-        let grown = self.children(parts, bounds, &cut, allowance.saturating_sub(least), depth + 1);
+        let grown = self.children(parts, bounds, &cut, allowance.saturating_sub(least), depth + 1)?;
         let children: Vec<_> = order.into_iter().map(|part| grown[part]).collect();
         self.nodes[index] = node(&cut.cuts, &children);
-        Ref::node(cut.dimension, index * NODE_LINES)
+        Some(Ref::node(cut.dimension, index * NODE_LINES))
     }
 
     /// The cut to make, unless the list, after what is hidden has been dropped, is to be a leaf.
@@ -123,7 +129,7 @@ impl<'a> Builder<'a> {
         cut: &Cut,
         mut spare: usize,
         depth: usize,
-    ) -> Vec<Ref> {
+    ) -> Option<Vec<Ref>> {
         let weight = |part: &Part| if part.list.len() <= self.leaf { 0 } else { part.list.len() };
         let mut weight_left: usize = parts.iter().map(weight).sum();
         let mut children = Vec::with_capacity(parts.len());
@@ -136,10 +142,10 @@ impl<'a> Builder<'a> {
             inner.low[cut.dimension] = part.low;
             inner.high[cut.dimension] = part.high;
             let before = self.bytes();
-            children.push(self.grow(part.list, &inner, own + extra, depth));
+            children.push(self.grow(part.list, &inner, own + extra, depth)?);
             spare = (spare + own).saturating_sub(self.bytes() - before);
         }
-        children
+        Some(children)
     }
 
     /// Leaves out rules that can win nowhere in these bounds.

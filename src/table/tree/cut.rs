@@ -4,7 +4,7 @@ use super::DIMENSIONS;
 use super::image::{FAN_OUT, LANES};
 use super::rules::{Bounds, Rule};
 
-/// Rules of a list whose edges stand for those of all.
+/// Rules of a list that stand for all.
 const SAMPLE: usize = 256;
 /// What a copy of a rule costs, in halvings of a rule's list.
 const COPY: f64 = 0.2;
@@ -35,59 +35,34 @@ pub struct Spans {
 }
 
 impl Cut {
-    /// The cut that leaves the least work below it; `None` where no cut divides the rules. `spans` is left as it is for
-    /// this cut.
+    /// The cut that leaves the least work below it, and its spans; `None` where no cut divides the rules.
     pub fn best(rules: &[Rule], list: &[u32], bounds: &Bounds, spans: &mut Spans) -> Option<Self> {
-        let most = work(list.len()) * count(list.len()) * WORTHWHILE;
+        let stride = list.len().div_ceil(SAMPLE);
+        let sample = || list.iter().step_by(stride);
+        let most = work(list.len()) * count(sample().len()) * WORTHWHILE;
         let mut best: Option<(f64, Self)> = None;
         for dimension in 0..DIMENSIONS {
-            let cuts = quantiles(rules, list, bounds, dimension);
+            let cuts = quantiles(sample().map(|&rule| &rules[rule as usize]), bounds, dimension);
             if cuts.is_empty() {
                 continue;
             }
             let cut = Self { dimension, cuts };
-            spans.fill(&cut, rules, list);
-            let [work, copies] = spans.cost(cut.cuts.len() + 1);
+            spans.fill(&cut, rules, sample());
+            let [work, copies] = spans.cost(cut.cuts.len() + 1, stride);
             let cost = work + COPY * copies;
             if work < most && best.as_ref().is_none_or(|(least, _)| cost < *least) {
                 best = Some((cost, cut));
             }
         }
-        let (_, cut) = best?;
-        spans.fill(&cut, rules, list);
-        Some(cut.merged(spans))
+        let (_, mut cut) = best?;
+        spans.fill(&cut, rules, list.iter());
+        spans.merge(&mut cut.cuts);
+        Some(cut)
     }
 
-    /// Without the cuts between children that fit into one block together: fewer and fuller leaves.
-    fn merged(mut self, spans: &Spans) -> Self {
-        let (mut size, mut leaving) = (spans.begin[0], spans.end[0]);
-        let mut child = 0;
-        self.cuts.retain(|_| {
-            child += 1;
-            let is_small = size + spans.begin[child] <= LANES;
-            if is_small {
-                size += spans.begin[child];
-                leaving += spans.end[child];
-            } else {
-                size = size - leaving + spans.begin[child];
-                leaving = spans.end[child];
-            }
-            !is_small
-        });
-        self
-    }
-
-    /// The parts, and of each child the part that it is.
-    pub fn divide(
-        &self,
-        rules: &[Rule],
-        list: &[u32],
-        bounds: &Bounds,
-        spans: &mut Spans,
-    ) -> (Vec<Part>, Vec<usize>) {
-        spans.fill(self, rules, list);
-        let sizes = spans.sizes();
-        let mut lists: Vec<_> = sizes.take(self.cuts.len() + 1).map(Vec::with_capacity).collect();
+    /// The parts, and of each child the part that it is; with the spans of this cut.
+    pub fn divide(&self, list: &[u32], bounds: &Bounds, spans: &Spans) -> (Vec<Part>, Vec<usize>) {
+        let mut lists: Vec<_> = spans.sizes().take(self.cuts.len() + 1).map(Vec::with_capacity).collect();
         for (&index, &(from, to)) in list.iter().zip(&spans.of_rules) {
             lists[usize::from(from)..=usize::from(to)].iter_mut().for_each(|child| child.push(index));
         }
@@ -109,7 +84,8 @@ impl Cut {
 }
 
 impl Spans {
-    fn fill(&mut self, cut: &Cut, rules: &[Rule], list: &[u32]) {
+    /// Those of a cut.
+    pub fn fill<'a>(&mut self, cut: &Cut, rules: &[Rule], list: impl Iterator<Item = &'a u32>) {
         let mut before = [u32::MAX; FAN_OUT];
         for (before, &cut) in before.iter_mut().zip(&cut.cuts) {
             *before = cut - 1;
@@ -127,6 +103,30 @@ impl Spans {
         }
     }
 
+    /// Leaves out the cuts between children that fit into one block together: fewer and fuller leaves.
+    fn merge(&mut self, cuts: &mut Vec<u32>) {
+        let (begin, end) = (std::mem::take(&mut self.begin), std::mem::take(&mut self.end));
+        let mut merged = [0_u8; FAN_OUT];
+        let (mut last, mut size) = (0, begin[0]);
+        (self.begin[0], self.end[0]) = (begin[0], end[0]);
+        for child in 1..=cuts.len() {
+            if size + begin[child] <= LANES {
+                size += begin[child];
+            } else {
+                cuts[last] = cuts[child - 1];
+                size = size - self.end[last] + begin[child];
+                last += 1;
+            }
+            self.begin[last] += begin[child];
+            self.end[last] += end[child];
+            merged[child] = u8::try_from(last).expect("few children");
+        }
+        cuts.truncate(last);
+        for (from, to) in &mut self.of_rules {
+            (*from, *to) = (merged[usize::from(*from)], merged[usize::from(*to)]);
+        }
+    }
+
     /// Rules of each child.
     fn sizes(&self) -> impl Iterator<Item = usize> {
         let mut inside = 0;
@@ -138,11 +138,12 @@ impl Spans {
         })
     }
 
-    /// Estimated work below a cut, for each rule that of its children on average; and copies of rules.
-    fn cost(&self, children: usize) -> [f64; 2] {
+    /// Estimated work below a cut, for each rule that of its children on average; and copies of rules. Each rule stands
+    /// for `stride` rules.
+    fn cost(&self, children: usize, stride: usize) -> [f64; 2] {
         let mut before = [0.0; FAN_OUT + 1];
         for (child, size) in self.sizes().take(children).enumerate() {
-            before[child + 1] = before[child] + work(size);
+            before[child + 1] = before[child] + work(size * stride);
         }
         let mut cost = [0.0; 2];
         for &(from, to) in &self.of_rules {
@@ -165,9 +166,9 @@ fn count(rules: usize) -> f64 {
 }
 
 /// At most 15 values that part the edges of the rules evenly; all edges where there are no more.
-fn quantiles(rules: &[Rule], list: &[u32], bounds: &Bounds, dimension: usize) -> Vec<u32> {
+fn quantiles<'a>(rules: impl Iterator<Item = &'a Rule>, bounds: &Bounds, dimension: usize) -> Vec<u32> {
     let mut edges = Vec::with_capacity(2 * SAMPLE);
-    for rule in list.iter().step_by(list.len().div_ceil(SAMPLE)).map(|&rule| &rules[rule as usize]) {
+    for rule in rules {
         if rule.low[dimension] > bounds.low[dimension] {
             edges.push(rule.low[dimension]);
         }

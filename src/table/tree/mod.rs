@@ -43,7 +43,7 @@ mod walk;
 
 use assemble::Grown;
 use image::{Line, MOST_LINES};
-use partition::Partition;
+use partition::{Partition, Width};
 use rules::Rules;
 use walk::{Paths, Walked};
 
@@ -56,6 +56,8 @@ pub const NONE: u32 = u32::MAX;
 
 const VERSION: u32 = 0x4254_0002;
 const TREES_PER_LINE: usize = 4;
+/// Trees in which one rule of so many is in a leaf longer than wanted are good enough.
+const UNCROWDED: usize = 128;
 
 /// A box in five dimensions and what it means. Ends beyond a dimension's domain are cut to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,21 +128,21 @@ pub struct Tree {
 pub fn build(cuboids: &[Cuboid], limits: &Limits) -> Result<Tree, TooLarge> {
     let limits = &Limits { bytes: limits.bytes.min(MOST_LINES * size_of::<Line>()), ..*limits };
     let all = Rules::new(cuboids);
-    let mut best: Option<Grown> = None;
-    let mut needed = usize::MAX;
-    for partition in Partition::ALL {
-        let grown = Grown::new(&all, partition, limits);
-        needed = needed.min(grown.bytes());
-        let is_better = best.as_ref().is_none_or(|best| grown.crowded < best.crowded);
-        if grown.bytes() <= limits.bytes && is_better {
-            best = Some(grown);
-        }
-        if best.as_ref().is_some_and(|best| best.crowded == 0) {
-            break;
-        }
+    let widths = Width::of(&all.list);
+    let grow = |partition: Partition, patience| Grown::new(&all, partition.divide(&widths), limits, patience);
+    // Fewer trees are faster, if the budget does not leave leaves long.
+    let patience = all.list.len() / UNCROWDED;
+    let fitting = |grown: &Grown| grown.bytes() <= limits.bytes;
+    let soon = Partition::ALL.into_iter().find_map(|partition| grow(partition, patience).filter(fitting));
+    if let Some(grown) = soon {
+        return Ok(grown.assemble(&all));
     }
+    let grown: Vec<_> =
+        Partition::ALL.into_iter().filter_map(|partition| grow(partition, usize::MAX)).collect();
+    let needed = grown.iter().map(Grown::bytes).min().unwrap_or_default();
+    let least_crowded = grown.into_iter().filter(fitting).min_by_key(|grown| grown.crowded);
     let too_large = TooLarge { cuboids: cuboids.len(), needed, allowed: limits.bytes };
-    best.map(|grown| grown.assemble(&all)).ok_or(too_large)
+    least_crowded.map(|grown| grown.assemble(&all)).ok_or(too_large)
 }
 
 impl Tree {

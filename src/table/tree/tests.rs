@@ -203,6 +203,40 @@ fn every_port_may_have_its_own_rule() {
     }
 }
 
+/// Prefixes in both addresses, often a wildcard in one, and few services.
+fn prefixes(count: u32) -> Vec<Cuboid> {
+    const LENGTHS: [[u32; 2]; 8] =
+        [[0, 24], [8, 32], [16, 16], [24, 0], [28, 32], [32, 4], [32, 32], [32, 24]];
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut next = move |below: u32| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        u32::try_from((state >> 33) % u64::from(below)).expect("below 2^32")
+    };
+    let cuboid = |value| {
+        let mut cuboid = Cuboid { value: value / 3, ..ALL };
+        for (dimension, length) in LENGTHS[next(8) as usize].into_iter().enumerate() {
+            let span = u32::MAX.checked_shr(length).unwrap_or(0);
+            cuboid.low[dimension] = next(1 << 16).wrapping_mul(0x01_0401) & !span;
+            cuboid.high[dimension] = cuboid.low[dimension] | span;
+        }
+        if next(4) > 0 {
+            (cuboid.low[3], cuboid.high[3]) = (next(20) * 7, 140 + next(9));
+        }
+        cuboid
+    };
+    (0..count).map(cuboid).collect()
+}
+
+#[test]
+fn many_rules_in_large_and_small_budgets() {
+    let cuboids = prefixes(6000);
+    for bytes_per_rule in [44, 60, 160, 1000] {
+        let limits = Limits { bytes: cuboids.len() * bytes_per_rule, ..Limits::of(0) };
+        let tree = check(&cuboids, &limits);
+        assert!(tree.shape().depth > 1, "{:?}", tree.shape());
+    }
+}
+
 #[test]
 fn wide_rules_get_trees_of_their_own() {
     let mut cuboids = Vec::new();
