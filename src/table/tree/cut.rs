@@ -5,7 +5,7 @@ use super::image::{FAN_OUT, LANES};
 use super::rules::{Bounds, Rule};
 
 /// Rules of a list that stand for all.
-const SAMPLE: usize = 256;
+const SAMPLE: usize = 4096;
 /// What a copy of a rule costs, in halvings of a rule's list.
 const COPY: f64 = 0.2;
 /// A cut must leave no more than this part of the work.

@@ -19,9 +19,10 @@ pub enum Partition {
     WideApart,
     /// By the address that a tree can be cut in: destination, source, neither.
     ByAddress,
-    /// As `ByAddress`, with rules that name both addresses apart, and of those that name neither the ones that name
-    /// no port.
-    ByAddressAndPort,
+    /// As `ByAddress`, with rules that name both addresses apart.
+    ByAddresses,
+    /// As `ByAddresses`, with rules apart that name neither an address nor a port.
+    ByAddressesAndPort,
 }
 
 /// In which of source, destination, source port and second key a rule is wide.
@@ -41,7 +42,8 @@ impl Width {
 }
 
 impl Partition {
-    pub const ALL: [Self; 4] = [Self::Whole, Self::WideApart, Self::ByAddress, Self::ByAddressAndPort];
+    pub const ALL: [Self; 5] =
+        [Self::Whole, Self::WideApart, Self::ByAddress, Self::ByAddresses, Self::ByAddressesAndPort];
 
     /// Lists of rules, each ascending; none is empty.
     pub fn divide(self, widths: &[Width]) -> Vec<Vec<u32>> {
@@ -55,11 +57,11 @@ impl Partition {
                     (false, true) => 1,
                     (true, true) => 2,
                 },
-                Self::ByAddressAndPort => match (source, destination) {
+                Self::ByAddresses | Self::ByAddressesAndPort => match (source, destination) {
                     (false, false) => 0,
                     (true, false) => 1,
                     (false, true) => 2,
-                    (true, true) => 3 + usize::from(!(first && second)),
+                    (true, true) => 3 + usize::from(self == Self::ByAddressesAndPort && first && second),
                 },
             };
             groups[group].push(index);
