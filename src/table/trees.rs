@@ -44,7 +44,7 @@ impl Limits {
 impl Default for Limits {
     /// A million boxes for one chain, 128 MiB for all, some seconds.
     fn default() -> Self {
-        Self { wide: 1024, cuboids: 1 << 20, bytes_per_cuboid: 160, bytes: 128 << 20, steps: 1 << 24 }
+        Self { wide: 512, cuboids: 1 << 20, bytes_per_cuboid: 160, bytes: 128 << 20, steps: 1 << 24 }
     }
 }
 
