@@ -23,8 +23,10 @@ fn edge_points(cuboids: &[Cuboid], seed: u64) -> Vec<[u32; DIMENSIONS]> {
     };
     let mut points = vec![[0; DIMENSIONS], DOMAIN];
     for _ in 0..400.min(cuboids.len() * 40).min(4_000_000 / cuboids.len().max(1)) {
+        // Of one cuboid, or a corner of several.
+        let (one, is_mixed) = (next(), next() % 2 == 0);
         let mut pick = || {
-            let cuboid = &cuboids[next() % cuboids.len()];
+            let cuboid = &cuboids[if is_mixed { next() } else { one } % cuboids.len()];
             (cuboid.low, cuboid.high, next())
         };
         points.push(std::array::from_fn(|d| {
@@ -216,7 +218,7 @@ fn prefixes(count: u32) -> Vec<Cuboid> {
         let mut cuboid = Cuboid { value: value / 3, ..ALL };
         for (dimension, length) in LENGTHS[next(8) as usize].into_iter().enumerate() {
             let span = u32::MAX.checked_shr(length).unwrap_or(0);
-            cuboid.low[dimension] = next(1 << 16).wrapping_mul(0x01_0401) & !span;
+            cuboid.low[dimension] = next(400).wrapping_mul(0x0104_010F) & !span;
             cuboid.high[dimension] = cuboid.low[dimension] | span;
         }
         if next(4) > 0 {
