@@ -188,6 +188,7 @@ impl Trees {
     ) -> Result<Segments, Refused> {
         let mut trees = Vec::with_capacity(flat.segments.len());
         let mut left = self.limits.cuboids;
+        let mut protocols: FxHashMap<u32, Vec<(u32, u32)>> = FxHashMap::default();
         for (number, segment) in flat.segments.iter().enumerate() {
             let mut cuboids = Vec::new();
             let clauses = flat.clauses[flat.clauses_of(number)].iter();
@@ -198,8 +199,11 @@ impl Trees {
                     (Action::Pass, _) => PASS,
                     (Action::Log, _) => continue,
                 };
-                let sides = [&terms[&clause.source], &terms[&clause.destination]].map(Vec::as_slice);
-                boxes(clause, flats, sides, value, left, &mut cuboids)?;
+                let protocols = protocols
+                    .entry(clause.service)
+                    .or_insert_with(|| protocol_ranges(&flats.services[clause.service as usize].protocols));
+                let sides = [&terms[&clause.source], &terms[&clause.destination], protocols];
+                boxes(clause, flats, sides.map(Vec::as_slice), value, left, &mut cuboids)?;
             }
             left -= cuboids.len();
             self.take(cuboids.len())?;
@@ -319,15 +323,16 @@ impl Segments {
 fn boxes(
     clause: &Clause,
     flats: &Flats<'_>,
-    [sources, destinations]: [&[(u32, u32)]; 2],
+    [sources, destinations, protocols]: [&[(u32, u32)]; 3],
     value: u32,
     most: usize,
     cuboids: &mut Vec<Cuboid>,
 ) -> Result<(), Refused> {
-    let service = &flats.services[clause.service as usize];
-    let protocols = protocol_ranges(&service.protocols);
-    let (keys, ports) = (&service.keys[..], &flats.source_ports[clause.source_ports as usize][..]);
-    let dimensions = [sources, destinations, ports, keys, &protocols].map(<[_]>::len);
+    let (keys, ports) = (
+        &flats.services[clause.service as usize].keys[..],
+        &flats.source_ports[clause.source_ports as usize][..],
+    );
+    let dimensions = [sources, destinations, ports, keys, protocols].map(<[_]>::len);
     let product = dimensions.iter().try_fold(1_usize, |product, &count| product.checked_mul(count));
     let total = product.and_then(|product| product.checked_add(cuboids.len()));
     match total {
@@ -338,7 +343,7 @@ fn boxes(
         for &destination in destinations {
             for &port in ports {
                 for &key in keys {
-                    for &protocol in &protocols {
+                    for &protocol in protocols {
                         let sides = [source, destination, port, key, protocol];
                         cuboids.push(Cuboid { low: sides.map(|s| s.0), high: sides.map(|s| s.1), value });
                     }
