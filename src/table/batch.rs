@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use thiserror::Error;
 
+use super::answer::Answer;
 use super::engines::{Packet, Seen};
 use super::flat::{AddressBlock, Point, PointBlock};
 use super::{DecisionTable, hooks};
@@ -274,6 +275,13 @@ impl<const N: usize> Block<N> {
         }
     }
 
+    const fn family(&self) -> Family {
+        match self.addresses {
+            AddressBlock::V4 { .. } => Family::V4,
+            AddressBlock::V6 { .. } => Family::V6,
+        }
+    }
+
     #[inline]
     fn state(&self, index: usize) -> CtState {
         CtState::ALL[usize::from(self.ct[index])]
@@ -344,10 +352,13 @@ impl DecisionTable {
         if N > 1 && self.forward_block(block, verdicts, outcomes).is_some() {
             return;
         }
+        let tree = if N > 1 { self.tree_block(block) } else { None };
         for index in 0..N {
             let key = block.key(index);
             let packet = Packet::of(&key.tuple);
-            let decision = hooks::evaluate(self, &key, &packet, Seen::NOTHING, &mut ());
+            let seen =
+                tree.as_ref().map_or(Seen::NOTHING, |(chain, answers)| Seen::of_tree(*chain, answers[index]));
+            let decision = hooks::evaluate(self, &key, &packet, seen, &mut ());
             verdicts[index] = decision.verdict as u8;
             outcomes[index] = decision.outcome.number();
         }
@@ -377,6 +388,29 @@ impl DecisionTable {
             outcomes[index] = outcome.number();
         }
         Some(())
+    }
+
+    /// The answers of a chain in `tree` that the packets are likely to meet: a wrong guess costs time alone.
+    fn tree_block<const N: usize>(&self, block: &Block<N>) -> Option<(ChainId, [Answer; N])> {
+        let guess = |index: usize| {
+            let is_asked = block.accepted[index] == 0 && hooks::is_new(block.state(index));
+            let (input, output) = (InterfaceId(block.input[index]), InterfaceId(block.output[index]));
+            let (from, to) = (self.stops.at(input), self.stops.at(output));
+            let stop = match block.hook {
+                Hook::RawPrerouting => from.untracked_in,
+                Hook::RawOutput => to.untracked_out,
+                Hook::ManglePrerouting => from.prednat,
+                Hook::FilterInput => from.normal_in.or(from.egress),
+                Hook::FilterForward => from.from_hep.or(from.egress).or(to.ingress).or(to.to_hep),
+                Hook::FilterOutput | Hook::ManglePostrouting => to.normal_out,
+            };
+            stop.filter(|_| is_asked).map(|stop| stop.chain)
+        };
+        let chain = guess(0).filter(|&chain| self.engines.is_tree(chain, block.family()))?;
+        if guess(N - 1) != Some(chain) {
+            return None;
+        }
+        Some((chain, self.engines.find_tree_block(chain, &block.points())?))
     }
 }
 

@@ -15,7 +15,24 @@ use super::trees::{self, Trees};
 use crate::flow::{Family, FiveTuple, OutcomeId};
 use crate::program::{ChainId, Program, RuleOrigin};
 
-pub use super::classes::Seen;
+/// What is known of a packet before a chain is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    /// What all chains in `classes` can share.
+    classes: classes::Seen,
+    /// The answer of a chain in `tree`.
+    tree: Option<(ChainId, Answer)>,
+}
+
+impl Seen {
+    /// Nothing is known yet.
+    pub const NOTHING: Self = Self { classes: classes::Seen::NOTHING, tree: None };
+
+    /// The answer of a chain in `tree`.
+    pub const fn of_tree(chain: ChainId, answer: Answer) -> Self {
+        Self { tree: Some((chain, answer)), ..Self::NOTHING }
+    }
+}
 
 /// What the tables of a program may grow to; a chain above a budget gets a slower engine, never more memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,7 +73,7 @@ pub trait Engine: fmt::Debug {
 
     /// How the chain ends for the packet; none if the engine has no table for that chain and family. `seen` keeps between
     /// chains what is the same for all of them.
-    fn find(&self, chain: ChainId, packet: &Packet<'_>, seen: &mut Seen) -> Option<Answer>;
+    fn find(&self, chain: ChainId, packet: &Packet<'_>, seen: &mut classes::Seen) -> Option<Answer>;
 
     /// The memory of its tables.
     fn bytes(&self) -> usize;
@@ -164,7 +181,7 @@ impl Engines {
     /// How the chain ends for the packet.
     #[inline]
     pub fn find(&self, chain: ChainId, packet: &Packet<'_>, seen: &mut Seen) -> Answer {
-        match self.classes.find(chain, packet, seen) {
+        match self.classes.find(chain, packet, &mut seen.classes) {
             Some(answer) => answer,
             None => self.find_elsewhere(chain, packet, seen),
         }
@@ -172,18 +189,39 @@ impl Engines {
 
     #[inline(never)]
     fn find_elsewhere(&self, chain: ChainId, packet: &Packet<'_>, seen: &mut Seen) -> Answer {
+        let seen = match seen.tree {
+            Some((known, answer)) if known == chain => return answer,
+            _ => &mut seen.classes,
+        };
         let tree = self.trees.find(chain, packet, seen);
         tree.or_else(|| self.linear.find(chain, packet, seen)).expect("`linear` answers for every chain")
     }
 
-    /// How the chains end for packets of one family; none if one of them is not in `classes`.
+    /// How the chains end for packets of one family; none unless all are in `classes`, or all are one chain in `tree`.
     #[inline]
     pub fn find_block<const N: usize>(
         &self,
         chains: &[ChainId; N],
         points: &PointBlock<'_, N>,
     ) -> Option<[Answer; N]> {
-        self.classes.find_block(chains, points)
+        self.classes.find_block(chains, points).or_else(|| {
+            let chain = chains.first().filter(|&first| chains.iter().all(|chain| chain == first))?;
+            self.trees.find_block(*chain, points)
+        })
+    }
+
+    /// How one chain ends for packets of one family; none unless it is in `tree`.
+    pub fn find_tree_block<const N: usize>(
+        &self,
+        chain: ChainId,
+        points: &PointBlock<'_, N>,
+    ) -> Option<[Answer; N]> {
+        self.trees.find_block(chain, points)
+    }
+
+    /// Whether `tree` answers for a chain of a family.
+    pub fn is_tree(&self, chain: ChainId, family: Family) -> bool {
+        self.trees.has(chain, family)
     }
 
     /// How many outcome ids there are.

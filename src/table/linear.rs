@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use super::answer::{Answer, End};
-use super::engines::{Engine, Packet, Seen};
+use super::classes::Seen;
+use super::engines::{Engine, Packet};
 use crate::flow::{FiveTuple, OutcomeId, Transport};
 use crate::program::{
     Action, Chain, ChainEnd, ChainId, Icmp, PortMatch, Program, Reason, Rule, RuleListId, Side, TierEnd,

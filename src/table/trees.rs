@@ -3,15 +3,19 @@
 //! Address sets become ranges; IPv6 addresses become the rank of the interval that they are in, as trees compare 32-bit
 //! numbers. Log rules are no boxes: they end nothing.
 
+use std::array;
 use std::fmt;
 
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
 use super::answer::{Answer, End};
-use super::classes::Value;
-use super::engines::{Engine, Packet, Seen};
-use super::flat::{AddressTerm, Clause, Flat, Flats, Point, Protocols, SetId, has_protocol, intersected};
+use super::classes::{Seen, Value};
+use super::engines::{Engine, Packet};
+use super::flat::{
+    AddressBlock, AddressTerm, Clause, Flat, Flats, Point, PointBlock, Protocols, SetId, has_protocol,
+    intersected,
+};
 use super::tree::{self, Cuboid, DIMENSIONS, NONE, Tree};
 use crate::flow::Family;
 use crate::program::{Action, AddressSet, ChainId};
@@ -40,7 +44,7 @@ impl Limits {
 impl Default for Limits {
     /// A million boxes for one chain, 128 MiB for all, some seconds.
     fn default() -> Self {
-        Self { wide: 1024, cuboids: 1 << 20, bytes_per_cuboid: 160, bytes: 128 << 20, steps: 1 << 24 }
+        Self { wide: 512, cuboids: 1 << 20, bytes_per_cuboid: 160, bytes: 128 << 20, steps: 1 << 24 }
     }
 }
 
@@ -184,6 +188,7 @@ impl Trees {
     ) -> Result<Segments, Refused> {
         let mut trees = Vec::with_capacity(flat.segments.len());
         let mut left = self.limits.cuboids;
+        let mut protocols: FxHashMap<u32, Vec<(u32, u32)>> = FxHashMap::default();
         for (number, segment) in flat.segments.iter().enumerate() {
             let mut cuboids = Vec::new();
             let clauses = flat.clauses[flat.clauses_of(number)].iter();
@@ -194,8 +199,11 @@ impl Trees {
                     (Action::Pass, _) => PASS,
                     (Action::Log, _) => continue,
                 };
-                let sides = [&terms[&clause.source], &terms[&clause.destination]].map(Vec::as_slice);
-                boxes(clause, flats, sides, value, left, &mut cuboids)?;
+                let protocols = protocols
+                    .entry(clause.service)
+                    .or_insert_with(|| protocol_ranges(&flats.services[clause.service as usize].protocols));
+                let sides = [&terms[&clause.source], &terms[&clause.destination], protocols];
+                boxes(clause, flats, sides.map(Vec::as_slice), value, left, &mut cuboids)?;
             }
             left -= cuboids.len();
             self.take(cuboids.len())?;
@@ -212,6 +220,38 @@ impl Trees {
         self.chains[2 * chain.index() + family as usize].is_some()
     }
 
+    /// How a chain ends for packets of one family; none if it has no tree.
+    #[inline(never)]
+    pub fn find_block<const N: usize>(
+        &self,
+        chain: ChainId,
+        points: &PointBlock<'_, N>,
+    ) -> Option<[Answer; N]> {
+        let family = match points.addresses {
+            AddressBlock::V4 { .. } => Family::V4,
+            AddressBlock::V6 { .. } => Family::V6,
+        };
+        let segments = self.chains[2 * chain.index() + family as usize].as_ref()?;
+        let mut answers = [segments.end; N];
+        // Those whose end no segment has told yet, and their places.
+        let mut keys = segments.keys(points);
+        let mut places: [usize; N] = array::from_fn(|place| place);
+        let (mut values, mut left) = ([NONE; N], N);
+        for segment in &segments.trees {
+            segment.0.find_batch(&keys[..left], &mut values[..left]);
+            let asked = std::mem::take(&mut left);
+            for at in 0..asked {
+                if let Some(answer) = Segments::end_of(segment, values[at]) {
+                    answers[places[at]] = answer;
+                } else {
+                    (keys[left], places[left]) = (keys[at], places[at]);
+                    left += 1;
+                }
+            }
+        }
+        Some(answers)
+    }
+
     /// The chains of a family that have trees.
     pub fn count(&self) -> usize {
         self.chains.iter().flatten().count()
@@ -222,17 +262,11 @@ impl Engine for Trees {
     const NAME: &'static str = "tree";
 
     fn find(&self, chain: ChainId, packet: &Packet<'_>, _: &mut Seen) -> Option<Answer> {
-        let point = &packet.point;
-        let segments = self.chains[2 * chain.index() + point.family as usize].as_ref()?;
-        let key = segments.key(point);
-        for (tree, deny) in &segments.trees {
-            match (tree.find(&key), deny) {
-                (NONE, Some(deny)) => return Some(*deny),
-                (NONE, None) | (PASS, _) => {}
-                (answer, _) => return Some(Answer::from_word(answer)),
-            }
-        }
-        Some(segments.end)
+        let segments = self.chains[2 * chain.index() + packet.point.family as usize].as_ref()?;
+        let key = segments.key(&packet.point);
+        let mut ends =
+            segments.trees.iter().filter_map(|segment| Segments::end_of(segment, segment.0.find(&key)));
+        Some(ends.next().unwrap_or(segments.end))
     }
 
     fn bytes(&self) -> usize {
@@ -241,6 +275,29 @@ impl Engine for Trees {
 }
 
 impl Segments {
+    /// How a chain ends in a segment whose tree has this value for a packet; none: the next segment follows.
+    #[inline]
+    fn end_of((_, deny): &(Tree, Option<Answer>), value: u32) -> Option<Answer> {
+        match value {
+            NONE => *deny,
+            PASS => None,
+            answer => Some(Answer::from_word(answer)),
+        }
+    }
+
+    fn keys<const N: usize>(&self, points: &PointBlock<'_, N>) -> [[u32; DIMENSIONS]; N] {
+        let [sources, destinations] = match points.addresses {
+            AddressBlock::V4 { source, destination } => [*source, *destination],
+            AddressBlock::V6 { source, destination } => {
+                [source, destination].map(|side| side.map(|address| rank(&self.bounds, address)))
+            }
+        };
+        array::from_fn(|at| {
+            let (port, service) = (points.source_port[at], points.service[at]);
+            [sources[at], destinations[at], port, service, u32::from(points.protocol[at])]
+        })
+    }
+
     fn bytes(&self) -> usize {
         size_of_val(&self.bounds[..]) + self.trees.iter().map(|(tree, _)| tree.bytes()).sum::<usize>()
     }
@@ -266,15 +323,16 @@ impl Segments {
 fn boxes(
     clause: &Clause,
     flats: &Flats<'_>,
-    [sources, destinations]: [&[(u32, u32)]; 2],
+    [sources, destinations, protocols]: [&[(u32, u32)]; 3],
     value: u32,
     most: usize,
     cuboids: &mut Vec<Cuboid>,
 ) -> Result<(), Refused> {
-    let service = &flats.services[clause.service as usize];
-    let protocols = protocol_ranges(&service.protocols);
-    let (keys, ports) = (&service.keys[..], &flats.source_ports[clause.source_ports as usize][..]);
-    let dimensions = [sources, destinations, ports, keys, &protocols].map(<[_]>::len);
+    let (keys, ports) = (
+        &flats.services[clause.service as usize].keys[..],
+        &flats.source_ports[clause.source_ports as usize][..],
+    );
+    let dimensions = [sources, destinations, ports, keys, protocols].map(<[_]>::len);
     let product = dimensions.iter().try_fold(1_usize, |product, &count| product.checked_mul(count));
     let total = product.and_then(|product| product.checked_add(cuboids.len()));
     match total {
@@ -285,7 +343,7 @@ fn boxes(
         for &destination in destinations {
             for &port in ports {
                 for &key in keys {
-                    for &protocol in &protocols {
+                    for &protocol in protocols {
                         let sides = [source, destination, port, key, protocol];
                         cuboids.push(Cuboid { low: sides.map(|s| s.0), high: sides.map(|s| s.1), value });
                     }

@@ -1,10 +1,12 @@
 //! From rules to an image: one way of grouping them into trees, and the trees laid out behind a header.
 
+use std::cmp::Reverse;
+
 use super::build::{Builder, leaf_bytes};
 use super::image::{BLOCK_BYTES, BLOCK_LINES, Line, NODE_BYTES, NODE_LINES, Ref};
-use super::partition::Partition;
 use super::rules::Rules;
-use super::walk::Start;
+use super::simd;
+use super::walk::{ORDER, Start};
 use super::{Limits, NONE, Shape, TREES_PER_LINE, Tree, VERSION};
 
 const WORDS: usize = 16;
@@ -23,30 +25,29 @@ pub struct Grown {
 }
 
 impl Grown {
-    /// Grows the trees. They keep to the budget if plain lists do.
-    pub fn new(all: &Rules, partition: Partition, limits: &Limits) -> Self {
-        let groups = partition.divide(&all.list);
-        let is_ranked = groups.len() > 1 && !all.values_ascend();
+    /// Grows a tree of each group. They keep to the budget if plain lists do. `None` as soon as more rules than
+    /// `patience` are in leaves that the budget left longer than wanted.
+    pub fn new(all: &Rules, groups: Vec<Vec<u32>>, limits: &Limits, patience: usize) -> Option<Self> {
+        let is_ranked = all.must_rank(groups.len());
         let ranks: Vec<u32> = (0..).take(all.values.len()).collect();
         let answers = if is_ranked { &ranks } else { &all.values };
         let lists: usize = groups.iter().map(|group| leaf_bytes(group.len())).sum();
         let around = overhead(groups.len(), if is_ranked { all.values.len() } else { 0 });
         let mut spare = limits.bytes.saturating_sub(around + lists);
         let mut rules_left = all.list.len();
-        let mut builder = Builder::new(all, answers, limits.leaf);
+        let mut builder = Builder::new(all, answers, limits.leaf, patience);
         let mut starts = Vec::new();
         for group in groups {
             let own = leaf_bytes(group.len());
             let extra = spare / rules_left * group.len();
             rules_left -= group.len();
-            let least = group.iter().map(|&rule| answers[all.list[rule as usize].rank as usize]).min();
             let before = builder.bytes();
-            let root = builder.tree(group, own + extra);
+            let start = builder.tree(group, own + extra)?;
             spare = (spare + own).saturating_sub(builder.bytes() - before);
-            starts.push(Start { root, least: least.unwrap_or(NONE) });
+            starts.push(start);
         }
-        starts.sort_by_key(|start| start.least);
-        Self {
+        starts.sort_by_key(|start| (Reverse(start.steps), start.least));
+        Some(Self {
             starts,
             is_ranked,
             values: all.values.len(),
@@ -55,7 +56,7 @@ impl Grown {
             crowded: builder.crowded,
             nodes: builder.nodes,
             blocks: builder.blocks,
-        }
+        })
     }
 
     /// Bytes of the image, or a little more.
@@ -65,13 +66,20 @@ impl Grown {
             + self.blocks.len() * BLOCK_BYTES
     }
 
+    /// The trees, that with the least answer first.
+    fn by_least(&self) -> Vec<u32> {
+        let mut order: Vec<u32> = (0..).take(self.starts.len()).collect();
+        order.sort_by_key(|&tree| self.starts[tree as usize].least);
+        order
+    }
+
     /// The image.
-    #[expect(clippy::cast_possible_truncation, reason = "the image has fewer than 2^28 lines")]
+    #[expect(clippy::cast_possible_truncation, reason = "the image has fewer than 2^26 lines")]
     pub fn assemble(self, all: &Rules) -> Tree {
         let head = 1 + self.starts.len().div_ceil(TREES_PER_LINE);
         let first_block = (head + self.nodes.len() * NODE_LINES).next_multiple_of(BLOCK_LINES);
         let first_value = first_block + self.blocks.len() * BLOCK_LINES;
-        let moved = |at: Ref| Ref(at.0 + if at.is_leaf() { first_block / BLOCK_LINES } else { head } as u32);
+        let moved = |at: Ref| Ref(at.0 + if at.is_leaf() { first_block } else { head } as u32);
         let mut image = vec![Line([0; WORDS]); first_block];
         let squeezes = all.squeezes.map(|squeeze| squeeze.from);
         let trees = self.starts.len() as u32;
@@ -85,7 +93,10 @@ impl Grown {
         ]);
         for (index, start) in self.starts.iter().enumerate() {
             let words = &mut image[1 + index / TREES_PER_LINE].0[index % TREES_PER_LINE * 4..];
-            words[..2].copy_from_slice(&[moved(start.root).0, start.least]);
+            words[..4].copy_from_slice(&[moved(start.root).0, start.least, start.steps, start.blocks]);
+        }
+        for (word, tree) in image[0].0[ORDER..].iter_mut().zip(self.by_least()) {
+            *word = tree;
         }
         for (lines, node) in image[head..].chunks_exact_mut(NODE_LINES).zip(&self.nodes) {
             lines.copy_from_slice(&[node[0], Line(node[1].0.map(|child| moved(Ref(child)).0))]);
@@ -104,7 +115,7 @@ impl Grown {
             blocks: self.blocks.len(),
             depth: self.steps,
         };
-        Tree { image, shape }
+        Tree { image, shape, paths: simd::paths(shape.trees) }
     }
 }
 

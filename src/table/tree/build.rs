@@ -5,14 +5,20 @@
 
 use rustc_hash::FxHashMap;
 
-use super::cut::{Cut, Part};
+use super::NONE;
+use super::cut::{Cut, Part, Spans};
 use super::image::{BLOCK_BYTES, BLOCK_LINES, LANES, Line, NODE_BYTES, NODE_LINES, Ref, block, node};
 use super::rules::{Bounds, NO_PORT, PORTS, Rule, Rules};
+use super::walk::Start;
 
 /// No path is longer, whatever the rules; two more where a port dimension cannot be squeezed.
 const MOST_STEPS: usize = 24;
 /// Lists up to this length are searched for rules that others hide.
 const SEARCHED_FOR_HIDDEN: usize = 48;
+/// A walk takes no steps more for all packets where fewer than one part in so many of the rules need them.
+const UNCOVERED_DEPTHS: usize = 10;
+/// As for steps, for the second block of a leaf.
+const UNCOVERED_LENGTHS: usize = 4;
 
 /// Nodes and leaves as they grow; references count from the start of `nodes` and of `blocks`.
 #[derive(Debug)]
@@ -22,13 +28,21 @@ pub struct Builder<'a> {
     answers: &'a [u32],
     /// Longest list that is not cut any more.
     leaf: usize,
+    /// Growing ends when more rules are [`crowded`](Self::crowded).
+    patience: usize,
     pub nodes: Vec<[Line; NODE_LINES]>,
     pub blocks: Vec<[Line; BLOCK_LINES]>,
     leaves: FxHashMap<Box<[u32]>, Ref>,
     /// Rules in leaves that the allowance left longer than wanted.
     pub crowded: usize,
+    /// Rules in leaves by the nodes before them, of the tree that grows.
+    depths: [usize; MOST_STEPS + 3],
+    /// Rules in leaves by their blocks, one, two, or more.
+    lengths: [usize; 3],
     /// Nodes of the longest path.
     pub steps: usize,
+    /// Room that is used again and again.
+    spans: Spans,
 }
 
 /// Bytes of a leaf.
@@ -37,16 +51,20 @@ pub fn leaf_bytes(rules: usize) -> usize {
 }
 
 impl<'a> Builder<'a> {
-    pub fn new(all: &'a Rules, answers: &'a [u32], leaf: usize) -> Self {
+    pub fn new(all: &'a Rules, answers: &'a [u32], leaf: usize, patience: usize) -> Self {
         Self {
             all,
             answers,
             leaf,
+            patience,
             nodes: Vec::new(),
             blocks: Vec::new(),
             leaves: FxHashMap::default(),
             crowded: 0,
+            depths: [0; MOST_STEPS + 3],
+            lengths: [0; 3],
             steps: 0,
+            spans: Spans::default(),
         }
     }
 
@@ -62,36 +80,45 @@ impl<'a> Builder<'a> {
 
     /// A tree over the rules in `list`, ascending. It takes at most `allowance` bytes, or what one leaf takes (up
     /// to four, where port dimensions cannot be squeezed).
-    pub fn tree(&mut self, list: Vec<u32>, allowance: usize) -> Ref {
-        self.grow(list, &self.all.bounds, allowance, 0)
+    pub fn tree(&mut self, list: Vec<u32>, allowance: usize) -> Option<Start> {
+        let least = list.iter().map(|&rule| self.answers[self.all.list[rule as usize].rank as usize]).min();
+        self.depths.fill(0);
+        self.lengths.fill(0);
+        let root = self.grow(list, &self.all.bounds, allowance, 0)?;
+        let (steps, blocks) =
+            (covering(&self.depths, UNCOVERED_DEPTHS), 1 + covering(&self.lengths[..2], UNCOVERED_LENGTHS));
+        Some(Start { root, least: least.unwrap_or(NONE), steps, blocks })
     }
 
-    fn grow(&mut self, mut list: Vec<u32>, bounds: &Bounds, allowance: usize, depth: usize) -> Ref {
+    fn grow(&mut self, mut list: Vec<u32>, bounds: &Bounds, allowance: usize, depth: usize) -> Option<Ref> {
         self.steps = self.steps.max(depth);
         let marker = marker_cut(bounds);
         let is_forced = marker.is_some();
+        if let Some(cut) = &marker {
+            self.spans.fill(cut, &self.all.list, list.iter());
+        }
         let cut = marker.or_else(|| self.chosen_cut(&mut list, bounds, depth));
-        let Some(cut) = cut else { return self.leaf(&list) };
-        let (parts, order) = cut.divide(&self.all.list, &list, bounds);
+        let Some(cut) = cut else { return Some(self.leaf(&list, depth)) };
+        let (parts, order) = cut.divide(&list, bounds, &self.spans);
         let least = NODE_BYTES + parts.iter().map(|part| leaf_bytes(part.list.len())).sum::<usize>();
         if least > allowance && !is_forced {
             self.crowded += list.len();
-            return self.leaf(&list);
+            return (self.crowded <= self.patience).then(|| self.leaf(&list, depth));
         }
         drop(list);
         let index = self.nodes.len();
         self.nodes.push([Line([0; 16]); NODE_LINES]);
-        let grown = self.children(parts, bounds, &cut, allowance.saturating_sub(least), depth + 1);
+        let grown = self.children(parts, bounds, &cut, allowance.saturating_sub(least), depth + 1)?;
         let children: Vec<_> = order.into_iter().map(|part| grown[part]).collect();
         self.nodes[index] = node(&cut.cuts, &children);
-        Ref::node(cut.dimension, index * NODE_LINES)
+        Some(Ref::node(cut.dimension, index * NODE_LINES))
     }
 
     /// The cut to make, unless the list, after what is hidden has been dropped, is to be a leaf.
-    fn chosen_cut(&self, list: &mut Vec<u32>, bounds: &Bounds, depth: usize) -> Option<Cut> {
+    fn chosen_cut(&mut self, list: &mut Vec<u32>, bounds: &Bounds, depth: usize) -> Option<Cut> {
         self.drop_hidden(list, bounds);
         let is_leaf = list.len() <= self.leaf || depth >= MOST_STEPS;
-        if is_leaf { None } else { Cut::best(&self.all.list, list, bounds) }
+        if is_leaf { None } else { Cut::best(&self.all.list, list, bounds, &mut self.spans) }
     }
 
     /// Grows the parts of a cut; what one leaves of the spare bytes is for the next.
@@ -102,7 +129,7 @@ impl<'a> Builder<'a> {
         cut: &Cut,
         mut spare: usize,
         depth: usize,
-    ) -> Vec<Ref> {
+    ) -> Option<Vec<Ref>> {
         let weight = |part: &Part| if part.list.len() <= self.leaf { 0 } else { part.list.len() };
         let mut weight_left: usize = parts.iter().map(weight).sum();
         let mut children = Vec::with_capacity(parts.len());
@@ -115,10 +142,10 @@ impl<'a> Builder<'a> {
             inner.low[cut.dimension] = part.low;
             inner.high[cut.dimension] = part.high;
             let before = self.bytes();
-            children.push(self.grow(part.list, &inner, own + extra, depth));
+            children.push(self.grow(part.list, &inner, own + extra, depth)?);
             spare = (spare + own).saturating_sub(self.bytes() - before);
         }
-        children
+        Some(children)
     }
 
     /// Leaves out rules that can win nowhere in these bounds.
@@ -141,7 +168,9 @@ impl<'a> Builder<'a> {
     }
 
     /// The leaf with these rules; equal ones are one.
-    fn leaf(&mut self, list: &[u32]) -> Ref {
+    fn leaf(&mut self, list: &[u32], depth: usize) -> Ref {
+        self.depths[depth] += list.len();
+        self.lengths[(list.len().max(1) - 1).min(2 * LANES) / LANES] += list.len();
         if let Some(&leaf) = self.leaves.get(list) {
             return leaf;
         }
@@ -177,4 +206,16 @@ fn marker_cut(bounds: &Bounds) -> Option<Cut> {
 fn share(spare: usize, weight: usize, total: usize) -> usize {
     let part = spare as u128 * weight as u128 / total as u128;
     usize::try_from(part).expect("a part is no more than the whole")
+}
+
+/// The first index up to which there is nearly all, but for one part in `uncovered`; the last one otherwise.
+fn covering(counts: &[usize], uncovered: usize) -> u32 {
+    let all: usize = counts.iter().sum();
+    let mut left = all;
+    let mut covers = |&count: &usize| {
+        left -= count;
+        left * uncovered <= all
+    };
+    let index = counts.iter().position(&mut covers).unwrap_or_default();
+    u32::try_from(index).expect("few counts")
 }

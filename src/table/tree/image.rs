@@ -19,6 +19,9 @@ pub const BLOCK_BYTES: usize = BLOCK_LINES * size_of::<Line>();
 /// A block count that a reference cannot hold: the leaf goes on until a block whose last lane is unused.
 pub const MANY_BLOCKS: usize = 32;
 
+/// Lines of an image are fewer: a reference has 26 bits for them. 4 GiB.
+pub const MOST_LINES: usize = 1 << 26;
+
 /// One cache line of the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(64))]
@@ -30,45 +33,40 @@ pub struct Ref(pub u32);
 
 impl Ref {
     const LEAF: u32 = 1 << 31;
-    const LINE_BITS: u32 = 28;
-    const BLOCK_BITS: u32 = 26;
+    const DIMENSION_SHIFT: u32 = 28;
+    const LINE_BITS: u32 = 26;
 
     /// The node at a line; its boundaries cut `dimension`.
     pub fn node(dimension: usize, line: usize) -> Self {
-        debug_assert!(dimension < DIMENSIONS && line < 1 << Self::LINE_BITS);
-        #[expect(clippy::cast_possible_truncation, reason = "the byte budget keeps lines below 2^28")]
-        Self((dimension as u32) << Self::LINE_BITS | line as u32)
+        debug_assert!(dimension < DIMENSIONS && line < MOST_LINES);
+        #[expect(clippy::cast_possible_truncation, reason = "an image has fewer than 2^26 lines")]
+        Self((dimension as u32) << Self::DIMENSION_SHIFT | line as u32)
     }
 
     /// The leaf of `count` blocks from `line` on.
     pub fn leaf(count: usize, line: usize) -> Self {
-        let block = line / BLOCK_LINES;
-        debug_assert!(count >= 1 && line.is_multiple_of(BLOCK_LINES) && block < 1 << Self::BLOCK_BITS);
-        #[expect(clippy::cast_possible_truncation, reason = "the byte budget keeps blocks below 2^26")]
-        Self(Self::LEAF | (count.min(MANY_BLOCKS) as u32 - 1) << Self::BLOCK_BITS | block as u32)
+        debug_assert!(count >= 1 && line < MOST_LINES);
+        #[expect(clippy::cast_possible_truncation, reason = "an image has fewer than 2^26 lines")]
+        Self(Self::LEAF | (count.min(MANY_BLOCKS) as u32 - 1) << Self::LINE_BITS | line as u32)
     }
 
     pub const fn is_leaf(self) -> bool {
         self.0 & Self::LEAF != 0
     }
 
-    /// Of a node: the dimension that its boundaries cut.
+    /// Of a node: the dimension that its boundaries cut. Of a leaf: anything below 8.
     pub const fn dimension(self) -> usize {
-        (self.0 >> Self::LINE_BITS & 7) as usize
+        (self.0 >> Self::DIMENSION_SHIFT & 7) as usize
     }
 
     /// First line of the node or leaf.
     pub const fn line(self) -> usize {
-        if self.is_leaf() {
-            (self.0 & ((1 << Self::BLOCK_BITS) - 1)) as usize * BLOCK_LINES
-        } else {
-            (self.0 & ((1 << Self::LINE_BITS) - 1)) as usize
-        }
+        (self.0 & ((1 << Self::LINE_BITS) - 1)) as usize
     }
 
     /// Blocks of a leaf; [`MANY_BLOCKS`] stands for that many or more.
     pub const fn blocks(self) -> usize {
-        (self.0 >> Self::BLOCK_BITS & 31) as usize + 1
+        (self.0 >> Self::LINE_BITS & 31) as usize + 1
     }
 }
 
@@ -82,9 +80,8 @@ pub fn node(cuts: &[u32], children: &[Ref]) -> [Line; NODE_LINES] {
     debug_assert!(children.len() == cuts.len() + 1 && children.len() <= FAN_OUT);
     let last = children[children.len() - 1];
     let mut lines = [Line([bias(u32::MAX); FAN_OUT]), Line([last.0; FAN_OUT])];
-    lines[0].0[0] = bias(0);
-    for (slot, &cut) in lines[0].0[1..].iter_mut().zip(cuts) {
-        *slot = bias(cut);
+    for (slot, &cut) in lines[0].0.iter_mut().zip(cuts) {
+        *slot = bias(cut - 1);
     }
     for (slot, child) in lines[1].0.iter_mut().zip(children) {
         *slot = child.0;

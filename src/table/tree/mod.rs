@@ -4,25 +4,27 @@
 //! all of them at once. A leaf is a short list of rules, eight of which are compared at once. Rules that reach so far
 //! that they would be copied into many leaves get trees of their own; the first match of all trees wins.
 //!
-//! # Layout, version 1
+//! # Layout, version 2
 //!
 //! The image is an array of 64-byte lines of sixteen `u32`, position-independent: lines are counted from its start.
 //!
 //! ```text
-//! line 0   [0] 0x4254_0001 (layout version)  [1] trees  [2], [3] squeeze of source port and second key
+//! line 0   [0] 0x4254_0002 (layout version)  [1] trees  [2], [3] squeeze of source port and second key
 //!          [4] ranked: answers are ranks     [5] first line of the values of ranks
-//! line 1.. a tree per 4 words: root reference, least answer in it, 0, 0
+//!          [6].. the trees, that with the least answer first
+//! line 1.. a tree per 4 words, the one of most steps first: root reference, least answer in it, steps that nearly all paths have, blocks (1 or 2)
+//!          that nearly all leaves have
 //! then     nodes, then leaves, then values of ranks
 //!
-//! node     line 0: 16 boundaries, ascending as i32 (value XOR 2^31); the first is the least i32
-//!          line 1: 16 references; a key goes to the last child whose boundary is <= the key
+//! node     line 0: 16 boundaries, ascending as i32 (the value before a child's first one, XOR 2^31); unused: i32::MAX
+//!          line 1: 16 references; a key goes to the child whose number is the count of boundaries below the key
 //! leaf     blocks of 4 lines with 8 lanes, in order; unused lanes come last and answer NONE
 //!          line 0: 8 source lows, 8 source spans; line 1: the same for the destination
 //!          line 2: 8 port lows, 8 port spans, each source port + second key << 16
 //!          line 3: 8 x (protocol low + span << 16), 8 answers
 //! ```
 //!
-//! A reference is a node, `dimension << 28 | line`, or a leaf, `1 << 31 | (blocks - 1) << 26 | line / 4`; a count field
+//! A reference is a node, `dimension << 28 | line`, or a leaf, `1 << 31 | (blocks - 1) << 26 | line`; a count field
 //! of 31 means: until a block whose last lane is unused. A rule holds a key if, in each dimension, key - low <= span,
 //! in 32 bits (addresses) or 16 bits (the rest). A port value p is looked up as p - 1 if p >= squeeze: 65537 port
 //! values fit 16 bits, as no rule tells the squeeze from the value below it. If there is no such value the squeeze is
@@ -34,15 +36,16 @@ mod cut;
 mod image;
 mod partition;
 mod rules;
+mod simd;
 #[cfg(test)]
 mod tests;
 mod walk;
 
 use assemble::Grown;
-use image::{Line, Ref};
-use partition::Partition;
+use image::{Line, MOST_LINES};
+use partition::{Partition, Width};
 use rules::Rules;
-use walk::{Key, Scalar, Start};
+use walk::{Paths, Walked};
 
 /// Dimensions of a cuboid: source, destination (an IPv4 address, or an IPv6 interval rank), source port, second key,
 /// protocol. Ports are 0 to 65535, and 65536 for a packet without readable ports; the second key is the destination
@@ -51,8 +54,10 @@ pub const DIMENSIONS: usize = 5;
 /// The value of a point that no cuboid contains.
 pub const NONE: u32 = u32::MAX;
 
-const VERSION: u32 = 0x4254_0001;
+const VERSION: u32 = 0x4254_0002;
 const TREES_PER_LINE: usize = 4;
+/// Trees in which one rule of so many is in a leaf longer than wanted are good enough.
+const UNCROWDED: usize = 128;
 
 /// A box in five dimensions and what it means. Ends beyond a dimension's domain are cut to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +118,7 @@ pub struct Shape {
 pub struct Tree {
     image: Vec<Line>,
     shape: Shape,
+    paths: Paths,
 }
 
 /// A tree over cuboids, of which the first that contains a point wins.
@@ -120,55 +126,56 @@ pub struct Tree {
 /// # Errors
 /// If even plain lists of the cuboids need more than `limits.bytes`.
 pub fn build(cuboids: &[Cuboid], limits: &Limits) -> Result<Tree, TooLarge> {
+    let limits = &Limits { bytes: limits.bytes.min(MOST_LINES * size_of::<Line>()), ..*limits };
     let all = Rules::new(cuboids);
-    let mut best: Option<Grown> = None;
-    let mut needed = usize::MAX;
-    for partition in Partition::ALL {
-        let grown = Grown::new(&all, partition, limits);
-        needed = needed.min(grown.bytes());
-        let is_better = best.as_ref().is_none_or(|best| grown.crowded < best.crowded);
-        if grown.bytes() <= limits.bytes && is_better {
-            best = Some(grown);
-        }
-        if best.as_ref().is_some_and(|best| best.crowded == 0) {
-            break;
-        }
+    let widths = Width::of(&all.list);
+    let grow = |partition: Partition, patience| Grown::new(&all, partition.divide(&widths), limits, patience);
+    // Fewer trees are faster, if the budget does not leave leaves long.
+    let patience = all.list.len() / UNCROWDED;
+    let fitting = |grown: &Grown| grown.bytes() <= limits.bytes;
+    let soon = Partition::ALL.into_iter().find_map(|partition| grow(partition, patience).filter(fitting));
+    if let Some(grown) = soon {
+        return Ok(grown.assemble(&all));
     }
+    let grown: Vec<_> =
+        Partition::ALL.into_iter().filter_map(|partition| grow(partition, usize::MAX)).collect();
+    let needed = grown.iter().map(Grown::bytes).min().unwrap_or_default();
+    let least_crowded = grown.into_iter().filter(fitting).min_by_key(|grown| grown.crowded);
     let too_large = TooLarge { cuboids: cuboids.len(), needed, allowed: limits.bytes };
-    best.map(|grown| grown.assemble(&all)).ok_or(too_large)
+    least_crowded.map(|grown| grown.assemble(&all)).ok_or(too_large)
 }
 
 impl Tree {
     /// The value of the first cuboid that contains the point, or [`NONE`].
+    #[inline]
     pub fn find(&self, point: &[u32; DIMENSIONS]) -> u32 {
-        let header = &self.image[0].0;
-        let key = Key::new(point, [header[2], header[3]]);
-        let answer = walk::find::<Scalar>(&self.image, self.starts(), &key);
-        self.value(answer)
+        self.value((self.paths.find)(&Walked { lines: &self.image }, point))
     }
 
     /// [`find`](Self::find) for each point. Panics unless `values` is as long as `points`.
     pub fn find_batch(&self, points: &[[u32; DIMENSIONS]], values: &mut [u32]) {
         assert_eq!(points.len(), values.len(), "a value for each point");
-        for (value, point) in values.iter_mut().zip(points) {
-            *value = self.find(point);
+        (self.paths.find_batch)(&Walked { lines: &self.image }, points, values);
+        if self.image[0].0[4] != 0 {
+            for value in values {
+                *value = self.value(*value);
+            }
         }
     }
 
-    fn starts(&self) -> impl Iterator<Item = Start> {
-        let count = self.image[0].0[1] as usize;
-        (0..count).map(|index| {
-            let words = &self.image[1 + index / TREES_PER_LINE].0[index % TREES_PER_LINE * 4..];
-            Start { root: Ref(words[0]), least: words[1] }
-        })
-    }
-
+    #[inline]
     fn value(&self, answer: u32) -> u32 {
         let header = &self.image[0].0;
         if header[4] == 0 || answer == NONE {
             return answer;
         }
         self.image[header[5] as usize + answer as usize / 16].0[answer as usize % 16]
+    }
+
+    /// The same tree, walked by portable code.
+    #[cfg(test)]
+    fn portable(&self) -> Self {
+        Self { paths: Paths::of::<walk::Scalar>(self.shape.trees), ..self.clone() }
     }
 
     /// Bytes of the image.

@@ -124,9 +124,10 @@ impl Rules {
         }
     }
 
-    /// Whether the lowest value of a rank is always that of the lowest rank: ranks are then not needed.
-    pub fn values_ascend(&self) -> bool {
-        self.values.is_sorted() && self.values.last() != Some(&NONE)
+    /// Whether so many trees must answer with ranks: where the lowest of several answers is not always that of the first
+    /// rule, or where a value looks like no answer.
+    pub fn must_rank(&self, trees: usize) -> bool {
+        trees > 1 && !self.values.is_sorted() || self.values.contains(&NONE)
     }
 }
 

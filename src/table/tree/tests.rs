@@ -23,8 +23,10 @@ fn edge_points(cuboids: &[Cuboid], seed: u64) -> Vec<[u32; DIMENSIONS]> {
     };
     let mut points = vec![[0; DIMENSIONS], DOMAIN];
     for _ in 0..400.min(cuboids.len() * 40).min(4_000_000 / cuboids.len().max(1)) {
+        // Of one cuboid, or a corner of several.
+        let (one, is_mixed) = (next(), next() % 2 == 0);
         let mut pick = || {
-            let cuboid = &cuboids[next() % cuboids.len()];
+            let cuboid = &cuboids[if is_mixed { next() } else { one } % cuboids.len()];
             (cuboid.low, cuboid.high, next())
         };
         points.push(std::array::from_fn(|d| {
@@ -48,13 +50,15 @@ fn check(cuboids: &[Cuboid], limits: &Limits) -> Tree {
     assert!(tree.bytes() <= limits.bytes, "{} bytes of {}", tree.bytes(), limits.bytes);
     let points = edge_points(cuboids, 7);
     let expected: Vec<_> = points.iter().map(|point| linear(cuboids, point)).collect();
-    for (point, expected) in points.iter().zip(&expected) {
-        assert_eq!(tree.find(point), *expected, "{point:?}");
-    }
-    for length in (0..=65).filter(|&length| length <= points.len()) {
-        let mut values = vec![7; length];
-        tree.find_batch(&points[..length], &mut values);
-        assert_eq!(values, expected[..length]);
+    for tree in [&tree, &tree.portable()] {
+        for (point, expected) in points.iter().zip(&expected) {
+            assert_eq!(tree.find(point), *expected, "{point:?}");
+        }
+        for length in (0..=65).filter(|&length| length <= points.len()) {
+            let mut values = vec![7; length];
+            tree.find_batch(&points[..length], &mut values);
+            assert_eq!(values, expected[..length]);
+        }
     }
     tree
 }
@@ -145,6 +149,13 @@ fn duplicates_answer_as_the_first() {
     assert_eq!(check(&cuboids, &Limits::of(600)).find(&[5; DIMENSIONS]), 0);
 }
 
+#[test]
+fn a_value_may_look_like_no_answer() {
+    let hole = Cuboid { low: [3; DIMENSIONS], high: [4; DIMENSIONS], value: NONE };
+    let tree = check(&[hole, ALL], &Limits::of(2));
+    assert_eq!(tree.find(&[3; DIMENSIONS]), NONE);
+}
+
 /// All overlap, none hides another: nothing but long leaves is possible.
 fn staircase(steps: u32) -> Vec<Cuboid> {
     let stair = |step: u32| Cuboid {
@@ -191,6 +202,40 @@ fn every_port_may_have_its_own_rule() {
             point[dimension] = port;
             assert_eq!(tree.find(&point), linear(&cuboids, &point), "{port}");
         }
+    }
+}
+
+/// Prefixes in both addresses, often a wildcard in one, and few services.
+fn prefixes(count: u32) -> Vec<Cuboid> {
+    const LENGTHS: [[u32; 2]; 8] =
+        [[0, 24], [8, 32], [16, 16], [24, 0], [28, 32], [32, 4], [32, 32], [32, 24]];
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut next = move |below: u32| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        u32::try_from((state >> 33) % u64::from(below)).expect("below 2^32")
+    };
+    let cuboid = |value| {
+        let mut cuboid = Cuboid { value: value / 3, ..ALL };
+        for (dimension, length) in LENGTHS[next(8) as usize].into_iter().enumerate() {
+            let span = u32::MAX.checked_shr(length).unwrap_or(0);
+            cuboid.low[dimension] = next(400).wrapping_mul(0x0104_010F) & !span;
+            cuboid.high[dimension] = cuboid.low[dimension] | span;
+        }
+        if next(4) > 0 {
+            (cuboid.low[3], cuboid.high[3]) = (next(20) * 7, 140 + next(9));
+        }
+        cuboid
+    };
+    (0..count).map(cuboid).collect()
+}
+
+#[test]
+fn many_rules_in_large_and_small_budgets() {
+    let cuboids = prefixes(6000);
+    for bytes_per_rule in [44, 60, 160, 1000] {
+        let limits = Limits { bytes: cuboids.len() * bytes_per_rule, ..Limits::of(0) };
+        let tree = check(&cuboids, &limits);
+        assert!(tree.shape().depth > 1, "{:?}", tree.shape());
     }
 }
 

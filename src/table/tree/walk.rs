@@ -1,8 +1,69 @@
 //! The walk of one image, for whatever compares boundaries and rules.
+//!
+//! Where a packet's path ends cannot be predicted, and a processor that has guessed wrong begins anew; so a walk takes
+//! the steps that nearly all paths of its tree have, and a path that has come to its leaf stays there. Only longer
+//! paths branch.
 #![expect(clippy::inline_always, reason = "lanes become vector code only inside a caller compiled for them")]
 
+use super::super::prefetch::prefetch;
+use std::hint::select_unpredictable;
+
 use super::image::{BLOCK_LINES, LANES, Line, MANY_BLOCKS, NODE_LINES, Ref, bias};
-use super::{DIMENSIONS, NONE};
+use super::{DIMENSIONS, NONE, TREES_PER_LINE};
+
+/// A packet.
+pub type Point = [u32; DIMENSIONS];
+
+/// Packets that are walked together: the memory of all is waited for at the same time.
+const GROUP: usize = 32;
+
+/// An image of no more lines stays in the second cache: asking for its lines ahead costs more than it spares.
+const NEAR_LINES: usize = (256 << 10) / size_of::<Line>();
+
+/// Where, in the first line, the order of trees is.
+pub const ORDER: usize = 6;
+
+/// How to walk an image, chosen for the processor.
+#[derive(Clone, Copy, Debug)]
+pub struct Paths {
+    /// The answer to one point.
+    pub find: fn(&Walked<'_>, &Point) -> u32,
+    /// The answers to many, of which there are as many.
+    pub find_batch: fn(&Walked<'_>, &[Point], &mut [u32]),
+}
+
+impl Paths {
+    /// Walks of so many trees in these lanes.
+    pub fn of<L: Lanes>(trees: usize) -> Self {
+        let finds = [find::<L, 0>, find::<L, 1>, find::<L, 2>, find::<L, 3>, find::<L, 4>, find::<L, 5>];
+        Self { find: finds[trees], find_batch: find_batch::<L> }
+    }
+}
+
+/// An image, as walks see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Walked<'a> {
+    pub lines: &'a [Line],
+}
+
+impl Walked<'_> {
+    #[inline(always)]
+    fn squeezes(&self) -> [u32; 2] {
+        [self.lines[0].0[2], self.lines[0].0[3]]
+    }
+
+    /// The trees, that with the least answer first: what it finds often settles the others.
+    #[inline(always)]
+    fn by_least(&self) -> &[u32] {
+        &self.lines[0].0[ORDER..][..self.lines[0].0[1] as usize]
+    }
+
+    #[inline(always)]
+    fn start(&self, tree: usize) -> Start {
+        let words = &self.lines[1 + tree / TREES_PER_LINE].0[tree % TREES_PER_LINE * 4..];
+        Start { root: Ref(words[0]), least: words[1], steps: words[2], blocks: words[3] }
+    }
+}
 
 /// A point in the terms of the image.
 #[derive(Clone, Copy, Debug)]
@@ -17,8 +78,10 @@ pub struct Key {
 }
 
 impl Key {
+    const NOTHING: Self = Self { biased: [0; 8], source: 0, destination: 0, ports: 0, protocol: 0 };
+
     #[inline(always)]
-    pub fn new(point: &[u32; DIMENSIONS], squeezes: [u32; 2]) -> Self {
+    pub fn new(point: &Point, squeezes: [u32; 2]) -> Self {
         let [source, destination, first, second, protocol] = *point;
         let first = first - u32::from(first >= squeezes[0]);
         let second = second - u32::from(second >= squeezes[1]);
@@ -29,60 +92,203 @@ impl Key {
 
 /// What can be done in many lanes at once.
 pub trait Lanes {
-    /// How many of the boundaries, biased and ascending, are at most `key`, biased.
-    fn count(boundaries: &Line, key: u32) -> usize;
+    /// How many of the boundaries, biased and ascending, are below `key`, biased.
+    fn below(boundaries: &Line, key: u32) -> usize;
     /// The lanes of the block whose rules hold the key, as bits.
     fn matches(block: &[Line; BLOCK_LINES], key: &Key) -> u32;
 }
 
-/// One tree of an image: where it starts and the least answer that it holds.
+/// One tree of an image.
 #[derive(Clone, Copy, Debug)]
 pub struct Start {
     pub root: Ref,
+    /// The least answer that it holds.
     pub least: u32,
+    /// Nodes on nearly all of its paths, or fewer.
+    pub steps: u32,
+    /// Blocks in nearly all of its leaves, or fewer: 1 or 2.
+    pub blocks: u32,
 }
 
 #[inline(always)]
-pub fn step<L: Lanes>(lines: &[Line], at: Ref, key: &Key) -> Ref {
+fn step<L: Lanes>(lines: &[Line], at: Ref, key: &Key) -> Ref {
     let node = &lines[at.line()..at.line() + NODE_LINES];
-    let child = L::count(&node[0], key.biased[at.dimension()]) - 1;
-    Ref(node[1].0[child & 15])
+    Ref(node[1].0[L::below(&node[0], key.biased[at.dimension()]) & 15])
 }
 
-/// The answer of the first rule of a leaf that holds the key.
+/// As [`step`], but a leaf stays; without a branch. What is read there as a node is any number, and not used.
 #[inline(always)]
-pub fn search_leaf<L: Lanes>(lines: &[Line], leaf: Ref, key: &Key) -> u32 {
-    let blocks = lines[leaf.line()..].as_chunks::<BLOCK_LINES>().0;
-    let mut left = if leaf.blocks() == MANY_BLOCKS { usize::MAX } else { leaf.blocks() };
-    for block in blocks {
-        let answers = &block[BLOCK_LINES - 1].0[LANES..];
-        let matches = L::matches(block, key);
-        if matches != 0 {
-            return answers[matches.trailing_zeros() as usize & (LANES - 1)];
-        }
-        left -= 1;
-        if left == 0 || answers[LANES - 1] == NONE {
-            break;
+fn step_or_stay<L: Lanes>(lines: &[Line], at: Ref, key: &Key) -> Ref {
+    select_unpredictable(at.is_leaf(), at, step::<L>(lines, at, key))
+}
+
+#[inline(always)]
+fn block_at(lines: &[Line], line: usize) -> &[Line; BLOCK_LINES] {
+    lines[line..].first_chunk().expect("a leaf ends inside the image")
+}
+
+/// The answer of the first rule of a block that holds the key; without a branch.
+#[inline(always)]
+fn search_block<L: Lanes>(block: &[Line; BLOCK_LINES], key: &Key) -> u32 {
+    let matches = L::matches(block, key);
+    let answer = block[BLOCK_LINES - 1].0[LANES + (matches.trailing_zeros() as usize & (LANES - 1))];
+    answer | u32::from(matches == 0).wrapping_neg()
+}
+
+/// Whether a leaf ends with its block number `index`, counted from 0.
+#[inline(always)]
+fn is_last(block: &[Line; BLOCK_LINES], leaf: Ref, index: usize) -> bool {
+    let is_counted = leaf.blocks() != MANY_BLOCKS;
+    let is_open = block[BLOCK_LINES - 1].0[2 * LANES - 1] == NONE;
+    is_open | is_counted & (index + 1 >= leaf.blocks())
+}
+
+/// The answer of the first rule of a leaf, from its block number `from` on, that holds the key.
+#[inline(always)]
+fn search_on<L: Lanes>(lines: &[Line], leaf: Ref, from: usize, key: &Key) -> u32 {
+    for index in from.. {
+        let block = block_at(lines, leaf.line() + index * BLOCK_LINES);
+        let answer = search_block::<L>(block, key);
+        if answer != NONE || is_last(block, leaf, index) {
+            return answer;
         }
     }
     NONE
 }
 
-/// The least answer of all trees that holds the key. Answers ascend with the order of rules if there are several.
+/// The answer of the first rule of a leaf that holds the key.
 #[inline(always)]
-pub fn find<L: Lanes>(lines: &[Line], starts: impl Iterator<Item = Start>, key: &Key) -> u32 {
+fn search_leaf<L: Lanes>(lines: &[Line], leaf: Ref, blocks: u32, key: &Key) -> u32 {
+    let first = leaf.line();
+    let mut answer = search_block::<L>(block_at(lines, first), key);
+    if blocks > 1 {
+        let second = first + usize::from(leaf.blocks() > 1) * BLOCK_LINES;
+        let next = search_block::<L>(block_at(lines, second), key);
+        answer = select_unpredictable(answer == NONE, next, answer);
+    }
+    let blocks = blocks as usize;
+    if leaf.blocks() > blocks && answer == NONE {
+        answer = search_on::<L>(lines, leaf, blocks, key);
+    }
+    answer
+}
+
+/// The least answer of all trees that holds the point. Answers ascend with the order of rules if there are several.
+///
+/// The trees are walked side by side, so that they wait for memory at the same time.
+#[inline(always)]
+pub fn find<L: Lanes, const TREES: usize>(image: &Walked<'_>, point: &Point) -> u32 {
+    let lines = image.lines;
+    let key = Key::new(point, image.squeezes());
+    let starts: [Start; TREES] = std::array::from_fn(|tree| image.start(tree));
+    let mut at = starts.map(|start| start.root);
+    for level in 0..starts.first().map_or(0, |start| start.steps) {
+        for tree in 0..TREES {
+            if starts[tree].steps <= level {
+                break;
+            }
+            at[tree] = step_or_stay::<L>(lines, at[tree], &key);
+        }
+    }
     let mut best = NONE;
-    for start in starts {
-        if start.least > best {
-            break;
+    for tree in 0..TREES {
+        while !at[tree].is_leaf() {
+            at[tree] = step::<L>(lines, at[tree], &key);
         }
-        let mut at = start.root;
-        while !at.is_leaf() {
-            at = step::<L>(lines, at, key);
-        }
-        best = best.min(search_leaf::<L>(lines, at, key));
+        best = best.min(search_leaf::<L>(lines, at[tree], starts[tree].blocks, &key));
     }
     best
+}
+
+/// [`find`] for each point.
+#[inline(always)]
+pub fn find_batch<L: Lanes>(image: &Walked<'_>, points: &[Point], answers: &mut [u32]) {
+    let squeezes = image.squeezes();
+    for (points, answers) in points.chunks(GROUP).zip(answers.chunks_mut(GROUP)) {
+        let mut keys = [Key::NOTHING; GROUP];
+        for (key, point) in keys.iter_mut().zip(points) {
+            *key = Key::new(point, squeezes);
+        }
+        answers.fill(NONE);
+        for &tree in image.by_least() {
+            find_group::<L>(image.lines, &image.start(tree as usize), &keys, answers);
+        }
+    }
+}
+
+/// Which packets of a group still walk.
+struct Live {
+    list: [u8; GROUP],
+    count: usize,
+}
+
+impl Live {
+    /// All packets whose answer a tree can better.
+    #[inline(always)]
+    fn of(answers: &[u32], least: u32) -> Self {
+        let mut live = Self { list: [0; GROUP], count: 0 };
+        for (index, &answer) in (0_u8..).zip(answers) {
+            live.list[live.count & (GROUP - 1)] = index;
+            live.count += usize::from(answer > least);
+        }
+        live
+    }
+
+    /// Goes on with those of which `goes_on` says so; without a branch.
+    #[inline(always)]
+    fn advance(&mut self, mut goes_on: impl FnMut(usize) -> bool) {
+        let mut kept = 0;
+        for at in 0..self.count.min(GROUP) {
+            let index = self.list[at];
+            let stays = goes_on(usize::from(index) & (GROUP - 1));
+            self.list[kept & (GROUP - 1)] = index;
+            kept += usize::from(stays);
+        }
+        self.count = kept;
+    }
+}
+
+/// One tree for a group of packets, level by level.
+#[inline(always)]
+fn find_group<L: Lanes>(lines: &[Line], start: &Start, keys: &[Key; GROUP], answers: &mut [u32]) {
+    let is_far = lines.len() > NEAR_LINES;
+    let mut at = [start.root; GROUP];
+    let all = Live::of(answers, start.least);
+    let mut live = Live { list: all.list, count: if start.root.is_leaf() { 0 } else { all.count } };
+    while live.count > 0 {
+        live.advance(|index| {
+            let next = step::<L>(lines, at[index], &keys[index]);
+            at[index] = next;
+            if is_far {
+                ask_for(lines, next);
+            }
+            !next.is_leaf()
+        });
+    }
+    let mut live = all;
+    let mut found = [NONE; GROUP];
+    for block_index in 0.. {
+        live.advance(|index| {
+            let leaf = at[index];
+            let block = block_at(lines, leaf.line() + block_index * BLOCK_LINES);
+            found[index] = search_block::<L>(block, &keys[index]);
+            (found[index] == NONE) & !is_last(block, leaf, block_index)
+        });
+        if live.count == 0 {
+            break;
+        }
+    }
+    for (answer, found) in answers.iter_mut().zip(found) {
+        *answer = found.min(*answer);
+    }
+}
+
+/// Asks for the lines of a node, or of the first block of a leaf.
+#[inline(always)]
+fn ask_for(lines: &[Line], next: Ref) {
+    if let Some(block) = lines[next.line()..].first_chunk::<BLOCK_LINES>() {
+        let _: [(); BLOCK_LINES] = block.each_ref().map(prefetch);
+    }
 }
 
 /// Portable lanes: plain loops over arrays that compilers turn into vectors.
@@ -91,11 +297,11 @@ pub struct Scalar;
 
 impl Lanes for Scalar {
     #[inline(always)]
-    fn count(boundaries: &Line, key: u32) -> usize {
+    fn below(boundaries: &Line, key: u32) -> usize {
         boundaries
             .0
             .iter()
-            .map(|&boundary| u32::from(boundary.cast_signed() <= key.cast_signed()))
+            .map(|&boundary| u32::from(boundary.cast_signed() < key.cast_signed()))
             .sum::<u32>() as usize
     }
 

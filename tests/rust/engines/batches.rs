@@ -150,7 +150,9 @@ proptest! {
         // Batches take more choices than a list has.
         let mut choices = Choices::Seeded(seed);
         let aims = Aims::at(&program);
-        let budgets = [Budgets::default(), tiny(&mut choices), Budgets::LINEAR];
+        let mut tree = Budgets::default();
+        tree.classes.clauses = 0;
+        let budgets = [Budgets::default(), tree, tiny(&mut choices), Budgets::LINEAR];
         for budgets in &budgets {
             let table = built(&program, budgets).table;
             for count in 1..=65 {

@@ -197,6 +197,8 @@ fn maps_of_both_levels_answer_as_the_rules_do() {
     for (flat_maps, levels) in [(usize::MAX, 1), (0, 2)] {
         let mut budgets = Budgets::default();
         budgets.classes.flat_maps = flat_maps;
+        // So many rules would be tried in `tree` first.
+        budgets.tree.wide = usize::MAX;
         let asked = asked(program.clone(), chain, &budgets);
         assert!(asked.has_table(4) && asked.has_table(6));
         let image = Image(asked.engines.image());

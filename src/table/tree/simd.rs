@@ -1,0 +1,120 @@
+//! Lanes of AVX2 and BMI, and the choice between them and portable code, made once for each image.
+#![allow(unsafe_code)]
+
+use super::walk::{Paths, Scalar};
+
+/// The fastest walks that this processor can take.
+pub fn paths(trees: usize) -> Paths {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(paths) = avx2::paths(trees) {
+        return paths;
+    }
+    Paths::of::<Scalar>(trees)
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use std::arch::x86_64::{
+        __m256i, _mm256_and_si256, _mm256_castsi256_ps, _mm256_cmpeq_epi16, _mm256_cmpeq_epi32,
+        _mm256_cmpgt_epi32, _mm256_loadu_si256, _mm256_min_epu16, _mm256_min_epu32, _mm256_movemask_epi8,
+        _mm256_movemask_ps, _mm256_packs_epi32, _mm256_set1_epi32, _mm256_srli_epi32, _mm256_sub_epi16,
+        _mm256_sub_epi32,
+    };
+
+    use super::super::image::{BLOCK_LINES, LANES, Line};
+    use super::super::walk::{self, Key, Lanes, Paths, Point, Walked};
+
+    /// Walks of eight lanes, where the processor has them.
+    pub fn paths(trees: usize) -> Option<Paths> {
+        let has_all = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("bmi1")
+            && is_x86_feature_detected!("bmi2")
+            && is_x86_feature_detected!("popcnt");
+        let finds = [find::<0>, find::<1>, find::<2>, find::<3>, find::<4>, find::<5>];
+        has_all.then(|| Paths { find: finds[trees], find_batch })
+    }
+
+    /// Only reached through [`paths`], which has asked for all features.
+    fn find<const TREES: usize>(image: &Walked<'_>, point: &Point) -> u32 {
+        // SAFETY: `paths` gives this function out only where the processor has the features.
+        unsafe { find_here::<TREES>(image, point) }
+    }
+
+    /// As [`find`].
+    fn find_batch(image: &Walked<'_>, points: &[Point], answers: &mut [u32]) {
+        // SAFETY: as in `find`.
+        unsafe { find_batch_here(image, points, answers) }
+    }
+
+    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+    fn find_here<const TREES: usize>(image: &Walked<'_>, point: &Point) -> u32 {
+        walk::find::<Avx2, TREES>(image, point)
+    }
+
+    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+    fn find_batch_here(image: &Walked<'_>, points: &[Point], answers: &mut [u32]) {
+        walk::find_batch::<Avx2>(image, points, answers);
+    }
+
+    struct Avx2;
+
+    #[expect(clippy::inline_always, reason = "vector code only inside a caller compiled for it")]
+    impl Lanes for Avx2 {
+        #[inline(always)]
+        fn below(boundaries: &Line, key: u32) -> usize {
+            // SAFETY: inlined into `find_here` and `find_batch_here` alone.
+            unsafe { below(boundaries, key) }
+        }
+
+        #[inline(always)]
+        fn matches(block: &[Line; BLOCK_LINES], key: &Key) -> u32 {
+            // SAFETY: as in `below`.
+            unsafe { matches(block, key) }
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn halves(line: &Line) -> [__m256i; 2] {
+        let (low, high) = line.0.split_at(LANES);
+        // SAFETY: each half is eight words, 32 bytes, and the load has no need of alignment.
+        [low, high].map(|half| unsafe { _mm256_loadu_si256(half.as_ptr().cast()) })
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn mask(lanes: __m256i) -> u32 {
+        _mm256_movemask_ps(_mm256_castsi256_ps(lanes)).cast_unsigned()
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,popcnt")]
+    fn below(boundaries: &Line, key: u32) -> usize {
+        let key = _mm256_set1_epi32(key.cast_signed());
+        let [low, high] = halves(boundaries).map(|half| _mm256_cmpgt_epi32(key, half));
+        // Two bits for each boundary, in any order.
+        let bits = _mm256_movemask_epi8(_mm256_packs_epi32(low, high));
+        bits.count_ones() as usize / 2
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn matches(block: &[Line; BLOCK_LINES], key: &Key) -> u32 {
+        let each = |word: u32| _mm256_set1_epi32(word.cast_signed());
+        let inside = |line: &Line, value: u32| {
+            let [low, span] = halves(line);
+            let offset = _mm256_sub_epi32(each(value), low);
+            _mm256_cmpeq_epi32(_mm256_min_epu32(offset, span), offset)
+        };
+        let addresses = _mm256_and_si256(inside(&block[0], key.source), inside(&block[1], key.destination));
+        let [low, span] = halves(&block[2]);
+        let offset = _mm256_sub_epi16(each(key.ports), low);
+        let ports = _mm256_cmpeq_epi16(_mm256_min_epu16(offset, span), offset);
+        let [low_and_span, _] = halves(&block[3]);
+        let offset = _mm256_and_si256(_mm256_sub_epi16(each(key.protocol), low_and_span), each(0xFFFF));
+        let span = _mm256_srli_epi32::<16>(low_and_span);
+        let protocol = _mm256_cmpeq_epi32(_mm256_min_epu32(offset, span), offset);
+        let all = _mm256_and_si256(_mm256_and_si256(addresses, protocol), ports);
+        mask(_mm256_cmpeq_epi32(all, each(u32::MAX)))
+    }
+}
