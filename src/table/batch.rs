@@ -349,7 +349,7 @@ impl DecisionTable {
         verdicts: &mut [u8; N],
         outcomes: &mut [u32; N],
     ) {
-        if N > 1 && self.forward_block(block, verdicts, outcomes).is_some() {
+        if N > 1 && self.lone_block(block, verdicts, outcomes).is_some() {
             return;
         }
         let tree = if N > 1 { self.tree_block(block) } else { None };
@@ -366,24 +366,28 @@ impl DecisionTable {
 
     /// If each packet meets one chain: loads that depend on each other wait for memory, those of many packets wait at the
     /// same time. Otherwise none, and nothing of worth has been written.
-    fn forward_block<const N: usize>(
+    fn lone_block<const N: usize>(
         &self,
         block: &Block<N>,
         verdicts: &mut [u8; N],
         outcomes: &mut [u32; N],
     ) -> Option<()> {
         let is_plain = |index: usize| block.accepted[index] == 0 && hooks::is_new(block.state(index));
-        if block.hook != Hook::FilterForward || !(0..N).all(is_plain) {
+        if !(0..N).all(is_plain) {
             return None;
         }
         let mut chains = [ChainId::from_number(0); N];
         for (index, chain) in chains.iter_mut().enumerate() {
             let (input, output) = (InterfaceId(block.input[index]), InterfaceId(block.output[index]));
-            *chain = hooks::lone_stop(self, input, output)?.chain;
+            let stop = hooks::lone_stop(self, block.hook, input, output)?;
+            if block.hook == Hook::FilterInput && hooks::is_failsafe(self, stop, &block.key(index).tuple) {
+                return None;
+            }
+            *chain = stop.chain;
         }
         let answers = self.engines.find_block(&chains, &block.points())?;
         for index in 0..N {
-            let (verdict, outcome) = hooks::lone_end(self, answers[index])?;
+            let (verdict, outcome) = hooks::lone_end(self, block.hook, answers[index])?;
             verdicts[index] = verdict as u8;
             outcomes[index] = outcome.number();
         }

@@ -9,7 +9,8 @@ use super::linear;
 use super::stops::{Before, FailsafeList, Few, Stop, Stops};
 use super::{Decision, DecisionTable, Stage, Step, Trace};
 use crate::flow::{
-    CtState, EndpointId, Family, FlowKey, Hook, InterfaceId, OutcomeId, Transport, Verdict, protocol,
+    CtState, EndpointId, Family, FiveTuple, FlowKey, Hook, InterfaceId, OutcomeId, Transport, Verdict,
+    protocol,
 };
 use crate::program::{Action, EndpointToHost, Failsafe, ForwardUnmarked, Reason, Settings};
 
@@ -22,33 +23,37 @@ pub fn evaluate<T: Trace>(
     seen: Seen,
     trace: &mut T,
 ) -> Decision {
-    match forward_at_once(table, key, packet, seen) {
+    match lone_decision(table, key, packet, seen) {
         Some(decision) if T::IS_SILENT => decision,
         _ => walk(table, key, packet, seen, trace),
     }
 }
 
-/// What most packets of a busy node are: new ones in FORWARD that meet one chain, without the bookkeeping that takes as
-/// long as the chain. The answer is that of the walk; none where the walk has more to say.
+/// What most packets of a busy node are: new ones that meet one chain, without the bookkeeping that takes as long as the
+/// chain. The answer is that of the walk; none where the walk has more to say.
 #[inline]
-fn forward_at_once(
+fn lone_decision(
     table: &DecisionTable,
     key: &FlowKey,
     packet: &Packet<'_>,
     mut seen: Seen,
 ) -> Option<Decision> {
-    if key.hook != Hook::FilterForward || key.accepted || !is_new(key.ct) {
+    if key.accepted || !is_new(key.ct) {
         return None;
     }
-    let stop = lone_stop(table, key.input, key.output)?;
+    let stop = lone_stop(table, key.hook, key.input, key.output)?;
+    if is_failsafe(table, stop, &key.tuple) {
+        return None;
+    }
     let answer = table.engines.find(stop.chain, packet, &mut seen);
-    let (verdict, outcome) = lone_end(table, answer)?;
+    let (verdict, outcome) = lone_end(table, key.hook, answer)?;
     let (run, action) = ENDS[answer.end() as usize];
     let own = table.engines.meaning(outcome).0;
     Some(Decision {
         verdict,
         failsafe: false,
-        accepted: run == Run::Accept,
+        // INPUT keeps the mark as it arrived: not set.
+        accepted: key.hook == Hook::FilterForward && run == Run::Accept,
         step: Step { stage: stop.stage, endpoint: Some(stop.endpoint), outcome: own, action },
         outcome,
     })
@@ -60,25 +65,48 @@ pub const fn is_new(ct: CtState) -> bool {
     matches!(ct, CtState::New | CtState::Untracked)
 }
 
-/// The only chain that decides a new packet in FORWARD; none where there are others, or more than a chain decides.
+/// The only chain that decides a new packet in FORWARD or INPUT; none where there are others, or more than a chain and
+/// failsafes decide.
 #[inline]
-pub fn lone_stop(table: &DecisionTable, input: InterfaceId, output: InterfaceId) -> Option<&Stop> {
-    match (&table.stops.at(input).from, &table.stops.at(output).to) {
-        (Few::None, Few::One(stop)) | (Few::One(stop), Few::None) if stop.before == Before::Conntrack => {
-            Some(stop)
-        }
+pub fn lone_stop(
+    table: &DecisionTable,
+    hook: Hook,
+    input: InterfaceId,
+    output: InterfaceId,
+) -> Option<&Stop> {
+    let from = table.stops.at(input);
+    match hook {
+        Hook::FilterForward => match (&from.from, &table.stops.at(output).to) {
+            (Few::None, Few::One(stop)) | (Few::One(stop), Few::None) if stop.before == Before::Conntrack => {
+                Some(stop)
+            }
+            _ => None,
+        },
+        Hook::FilterInput if from.workload == WorkloadSide::Host => from.normal_in.as_ref(),
         _ => None,
     }
 }
 
-/// What the answer of a lone chain is in FORWARD; none where a setting decides it.
+/// Whether a failsafe port settles a packet ahead of a lone chain.
 #[inline]
-pub fn lone_end(table: &DecisionTable, answer: Answer) -> Option<(Verdict, OutcomeId)> {
+pub fn is_failsafe(table: &DecisionTable, stop: &Stop, tuple: &FiveTuple) -> bool {
+    stop.before != Before::Conntrack
+        && failsafe_reason(&table.program().settings, tuple, stop.before).is_some()
+}
+
+/// What the answer of a lone chain is; none where a setting decides it.
+#[inline]
+pub fn lone_end(table: &DecisionTable, hook: Hook, answer: Answer) -> Option<(Verdict, OutcomeId)> {
     let end = answer.end();
-    if end == EndKind::Unmarked && table.program().settings.forward_unmarked != ForwardUnmarked::Return {
+    let is_forward = hook == Hook::FilterForward;
+    if is_forward
+        && end == EndKind::Unmarked
+        && table.program().settings.forward_unmarked != ForwardUnmarked::Return
+    {
         return None;
     }
-    Some((FORWARD[ENDS[end as usize].0 as usize], answer.outcome()))
+    let verdicts = if is_forward { FORWARD } else { normal_verdicts(Verdict::Allow) };
+    Some((verdicts[ENDS[end as usize].0 as usize], answer.outcome()))
 }
 
 #[inline(never)]
@@ -161,6 +189,44 @@ const PREDNAT: ByRun =
     [Verdict::AllowSkipHep, Verdict::Deny, Verdict::Continue, Verdict::Continue, Verdict::Continue];
 /// E-27, E-39, with `forwardUnmarked: return`.
 const FORWARD: ByRun = [Verdict::Allow, Verdict::Deny, Verdict::Continue, Verdict::Allow, Verdict::Continue];
+
+/// Of a host endpoint's normal policy; `allow` is the word of the hook for an accept.
+const fn normal_verdicts(allow: Verdict) -> ByRun {
+    [allow, Verdict::Deny, Verdict::Deny, allow, allow]
+}
+
+/// E-42, E-43.
+fn failsafe_reason(settings: &Settings, tuple: &FiveTuple, before: Before) -> Option<Reason> {
+    let (list, has_return_half) = match before {
+        Before::Failsafes(list) => (list, false),
+        Before::Prednat => (FailsafeList::Inbound, false),
+        Before::Untracked(list) => (list, true),
+        Before::Conntrack | Before::Encapsulation | Before::Nobody => return None,
+    };
+    let Transport::Ports { source, destination } = tuple.transport else {
+        return None;
+    };
+    let (entries, other, remote) = match list {
+        FailsafeList::Inbound => (&settings.failsafe_inbound, &settings.failsafe_outbound, tuple.source),
+        FailsafeList::Outbound => {
+            (&settings.failsafe_outbound, &settings.failsafe_inbound, tuple.destination)
+        }
+    };
+    let holds = |entries: &[Failsafe], port: u16| {
+        entries.iter().any(|entry| {
+            entry.protocol == tuple.protocol
+                && entry.port == port
+                && entry.net.is_none_or(|net| net.contains(tuple.family, remote))
+        })
+    };
+    if holds(entries, destination) {
+        Some(Reason::Failsafe)
+    } else if has_return_half && holds(other, source) {
+        Some(Reason::FailsafeReturn)
+    } else {
+        None
+    }
+}
 
 struct Walk<'a, T> {
     table: &'a DecisionTable,
@@ -312,8 +378,7 @@ impl<'a, T: Trace> Walk<'a, T> {
         let Some(stop) = stop else {
             return self.no_endpoint();
         };
-        let verdicts: ByRun = [allow, Verdict::Deny, Verdict::Deny, allow, allow];
-        verdicts[self.run(stop) as usize]
+        normal_verdicts(allow)[self.run(stop) as usize]
     }
 
     /// E-38, E-39.
@@ -408,7 +473,11 @@ impl<'a, T: Trace> Walk<'a, T> {
                 self.push(step(Stage::Interface, None, Reason::UnknownWorkload));
                 return Some(Run::Deny);
             }
-            Before::Untracked(_) => (Stage::Failsafe, self.failsafe_reason(stop.before)?, Run::Failsafe),
+            Before::Untracked(_) => (
+                Stage::Failsafe,
+                failsafe_reason(self.settings(), &self.key.tuple, stop.before)?,
+                Run::Failsafe,
+            ),
             _ if self.is_established() => (Stage::Conntrack, Reason::Established, Run::Established),
             before if self.key.ct == CtState::Invalid && self.settings().invalid_check => {
                 let in_mangle = before == Before::Prednat;
@@ -419,47 +488,13 @@ impl<'a, T: Trace> Walk<'a, T> {
                 self.accepted = false;
                 (stop.stage, Reason::Encapsulation, Run::Deny)
             }
-            before => (Stage::Failsafe, self.failsafe_reason(before)?, Run::Failsafe),
+            before => {
+                (Stage::Failsafe, failsafe_reason(self.settings(), &self.key.tuple, before)?, Run::Failsafe)
+            }
         };
         self.push(step(stage, endpoint, reason));
         self.failsafe |= run == Run::Failsafe;
         Some(run)
-    }
-
-    /// E-42, E-43.
-    fn failsafe_reason(&self, before: Before) -> Option<Reason> {
-        let (list, has_return_half) = match before {
-            Before::Failsafes(list) => (list, false),
-            Before::Prednat => (FailsafeList::Inbound, false),
-            Before::Untracked(list) => (list, true),
-            Before::Conntrack | Before::Encapsulation | Before::Nobody => return None,
-        };
-        let Transport::Ports { source, destination } = self.key.tuple.transport else {
-            return None;
-        };
-        let settings = self.settings();
-        let (entries, other, remote) = match list {
-            FailsafeList::Inbound => {
-                (&settings.failsafe_inbound, &settings.failsafe_outbound, self.key.tuple.source)
-            }
-            FailsafeList::Outbound => {
-                (&settings.failsafe_outbound, &settings.failsafe_inbound, self.key.tuple.destination)
-            }
-        };
-        let holds = |entries: &[Failsafe], port: u16| {
-            entries.iter().any(|entry| {
-                entry.protocol == self.key.tuple.protocol
-                    && entry.port == port
-                    && entry.net.is_none_or(|net| net.contains(self.key.tuple.family, remote))
-            })
-        };
-        if holds(entries, destination) {
-            Some(Reason::Failsafe)
-        } else if has_return_half && holds(other, source) {
-            Some(Reason::FailsafeReturn)
-        } else {
-            None
-        }
     }
 
     fn is_established(&self) -> bool {
