@@ -51,7 +51,7 @@ class Compiler:
         self._groups: dict[str, dict[str, Resource]] = {}
         for key, resource in self._resources.items():
             self._groups.setdefault(_group(resource), {})[key] = resource
-        self.table = self._bound([])
+        self.table = self._bound(self._compiled([]))
         """The decisions of the resources as they are now."""
 
     @property
@@ -65,7 +65,8 @@ class Compiler:
         `remove` takes resources, or keys as `Resource.key` has them; one that is not there is no error.
 
         Raises:
-            ValueError: the core refuses what validation let pass; nothing has changed.
+            ValueError: the core refuses what validation let pass; nothing has changed. Or `host` cannot be
+                read: the resources have changed, `table` has not.
         """
         changed: dict[str, Resource | None] = {
             item if isinstance(item, str) else item.key: None for item in remove
@@ -78,7 +79,7 @@ class Compiler:
                 del groups.setdefault(_group(old), dict(self._groups[_group(old)]))[key]
             if new is not None:
                 groups.setdefault(_group(new), dict(self._groups.get(_group(new), {})))[key] = new
-        table = self._bound(
+        program = self._compiled(
             [change for name, group in groups.items() for change in self._changes(name, group)]
         )
         for name, group in groups.items():
@@ -89,11 +90,14 @@ class Compiler:
             self._resources.pop(key, None)
             if new is not None:
                 self._resources[key] = new
-        self.table = table
-        return table
+        self.table = self._bound(program)
+        return self.table
 
-    def _bound(self, changes: list[dict[str, Any]]) -> DecisionTable:
-        return DecisionTable(self._core.apply(json.dumps(changes).encode()), self.host, self.settings)
+    def _compiled(self, changes: list[dict[str, Any]]) -> _core.Program:
+        return self._core.apply(json.dumps(changes).encode())
+
+    def _bound(self, program: _core.Program) -> DecisionTable:
+        return DecisionTable(program, self.host, self.settings)
 
     def _changes(self, name: str, group: dict[str, Resource]) -> Iterable[dict[str, Any]]:
         """From the parts of the model that a group had to those that it has; what is built in comes back."""

@@ -189,11 +189,15 @@ impl<'m> Compiler<'m> {
         };
         let changes = changes.into_iter().map(read).collect::<Result<Vec<_>, CompileError>>()?;
         let undo: Vec<_> = changes.into_iter().map(|(key, part)| self.replace(key, part)).collect();
-        self.program().inspect_err(|_| {
+        let program = self.program();
+        if program.is_err() {
             for (key, part) in undo.into_iter().rev() {
                 self.replace(key, part);
             }
-        })
+            // Sweeps what the refused edit has left behind; the model before it has a program.
+            let _ = self.program();
+        }
+        program
     }
 
     /// Puts the part in the place of what has the key; gives what undoes that.

@@ -1,7 +1,7 @@
 //! Programs and tables for Python.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use numpy::PyArray1;
 use pyo3::prelude::*;
@@ -63,7 +63,8 @@ pub fn compile(
 #[pyclass(frozen, module = "labelgate._core")]
 pub struct Compiler {
     budgets: Budgets,
-    state: Mutex<(crate::compile::Compiler<'static>, Builder)>,
+    model: Mutex<crate::compile::Compiler<'static>>,
+    builder: Mutex<Builder>,
 }
 
 #[pymethods]
@@ -75,7 +76,7 @@ impl Compiler {
             let budgets = read_budgets(budgets)?;
             let model: Model = serde_json::from_slice(model).map_err(value_error)?;
             let compiler = crate::compile::Compiler::new(model, node).map_err(value_error)?;
-            Ok(Self { budgets, state: Mutex::new((compiler, Builder::new(budgets))) })
+            Ok(Self { budgets, model: Mutex::new(compiler), builder: Mutex::new(Builder::new(budgets)) })
         })
     }
 
@@ -83,9 +84,10 @@ impl Compiler {
     fn apply(&self, py: Python<'_>, changes: &[u8]) -> PyResult<Program> {
         py.detach(|| {
             let changes: Vec<Change> = serde_json::from_slice(changes).map_err(value_error)?;
-            let mut state = self.state.lock().expect("nobody has panicked with it");
-            let (compiler, builder) = &mut *state;
+            let mut compiler = self.model.lock().expect("nobody has panicked while editing the model");
             let program = compiler.apply(changes).map_err(value_error)?;
+            // One that has panicked keeps nothing: it builds anew.
+            let mut builder = self.builder.lock().unwrap_or_else(PoisonError::into_inner);
             let engines = OnceLock::from(Arc::new(builder.build(Arc::clone(&program))));
             Ok(Program { compiled: program, budgets: self.budgets, engines })
         })

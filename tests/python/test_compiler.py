@@ -137,3 +137,47 @@ def test_a_refused_change_changes_nothing(tmp_path: Path, changes: str, said: st
     with pytest.raises(ValueError, match=re.escape(said)):
         core.apply(changes.replace("POLICY", policy).encode())
     assert str(core.apply(b"[]")) == before
+
+
+RULES = """
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: nets}
+spec:
+  selector: all()
+  ingress:
+  - {action: FIRST}
+  - {action: Allow, source: {nets: [NETS]}}
+"""
+HOST = """
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: edge1}
+spec: {node: edge1, interfaceName: eth0}
+"""
+
+
+@pytest.mark.parametrize("nets", [("10.0.0.0/8", "fd00::/8"), ("fd00::/8", "10.0.0.0/8")])
+def test_the_first_rules_are_of_one_family(tmp_path: Path, nets: tuple[str, str]) -> None:
+    compiler = Compiler(read(tmp_path, HOST), node="edge1")
+    for net in nets:
+        text = RULES.replace("  - {action: FIRST}\n", "").replace("NETS", f'"{net}"')
+        (policy,) = read(tmp_path, text).resources()
+        table = compiler.apply(put=[policy])
+        for src, dst in (("10.1.1.1", "198.51.100.1"), ("fd00::1", "2001:db8::1")):
+            decision = table.decide(
+                hook="filter-input", src=src, dst=dst, protocol="tcp", dport=80, in_="eth0"
+            )
+            assert decision.verdict == ("allow" if (":" in src) == (":" in net) else "deny")
+
+
+def test_what_edits_leave_behind_is_bounded(tmp_path: Path) -> None:
+    nets = ", ".join(f"10.{index}.0.0/16" for index in range(250))
+    compiler = Compiler(read(tmp_path, HOST), node="edge1")
+    ages = []
+    for edit in range(60):
+        text = RULES.replace("FIRST", ("Allow", "Deny")[edit % 2])
+        rules = "".join(f"  - {{action: Allow, source: {{nets: [{net}]}}}}\n" for net in nets.split(", "))
+        (policy,) = read(tmp_path, text.split("  - {action: Allow, source")[0] + rules).resources()
+        ages.append(compiler.apply(put=[policy]).describe()["classes"]["edits"])
+    assert max(ages) < 20

@@ -102,7 +102,8 @@ pub fn addresses<P: Value>(
             narrow(used.len() - 1)
         })
     };
-    let mut terms = vec![Term::default(); flats.addresses.len()];
+    // The first one stands in for those of clauses that do not exist for the family, also where there is no clause yet.
+    let mut terms = vec![Term::default(); flats.addresses.len().max(1)];
     for index in own.flat_map(|clause| [clause.source, clause.destination]) {
         let (made, asked) = (&mut terms[index as usize], &flats.addresses[index as usize]);
         if *made == Term::default() {

@@ -26,6 +26,9 @@ use crate::table::flat::{Clause, Flat, Flats, Ranges, ServiceTerm, lists};
 use crate::table::lineage::Lineage;
 use crate::table::named::NamedPorts;
 
+/// Sets and terms that small images may leave behind: they are soon made, but need not be for a few edits.
+const SPARE_PARTS: usize = 1024;
+
 /// The image cannot be brought up to date in place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outdated;
@@ -50,8 +53,9 @@ pub struct Kept {
     v6: Addresses<u128>,
     known: Known,
     patches: Patches,
-    /// Bytes of the fresh image, and how often it has been edited since.
+    /// Bytes of the fresh image, what was known of it ([`Kept::parts`]), and how often it has been edited since.
     fresh: usize,
+    fresh_parts: usize,
     edits: usize,
 }
 
@@ -101,7 +105,23 @@ impl Kept {
             source_ports: numbered(frame.source_ports.sets.iter().cloned()),
         };
         let fresh = writer.image.bytes();
-        Self { writer, frame, v4, v6, known, patches: Patches::default(), fresh, edits: 0 }
+        let patches = Patches::default();
+        let mut kept = Self { writer, frame, v4, v6, known, patches, fresh, fresh_parts: 0, edits: 0 };
+        kept.fresh_parts = kept.parts();
+        kept
+    }
+
+    /// Sets and terms, which are kept until a fresh image is made, also where nothing names them any more.
+    fn parts(&self) -> usize {
+        fn of<P: Value, S>(numbers: &Numbers<P, S>) -> usize {
+            numbers.terms.len() + numbers.partition.set_count()
+        }
+        of(&self.v4) + of(&self.v6) + of(&self.frame.services.numbers) + of(&self.frame.source_ports)
+    }
+
+    /// Whether more is dead than alive, as far as sizes tell.
+    fn is_worn(&self) -> bool {
+        self.writer.image.bytes() > 2 * self.fresh || self.parts() > 2 * self.fresh_parts + SPARE_PARTS
     }
 
     /// How often the image has been edited, and how many bytes have been added.
@@ -116,8 +136,7 @@ impl Kept {
         lineage: &mut Lineage,
     ) -> Result<(Classes, Answers), Outdated> {
         let chains = program.chains.len();
-        if self.writer.image.bytes() > 2 * self.fresh || 2 * chains > self.writer.roots.record_count as usize
-        {
+        if self.is_worn() || 2 * chains > self.writer.roots.record_count as usize {
             return Err(Outdated);
         }
         self.edits += 1;
