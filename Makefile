@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench test test-rust test-python test-long test-kernel fuzz mutants lint format clean
+.PHONY: help setup demo bench test test-rust test-python test-long test-kernel fuzz sanitize mutants lint format clean
 
 help: ## Print what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,10 @@ test-kernel: setup ## Run the tests that send real packets through real rules (r
 fuzz: setup ## Fuzz every parser for SECONDS each (default 60); fail if anything does not hold
 	@scripts/setup-fuzz
 	@$(PY) tests/fuzz/run.py --seconds $(SECONDS)
+
+sanitize: setup ## Run the tests of the engines and of the core under the address sanitizer
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=target/sanitize \
+	  cargo test --quiet --target $$(rustc -vV | sed -n 's/^host: //p') --lib --test engines
 
 mutants: setup ## Seed deliberate faults, one at a time: a case must catch each (OPTIONS='--only ID')
 	$(PY) tests/mutants/run.py $(OPTIONS)
