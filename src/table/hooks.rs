@@ -23,10 +23,12 @@ pub fn evaluate<T: Trace>(
     seen: Seen,
     trace: &mut T,
 ) -> Decision {
-    match lone_decision(table, key, packet, seen) {
-        Some(decision) if T::IS_SILENT => decision,
-        _ => walk(table, key, packet, seen, trace),
+    if T::IS_SILENT
+        && let Some(decision) = lone_decision(table, key, packet, seen)
+    {
+        return decision;
     }
+    walk(table, key, packet, seen, trace)
 }
 
 /// What most packets of a busy node are: new ones that meet one chain, without the bookkeeping that takes as long as the
