@@ -15,7 +15,7 @@ use crate::flow::{
 };
 use crate::nfqueue::fake_kernel::{packet, reply};
 use crate::nfqueue::{Channel, Inbox, Queue, ReceiveBuffer, Received, Socket};
-use crate::table::{Decision, Stage, Step};
+use crate::table::Decision;
 
 const A: u32 = 0x0100;
 const D: u32 = 0x0400;
@@ -56,9 +56,8 @@ impl Decide for Table {
             4 => Verdict::Continue,
             port => panic!("port {port}"),
         };
-        let step = Step { stage: Stage::Interface, endpoint: None, outcome: OutcomeId::new(0), action: None };
         let accepted = verdict == Verdict::AllowNotrack || key.accepted;
-        Decision { verdict, failsafe: false, accepted, step, outcome: step.outcome }
+        Decision { verdict, failsafe: false, accepted, outcome: OutcomeId::new(0) }
     }
 
     fn interface(&self, name: &str) -> InterfaceId {

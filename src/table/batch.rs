@@ -6,7 +6,6 @@ use std::ops::Range;
 use thiserror::Error;
 
 use super::answer::Answer;
-use super::engines::{Packet, Seen};
 use super::flat::{AddressBlock, Point, PointBlock};
 use super::{DecisionTable, hooks};
 use crate::flow::{CtState, Family, FiveTuple, FlowKey, Hook, InterfaceId, Transport};
@@ -354,11 +353,8 @@ impl DecisionTable {
         }
         let tree = if N > 1 { self.tree_block(block) } else { None };
         for index in 0..N {
-            let key = block.key(index);
-            let packet = Packet::of(&key.tuple);
-            let seen =
-                tree.as_ref().map_or(Seen::NOTHING, |(chain, answers)| Seen::of_tree(*chain, answers[index]));
-            let decision = hooks::evaluate(self, &key, &packet, seen, &mut ());
+            let tree = tree.as_ref().map(|(chain, answers)| (*chain, answers[index]));
+            let decision = hooks::decide(self, &block.key(index), tree);
             verdicts[index] = decision.verdict as u8;
             outcomes[index] = decision.outcome.number();
         }
@@ -379,17 +375,16 @@ impl DecisionTable {
         let mut chains = [ChainId::from_number(0); N];
         for (index, chain) in chains.iter_mut().enumerate() {
             let (input, output) = (InterfaceId(block.input[index]), InterfaceId(block.output[index]));
-            let stop = hooks::lone_stop(self, block.hook, input, output)?;
-            if block.hook == Hook::FilterInput && hooks::is_failsafe(self, stop, &block.key(index).tuple) {
+            *chain = self.stops.lone(block.hook, input, output)?;
+            if block.hook == Hook::FilterInput && hooks::is_failsafe(self, &block.key(index).tuple) {
                 return None;
             }
-            *chain = stop.chain;
         }
         let answers = self.engines.find_block(&chains, &block.points())?;
         for index in 0..N {
-            let (verdict, outcome) = hooks::lone_end(self, block.hook, answers[index])?;
-            verdicts[index] = verdict as u8;
-            outcomes[index] = outcome.number();
+            let decision = self.stops.lone_decision(block.hook, answers[index])?;
+            verdicts[index] = decision.verdict as u8;
+            outcomes[index] = decision.outcome.number();
         }
         Some(())
     }
