@@ -52,6 +52,7 @@ const MORE: Chains = u32::MAX;
 
 /// The only chain that new packets of an interface meet: what most of them need to know, in one load.
 #[derive(Clone, Copy, Debug)]
+#[repr(align(16))]
 struct Lone {
     /// filter FORWARD, from it.
     from: Chains,
@@ -153,6 +154,44 @@ impl AllStops {
             _ => return None,
         };
         (chains != NONE && chains != MORE).then(|| ChainId::from_number(chains - 1))
+    }
+
+    /// As [`Self::lone`], of many packets; none where one of them has none.
+    #[inline]
+    pub fn lone_block<const N: usize>(
+        &self,
+        hook: Hook,
+        inputs: &[u32; N],
+        outputs: &[u32; N],
+    ) -> Option<[ChainId; N]> {
+        let (from, to) = match hook {
+            Hook::FilterForward => {
+                (self.chains(inputs, |lone| lone.from)?, self.chains(outputs, |lone| lone.to)?)
+            }
+            Hook::FilterInput => (self.chains(inputs, |lone| lone.input)?, [NONE; N]),
+            _ => return None,
+        };
+        let mut chains = [ChainId::from_number(0); N];
+        let mut all = true;
+        for index in 0..N {
+            let either = from[index] | to[index];
+            all &= (from[index] == NONE || to[index] == NONE) && either != NONE && either != MORE;
+            chains[index] = ChainId::from_number(either.wrapping_sub(1));
+        }
+        all.then_some(chains)
+    }
+
+    #[inline]
+    fn chains<const N: usize>(
+        &self,
+        interfaces: &[u32; N],
+        of: impl Fn(&Lone) -> Chains,
+    ) -> Option<[Chains; N]> {
+        let mut chains = [NONE; N];
+        for (chain, &interface) in chains.iter_mut().zip(interfaces) {
+            *chain = of(self.lone.get(interface as usize)?);
+        }
+        Some(chains)
     }
 
     /// The hook's decision where the lone chain answers so; none where a setting decides.
