@@ -22,6 +22,7 @@ mod interfaces;
 mod lineage;
 mod linear;
 mod named;
+mod pages;
 mod prefetch;
 mod statics;
 mod stops;
