@@ -313,7 +313,7 @@ impl<const N: usize> Block<N> {
     fn is_plain(&self) -> bool {
         // Without branches, to be done for many at once.
         let marks = self.accepted.iter().fold(0, |marks, mark| marks | mark);
-        let is_new = |&state: &u8| (state == CtState::New as u8) | (state == CtState::Untracked as u8);
+        let is_new = |&state: &u8| state == CtState::New as u8 || state == CtState::Untracked as u8;
         marks == 0 && self.ct.iter().fold(true, |all, state| all & is_new(state))
     }
 

@@ -76,10 +76,16 @@ impl Image {
         &self.lines()[index as usize].0
     }
 
+    /// So many words.
+    #[inline]
+    pub fn chunk<const N: usize>(&self, offset: u32) -> &[u32; N] {
+        found(self.words().get(offset as usize..).and_then(|words| words.first_chunk()))
+    }
+
     /// Asks for the line of a word.
     #[inline]
     pub fn prefetch(&self, offset: u32) {
-        prefetch(&self.lines()[offset as usize / WORDS]);
+        prefetch(self.words().as_ptr().wrapping_add(offset as usize));
     }
 
     /// All of it, in the byte order of the machine.
