@@ -4,29 +4,48 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::limits::Refused;
+use super::spare::{Home, Pages};
 use crate::table::prefetch::prefetch;
 
 /// One cache line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C, align(64))]
-struct Line([u32; WORDS]);
+pub struct Line([u32; WORDS]);
 
-const WORDS: usize = 16;
+pub const WORDS: usize = 16;
+
+impl Line {
+    pub const fn of(words: [u32; WORDS]) -> Self {
+        Self(words)
+    }
+
+    /// Overwrites lines with as many others.
+    pub fn copy(lines: &mut [Self], words: &[[u32; WORDS]]) {
+        bytemuck::cast_slice_mut::<_, u32>(lines).copy_from_slice(words.as_flattened());
+    }
+}
 
 /// Words by offset; offsets behind the end are programming errors and panic.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Image {
     lines: Vec<Line>,
     /// Lengths of `lines` as words and as halves: as fields, for shifting at each load took as long as the loads.
     words: usize,
     halves: usize,
+    home: Home,
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        self.home.give(std::mem::take(&mut self.lines));
+    }
 }
 
 #[allow(unsafe_code)]
 impl Image {
-    fn of(lines: Vec<Line>) -> Self {
+    fn of((lines, home): (Vec<Line>, Home)) -> Self {
         let words = lines.len() * WORDS;
-        Self { lines, words, halves: 2 * words }
+        Self { lines, words, halves: 2 * words, home }
     }
 
     #[inline]
@@ -88,12 +107,13 @@ fn found<T>(value: Option<T>) -> T {
 pub struct Builder {
     words: Vec<u32>,
     most: usize,
+    pages: Pages,
 }
 
 impl Builder {
     /// For an image of at most so many bytes.
     pub fn new(most: usize) -> Self {
-        Self { words: Vec::new(), most: most.min(super::limits::MOST_BYTES) }
+        Self { words: Vec::new(), most: most.min(super::limits::MOST_BYTES), pages: Pages::default() }
     }
 
     /// Whether so many more words fit, with those that [`align`](Self::align) adds.
@@ -106,7 +126,9 @@ impl Builder {
 
     /// Where the next word goes, after room to begin a line.
     pub fn align(&mut self) -> u32 {
-        self.words.resize(self.words.len().next_multiple_of(WORDS), 0);
+        let before = self.words.len();
+        self.words.resize(before.next_multiple_of(WORDS), 0);
+        self.grown(before);
         self.offset()
     }
 
@@ -118,13 +140,20 @@ impl Builder {
     /// Forgets all words from this offset on.
     pub fn truncate(&mut self, offset: u32) {
         self.words.truncate(offset as usize);
+        self.pages.truncate(offset as usize);
     }
 
     /// Appends; returns the offset of the first word.
     pub fn push(&mut self, words: impl IntoIterator<Item = u32>) -> u32 {
         let offset = self.offset();
         self.words.extend(words);
+        self.grown(offset as usize);
         offset
+    }
+
+    /// All words from this one on are new.
+    fn grown(&mut self, from: usize) {
+        self.pages.change(from, self.words.len());
     }
 
     /// Appends 16-bit values, two to a word.
@@ -138,7 +167,12 @@ impl Builder {
 
     /// Replaces words.
     pub fn set(&mut self, offset: u32, words: &[u32]) {
-        self.words[offset as usize..][..words.len()].copy_from_slice(words);
+        let at = offset as usize;
+        let old = &mut self.words[at..][..words.len()];
+        if old != words {
+            old.copy_from_slice(words);
+            self.pages.change(at, at + words.len());
+        }
     }
 
     /// The word at this offset.
@@ -158,19 +192,21 @@ impl Builder {
 
     /// Replaces such a value.
     pub fn set_half(&mut self, offset: u32, index: u32, half: u32) {
-        let (word, shift) = (&mut self.words[(offset + index / 2) as usize], 16 * (index % 2));
-        *word = *word & !(0xffff << shift) | half << shift;
+        let (at, shift) = (offset + index / 2, 16 * (index % 2));
+        self.set(at, &[self.word(at) & !(0xffff << shift) | half << shift]);
     }
 
     /// Repeats words that are there.
     pub fn copy(&mut self, offset: u32, count: usize) -> u32 {
         let to = self.offset();
         self.words.extend_from_within(offset as usize..offset as usize + count);
+        self.grown(to as usize);
         to
     }
 
     /// Words that are changed where they stand.
     pub fn words_mut(&mut self, offset: u32, count: usize) -> &mut [u32] {
+        self.pages.change(offset as usize, offset as usize + count);
         &mut self.words[offset as usize..][..count]
     }
 
@@ -178,7 +214,7 @@ impl Builder {
     pub fn image(&mut self) -> Image {
         self.align();
         let (lines, _) = self.words.as_chunks::<WORDS>();
-        Image::of(lines.iter().map(|&line| Line(line)).collect())
+        Image::of(self.pages.copy(lines))
     }
 
     /// Its size now.
