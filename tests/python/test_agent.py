@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from labelgate import agent
-from labelgate.agent import Agent, AgentError, Options
+from labelgate.agent import Agent, AgentError, Options, daemon, enforcement
+from labelgate.agent.process import Signals
 from labelgate.cli import cli
 from labelgate.links import Link, Links
 from labelgate.netfilter.apply import ApplyError
@@ -117,20 +117,20 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
             changed, self.links = kernel.links != self.links, kernel.links
             return self.links if changed else None
 
-    def take(signals: agent.Signals, _others: object, _seconds: float) -> Iterator[int]:
+    def take(signals: Signals, _others: object, _seconds: float) -> Iterator[int]:
         kernel.wait()
         return real_take(signals, [], 0)
 
-    real_take = agent.Signals.take
-    monkeypatch.setattr(agent, "Netfilter", Netfilter)
-    monkeypatch.setattr(agent._core, "Enforcer", Enforcer)
-    monkeypatch.setattr(agent, "LinkWatch", LinkWatch)
-    monkeypatch.setattr(agent, "read_routing_rules", lambda: ())
-    monkeypatch.setattr(agent, "hazards", lambda *_: kernel.hazards)
-    monkeypatch.setattr(agent, "clean", lambda: kernel.touched.append("cleaned"))
-    monkeypatch.setattr(agent, "CHECK_SECONDS", 0)
-    monkeypatch.setattr(agent.Signals, "take", take)
-    monkeypatch.setattr(agent.Signals, "wait", lambda *_: kernel.touched.append("waited"))
+    real_take = Signals.take
+    monkeypatch.setattr(enforcement, "Netfilter", Netfilter)
+    monkeypatch.setattr(enforcement._core, "Enforcer", Enforcer)
+    monkeypatch.setattr(daemon, "LinkWatch", LinkWatch)
+    monkeypatch.setattr(enforcement, "read_routing_rules", lambda: ())
+    monkeypatch.setattr(enforcement, "hazards", lambda *_: kernel.hazards)
+    monkeypatch.setattr(enforcement, "clean", lambda: kernel.touched.append("cleaned"))
+    monkeypatch.setattr(daemon, "CHECK_SECONDS", 0)
+    monkeypatch.setattr(Signals, "take", take)
+    monkeypatch.setattr(Signals, "wait", lambda *_: kernel.touched.append("waited"))
     return kernel
 
 
@@ -296,7 +296,7 @@ def test_a_reload_changes_the_stop_mode(kernel: Kernel, policy: Path, tmp_path: 
 
 
 def test_only_a_stop_ends_a_wait() -> None:
-    with agent.Signals() as signals:
+    with Signals() as signals:
         reload()
         began = time.monotonic()
         signals.wait(0.2)
@@ -309,7 +309,7 @@ def test_only_a_stop_ends_a_wait() -> None:
 
 def test_a_signal_ends_the_wait_for_others() -> None:
     """Ctrl-C stops the daemon at once, not at its next look at the rules."""
-    with agent.Signals() as signals, socket.socket() as nothing_comes_here:
+    with Signals() as signals, socket.socket() as nothing_comes_here:
         nothing_comes_here.bind(("127.0.0.1", 0))
         nothing_comes_here.listen()
         began = time.monotonic()
