@@ -71,6 +71,7 @@ def test_defaults() -> None:
         malformed="deny",
         stop=None,
         settle=2.0,
+        socket="/run/labelgate/control.sock",
         settings=Settings(),
         sources=found.sources,
     )
@@ -91,6 +92,7 @@ fail: {raw-prerouting: open, filter-forward: open, filter-input: closed}
 malformed: accept
 stop: open
 settle: 500ms
+socket: /run/gate.sock
 forwardUnmarked: deny
 exemptLoopback: true
 chainInsertMode: Append
@@ -122,6 +124,7 @@ def test_every_key_in_a_file(file: Path) -> None:
         malformed="accept",
         stop="open",
         settle=0.5,
+        socket="/run/gate.sock",
         settings=Settings(
             endpoint_to_host="Return",
             filter_allow="Return",

@@ -6,15 +6,19 @@ generation in force as it is.
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from typing import Any
 
 from labelgate.agent.enforcement import Enforcement
 from labelgate.agent.generation import AgentError, Generation, Loader, Options
 from labelgate.agent.process import STOPPING, Signals, StopMode, alone, stop_mode
+from labelgate.agent.status import Refusal, now, status
 from labelgate.config import ConfigError
+from labelgate.control import ControlError, ControlServer
 from labelgate.engines import summary
 from labelgate.links import Links, LinkWatch
 from labelgate.netfilter.apply import ApplyError
@@ -36,11 +40,16 @@ class Agent:
         say: Callable[[str], None],
         progress: Progress = lambda done, whole: None,
     ) -> None:
+        self._options = options
         self._say = say
         self._loader = Loader(options, say, progress)
         self._enforcement: Enforcement
         self._links: LinkWatch
         self._signals: Signals
+        self._control: ControlServer | None = None
+        self._refusal: Refusal | None = None
+        """Why the last change is not in force."""
+        self._in_force_since = ""
         self._is_told_to_stop = False
 
     def run(self) -> None:
@@ -65,19 +74,32 @@ class Agent:
             self._enforcement.start(open_things, self._leave)
         except (ApplyError, ValueError) as error:
             raise AgentError(str(error)) from None
+        self._listen(open_things)
         self._announce()
+
+    def _listen(self, open_things: ExitStack) -> None:
+        """Without a control socket the policy is enforced all the same."""
+        path = self._enforcement.current.config.socket
+        verbs = {"status": self._answer_status, "reload": self._answer_reload}
+        try:
+            self._control = open_things.enter_context(ControlServer(path, verbs, self._say))
+        except OSError as error:
+            self._say(f"warning: no control socket: {error}")
 
     def _serve(self) -> None:
         checked = time.monotonic()
+        heard = [self._links.fileno(), *([self._control.fileno()] if self._control else [])]
         while self._enforcement.is_alive():
-            for number in self._signals.take([self._links.fileno()], ALIVE_SECONDS):
+            for number in self._signals.take(heard, ALIVE_SECONDS):
                 if number in STOPPING:
                     self._is_told_to_stop = True
                     return
                 if number == signal.SIGHUP:
                     self._reload()
                 elif number == signal.SIGUSR1:
-                    self._say(self._enforcement.counters())
+                    self._say(json.dumps(self._enforcement.counters(), separators=(",", ":")))
+            if self._control:
+                self._control.serve()
             if (links := self._links.poll()) is not None:
                 self._relink(links)
             if time.monotonic() - checked >= CHECK_SECONDS:
@@ -88,16 +110,33 @@ class Agent:
         failure = self._enforcement.failure()
         raise AgentError(f"the packet loop ended ({failure}); our rules stay, what they queue is dropped")
 
+    def _answer_status(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        refuse_unknown(arguments)
+        return status(self._enforcement, self._options, self._refusal, self._in_force_since)
+
+    def _answer_reload(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        refuse_unknown(arguments)
+        self._reload()
+        if self._refusal:
+            raise ControlError("refused", self._refusal.message, self._refusal.to_json()["problems"])
+        return {"generation": self._enforcement.current.number}
+
     def _reload(self) -> None:
         """Reads the files anew; anything wrong leaves the current generation in force."""
         before = self._enforcement.current
         try:
             generation = self._loader.next(before, self._links.links)
         except (LoadError, ConfigError, AgentError, ValueError) as error:
-            self._say(f"{error}\ngeneration {before.number} stays in force: the new policies are not valid")
+            self._refuse(error, "the new policies are not valid")
             return
         if self._put_in_force(generation):
+            self._refusal = None
             self._announce()
+
+    def _refuse(self, error: Exception, why: str) -> None:
+        number = self._enforcement.current.number
+        self._refusal = Refusal.of(error)
+        self._say(f"{error}\ngeneration {number} stays in force: {why}")
 
     def _relink(self, links: Links) -> None:
         """Interfaces or addresses changed: the same program on other interfaces."""
@@ -108,11 +147,10 @@ class Agent:
             self._say(f"interfaces are now {names}")
 
     def _put_in_force(self, generation: Generation) -> bool:
-        before = self._enforcement.current
         try:
             self._enforcement.put_in_force(generation)
         except (ApplyError, ValueError) as error:
-            self._say(f"{error}\ngeneration {before.number} stays in force: the rules could not be applied")
+            self._refuse(error, "the rules could not be applied")
             return False
         return True
 
@@ -123,6 +161,7 @@ class Agent:
         self._say(f"stopped: {_LEFT[left]}")
 
     def _announce(self) -> None:
+        self._in_force_since = now()
         current = self._enforcement.current
         facts = current.table.rule_facts()
         self._say(
@@ -130,6 +169,12 @@ class Agent:
             f"{len(facts['hosts'])} host endpoints, {len(facts['workloads'])} workloads with interfaces, "
             f"{self._enforcement.variant} rules\n{summary(current.table.describe())}"
         )
+
+
+def refuse_unknown(arguments: Mapping[str, object], *known: str) -> None:
+    """ControlError where a request has arguments that its verb does not."""
+    if unknown := sorted(arguments.keys() - set(known)):
+        raise ControlError("request", f"unknown argument `{unknown[0]}`")
 
 
 _LEFT: Mapping[StopMode, str] = {

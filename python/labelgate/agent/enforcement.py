@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Any
 
 from labelgate import _core
 from labelgate.agent.generation import AgentError, Generation
@@ -88,9 +89,10 @@ class Enforcement:
         """Why the packet loop ended by itself."""
         return self._enforcer.failure()
 
-    def counters(self) -> str:
-        """All counters of the packet loop, as one JSON line."""
-        return json.dumps(json.loads(self._enforcer.counters()), separators=(",", ":"))
+    def counters(self) -> dict[str, Any]:
+        """All counters of the packet loop."""
+        counters: dict[str, Any] = json.loads(self._enforcer.counters())
+        return counters
 
     def restore(self) -> None:
         """Puts rules back that somebody else has changed, and follows what others put ahead of ours."""

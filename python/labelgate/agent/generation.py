@@ -23,6 +23,7 @@ FIXED_KEYS = (
     "queues.workers",
     *(f"fail.{hook}" for hook in HOOKS),
     "malformed",
+    "socket",
 )
 """Who this is, what the queues are bound with, where rules and policies are: a reload cannot change these."""
 
