@@ -64,6 +64,8 @@ class Config:
     """Seconds."""
     socket: str
     """Path of the control socket."""
+    watch: bool
+    """Whether files are followed as they change."""
     settings: Settings
     sources: Mapping[str, Given]
     """Every key with its effective value and source."""
@@ -218,6 +220,7 @@ KEYS: Mapping[str, tuple[Callable[[Any], Any], Any]] = {
     "malformed": (_word("deny", "accept"), "deny"),
     "stop": (_word("remove", "keep", "open"), None),
     "settle": (_duration, 2.0),
+    "watch": (_flag, True),
     "socket": (_path, "/run/labelgate/control.sock"),
     "forwardUnmarked": (_word("return", "accept", "deny"), "return"),
     "exemptLoopback": (_flag, False),
@@ -451,6 +454,7 @@ def _config(effective: Mapping[str, Given]) -> Config:
         stop=value("stop"),
         settle=value("settle"),
         socket=value("socket"),
+        watch=value("watch"),
         settings=settings,
         sources=effective,
     )

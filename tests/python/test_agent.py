@@ -27,8 +27,9 @@ kind: HostEndpoint
 metadata: {name: out}
 spec: {node: edge1, interfaceName: eth0}
 """
+TWIN = POLICY.replace("out", "in").replace("interfaceName: eth0", "expectedIPs: [10.9.0.10]")
 UPLINK = Link(2, "eth0", ("198.51.100.10",))
-LATE = Link(3, "eth1", ())
+LATE = Link(3, "eth1", ("10.9.0.10",))
 
 
 class Kernel:
@@ -144,7 +145,9 @@ def policy(tmp_path: Path) -> Path:
 def run(policy: Path, **flags: str) -> list[str]:
     """What it said until it was told to stop."""
     said: list[str] = []
-    Agent(Options((str(policy),), "edge1", None, True, {"stop": "remove", **flags}), said.append).run()
+    Agent(
+        Options((str(policy),), "edge1", None, True, {"stop": "remove", "watch": False, **flags}), said.append
+    ).run()
     return said
 
 
@@ -187,6 +190,7 @@ def test_links_that_could_not_be_followed_are_tried_again(kernel: Kernel, policy
     def change() -> None:
         kernel.links, kernel.refuses = Links((UPLINK, LATE)), 1
 
+    policy.write_text(f"{POLICY}---{TWIN}", encoding="utf-8")
     kernel.steps = [change, lambda: None]
     said = run(policy)
     assert "interfaces are now eth0, eth1" in said
@@ -194,14 +198,24 @@ def test_links_that_could_not_be_followed_are_tried_again(kernel: Kernel, policy
 
 
 def test_a_reload_that_fails_is_not_called_in_force(kernel: Kernel, policy: Path) -> None:
+    """It is tried again, as the files are right."""
+
     def refuse() -> None:
+        policy.write_text(POLICY.replace("eth0", "eth1"), encoding="utf-8")
         kernel.refuses = 1
         reload()
 
     kernel.steps = [refuse]
     said = run(policy)
     assert said[1].endswith("generation 1 stays in force: the rules could not be applied")
-    assert len(said) == 3
+    assert said[2].startswith("generation 2 in force")
+    assert len(said) == 4
+
+
+def test_rules_that_would_be_the_same_are_not_written(kernel: Kernel, policy: Path) -> None:
+    kernel.steps = [reload, reload]
+    assert sum(" in force: " in message for message in run(policy)) == 3
+    assert kernel.touched == ["bound", "applied", "swapped 1", "swapped 1", "cleaned", "stopped"]
 
 
 def test_the_first_policy_waits_for_conntrack(kernel: Kernel, policy: Path) -> None:
@@ -252,7 +266,9 @@ def test_what_only_a_start_can_change(
 
     kernel.steps = [change]
     said: list[str] = []
-    Agent(Options((str(policy),), "edge1", str(config), False, {"stop": "remove"}), said.append).run()
+    Agent(
+        Options((str(policy),), "edge1", str(config), False, {"stop": "remove", "watch": False}), said.append
+    ).run()
     assert said[1].startswith(f"{config}:1: {key}")
     assert "only a restart changes it\ngeneration 1 stays in force" in said[1]
     assert kernel.touched == ["bound", "applied", "cleaned", "stopped"]
@@ -272,7 +288,7 @@ def test_the_node_stays_what_it_was(
 
     kernel.steps = [change]
     done = CliRunner().invoke(
-        cli, ["run", "-f", str(policy), "--config", str(config), "--stop", "remove", *flags]
+        cli, ["run", "-f", str(policy), "--config", str(config), "--stop", "remove", "--no-watch", *flags]
     )
     assert done.exit_code == 0
     _, *after = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("engines:")]
@@ -290,7 +306,7 @@ def test_a_reload_changes_the_stop_mode(kernel: Kernel, policy: Path, tmp_path: 
 
     kernel.steps = [change]
     said: list[str] = []
-    Agent(Options((str(policy),), "edge1", str(config)), said.append).run()
+    Agent(Options((str(policy),), "edge1", str(config), flags={"watch": False}), said.append).run()
     assert said[-1] == "stopped: our rules stay, what they queue is dropped"
     assert "cleaned" not in kernel.touched
 

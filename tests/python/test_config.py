@@ -72,6 +72,7 @@ def test_defaults() -> None:
         stop=None,
         settle=2.0,
         socket="/run/labelgate/control.sock",
+        watch=True,
         settings=Settings(),
         sources=found.sources,
     )
@@ -92,7 +93,6 @@ fail: {raw-prerouting: open, filter-forward: open, filter-input: closed}
 malformed: accept
 stop: open
 settle: 500ms
-socket: /run/gate.sock
 forwardUnmarked: deny
 exemptLoopback: true
 chainInsertMode: Append
@@ -108,6 +108,8 @@ logPrefix: gate
 vxlanPort: 4790
 allowVXLANPacketsFromWorkloads: false
 allowIPIPPacketsFromWorkloads: true
+socket: /run/gate.sock
+watch: false
 """
 
 
@@ -125,6 +127,7 @@ def test_every_key_in_a_file(file: Path) -> None:
         stop="open",
         settle=0.5,
         socket="/run/gate.sock",
+        watch=False,
         settings=Settings(
             endpoint_to_host="Return",
             filter_allow="Return",

@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 from labelgate.agent.enforcement import Enforcement
@@ -23,7 +24,8 @@ from labelgate.engines import summary
 from labelgate.links import Links, LinkWatch
 from labelgate.netfilter.apply import ApplyError
 from labelgate.resources import LoadError
-from labelgate.sources.files import Progress
+from labelgate.sources.files import STDIN, Progress
+from labelgate.sources.watch import FileWatch
 
 CHECK_SECONDS = 5.0
 """How often the rules in the kernel are compared with what was applied."""
@@ -47,8 +49,11 @@ class Agent:
         self._links: LinkWatch
         self._signals: Signals
         self._control: ControlServer | None = None
+        self._files: FileWatch | None = None
         self._refusal: Refusal | None = None
         """Why the last change is not in force."""
+        self._is_to_try_again = False
+        """The files are right, but their rules could not be applied."""
         self._in_force_since = ""
         self._is_told_to_stop = False
 
@@ -75,6 +80,7 @@ class Agent:
         except (ApplyError, ValueError) as error:
             raise AgentError(str(error)) from None
         self._listen(open_things)
+        self._watch_files(open_things)
         self._announce()
 
     def _listen(self, open_things: ExitStack) -> None:
@@ -86,11 +92,22 @@ class Agent:
         except OSError as error:
             self._say(f"warning: no control socket: {error}")
 
+    def _watch_files(self, open_things: ExitStack) -> None:
+        """Without a watch a reload follows the files."""
+        if not self._enforcement.current.config.watch or STDIN in self._options.paths:
+            return
+        config_file = self._options.config_file
+        try:
+            files = [*self._options.paths, *([config_file] if config_file else [])]
+            self._files = open_things.enter_context(FileWatch(files))
+        except OSError as error:
+            self._say(f"warning: files are not followed: {error.strerror}; use `labelgate reload`")
+
     def _serve(self) -> None:
         checked = time.monotonic()
-        heard = [self._links.fileno(), *([self._control.fileno()] if self._control else [])]
+        heard = [opened.fileno() for opened in (self._links, self._control, self._files) if opened]
         while self._enforcement.is_alive():
-            for number in self._signals.take(heard, ALIVE_SECONDS):
+            for number in self._signals.take(heard, self._seconds_to_wait()):
                 if number in STOPPING:
                     self._is_told_to_stop = True
                     return
@@ -100,12 +117,16 @@ class Agent:
                     self._say(json.dumps(self._enforcement.counters(), separators=(",", ":")))
             if self._control:
                 self._control.serve()
+            if self._files:
+                self._follow(self._files)
             if (links := self._links.poll()) is not None:
                 self._relink(links)
             if time.monotonic() - checked >= CHECK_SECONDS:
                 if self._enforcement.current.links != self._links.links:
                     self._relink(self._links.links)  # It could not be done when they changed.
                 self._enforcement.restore()
+                if self._is_to_try_again:
+                    self._reload(if_changed=True)
                 checked = time.monotonic()
         failure = self._enforcement.failure()
         raise AgentError(f"the packet loop ended ({failure}); our rules stay, what they queue is dropped")
@@ -121,28 +142,45 @@ class Agent:
             raise ControlError("refused", self._refusal.message, self._refusal.to_json()["problems"])
         return {"generation": self._enforcement.current.number}
 
-    def _reload(self) -> None:
+    def _seconds_to_wait(self) -> float:
+        left = self._files.seconds_left() if self._files else None
+        return ALIVE_SECONDS if left is None else min(left, ALIVE_SECONDS)
+
+    def _follow(self, files: FileWatch) -> None:
+        """Puts in force what has been written to the files, once nobody writes any more."""
+        files.poll()
+        if files.is_due():
+            self._reload(is_overtaken=files.poll, if_changed=True)
+
+    def _reload(self, *, is_overtaken: Callable[[], bool] = lambda: False, if_changed: bool = False) -> None:
         """Reads the files anew; anything wrong leaves the current generation in force."""
-        before = self._enforcement.current
+        before, self._is_to_try_again = self._enforcement.current, False
         try:
-            generation = self._loader.next(before, self._links.links)
+            generation = self._loader.next(before, self._links.links, if_changed=if_changed)
         except (LoadError, ConfigError, AgentError, ValueError) as error:
-            self._refuse(error, "the new policies are not valid")
+            if not is_overtaken():
+                self._refuse(error, "the new policies are not valid")
             return
-        if self._put_in_force(generation):
+        if is_overtaken():
+            return  # What was read may be half of an edit.
+        if generation is None:
+            self._refusal = None
+        elif self._put_in_force(generation):
             self._refusal = None
             self._announce()
 
     def _refuse(self, error: Exception, why: str) -> None:
         number = self._enforcement.current.number
-        self._refusal = Refusal.of(error)
+        refusal = Refusal.of(error)
+        if self._refusal is None or self._refusal.message != refusal.message:
+            self._refusal = refusal
         self._say(f"{error}\ngeneration {number} stays in force: {why}")
 
     def _relink(self, links: Links) -> None:
         """Interfaces or addresses changed: the same program on other interfaces."""
         current = self._enforcement.current
         table = current.table.on_host(links.host_facts)
-        if self._put_in_force(Generation(current.number, current.snapshot, current.config, table, links)):
+        if self._put_in_force(replace(current, table=table, links=links)):
             names = ", ".join(link.name for link in links.links)
             self._say(f"interfaces are now {names}")
 
@@ -150,6 +188,7 @@ class Agent:
         try:
             self._enforcement.put_in_force(generation)
         except (ApplyError, ValueError) as error:
+            self._is_to_try_again = True
             self._refuse(error, "the rules could not be applied")
             return False
         return True

@@ -40,6 +40,8 @@ class Enforcement:
         self._must_stay_closed = self._netfilter.is_installed()
         self._without_repeat = self._hooks_without_repeat(first)
         self._is_in_force = False
+        self._applied: RulesetFacts
+        """What the rules in the kernel were made from: the same need not be written, nor read, again."""
 
     @property
     def variant(self) -> str:
@@ -60,6 +62,7 @@ class Enforcement:
         open_things.callback(leave)
         self._settle(first)
         self._netfilter.apply(rules)
+        self._applied = self._facts(first)
         self._is_in_force = self._must_stay_closed = True
 
     def put_in_force(self, generation: Generation) -> None:
@@ -70,16 +73,18 @@ class Enforcement:
         """
         before = self.current
         try:
-            rules = ruleset(self._facts(generation))
+            facts = self._facts(generation)
+            rules = None if facts == self._applied else ruleset(facts)
             is_reload = generation.number != before.number
             if is_reload and not before.table.governs_something:
                 self._settle(generation)
             self._swap(generation, generation.links)
-            self._netfilter.apply(rules)
+            if rules is not None:
+                self._netfilter.apply(rules)
         except (ApplyError, ValueError):
             self._swap(before, generation.links)
             raise
-        self.current = generation
+        self.current, self._applied = generation, facts
 
     def is_alive(self) -> bool:
         """Whether the packet loop answers."""
@@ -197,7 +202,9 @@ class Enforcement:
         self._enforcer.set_without_repeat([hook in both for hook in HOOKS])
         self._without_repeat = hooks
         try:
-            self._netfilter.apply(ruleset(self._facts(self.current)))
+            facts = self._facts(self.current)
+            self._netfilter.apply(ruleset(facts))
+            self._applied = facts
         except ApplyError:
             self._without_repeat = before  # The next check tries again.
             raise

@@ -6,11 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from labelgate.compiler import Compiler
 from labelgate.config import Config, ConfigError, load_config
 from labelgate.flow import HOOKS
 from labelgate.links import Links
+from labelgate.resources import Loading
+from labelgate.settings import Settings
 from labelgate.snapshot import Snapshot
-from labelgate.sources.files import STDIN, Progress, load_documents
+from labelgate.sources.cache import FileCache
+from labelgate.sources.files import STDIN, Progress
 from labelgate.table import DecisionTable
 
 FIXED_KEYS = (
@@ -23,6 +27,7 @@ FIXED_KEYS = (
     "queues.workers",
     *(f"fail.{hook}" for hook in HOOKS),
     "malformed",
+    "watch",
     "socket",
 )
 """Who this is, what the queues are bound with, where rules and policies are: a reload cannot change these."""
@@ -53,15 +58,21 @@ class Generation:
     config: Config
     table: DecisionTable
     links: Links
+    loading: Loading
+    """What the files held; the same object as long as they hold the same."""
 
 
 class Loader:
-    """Makes generations of what the files hold now."""
+    """Makes generations of what the files hold now; reads, parses and compiles only what has changed."""
 
     def __init__(self, options: Options, say: Callable[[str], None], progress: Progress) -> None:
         self._options = options
         self._say = say
         self._progress = progress
+        self._cache = FileCache()
+        self._compiler: Compiler | None = None
+        self._compiled_for: tuple[str, Settings] | None = None
+        self._warnings: frozenset[str] = frozenset()
 
     def first(self, links: Links) -> Generation:
         """Generation 1.
@@ -70,31 +81,52 @@ class Loader:
             LoadError, ConfigError, ValueError: the policies or the configuration are not valid.
             AgentError: no endpoint names the node.
         """
-        generation = self._load(1, links)
-        self._require_endpoints(generation)
-        return generation
+        loading = self._cache.read(self._options.paths, self._progress)
+        snapshot = Snapshot.of(loading.result())
+        return self._made(1, loading, snapshot, self._config(snapshot), links)
 
-    def next(self, before: Generation, links: Links) -> Generation:
-        """The generation after this one; raises as `first`, and where only a restart may change a key."""
+    def next(self, before: Generation, links: Links, *, if_changed: bool = False) -> Generation | None:
+        """The generation after this one; None where nothing has changed and only a change is asked for.
+
+        Raises as `first` does, and where a key has changed that only a restart changes.
+        """
         if STDIN in self._options.paths:
             raise AgentError("standard input cannot be read twice: use files to be able to reload")
-        generation = self._load(before.number + 1, links)
-        _refuse_changes(before.config, generation.config)
+        loading = self._cache.read(self._options.paths, self._progress)
+        resources = loading.result()
+        snapshot = before.snapshot if loading is before.loading else Snapshot.of(resources)
+        config = self._config(snapshot)
+        if if_changed and loading is before.loading and config == before.config:
+            return None
+        _refuse_changes(before.config, config)
+        return self._made(before.number + 1, loading, snapshot, config, links)
+
+    def _config(self, snapshot: Snapshot) -> Config:
+        options = self._options
+        felix = snapshot.felix_configurations
+        return load_config(options.config_file, felix, options.node, flags=options.flags)
+
+    def _made(
+        self, number: int, loading: Loading, snapshot: Snapshot, config: Config, links: Links
+    ) -> Generation:
+        table = self._table(snapshot, config, links)
+        warnings = (*snapshot.warnings, *table.warnings)
+        for warning in warnings:
+            if warning not in self._warnings:
+                self._say(f"warning: {warning}")
+        self._warnings = frozenset(warnings)
+        generation = Generation(number, snapshot, config, table, links, loading)
         self._require_endpoints(generation)
         return generation
 
-    def _load(self, number: int, links: Links) -> Generation:
-        snapshot = Snapshot.of(load_documents(self._options.paths, self._progress))
-        config = load_config(
-            self._options.config_file,
-            snapshot.felix_configurations,
-            self._options.node,
-            flags=self._options.flags,
-        )
-        table = snapshot.compile(node=config.node, host=links.host_facts, settings=config.settings)
-        for warning in (*snapshot.warnings, *table.warnings):
-            self._say(f"warning: {warning}")
-        return Generation(number, snapshot, config, table, links)
+    def _table(self, snapshot: Snapshot, config: Config, links: Links) -> DecisionTable:
+        host, compiled_for = links.host_facts, (config.node, config.settings)
+        if self._compiler is None or self._compiled_for != compiled_for:
+            self._compiler = Compiler(snapshot, node=config.node, host=host, settings=config.settings)
+            self._compiled_for = compiled_for
+            return self._compiler.table
+        self._compiler.host = host
+        return self._compiler.follow(snapshot.resources())
 
     def _require_endpoints(self, generation: Generation) -> None:
         nodes, node = generation.snapshot.nodes(), generation.config.node

@@ -32,6 +32,7 @@ class Daemon:
         backend: str,
         node: str = NODE,
         settle: str = "0",
+        watch: bool = False,
         options: tuple[str, ...] = (),
     ) -> None:
         self._world = world
@@ -42,7 +43,7 @@ class Daemon:
         """Where it answers."""
         self._command = [
             sys.executable, "-m", "labelgate", "run", *files, "--node", node, "--backend", backend,
-            "--settle", settle, "--socket", self.socket, *options,
+            "--settle", settle, "--socket", self.socket, "--watch" if watch else "--no-watch", *options,
         ]  # fmt: skip
         self.log: list[str] = []
         """Every line said so far."""
