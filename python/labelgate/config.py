@@ -62,6 +62,10 @@ class Config:
     """None: `keep` as a service, else `remove`."""
     settle: float
     """Seconds."""
+    start: Literal["strict", "last-good"] | None
+    """Where the files are not valid at the start. None: `last-good` as a service, else `strict`."""
+    state: str
+    """Folder of the state."""
     socket: str
     """Path of the control socket."""
     watch: bool
@@ -114,7 +118,8 @@ def _mask(value: Any) -> int:
 _UNITS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0}
 
 
-def _duration(value: Any) -> float:
+def read_duration(value: Any) -> float:
+    """Seconds of a text such as `2s`, `500ms`, `1m` or `2`; ValueError says what was expected."""
     match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|)", str(value))
     if match is None:
         raise ValueError("expected a duration such as 2s, 500ms or a number of seconds")
@@ -219,7 +224,9 @@ KEYS: Mapping[str, tuple[Callable[[Any], Any], Any]] = {
     **{f"fail.{hook}": (_CLOSED_OPEN, "closed") for hook in HOOKS},
     "malformed": (_word("deny", "accept"), "deny"),
     "stop": (_word("remove", "keep", "open"), None),
-    "settle": (_duration, 2.0),
+    "settle": (read_duration, 2.0),
+    "start": (_word("strict", "last-good"), None),
+    "state": (_path, "/var/lib/labelgate"),
     "watch": (_flag, True),
     "socket": (_path, "/run/labelgate/control.sock"),
     "forwardUnmarked": (_word("return", "accept", "deny"), "return"),
@@ -453,6 +460,8 @@ def _config(effective: Mapping[str, Given]) -> Config:
         malformed=value("malformed"),
         stop=value("stop"),
         settle=value("settle"),
+        start=value("start"),
+        state=value("state"),
         socket=value("socket"),
         watch=value("watch"),
         settings=settings,

@@ -71,6 +71,8 @@ def test_defaults() -> None:
         malformed="deny",
         stop=None,
         settle=2.0,
+        start=None,
+        state="/var/lib/labelgate",
         socket="/run/labelgate/control.sock",
         watch=True,
         settings=Settings(),
@@ -110,6 +112,8 @@ allowVXLANPacketsFromWorkloads: false
 allowIPIPPacketsFromWorkloads: true
 socket: /run/gate.sock
 watch: false
+start: last-good
+state: /var/gate
 """
 
 
@@ -126,6 +130,8 @@ def test_every_key_in_a_file(file: Path) -> None:
         malformed="accept",
         stop="open",
         settle=0.5,
+        start="last-good",
+        state="/var/gate",
         socket="/run/gate.sock",
         watch=False,
         settings=Settings(

@@ -15,6 +15,7 @@ from labelgate.agent.generation import AgentError
 from labelgate.config import Config
 
 StopMode = Literal["remove", "keep", "open"]
+StartMode = Literal["strict", "last-good"]
 
 STOPPING = frozenset({signal.SIGTERM, signal.SIGINT})
 
@@ -27,6 +28,11 @@ def is_service(environ: Mapping[str, str] | None = None) -> bool:
 def stop_mode(config: Config, environ: Mapping[str, str] | None = None) -> StopMode:
     """The configured mode; by default `keep` as a service and `remove` otherwise."""
     return config.stop or ("keep" if is_service(environ) else "remove")
+
+
+def start_mode(config: Config, environ: Mapping[str, str] | None = None) -> StartMode:
+    """The configured mode; by default `last-good` as a service and `strict` otherwise."""
+    return config.start or ("last-good" if is_service(environ) else "strict")
 
 
 @contextmanager

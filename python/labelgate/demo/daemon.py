@@ -41,7 +41,8 @@ class Daemon:
         """Where it answers."""
         self._command = [
             sys.executable, "-m", "labelgate", "run", *files, "--node", node, "--backend", backend,
-            "--settle", settle, "--socket", self.socket, "--watch" if watch else "--no-watch", *options,
+            "--settle", settle, "--socket", self.socket, "--state", str(world.folder / "state"),
+            "--watch" if watch else "--no-watch", *options,
         ]  # fmt: skip
         self.log: list[str] = []
         """Every line said so far."""
