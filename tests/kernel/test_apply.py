@@ -22,7 +22,7 @@ REFUSED = Probe("tcp", STRANGER, EDGE_OUTSIDE, 9100)
 SWAPPED = policies.MANAGEMENT.replace("203.0.113.0/24", "192.0.2.0/24")
 NFT = "nft"
 """Where the variant of iptables has no say."""
-KILLS = int(os.environ.get("LABELGATE_KILLS", "12"))
+KILLS = int(os.environ.get("KILLS", "12"))
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ class Killed:
 
 
 def test_killed_at_any_point(world: World, management: Path, swapped: Path) -> None:
-    """One of two policies is in force after it, never a mixture; LABELGATE_KILLS says how often."""
+    """One of two policies is in force after it, never a mixture; KILLS in the environment says how often."""
     expected = {"management": [True, False], "swapped": [False, True]}
     with Daemon(world, management, backend=NFT) as daemon:
         killed = Killed(daemon, {"management": management, "swapped": swapped}, seed=KILLS)
