@@ -68,6 +68,10 @@ class Config:
     """Folder of the state."""
     socket: str
     """Path of the control socket."""
+    lockout: Literal["refuse", "warn"]
+    """What a change of files comes to that would lock somebody out."""
+    revoke: Literal["new-only", "deny-now"]
+    """Whether connections that a new policy denies go on."""
     watch: bool
     """Whether files are followed as they change."""
     settings: Settings
@@ -225,6 +229,8 @@ KEYS: Mapping[str, tuple[Callable[[Any], Any], Any]] = {
     "malformed": (_word("deny", "accept"), "deny"),
     "stop": (_word("remove", "keep", "open"), None),
     "settle": (read_duration, 2.0),
+    "lockout": (_word("refuse", "warn"), "refuse"),
+    "revoke": (_word("new-only", "deny-now"), "new-only"),
     "start": (_word("strict", "last-good"), None),
     "state": (_path, "/var/lib/labelgate"),
     "watch": (_flag, True),
@@ -435,6 +441,9 @@ def _config(effective: Mapping[str, Given]) -> Config:
     def value(key: str) -> Any:
         return effective[key].value
 
+    if value("revoke") == "deny-now" and value("disableConntrackInvalidCheck"):
+        source = effective["disableConntrackInvalidCheck"].source
+        raise ConfigError(f"{source}: disableConntrackInvalidCheck: expected false, as `revoke` is deny-now")
     settings = Settings(
         endpoint_to_host=value("defaultEndpointToHostAction"),
         filter_allow=value("iptablesFilterAllowAction"),
@@ -460,6 +469,8 @@ def _config(effective: Mapping[str, Given]) -> Config:
         malformed=value("malformed"),
         stop=value("stop"),
         settle=value("settle"),
+        lockout=value("lockout"),
+        revoke=value("revoke"),
         start=value("start"),
         state=value("state"),
         socket=value("socket"),

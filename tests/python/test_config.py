@@ -71,6 +71,8 @@ def test_defaults() -> None:
         malformed="deny",
         stop=None,
         settle=2.0,
+        lockout="refuse",
+        revoke="new-only",
         start=None,
         state="/var/lib/labelgate",
         socket="/run/labelgate/control.sock",
@@ -113,6 +115,8 @@ allowIPIPPacketsFromWorkloads: true
 socket: /run/gate.sock
 watch: false
 start: last-good
+lockout: warn
+revoke: New-only
 state: /var/gate
 """
 
@@ -130,6 +134,8 @@ def test_every_key_in_a_file(file: Path) -> None:
         malformed="accept",
         stop="open",
         settle=0.5,
+        lockout="warn",
+        revoke="new-only",
         start="last-good",
         state="/var/gate",
         socket="/run/gate.sock",
