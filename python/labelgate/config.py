@@ -254,6 +254,22 @@ KEYS: Mapping[str, tuple[Callable[[Any], Any], Any]] = {
 }
 """Every key with its reader and its default. Nested keys are dotted."""
 
+
+def value_text(key: str, value: Any) -> str:
+    """A value as the text that its reader takes; empty where there is none.
+
+    >>> value_text("marks.mask", 0x1500), value_text("failsafeInboundHostPorts", ())
+    ('0x1500', 'none')
+    """
+    if key == "marks.mask":
+        return f"{value:#x}"
+    if key.startswith("failsafe") and not value:
+        return "none"
+    if isinstance(value, tuple):
+        return ", ".join(str(item) for item in value)
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
 ALIASES = {
     f"nftables{rest}": f"iptables{rest}"
     for rest in ("FilterAllowAction", "MangleAllowAction", "FilterDenyAction")

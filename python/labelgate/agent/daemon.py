@@ -24,6 +24,7 @@ from labelgate.agent.caution import (
 )
 from labelgate.agent.enforcement import Enforcement
 from labelgate.agent.generation import AgentError, Generation, Loader, Options
+from labelgate.agent.notify import ServiceManager
 from labelgate.agent.process import STOPPING, Signals, StopMode, alone, start_mode, stop_mode
 from labelgate.agent.state import Record, StateError
 from labelgate.agent.status import Refusal, now, status
@@ -61,6 +62,7 @@ class Agent:
         self._signals: Signals
         self._store: Store
         self._revocation = Revocation(say)
+        self._manager = ServiceManager()
         self._trial: Trial | None = None
         self._control: ControlServer | None = None
         self._files: FileWatch | None = None
@@ -149,9 +151,11 @@ class Agent:
         checked = time.monotonic()
         heard = [opened.fileno() for opened in (self._links, self._control, self._files) if opened]
         while self._enforcement.is_alive():
+            self._manager.alive()
             for number in self._signals.take(heard, self._seconds_to_wait()):
                 if number in STOPPING:
                     self._is_told_to_stop = True
+                    self._manager.stopping()
                     return
                 if number == signal.SIGHUP:
                     self._reload_as_told()
@@ -382,11 +386,13 @@ class Agent:
         self._in_force_since = now()
         current = self._enforcement.current
         facts = current.table.rule_facts()
-        self._say(
+        text = (
             f"generation {current.number} in force: node {current.config.node}, "
             f"{len(facts['hosts'])} host endpoints, {len(facts['workloads'])} workloads with interfaces, "
             f"{self._enforcement.variant} rules\n{summary(current.table.describe())}"
         )
+        self._say(text)
+        self._manager.ready(text)
 
 
 _LEFT: Mapping[StopMode, str] = {
