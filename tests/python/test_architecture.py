@@ -31,14 +31,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "netfilter": {"flow", "settings"},
     "control": set(),
     "lockout": {"flow", "links", "path", "settings", "table"},
+    "doctor": {CORE, "config", "control", "flow", "netfilter", "snapshot"},
     "agent": {CORE, "compiler", "config", "control", "engines", "flow", "links", "lockout", "netfilter",
               "resources", "settings", "snapshot", "sources", "table"},
     "demo": {"flow", "path", "settings", "snapshot", "table"},
     "analysis": {"flow", "table"},
     "bench": {CORE},
-    "cli": {CORE, "agent", "analysis", "bench", "config", "control", "demo", "flow", "links", "lockout",
-            "model", "netfilter", "path", "reference", "resources", "settings", "snapshot", "sources",
-            "table"},
+    "cli": {CORE, "agent", "analysis", "bench", "config", "control", "demo", "doctor", "flow", "links",
+            "lockout", "model", "netfilter", "path", "reference", "resources", "settings", "snapshot",
+            "sources", "table"},
 }  # fmt: skip
 MOST_LINES, MOST_FUNCTION_LINES = 620, 100
 

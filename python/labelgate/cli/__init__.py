@@ -16,6 +16,7 @@ from labelgate.cli.clean import clean
 from labelgate.cli.config import config
 from labelgate.cli.connectivity import connectivity
 from labelgate.cli.demo import demo
+from labelgate.cli.doctor import doctor
 from labelgate.cli.explain import explain
 from labelgate.cli.install_unit import install_unit
 from labelgate.cli.reload import reload
@@ -39,7 +40,8 @@ def cli() -> None:
 
 for verb in (
     check, explain, connectivity, selector, schema, bench, run, status, reload, apply, confirm, rollback,
-    config, install_unit, clean, demo, version,
+    config, doctor,
+    install_unit, clean, demo, version,
 ):  # fmt: skip
     cli.add_command(verb)
 
