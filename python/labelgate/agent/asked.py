@@ -63,7 +63,10 @@ def read_session(words: Any) -> Flow:
     """From SSH_CONNECTION: address and port of the client, then of the server; ValueError if it is none."""
     src, sport, dst, dport = _text(words).split()
     client, server = (ip_address(address.partition("%")[0]) for address in (src, dst))
-    return Flow(TCP, client, server, int(sport), int(dport))
+    ports = int(sport), int(dport)
+    if client.version != server.version or not all(0 < port < 65536 for port in ports):
+        raise ValueError
+    return Flow(TCP, client, server, *ports)
 
 
 def _seconds(value: Any) -> float | None:

@@ -198,7 +198,7 @@ class Agent:
     def _answer_reload(self, arguments: dict[str, Any]) -> dict[str, Any]:
         refuse_unknown(arguments, "force")
         self._refuse_during_trial()
-        self._reload(is_forced=bool(arguments.get("force")))
+        self._reload(is_forced=arguments.get("force") is True)
         if self._refusal:
             raise ControlError("refused", self._refusal.message, self._refusal.to_json()["problems"])
         return {"generation": self._enforcement.current.number}
