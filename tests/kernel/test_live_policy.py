@@ -10,6 +10,7 @@ from labelgate.control import ask
 from labelgate.demo.daemon import Daemon
 from labelgate.demo.traffic import Probe, send
 from labelgate.demo.world import CLIENT, EDGE_OUTSIDE, STRANGER, World
+from labelgate.settings import DEFAULT_FAILSAFE_INBOUND
 
 NFT = "nft"
 """Where the variant of iptables has no say."""
@@ -80,6 +81,7 @@ def test_the_configuration_is_followed(world: World, tmp_path: Path) -> None:
     file.write_text(policies.MANAGEMENT, encoding="utf-8")
     config.write_text("", encoding="utf-8")
     with Daemon(world, file, backend=NFT, watch=True, options=("--config", str(config))) as daemon:
-        config.write_text("failsafeInboundHostPorts: [9100]", encoding="utf-8")
+        ports = [*map(str, DEFAULT_FAILSAFE_INBOUND), "tcp:9100"]
+        config.write_text(f"failsafeInboundHostPorts: {ports}", encoding="utf-8")
         daemon.wait_for("generation 2 in force")
         assert send(world, REFUSED)

@@ -1,6 +1,6 @@
 """Who would be locked out: live sessions and what a host needs, judged before a change is made."""
 
-from labelgate.lockout.check import Finding, LockOutError, findings
+from labelgate.lockout.check import Finding, LockOutError, findings, is_ssh_exempt
 from labelgate.lockout.flows import Flow, Host, delete_flow, open_sessions, read_flows
 from labelgate.lockout.judge import denial
 
@@ -12,6 +12,7 @@ __all__ = [
     "delete_flow",
     "denial",
     "findings",
+    "is_ssh_exempt",
     "open_sessions",
     "read_flows",
 ]

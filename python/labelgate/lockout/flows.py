@@ -106,12 +106,11 @@ def read_flows() -> list[Flow]:
     except OSError:
         return _read_by_netlink()
     lines = (line for line in text.splitlines() if "[UNREPLIED]" not in line)
-    return [flow for line in lines if (flow := _tracked(line)) is not None]
+    return [flow for line in lines if (flow := _tracked(line.split())) is not None]
 
 
-def _tracked(line: str) -> Flow | None:
+def _tracked(words: list[str]) -> Flow | None:
     """One line of /proc/net/nf_conntrack; None if that connection is not alive, or in a zone of its own."""
-    words = line.split()
     protocol = int(words[3])
     if protocol == TCP and "ESTABLISHED" not in words:
         return None
