@@ -12,9 +12,10 @@ from pathlib import Path
 
 import policies
 import pytest
+from kit import add_rules
 from labelgate.control import ControlError, ask
 from labelgate.demo.daemon import Daemon
-from labelgate.demo.traffic import connect, ready
+from labelgate.demo.traffic import Probe, connect, ready, send
 from labelgate.demo.world import (
     CLIENT,
     EDGE,
@@ -25,6 +26,7 @@ from labelgate.demo.world import (
     STRANGER,
     World,
 )
+from labelgate.lockout.flows import read_flows, read_flows_by_netlink
 
 NFT = "nft"
 """Where the variant of iptables has no say."""
@@ -223,6 +225,26 @@ FORWARDING = f"{NO_FAILSAFES}---{policies.host()}---" + policies.policy(
   - {action: Allow, source: {nets: [%s]}}
 """,
 )
+
+
+def test_netlink_tells_the_same_as_proc(world: World, tmp_path: Path) -> None:
+    """For kernels without /proc/net/nf_conntrack: TCP, UDP, ICMP of both families, translated ones."""
+    path = tmp_path / "policy.yaml"
+    path.write_text(FORWARDING % "0.0.0.0/0", encoding="utf-8")
+    dnat = f"-A PREROUTING -p tcp -d {EDGE_OUTSIDE} --dport 9000 -j DNAT --to-destination {INSIDE_HOST}:9001"
+    with Daemon(world, path, backend=NFT), ExitStack() as stack:
+        add_rules(world, NFT, "nat", dnat, families=["v4"])
+        stack.enter_context(session(world, CLIENT, EDGE, EDGE_OUTSIDE, 9998))
+        assert exchange(world, *stack.enter_context(datagrams(world, CLIENT, 9998)))
+        assert send(world, Probe("icmp", CLIENT, EDGE_OUTSIDE))
+        assert send(world, Probe("icmp", CLIENT, EDGE_OUTSIDE).twin)
+        server = world.call(INSIDE, socket.create_server, (INSIDE_HOST, 9001))
+        with server, world.call(OUTSIDE, socket.create_connection, (EDGE_OUTSIDE, 9000), 30):
+            read, told = world.call(EDGE, read_flows), world.call(EDGE, read_flows_by_netlink)
+    assert set(read) == set(told)
+    assert {flow.protocol for flow in read} == {1, 6, 17, 58}
+    (translated,) = [flow for flow in read if flow.target]
+    assert (str(translated.target), translated.target_port, translated.dport) == (INSIDE_HOST, 9001, 9000)
 
 
 @pytest.mark.parametrize("revoke", ["deny-now", "new-only"])

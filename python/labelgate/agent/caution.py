@@ -13,7 +13,7 @@ from labelgate.lockout import (
     Flow,
     Host,
     LockOutError,
-    delete_flow,
+    delete_flows,
     denial,
     findings,
     is_ssh_exempt,
@@ -35,7 +35,8 @@ def warn_at_start(first: Generation, say: Callable[[str], None]) -> None:
     if not first.table.governs_something:
         return
     try:
-        found = findings(None, first.table, Host(first.links), open_sessions())
+        with Host(first.links) as host:
+            found = findings(None, first.table, host, open_sessions())
     except UNREADABLE as error:
         say(f"warning: who is locked out cannot be told: {error!r}")
         return
@@ -55,7 +56,8 @@ def refuse_lockout(before: Generation, after: Generation, links: Links, say: Cal
     try:
         # The kernel takes long to list its sockets; failsafe ports are judged anyway.
         sessions = [] if is_ssh_exempt(after.table) else open_sessions()
-        found = findings(before.table, after.table, Host(links), sessions)
+        with Host(links) as host:
+            found = findings(before.table, after.table, host, sessions)
     except UNREADABLE as error:
         say(f"warning: who is locked out cannot be told: {error!r}")
         return
@@ -71,7 +73,8 @@ def denied_sessions(before: Generation, after: Generation, links: Links, mine: F
     """
     try:
         sessions = dict.fromkeys([*open_sessions(), *read_flows()])
-        return findings(before.table, after.table, Host(links), sessions, mine=mine)
+        with Host(links) as host:
+            return findings(before.table, after.table, host, sessions, mine=mine)
     except UNREADABLE as error:
         raise LockOutError(
             [Finding("the check itself", repr(error), "nobody knows", is_lockout=True)]
@@ -117,10 +120,10 @@ class Revocation:
         """Cuts what this generation denies, in the direction of its first packet; nothing else."""
         if generation.config.revoke != "deny-now":
             return
-        host = Host(generation.links)
         try:
-            denied = [flow for flow in read_flows() if denial(generation.table, flow, host) is not None]
-            cut = [str(flow) for flow in denied if delete_flow(flow)]
+            with Host(generation.links) as host:
+                denied = [flow for flow in read_flows() if denial(generation.table, flow, host) is not None]
+            cut = [str(flow) for flow in delete_flows(denied)]
         except UNREADABLE as error:
             self._say(f"warning: connections that are denied now go on: {error!r}")
             return
