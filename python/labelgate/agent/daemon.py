@@ -113,7 +113,11 @@ class Agent:
         """Of the files; where they are not valid, a service takes what was in force before."""
         record = None if STDIN in self._options.paths else self._store.recover()
         try:
-            return self._loader.first(self._links.links, record)
+            first = self._loader.first(self._links.links, record)
+            if first.source.is_applied:
+                paths = ", ".join(first.source.paths)
+                self._say(f"what was applied from {paths} stays in force: the files are as they were then")
+            return first
         except (LoadError, AgentError, ValueError) as error:
             if record is None or start_mode(config) != "last-good":
                 raise
