@@ -62,6 +62,18 @@ class Config:
     """None: `keep` as a service, else `remove`."""
     settle: float
     """Seconds."""
+    start: Literal["strict", "last-good"] | None
+    """Where the files are not valid at the start. None: `last-good` as a service, else `strict`."""
+    state: str
+    """Folder of the state."""
+    socket: str
+    """Path of the control socket."""
+    lockout: Literal["refuse", "warn"]
+    """What a change of files comes to that would lock somebody out."""
+    revoke: Literal["new-only", "deny-now"]
+    """Whether connections that a new policy denies go on."""
+    watch: bool
+    """Whether files are followed as they change."""
     settings: Settings
     sources: Mapping[str, Given]
     """Every key with its effective value and source."""
@@ -110,7 +122,8 @@ def _mask(value: Any) -> int:
 _UNITS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0}
 
 
-def _duration(value: Any) -> float:
+def read_duration(value: Any) -> float:
+    """Seconds of a text such as `2s`, `500ms`, `1m` or `2`; ValueError says what was expected."""
     match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|)", str(value))
     if match is None:
         raise ValueError("expected a duration such as 2s, 500ms or a number of seconds")
@@ -130,6 +143,12 @@ def _text(value: Any) -> str:
     if isinstance(value, str) and value:
         return value
     raise ValueError("expected a name")
+
+
+def _path(value: Any) -> str:
+    if isinstance(value, str) and value.startswith("/"):
+        return value
+    raise ValueError("expected an absolute path")
 
 
 def _any_text(value: Any) -> str:
@@ -209,7 +228,13 @@ KEYS: Mapping[str, tuple[Callable[[Any], Any], Any]] = {
     **{f"fail.{hook}": (_CLOSED_OPEN, "closed") for hook in HOOKS},
     "malformed": (_word("deny", "accept"), "deny"),
     "stop": (_word("remove", "keep", "open"), None),
-    "settle": (_duration, 2.0),
+    "settle": (read_duration, 2.0),
+    "lockout": (_word("refuse", "warn"), "refuse"),
+    "revoke": (_word("new-only", "deny-now"), "new-only"),
+    "start": (_word("strict", "last-good"), None),
+    "state": (_path, "/var/lib/labelgate"),
+    "watch": (_flag, True),
+    "socket": (_path, "/run/labelgate/control.sock"),
     "forwardUnmarked": (_word("return", "accept", "deny"), "return"),
     "exemptLoopback": (_flag, False),
     # Felix's own names.
@@ -228,6 +253,22 @@ KEYS: Mapping[str, tuple[Callable[[Any], Any], Any]] = {
     "allowIPIPPacketsFromWorkloads": (_flag, False),
 }
 """Every key with its reader and its default. Nested keys are dotted."""
+
+
+def value_text(key: str, value: Any) -> str:
+    """A value as the text that its reader takes; empty where there is none.
+
+    >>> value_text("marks.mask", 0x1500), value_text("failsafeInboundHostPorts", ())
+    ('0x1500', 'none')
+    """
+    if key == "marks.mask":
+        return f"{value:#x}"
+    if key.startswith("failsafe") and not value:
+        return "none"
+    if isinstance(value, tuple):
+        return ", ".join(str(item) for item in value)
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
 
 ALIASES = {
     f"nftables{rest}": f"iptables{rest}"
@@ -416,6 +457,9 @@ def _config(effective: Mapping[str, Given]) -> Config:
     def value(key: str) -> Any:
         return effective[key].value
 
+    if value("revoke") == "deny-now" and value("disableConntrackInvalidCheck"):
+        source = effective["disableConntrackInvalidCheck"].source
+        raise ConfigError(f"{source}: disableConntrackInvalidCheck: expected false, as `revoke` is deny-now")
     settings = Settings(
         endpoint_to_host=value("defaultEndpointToHostAction"),
         filter_allow=value("iptablesFilterAllowAction"),
@@ -441,6 +485,12 @@ def _config(effective: Mapping[str, Given]) -> Config:
         malformed=value("malformed"),
         stop=value("stop"),
         settle=value("settle"),
+        lockout=value("lockout"),
+        revoke=value("revoke"),
+        start=value("start"),
+        state=value("state"),
+        socket=value("socket"),
+        watch=value("watch"),
         settings=settings,
         sources=effective,
     )
