@@ -170,14 +170,17 @@ class Enforcer:
         filter_reject: bool,
         filter_return: bool,
         without_repeat: Sequence[bool],
+        null: str | None = None,
     ) -> Enforcer:
         """Binds the queues `base + 2 * hook + family` and starts answering.
 
         `interfaces` are (index, name); `marks` the bits (accept, decided, reject); the other sequences hold
-        one flag per hook in the order of `labelgate.flow.HOOKS`.
+        one flag per hook in the order of `labelgate.flow.HOOKS`. With `null` every packet is answered with
+        that verdict without being looked at: what is measured then is the queue alone.
 
         Raises:
             OSError: a queue cannot be bound (taken, not permitted, not supported).
+            ValueError: no verdict has the name `null`.
         """
 
     def swap(self, table: Table, interfaces: Sequence[tuple[int, str]]) -> None:

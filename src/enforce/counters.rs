@@ -54,9 +54,6 @@ pub struct HookCounters {
     pub receive_buffer_granted: u64,
 }
 
-const VERDICTS: [Verdict; 5] =
-    [Verdict::Deny, Verdict::Allow, Verdict::AllowNotrack, Verdict::AllowSkipHep, Verdict::Continue];
-
 /// A count that one thread writes.
 #[derive(Debug, Default)]
 pub struct Count(AtomicU64);
@@ -80,7 +77,7 @@ pub struct QueueCounts {
     pub unknown_interface: Count,
     pub notrack_refused: Count,
     pub batches: Count,
-    verdicts: [Count; VERDICTS.len()],
+    verdicts: [Count; Verdict::ALL.len()],
     malformed: [Count; WireError::ALL.len()],
     overruns: Count,
     errors: Count,
@@ -113,7 +110,7 @@ impl QueueCounts {
     }
 
     fn add_to(&self, hook: &mut HookCounters) {
-        for (verdict, count) in VERDICTS.into_iter().zip(&self.verdicts) {
+        for (verdict, count) in Verdict::ALL.into_iter().zip(&self.verdicts) {
             *hook.verdicts.entry(verdict.name()).or_default() += count.get();
         }
         for (kind, count) in WireError::ALL.into_iter().zip(&self.malformed) {

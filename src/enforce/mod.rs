@@ -29,7 +29,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use rustc_hash::FxHashMap;
 
-use crate::flow::{Family, FlowKey, Hook, InterfaceId};
+use crate::flow::{Family, FlowKey, Hook, InterfaceId, Verdict};
 use crate::nfqueue::{
     Channel, Inbox, Queue, QueueOptions, ReceiveBuffer, Wake, block_signals, interface_name,
 };
@@ -64,6 +64,8 @@ pub struct EnforcerConfig {
     pub filter_return: bool,
     /// By hook: packets must not pass the table twice; see [`Enforcer::set_without_repeat`].
     pub without_repeat: [bool; 7],
+    /// For measurements: answer every packet so, without looking at it. What is left is the cost of the queue.
+    pub null: Option<Verdict>,
 }
 
 /// The queue of a hook and IP version.
@@ -108,6 +110,7 @@ struct Shared<D> {
     filter_reject: AtomicBool,
     filter_return: AtomicBool,
     malformed_accept: bool,
+    null: Option<Verdict>,
     generation: ArcSwap<Generation<D>>,
     /// Number of the generation made last.
     latest: AtomicU64,
@@ -323,6 +326,7 @@ fn share<D>(
         filter_reject: AtomicBool::new(config.filter_reject),
         filter_return: AtomicBool::new(config.filter_return),
         malformed_accept: config.malformed_accept,
+        null: config.null,
         latest: AtomicU64::new(generation.number),
         generation: ArcSwap::from_pointee(generation),
         counts: buffers.into_iter().map(QueueCounts::new).collect(),

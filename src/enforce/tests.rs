@@ -29,6 +29,7 @@ const CONFIG: EnforcerConfig = EnforcerConfig {
     filter_reject: false,
     filter_return: false,
     without_repeat: [false; 7],
+    null: None,
 };
 
 /// Long enough on a busy machine, short enough for a test that fails.
@@ -243,6 +244,21 @@ fn queues_do_not_mix() {
     let counters = running.counters();
     assert_eq!(counters.hooks["filter-input"].verdicts["allow"], 1);
     assert_eq!(counters.hooks["raw-output"].verdicts["allow-notrack"], 1);
+}
+
+#[test]
+fn the_null_verdict_looks_at_nothing() {
+    let hook = Hook::FilterForward;
+    let config = EnforcerConfig { null: Some(Verdict::Allow), ..CONFIG };
+    let running = Running::start(&config, &[hook], &[]);
+    // denied by the table; not even IP; of an interface that is gone
+    assert_eq!(running.ask(3, (0, 0), &udp(1)), single(hook, repeat(3 | D | A)));
+    assert_eq!(running.ask(0, (0, 0), &[0; 4]), single(hook, repeat(D | A)));
+    assert_eq!(running.ask(0, (2_000_000_000, 0), &udp(1)), single(hook, repeat(D | A)));
+    assert_eq!(running.ask(D | A, (0, 0), &udp(1)), single(hook, (1, Some(A))));
+    let counters = running.counters();
+    assert_eq!(counters.hooks[hook.name()].verdicts["allow"], 3);
+    assert_eq!(*running.shared.generation.load().table.asked.lock().unwrap(), []);
 }
 
 #[test]

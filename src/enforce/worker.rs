@@ -94,6 +94,7 @@ impl<C: Channel, D: Decide> Worker<C, D> {
                 family: *family,
                 protocol: self.shared.protocol(),
                 malformed_accept: self.shared.malformed_accept,
+                null: self.shared.null,
                 may_repeat: self.shared.may_repeat(*hook),
                 generation: &generation,
                 learned: &mut self.learned,
@@ -138,6 +139,7 @@ struct Judge<'a, D> {
     family: Family,
     protocol: Protocol,
     malformed_accept: bool,
+    null: Option<Verdict>,
     may_repeat: bool,
     generation: &'a Generation<D>,
     learned: &'a mut Learned,
@@ -153,6 +155,12 @@ impl<D: Decide> Judge<'_, D> {
         if self.may_repeat && packet.mark & marks.decided != 0 {
             self.counts.loop_guard.add(1);
             return self.protocol.stop_loop(packet.mark);
+        }
+        if let Some(verdict) = self.null {
+            self.counts.add_verdict(verdict);
+            let accepted = matches!(verdict, Verdict::AllowNotrack | Verdict::AllowSkipHep)
+                || verdict == Verdict::Allow && self.hook == Hook::FilterForward;
+            return self.protocol.reply(self.hook, verdict, accepted, self.may_repeat, packet.mark);
         }
         let tuple = match wire::parse(self.family, packet.payload, packet.length as usize) {
             Ok(tuple) => tuple,

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use super::table::Table;
 use super::value_error;
 use crate::enforce::{self, EnforcerConfig, Marks};
+use crate::flow::Verdict;
 
 /// The packet loop of the calling thread's network namespace.
 #[pyclass(frozen, module = "labelgate._core")]
@@ -18,7 +20,7 @@ impl Enforcer {
     #[new]
     #[allow(clippy::too_many_arguments)] // Keyword arguments of the constructor.
     #[pyo3(signature = (table, interfaces, *, base, maxlen, marks, fail_open, malformed_accept, filter_reject,
-        filter_return, without_repeat))]
+        filter_return, without_repeat, null = None))]
     fn new(
         py: Python<'_>,
         table: &Table,
@@ -31,7 +33,11 @@ impl Enforcer {
         filter_reject: bool,
         filter_return: bool,
         without_repeat: [bool; 7],
+        null: Option<&str>,
     ) -> PyResult<Self> {
+        let null = null.map(|word| {
+            Verdict::from_name(word).ok_or_else(|| PyValueError::new_err(format!("no verdict `{word}`")))
+        });
         let (accept, decided, reject) = marks;
         let config = EnforcerConfig {
             base,
@@ -42,6 +48,7 @@ impl Enforcer {
             filter_reject,
             filter_return,
             without_repeat,
+            null: null.transpose()?,
         };
         let table = Arc::clone(&table.0);
         Ok(Self(py.detach(|| enforce::Enforcer::start(config, table, interfaces))?))
