@@ -95,6 +95,12 @@ impl QueueCounts {
         self.verdicts[verdict as usize].add(1);
     }
 
+    pub fn add_verdicts(&self, numbers: [u64; Verdict::ALL.len()]) {
+        for (count, number) in self.verdicts.iter().zip(numbers) {
+            count.add(number);
+        }
+    }
+
     pub fn add_malformed(&self, kind: WireError) {
         self.malformed[kind as usize].add(1);
     }

@@ -23,6 +23,16 @@ pub struct Anomalies {
     pub unsent: u64,
 }
 
+/// Who answers packets: many are read before the first is answered, so that what they need of memory is waited for
+/// together.
+pub trait Judge {
+    /// Takes up a packet; at most 64 before an answer.
+    fn read(&mut self, packet: &QueuedPacket);
+
+    /// Tells the reply to each packet that was read since the last answer, by id and in the order read.
+    fn answer(&mut self, reply: impl FnMut(u32, Reply));
+}
+
 /// A bound queue and the replies that it collects.
 #[derive(Debug)]
 pub struct Queue<C = Socket> {
@@ -55,8 +65,7 @@ impl<C: Channel> Queue<C> {
         &self.channel
     }
 
-    /// The same, for a test that plays the kernel.
-    #[cfg(test)]
+    /// The same, for whoever plays the kernel.
     pub fn channel_mut(&mut self) -> &mut C {
         &mut self.channel
     }
@@ -75,23 +84,25 @@ impl<C: Channel> Queue<C> {
         }
     }
 
-    /// Answers every packet of the batch in order and sends the replies.
-    pub fn answer(
-        &mut self,
-        inbox: &Inbox,
-        count: usize,
-        anomalies: &mut Anomalies,
-        mut reply: impl FnMut(&QueuedPacket) -> Reply,
-    ) {
-        let mut packets = 0;
+    /// Has every packet of the batch judged and sends the replies in the order of the packets.
+    pub fn answer(&mut self, inbox: &Inbox, count: usize, anomalies: &mut Anomalies, judge: &mut impl Judge) {
+        let (mut packets, mut unanswered) = (0, 0);
         for message in inbox.datagrams(count).flat_map(messages) {
             match message {
                 Message::Packet(packet) => {
                     packets += 1;
-                    self.outbox.push(packet.id, reply(&packet));
+                    unanswered += 1;
+                    judge.read(&packet);
+                    // A datagram may hold several messages.
+                    if unanswered == BATCH {
+                        unanswered = 0;
+                        judge.answer(|id, reply| self.outbox.push(id, reply));
+                    }
                 }
                 Message::Unreadable(id) => {
                     anomalies.unreadable += 1;
+                    unanswered = 0;
+                    judge.answer(|id, reply| self.outbox.push(id, reply));
                     match id {
                         Some(id) => self.outbox.push(id, Reply::DROP),
                         None => self.outbox.lose(),
@@ -101,6 +112,7 @@ impl<C: Channel> Queue<C> {
                 Message::Acknowledged | Message::Other => {}
             }
         }
+        judge.answer(|id, reply| self.outbox.push(id, reply));
         if !self.outbox.close().is_empty() && self.channel.send(self.outbox.close()).is_err() {
             anomalies.unsent += packets;
             self.outbox.lose();

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::fake_kernel::{self, bytes};
 use super::message::{Message, messages, push_bind, push_verdict, push_verdict_batch};
 use super::socket::{BATCH, Channel, Inbox, Poller, Received, Socket, Wake, without_datagrams};
-use super::{Anomalies, KernelVerdict, Queue, QueueOptions, QueuedPacket, Reply};
+use super::{Anomalies, Judge, KernelVerdict, Queue, QueueOptions, QueuedPacket, Reply};
 
 const QUEUE: u16 = 4206;
 const ACCEPT: Reply = Reply { verdict: KernelVerdict::Accept, mark: None };
@@ -203,18 +203,29 @@ impl Channel for Fake {
 }
 
 /// Marks stand for replies, so that a test can write the batch that it means.
-fn by_mark(packet: &QueuedPacket) -> Reply {
-    match packet.mark {
-        0 => Reply::DROP,
-        1 => ACCEPT,
-        mark => Reply { verdict: KernelVerdict::Repeat, mark: Some(mark) },
+#[derive(Default)]
+struct ByMark(Vec<(u32, Reply)>);
+
+impl Judge for ByMark {
+    fn read(&mut self, packet: &QueuedPacket) {
+        let reply = match packet.mark {
+            0 => Reply::DROP,
+            1 => ACCEPT,
+            mark => Reply { verdict: KernelVerdict::Repeat, mark: Some(mark) },
+        };
+        self.0.push((packet.id, reply));
+        assert!(self.0.len() <= BATCH, "asked for an answer in time");
+    }
+
+    fn answer(&mut self, mut reply: impl FnMut(u32, Reply)) {
+        self.0.drain(..).for_each(|(id, answer)| reply(id, answer));
     }
 }
 
 fn step(queue: &mut Queue<Fake>) -> Anomalies {
     let (mut inbox, mut anomalies) = (Inbox::default(), Anomalies::default());
     let count = queue.receive(&mut inbox, &mut anomalies).unwrap();
-    queue.answer(&inbox, count, &mut anomalies, by_mark);
+    queue.answer(&inbox, count, &mut anomalies, &mut ByMark::default());
     anomalies
 }
 
@@ -319,7 +330,7 @@ fn a_socket_gives_what_is_there_and_does_not_wait() {
         kernel.send(datagram).unwrap();
     }
     assert_eq!(socket.receive(&mut inbox).unwrap(), Received::Datagrams(3));
-    let expected = [&datagrams[0][..], &datagrams[1][..1024], &datagrams[2][..]];
+    let expected = [&datagrams[0][..], &datagrams[1][..1088], &datagrams[2][..]];
     assert_eq!(inbox.datagrams(3).collect::<Vec<_>>(), expected);
     socket.send(b"reply").unwrap();
     let mut answer = [0; 16];

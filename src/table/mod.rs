@@ -22,6 +22,7 @@ mod interfaces;
 mod lineage;
 mod linear;
 mod named;
+mod packets;
 mod prefetch;
 mod statics;
 mod stops;
@@ -38,6 +39,7 @@ pub use batch::{Addresses, Column, Flows, FlowsError};
 pub use connectivity::Gate;
 pub use engines::{Budgets, Builder, Description, Engines, Other};
 use engines::{Packet, Seen};
+pub use packets::BatchDecision;
 pub use statics::{HostRules, RuleFacts, Static, WorkloadRules};
 use stops::AllStops;
 
