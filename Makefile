@@ -43,9 +43,10 @@ sanitize: setup ## Run the tests of the engines and of the core under the addres
 mutants: setup ## Seed deliberate faults, one at a time: a case must catch each (OPTIONS='--only ID')
 	$(PY) tests/mutants/run.py $(OPTIONS)
 
-bench: setup ## Measure answers a second in bulk, and what asking from Python costs; fail below what is promised
+bench: setup ## Measure answers a second in bulk, what asking from Python costs, and live edits (root); fail below what is promised
 	$(PY) benches/answers.py --least 20000
 	$(PY) benches/boundary.py
+	$(PY) benches/live.py
 
 lint: setup ## Check format, lints and types
 	cargo fmt --all --check

@@ -62,6 +62,10 @@ class Config:
     """None: `keep` as a service, else `remove`."""
     settle: float
     """Seconds."""
+    socket: str
+    """Path of the control socket."""
+    watch: bool
+    """Whether files are followed as they change."""
     settings: Settings
     sources: Mapping[str, Given]
     """Every key with its effective value and source."""
@@ -130,6 +134,12 @@ def _text(value: Any) -> str:
     if isinstance(value, str) and value:
         return value
     raise ValueError("expected a name")
+
+
+def _path(value: Any) -> str:
+    if isinstance(value, str) and value.startswith("/"):
+        return value
+    raise ValueError("expected an absolute path")
 
 
 def _any_text(value: Any) -> str:
@@ -210,6 +220,8 @@ KEYS: Mapping[str, tuple[Callable[[Any], Any], Any]] = {
     "malformed": (_word("deny", "accept"), "deny"),
     "stop": (_word("remove", "keep", "open"), None),
     "settle": (_duration, 2.0),
+    "watch": (_flag, True),
+    "socket": (_path, "/run/labelgate/control.sock"),
     "forwardUnmarked": (_word("return", "accept", "deny"), "return"),
     "exemptLoopback": (_flag, False),
     # Felix's own names.
@@ -441,6 +453,8 @@ def _config(effective: Mapping[str, Given]) -> Config:
         malformed=value("malformed"),
         stop=value("stop"),
         settle=value("settle"),
+        socket=value("socket"),
+        watch=value("watch"),
         settings=settings,
         sources=effective,
     )

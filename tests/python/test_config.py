@@ -71,6 +71,8 @@ def test_defaults() -> None:
         malformed="deny",
         stop=None,
         settle=2.0,
+        socket="/run/labelgate/control.sock",
+        watch=True,
         settings=Settings(),
         sources=found.sources,
     )
@@ -106,6 +108,8 @@ logPrefix: gate
 vxlanPort: 4790
 allowVXLANPacketsFromWorkloads: false
 allowIPIPPacketsFromWorkloads: true
+socket: /run/gate.sock
+watch: false
 """
 
 
@@ -122,6 +126,8 @@ def test_every_key_in_a_file(file: Path) -> None:
         malformed="accept",
         stop="open",
         settle=0.5,
+        socket="/run/gate.sock",
+        watch=False,
         settings=Settings(
             endpoint_to_host="Return",
             filter_allow="Return",

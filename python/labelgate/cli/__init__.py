@@ -15,9 +15,11 @@ from labelgate.cli.clean import clean
 from labelgate.cli.connectivity import connectivity
 from labelgate.cli.demo import demo
 from labelgate.cli.explain import explain
+from labelgate.cli.reload import reload
 from labelgate.cli.run import run
 from labelgate.cli.schema import schema
 from labelgate.cli.selector import selector
+from labelgate.cli.status import status
 from labelgate.cli.version import version
 from labelgate.config import ConfigError
 from labelgate.resources import LoadError
@@ -32,7 +34,9 @@ def cli() -> None:
     """
 
 
-for verb in (check, explain, connectivity, selector, schema, bench, run, clean, demo, version):
+for verb in (
+    check, explain, connectivity, selector, schema, bench, run, status, reload, clean, demo, version,
+):  # fmt: skip
     cli.add_command(verb)
 
 

@@ -24,6 +24,8 @@ from labelgate.config import ConfigError, load_config
 )
 @click.option("--settle", metavar="SECONDS", help="Wait before enforcing if conntrack was off [default: 2s].")
 @click.option("--queue-base", type=int, help="First of 14 queue numbers [default: 4200].")
+@click.option("--watch/--no-watch", default=None, help="Follow the files as they change [default: --watch].")
+@click.option("--socket", metavar="PATH", help="Control socket [default: /run/labelgate/control.sock].")
 @click.option("--allow-empty", is_flag=True, help="Run although no endpoint names this node.")
 def run(
     paths: tuple[str, ...],
@@ -33,18 +35,24 @@ def run(
     stop: str | None,
     settle: str | None,
     queue_base: int | None,
+    watch: bool | None,
+    socket: str | None,
     allow_empty: bool,
 ) -> None:
     """Enforce policies until SIGTERM or Ctrl-C.
 
-    SIGHUP reads the files anew, SIGUSR1 prints the counters as JSON. Needs root (CAP_NET_ADMIN).
+    What is written to the files comes into force at once; SIGHUP and `labelgate reload` read them, too.
+    SIGUSR1 prints the counters as JSON. Needs root (CAP_NET_ADMIN).
     """
     try:
         if not paths:
             paths = load_config(config_file, node=node).policies
         if not paths:
             raise click.UsageError("no policies: use -f PATH, or `policies` in the configuration")
-        flags = {"backend": backend, "stop": stop, "settle": settle, "queues.base": queue_base}
+        flags = {
+            "backend": backend, "stop": stop, "settle": settle, "queues.base": queue_base, "watch": watch,
+            "socket": socket,
+        }  # fmt: skip
         with ProgressBar() as progress:
             Agent(Options(paths, node, config_file, allow_empty, flags), _say, progress).run()
     except (AgentError, ConfigError) as error:

@@ -7,6 +7,7 @@ import queue
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -31,13 +32,18 @@ class Daemon:
         backend: str,
         node: str = NODE,
         settle: str = "0",
+        watch: bool = False,
         options: tuple[str, ...] = (),
     ) -> None:
         self._world = world
         files = [option for path in paths for option in ("-f", str(path))]
+        # The daemon of this machine, if there is one, keeps its socket.
+        self._run_folder = tempfile.TemporaryDirectory(prefix="labelgate-")
+        self.socket = f"{self._run_folder.name}/control.sock"
+        """Where it answers."""
         self._command = [
             sys.executable, "-m", "labelgate", "run", *files, "--node", node, "--backend", backend,
-            "--settle", settle, *options,
+            "--settle", settle, "--socket", self.socket, "--watch" if watch else "--no-watch", *options,
         ]  # fmt: skip
         self.log: list[str] = []
         """Every line said so far."""
@@ -104,6 +110,7 @@ class Daemon:
         """Ends it; its exit code."""
         code = end(self.process)
         self._listener.join()
+        self._run_folder.cleanup()
         return code
 
 

@@ -1,0 +1,148 @@
+"""From files to a generation that is ready to be put in force; nothing here touches the host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from labelgate.compiler import Compiler
+from labelgate.config import Config, ConfigError, load_config
+from labelgate.flow import HOOKS
+from labelgate.links import Links
+from labelgate.resources import Loading
+from labelgate.settings import Settings
+from labelgate.snapshot import Snapshot
+from labelgate.sources.cache import FileCache
+from labelgate.sources.files import STDIN, Progress
+from labelgate.table import DecisionTable
+
+FIXED_KEYS = (
+    "node",
+    "policies",
+    "backend",
+    "marks.mask",
+    "queues.base",
+    "queues.maxlen",
+    "queues.workers",
+    *(f"fail.{hook}" for hook in HOOKS),
+    "malformed",
+    "watch",
+    "socket",
+)
+"""Who this is, what the queues are bound with, where rules and policies are: a reload cannot change these."""
+
+
+class AgentError(Exception):
+    """The daemon cannot start or go on: the environment, not the policy, is in the way."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `labelgate run` was asked for."""
+
+    paths: tuple[str, ...]
+    node: str | None = None
+    """None: as the configuration says."""
+    config_file: str | None = None
+    allow_empty: bool = False
+    flags: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One policy in force."""
+
+    number: int
+    snapshot: Snapshot
+    config: Config
+    table: DecisionTable
+    links: Links
+    loading: Loading
+    """What the files held; the same object as long as they hold the same."""
+
+
+class Loader:
+    """Makes generations of what the files hold now; reads, parses and compiles only what has changed."""
+
+    def __init__(self, options: Options, say: Callable[[str], None], progress: Progress) -> None:
+        self._options = options
+        self._say = say
+        self._progress = progress
+        self._cache = FileCache()
+        self._compiler: Compiler | None = None
+        self._compiled_for: tuple[str, Settings] | None = None
+        self._warnings: frozenset[str] = frozenset()
+
+    def first(self, links: Links) -> Generation:
+        """Generation 1.
+
+        Raises:
+            LoadError, ConfigError, ValueError: the policies or the configuration are not valid.
+            AgentError: no endpoint names the node.
+        """
+        loading = self._cache.read(self._options.paths, self._progress)
+        snapshot = Snapshot.of(loading.result())
+        return self._made(1, loading, snapshot, self._config(snapshot), links)
+
+    def next(self, before: Generation, links: Links, *, if_changed: bool = False) -> Generation | None:
+        """The generation after this one; None where nothing has changed and only a change is asked for.
+
+        Raises as `first` does, and where a key has changed that only a restart changes.
+        """
+        if STDIN in self._options.paths:
+            raise AgentError("standard input cannot be read twice: use files to be able to reload")
+        loading = self._cache.read(self._options.paths, self._progress)
+        resources = loading.result()
+        snapshot = before.snapshot if loading is before.loading else Snapshot.of(resources)
+        config = self._config(snapshot)
+        if if_changed and loading is before.loading and config == before.config:
+            return None
+        _refuse_changes(before.config, config)
+        return self._made(before.number + 1, loading, snapshot, config, links)
+
+    def _config(self, snapshot: Snapshot) -> Config:
+        options = self._options
+        felix = snapshot.felix_configurations
+        return load_config(options.config_file, felix, options.node, flags=options.flags)
+
+    def _made(
+        self, number: int, loading: Loading, snapshot: Snapshot, config: Config, links: Links
+    ) -> Generation:
+        table = self._table(snapshot, config, links)
+        warnings = (*snapshot.warnings, *table.warnings)
+        for warning in warnings:
+            if warning not in self._warnings:
+                self._say(f"warning: {warning}")
+        self._warnings = frozenset(warnings)
+        generation = Generation(number, snapshot, config, table, links, loading)
+        self._require_endpoints(generation)
+        return generation
+
+    def _table(self, snapshot: Snapshot, config: Config, links: Links) -> DecisionTable:
+        host, compiled_for = links.host_facts, (config.node, config.settings)
+        if self._compiler is None or self._compiled_for != compiled_for:
+            self._compiler = Compiler(snapshot, node=config.node, host=host, settings=config.settings)
+            self._compiled_for = compiled_for
+            return self._compiler.table
+        self._compiler.host = host
+        return self._compiler.follow(snapshot.resources())
+
+    def _require_endpoints(self, generation: Generation) -> None:
+        nodes, node = generation.snapshot.nodes(), generation.config.node
+        if node not in nodes and not self._options.allow_empty:
+            found = ", ".join(nodes) or "none"
+            raise AgentError(
+                f"no endpoint names node `{node}` (nodes found: {found}); set --node, or --allow-empty"
+            )
+
+
+def _refuse_changes(before: Config, after: Config) -> None:
+    """ConfigError where a reload would change what only a start can."""
+    for key in FIXED_KEYS:
+        was, given = before.sources[key].value, after.sources[key]
+        if given.value != was:
+            raise ConfigError(
+                f"{given.source}: {key}: found `{given.value}`, expected `{was}` as at the start; "
+                "only a restart changes it"
+            )
