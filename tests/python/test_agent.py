@@ -65,7 +65,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
         def is_installed(self) -> bool:
             return False
 
-        def check(self) -> list[str]:
+        def check(self, now: object) -> list[str]:
             return []
 
         def prepare_conntrack(self) -> bool:
@@ -85,6 +85,9 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
 
         def is_alive(self) -> bool:
             return True
+
+        def fileno(self) -> int:
+            return -1
 
         def swap(self, table: object, interfaces: Sequence[tuple[int, str]]) -> None:
             kernel.touched.append(f"swapped {len(interfaces)}")
@@ -118,6 +121,21 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
             changed, self.links = kernel.links != self.links, kernel.links
             return self.links if changed else None
 
+    class RuleWatch:
+        descriptors, patience = (), 0.0
+
+        def __init__(self, variant: str) -> None:
+            pass
+
+        def is_due(self) -> bool:
+            return True
+
+        def done(self) -> None:
+            pass
+
+        def close(self) -> None:
+            pass
+
     def take(signals: Signals, _others: object, _seconds: float) -> Iterator[int]:
         kernel.wait()
         return real_take(signals, [], 0)
@@ -129,7 +147,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     monkeypatch.setattr(enforcement, "read_routing_rules", lambda: ())
     monkeypatch.setattr(enforcement, "hazards", lambda *_: kernel.hazards)
     monkeypatch.setattr(enforcement, "clean", lambda: kernel.touched.append("cleaned"))
-    monkeypatch.setattr(daemon, "CHECK_SECONDS", 0)
+    monkeypatch.setattr(enforcement, "RuleWatch", RuleWatch)
     monkeypatch.setattr(Signals, "take", take)
     monkeypatch.setattr(Signals, "wait", lambda *_: kernel.touched.append("waited"))
     return kernel

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -26,11 +25,6 @@ from labelgate.netfilter.apply import ApplyError
 from labelgate.resources import LoadError
 from labelgate.sources.files import STDIN, Progress
 from labelgate.sources.watch import FileWatch
-
-CHECK_SECONDS = 5.0
-"""How often the rules in the kernel are compared with what was applied."""
-ALIVE_SECONDS = 1.0
-"""How often the packet loop is looked at."""
 
 
 class Agent:
@@ -104,10 +98,10 @@ class Agent:
             self._say(f"warning: files are not followed: {error.strerror}; use `labelgate reload`")
 
     def _serve(self) -> None:
-        checked = time.monotonic()
         heard = [opened.fileno() for opened in (self._links, self._control, self._files) if opened]
         while self._enforcement.is_alive():
-            for number in self._signals.take(heard, self._seconds_to_wait()):
+            others = [*heard, *self._enforcement.descriptors]
+            for number in self._signals.take(others, self._seconds_to_wait()):
                 if number in STOPPING:
                     self._is_told_to_stop = True
                     return
@@ -121,13 +115,13 @@ class Agent:
                 self._follow(self._files)
             if (links := self._links.poll()) is not None:
                 self._relink(links)
-            if time.monotonic() - checked >= CHECK_SECONDS:
+            if self._enforcement.rules.is_due():
                 if self._enforcement.current.links != self._links.links:
                     self._relink(self._links.links)  # It could not be done when they changed.
                 self._enforcement.restore()
                 if self._is_to_try_again:
                     self._reload(if_changed=True)
-                checked = time.monotonic()
+                self._enforcement.rules.done()
         failure = self._enforcement.failure()
         raise AgentError(f"the packet loop ended ({failure}); our rules stay, what they queue is dropped")
 
@@ -144,7 +138,8 @@ class Agent:
 
     def _seconds_to_wait(self) -> float:
         left = self._files.seconds_left() if self._files else None
-        return ALIVE_SECONDS if left is None else min(left, ALIVE_SECONDS)
+        patience = self._enforcement.rules.patience
+        return patience if left is None else min(left, patience)
 
     def _follow(self, files: FileWatch) -> None:
         """Puts in force what has been written to the files, once nobody writes any more."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -14,10 +14,12 @@ from labelgate.config import Config
 from labelgate.flow import HOOKS, Hook
 from labelgate.links import Links
 from labelgate.netfilter.apply import ApplyError, Netfilter, clean
-from labelgate.netfilter.facts import Marks, RulesetFacts
-from labelgate.netfilter.readback import Hazard, hazards
+from labelgate.netfilter.facts import Family, Marks, RulesetFacts
+from labelgate.netfilter.readback import Hazard, SavedTable, hazards
 from labelgate.netfilter.routing import accept_readers, read_routing_rules
 from labelgate.netfilter.ruleset import ruleset
+from labelgate.netfilter.watch import Bounded, RuleWatch
+from labelgate.processors import pin, receiving_processors
 
 DRAIN_SECONDS = 0.3
 """How long a planned stop waits for packets that are queued already."""
@@ -35,10 +37,15 @@ class Enforcement:
         self._say = say
         self._wait = wait
         self._enforcer: _core.Enforcer
+        self._warn = Bounded(say)
+        self._restored = 0
         self._netfilter = Netfilter(first.config.backend)
+        # Before the first look at the rules: nothing that changes behind it is missed.
+        self.rules = RuleWatch(self._netfilter.tools.variant)
         # What an earlier daemon left closed stays closed if this start fails.
         self._must_stay_closed = self._netfilter.is_installed()
         self._without_repeat = self._hooks_without_repeat(first)
+        self._workers = first.config.queue_workers or receiving_processors()
         self._is_in_force = False
         self._applied: RulesetFacts
         """What the rules in the kernel were made from: the same need not be written, nor read, again."""
@@ -56,9 +63,12 @@ class Enforcement:
             ApplyError, ValueError: the rules cannot be written.
         """
         first = self.current
+        open_things.callback(self.rules.close)
         rules = ruleset(self._facts(first))
         self._enforcer = self._bind(first)
         open_things.callback(self._enforcer.stop)
+        if first.config.queue_cpus:
+            self._place_workers(first.config.queue_cpus)
         open_things.callback(leave)
         self._settle(first)
         self._netfilter.apply(rules)
@@ -86,6 +96,11 @@ class Enforcement:
             raise
         self.current, self._applied = generation, facts
 
+    @property
+    def descriptors(self) -> list[int]:
+        """Readable when the packet loop has ended, or rules have changed."""
+        return [self._enforcer.fileno(), *self.rules.descriptors]
+
     def is_alive(self) -> bool:
         """Whether the packet loop answers."""
         return self._enforcer.is_alive()
@@ -95,23 +110,26 @@ class Enforcement:
         return self._enforcer.failure()
 
     def counters(self) -> dict[str, Any]:
-        """All counters of the packet loop."""
+        """All counters of the packet loop, and how often rules were put back."""
         counters: dict[str, Any] = json.loads(self._enforcer.counters())
-        return counters
+        return counters | {"rulesRestored": self._restored}
 
     def restore(self) -> None:
         """Puts rules back that somebody else has changed, and follows what others put ahead of ours."""
         try:
-            findings = self._netfilter.check()
+            now = self._netfilter.read()
+            findings = self._netfilter.check(now)
             for finding in findings:
-                self._say(f"warning: {finding}; our rules are put back")
-            hooks = frozenset(hazard.hook for hazard in self._hazards(self.current.config))
+                self._warn(f"warning: {finding}; our rules are put back")
+            self._restored += bool(findings)
+            hooks = frozenset(hazard.hook for hazard in self._hazards(self.current.config, now))
             if hooks != self._without_repeat:
                 self._follow_hazards(hooks)
             elif findings:
                 self._netfilter.apply(ruleset(self._facts(self.current)))
         except ApplyError as error:
-            self._say(f"warning: rules cannot be checked or put back: {error}")
+            self._warn(f"warning: rules cannot be checked or put back: {error}")
+        self._warn.catch_up()
 
     def leave(self, mode: StopMode, *, is_planned: bool) -> StopMode:
         """Stops in a mode; in `keep` after a fault of ours, which may let nothing pass. Gives the mode."""
@@ -128,6 +146,12 @@ class Enforcement:
             self._enforcer.drain(DRAIN_SECONDS)
         return mode
 
+    def _place_workers(self, processors: tuple[int, ...]) -> None:
+        try:
+            pin(self._enforcer.thread_ids(), processors)
+        except OSError as error:
+            raise AgentError(f"queues.cpus: {', '.join(map(str, processors))}: {error.strerror}") from None
+
     def _settle(self, generation: Generation) -> None:
         """Before the first rules: sessions that are open become known to conntrack, or they would be NEW."""
         if generation.table.governs_something and self._netfilter.prepare_conntrack():
@@ -137,7 +161,7 @@ class Enforcement:
 
     def _hooks_without_repeat(self, generation: Generation) -> frozenset[Hook]:
         """Hooks where rules of others ahead of ours would erase or repeat our mark."""
-        found = self._hazards(generation.config)
+        found = self._hazards(generation.config, self._netfilter.read())
         for reader in accept_readers(read_routing_rules(), Marks.from_mask(generation.config.mark_mask)):
             self._say(f"warning: {reader} reads our accept mark: it routes untracked packets of this host")
         for hazard in sorted(set(map(str, found))):
@@ -148,10 +172,9 @@ class Enforcement:
             raise AgentError(f"untracked policy cannot be enforced at {', '.join(untracked)}: see above")
         return hooks
 
-    def _hazards(self, config: Config) -> list[Hazard]:
+    def _hazards(self, config: Config, now: Mapping[Family, Mapping[str, SavedTable]]) -> list[Hazard]:
         marks, mode = Marks.from_mask(config.mark_mask), config.settings.chain_insert_mode
-        tables = self._netfilter.read().values()
-        return [hazard for family in tables for hazard in hazards(family, marks, mode)]
+        return [hazard for tables in now.values() for hazard in hazards(tables, marks, mode)]
 
     def _bind(self, generation: Generation) -> _core.Enforcer:
         config, marks = generation.config, Marks.from_mask(generation.config.mark_mask)
@@ -160,6 +183,7 @@ class Enforcement:
                 generation.table.core,
                 generation.links.indexes,
                 base=config.queue_base,
+                workers=self._workers,
                 maxlen=config.queue_maxlen,
                 marks=(marks.accept, marks.decided, marks.reject),
                 fail_open=[hook in config.fail_open for hook in HOOKS],
@@ -169,7 +193,7 @@ class Enforcement:
                 without_repeat=[hook in self._without_repeat for hook in HOOKS],
             )
         except OSError as error:
-            last = config.queue_base + 2 * len(HOOKS) - 1
+            last = config.queue_base + 2 * len(HOOKS) * self._workers - 1
             raise AgentError(
                 f"queues {config.queue_base}..{last} cannot be bound: {error} "
                 "(another program on these numbers? is this root?)"
@@ -182,6 +206,8 @@ class Enforcement:
             settings=config.settings,
             marks=Marks.from_mask(config.mark_mask),
             queue_base=config.queue_base,
+            workers=self._workers,
+            by_cpu=config.queue_fanout == "cpu",
             fail_open=config.fail_open,
             without_repeat=self._without_repeat,
             open=is_open,
@@ -196,7 +222,7 @@ class Enforcement:
 
     def _follow_hazards(self, hooks: frozenset[Hook]) -> None:
         """Bit D may be repeated only while rules test it: the loop stops first and begins again last."""
-        self._say(f"warning: answered without repeating packets: {', '.join(sorted(hooks)) or 'no hook'}")
+        self._warn(f"warning: answered without repeating packets: {', '.join(sorted(hooks)) or 'no hook'}")
         before = self._without_repeat
         both = hooks | before
         self._enforcer.set_without_repeat([hook in both for hook in HOOKS])

@@ -25,8 +25,11 @@ FIXED_KEYS = (
     "queues.base",
     "queues.maxlen",
     "queues.workers",
+    "queues.fanout",
+    "queues.cpus",
     *(f"fail.{hook}" for hook in HOOKS),
     "malformed",
+    "shadow",
     "watch",
     "socket",
 )

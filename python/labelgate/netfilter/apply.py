@@ -158,7 +158,7 @@ class Netfilter:
         return bool(changes)
 
     def check(self, now: Mapping[Family, Mapping[str, SavedTable]]) -> list[str]:
-        """What of the tables, as `read` found them now, is not as `apply` left it; empty while all is in force."""
+        """What of the tables that `read` found is not as `apply` left it; empty while all is in force."""
         findings: list[str] = []
         for key, installed in self._installed.items():
             (table, family), saved = key, _at(now, key)

@@ -1,7 +1,7 @@
 """Notices that somebody has changed the tables that our rules are in.
 
-nft tells through netlink; whose change it was it does not say. The legacy variant tells nobody: its tables are
-read twice a second, as the kernel keeps them, without the programs that print rules.
+nft tells through netlink; whose change it was it does not say. The legacy variant tells nobody: its tables
+are read twice a second, as the kernel keeps them, without the programs that print rules.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ def _concerns_us(message: tuple[int, bytes]) -> bool:
     return True
 
 
-# linux/netfilter_ipv4/ip_tables.h and linux/netfilter_ipv6/ip6_tables.h, 64-bit: per family the socket level, and of
-# struct ipt_entry or ip6t_entry where `next_offset` and the counters are.
+# linux/netfilter_ipv4/ip_tables.h and linux/netfilter_ipv6/ip6_tables.h, 64-bit: per family the socket level,
+# and where in struct ipt_entry or ip6t_entry `next_offset` and the counters are.
 _LAYOUTS = ((socket.AF_INET, socket.IPPROTO_IP, 90, 96), (socket.AF_INET6, socket.IPPROTO_IPV6, 142, 152))
 _GET_INFO, _GET_ENTRIES = 64, 65
 _INFO_BYTES = 84  # struct ipt_getinfo: name, valid hooks, two arrays of five, number of entries, their size
@@ -135,7 +135,9 @@ class LegacyWatch:
         return [_fingerprint(table, *place) for place in self._sockets for table in TABLES]
 
 
-def _fingerprint(table: str, opened: socket.socket, level: int, next_offset: int, counters: int) -> int | None:
+def _fingerprint(
+    table: str, opened: socket.socket, level: int, next_offset: int, counters: int
+) -> int | None:
     """A checksum of a table without its counters; None where it does not exist or changes meanwhile."""
     try:
         size: int = struct.unpack_from("=I", _ask(opened, level, _GET_INFO, table, 0, _INFO_BYTES), 80)[0]
@@ -205,7 +207,7 @@ class RuleWatch:
         """Whether to check now; `done` is to be called behind it."""
         self._has_changed |= self._watch.has_changed()
         now = self._clock()
-        if not (self._has_changed and now >= self._not_before or now - self._ended >= self.EVERY):
+        if not ((self._has_changed and now >= self._not_before) or now - self._ended >= self.EVERY):
             return False
         self._has_changed = False
         self._begun = now
@@ -227,7 +229,7 @@ class RuleWatch:
 
 
 class Bounded:
-    """Says things, but of many only the first ones; how many were left out is said when there is time again."""
+    """Says things, but of many only the first ones; how many were left out is said later."""
 
     MOST = 10
     SECONDS = 60.0
