@@ -11,10 +11,11 @@ from typing import Any
 import policies
 import pytest
 import yaml
-from kit import Ear, dual, passing, restore, twins, wait_until, words
+from kit import Ear, dual, passing, restore, saved, twins, wait_until, words
 from labelgate.demo.daemon import Daemon
 from labelgate.demo.traffic import Probe
 from labelgate.demo.world import CLIENT, EDGE, EDGE_OUTSIDE, STRANGER, World
+from test_daemon import Traffic
 from test_queue import SENT, flood, stopped
 
 MEDDLE = Path(__file__).parent / "meddle.py"
@@ -82,6 +83,45 @@ def test_a_dead_worker_ends_the_process(world: World, backend: str, mode: str, t
         assert world.run(EDGE, "cat", "/proc/net/netfilter/nfnetlink_queue") == ""
         found = passing(world, *twins(ALLOWED, REFUSED, SSH))
         assert found == words(*twins(ALLOWED, REFUSED, SSH) if mode == "open" else twins(SSH))
+
+
+def test_a_planned_restart_loses_nothing(world: World, backend: str, tmp_path: Path) -> None:
+    """One daemon after the other takes the place of the one before, under traffic that is counted."""
+    path = tmp_path / "policy.yaml"
+    path.write_text(policies.MANAGEMENT, encoding="utf-8")
+    first = Daemon(world, path, backend=backend)
+    with first, Traffic(world) as traffic:
+        before = first
+        for queue in (4214, 4200, 4214):  # each beside the queues of the one before
+            traffic.wait_for_arrivals(100)
+            after = Daemon(world, path, backend=backend, options=("--replace", "--stop", "remove"))
+            after.start()
+            after.wait_for("in force")
+            assert "another labelgate is in force" in before.wait_for("stopped")
+            assert before.exit_code() == 0
+            bound = world.run(EDGE, "cat", "/proc/net/netfilter/nfnetlink_queue").splitlines()
+            assert sorted(int(line.split()[0]) for line in bound) == list(range(queue, queue + 14))
+            before = after
+        traffic.wait_for_arrivals(100)
+        traffic.stop()
+        assert traffic.arrived == traffic.sent
+        assert passing(world, ALLOWED, REFUSED) == words(ALLOWED)
+        assert before.stop() == 0
+    assert saved(world, backend) == []
+
+
+def test_a_successor_that_fails_changes_nothing(world: World, backend: str, tmp_path: Path) -> None:
+    """It has announced itself, changed rules, and dies: the daemon in force puts its rules back."""
+    with Meddled(world, tmp_path, backend, "blind") as daemon:
+        with world.call(EDGE, socket.socket, socket.AF_UNIX) as other:
+            other.settimeout(30)
+            other.connect("\0labelgate")
+            assert other.recv(1) == b"r"
+            restore(world, backend, "v4", "filter", "-D INPUT -j lg-INPUT")
+            assert passing(world, REFUSED) == words(REFUSED), "nobody puts them back meanwhile"
+            assert daemon.counters()["rulesRestored"] == 0
+        daemon.wait_for("our rules are put back")
+        assert wait_until(lambda: passing(world, ALLOWED, REFUSED) == words(ALLOWED))
 
 
 @pytest.mark.parametrize("table", ["raw", "mangle", "filter"])

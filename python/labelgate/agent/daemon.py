@@ -15,7 +15,8 @@ from typing import Any
 
 from labelgate.agent.enforcement import Enforcement
 from labelgate.agent.generation import AgentError, Generation, Loader, Options
-from labelgate.agent.process import STOPPING, Signals, StopMode, alone, stop_mode
+from labelgate.agent.handover import Presence
+from labelgate.agent.process import STOPPING, Signals, StopMode, stop_mode
 from labelgate.agent.status import Refusal, now, status
 from labelgate.config import ConfigError
 from labelgate.control import ControlError, ControlServer
@@ -50,6 +51,8 @@ class Agent:
         """The files are right, but their rules could not be applied."""
         self._in_force_since = ""
         self._is_told_to_stop = False
+        self._presence: Presence
+        self._is_replaced = False
 
     def run(self) -> None:
         """Enforces until SIGTERM or SIGINT; then stops in the configured mode.
@@ -60,7 +63,7 @@ class Agent:
             AgentError: queues or rules are in the way.
         """
         with ExitStack() as open_things:
-            open_things.enter_context(alone())
+            self._presence = open_things.enter_context(Presence(replace=self._options.replace))
             self._signals = open_things.enter_context(Signals())
             self._links = open_things.enter_context(LinkWatch())
             self._start(open_things)
@@ -69,8 +72,12 @@ class Agent:
     def _start(self, open_things: ExitStack) -> None:
         try:
             first = self._loader.first(self._links.links)
-            self._enforcement = Enforcement(first, self._say, self._signals.wait)
+            self._presence.announce()
+            self._enforcement = Enforcement(
+                first, self._say, self._signals.wait, beside_another=self._presence.replaces
+            )
             self._enforcement.start(open_things, self._leave)
+            self._presence.take_over()
         except (ApplyError, ValueError) as error:
             raise AgentError(str(error)) from None
         self._listen(open_things)
@@ -100,7 +107,9 @@ class Agent:
     def _serve(self) -> None:
         heard = [opened.fileno() for opened in (self._links, self._control, self._files) if opened]
         while self._enforcement.is_alive():
-            others = [*heard, *self._enforcement.descriptors]
+            others = [*self._presence.descriptors, *self._enforcement.descriptors]
+            if not self._presence.is_pending:
+                others += [*heard, *self._enforcement.rules.descriptors]
             for number in self._signals.take(others, self._seconds_to_wait()):
                 if number in STOPPING:
                     self._is_told_to_stop = True
@@ -109,6 +118,11 @@ class Agent:
                     self._reload()
                 elif number == signal.SIGUSR1:
                     self._say(json.dumps(self._enforcement.counters(), separators=(",", ":")))
+            if self._presence.is_replaced():
+                self._is_replaced = True
+                return
+            if self._presence.is_pending:
+                continue  # Until it is in force, or has failed.
             if self._control:
                 self._control.serve()
             if self._files:
@@ -190,6 +204,10 @@ class Agent:
 
     def _leave(self) -> None:
         """The stop mode, while the packet loop still answers."""
+        if self._is_replaced:
+            self._enforcement.drain()
+            self._say("stopped: another labelgate is in force")
+            return
         mode = stop_mode(self._enforcement.current.config)
         left = self._enforcement.leave(mode, is_planned=self._is_told_to_stop)
         self._say(f"stopped: {_LEFT[left]}")

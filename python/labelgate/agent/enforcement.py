@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
 from labelgate import _core
 from labelgate.agent.generation import AgentError, Generation
+from labelgate.agent.handover import free_block
 from labelgate.agent.process import StopMode
 from labelgate.config import Config
 from labelgate.flow import HOOKS, Hook
@@ -23,6 +25,8 @@ from labelgate.processors import pin, receiving_processors
 
 DRAIN_SECONDS = 0.3
 """How long a planned stop waits for packets that are queued already."""
+LATE_SECONDS = 0.02
+"""Longer than any packet takes through rules."""
 
 
 class Enforcement:
@@ -31,7 +35,14 @@ class Enforcement:
     At the start the queues are bound and a table is in place before the first rule exists.
     """
 
-    def __init__(self, first: Generation, say: Callable[[str], None], wait: Callable[[float], None]) -> None:
+    def __init__(
+        self,
+        first: Generation,
+        say: Callable[[str], None],
+        wait: Callable[[float], None],
+        *,
+        beside_another: bool = False,
+    ) -> None:
         self.current = first
         """The generation in force."""
         self._say = say
@@ -46,6 +57,9 @@ class Enforcement:
         self._must_stay_closed = self._netfilter.is_installed()
         self._without_repeat = self._hooks_without_repeat(first)
         self._workers = first.config.queue_workers or receiving_processors()
+        self._base = first.config.queue_base
+        if beside_another:
+            self._base = free_block(self._base, 2 * len(HOOKS) * self._workers)
         self._is_in_force = False
         self._applied: RulesetFacts
         """What the rules in the kernel were made from: the same need not be written, nor read, again."""
@@ -98,8 +112,8 @@ class Enforcement:
 
     @property
     def descriptors(self) -> list[int]:
-        """Readable when the packet loop has ended, or rules have changed."""
-        return [self._enforcer.fileno(), *self.rules.descriptors]
+        """Readable when the packet loop has ended."""
+        return [self._enforcer.fileno()]
 
     def is_alive(self) -> bool:
         """Whether the packet loop answers."""
@@ -143,8 +157,17 @@ class Enforcement:
         except ApplyError as error:
             self._say(f"warning: stop: {error}")
         if mode != "keep":
-            self._enforcer.drain(DRAIN_SECONDS)
+            self.drain()
         return mode
+
+    def drain(self) -> None:
+        """Answers what is queued, now that no rule leads here any more.
+
+        Twice: packets that were on their way through the rules of before come a moment later.
+        """
+        for _ in range(2):
+            self._enforcer.drain(DRAIN_SECONDS)
+            time.sleep(LATE_SECONDS)
 
     def _place_workers(self, processors: tuple[int, ...]) -> None:
         try:
@@ -182,7 +205,7 @@ class Enforcement:
             return _core.Enforcer(
                 generation.table.core,
                 generation.links.indexes,
-                base=config.queue_base,
+                base=self._base,
                 workers=self._workers,
                 maxlen=config.queue_maxlen,
                 marks=(marks.accept, marks.decided, marks.reject),
@@ -193,9 +216,9 @@ class Enforcement:
                 without_repeat=[hook in self._without_repeat for hook in HOOKS],
             )
         except OSError as error:
-            last = config.queue_base + 2 * len(HOOKS) * self._workers - 1
+            last = self._base + 2 * len(HOOKS) * self._workers - 1
             raise AgentError(
-                f"queues {config.queue_base}..{last} cannot be bound: {error} "
+                f"queues {self._base}..{last} cannot be bound: {error} "
                 "(another program on these numbers? is this root?)"
             ) from None
 
@@ -205,7 +228,7 @@ class Enforcement:
             generation.table.rule_facts(),
             settings=config.settings,
             marks=Marks.from_mask(config.mark_mask),
-            queue_base=config.queue_base,
+            queue_base=self._base,
             workers=self._workers,
             by_cpu=config.queue_fanout == "cpu",
             fail_open=config.fail_open,

@@ -50,6 +50,8 @@ class Options:
     config_file: str | None = None
     allow_empty: bool = False
     flags: Mapping[str, Any] = field(default_factory=dict)
+    replace: bool = False
+    """Take the place of the daemon that is in force, without losing a packet."""
 
 
 @dataclass(frozen=True)

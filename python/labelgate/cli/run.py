@@ -26,6 +26,7 @@ from labelgate.config import ConfigError, load_config
 @click.option("--queue-base", type=int, help="First of 14 queue numbers [default: 4200].")
 @click.option("--watch/--no-watch", default=None, help="Follow the files as they change [default: --watch].")
 @click.option("--socket", metavar="PATH", help="Control socket [default: /run/labelgate/control.sock].")
+@click.option("--replace", is_flag=True, help="Take the place of the daemon in force; no packet is lost.")
 @click.option("--allow-empty", is_flag=True, help="Run although no endpoint names this node.")
 def run(
     paths: tuple[str, ...],
@@ -37,6 +38,7 @@ def run(
     queue_base: int | None,
     watch: bool | None,
     socket: str | None,
+    replace: bool,
     allow_empty: bool,
 ) -> None:
     """Enforce policies until SIGTERM or Ctrl-C.
@@ -54,7 +56,7 @@ def run(
             "socket": socket,
         }  # fmt: skip
         with ProgressBar() as progress:
-            Agent(Options(paths, node, config_file, allow_empty, flags), _say, progress).run()
+            Agent(Options(paths, node, config_file, allow_empty, flags, replace), _say, progress).run()
     except (AgentError, ConfigError) as error:
         raise EnvironmentProblem(str(error)) from None
 
