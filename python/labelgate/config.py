@@ -70,6 +70,10 @@ class Config:
     """Seconds."""
     shadow: int
     """One decision in so many is asked of the reference as well; 0: none."""
+    start: Literal["strict", "last-good"] | None
+    """Where the files are not valid at the start. None: `last-good` as a service, else `strict`."""
+    state: str
+    """Folder of the state."""
     socket: str
     """Path of the control socket."""
     watch: bool
@@ -122,7 +126,8 @@ def _mask(value: Any) -> int:
 _UNITS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0}
 
 
-def _duration(value: Any) -> float:
+def read_duration(value: Any) -> float:
+    """Seconds of a text such as `2s`, `500ms`, `1m` or `2`; ValueError says what was expected."""
     match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|)", str(value))
     if match is None:
         raise ValueError("expected a duration such as 2s, 500ms or a number of seconds")
@@ -240,8 +245,10 @@ KEYS: Mapping[str, tuple[Callable[[Any], Any], Any]] = {
     **{f"fail.{hook}": (_CLOSED_OPEN, "closed") for hook in HOOKS},
     "malformed": (_word("deny", "accept"), "deny"),
     "stop": (_word("remove", "keep", "open"), None),
-    "settle": (_duration, 2.0),
+    "settle": (read_duration, 2.0),
     "shadow": (_number(0, 1_000_000_000), 0),
+    "start": (_word("strict", "last-good"), None),
+    "state": (_path, "/var/lib/labelgate"),
     "watch": (_flag, True),
     "socket": (_path, "/run/labelgate/control.sock"),
     "forwardUnmarked": (_word("return", "accept", "deny"), "return"),
@@ -479,6 +486,8 @@ def _config(effective: Mapping[str, Given]) -> Config:
         stop=value("stop"),
         settle=value("settle"),
         shadow=value("shadow"),
+        start=value("start"),
+        state=value("state"),
         socket=value("socket"),
         watch=value("watch"),
         settings=settings,

@@ -105,8 +105,8 @@ def test_a_planned_restart_loses_nothing(world: World, backend: str, tmp_path: P
         traffic.wait_for_arrivals(100)
         traffic.stop()
         assert traffic.arrived == traffic.sent
-        assert passing(world, ALLOWED, REFUSED) == words(ALLOWED)
-        assert before.stop() == 0
+    assert passing(world, ALLOWED, REFUSED) == words(ALLOWED)
+    assert before.stop() == 0
     assert saved(world, backend) == []
 
 

@@ -75,6 +75,8 @@ def test_defaults() -> None:
         stop=None,
         settle=2.0,
         shadow=0,
+        start=None,
+        state="/var/lib/labelgate",
         socket="/run/labelgate/control.sock",
         watch=True,
         settings=Settings(),
@@ -117,6 +119,8 @@ allowVXLANPacketsFromWorkloads: false
 allowIPIPPacketsFromWorkloads: true
 socket: /run/gate.sock
 watch: false
+start: last-good
+state: /var/gate
 """
 
 
@@ -137,6 +141,8 @@ def test_every_key_in_a_file(file: Path) -> None:
         stop="open",
         settle=0.5,
         shadow=100,
+        start="last-good",
+        state="/var/gate",
         socket="/run/gate.sock",
         watch=False,
         settings=Settings(
@@ -161,7 +167,7 @@ def test_every_key_in_a_file(file: Path) -> None:
     assert {key for key, given in found.sources.items() if given.source == "default"} == unset
     assert found.sources["queues.maxlen"] == Given(1024, "labelgate.yaml:8")
     assert found.sources["fail.filter-input"] == Given("closed", "labelgate.yaml:13")
-    assert found.sources["iptablesFilterDenyAction"] == Given("Reject", "labelgate.yaml:21")
+    assert found.sources["iptablesFilterDenyAction"] == Given("Reject", "labelgate.yaml:24")
 
 
 def test_every_key_in_the_environment(file: Path) -> None:
@@ -172,6 +178,7 @@ def test_every_key_in_the_environment(file: Path) -> None:
         "failsafeInboundHostPorts": "22, udp:68, udp:10.0.0.0/8:53",
         "failsafeOutboundHostPorts": "none",
         "interfacePrefix": "cali,tap",
+        "queues.cpus": "2,3",
     }
     env = {
         variable_of(key): texts.get(key, str(given.value))
@@ -330,7 +337,7 @@ def test_refused_files(file: Path, text: str, message: str) -> None:
 
 
 def test_an_unknown_key_without_a_likeness_lists_the_known_ones(file: Path) -> None:
-    message = "labelgate.yaml:1: queues: unknown key `x`; known: base, cpus, fanout, maxlen, workers"
+    message = "labelgate.yaml:1: queues: unknown key `x`; known: base, maxlen, workers, fanout, cpus"
     assert refusal(path=file, text="queues: {x: 1}") == message
 
 

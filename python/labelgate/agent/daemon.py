@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from labelgate.agent.enforcement import Enforcement
 from labelgate.agent.generation import AgentError, Generation, Loader, Options
 from labelgate.agent.handover import Presence
-from labelgate.agent.process import STOPPING, Signals, StopMode, stop_mode
+from labelgate.agent.process import STOPPING, Signals, StopMode, start_mode, stop_mode
+from labelgate.agent.state import Record, StateError, encoded
 from labelgate.agent.status import Refusal, now, status
-from labelgate.config import ConfigError
+from labelgate.agent.store import Store
+from labelgate.config import Config, ConfigError
 from labelgate.control import ControlError, ControlServer
 from labelgate.engines import summary
 from labelgate.links import Links, LinkWatch
@@ -26,6 +29,10 @@ from labelgate.netfilter.apply import ApplyError
 from labelgate.resources import LoadError
 from labelgate.sources.files import STDIN, Progress
 from labelgate.sources.watch import FileWatch
+
+RETRY_SECONDS = 1.0
+"""How often a rollback that could not be done is tried again."""
+MOST_TRIAL_SECONDS = 86400.0
 
 
 class Agent:
@@ -43,6 +50,8 @@ class Agent:
         self._enforcement: Enforcement
         self._links: LinkWatch
         self._signals: Signals
+        self._store: Store
+        self._trial: Trial | None = None
         self._control: ControlServer | None = None
         self._files: FileWatch | None = None
         self._refusal: Refusal | None = None
@@ -71,23 +80,49 @@ class Agent:
 
     def _start(self, open_things: ExitStack) -> None:
         try:
-            first = self._loader.first(self._links.links)
+            config = self._loader.configuration()
+            replaces = self._presence.replaces
+            self._store = open_things.enter_context(Store(config.state, self._say, is_taken=replaces))
+            first = self._first(config)
             self._presence.announce()
-            self._enforcement = Enforcement(
-                first, self._say, self._signals.wait, beside_another=self._presence.replaces
-            )
+            self._enforcement = Enforcement(first, self._say, self._signals.wait, beside_another=replaces)
             self._enforcement.start(open_things, self._leave)
-            self._presence.take_over()
+            if replaces:
+                self._presence.take_over()
+                self._store.open()
         except (ApplyError, ValueError) as error:
             raise AgentError(str(error)) from None
         self._listen(open_things)
         self._watch_files(open_things)
+        if STDIN not in self._options.paths:
+            self._store.keep_later(Record(first.source))
         self._announce()
+
+    def _first(self, config: Config) -> Generation:
+        """Of the files; where they are not valid, a service takes what was in force before."""
+        record = None if STDIN in self._options.paths else self._store.recover()
+        try:
+            return self._loader.first(self._links.links, record)
+        except (LoadError, AgentError, ValueError) as error:
+            if record is None or start_mode(config) != "last-good":
+                raise
+            if not record.confirmed.is_applied and record.confirmed.paths != self._options.paths:
+                raise  # That was another daemon's.
+            generation = self._loader.last_good(record, self._links.links)
+            self._refusal = Refusal.of(error)
+            self._say(f"{error}\nthe policy that was in force last is put in force again")
+            return generation
 
     def _listen(self, open_things: ExitStack) -> None:
         """Without a control socket the policy is enforced all the same."""
         path = self._enforcement.current.config.socket
-        verbs = {"status": self._answer_status, "reload": self._answer_reload}
+        verbs = {
+            "status": self._answer_status,
+            "reload": self._answer_reload,
+            "apply": self._answer_apply,
+            "confirm": self._answer_confirm,
+            "rollback": self._answer_rollback,
+        }
         try:
             self._control = open_things.enter_context(ControlServer(path, verbs, self._say))
         except OSError as error:
@@ -115,7 +150,7 @@ class Agent:
                     self._is_told_to_stop = True
                     return
                 if number == signal.SIGHUP:
-                    self._reload()
+                    self._reload_as_told()
                 elif number == signal.SIGUSR1:
                     self._say(json.dumps(self._enforcement.counters(), separators=(",", ":")))
             if self._presence.is_replaced():
@@ -127,13 +162,16 @@ class Agent:
                 self._control.serve()
             if self._files:
                 self._follow(self._files)
+            if self._trial and self._trial.is_over():
+                self._roll_back("it was not confirmed in time")
+            self._store.keep_due()
             if (links := self._links.poll()) is not None:
                 self._relink(links)
             if self._enforcement.rules.is_due():
                 if self._enforcement.current.links != self._links.links:
                     self._relink(self._links.links)  # It could not be done when they changed.
                 self._enforcement.restore()
-                if self._is_to_try_again:
+                if self._is_to_try_again and not self._trial:
                     self._reload(if_changed=True)
                 self._enforcement.rules.done()
         failure = self._enforcement.failure()
@@ -141,25 +179,110 @@ class Agent:
 
     def _answer_status(self, arguments: dict[str, Any]) -> dict[str, Any]:
         refuse_unknown(arguments)
-        return status(self._enforcement, self._options, self._refusal, self._in_force_since)
+        answer = status(self._enforcement, self._options, self._refusal, self._in_force_since)
+        answer["trial"] = self._trial and {"secondsLeft": round(self._trial.seconds_left(), 3)}
+        answer["state"] = {"problem": self._store.problem}
+        return answer
 
     def _answer_reload(self, arguments: dict[str, Any]) -> dict[str, Any]:
         refuse_unknown(arguments)
+        self._refuse_during_trial()
         self._reload()
         if self._refusal:
             raise ControlError("refused", self._refusal.message, self._refusal.to_json()["problems"])
         return {"generation": self._enforcement.current.number}
 
+    def _answer_apply(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Puts texts in force; with `confirm` only until so many seconds have passed."""
+        paths, texts, seconds = read_apply(arguments)
+        self._refuse_during_trial()
+        if STDIN in self._options.paths:
+            raise ControlError("state", "the daemon reads standard input: it keeps no state")
+        before = self._enforcement.current
+        try:
+            generation = self._loader.applied(paths, texts, before, self._links.links)
+        except (LoadError, AgentError, ValueError) as error:
+            raise ControlError("invalid", str(error), Refusal.of(error).to_json()["problems"]) from None
+        try:
+            trial = Record(before.source, generation.source)
+            self._store.keep(Record(generation.source) if seconds is None else trial)
+        except StateError as error:
+            raise ControlError("state", f"{error}; nothing is changed") from None
+        try:
+            self._enforcement.put_in_force(generation)
+        except (ApplyError, ValueError) as error:
+            self._store.try_to_keep(Record(before.source))
+            raise ControlError("rules", f"{error}; nothing is changed") from None
+        if seconds is not None:
+            self._trial = Trial(before, time.monotonic() + seconds)
+        self._refusal = None
+        self._announce()
+        return {"generation": generation.number, "confirmSeconds": seconds}
+
+    def _answer_confirm(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        refuse_unknown(arguments)
+        if self._trial is None:
+            raise ControlError("trial", "no policy is on trial")
+        current = self._enforcement.current
+        try:
+            self._store.keep(Record(current.source))
+        except StateError as error:
+            raise ControlError("state", f"{error}; the trial goes on") from None
+        self._trial = None
+        self._say(f"generation {current.number} is confirmed")
+        return {"generation": current.number}
+
+    def _answer_rollback(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        refuse_unknown(arguments)
+        if self._trial is None:
+            raise ControlError("trial", "no policy is on trial")
+        if not self._roll_back("as asked"):
+            raise ControlError("rules", "the rules could not be applied; it is tried again")
+        return {"generation": self._enforcement.current.number}
+
+    def _refuse_during_trial(self) -> None:
+        if self._trial:
+            raise ControlError("trial", "a policy is on trial: `labelgate confirm` or `rollback` first")
+
+    def _roll_back(self, why: str) -> bool:
+        """Back to what was in force before the trial, on the interfaces as they are now."""
+        assert self._trial is not None
+        links, number = self._links.links, self._enforcement.current.number + 1
+        before = self._trial.before
+        table = before.table.on_host(links.host_facts)
+        try:
+            self._enforcement.put_in_force(replace(before, number=number, table=table, links=links))
+        except (ApplyError, ValueError) as error:
+            self._say(
+                f"{error}\nthe trial cannot be rolled back: the rules could not be applied; tried again"
+            )
+            self._trial = replace(self._trial, until=time.monotonic() + RETRY_SECONDS)
+            return False
+        self._trial = None
+        self._store.try_to_keep(Record(before.source))
+        self._say(f"the policy on trial is rolled back: {why}")
+        self._announce()
+        return True
+
     def _seconds_to_wait(self) -> float:
-        left = self._files.seconds_left() if self._files else None
-        patience = self._enforcement.rules.patience
-        return patience if left is None else min(left, patience)
+        left = [self._enforcement.rules.patience]
+        if self._trial:
+            left.append(self._trial.seconds_left())
+        elif self._files and (until_due := self._files.seconds_left()) is not None:
+            left.append(until_due)
+        return min(left)
 
     def _follow(self, files: FileWatch) -> None:
         """Puts in force what has been written to the files, once nobody writes any more."""
         files.poll()
-        if files.is_due():
+        if not self._trial and files.is_due():
             self._reload(is_overtaken=files.poll, if_changed=True)
+
+    def _reload_as_told(self) -> None:
+        if self._trial:
+            self._say("a policy is on trial: nothing is reloaded before it is confirmed or rolled back")
+        else:
+            self._reload()
 
     def _reload(self, *, is_overtaken: Callable[[], bool] = lambda: False, if_changed: bool = False) -> None:
         """Reads the files anew; anything wrong leaves the current generation in force."""
@@ -172,10 +295,9 @@ class Agent:
             return
         if is_overtaken():
             return  # What was read may be half of an edit.
-        if generation is None:
+        if generation is not None and self._put_in_force(generation):
             self._refusal = None
-        elif self._put_in_force(generation):
-            self._refusal = None
+            self._store.keep_later(Record(generation.source))
             self._announce()
 
     def _refuse(self, error: Exception, why: str) -> None:
@@ -221,6 +343,46 @@ class Agent:
             f"{len(facts['hosts'])} host endpoints, {len(facts['workloads'])} workloads with interfaces, "
             f"{self._enforcement.variant} rules\n{summary(current.table.describe())}"
         )
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A policy in force that is rolled back unless somebody confirms it."""
+
+    before: Generation
+    until: float
+    """By the monotonic clock."""
+
+    def seconds_left(self) -> float:
+        """Never below 0."""
+        return max(0.0, self.until - time.monotonic())
+
+    def is_over(self) -> bool:
+        """Whether the time is up."""
+        return time.monotonic() >= self.until
+
+
+def read_apply(
+    arguments: Mapping[str, Any],
+) -> tuple[tuple[str, ...], tuple[tuple[str, bytes], ...], float | None]:
+    """Paths, texts and seconds of a request to apply; ControlError if it is none."""
+    refuse_unknown(arguments, "paths", "texts", "confirm")
+    try:
+        paths = tuple(_text(path) for path in arguments["paths"])
+        texts = tuple((_text(name), encoded(_text(text))) for name, text in arguments["texts"])
+    except (KeyError, TypeError, ValueError):
+        raise ControlError("request", "expected paths, and texts with their names") from None
+    seconds = arguments.get("confirm")
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if seconds is not None and not (is_number and 0 < seconds <= MOST_TRIAL_SECONDS):
+        raise ControlError("request", f"confirm: expected seconds up to {MOST_TRIAL_SECONDS:g}")
+    return paths, texts, seconds
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    raise ValueError
 
 
 def refuse_unknown(arguments: Mapping[str, object], *known: str) -> None:

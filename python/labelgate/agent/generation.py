@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from labelgate.agent.state import Record, Source
 from labelgate.compiler import Compiler
 from labelgate.config import Config, ConfigError, load_config
 from labelgate.flow import HOOKS
@@ -32,6 +33,7 @@ FIXED_KEYS = (
     "shadow",
     "watch",
     "socket",
+    "state",
 )
 """Who this is, what the queues are bound with, where rules and policies are: a reload cannot change these."""
 
@@ -63,7 +65,9 @@ class Generation:
     config: Config
     table: DecisionTable
     links: Links
-    loading: Loading
+    source: Source
+    """Where the snapshot is from."""
+    files: Loading
     """What the files held; the same object as long as they hold the same."""
 
 
@@ -79,32 +83,58 @@ class Loader:
         self._compiled_for: tuple[str, Settings] | None = None
         self._warnings: frozenset[str] = frozenset()
 
-    def first(self, links: Links) -> Generation:
-        """Generation 1.
+    def configuration(self) -> Config:
+        """What is set without the policies; raises ConfigError."""
+        return self._config(Snapshot())
+
+    def first(self, links: Links, record: Record | None) -> Generation:
+        """Generation 1: what was applied last, unless the files have changed since.
 
         Raises:
             LoadError, ConfigError, ValueError: the policies or the configuration are not valid.
             AgentError: no endpoint names the node.
         """
-        loading = self._cache.read(self._options.paths, self._progress)
-        snapshot = Snapshot.of(loading.result())
-        return self._made(1, loading, snapshot, self._config(snapshot), links)
+        files = self._cache.read(self._options.paths, self._progress)
+        if record and record.confirmed.is_applied and record.confirmed.files == self._cache.digest:
+            return self._of(record.confirmed, 1, files, links)
+        return self._made(1, self._files(), files, Snapshot.of(files.result()), links)
+
+    def last_good(self, record: Record, links: Links) -> Generation:
+        """Generation 1 where the files are not valid: what was in force before; raises as `first`."""
+        return self._of(record.confirmed, 1, self._cache.read(self._options.paths), links)
 
     def next(self, before: Generation, links: Links, *, if_changed: bool = False) -> Generation | None:
-        """The generation after this one; None where nothing has changed and only a change is asked for.
+        """The generation after this one, of the files; None where only a change counts and there is none.
 
         Raises as `first` does, and where a key has changed that only a restart changes.
         """
         if STDIN in self._options.paths:
             raise AgentError("standard input cannot be read twice: use files to be able to reload")
-        loading = self._cache.read(self._options.paths, self._progress)
-        resources = loading.result()
-        snapshot = before.snapshot if loading is before.loading else Snapshot.of(resources)
-        config = self._config(snapshot)
-        if if_changed and loading is before.loading and config == before.config:
+        files = self._cache.read(self._options.paths, self._progress)
+        number = before.number + 1
+        if files is not before.files or not if_changed:
+            return self._made(number, self._files(), files, Snapshot.of(files.result()), links, before)
+        if self._config(before.snapshot) == before.config:
             return None
-        _refuse_changes(before.config, config)
-        return self._made(before.number + 1, loading, snapshot, config, links)
+        return self._made(number, before.source, files, before.snapshot, links, before)
+
+    def applied(
+        self, paths: tuple[str, ...], texts: tuple[tuple[str, bytes], ...], before: Generation, links: Links
+    ) -> Generation:
+        """The generation after this one, of texts that somebody applies; raises as `next`."""
+        source = Source(paths, True, texts, self._cache.digest)
+        return self._of(source, before.number + 1, before.files, links, before)
+
+    def _files(self) -> Source:
+        return Source(self._options.paths, False, self._cache.texts, self._cache.digest)
+
+    def _of(
+        self, source: Source, number: int, files: Loading, links: Links, before: Generation | None = None
+    ) -> Generation:
+        loading = Loading()
+        for name, content in source.texts:
+            loading.add(content, name)
+        return self._made(number, source, files, Snapshot.of(loading.result()), links, before)
 
     def _config(self, snapshot: Snapshot) -> Config:
         options = self._options
@@ -112,15 +142,24 @@ class Loader:
         return load_config(options.config_file, felix, options.node, flags=options.flags)
 
     def _made(
-        self, number: int, loading: Loading, snapshot: Snapshot, config: Config, links: Links
+        self,
+        number: int,
+        source: Source,
+        files: Loading,
+        snapshot: Snapshot,
+        links: Links,
+        before: Generation | None = None,
     ) -> Generation:
+        config = self._config(snapshot)
+        if before is not None:
+            _refuse_changes(before.config, config)
         table = self._table(snapshot, config, links)
         warnings = (*snapshot.warnings, *table.warnings)
         for warning in warnings:
             if warning not in self._warnings:
                 self._say(f"warning: {warning}")
         self._warnings = frozenset(warnings)
-        generation = Generation(number, snapshot, config, table, links, loading)
+        generation = Generation(number, snapshot, config, table, links, source, files)
         self._require_endpoints(generation)
         return generation
 

@@ -14,6 +14,7 @@ from typing import Literal
 from labelgate.config import Config
 
 StopMode = Literal["remove", "keep", "open"]
+StartMode = Literal["strict", "last-good"]
 
 STOPPING = frozenset({signal.SIGTERM, signal.SIGINT})
 
@@ -26,6 +27,11 @@ def is_service(environ: Mapping[str, str] | None = None) -> bool:
 def stop_mode(config: Config, environ: Mapping[str, str] | None = None) -> StopMode:
     """The configured mode; by default `keep` as a service and `remove` otherwise."""
     return config.stop or ("keep" if is_service(environ) else "remove")
+
+
+def start_mode(config: Config, environ: Mapping[str, str] | None = None) -> StartMode:
+    """The configured mode; by default `last-good` as a service and `strict` otherwise."""
+    return config.start or ("last-good" if is_service(environ) else "strict")
 
 
 class Signals:

@@ -65,6 +65,7 @@ def status(
             "engines": summary(current.table.describe()),
         },
         "files": {"paths": list(options.paths)},
+        "policy": {"applied": current.source.is_applied, "paths": list(current.source.paths)},
         "refused": refusal and refusal.to_json(),
         "rules": {"variant": enforcement.variant},
         "counters": enforcement.counters(),

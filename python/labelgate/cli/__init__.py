@@ -9,6 +9,7 @@ import sys
 
 import click
 
+from labelgate.cli.apply import apply, confirm, rollback
 from labelgate.cli.bench import bench
 from labelgate.cli.check import check
 from labelgate.cli.clean import clean
@@ -35,7 +36,8 @@ def cli() -> None:
 
 
 for verb in (
-    check, explain, connectivity, selector, schema, bench, run, status, reload, clean, demo, version,
+    check, explain, connectivity, selector, schema, bench, run, status, reload, apply, confirm, rollback,
+    clean, demo, version,
 ):  # fmt: skip
     cli.add_command(verb)
 

@@ -25,6 +25,7 @@ from labelgate.config import ConfigError, load_config
 @click.option("--settle", metavar="SECONDS", help="Wait before enforcing if conntrack was off [default: 2s].")
 @click.option("--queue-base", type=int, help="First of 14 queue numbers [default: 4200].")
 @click.option("--watch/--no-watch", default=None, help="Follow the files as they change [default: --watch].")
+@click.option("--state", metavar="FOLDER", help="What outlives the daemon [default: /var/lib/labelgate].")
 @click.option("--socket", metavar="PATH", help="Control socket [default: /run/labelgate/control.sock].")
 @click.option("--replace", is_flag=True, help="Take the place of the daemon in force; no packet is lost.")
 @click.option("--allow-empty", is_flag=True, help="Run although no endpoint names this node.")
@@ -37,6 +38,7 @@ def run(
     settle: str | None,
     queue_base: int | None,
     watch: bool | None,
+    state: str | None,
     socket: str | None,
     replace: bool,
     allow_empty: bool,
@@ -53,7 +55,7 @@ def run(
             raise click.UsageError("no policies: use -f PATH, or `policies` in the configuration")
         flags = {
             "backend": backend, "stop": stop, "settle": settle, "queues.base": queue_base, "watch": watch,
-            "socket": socket,
+            "state": state, "socket": socket,
         }  # fmt: skip
         with ProgressBar() as progress:
             Agent(Options(paths, node, config_file, allow_empty, flags, replace), _say, progress).run()

@@ -35,6 +35,12 @@ def _lines(answer: dict[str, Any]) -> Iterator[str]:
     )
     yield generation["engines"]
     yield f"files: {', '.join(answer['files']['paths'])}"
+    if answer["policy"]["applied"]:
+        yield f"in force is what was applied from {', '.join(answer['policy']['paths'])}"
+    if trial := answer["trial"]:
+        yield f"ON TRIAL: rolled back in {trial['secondsLeft']:.0f} s unless you run: labelgate confirm"
+    if problem := answer["state"]["problem"]:
+        yield f"no state is kept: {problem}"
     yield f"rules: {answer['rules']['variant']}"
     yield from _verdicts(answer["counters"])
     if refused := answer["refused"]:

@@ -7,7 +7,6 @@ import queue
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -38,12 +37,12 @@ class Daemon:
         self._world = world
         files = [option for path in paths for option in ("-f", str(path))]
         # The daemon of this machine, if there is one, keeps its socket.
-        self._run_folder = tempfile.TemporaryDirectory(prefix="labelgate-")
-        self.socket = f"{self._run_folder.name}/control.sock"
+        self.socket = str(world.folder / "control.sock")
         """Where it answers."""
         self._command = [
             sys.executable, "-m", "labelgate", "run", *files, "--node", node, "--backend", backend,
-            "--settle", settle, "--socket", self.socket, "--watch" if watch else "--no-watch", *options,
+            "--settle", settle, "--socket", self.socket, "--state", str(world.folder / "state"),
+            "--watch" if watch else "--no-watch", *options,
         ]  # fmt: skip
         self.log: list[str] = []
         """Every line said so far."""
@@ -110,7 +109,6 @@ class Daemon:
         """Ends it; its exit code."""
         code = end(self.process)
         self._listener.join()
-        self._run_folder.cleanup()
         return code
 
 

@@ -28,6 +28,8 @@ _Stamp = tuple[int, ...]
 class _Parsed:
     stamp: _Stamp | None
     """None: the content has to be looked at."""
+    content: bytes
+    """Empty where it cannot be read."""
     digest: bytes
     loading: Loading
 
@@ -62,6 +64,19 @@ class FileCache:
             self._whole = _joined(parsed) or read_documents(paths)
         return self._whole
 
+    @property
+    def texts(self) -> tuple[tuple[str, bytes], ...]:
+        """Every file that was read last, with what it held."""
+        return tuple((file, one.content) for file, one in self._parsed.items())
+
+    @property
+    def digest(self) -> str:
+        """Of all names and contents."""
+        whole = hashlib.sha256()
+        for file, one in self._parsed.items():
+            whole.update(hashlib.sha256(os.fsencode(file)).digest() + one.digest)
+        return whole.hexdigest()
+
     def _read(self, file: str, done: Callable[[int], None]) -> _Parsed:
         before = self._parsed.get(file)
         stamp = _stamp(file)
@@ -77,7 +92,7 @@ class FileCache:
             loading.add(content, file, done)
         else:
             loading.add_unreadable(content, file)
-        return _Parsed(stamp, digest, loading)
+        return _Parsed(stamp, content if isinstance(content, bytes) else b"", digest, loading)
 
 
 def _loadings(parsed: dict[str, _Parsed]) -> list[tuple[str, int]]:
