@@ -81,9 +81,9 @@ fn check(edited: &DecisionTable, fresh: &DecisionTable) -> usize {
     let mut random = Random::new(11);
     let keys = (0..20_000).map(|_| key(&mut random, fresh.program()));
     let answer = |table: &DecisionTable, key: &FlowKey| {
-        let decision = table.decide(key);
+        let (decision, step) = table.decide_step(key);
         let (origin, logged) = table.meaning(decision.outcome);
-        (decision.verdict, decision.step, origin.clone(), logged.cloned().collect::<Vec<_>>())
+        (decision.verdict, step, origin.clone(), logged.cloned().collect::<Vec<_>>())
     };
     keys.filter(|key| {
         assert_eq!(answer(edited, key), answer(fresh, key), "{key:?}");

@@ -8,7 +8,7 @@ use super::samples::{Sample, Sampler, Sampling};
 use super::{Decide, Generation, Protocol};
 use crate::flow::{CtState, Family, FlowKey, Hook, InterfaceId, Verdict};
 use crate::nfqueue::{self, BATCH, QueuedPacket, Reply};
-use crate::table::BatchDecision;
+use crate::table::Decision;
 use crate::wire;
 
 /// Interfaces that the generation does not list, by ifindex, as first met in it.
@@ -33,7 +33,7 @@ pub struct Scratch {
     waiting: Vec<Waiting>,
     /// Of those that wait without a reply, in their order.
     keys: Vec<FlowKey>,
-    decisions: Vec<BatchDecision>,
+    decisions: Vec<Decision>,
     sampler: Option<Sampler>,
 }
 

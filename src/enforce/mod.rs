@@ -36,7 +36,7 @@ use crate::flow::{Family, FlowKey, Hook, InterfaceId, Verdict};
 use crate::nfqueue::{
     Channel, Queue, QueueOptions, ReceiveBuffer, Wake, block_signals, interface_name, thread_id,
 };
-use crate::table::{BatchDecision, DecisionTable};
+use crate::table::{Decision, DecisionTable};
 
 pub use counters::{Counters, HookCounters};
 pub use marks::Marks;
@@ -88,12 +88,12 @@ pub const fn queue_number(config: &EnforcerConfig, hook: Hook, family: Family, w
 /// What the loop asks of a table.
 trait Decide: Send + Sync + 'static {
     /// Packets of one hook and IP version, in order; replaces `decisions`.
-    fn decide_packets(&self, keys: &[FlowKey], decisions: &mut Vec<BatchDecision>);
+    fn decide_packets(&self, keys: &[FlowKey], decisions: &mut Vec<Decision>);
     fn interface(&self, name: &str) -> InterfaceId;
 }
 
 impl Decide for DecisionTable {
-    fn decide_packets(&self, keys: &[FlowKey], decisions: &mut Vec<BatchDecision>) {
+    fn decide_packets(&self, keys: &[FlowKey], decisions: &mut Vec<Decision>) {
         self.decide_packets(keys, decisions);
     }
 

@@ -4,7 +4,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 
 use crate::flow::{FlowKey, OutcomeId, Verdict};
-use crate::table::BatchDecision;
+use crate::table::Decision;
 
 /// Samples that wait to be taken.
 const ROOM: usize = 4096;
@@ -27,13 +27,8 @@ pub struct Sample {
 }
 
 impl Sample {
-    pub(super) fn of(
-        generation: u64,
-        key: &FlowKey,
-        interfaces: (u32, u32),
-        decision: BatchDecision,
-    ) -> Self {
-        let BatchDecision { verdict, accepted, outcome } = decision;
+    pub(super) fn of(generation: u64, key: &FlowKey, interfaces: (u32, u32), decision: Decision) -> Self {
+        let Decision { verdict, accepted, outcome, .. } = decision;
         Self { generation, key: *key, interfaces, verdict, accepted, outcome }
     }
 }
@@ -90,8 +85,12 @@ mod tests {
     use super::*;
     use crate::flow::{CtState, Family, FiveTuple, Hook, InterfaceId, Transport};
 
-    const DECISION: BatchDecision =
-        BatchDecision { verdict: Verdict::Deny, accepted: false, outcome: OutcomeId::from_number(7) };
+    const DECISION: Decision = Decision {
+        verdict: Verdict::Deny,
+        failsafe: false,
+        accepted: false,
+        outcome: OutcomeId::from_number(7),
+    };
     const KEY: FlowKey = FlowKey {
         tuple: FiveTuple {
             family: Family::V4,

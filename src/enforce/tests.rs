@@ -15,7 +15,7 @@ use crate::flow::{
 };
 use crate::nfqueue::fake_kernel::{packet, reply};
 use crate::nfqueue::{Channel, Inbox, Poller, Queue, ReceiveBuffer, Received, Socket};
-use crate::table::BatchDecision;
+use crate::table::Decision;
 
 const A: u32 = 0x0100;
 const D: u32 = 0x0400;
@@ -48,7 +48,7 @@ struct Table {
 }
 
 impl Table {
-    fn decide(&self, key: &FlowKey) -> BatchDecision {
+    fn decide(&self, key: &FlowKey) -> Decision {
         self.asked.lock().unwrap().push(*key);
         let Transport::Ports { destination, .. } = key.tuple.transport else { panic!("no ports") };
         let verdict = match destination {
@@ -60,12 +60,12 @@ impl Table {
             port => panic!("port {port}"),
         };
         let accepted = verdict == Verdict::AllowNotrack || key.accepted;
-        BatchDecision { verdict, accepted, outcome: OutcomeId::new(usize::from(destination)) }
+        Decision { verdict, failsafe: false, accepted, outcome: OutcomeId::new(usize::from(destination)) }
     }
 }
 
 impl Decide for Table {
-    fn decide_packets(&self, keys: &[FlowKey], decisions: &mut Vec<BatchDecision>) {
+    fn decide_packets(&self, keys: &[FlowKey], decisions: &mut Vec<Decision>) {
         decisions.clear();
         decisions.extend(keys.iter().map(|key| self.decide(key)));
     }

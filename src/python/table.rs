@@ -192,7 +192,8 @@ impl Table {
     /// One packet; outcome as `outcomes` has it.
     #[allow(clippy::needless_pass_by_value)] // Arguments arrive owned.
     fn decide(&self, packet: Question<'_>) -> PyResult<(&'static str, bool, bool, u32, StepTuple<'_>)> {
-        let Decision { verdict, failsafe, accepted, outcome, step } = self.0.decide(&packet.key(&self.0)?);
+        let (Decision { verdict, failsafe, accepted, outcome }, step) =
+            self.0.decide_step(&packet.key(&self.0)?);
         Ok((verdict.name(), failsafe, accepted, outcome.number(), self.step(&step)))
     }
 

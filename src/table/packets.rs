@@ -3,28 +3,16 @@
 use std::array;
 
 use super::batch::{Block, STAGE};
-use super::engines::{Packet, Seen};
-use super::{DecisionTable, hooks};
+use super::{Decision, DecisionTable, hooks};
 use crate::flow::{FlowKey, Hook, OutcomeId, Verdict};
 
 /// Below a whole stage, packets still wait for memory together in parts of so many.
 const PART: usize = 8;
 
-/// What a hook answers to one packet of a batch: those fields of [`Decision`](super::Decision) that a verdict needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BatchDecision {
-    /// The hook's answer.
-    pub verdict: Verdict,
-    /// Accept mark after our last rule of this hook (E-48).
-    pub accepted: bool,
-    /// Leads to tier, policy and rule ([`DecisionTable::meaning`]).
-    pub outcome: OutcomeId,
-}
-
 impl DecisionTable {
     /// Answers packets of one hook and IP version, in order and as [`decide`](Self::decide) does. `decisions` has
     /// what is there replaced; within its capacity nothing is allocated.
-    pub fn decide_packets(&self, keys: &[FlowKey], decisions: &mut Vec<BatchDecision>) {
+    pub fn decide_packets(&self, keys: &[FlowKey], decisions: &mut Vec<Decision>) {
         decisions.clear();
         let (stages, rest) = keys.as_chunks::<STAGE>();
         for keys in stages {
@@ -34,37 +22,30 @@ impl DecisionTable {
         for keys in parts {
             decisions.extend(self.decide_part(keys));
         }
-        for key in rest {
-            decisions.extend(self.decide_part(array::from_ref(key)));
-        }
+        decisions.extend(rest.iter().map(|key| self.decide(key)));
     }
 
-    fn decide_part<const N: usize>(&self, keys: &[FlowKey; N]) -> [BatchDecision; N] {
-        if N == 1 {
-            return keys.each_ref().map(|key| self.decide_one(key, Seen::NOTHING));
-        }
+    fn decide_part<const N: usize>(&self, keys: &[FlowKey; N]) -> [Decision; N] {
         let block = Block::of_keys(keys);
         let (mut verdicts, mut outcomes) = ([0; N], [0; N]);
         if self.lone_block(&block, &mut verdicts, &mut outcomes).is_some() {
             let is_forward = keys[0].hook == Hook::FilterForward;
             return array::from_fn(|index| {
                 let verdict = Verdict::ALL[usize::from(verdicts[index])];
-                // As in `hooks::evaluate`: an allow sets the mark in FORWARD, and none has it on arrival.
+                // No failsafe settled it; none has the mark on arrival, and an allow sets it in FORWARD.
                 let accepted = is_forward && verdict == Verdict::Allow;
-                BatchDecision { verdict, accepted, outcome: OutcomeId::from_number(outcomes[index]) }
+                Decision {
+                    verdict,
+                    failsafe: false,
+                    accepted,
+                    outcome: OutcomeId::from_number(outcomes[index]),
+                }
             });
         }
         let tree = self.tree_block(&block);
         array::from_fn(|index| {
-            let seen =
-                tree.as_ref().map_or(Seen::NOTHING, |(chain, answers)| Seen::of_tree(*chain, answers[index]));
-            self.decide_one(&keys[index], seen)
+            let tree = tree.as_ref().map(|(chain, answers)| (*chain, answers[index]));
+            hooks::decide(self, &keys[index], tree)
         })
-    }
-
-    #[inline]
-    fn decide_one(&self, key: &FlowKey, seen: Seen) -> BatchDecision {
-        let decision = hooks::evaluate(self, key, &Packet::of(&key.tuple), seen, &mut ());
-        BatchDecision { verdict: decision.verdict, accepted: decision.accepted, outcome: decision.outcome }
     }
 }

@@ -83,7 +83,7 @@ struct Generation {
 
 fn policy(table: &DecisionTable, key: &FlowKey) -> (Verdict, Option<String>) {
     let decision = table.decide(key);
-    (decision.verdict, table.origin(&decision.step).policy.clone())
+    (decision.verdict, table.meaning(decision.outcome).0.policy.clone())
 }
 
 fn generation(number: usize, engines: Engines, fresh: &DecisionTable, workload: &Workload) -> Generation {

@@ -325,7 +325,11 @@ impl Writer {
             // As large as the image, which is copied once more.
             (self.maps, self.splitter) = (Maps::new(false), Splitter::default());
         }
-        Classes { image: self.image.image(), roots: self.roots, uses: self.uses, counts: self.counts }
+        let is_deep = self.roots.is_deep;
+        let sides = self.uses.map(|of| of.map(|uses| uses.side().filter(|_| !is_deep)));
+        let (roots, uses, counts) = (self.roots, self.uses, self.counts);
+        let first_record = roots.records / RECORD;
+        Classes { image: self.image.image(), roots, first_record, uses, sides, counts }
     }
 }
 

@@ -12,6 +12,8 @@ use crate::table::prefetch::prefetch;
 struct Line([u32; WORDS]);
 
 const WORDS: usize = 16;
+#[allow(clippy::cast_possible_truncation)] // 16.
+const WORD_COUNT: u32 = WORDS as u32;
 
 /// Words by offset; offsets behind the end are programming errors and panic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +59,13 @@ impl Image {
     /// A whole line; its offset is a multiple of [`WORDS`].
     #[inline]
     pub fn line(&self, offset: u32) -> &[u32; WORDS] {
-        &self.lines[offset as usize / WORDS].0
+        self.line_at(offset / WORD_COUNT)
+    }
+
+    /// A whole line, by its own number.
+    #[inline]
+    pub fn line_at(&self, index: u32) -> &[u32; WORDS] {
+        &self.lines[index as usize].0
     }
 
     /// Asks for the line of a word.

@@ -55,25 +55,14 @@ impl V4 {
         Ok(Self { root: image.push(roots) })
     }
 
-    /// Classes of addresses, load by load.
+    /// Classes of addresses.
     #[inline]
     pub fn classes<const N: usize>(self, image: &Image, addresses: &[u32; N]) -> [u32; N] {
-        let mut offsets = addresses.map(|address| self.root + (address >> 16));
-        for &offset in &offsets {
-            image.prefetch(offset);
+        let mut classes = [0; N];
+        for (class, &address) in classes.iter_mut().zip(addresses) {
+            *class = self.class(image, address);
         }
-        for (offset, address) in offsets.iter_mut().zip(addresses) {
-            *offset = image.word(*offset) + (address >> 8 & 0xff);
-            image.prefetch(*offset);
-        }
-        for (offset, address) in offsets.iter_mut().zip(addresses) {
-            *offset = image.word(*offset);
-            image.prefetch(*offset + (address >> 1 & 0x7f));
-        }
-        for (offset, address) in offsets.iter_mut().zip(addresses) {
-            *offset = image.half(*offset, address & 0xff);
-        }
-        offsets
+        classes
     }
 
     /// The class of an address.
@@ -422,7 +411,11 @@ impl Keys {
     /// Classes of values.
     #[inline]
     pub fn classes<const N: usize>(self, image: &Image, protocols: &[u8; N], keys: &[u32; N]) -> [u32; N] {
-        std::array::from_fn(|index| self.class(image, protocols[index], keys[index]))
+        let mut classes = [0; N];
+        for index in 0..N {
+            classes[index] = self.class(image, protocols[index], keys[index]);
+        }
+        classes
     }
 }
 

@@ -154,7 +154,7 @@ fn check(mut choices: Choices) -> usize {
             let key = aims.key(&mut choices, &linear.table);
             let expected = Expected::of(&linear.table, key);
             for other in &others {
-                expected.assert_same(other, &other.table.decide(&key));
+                expected.assert_same(other, other.table.decide(&key));
             }
         }
         for _ in 0..=choices.below(3) {
