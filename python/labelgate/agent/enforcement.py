@@ -12,6 +12,7 @@ from labelgate import _core
 from labelgate.agent.generation import AgentError, Generation
 from labelgate.agent.handover import free_block
 from labelgate.agent.process import StopMode
+from labelgate.agent.shadow import Shadow
 from labelgate.config import Config
 from labelgate.flow import HOOKS, Hook
 from labelgate.links import Links
@@ -56,6 +57,7 @@ class Enforcement:
         # What an earlier daemon left closed stays closed if this start fails.
         self._must_stay_closed = self._netfilter.is_installed()
         self._without_repeat = self._hooks_without_repeat(first)
+        self._shadow: Shadow | None = None
         self._workers = first.config.queue_workers or receiving_processors()
         self._base = first.config.queue_base
         if beside_another:
@@ -81,6 +83,9 @@ class Enforcement:
         rules = ruleset(self._facts(first))
         self._enforcer = self._bind(first)
         open_things.callback(self._enforcer.stop)
+        if first.config.shadow:
+            self._shadow = Shadow(self._enforcer, first, self._say)
+            open_things.callback(self._shadow.stop)
         if first.config.queue_cpus:
             self._place_workers(first.config.queue_cpus)
         open_things.callback(leave)
@@ -126,7 +131,10 @@ class Enforcement:
     def counters(self) -> dict[str, Any]:
         """All counters of the packet loop, and how often rules were put back."""
         counters: dict[str, Any] = json.loads(self._enforcer.counters())
-        return counters | {"rulesRestored": self._restored}
+        counters["rulesRestored"] = self._restored
+        if self._shadow:
+            counters["shadow"] = self._shadow.counters()
+        return counters
 
     def restore(self) -> None:
         """Puts rules back that somebody else has changed, and follows what others put ahead of ours."""
@@ -214,6 +222,7 @@ class Enforcement:
                 filter_reject=config.settings.filter_deny == "Reject",
                 filter_return=config.settings.filter_allow == "Return",
                 without_repeat=[hook in self._without_repeat for hook in HOOKS],
+                sample_every=config.shadow,
             )
         except OSError as error:
             last = self._base + 2 * len(HOOKS) * self._workers - 1
@@ -241,7 +250,9 @@ class Enforcement:
         self._enforcer.set_filter_actions(
             reject=settings.filter_deny == "Reject", returns=settings.filter_allow == "Return"
         )
-        self._enforcer.swap(generation.table.core, links.indexes)
+        number = self._enforcer.swap(generation.table.core, links.indexes)
+        if self._shadow:
+            self._shadow.swapped(number, generation, links)
 
     def _follow_hazards(self, hooks: frozenset[Hook]) -> None:
         """Bit D may be repeated only while rules test it: the loop stops first and begins again last."""
