@@ -1,7 +1,7 @@
-"""Minutes of mixed traffic while policy, pods and rules change; then a flood. What must hold is checked:
+"""Minutes of mixed traffic while policy, pods and rules change; then a flood. What must hold is checked.
 
-no decision that the reference calls wrong, no packet lost by a reload, memory that does not grow; of a flood every
-packet answered or counted as lost, and service again at once behind it.
+No decision that the reference calls wrong, no packet lost by a reload, memory that does not grow; of a flood
+every packet answered or counted as lost, and service again at once behind it.
 """
 
 from __future__ import annotations
@@ -55,18 +55,7 @@ PRIVATE = """
 
 def text(dice: random.Random, pods: set[int]) -> str:
     """Policy in which what streams need is always allowed, and much else changes."""
-    changing = [
-        "  - {action: %s, protocol: %s, source: {nets: [%s/%d]}, destination: {ports: [%d, %d]}}"
-        % (
-            dice.choice(("Allow", "Deny", "Pass")),
-            dice.choice(("UDP", "TCP")),
-            dice.choice((CLIENT, INSIDE_HOST, "192.0.2.5", "10.9.66.4")),
-            dice.choice((8, 16, 32)),
-            dice.randrange(6000, 6100),
-            dice.choice((22, 53, 80, 443)),
-        )
-        for _ in range(5)
-    ]
+    changing = [changing_rule(dice) for _ in range(5)]
     late = [policies.pod(f"late{number}", f"cali9{number}", f"10.65.0.1{number}") for number in sorted(pods)]
     web = policies.policy("web", PRIVATE, order=5).replace("role == 'edge'", "app == 'web'")
     return dual(
@@ -81,6 +70,17 @@ def text(dice: random.Random, pods: set[int]) -> str:
                 policies.policy("changing", "\n".join(["  ingress:", *changing]), order=20),
             )
         )
+    )
+
+
+def changing_rule(dice: random.Random) -> str:
+    """One that makes no difference to the streams."""
+    action, protocol = dice.choice(("Allow", "Deny", "Pass")), dice.choice(("UDP", "TCP"))
+    net = dice.choice((f"{CLIENT}/32", f"{INSIDE_HOST}/32", "192.0.2.0/24", "10.9.0.0/16", "10.0.0.0/8"))
+    ports = f"{dice.randrange(6000, 6100)}, {dice.choice((22, 53, 80, 443))}"
+    return (
+        f"  - {{action: {action}, protocol: {protocol}, source: {{nets: [{net}]}}, "
+        f"destination: {{ports: [{ports}]}}}}"
     )
 
 
@@ -225,7 +225,7 @@ def worker(process: int) -> int:
 
 
 def overload(soak: Soak, seconds: float) -> list[str]:
-    """Far more than the worker can take: it shares a processor with the sender and has the lowest priority."""
+    """Far more than the worker can take: the sender has its processor, and a higher priority."""
     daemon, world = soak.daemon, soak.world
     thread = worker(daemon.process.pid)
     processor = min(os.sched_getaffinity(0))
@@ -236,7 +236,7 @@ def overload(soak: Soak, seconds: float) -> list[str]:
     stream = soak.streams[0]
     arguments = (str(processor), CLIENT, EDGE_OUTSIDE, str(seconds))
     offered = int(world.run("outside", sys.executable, "-c", FLOOD, *arguments))
-    stream.hear()  # What the flood left in the socket does not count.
+    stream.hear()
     stream.arrived = stream.sent = 0
     back = recovery(stream)
     soak.settle()

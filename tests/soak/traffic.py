@@ -10,14 +10,25 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from labelgate.demo.traffic import family, owner
-from labelgate.demo.world import BANNED, CLIENT, DB_POD, EDGE_OUTSIDE, INSIDE_HOST, STRANGER
-from labelgate.demo.world import WEB_POD as WEB
-from labelgate.demo.world import World, twin
+from labelgate.demo.world import (
+    BANNED,
+    CLIENT,
+    DB_POD,
+    EDGE_INSIDE,
+    EDGE_OUTSIDE,
+    INSIDE_HOST,
+    STRANGER,
+    WEB_POD,
+    World,
+    twin,
+)
 
 SO_RCVBUFFORCE = 33  # asm-generic/socket.h; root may exceed net.core.rmem_max
 _FLOWS = 50
-_STRANGERS = (CLIENT, STRANGER, INSIDE_HOST, BANNED, "10.9.1.9", WEB, DB_POD)
-_TARGETS = (EDGE_OUTSIDE, "10.9.0.10", WEB, DB_POD)
+_OURS = b"soak"
+"""Others send to the same ports."""
+_STRANGERS = (CLIENT, STRANGER, INSIDE_HOST, BANNED, "10.9.1.9", WEB_POD, DB_POD)
+_TARGETS = (EDGE_OUTSIDE, EDGE_INSIDE, WEB_POD, DB_POD)
 
 
 class Stream:
@@ -35,15 +46,14 @@ class Stream:
 
     def send(self) -> None:
         """One more, from the next port."""
-        self._senders[self.sent % _FLOWS].sendto(b"soak", self._target)
+        self._senders[self.sent % _FLOWS].sendto(_OURS, self._target)
         self.sent += 1
 
     def hear(self) -> None:
         """Counts what has arrived."""
         with suppress(BlockingIOError):
             while True:
-                self._ear.recv(64)
-                self.arrived += 1
+                self.arrived += self._ear.recv(64) == _OURS
 
     def close(self) -> None:
         """Ends it."""
