@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::Serialize;
 
 use crate::flow::{Hook, Verdict};
-use crate::nfqueue::{Anomalies, ReceiveBuffer};
+use crate::nfqueue::{Anomalies, Grant};
 use crate::wire::WireError;
 
 /// All counters at one instant. They start at 0 with the enforcer and never go back.
@@ -52,6 +52,8 @@ pub struct HookCounters {
     pub receive_buffer_wanted: u64,
     /// Receive buffers granted; less than wanted means that a burst overruns before the queue is full.
     pub receive_buffer_granted: u64,
+    /// Queues whose kernel hands over super-packets segment by segment: bulk traffic costs nine times as much.
+    pub segmented_queues: u64,
 }
 
 /// A count that one thread writes.
@@ -83,12 +85,12 @@ pub struct QueueCounts {
     errors: Count,
     unreadable: Count,
     unsent: Count,
-    buffer: ReceiveBuffer,
+    grant: Grant,
 }
 
 impl QueueCounts {
-    pub fn new(buffer: ReceiveBuffer) -> Self {
-        Self { buffer, ..Self::default() }
+    pub fn new(grant: Grant) -> Self {
+        Self { grant, ..Self::default() }
     }
 
     pub fn add_verdict(&self, verdict: Verdict) {
@@ -131,8 +133,9 @@ impl QueueCounts {
         hook.netlink_errors += self.errors.get();
         hook.unreadable_messages += self.unreadable.get();
         hook.unsent += self.unsent.get();
-        hook.receive_buffer_wanted += u64::from(self.buffer.wanted);
-        hook.receive_buffer_granted += u64::from(self.buffer.granted);
+        hook.receive_buffer_wanted += u64::from(self.grant.buffer.wanted);
+        hook.receive_buffer_granted += u64::from(self.grant.buffer.granted);
+        hook.segmented_queues += u64::from(self.grant.segmented);
     }
 }
 

@@ -33,9 +33,7 @@ use arc_swap::ArcSwap;
 use rustc_hash::FxHashMap;
 
 use crate::flow::{Family, FlowKey, Hook, InterfaceId, Verdict};
-use crate::nfqueue::{
-    Channel, Queue, QueueOptions, ReceiveBuffer, Wake, block_signals, interface_name, thread_id,
-};
+use crate::nfqueue::{Channel, Grant, Queue, QueueOptions, Wake, block_signals, interface_name, thread_id};
 use crate::table::{Decision, DecisionTable};
 
 pub use counters::{Counters, HookCounters};
@@ -251,20 +249,23 @@ impl Enforcer {
         interfaces: Vec<(u32, String)>,
     ) -> io::Result<Self> {
         check(&config)?;
-        let mut buffers = Vec::new();
+        let mut grants = Vec::new();
         let mut workers: Vec<_> = (0..config.workers).map(|_| Vec::new()).collect();
         for (hook, family) in places() {
             for (worker, queues) in (0..).zip(&mut workers) {
                 let number = queue_number(&config, hook, family, worker);
-                let options =
-                    QueueOptions { maxlen: config.maxlen, fail_open: config.fail_open[hook as usize] };
-                let (queue, buffer) =
+                let options = QueueOptions {
+                    maxlen: config.maxlen,
+                    fail_open: config.fail_open[hook as usize],
+                    whole: true,
+                };
+                let (queue, grant) =
                     Queue::open(number, options).map_err(|error| cannot_bind(number, &error))?;
-                queues.push(HookQueue { hook, family, queue, counts: buffers.len() });
-                buffers.push(buffer);
+                queues.push(HookQueue { hook, family, queue, counts: grants.len() });
+                grants.push(grant);
             }
         }
-        let shared = Arc::new(share(&config, Generation::new(1, table, interfaces), buffers)?);
+        let shared = Arc::new(share(&config, Generation::new(1, table, interfaces), grants)?);
         let enforcer = Self { shared, threads: Mutex::default() };
         for (number, queues) in workers.into_iter().enumerate() {
             // Where one cannot be started, those before it end with the enforcer.
@@ -391,11 +392,7 @@ fn cannot_bind(number: u16, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("queue {number} cannot be bound: {error}{why}"))
 }
 
-fn share<D>(
-    config: &EnforcerConfig,
-    generation: Generation<D>,
-    buffers: Vec<ReceiveBuffer>,
-) -> io::Result<Shared<D>> {
+fn share<D>(config: &EnforcerConfig, generation: Generation<D>, grants: Vec<Grant>) -> io::Result<Shared<D>> {
     let workers = usize::from(config.workers);
     let wakes = (0..workers).map(|_| Wake::new()).collect::<io::Result<_>>()?;
     let shared = Shared {
@@ -406,7 +403,7 @@ fn share<D>(
         null: config.null,
         latest: AtomicU64::new(generation.number),
         generation: ArcSwap::from_pointee(generation),
-        counts: buffers.into_iter().map(QueueCounts::new).collect(),
+        counts: grants.into_iter().map(QueueCounts::new).collect(),
         without_repeat: AtomicU64::new(0),
         sampling: Sampling::new(config.sample_every),
         wakes,

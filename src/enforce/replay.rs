@@ -7,7 +7,7 @@ use super::counters::{self, Counters};
 use super::worker::{HookQueue, Worker};
 use super::{EnforcerConfig, Generation, check, queue_number, share};
 use crate::flow::{Family, Hook};
-use crate::nfqueue::{BATCH, Channel, Inbox, Queue, ReceiveBuffer, Received, interface_name};
+use crate::nfqueue::{BATCH, Channel, Grant, Inbox, Queue, Received, interface_name};
 use crate::table::DecisionTable;
 
 /// One queue of the loop, fed from memory.
@@ -46,7 +46,7 @@ impl Replay {
         family: Family,
     ) -> io::Result<Self> {
         check(config)?;
-        let shared = share(config, Generation::new(1, table, interfaces), vec![ReceiveBuffer::default()])?;
+        let shared = share(config, Generation::new(1, table, interfaces), vec![Grant::default()])?;
         let queue = Queue::new(
             queue_number(config, hook, family, 0),
             Recording { count: 0, sent: Vec::with_capacity(BATCH * 128) },

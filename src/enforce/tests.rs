@@ -14,7 +14,7 @@ use crate::flow::{
     CtState, Family, FiveTuple, FlowKey, Hook, InterfaceId, OutcomeId, Transport, Verdict, protocol,
 };
 use crate::nfqueue::fake_kernel::{packet, reply};
-use crate::nfqueue::{Channel, Inbox, Poller, Queue, ReceiveBuffer, Received, Socket};
+use crate::nfqueue::{Channel, Grant, Inbox, Poller, Queue, ReceiveBuffer, Received, Socket};
 use crate::table::Decision;
 
 const A: u32 = 0x0100;
@@ -94,9 +94,10 @@ struct Running {
 impl Running {
     fn start(config: &EnforcerConfig, hooks: &[Hook], interfaces: &[(u32, &str)]) -> Self {
         let table = Arc::new(Table::default());
-        let buffers = vec![ReceiveBuffer { wanted: 100, granted: 60 }; hooks.len()];
+        let buffer = ReceiveBuffer { wanted: 100, granted: 60 };
+        let grants = vec![Grant { buffer, segmented: true }; hooks.len()];
         let generation = Generation::new(1, table, named(interfaces));
-        let shared = Arc::new(share(config, generation, buffers).unwrap());
+        let shared = Arc::new(share(config, generation, grants).unwrap());
         let (mut queues, mut kernel) = (Vec::new(), Vec::new());
         for &hook in hooks {
             let (socket, other) = Socket::pair();
@@ -236,6 +237,7 @@ fn verdicts_are_answered_and_counted() {
             "unsent": 0,
             "receive_buffer_wanted": 100,
             "receive_buffer_granted": 60,
+            "segmented_queues": 1,
         }},
     });
     assert_eq!(found, expected);
@@ -377,7 +379,7 @@ fn a_drain_ends_when_the_last_queue_was_empty() {
 fn two_workers() -> (Arc<Shared<Table>>, [UnixDatagram; 2], [JoinHandle<()>; 2]) {
     let config = EnforcerConfig { workers: 2, ..CONFIG };
     let generation = Generation::new(1, Arc::new(Table::default()), Vec::new());
-    let shared = Arc::new(share(&config, generation, vec![ReceiveBuffer::default(); 2]).unwrap());
+    let shared = Arc::new(share(&config, generation, vec![Grant::default(); 2]).unwrap());
     let started = [0, 1].map(|worker| {
         let (socket, kernel) = Socket::pair();
         kernel.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -489,7 +491,7 @@ impl Channel for Broken {
 #[test]
 fn a_broken_socket_ends_the_loop_and_is_told() {
     let generation = Generation::new(1, Arc::new(Table::default()), Vec::new());
-    let shared = Arc::new(share(&CONFIG, generation, vec![ReceiveBuffer::default()]).unwrap());
+    let shared = Arc::new(share(&CONFIG, generation, vec![Grant::default()]).unwrap());
     let (socket, kernel) = Socket::pair();
     kernel.send(b"x").unwrap();
     let queue = Queue::new(4206, Broken(socket));

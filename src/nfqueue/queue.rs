@@ -41,16 +41,43 @@ pub struct Queue<C = Socket> {
 }
 
 impl Queue {
-    /// Binds queue `number`, with a socket of its own whose buffer holds `options.maxlen` packets if it may.
+    /// Binds queue `number`, with a socket of its own whose buffer holds `options.maxlen` packets if it may. Does without
+    /// `options.whole` on a kernel that does not know that.
     ///
     /// # Errors
-    /// `EPERM` or `EBUSY` where another process has the queue, `EPERM` without `CAP_NET_ADMIN`.
-    pub fn open(number: u16, options: QueueOptions) -> io::Result<(Self, ReceiveBuffer)> {
-        let (socket, buffer) = Socket::open(options.maxlen)?;
-        let mut request = Vec::new();
-        push_bind(&mut request, number, options);
-        socket.request(&request)?;
-        Ok((Self::new(number, socket), buffer))
+    /// `EPERM` or `EBUSY` where another process has the queue, `EPERM` without `CAP_NET_ADMIN`, `EOPNOTSUPP` where
+    /// the kernel cannot fail open.
+    pub fn open(number: u16, options: QueueOptions) -> io::Result<(Self, Grant)> {
+        probe(options, |options| {
+            let (socket, buffer) = Socket::open(options.maxlen)?;
+            let mut request = Vec::new();
+            push_bind(&mut request, number, options);
+            socket.request(&request)?;
+            Ok((Self::new(number, socket), Grant { buffer, segmented: !options.whole }))
+        })
+    }
+}
+
+/// What a queue got of what it asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Grant {
+    /// Of its socket.
+    pub buffer: ReceiveBuffer,
+    /// Super-packets come segment by segment.
+    pub segmented: bool,
+}
+
+/// Tries with everything, then without what can be done without. Each try has a socket of its own: one that failed may
+/// have bound the queue.
+pub(super) fn probe<T>(
+    options: QueueOptions,
+    mut open: impl FnMut(QueueOptions) -> io::Result<T>,
+) -> io::Result<T> {
+    match open(options) {
+        Err(error) if options.whole && error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+            open(QueueOptions { whole: false, ..options })
+        }
+        result => result,
     }
 }
 

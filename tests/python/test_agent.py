@@ -43,6 +43,7 @@ class Kernel:
         """How many more transactions fail."""
         self.hazards: list[Hazard] = []
         self.conntrack_is_off = False
+        self.counters = '{"hooks": {}}'
 
     def wait(self) -> None:
         if not self.steps:
@@ -88,6 +89,9 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
 
         def fileno(self) -> int:
             return -1
+
+        def counters(self) -> str:
+            return kernel.counters
 
         def swap(self, table: object, interfaces: Sequence[tuple[int, str]]) -> None:
             kernel.touched.append(f"swapped {len(interfaces)}")
@@ -202,6 +206,18 @@ def test_a_start_that_fails_leaves_nothing(kernel: Kernel, policy: Path) -> None
     with pytest.raises(AgentError, match="netfilter table filter"):
         run(policy)
     assert kernel.touched == ["bound", "refused", "cleaned", "stopped"]
+
+
+def test_what_the_kernel_lacks_is_told(kernel: Kernel, policy: Path) -> None:
+    buffers = '"receive_buffer_wanted": 200, "receive_buffer_granted": %d, "segmented_queues": %d'
+    for granted, segmented, told in (
+        (200, 0, []),
+        (199, 1, ["199 of 200 bytes", "segments of large packets"]),
+    ):
+        kernel.counters = '{"hooks": {"filter-input": {%s}}}' % (buffers % (granted, segmented))
+        warnings = [line for line in run(policy) if line.startswith("warning")]
+        assert len(warnings) == len(told)
+        assert all(words in warning for words, warning in zip(told, warnings, strict=True))
 
 
 def test_links_that_could_not_be_followed_are_tried_again(kernel: Kernel, policy: Path) -> None:

@@ -236,6 +236,7 @@ def overload(soak: Soak, seconds: float) -> list[str]:
     stream = soak.streams[0]
     arguments = (str(processor), CLIENT, EDGE_OUTSIDE, str(seconds))
     offered = int(world.run("outside", sys.executable, "-c", FLOOD, *arguments))
+    os.setpriority(os.PRIO_PROCESS, thread, 0)
     stream.hear()
     stream.arrived = stream.sent = 0
     back = recovery(stream)

@@ -83,6 +83,7 @@ class Enforcement:
         rules = ruleset(self._facts(first))
         self._enforcer = self._bind(first)
         open_things.callback(self._enforcer.stop)
+        self._warn_of_kernel()
         if first.config.shadow:
             self._shadow = Shadow(self._enforcer, first, self._say)
             open_things.callback(self._shadow.stop)
@@ -176,6 +177,20 @@ class Enforcement:
         for _ in range(2):
             self._enforcer.drain(DRAIN_SECONDS)
             time.sleep(LATE_SECONDS)
+
+    def _warn_of_kernel(self) -> None:
+        """Says what the queues did not get of what they asked for; it works without."""
+        hooks = json.loads(self._enforcer.counters())["hooks"].values()
+        wanted, granted = (
+            sum(hook[f"receive_buffer_{what}"] for hook in hooks) for what in ("wanted", "granted")
+        )
+        if granted < wanted:
+            self._say(
+                f"warning: receive buffers: {granted} of {wanted} bytes were granted (net.core.rmem_max); "
+                "bursts are lost before queues are full"
+            )
+        if any(hook["segmented_queues"] for hook in hooks):
+            self._say("warning: the kernel queues segments of large packets: bulk traffic is slow")
 
     def _place_workers(self, processors: tuple[int, ...]) -> None:
         try:
