@@ -55,7 +55,9 @@ def test_socket_overrun(world: World, backend: str, mode: str, tmp_path: Path) -
         arrived = len(ear.packets())
         assert arrived == (SENT if mode == "open" else SENT - dropped)
         assert mode == "open" or 0 < dropped < SENT
-        assert daemon.counters()["hooks"]["filter-input"]["overruns"] >= 1
+        counted = daemon.counters()["hooks"]["filter-input"]
+        assert counted["overruns"] >= 1
+        assert counted["socket_dropped"] == dropped
         assert passing(world, *twins(ALLOWED, REFUSED)) == words(*twins(ALLOWED)), "it goes on"
 
 

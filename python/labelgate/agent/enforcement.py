@@ -10,14 +10,14 @@ from typing import Any
 
 from labelgate import _core
 from labelgate.agent.generation import AgentError, Generation
-from labelgate.agent.handover import free_block
 from labelgate.agent.process import StopMode
+from labelgate.agent.queues import free_block, read_queues
 from labelgate.agent.shadow import Shadow
 from labelgate.config import Config
 from labelgate.flow import HOOKS, Hook
 from labelgate.links import Links
 from labelgate.netfilter.apply import ApplyError, Netfilter, clean
-from labelgate.netfilter.facts import Family, Marks, RulesetFacts
+from labelgate.netfilter.facts import FAMILIES, Family, Marks, RulesetFacts
 from labelgate.netfilter.readback import Hazard, SavedTable, hazards
 from labelgate.netfilter.routing import accept_readers, read_routing_rules
 from labelgate.netfilter.ruleset import ruleset
@@ -61,7 +61,7 @@ class Enforcement:
         self._workers = first.config.queue_workers or receiving_processors()
         self._base = first.config.queue_base
         if beside_another:
-            self._base = free_block(self._base, 2 * len(HOOKS) * self._workers)
+            self._base = free_block(read_queues(), self._base, 2 * len(HOOKS) * self._workers)
         self._is_in_force = False
         self._applied: RulesetFacts
         """What the rules in the kernel were made from: the same need not be written, nor read, again."""
@@ -130,8 +130,16 @@ class Enforcement:
         return self._enforcer.failure()
 
     def counters(self) -> dict[str, Any]:
-        """All counters of the packet loop, and how often rules were put back."""
+        """All counters of the packet loop, what the kernel dropped, how often rules were put back."""
         counters: dict[str, Any] = json.loads(self._enforcer.counters())
+        queues = read_queues()
+        for hook in HOOKS:
+            numbers = [number for family in FAMILIES for number in self._applied.queues(hook, family)]
+            states = [queues[number] for number in numbers if number in queues]
+            counters["hooks"][hook] |= {
+                "queue_dropped": sum(state.dropped for state in states),
+                "socket_dropped": sum(state.undelivered for state in states),
+            }
         counters["rulesRestored"] = self._restored
         if self._shadow:
             counters["shadow"] = self._shadow.counters()

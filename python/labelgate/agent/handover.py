@@ -19,7 +19,6 @@ import select
 import socket
 import struct
 from contextlib import suppress
-from pathlib import Path
 from typing import Self
 
 from labelgate.agent.generation import AgentError
@@ -29,8 +28,6 @@ NAME = "\0labelgate"
 READY, DONE = b"r", b"d"
 SECONDS = 30.0
 """For the other side to answer."""
-
-_BOUND = Path("/proc/thread-self/net/netfilter/nfnetlink_queue")
 
 
 class Presence:
@@ -167,12 +164,3 @@ def _connect() -> socket.socket:
         connection.close()
         raise AgentError(f"the daemon in force cannot be asked to be replaced: {error.strerror}") from None
     return connection
-
-
-def free_block(first: int, size: int) -> int:
-    """The first of `size` queue numbers from `first` on, or behind them where some of those are bound."""
-    try:
-        bound = {int(line.split()[0]) for line in _BOUND.read_text(encoding="ascii").splitlines()}
-    except OSError:
-        return first
-    return first if bound.isdisjoint(range(first, first + size)) else first + size
