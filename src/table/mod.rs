@@ -23,6 +23,7 @@ mod lineage;
 mod linear;
 mod named;
 mod packets;
+mod pages;
 mod prefetch;
 mod statics;
 mod stops;

@@ -1,13 +1,12 @@
 //! The flat image: cache lines of words, offsets instead of pointers. It can be shared, mapped, and compared byte for
 //! byte.
 
-use bytemuck::{Pod, Zeroable};
-
 use super::limits::Refused;
+use crate::table::pages::Pages;
 use crate::table::prefetch::prefetch;
 
 /// One cache line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[derive(Debug)]
 #[repr(C, align(64))]
 struct Line([u32; WORDS]);
 
@@ -16,31 +15,40 @@ const WORDS: usize = 16;
 const WORD_COUNT: u32 = WORDS as u32;
 
 /// Words by offset; offsets behind the end are programming errors and panic.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Image {
-    lines: Vec<Line>,
-    /// Lengths of `lines` as words and as halves: as fields, for shifting at each load took as long as the loads.
+    pages: Pages,
+    /// Lengths as lines, words and halves: as fields, for shifting at each load took as long as the loads.
+    lines: usize,
     words: usize,
     halves: usize,
 }
 
 #[allow(unsafe_code)]
 impl Image {
-    fn of(lines: Vec<Line>) -> Self {
-        let words = lines.len() * WORDS;
-        Self { lines, words, halves: 2 * words }
+    /// Of whole lines.
+    fn of(words: &[u32]) -> Self {
+        let mut pages = Pages::zeroed(size_of_val(words));
+        pages.bytes_mut().copy_from_slice(bytemuck::cast_slice(words));
+        Self { pages, lines: words.len() / WORDS, words: words.len(), halves: 2 * words.len() }
+    }
+
+    #[inline]
+    fn lines(&self) -> &[Line] {
+        // SAFETY: the pages are initialised, hold so many lines, begin at a page and never change; any bytes are a line.
+        unsafe { std::slice::from_raw_parts(self.pages.start().cast(), self.lines) }
     }
 
     #[inline]
     fn words(&self) -> &[u32] {
-        // SAFETY: a `Line` is so many words without padding, and the length is that of all lines, which never change.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.words) }
+        // SAFETY: as for lines, which are words without padding.
+        unsafe { std::slice::from_raw_parts(self.pages.start().cast(), self.words) }
     }
 
     #[inline]
     fn halves(&self) -> &[u16] {
         // SAFETY: as for words; halves need less alignment.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.halves) }
+        unsafe { std::slice::from_raw_parts(self.pages.start().cast(), self.halves) }
     }
 
     /// The word at this offset.
@@ -65,18 +73,18 @@ impl Image {
     /// A whole line, by its own number.
     #[inline]
     pub fn line_at(&self, index: u32) -> &[u32; WORDS] {
-        &self.lines[index as usize].0
+        &self.lines()[index as usize].0
     }
 
     /// Asks for the line of a word.
     #[inline]
     pub fn prefetch(&self, offset: u32) {
-        prefetch(&self.lines[offset as usize / WORDS]);
+        prefetch(&self.lines()[offset as usize / WORDS]);
     }
 
     /// All of it, in the byte order of the machine.
     pub fn bytes(&self) -> &[u8] {
-        bytemuck::cast_slice(&self.lines)
+        self.pages.bytes()
     }
 }
 
@@ -185,8 +193,7 @@ impl Builder {
     /// The image as it is now.
     pub fn image(&mut self) -> Image {
         self.align();
-        let (lines, _) = self.words.as_chunks::<WORDS>();
-        Image::of(lines.iter().map(|&line| Line(line)).collect())
+        Image::of(&self.words)
     }
 
     /// Its size now.
