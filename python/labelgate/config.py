@@ -76,6 +76,10 @@ class Config:
     """Folder of the state."""
     socket: str
     """Path of the control socket."""
+    lockout: Literal["refuse", "warn"]
+    """What a change of files comes to that would lock somebody out."""
+    revoke: Literal["new-only", "deny-now"]
+    """Whether connections that a new policy denies go on."""
     watch: bool
     """Whether files are followed as they change."""
     settings: Settings
@@ -171,7 +175,7 @@ def _workers(value: Any) -> int | None:
 
 
 def _cpus(value: Any) -> tuple[int, ...]:
-    parts = value.split(",") if isinstance(value, str) else value
+    parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
     parts = [parts] if isinstance(parts, int) else parts
     if isinstance(parts, list | tuple) and parts:
         return tuple(map(_number(0, 8191), parts))
@@ -247,6 +251,8 @@ KEYS: Mapping[str, tuple[Callable[[Any], Any], Any]] = {
     "stop": (_word("remove", "keep", "open"), None),
     "settle": (read_duration, 2.0),
     "shadow": (_number(0, 1_000_000_000), 0),
+    "lockout": (_word("refuse", "warn"), "refuse"),
+    "revoke": (_word("new-only", "deny-now"), "new-only"),
     "start": (_word("strict", "last-good"), None),
     "state": (_path, "/var/lib/labelgate"),
     "watch": (_flag, True),
@@ -269,6 +275,22 @@ KEYS: Mapping[str, tuple[Callable[[Any], Any], Any]] = {
     "allowIPIPPacketsFromWorkloads": (_flag, False),
 }
 """Every key with its reader and its default. Nested keys are dotted."""
+
+
+def value_text(key: str, value: Any) -> str:
+    """A value as the text that its reader takes; empty where there is none.
+
+    >>> value_text("marks.mask", 0x1500), value_text("failsafeInboundHostPorts", ())
+    ('0x1500', 'none')
+    """
+    if key == "marks.mask":
+        return f"{value:#x}"
+    if key.startswith("failsafe") and not value:
+        return "none"
+    if isinstance(value, tuple):
+        return ", ".join(str(item) for item in value)
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
 
 ALIASES = {
     f"nftables{rest}": f"iptables{rest}"
@@ -457,6 +479,9 @@ def _config(effective: Mapping[str, Given]) -> Config:
     def value(key: str) -> Any:
         return effective[key].value
 
+    if value("revoke") == "deny-now" and value("disableConntrackInvalidCheck"):
+        source = effective["disableConntrackInvalidCheck"].source
+        raise ConfigError(f"{source}: disableConntrackInvalidCheck: expected false, as `revoke` is deny-now")
     settings = Settings(
         endpoint_to_host=value("defaultEndpointToHostAction"),
         filter_allow=value("iptablesFilterAllowAction"),
@@ -486,6 +511,8 @@ def _config(effective: Mapping[str, Given]) -> Config:
         stop=value("stop"),
         settle=value("settle"),
         shadow=value("shadow"),
+        lockout=value("lockout"),
+        revoke=value("revoke"),
         start=value("start"),
         state=value("state"),
         socket=value("socket"),

@@ -22,7 +22,7 @@ REFUSED = Probe("tcp", STRANGER, EDGE_OUTSIDE, 9100)
 SWAPPED = policies.MANAGEMENT.replace("203.0.113.0/24", "192.0.2.0/24")
 NFT = "nft"
 """Where the variant of iptables has no say."""
-KILLS = int(os.environ.get("KILLS", "12"))
+KILLS = int(os.environ.get("KILLS", "8"))
 
 
 @pytest.fixture

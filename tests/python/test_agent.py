@@ -152,6 +152,8 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     monkeypatch.setattr(enforcement, "hazards", lambda *_: kernel.hazards)
     monkeypatch.setattr(enforcement, "clean", lambda: kernel.touched.append("cleaned"))
     monkeypatch.setattr(enforcement, "RuleWatch", RuleWatch)
+    monkeypatch.setattr(daemon, "warn_at_start", lambda *_: None)
+    monkeypatch.setattr(daemon, "refuse_lockout", lambda *_: None)
     monkeypatch.setattr(Signals, "take", take)
     monkeypatch.setattr(Signals, "wait", lambda *_: kernel.touched.append("waited"))
     return kernel

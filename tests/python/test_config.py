@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import doctest
+import json
 import socket
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from labelgate import config
+from labelgate.cli import cli
 from labelgate.config import ALIASES, KEYS, Config, ConfigError, Given, load_config, variable_of
 from labelgate.flow import HOOKS
 from labelgate.resources import FelixConfiguration, load_text
@@ -75,6 +78,8 @@ def test_defaults() -> None:
         stop=None,
         settle=2.0,
         shadow=0,
+        lockout="refuse",
+        revoke="new-only",
         start=None,
         state="/var/lib/labelgate",
         socket="/run/labelgate/control.sock",
@@ -120,6 +125,8 @@ allowIPIPPacketsFromWorkloads: true
 socket: /run/gate.sock
 watch: false
 start: last-good
+lockout: warn
+revoke: New-only
 state: /var/gate
 """
 
@@ -141,6 +148,8 @@ def test_every_key_in_a_file(file: Path) -> None:
         stop="open",
         settle=0.5,
         shadow=100,
+        lockout="warn",
+        revoke="new-only",
         start="last-good",
         state="/var/gate",
         socket="/run/gate.sock",
@@ -556,4 +565,23 @@ def test_the_page_on_configuration(file: Path) -> None:
 
 
 def test_examples_in_docstrings() -> None:
-    assert doctest.testmod(config) == (0, 1)
+    assert doctest.testmod(config) == (0, 2)
+
+
+def test_the_effective_values_are_printed_as_they_are_read(file: Path) -> None:
+    """`labelgate config`: its output, written as a file, means the same."""
+    file = file.with_suffix(".conf")
+    file.write_text(EVERY_KEY)
+    runner = CliRunner()
+    arguments = ["config", "--config", str(file), "-f", "."]
+    printed = runner.invoke(cli, [*arguments, "-o", "json"])
+    assert printed.exit_code == 0
+    found = json.loads(printed.output)
+    assert found["settle"] == {"value": "0.5", "source": f"{file}:16"}
+    assert found["queues.workers"]["source"] == f"{file}:9"
+    flags = {key: item["value"] or None for key, item in found.items()}
+    effective, again = read(file, EVERY_KEY), read(flags=flags)
+    assert {key: item.value for key, item in again.sources.items()} == {
+        key: item.value for key, item in effective.sources.items()
+    }
+    assert "settle" in runner.invoke(cli, arguments).output

@@ -11,20 +11,30 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from labelgate.agent.asked import Asked, Trial, refuse_unknown
+from labelgate.agent.caution import (
+    Revocation,
+    denied_sessions,
+    refuse_lockout,
+    refuse_what_is_cut,
+    warn_at_start,
+)
 from labelgate.agent.enforcement import Enforcement
 from labelgate.agent.generation import AgentError, Generation, Loader, Options
 from labelgate.agent.handover import Presence
+from labelgate.agent.notify import ServiceManager
 from labelgate.agent.process import STOPPING, Signals, StopMode, start_mode, stop_mode
-from labelgate.agent.state import Record, StateError, encoded
+from labelgate.agent.state import Record, StateError
 from labelgate.agent.status import Refusal, now, status
 from labelgate.agent.store import Store
 from labelgate.config import Config, ConfigError
 from labelgate.control import ControlError, ControlServer
 from labelgate.engines import summary
 from labelgate.links import Links, LinkWatch
+from labelgate.lockout import LockOutError
 from labelgate.netfilter.apply import ApplyError
 from labelgate.resources import LoadError
 from labelgate.sources.files import STDIN, Progress
@@ -32,7 +42,6 @@ from labelgate.sources.watch import FileWatch
 
 RETRY_SECONDS = 1.0
 """How often a rollback that could not be done is tried again."""
-MOST_TRIAL_SECONDS = 86400.0
 
 
 class Agent:
@@ -51,6 +60,8 @@ class Agent:
         self._links: LinkWatch
         self._signals: Signals
         self._store: Store
+        self._revocation = Revocation(say)
+        self._manager = ServiceManager()
         self._trial: Trial | None = None
         self._control: ControlServer | None = None
         self._files: FileWatch | None = None
@@ -86,10 +97,12 @@ class Agent:
             first = self._first(config)
             self._presence.announce()
             self._enforcement = Enforcement(first, self._say, self._signals.wait, beside_another=replaces)
+            warn_at_start(first, self._say)
             self._enforcement.start(open_things, self._leave)
             if replaces:
                 self._presence.take_over()
                 self._store.open()
+            self._revocation.follow(first)
         except (ApplyError, ValueError) as error:
             raise AgentError(str(error)) from None
         self._listen(open_things)
@@ -120,6 +133,7 @@ class Agent:
             "status": self._answer_status,
             "reload": self._answer_reload,
             "apply": self._answer_apply,
+            "check": self._answer_check,
             "confirm": self._answer_confirm,
             "rollback": self._answer_rollback,
         }
@@ -142,12 +156,14 @@ class Agent:
     def _serve(self) -> None:
         heard = [opened.fileno() for opened in (self._links, self._control, self._files) if opened]
         while self._enforcement.is_alive():
+            self._manager.alive()
             others = [*self._presence.descriptors, *self._enforcement.descriptors]
             if not self._presence.is_pending:
                 others += [*heard, *self._enforcement.rules.descriptors]
             for number in self._signals.take(others, self._seconds_to_wait()):
                 if number in STOPPING:
                     self._is_told_to_stop = True
+                    self._manager.stopping()
                     return
                 if number == signal.SIGHUP:
                     self._reload_as_told()
@@ -184,40 +200,59 @@ class Agent:
         answer["state"] = {"problem": self._store.problem}
         return answer
 
+    def _answer_check(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """What policies would deny of that which works now; nothing is changed."""
+        asked = Asked.read(arguments)
+        before, links = self._enforcement.current, self._links.links
+        generation = self._made_of(asked)
+        found = denied_sessions(before, generation, links, asked.session)
+        return {"findings": [finding.to_json() for finding in found]}
+
     def _answer_reload(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        refuse_unknown(arguments)
+        refuse_unknown(arguments, "force")
         self._refuse_during_trial()
-        self._reload()
+        self._reload(is_forced=arguments.get("force") is True)
         if self._refusal:
             raise ControlError("refused", self._refusal.message, self._refusal.to_json()["problems"])
         return {"generation": self._enforcement.current.number}
 
     def _answer_apply(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Puts texts in force; with `confirm` only until so many seconds have passed."""
-        paths, texts, seconds = read_apply(arguments)
+        asked = Asked.read(arguments)
         self._refuse_during_trial()
         if STDIN in self._options.paths:
             raise ControlError("state", "the daemon reads standard input: it keeps no state")
         before = self._enforcement.current
+        generation = self._made_of(asked)
+        found = denied_sessions(before, generation, self._links.links, asked.session)
         try:
-            generation = self._loader.applied(paths, texts, before, self._links.links)
-        except (LoadError, AgentError, ValueError) as error:
-            raise ControlError("invalid", str(error), Refusal.of(error).to_json()["problems"]) from None
-        try:
+            if not asked.is_forced:
+                refuse_what_is_cut(found, generation)
             trial = Record(before.source, generation.source)
-            self._store.keep(Record(generation.source) if seconds is None else trial)
+            self._store.keep(Record(generation.source) if asked.confirm is None else trial)
+        except LockOutError as error:
+            raise ControlError("lockout", f"{error}\nnothing is changed without --force") from None
         except StateError as error:
             raise ControlError("state", f"{error}; nothing is changed") from None
         try:
-            self._enforcement.put_in_force(generation)
+            self._enact(generation)
         except (ApplyError, ValueError) as error:
             self._store.try_to_keep(Record(before.source))
             raise ControlError("rules", f"{error}; nothing is changed") from None
-        if seconds is not None:
-            self._trial = Trial(before, time.monotonic() + seconds)
+        if asked.confirm is not None:
+            self._trial = Trial(before, time.monotonic() + asked.confirm)
         self._refusal = None
         self._announce()
-        return {"generation": generation.number, "confirmSeconds": seconds}
+        warnings = [finding.to_json() for finding in found]
+        return {"generation": generation.number, "confirmSeconds": asked.confirm, "findings": warnings}
+
+    def _made_of(self, asked: Asked) -> Generation:
+        """A generation of texts; ControlError if they are not valid."""
+        before, links = self._enforcement.current, self._links.links
+        try:
+            return self._loader.applied(asked.paths, asked.texts, before, links)
+        except (LoadError, AgentError, ValueError) as error:
+            raise ControlError("invalid", str(error), Refusal.of(error).to_json()["problems"]) from None
 
     def _answer_confirm(self, arguments: dict[str, Any]) -> dict[str, Any]:
         refuse_unknown(arguments)
@@ -251,7 +286,7 @@ class Agent:
         before = self._trial.before
         table = before.table.on_host(links.host_facts)
         try:
-            self._enforcement.put_in_force(replace(before, number=number, table=table, links=links))
+            self._enact(replace(before, number=number, table=table, links=links))
         except (ApplyError, ValueError) as error:
             self._say(
                 f"{error}\nthe trial cannot be rolled back: the rules could not be applied; tried again"
@@ -284,7 +319,13 @@ class Agent:
         else:
             self._reload()
 
-    def _reload(self, *, is_overtaken: Callable[[], bool] = lambda: False, if_changed: bool = False) -> None:
+    def _reload(
+        self,
+        *,
+        is_overtaken: Callable[[], bool] = lambda: False,
+        if_changed: bool = False,
+        is_forced: bool = False,
+    ) -> None:
         """Reads the files anew; anything wrong leaves the current generation in force."""
         before, self._is_to_try_again = self._enforcement.current, False
         try:
@@ -295,10 +336,26 @@ class Agent:
             return
         if is_overtaken():
             return  # What was read may be half of an edit.
-        if generation is not None and self._put_in_force(generation):
+        if generation is None:
+            return
+        try:
+            if not is_forced:
+                self._check_lockout(generation)
+        except LockOutError as error:
+            self._refuse(error, "`labelgate reload --force` does it all the same")
+            return
+        if self._put_in_force(generation):
             self._refusal = None
             self._store.keep_later(Record(generation.source))
             self._announce()
+
+    def _check_lockout(self, generation: Generation) -> None:
+        try:
+            refuse_lockout(self._enforcement.current, generation, self._links.links)
+        except LockOutError as error:
+            if generation.config.lockout == "refuse":
+                raise
+            self._say(f"warning: {error}")
 
     def _refuse(self, error: Exception, why: str) -> None:
         number = self._enforcement.current.number
@@ -315,9 +372,17 @@ class Agent:
             names = ", ".join(link.name for link in links.links)
             self._say(f"interfaces are now {names}")
 
+    def _enact(self, generation: Generation) -> None:
+        """Puts it in force, and cuts what it denies if that is wanted; raises as the enforcement does."""
+        is_policy = generation.number != self._enforcement.current.number
+        self._enforcement.put_in_force(generation)
+        if is_policy:
+            self._revocation.follow(generation)
+            self._revocation.cut(generation)
+
     def _put_in_force(self, generation: Generation) -> bool:
         try:
-            self._enforcement.put_in_force(generation)
+            self._enact(generation)
         except (ApplyError, ValueError) as error:
             self._is_to_try_again = True
             self._refuse(error, "the rules could not be applied")
@@ -332,63 +397,21 @@ class Agent:
             return
         mode = stop_mode(self._enforcement.current.config)
         left = self._enforcement.leave(mode, is_planned=self._is_told_to_stop)
+        if left == "remove":
+            self._revocation.undo()
         self._say(f"stopped: {_LEFT[left]}")
 
     def _announce(self) -> None:
         self._in_force_since = now()
         current = self._enforcement.current
         facts = current.table.rule_facts()
-        self._say(
+        text = (
             f"generation {current.number} in force: node {current.config.node}, "
             f"{len(facts['hosts'])} host endpoints, {len(facts['workloads'])} workloads with interfaces, "
             f"{self._enforcement.variant} rules\n{summary(current.table.describe())}"
         )
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A policy in force that is rolled back unless somebody confirms it."""
-
-    before: Generation
-    until: float
-    """By the monotonic clock."""
-
-    def seconds_left(self) -> float:
-        """Never below 0."""
-        return max(0.0, self.until - time.monotonic())
-
-    def is_over(self) -> bool:
-        """Whether the time is up."""
-        return time.monotonic() >= self.until
-
-
-def read_apply(
-    arguments: Mapping[str, Any],
-) -> tuple[tuple[str, ...], tuple[tuple[str, bytes], ...], float | None]:
-    """Paths, texts and seconds of a request to apply; ControlError if it is none."""
-    refuse_unknown(arguments, "paths", "texts", "confirm")
-    try:
-        paths = tuple(_text(path) for path in arguments["paths"])
-        texts = tuple((_text(name), encoded(_text(text))) for name, text in arguments["texts"])
-    except (KeyError, TypeError, ValueError):
-        raise ControlError("request", "expected paths, and texts with their names") from None
-    seconds = arguments.get("confirm")
-    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-    if seconds is not None and not (is_number and 0 < seconds <= MOST_TRIAL_SECONDS):
-        raise ControlError("request", f"confirm: expected seconds up to {MOST_TRIAL_SECONDS:g}")
-    return paths, texts, seconds
-
-
-def _text(value: object) -> str:
-    if isinstance(value, str):
-        return value
-    raise ValueError
-
-
-def refuse_unknown(arguments: Mapping[str, object], *known: str) -> None:
-    """ControlError where a request has arguments that its verb does not."""
-    if unknown := sorted(arguments.keys() - set(known)):
-        raise ControlError("request", f"unknown argument `{unknown[0]}`")
+        self._say(text)
+        self._manager.ready(text)
 
 
 _LEFT: Mapping[StopMode, str] = {

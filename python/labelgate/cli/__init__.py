@@ -13,9 +13,12 @@ from labelgate.cli.apply import apply, confirm, rollback
 from labelgate.cli.bench import bench
 from labelgate.cli.check import check
 from labelgate.cli.clean import clean
+from labelgate.cli.config import config
 from labelgate.cli.connectivity import connectivity
 from labelgate.cli.demo import demo
+from labelgate.cli.doctor import doctor
 from labelgate.cli.explain import explain
+from labelgate.cli.install_unit import install_unit
 from labelgate.cli.reload import reload
 from labelgate.cli.run import run
 from labelgate.cli.schema import schema
@@ -37,7 +40,8 @@ def cli() -> None:
 
 for verb in (
     check, explain, connectivity, selector, schema, bench, run, status, reload, apply, confirm, rollback,
-    clean, demo, version,
+    config, doctor,
+    install_unit, clean, demo, version,
 ):  # fmt: skip
     cli.add_command(verb)
 
