@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::counters::{self, Counters};
-use super::worker::{Drain, HookQueue};
+use super::worker::{Drain, HookQueue, Worker};
 use super::{Decide, EnforcerConfig, Generation, Marks, Sample, Shared, check, queue_number, share, spawn};
 use crate::flow::{
     CtState, Family, FiveTuple, FlowKey, Hook, InterfaceId, OutcomeId, Transport, Verdict, protocol,
@@ -467,6 +467,48 @@ fn a_panic_closes_the_sockets_and_is_told() {
     assert!(!running.is_alive());
     assert_eq!(running.failure().as_deref(), Some("internal error: port 99"));
     assert!(running.kernel.iter().all(|kernel| kernel.send(b"x").is_err()), "the other ends are closed");
+}
+
+/// Counts what would be system calls.
+struct Counting {
+    batches: usize,
+    received: usize,
+    sent: usize,
+}
+
+impl Channel for Counting {
+    fn receive(&mut self, inbox: &mut Inbox) -> io::Result<Received> {
+        self.received += 1;
+        let marks = [0, 0, A, 0, 7];
+        let batch: Vec<_> = (1..)
+            .zip(0..64)
+            .map(|(id, place)| packet(id, marks[place % marks.len()], (0, 0), &udp(1 + place as u8 % 4)))
+            .collect();
+        let is_full = self.received <= self.batches;
+        Ok(Received::Datagrams(inbox.fill(if is_full { &batch } else { &batch[..9] })))
+    }
+
+    fn send(&mut self, _: &[u8]) -> io::Result<()> {
+        self.sent += 1;
+        Ok(())
+    }
+}
+
+/// Whatever the verdicts are, and without waiting in between while there is more.
+#[test]
+fn a_batch_is_one_receive_and_one_send() {
+    for (batches, expected) in [(0, 1), (2, 3), (100, 4)] {
+        let generation = Generation::new(1, Arc::new(Table::default()), Vec::new());
+        let shared = Arc::new(share(&CONFIG, generation, vec![Grant::default()]).unwrap());
+        let queue = Queue::new(4206, Counting { batches, received: 0, sent: 0 });
+        let queues = vec![HookQueue { hook: Hook::FilterInput, family: Family::V4, queue, counts: 0 }];
+        let mut worker = Worker::new(0, queues, Arc::clone(&shared), |_| None);
+        worker.serve_busy(0).unwrap();
+        let channel = worker.queues[0].queue.channel();
+        assert_eq!((channel.received, channel.sent), (expected, expected), "{batches} full batches");
+        let counted = counters::sum(1, [(Hook::FilterInput, &shared.counts[0])]);
+        assert_eq!(counted.hooks["filter-input"].batches, expected as u64);
+    }
 }
 
 /// Ready for ever, with nothing but an error to give.

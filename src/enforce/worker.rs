@@ -90,6 +90,18 @@ impl<C: Channel, D: Decide> Worker<C, D> {
     }
 }
 
+impl<C: Channel, D: Decide> Worker<C, D> {
+    /// Goes on while the queue gives full batches, but not for ever.
+    pub fn serve_busy(&mut self, place: usize) -> io::Result<()> {
+        for _ in 0..FULL_BATCHES {
+            if self.serve(place)? < BATCH {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl<C: Channel + AsFd, D: Decide> Worker<C, D> {
     /// Answers packets until it is told to stop.
     ///
@@ -118,16 +130,6 @@ impl<C: Channel + AsFd, D: Decide> Worker<C, D> {
                 }
             }
         }
-    }
-
-    /// Goes on while the queue gives full batches, but not for ever.
-    fn serve_busy(&mut self, place: usize) -> io::Result<()> {
-        for _ in 0..FULL_BATCHES {
-            if self.serve(place)? < BATCH {
-                break;
-            }
-        }
-        Ok(())
     }
 }
 

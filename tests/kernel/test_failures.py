@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import signal
 import socket
 import sys
@@ -87,6 +88,16 @@ def test_a_dead_worker_ends_the_process(world: World, backend: str, mode: str, t
         assert found == words(*twins(ALLOWED, REFUSED, SSH) if mode == "open" else twins(SSH))
 
 
+def test_a_reply_that_comes_too_late(world: World, backend: str, tmp_path: Path) -> None:
+    """The interface went down: the kernel has dropped the packets, and says so of each reply."""
+    with Meddled(world, tmp_path, backend, "blind") as daemon:
+        with stopped(daemon.process.pid):
+            flood(world, ALLOWED)
+            world.run(EDGE, "ip", "link", "set", "eth0", "down")
+        assert wait_until(lambda: daemon.counters()["hooks"]["filter-input"]["netlink_errors"] >= 1)
+        assert daemon.counters()["hooks"]["filter-input"]["packets"] == SENT
+
+
 def test_a_planned_restart_loses_nothing(world: World, backend: str, tmp_path: Path) -> None:
     """One daemon after the other takes the place of the one before, under traffic that is counted."""
     path = tmp_path / "policy.yaml"
@@ -112,10 +123,22 @@ def test_a_planned_restart_loses_nothing(world: World, backend: str, tmp_path: P
     assert saved(world, backend) == []
 
 
+def connected_as_nobody() -> socket.socket:
+    """To the daemon, with the rights of nobody; the calling thread has them from then on."""
+    assert ctypes.CDLL(None).syscall(117, 65534, 65534, 65534) == 0  # setresuid(2) of one thread, on x86-64
+    opened = socket.socket(socket.AF_UNIX)
+    opened.settimeout(30)
+    opened.connect("\0labelgate")
+    return opened
+
+
 def test_a_successor_that_fails_changes_nothing(world: World, backend: str, tmp_path: Path) -> None:
     """It has announced itself, changed rules, and dies: the daemon in force puts its rules back."""
     with Meddled(world, tmp_path, backend, "blind") as daemon:
         with world.call(EDGE, socket.socket, socket.AF_UNIX) as other:
+            # Whoever may not change rules may not keep the daemon from doing so.
+            with world.call(EDGE, connected_as_nobody) as nobody:
+                assert nobody.recv(1) == b""
             other.settimeout(30)
             other.connect("\0labelgate")
             assert other.recv(1) == b"r"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from kit import wait_until
@@ -81,6 +82,18 @@ def test_what_does_not_concern_us_is_not_noticed(variant: Variant) -> None:
         assert not watch.has_changed()
     finally:
         watch.close()
+
+
+def test_looking_makes_no_tables() -> None:
+    watch = LegacyWatch(Clock())
+    assert not watch.has_changed()
+    watch.close()
+    assert Path("/proc/thread-self/net/ip_tables_names").read_text() == ""
+    load("legacy", "v4", "raw", "-A OUTPUT -o eth9 -j ACCEPT")
+    watch = LegacyWatch(Clock())
+    assert not watch.has_changed()
+    watch.close()
+    assert Path("/proc/thread-self/net/ip_tables_names").read_text() == "raw\n"
 
 
 def test_many_events_are_one_change() -> None:

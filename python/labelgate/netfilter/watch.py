@@ -13,6 +13,7 @@ import struct
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Literal, Self
 
 from labelgate.netfilter.rules import TABLES
@@ -93,7 +94,11 @@ def _concerns_us(message: tuple[int, bytes]) -> bool:
 
 # linux/netfilter_ipv4/ip_tables.h and linux/netfilter_ipv6/ip6_tables.h, 64-bit: per family the socket level,
 # and where in struct ipt_entry or ip6t_entry `next_offset` and the counters are.
-_LAYOUTS = ((socket.AF_INET, socket.IPPROTO_IP, 90, 96), (socket.AF_INET6, socket.IPPROTO_IPV6, 142, 152))
+_LAYOUTS = (
+    ("ip_tables_names", socket.AF_INET, socket.IPPROTO_IP, 90, 96),
+    ("ip6_tables_names", socket.AF_INET6, socket.IPPROTO_IPV6, 142, 152),
+)
+_NET = Path("/proc/thread-self/net")
 _GET_INFO, _GET_ENTRIES = 64, 65
 _INFO_BYTES = 84  # struct ipt_getinfo: name, valid hooks, two arrays of five, number of entries, their size
 _ENTRIES_HEADER = 40  # struct ipt_get_entries up to the entries
@@ -108,13 +113,13 @@ class LegacyWatch:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._sockets: list[tuple[socket.socket, int, int, int]] = []
-        for family, level, next_offset, counters in _LAYOUTS:
+        self._sockets: list[tuple[socket.socket, str, int, int, int]] = []
+        for names, family, level, next_offset, counters in _LAYOUTS:
             try:
                 opened = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
             except OSError:  # No IPv6.
                 continue
-            self._sockets.append((opened, level, next_offset, counters))
+            self._sockets.append((opened, names, level, next_offset, counters))
         self._seen = self._fingerprints()
         self._looked = clock()
 
@@ -132,7 +137,19 @@ class LegacyWatch:
             opened.close()
 
     def _fingerprints(self) -> list[int | None]:
-        return [_fingerprint(table, *place) for place in self._sockets for table in TABLES]
+        found: list[int | None] = []
+        for opened, names, *place in self._sockets:
+            # To ask for a table that is not there would make it.
+            there = _words(_NET / names)
+            found += [_fingerprint(table, opened, *place) if table in there else None for table in TABLES]
+        return found
+
+
+def _words(path: Path) -> frozenset[str]:
+    try:
+        return frozenset(path.read_text(encoding="ascii").split())
+    except OSError:
+        return frozenset()
 
 
 def _fingerprint(
