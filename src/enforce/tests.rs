@@ -481,8 +481,10 @@ impl Channel for Counting {
         self.received += 1;
         let marks = [0, 0, A, 0, 7];
         let batch: Vec<_> = (1..)
-            .zip(0..64)
-            .map(|(id, place)| packet(id, marks[place % marks.len()], (0, 0), &udp(1 + place as u8 % 4)))
+            .zip(0..64_u8)
+            .map(|(id, place)| {
+                packet(id, marks[usize::from(place) % marks.len()], (0, 0), &udp(1 + place % 4))
+            })
             .collect();
         let is_full = self.received <= self.batches;
         Ok(Received::Datagrams(inbox.fill(if is_full { &batch } else { &batch[..9] })))
