@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench test test-rust test-python test-long test-kernel fuzz sanitize mutants lint format clean
+.PHONY: help setup demo bench test test-rust test-python test-long test-kernel fuzz sanitize soak mutants lint format clean
 
 help: ## Print what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ fuzz: setup ## Fuzz every parser for SECONDS each (default 60); fail if anything
 sanitize: setup ## Run the tests of the engines and of the core under the address sanitizer
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=target/sanitize \
 	  cargo test --quiet --target $$(rustc -vV | sed -n 's/^host: //p') --lib --test engines
+
+soak: setup ## Ten minutes of traffic, reloads and pods that come and go, then a flood (OPTIONS='--seconds 60 --backend legacy')
+	$(PY) tests/soak/run.py $(OPTIONS)
 
 mutants: setup ## Seed deliberate faults, one at a time: a case must catch each (OPTIONS='--only ID')
 	$(PY) tests/mutants/run.py $(OPTIONS)

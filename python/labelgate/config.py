@@ -55,6 +55,12 @@ class Config:
     mark_mask: int
     queue_base: int
     queue_maxlen: int
+    queue_workers: int | None
+    """None: as many as cores receive packets."""
+    queue_fanout: Literal["balance", "cpu"]
+    """How the kernel spreads packets over the queues of several workers."""
+    queue_cpus: tuple[int, ...]
+    """Where workers run, one after the other; empty: anywhere."""
     fail_open: frozenset[Hook]
     """Hooks whose packets pass when nobody listens or the queue is full."""
     malformed: Literal["deny", "accept"]
@@ -62,6 +68,8 @@ class Config:
     """None: `keep` as a service, else `remove`."""
     settle: float
     """Seconds."""
+    shadow: int
+    """One decision in so many is asked of the reference as well; 0: none."""
     start: Literal["strict", "last-good"] | None
     """Where the files are not valid at the start. None: `last-good` as a service, else `strict`."""
     state: str
@@ -157,10 +165,21 @@ def _any_text(value: Any) -> str:
     raise ValueError("expected text")
 
 
-def _workers(value: Any) -> int:
-    if _number(0, 65535)(value) == 1:
-        return 1
-    raise ValueError("expected 1: one loop answers all queues")
+def _workers(value: Any) -> int | None:
+    if value == "auto":
+        return None
+    try:
+        return _number(1, 64)(value)
+    except ValueError:
+        raise ValueError("expected auto, or a number 1..64") from None
+
+
+def _cpus(value: Any) -> tuple[int, ...]:
+    parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+    parts = [parts] if isinstance(parts, int) else parts
+    if isinstance(parts, list | tuple) and parts:
+        return tuple(map(_number(0, 8191), parts))
+    raise ValueError("expected numbers of processors, such as 2,3")
 
 
 # --- failsafe ports (E-41) -------------------------------------------------------------------------------
@@ -224,11 +243,14 @@ KEYS: Mapping[str, tuple[Callable[[Any], Any], Any]] = {
     "marks.mask": (_mask, 0x1500),
     "queues.base": (_number(0, 65536 - 2 * len(HOOKS)), 4200),
     "queues.maxlen": (_number(1, 1_000_000), 16384),
-    "queues.workers": (_workers, 1),
+    "queues.workers": (_workers, None),
+    "queues.fanout": (_word("balance", "cpu"), "balance"),
+    "queues.cpus": (_cpus, ()),
     **{f"fail.{hook}": (_CLOSED_OPEN, "closed") for hook in HOOKS},
     "malformed": (_word("deny", "accept"), "deny"),
     "stop": (_word("remove", "keep", "open"), None),
     "settle": (read_duration, 2.0),
+    "shadow": (_number(0, 1_000_000_000), 0),
     "lockout": (_word("refuse", "warn"), "refuse"),
     "revoke": (_word("new-only", "deny-now"), "new-only"),
     "start": (_word("strict", "last-good"), None),
@@ -481,10 +503,14 @@ def _config(effective: Mapping[str, Given]) -> Config:
         mark_mask=value("marks.mask"),
         queue_base=value("queues.base"),
         queue_maxlen=value("queues.maxlen"),
+        queue_workers=value("queues.workers"),
+        queue_fanout=value("queues.fanout"),
+        queue_cpus=value("queues.cpus"),
         fail_open=frozenset(hook for hook in HOOKS if value(f"fail.{hook}") == "open"),
         malformed=value("malformed"),
         stop=value("stop"),
         settle=value("settle"),
+        shadow=value("shadow"),
         lockout=value("lockout"),
         revoke=value("revoke"),
         start=value("start"),

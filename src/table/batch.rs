@@ -287,6 +287,34 @@ impl<const N: usize> Block<N> {
         }
     }
 
+    /// Of packets of one hook and IP version.
+    pub fn of_keys(keys: &[FlowKey; N]) -> Self {
+        let ports = keys.each_ref().map(|key| match key.tuple.transport {
+            Transport::Opaque => (0, 0),
+            Transport::Ports { source, destination } => (source, destination),
+            Transport::Icmp { kind, code } => (0, u16::from_be_bytes([kind, code])),
+        });
+        let (source, destination) =
+            (keys.each_ref().map(|key| key.tuple.source), keys.each_ref().map(|key| key.tuple.destination));
+        let addresses = match keys[0].tuple.family {
+            Family::V4 => AddressBlock::V4 { source: source.map(low), destination: destination.map(low) },
+            Family::V6 => AddressBlock::V6 { source, destination },
+        };
+        Self {
+            hook: keys[0].hook,
+            addresses,
+            protocol: keys.each_ref().map(|key| key.tuple.protocol),
+            source_port: ports.map(|(source, _)| source),
+            destination_port: ports.map(|(_, destination)| destination),
+            input: keys.each_ref().map(|key| key.input.0),
+            output: keys.each_ref().map(|key| key.output.0),
+            ct: keys.each_ref().map(|key| key.ct as u8),
+            accepted: keys.each_ref().map(|key| key.accepted.into()),
+            dnatted: keys.each_ref().map(|key| key.dnatted.into()),
+            fragment: keys.each_ref().map(|key| (key.tuple.transport == Transport::Opaque).into()),
+        }
+    }
+
     #[inline]
     fn transport(&self, index: usize) -> Transport {
         if self.fragment[index] == 0 {
@@ -313,7 +341,8 @@ impl<const N: usize> Block<N> {
     fn is_plain(&self) -> bool {
         // Without branches, to be done for many at once.
         let marks = self.accepted.iter().fold(0, |marks, mark| marks | mark);
-        let is_new = |&state: &u8| state == CtState::New as u8 || state == CtState::Untracked as u8;
+        #[allow(clippy::needless_bitwise_bool)] // Without a branch the columns are compared many at a time.
+        let is_new = |&state: &u8| (state == CtState::New as u8) | (state == CtState::Untracked as u8);
         marks == 0 && self.ct.iter().fold(true, |all, state| all & is_new(state))
     }
 
@@ -400,7 +429,7 @@ impl DecisionTable {
 
     /// If each packet meets one chain: loads that depend on each other wait for memory, those of many packets wait at the
     /// same time. Otherwise none, and nothing of worth has been written.
-    fn lone_block<const N: usize>(
+    pub(super) fn lone_block<const N: usize>(
         &self,
         block: &Block<N>,
         verdicts: &mut [u8; N],
@@ -425,7 +454,7 @@ impl DecisionTable {
     }
 
     /// The answers of a chain in `tree` that the packets are likely to meet: a wrong guess costs time alone.
-    fn tree_block<const N: usize>(&self, block: &Block<N>) -> Option<(ChainId, [Answer; N])> {
+    pub(super) fn tree_block<const N: usize>(&self, block: &Block<N>) -> Option<(ChainId, [Answer; N])> {
         let guess = |index: usize| {
             let is_asked = block.accepted[index] == 0 && hooks::is_new(block.state(index));
             let (input, output) = (InterfaceId(block.input[index]), InterfaceId(block.output[index]));
@@ -446,6 +475,12 @@ impl DecisionTable {
         }
         Some((chain, self.engines.find_tree_block(chain, &block.points())?))
     }
+}
+
+/// An IPv4 address.
+#[allow(clippy::cast_possible_truncation)] // Below 2^32 by construction.
+const fn low(number: u128) -> u32 {
+    number as u32
 }
 
 /// Packets whose memory is waited for together.

@@ -23,6 +23,7 @@ mod lineage;
 mod linear;
 mod memory;
 mod named;
+mod packets;
 mod prefetch;
 mod statics;
 mod stops;

@@ -43,6 +43,7 @@ class Kernel:
         """How many more transactions fail."""
         self.hazards: list[Hazard] = []
         self.conntrack_is_off = False
+        self.counters = '{"hooks": {}}'
 
     def wait(self) -> None:
         if not self.steps:
@@ -65,7 +66,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
         def is_installed(self) -> bool:
             return False
 
-        def check(self) -> list[str]:
+        def check(self, now: object) -> list[str]:
             return []
 
         def prepare_conntrack(self) -> bool:
@@ -85,6 +86,12 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
 
         def is_alive(self) -> bool:
             return True
+
+        def fileno(self) -> int:
+            return -1
+
+        def counters(self) -> str:
+            return kernel.counters
 
         def swap(self, table: object, interfaces: Sequence[tuple[int, str]]) -> None:
             kernel.touched.append(f"swapped {len(interfaces)}")
@@ -118,6 +125,21 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
             changed, self.links = kernel.links != self.links, kernel.links
             return self.links if changed else None
 
+    class RuleWatch:
+        descriptors, patience = (), 0.0
+
+        def __init__(self, variant: str) -> None:
+            pass
+
+        def is_due(self) -> bool:
+            return True
+
+        def done(self) -> None:
+            pass
+
+        def close(self) -> None:
+            pass
+
     def take(signals: Signals, _others: object, _seconds: float) -> Iterator[int]:
         kernel.wait()
         return real_take(signals, [], 0)
@@ -129,7 +151,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     monkeypatch.setattr(enforcement, "read_routing_rules", lambda: ())
     monkeypatch.setattr(enforcement, "hazards", lambda *_: kernel.hazards)
     monkeypatch.setattr(enforcement, "clean", lambda: kernel.touched.append("cleaned"))
-    monkeypatch.setattr(daemon, "CHECK_SECONDS", 0)
+    monkeypatch.setattr(enforcement, "RuleWatch", RuleWatch)
     monkeypatch.setattr(daemon, "warn_at_start", lambda *_: None)
     monkeypatch.setattr(daemon, "refuse_lockout", lambda *_: None)
     monkeypatch.setattr(Signals, "take", take)
@@ -186,6 +208,18 @@ def test_a_start_that_fails_leaves_nothing(kernel: Kernel, policy: Path) -> None
     with pytest.raises(AgentError, match="netfilter table filter"):
         run(policy)
     assert kernel.touched == ["bound", "refused", "cleaned", "stopped"]
+
+
+def test_what_the_kernel_lacks_is_told(kernel: Kernel, policy: Path) -> None:
+    buffers = '"receive_buffer_wanted": 200, "receive_buffer_granted": %d, "segmented_queues": %d'
+    for granted, segmented, told in (
+        (200, 0, []),
+        (199, 1, ["199 of 200 bytes", "segments of large packets"]),
+    ):
+        kernel.counters = '{"hooks": {"filter-input": {%s}}}' % (buffers % (granted, segmented))
+        warnings = [line for line in run(policy) if line.startswith("warning")]
+        assert len(warnings) == len(told)
+        assert all(words in warning for words, warning in zip(told, warnings, strict=True))
 
 
 def test_links_that_could_not_be_followed_are_tried_again(kernel: Kernel, policy: Path) -> None:

@@ -24,8 +24,9 @@ from labelgate.agent.caution import (
 )
 from labelgate.agent.enforcement import Enforcement
 from labelgate.agent.generation import AgentError, Generation, Loader, Options
+from labelgate.agent.handover import Presence
 from labelgate.agent.notify import ServiceManager
-from labelgate.agent.process import STOPPING, Signals, StopMode, alone, start_mode, stop_mode
+from labelgate.agent.process import STOPPING, Signals, StopMode, start_mode, stop_mode
 from labelgate.agent.state import Record, StateError
 from labelgate.agent.status import Refusal, now, status
 from labelgate.agent.store import Store
@@ -39,12 +40,10 @@ from labelgate.resources import LoadError
 from labelgate.sources.files import STDIN, Progress
 from labelgate.sources.watch import FileWatch
 
-CHECK_SECONDS = 5.0
-"""How often the rules in the kernel are compared with what was applied."""
+RETRY_SECONDS = 1.0
+"""How often a rollback that could not be done is tried again."""
 MOST_READINGS = 5
 """So often files that are written again while they are read are read once more."""
-ALIVE_SECONDS = 1.0
-"""How often the packet loop is looked at."""
 
 
 class Agent:
@@ -76,6 +75,8 @@ class Agent:
         """Of files that were written again while they were read, one after the other."""
         self._in_force_since = ""
         self._is_told_to_stop = False
+        self._presence: Presence
+        self._is_replaced = False
 
     def run(self) -> None:
         """Enforces until SIGTERM or SIGINT; then stops in the configured mode.
@@ -86,7 +87,7 @@ class Agent:
             AgentError: queues or rules are in the way.
         """
         with ExitStack() as open_things:
-            open_things.enter_context(alone())
+            self._presence = open_things.enter_context(Presence(replace=self._options.replace))
             self._signals = open_things.enter_context(Signals())
             self._links = open_things.enter_context(LinkWatch())
             self._start(open_things)
@@ -95,11 +96,16 @@ class Agent:
     def _start(self, open_things: ExitStack) -> None:
         try:
             config = self._loader.configuration()
-            self._store = open_things.enter_context(Store(config.state, self._say))
+            replaces = self._presence.replaces
+            self._store = open_things.enter_context(Store(config.state, self._say, is_taken=replaces))
             first = self._first(config)
-            self._enforcement = Enforcement(first, self._say, self._signals.wait)
+            self._presence.announce()
+            self._enforcement = Enforcement(first, self._say, self._signals.wait, beside_another=replaces)
             warn_at_start(first, self._say)
             self._enforcement.start(open_things, self._leave)
+            if replaces:
+                self._presence.take_over()
+                self._store.open()
             self._revocation.follow(first)
         except (ApplyError, ValueError) as error:
             raise AgentError(str(error)) from None
@@ -156,11 +162,13 @@ class Agent:
             self._say(f"warning: files are not followed: {error.strerror}; use `labelgate reload`")
 
     def _serve(self) -> None:
-        checked = time.monotonic()
         heard = [opened.fileno() for opened in (self._links, self._control, self._files) if opened]
         while self._enforcement.is_alive():
             self._manager.alive()
-            for number in self._signals.take(heard, self._seconds_to_wait()):
+            others = [*self._presence.descriptors, *self._enforcement.descriptors]
+            if not self._presence.is_pending:
+                others += [*heard, *self._enforcement.rules.descriptors]
+            for number in self._signals.take(others, self._seconds_to_wait()):
                 if number in STOPPING:
                     self._is_told_to_stop = True
                     self._manager.stopping()
@@ -169,6 +177,11 @@ class Agent:
                     self._reload_as_told()
                 elif number == signal.SIGUSR1:
                     self._say(json.dumps(self._enforcement.counters(), separators=(",", ":")))
+            if self._presence.is_replaced():
+                self._is_replaced = True
+                return
+            if self._presence.is_pending:
+                continue  # Until it is in force, or has failed.
             if self._control:
                 self._control.serve()
             if self._files:
@@ -178,13 +191,13 @@ class Agent:
             self._store.keep_due()
             if (links := self._links.poll()) is not None:
                 self._relink(links)
-            if time.monotonic() - checked >= CHECK_SECONDS:
+            if self._enforcement.rules.is_due():
                 if self._enforcement.current.links != self._links.links:
                     self._relink(self._links.links)  # It could not be done when they changed.
                 self._enforcement.restore()
                 if self._is_to_try_again and not self._trial:
                     self._reload(if_changed=True)
-                checked = time.monotonic()
+                self._enforcement.rules.done()
         failure = self._enforcement.failure()
         raise AgentError(f"the packet loop ended ({failure}); our rules stay, what they queue is dropped")
 
@@ -299,7 +312,7 @@ class Agent:
             self._say(
                 f"{error}\nthe trial cannot be rolled back: the rules could not be applied; tried again"
             )
-            self._trial = replace(self._trial, until=time.monotonic() + ALIVE_SECONDS)
+            self._trial = replace(self._trial, until=time.monotonic() + RETRY_SECONDS)
             return False
         self._trial = None
         self._store.try_to_keep(Record(before.source))
@@ -308,10 +321,12 @@ class Agent:
         return True
 
     def _seconds_to_wait(self) -> float:
+        left = [self._enforcement.rules.patience]
         if self._trial:
-            return min(self._trial.seconds_left(), ALIVE_SECONDS)
-        left = self._files.seconds_left() if self._files else None
-        return ALIVE_SECONDS if left is None else min(left, ALIVE_SECONDS)
+            left.append(self._trial.seconds_left())
+        elif self._files and (until_due := self._files.seconds_left()) is not None:
+            left.append(until_due)
+        return min(left)
 
     def _follow(self, files: FileWatch) -> None:
         """Puts in force what has been written to the files, once nobody writes any more."""
@@ -404,6 +419,10 @@ class Agent:
 
     def _leave(self) -> None:
         """The stop mode, while the packet loop still answers."""
+        if self._is_replaced:
+            self._enforcement.drain()
+            self._say("stopped: another labelgate is in force")
+            return
         mode = stop_mode(self._enforcement.current.config)
         left = self._enforcement.leave(mode, is_planned=self._is_told_to_stop)
         if left == "remove":

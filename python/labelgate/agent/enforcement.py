@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
 from labelgate import _core
 from labelgate.agent.generation import AgentError, Generation
 from labelgate.agent.process import StopMode
+from labelgate.agent.queues import free_block, read_queues
+from labelgate.agent.shadow import Shadow
 from labelgate.config import Config
 from labelgate.flow import HOOKS, Hook
 from labelgate.links import Links
 from labelgate.netfilter.apply import ApplyError, Netfilter, clean
-from labelgate.netfilter.facts import Marks, RulesetFacts
-from labelgate.netfilter.readback import Hazard, hazards
+from labelgate.netfilter.facts import FAMILIES, Family, Marks, RulesetFacts
+from labelgate.netfilter.readback import Hazard, SavedTable, hazards
 from labelgate.netfilter.routing import accept_readers, read_routing_rules
 from labelgate.netfilter.ruleset import ruleset
+from labelgate.netfilter.watch import Bounded, RuleWatch
+from labelgate.processors import pin, receiving_processors
 
 DRAIN_SECONDS = 0.3
 """How long a planned stop waits for packets that are queued already."""
+LATE_SECONDS = 0.02
+"""Longer than any packet takes through rules."""
 
 
 class Enforcement:
@@ -29,16 +36,32 @@ class Enforcement:
     At the start the queues are bound and a table is in place before the first rule exists.
     """
 
-    def __init__(self, first: Generation, say: Callable[[str], None], wait: Callable[[float], None]) -> None:
+    def __init__(
+        self,
+        first: Generation,
+        say: Callable[[str], None],
+        wait: Callable[[float], None],
+        *,
+        beside_another: bool = False,
+    ) -> None:
         self.current = first
         """The generation in force."""
         self._say = say
         self._wait = wait
         self._enforcer: _core.Enforcer
+        self._warn = Bounded(say)
+        self._restored = 0
         self._netfilter = Netfilter(first.config.backend)
+        # Before the first look at the rules: nothing that changes behind it is missed.
+        self.rules = RuleWatch(self._netfilter.tools.variant)
         # What an earlier daemon left closed stays closed if this start fails.
         self._must_stay_closed = self._netfilter.is_installed()
         self._without_repeat = self._hooks_without_repeat(first)
+        self._shadow: Shadow | None = None
+        self._workers = first.config.queue_workers or receiving_processors()
+        self._base = first.config.queue_base
+        if beside_another:
+            self._base = free_block(read_queues(), self._base, 2 * len(HOOKS) * self._workers)
         self._is_in_force = False
         self._applied: RulesetFacts
         """What the rules in the kernel were made from: the same need not be written, nor read, again."""
@@ -56,9 +79,16 @@ class Enforcement:
             ApplyError, ValueError: the rules cannot be written.
         """
         first = self.current
+        open_things.callback(self.rules.close)
         rules = ruleset(self._facts(first))
         self._enforcer = self._bind(first)
         open_things.callback(self._enforcer.stop)
+        self._warn_of_kernel()
+        if first.config.shadow:
+            self._shadow = Shadow(self._enforcer, first, self._say)
+            open_things.callback(self._shadow.stop)
+        if first.config.queue_cpus:
+            self._place_workers(first.config.queue_cpus)
         open_things.callback(leave)
         self._settle(first)
         self._netfilter.apply(rules)
@@ -86,6 +116,11 @@ class Enforcement:
             raise
         self.current, self._applied = generation, facts
 
+    @property
+    def descriptors(self) -> list[int]:
+        """Readable when the packet loop has ended."""
+        return [self._enforcer.fileno()]
+
     def is_alive(self) -> bool:
         """Whether the packet loop answers."""
         return self._enforcer.is_alive()
@@ -95,23 +130,37 @@ class Enforcement:
         return self._enforcer.failure()
 
     def counters(self) -> dict[str, Any]:
-        """All counters of the packet loop."""
+        """All counters of the packet loop, what the kernel dropped, how often rules were put back."""
         counters: dict[str, Any] = json.loads(self._enforcer.counters())
+        queues = read_queues()
+        for hook in HOOKS:
+            numbers = [number for family in FAMILIES for number in self._applied.queues(hook, family)]
+            states = [queues[number] for number in numbers if number in queues]
+            counters["hooks"][hook] |= {
+                "queue_dropped": sum(state.dropped for state in states),
+                "socket_dropped": sum(state.undelivered for state in states),
+            }
+        counters["rulesRestored"] = self._restored
+        if self._shadow:
+            counters["shadow"] = self._shadow.counters()
         return counters
 
     def restore(self) -> None:
         """Puts rules back that somebody else has changed, and follows what others put ahead of ours."""
         try:
-            findings = self._netfilter.check()
+            now = self._netfilter.read()
+            findings = self._netfilter.check(now)
             for finding in findings:
-                self._say(f"warning: {finding}; our rules are put back")
-            hooks = frozenset(hazard.hook for hazard in self._hazards(self.current.config))
+                self._warn(f"warning: {finding}; our rules are put back")
+            self._restored += bool(findings)
+            hooks = frozenset(hazard.hook for hazard in self._hazards(self.current.config, now))
             if hooks != self._without_repeat:
                 self._follow_hazards(hooks)
             elif findings:
                 self._netfilter.apply(ruleset(self._facts(self.current)))
         except ApplyError as error:
-            self._say(f"warning: rules cannot be checked or put back: {error}")
+            self._warn(f"warning: rules cannot be checked or put back: {error}")
+        self._warn.catch_up()
 
     def leave(self, mode: StopMode, *, is_planned: bool) -> StopMode:
         """Stops in a mode; in `keep` after a fault of ours, which may let nothing pass. Gives the mode."""
@@ -125,8 +174,37 @@ class Enforcement:
         except ApplyError as error:
             self._say(f"warning: stop: {error}")
         if mode != "keep":
-            self._enforcer.drain(DRAIN_SECONDS)
+            self.drain()
         return mode
+
+    def drain(self) -> None:
+        """Answers what is queued, now that no rule leads here any more.
+
+        Twice: packets that were on their way through the rules of before come a moment later.
+        """
+        for _ in range(2):
+            self._enforcer.drain(DRAIN_SECONDS)
+            time.sleep(LATE_SECONDS)
+
+    def _warn_of_kernel(self) -> None:
+        """Says what the queues did not get of what they asked for; it works without."""
+        hooks = json.loads(self._enforcer.counters())["hooks"].values()
+        wanted, granted = (
+            sum(hook[f"receive_buffer_{what}"] for hook in hooks) for what in ("wanted", "granted")
+        )
+        if granted < wanted:
+            self._say(
+                f"warning: receive buffers: {granted} of {wanted} bytes were granted (net.core.rmem_max); "
+                "bursts are lost before queues are full"
+            )
+        if any(hook["segmented_queues"] for hook in hooks):
+            self._say("warning: the kernel queues segments of large packets: bulk traffic is slow")
+
+    def _place_workers(self, processors: tuple[int, ...]) -> None:
+        try:
+            pin(self._enforcer.thread_ids(), processors)
+        except OSError as error:
+            raise AgentError(f"queues.cpus: {', '.join(map(str, processors))}: {error.strerror}") from None
 
     def _settle(self, generation: Generation) -> None:
         """Before the first rules: sessions that are open become known to conntrack, or they would be NEW."""
@@ -137,7 +215,7 @@ class Enforcement:
 
     def _hooks_without_repeat(self, generation: Generation) -> frozenset[Hook]:
         """Hooks where rules of others ahead of ours would erase or repeat our mark."""
-        found = self._hazards(generation.config)
+        found = self._hazards(generation.config, self._netfilter.read())
         for reader in accept_readers(read_routing_rules(), Marks.from_mask(generation.config.mark_mask)):
             self._say(f"warning: {reader} reads our accept mark: it routes untracked packets of this host")
         for hazard in sorted(set(map(str, found))):
@@ -148,10 +226,9 @@ class Enforcement:
             raise AgentError(f"untracked policy cannot be enforced at {', '.join(untracked)}: see above")
         return hooks
 
-    def _hazards(self, config: Config) -> list[Hazard]:
+    def _hazards(self, config: Config, now: Mapping[Family, Mapping[str, SavedTable]]) -> list[Hazard]:
         marks, mode = Marks.from_mask(config.mark_mask), config.settings.chain_insert_mode
-        tables = self._netfilter.read().values()
-        return [hazard for family in tables for hazard in hazards(family, marks, mode)]
+        return [hazard for tables in now.values() for hazard in hazards(tables, marks, mode)]
 
     def _bind(self, generation: Generation) -> _core.Enforcer:
         config, marks = generation.config, Marks.from_mask(generation.config.mark_mask)
@@ -159,7 +236,8 @@ class Enforcement:
             return _core.Enforcer(
                 generation.table.core,
                 generation.links.indexes,
-                base=config.queue_base,
+                base=self._base,
+                workers=self._workers,
                 maxlen=config.queue_maxlen,
                 marks=(marks.accept, marks.decided, marks.reject),
                 fail_open=[hook in config.fail_open for hook in HOOKS],
@@ -167,11 +245,12 @@ class Enforcement:
                 filter_reject=config.settings.filter_deny == "Reject",
                 filter_return=config.settings.filter_allow == "Return",
                 without_repeat=[hook in self._without_repeat for hook in HOOKS],
+                sample_every=config.shadow,
             )
         except OSError as error:
-            last = config.queue_base + 2 * len(HOOKS) - 1
+            last = self._base + 2 * len(HOOKS) * self._workers - 1
             raise AgentError(
-                f"queues {config.queue_base}..{last} cannot be bound: {error} "
+                f"queues {self._base}..{last} cannot be bound: {error} "
                 "(another program on these numbers? is this root?)"
             ) from None
 
@@ -181,7 +260,9 @@ class Enforcement:
             generation.table.rule_facts(),
             settings=config.settings,
             marks=Marks.from_mask(config.mark_mask),
-            queue_base=config.queue_base,
+            queue_base=self._base,
+            workers=self._workers,
+            by_cpu=config.queue_fanout == "cpu",
             fail_open=config.fail_open,
             without_repeat=self._without_repeat,
             open=is_open,
@@ -192,11 +273,13 @@ class Enforcement:
         self._enforcer.set_filter_actions(
             reject=settings.filter_deny == "Reject", returns=settings.filter_allow == "Return"
         )
-        self._enforcer.swap(generation.table.core, links.indexes)
+        number = self._enforcer.swap(generation.table.core, links.indexes)
+        if self._shadow:
+            self._shadow.swapped(number, generation, links)
 
     def _follow_hazards(self, hooks: frozenset[Hook]) -> None:
         """Bit D may be repeated only while rules test it: the loop stops first and begins again last."""
-        self._say(f"warning: answered without repeating packets: {', '.join(sorted(hooks)) or 'no hook'}")
+        self._warn(f"warning: answered without repeating packets: {', '.join(sorted(hooks)) or 'no hook'}")
         before = self._without_repeat
         both = hooks | before
         self._enforcer.set_without_repeat([hook in both for hook in HOOKS])

@@ -26,8 +26,11 @@ FIXED_KEYS = (
     "queues.base",
     "queues.maxlen",
     "queues.workers",
+    "queues.fanout",
+    "queues.cpus",
     *(f"fail.{hook}" for hook in HOOKS),
     "malformed",
+    "shadow",
     "watch",
     "socket",
     "state",
@@ -49,6 +52,8 @@ class Options:
     config_file: str | None = None
     allow_empty: bool = False
     flags: Mapping[str, Any] = field(default_factory=dict)
+    replace: bool = False
+    """Take the place of the daemon that is in force, without losing a packet."""
 
 
 @dataclass(frozen=True)

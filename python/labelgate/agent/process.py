@@ -1,4 +1,4 @@
-"""What the daemon has from being a process: signals, being the only one, how it shall stop."""
+"""What the daemon has from being a process: signals, and how it shall stop."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import signal
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Literal
 
-from labelgate.agent.generation import AgentError
 from labelgate.config import Config
 
 StopMode = Literal["remove", "keep", "open"]
@@ -33,20 +32,6 @@ def stop_mode(config: Config, environ: Mapping[str, str] | None = None) -> StopM
 def start_mode(config: Config, environ: Mapping[str, str] | None = None) -> StartMode:
     """The configured mode; by default `last-good` as a service and `strict` otherwise."""
     return config.start or ("last-good" if is_service(environ) else "strict")
-
-
-@contextmanager
-def alone() -> Iterator[None]:
-    """One daemon per network namespace: two would overwrite each other's chains.
-
-    Names of abstract sockets (unix(7)) belong to the network namespace and go with the process.
-    """
-    with socket.socket(socket.AF_UNIX) as name:
-        try:
-            name.bind("\0labelgate")
-        except OSError:
-            raise AgentError("labelgate is running already in this network namespace") from None
-        yield
 
 
 class Signals:

@@ -16,15 +16,22 @@ KEEP_SECONDS = 1.0
 class Store:
     """Keeps what is in force; says once why it cannot."""
 
-    def __init__(self, folder: str, say: Callable[[str], None]) -> None:
+    def __init__(self, folder: str, say: Callable[[str], None], *, is_taken: bool = False) -> None:
+        """`is_taken`: by the daemon that is to be replaced; `open` is to be called when that has ended."""
         self._say = say
+        self._folder = folder
         self._state: State | None = None
         self._later: Record | None = None
         self._due = 0.0
         self.problem: str | None = None
         """Why nothing is kept."""
+        if not is_taken:
+            self.open()
+
+    def open(self) -> None:
+        """Takes the folder, if it can be had."""
         try:
-            self._state = State(folder)
+            self._state = State(self._folder)
         except StateError as error:
             self._note(error)
 

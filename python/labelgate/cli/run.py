@@ -27,6 +27,7 @@ from labelgate.config import ConfigError, load_config
 @click.option("--watch/--no-watch", default=None, help="Follow the files as they change [default: --watch].")
 @click.option("--state", metavar="FOLDER", help="What outlives the daemon [default: /var/lib/labelgate].")
 @click.option("--socket", metavar="PATH", help="Control socket [default: /run/labelgate/control.sock].")
+@click.option("--replace", is_flag=True, help="Take the place of the daemon in force; no packet is lost.")
 @click.option("--allow-empty", is_flag=True, help="Run although no endpoint names this node.")
 def run(
     paths: tuple[str, ...],
@@ -39,6 +40,7 @@ def run(
     watch: bool | None,
     state: str | None,
     socket: str | None,
+    replace: bool,
     allow_empty: bool,
 ) -> None:
     """Enforce policies until SIGTERM or Ctrl-C.
@@ -56,7 +58,7 @@ def run(
             "state": state, "socket": socket,
         }  # fmt: skip
         with ProgressBar() as progress:
-            Agent(Options(paths, node, config_file, allow_empty, flags), _say, progress).run()
+            Agent(Options(paths, node, config_file, allow_empty, flags, replace), _say, progress).run()
     except (AgentError, ConfigError) as error:
         raise EnvironmentProblem(str(error)) from None
 
