@@ -20,6 +20,7 @@ mod compiled;
 mod compiler;
 mod error;
 mod expression;
+mod held;
 mod index;
 mod members;
 mod nets;

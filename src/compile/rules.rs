@@ -194,8 +194,11 @@ fn bare(action: Action) -> Rule {
 impl TemplateRule {
     fn read(source: &RuleSource<'_>, index: usize, sets: &mut Sets) -> Result<Self, CompileError> {
         let rule = &source.rules[index];
-        let direction = source.direction.name().to_lowercase();
-        let place = Place::new(source.key, format!("spec.{direction}[{index}]"));
+        let list = match source.direction {
+            Direction::Ingress => "spec.ingress",
+            Direction::Egress => "spec.egress",
+        };
+        let place = Place::element(source.key, list, index);
         let action = action(&place, &rule.action)?;
         check_version(&place, rule.ip_version)?;
         let nets = RuleNets::of(&place, rule)?;

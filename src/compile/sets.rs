@@ -122,8 +122,15 @@ impl Sets {
         })
     }
 
+    fn is_empty(&self) -> bool {
+        self.members.entries.is_empty() && self.ports.entries.is_empty()
+    }
+
     /// A member with these labels has come.
     pub fn joined(&mut self, member: &Member<'_>, labels: &LabelMap) {
+        if self.is_empty() {
+            return;
+        }
         let Registry { entries, changed, .. } = &mut self.members;
         for id in self.by_selector.candidates(labels) {
             let Entry { key, set, .. } = &mut entries[id];
