@@ -14,7 +14,7 @@ use super::held::Held;
 use super::index::{LabelMap, SelectorIndex};
 use super::members::{Body, Member, Members};
 use super::order::{OrderedPolicy, Tiers};
-use super::rules::{Owner, RuleBuilder, Sources, Templates};
+use super::rules::{Owner, RuleBuilder, Size, Sources, Templates};
 use super::selection::Selection;
 use super::services::{self, Backends, Services};
 use super::sets::Sets;
@@ -46,6 +46,8 @@ pub struct Compiler<'m> {
     /// Of kinds of enforced endpoints: the policies that select them, in order.
     selected: FxHashMap<usize, Vec<usize>>,
     compiles: u64,
+    /// Of the last program.
+    size: Size,
     /// The last program, as long as only members of its sets have changed.
     last: Option<Compiled>,
 }
@@ -178,6 +180,7 @@ impl<'m> Compiler<'m> {
             enforced: Vec::new(),
             selected: FxHashMap::default(),
             compiles: 0,
+            size: Size::default(),
             last: None,
         })
     }
@@ -308,10 +311,7 @@ impl<'m> Compiler<'m> {
             self.enforced.remove(place);
             self.last = None;
         }
-        let member = self.members.get(id);
-        if let Some(kind) = self.members.kind(member) {
-            self.sets.left(member, &kind.labels);
-        }
+        self.sets.leaves(id, &mut self.members);
         let (member, last_of) = self.members.remove(id);
         if let Some(kind) = last_of {
             self.selected.remove(&kind);
@@ -410,7 +410,8 @@ impl<'m> Compiler<'m> {
             now: self.compiles,
         };
         let selection = Selection { policies: &self.policies, tiers: &self.tiers, selected: &self.selected };
-        let mut chains = Chains::new(RuleBuilder::new(from, &self.limits), &self.profiles, selection);
+        let mut chains =
+            Chains::new(RuleBuilder::new(from, &self.limits, self.size), &self.profiles, selection);
         let (mut endpoints, mut of_hosts) = (Vec::with_capacity(self.enforced.len()), Vec::new());
         for Enforced { member, endpoint } in &mut self.enforced {
             let member = self.members.get(*member);
@@ -433,7 +434,9 @@ impl<'m> Compiler<'m> {
         }
         let warnings = warnings::of(&endpoints, &of_hosts);
         let (node, settings) = (self.node.as_deref(), self.settings.clone());
-        Ok(chains.builder.finish(node, settings, endpoints, warnings))
+        let compiled = chains.builder.finish(node, settings, endpoints, warnings);
+        self.size = Size::of(&compiled.program);
+        Ok(compiled)
     }
 
     /// E-1: finds the policies of kinds of which they are not known.

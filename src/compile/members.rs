@@ -11,6 +11,7 @@ use slab::Slab;
 use super::addresses;
 use super::error::{CompileError, Place};
 use super::held::Held;
+use super::holders::Holders;
 use super::index::{Kind, LabelIndex, LabelMap};
 use crate::flow::{Family, protocol};
 use crate::model::{Host, NamedPort, NetworkSet, Workload};
@@ -139,6 +140,8 @@ pub struct Members<'m> {
     pub labels: LabelIndex,
     /// Port name to the members that define one.
     ports: FxHashMap<String, Vec<usize>>,
+    /// Known from the first removal on.
+    holders: Option<Holders>,
 }
 
 impl<'m> Members<'m> {
@@ -154,6 +157,9 @@ impl<'m> Members<'m> {
     ) -> usize {
         let id = self.all.vacant_key();
         if member.body.is_present() {
+            if let Some(holders) = &mut self.holders {
+                holders.insert(id, &member.nets);
+            }
             let (own, profiles) = member.body.labels();
             member.kind = Some(self.labels.insert(id, own, profiles, labels_of));
             for port in member.ports() {
@@ -173,6 +179,9 @@ impl<'m> Members<'m> {
         let mut member = self.all.remove(id);
         let mut last_of = None;
         if let Some(kind) = member.kind.take() {
+            if let Some(holders) = &mut self.holders {
+                holders.remove(id, &member.nets);
+            }
             last_of = self.labels.remove(id, kind).then_some(kind);
             for port in member.ports() {
                 if let Some(members) = self.ports.get_mut(&port.name) {
@@ -184,6 +193,21 @@ impl<'m> Members<'m> {
             }
         }
         (member, last_of)
+    }
+
+    /// The other members that have an address of this one, or may have it, each with that address.
+    pub fn sharing(&mut self, id: usize) -> Vec<(Net, usize)> {
+        let all = &self.all;
+        let holders = self.holders.get_or_insert_with(|| {
+            let mut holders = Holders::default();
+            for (id, member) in all.iter().filter(|(_, member)| member.kind.is_some()) {
+                holders.insert(id, &member.nets);
+            }
+            holders
+        });
+        let nets = all[id].nets.iter().copied();
+        let shared = nets.flat_map(|net| holders.of(net).map(move |other| (net, other)));
+        shared.filter(|&(_, other)| other != id).collect()
     }
 
     pub fn get(&self, id: usize) -> &Member<'m> {

@@ -21,6 +21,7 @@ mod compiler;
 mod error;
 mod expression;
 mod held;
+mod holders;
 mod index;
 mod members;
 mod nets;

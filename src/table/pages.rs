@@ -32,6 +32,15 @@ impl Pages {
         Self { map, from, bytes }
     }
 
+    /// Takes so many bytes instead, the first ones as they were; says whether there is room for that.
+    pub fn resize(&mut self, bytes: usize) -> bool {
+        let fits = bytes <= self.map.len() - self.from;
+        if fits {
+            self.bytes = bytes;
+        }
+        fits
+    }
+
     /// Where it begins.
     #[inline]
     pub fn start(&self) -> *const u8 {
@@ -64,6 +73,10 @@ mod tests {
             assert_eq!(pages.start(), pages.bytes().as_ptr());
             let alignment = if bytes < WORTH { 4096 } else { HUGE };
             assert_eq!(pages.start().align_offset(alignment), 0, "{bytes} bytes");
+            assert!(pages.resize(bytes / 2));
+            assert_eq!(pages.bytes(), vec![0xa5; bytes / 2]);
+            assert!(pages.resize(bytes) && !pages.resize(bytes + 2 * HUGE));
+            assert_eq!(pages.bytes().len(), bytes);
         }
     }
 }

@@ -2,6 +2,7 @@
 //! byte.
 
 use super::limits::Refused;
+use super::spare::{Changes, Home};
 use crate::table::pages::Pages;
 use crate::table::prefetch::prefetch;
 
@@ -10,7 +11,7 @@ use crate::table::prefetch::prefetch;
 #[repr(C, align(64))]
 struct Line([u32; WORDS]);
 
-const WORDS: usize = 16;
+pub const WORDS: usize = 16;
 #[allow(clippy::cast_possible_truncation)] // 16.
 const WORD_COUNT: u32 = WORDS as u32;
 
@@ -22,15 +23,21 @@ pub struct Image {
     lines: usize,
     words: usize,
     halves: usize,
+    home: Home,
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        self.home.give(|| std::mem::replace(&mut self.pages, Pages::zeroed(0)));
+    }
 }
 
 #[allow(unsafe_code)]
 impl Image {
     /// Of whole lines.
-    fn of(words: &[u32]) -> Self {
-        let mut pages = Pages::zeroed(size_of_val(words));
-        pages.bytes_mut().copy_from_slice(bytemuck::cast_slice(words));
-        Self { pages, lines: words.len() / WORDS, words: words.len(), halves: 2 * words.len() }
+    fn of((pages, home): (Pages, Home)) -> Self {
+        let words = pages.bytes().len() / size_of::<u32>();
+        Self { pages, lines: words / WORDS, words, halves: 2 * words, home }
     }
 
     #[inline]
@@ -110,12 +117,13 @@ fn found<T>(value: Option<T>) -> T {
 pub struct Builder {
     words: Vec<u32>,
     most: usize,
+    changes: Changes,
 }
 
 impl Builder {
     /// For an image of at most so many bytes.
     pub fn new(most: usize) -> Self {
-        Self { words: Vec::new(), most: most.min(super::limits::MOST_BYTES) }
+        Self { words: Vec::new(), most: most.min(super::limits::MOST_BYTES), changes: Changes::default() }
     }
 
     /// Whether so many more words fit, with those that [`align`](Self::align) adds.
@@ -128,7 +136,9 @@ impl Builder {
 
     /// Where the next word goes, after room to begin a line.
     pub fn align(&mut self) -> u32 {
-        self.words.resize(self.words.len().next_multiple_of(WORDS), 0);
+        let before = self.words.len();
+        self.words.resize(before.next_multiple_of(WORDS), 0);
+        self.grown(before);
         self.offset()
     }
 
@@ -140,13 +150,20 @@ impl Builder {
     /// Forgets all words from this offset on.
     pub fn truncate(&mut self, offset: u32) {
         self.words.truncate(offset as usize);
+        self.changes.truncate(offset as usize);
     }
 
     /// Appends; returns the offset of the first word.
     pub fn push(&mut self, words: impl IntoIterator<Item = u32>) -> u32 {
         let offset = self.offset();
         self.words.extend(words);
+        self.grown(offset as usize);
         offset
+    }
+
+    /// All words from this one on are new.
+    fn grown(&mut self, from: usize) {
+        self.changes.note(from, self.words.len());
     }
 
     /// Appends 16-bit values, two to a word.
@@ -160,7 +177,12 @@ impl Builder {
 
     /// Replaces words.
     pub fn set(&mut self, offset: u32, words: &[u32]) {
-        self.words[offset as usize..][..words.len()].copy_from_slice(words);
+        let at = offset as usize;
+        let old = &mut self.words[at..][..words.len()];
+        if old != words {
+            old.copy_from_slice(words);
+            self.changes.note(at, at + words.len());
+        }
     }
 
     /// The word at this offset.
@@ -180,26 +202,28 @@ impl Builder {
 
     /// Replaces such a value.
     pub fn set_half(&mut self, offset: u32, index: u32, half: u32) {
-        let (word, shift) = (&mut self.words[(offset + index / 2) as usize], 16 * (index % 2));
-        *word = *word & !(0xffff << shift) | half << shift;
+        let (at, shift) = (offset + index / 2, 16 * (index % 2));
+        self.set(at, &[self.word(at) & !(0xffff << shift) | half << shift]);
     }
 
     /// Repeats words that are there.
     pub fn copy(&mut self, offset: u32, count: usize) -> u32 {
         let to = self.offset();
         self.words.extend_from_within(offset as usize..offset as usize + count);
+        self.grown(to as usize);
         to
     }
 
     /// Words that are changed where they stand.
     pub fn words_mut(&mut self, offset: u32, count: usize) -> &mut [u32] {
+        self.changes.note(offset as usize, offset as usize + count);
         &mut self.words[offset as usize..][..count]
     }
 
     /// The image as it is now.
     pub fn image(&mut self) -> Image {
         self.align();
-        Image::of(&self.words)
+        Image::of(self.changes.copy(&self.words))
     }
 
     /// Its size now.

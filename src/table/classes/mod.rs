@@ -44,6 +44,7 @@ mod partition;
 mod patch;
 mod ranges;
 mod refine;
+mod spare;
 mod update;
 
 use super::answer::Answer;

@@ -4,6 +4,7 @@ use rustc_hash::FxHashMap;
 
 use super::image::{Builder, Image};
 use super::limits::Refused;
+use crate::table::flat::OPAQUE;
 
 /// IPv4 addresses: 65536 roots by the upper half lead to tables of 256 by the third byte, those to tables of 256 classes
 /// by the last. Equal tables are one. Every address takes the same three loads: a shorter way for some would have to be
@@ -422,12 +423,22 @@ pub struct Keys {
     pub protocols: u32,
 }
 
-/// Tables of 256 keys that a protocol has.
-const DIRECTORY: u32 = 257;
 /// Keys of a protocol: 0..=65536, rounded up.
 const KEYS: u32 = 1 << 17;
 
 impl Keys {
+    /// Tables of 256 keys that a protocol has.
+    pub const DIRECTORY: u32 = 257;
+
+    /// The groups that numbers from the first to the last are of, each with the first and the last one of its keys.
+    pub fn of_groups(first: u32, last: u32) -> impl Iterator<Item = (u32, u32, u32)> {
+        (first / KEYS..=last / KEYS).filter_map(move |group| {
+            let of = |number: u32| number.saturating_sub(group * KEYS).min(OPAQUE);
+            let begins = first <= Self::number(group, OPAQUE);
+            begins.then(|| (group, of(first), of(last)))
+        })
+    }
+
     /// The number that a key has among those of all groups of protocols.
     pub const fn number(group: u32, key: u32) -> u32 {
         group * KEYS + key
@@ -439,8 +450,8 @@ impl Keys {
         let count = groups.iter().max().map_or(0, |&group| u32::from(group) + 1);
         let mut directories = Vec::new();
         for group in 0..count {
-            let mut directory = Vec::with_capacity(DIRECTORY as usize);
-            for upper in 0..DIRECTORY {
+            let mut directory = Vec::with_capacity(Self::DIRECTORY as usize);
+            for upper in 0..Self::DIRECTORY {
                 directory.push(tables.block(intervals, Self::number(group, upper << 8))?);
             }
             directories.push(tables.words(directory)?);

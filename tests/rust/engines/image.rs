@@ -119,7 +119,8 @@ struct Asked {
 
 fn asked(mut program: Program, chain: ChainId, budgets: &Budgets) -> Asked {
     program.settings.failsafe_inbound.clear();
-    Arc::make_mut(&mut program.endpoints[0]).normal = Directed { ingress: chain, egress: chain };
+    Arc::make_mut(&mut Arc::make_mut(&mut program.endpoints)[0]).normal =
+        Directed { ingress: chain, egress: chain };
     let engines = Arc::new(Engines::build(Arc::new(program), budgets));
     Asked { table: DecisionTable::new(Arc::clone(&engines), &host()), engines, chain }
 }
