@@ -22,6 +22,7 @@ from labelgate import _core
 from labelgate.config import Config, ConfigError, load_config
 from labelgate.engines import summary
 from labelgate.flow import HOOKS, Hook
+from labelgate.handlers import BindLoop, PacketLoop
 from labelgate.links import Links, LinkWatch
 from labelgate.netfilter.apply import ApplyError, Netfilter, clean
 from labelgate.netfilter.facts import Marks, RulesetFacts
@@ -70,6 +71,8 @@ class Options:
     config_file: str | None = None
     allow_empty: bool = False
     flags: Mapping[str, Any] = field(default_factory=dict)
+    bind: BindLoop | None = None
+    """Who answers the queues; None: the core's own loop."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ class Agent:
         self._say = say
         self._progress = progress
         self._current: Generation
-        self._enforcer: _core.Enforcer
+        self._enforcer: PacketLoop
         self._netfilter: Netfilter
         self._links: LinkWatch
         self._signals: Signals
@@ -187,10 +190,11 @@ class Agent:
         tables = self._netfilter.read().values()
         return [hazard for family in tables for hazard in hazards(family, marks, mode)]
 
-    def _bind(self, generation: Generation) -> _core.Enforcer:
+    def _bind(self, generation: Generation) -> PacketLoop:
         config, marks = generation.config, Marks.from_mask(generation.config.mark_mask)
+        bind = self._options.bind or _core.Enforcer
         try:
-            return _core.Enforcer(
+            return bind(
                 generation.table.core,
                 generation.links.indexes,
                 base=config.queue_base,

@@ -36,10 +36,9 @@ use crate::nfqueue::{
 use crate::table::{Decision, DecisionTable};
 
 pub use counters::{Counters, HookCounters};
-pub use marks::Marks;
+pub use marks::{Marks, Protocol};
 
 use counters::QueueCounts;
-use marks::Protocol;
 use worker::{HookQueue, Learned, Worker};
 
 /// Queues of one enforcer: one for each hook and IP version.
