@@ -10,7 +10,7 @@ from labelgate import _core
 class PacketLoop(Protocol):
     """Binds 14 queues in the network namespace of the thread that makes it, and answers them until `stop`."""
 
-    def swap(self, table: _core.Table, interfaces: list[tuple[int, str]]) -> None:
+    def swap(self, table: _core.Table, interfaces: list[tuple[int, str]]) -> int | None:
         """Puts a new table in force."""
 
     def set_without_repeat(self, hooks: list[bool]) -> None:

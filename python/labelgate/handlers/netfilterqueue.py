@@ -13,6 +13,7 @@ while the daemon reads policies, packets wait longer.
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import select
@@ -67,6 +68,7 @@ class NetfilterQueueLoop:
         interfaces: list[tuple[int, str]],
         *,
         base: int,
+        workers: int = 1,
         maxlen: int,
         marks: tuple[int, int, int],
         fail_open: list[bool],
@@ -74,18 +76,23 @@ class NetfilterQueueLoop:
         filter_reject: bool,
         filter_return: bool,
         without_repeat: list[bool],
+        sample_every: int = 0,
         on_packet: OnPacket | None = None,
     ) -> None:
+        if sample_every:
+            raise ValueError("decisions are not sampled by --handler netfilterqueue: set `shadow` to 0")
         self._marks, self._malformed_accept = marks, malformed_accept
         self._filter_reject, self._filter_return = filter_reject, filter_return
         self._without_repeat = without_repeat
-        self._queues = [_Queue(hook, version, on_packet) for hook in HOOKS for version in _VERSIONS]
+        places = itertools.product(HOOKS, _VERSIONS, range(workers))
+        self._queues = [_Queue(hook, version, on_packet) for hook, version, _ in places]
         self._generation = _Generation(1, table, dict(interfaces))
         self._lock = threading.Lock()
         self._drains: list[threading.Event] = []
         self._is_stopped, self._failure = False, ""
         self._hand_out()
         self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._end_reader, self._end_writer = os.pipe2(os.O_CLOEXEC)
         try:
             for number, queue in enumerate(self._queues, base):
                 queue.bind(number, maxlen)
@@ -95,11 +102,24 @@ class NetfilterQueueLoop:
         self._thread = threading.Thread(target=self._run, name="labelgate-queues", daemon=True)
         self._thread.start()
 
-    def swap(self, table: _core.Table, interfaces: list[tuple[int, str]]) -> None:
-        """Puts a new table in force."""
+    def swap(self, table: _core.Table, interfaces: list[tuple[int, str]]) -> int:
+        """Puts a new table in force; its generation number."""
         with self._lock:
             self._generation = _Generation(self._generation.number + 1, table, dict(interfaces))
             self._hand_out()
+            return self._generation.number
+
+    def fileno(self) -> int:
+        """To be waited for beside other descriptors: readable when the loop has ended."""
+        return self._end_reader
+
+    def thread_ids(self) -> list[int]:
+        """The kernel's number of the thread that answers."""
+        return [] if self._thread.native_id is None else [self._thread.native_id]
+
+    def samples(self, most: int) -> str:
+        """No decision is kept."""
+        return "[]"
 
     def set_without_repeat(self, hooks: list[bool]) -> None:
         """Hooks at which packets must not pass the table twice, in the order of `HOOKS`."""
@@ -189,8 +209,9 @@ class NetfilterQueueLoop:
     def _close(self) -> None:
         for queue in self._queues:
             queue.close()
-        # `_wake` may come later still: it finds no reader, or a closed descriptor.
+        # `_wake` may come later still: it finds no reader.
         os.close(self._wake_reader)
+        os.close(self._end_writer)
 
 
 _VERSIONS: tuple[Literal[4, 6], ...] = (4, 6)
@@ -229,7 +250,7 @@ class _Queue:
     def __init__(self, hook: Hook, version: Literal[4, 6], on_packet: OnPacket | None) -> None:
         self.hook, self.version = hook, version
         self.counts: Counter[tuple[str, str]] = Counter()
-        self.buffer = 0
+        self.wanted = self.granted = 0
         self._on_packet = on_packet
         self._copied = HEADER_BYTES if on_packet is None else MOST_BYTES
         self._queue = NetfilterQueue()
@@ -238,9 +259,10 @@ class _Queue:
 
     def bind(self, number: int, maxlen: int) -> None:
         """Opens it with a socket buffer for as many packets as may wait."""
-        self.buffer = maxlen * (PACKET_COST + self._copied - HEADER_BYTES)
-        self._queue.bind(number, self._answer, max_len=maxlen, range=self._copied, sock_len=self.buffer // 2)
+        self.wanted = maxlen * (PACKET_COST + self._copied - HEADER_BYTES)
+        self._queue.bind(number, self._answer, max_len=maxlen, range=self._copied, sock_len=self.wanted // 2)
         self._socket = socket.socket(fileno=os.dup(self.fileno))
+        self.granted = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
 
     @property
     def fileno(self) -> int:
@@ -326,7 +348,7 @@ class _Queue:
             return "deny", DROP, None
 
 
-_UNTOLD = ("netlink_errors", "unreadable_messages", "unsent", "receive_buffer_granted")
+_UNTOLD = ("netlink_errors", "unreadable_messages", "unsent")
 _COUNTED = (
     "packets", "loop_guard", "unknown_interface", "notrack_refused", "batches", "overruns",
     "on_packet_errors",
@@ -343,5 +365,7 @@ def _counters(queues: Iterable[_Queue]) -> dict[str, Any]:
         **dict.fromkeys(_UNTOLD),
         "verdicts": {verdict: counts["verdicts", verdict] for verdict in VERDICTS},
         "malformed": malformed,
-        "receive_buffer_wanted": sum(queue.buffer for queue in queues),
+        "receive_buffer_wanted": sum(queue.wanted for queue in queues),
+        "receive_buffer_granted": sum(queue.granted for queue in queues),
+        "segmented_queues": len(queues),
     }
