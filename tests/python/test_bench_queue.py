@@ -274,6 +274,15 @@ def test_packets_that_nobody_dropped_are_an_error(root: None, monkeypatch: pytes
     assert (result.exit_code, "1 packets lost that nobody dropped" in result.output) == (4, True)
 
 
+def test_packets_that_pass_without_a_verdict_are_an_error(
+    root: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed = Found("labelgate 10", 10, {}, Checked(sent=5, delivered=5, answered=3))
+    monkeypatch.setattr(verb, "run", lambda *_: report(passed))
+    result = queue()
+    assert (result.exit_code, "2 packets delivered without a verdict" in result.output) == (4, True)
+
+
 def test_the_picture_has_lines_and_levels(tmp_path: Path) -> None:
     sized = [found(f"labelgate {size:,}", size, burst=[{"cpu": 3000.0}]) for size in (10, 1000)]
     path = tmp_path / "costs.svg"

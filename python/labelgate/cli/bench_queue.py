@@ -101,7 +101,8 @@ def queue(
     linear rules of iptables and an ipset of the same meaning; and to a memcached, tracked and untracked.
     Every round asks all of them; figures are medians of the rounds. Packets are counted on both sides.
 
-    Exit code 4 if packets got lost that nobody has dropped. Nothing is left behind.
+    Exit code 4 if packets got lost that nobody has dropped, or got through without a verdict. Nothing is
+    left behind.
     """
     start = time.monotonic()
     draw = None if plot is None else drawer(plot)
@@ -137,7 +138,7 @@ def queue(
     _tell(heading, report, found, notes, output)
     if draw is not None:
         draw(report)
-    sys.exit(4 if any(one.checked.unexplained for one in report.found) else 0)
+    sys.exit(4 if any(one.checked.unexplained or one.checked.unjudged for one in report.found) else 0)
 
 
 def drawer(path: str) -> Callable[[Report], None]:
@@ -253,3 +254,5 @@ def _tell(heading: dict[str, Any], report: Report, found: list[Ratio], notes: li
     for one in report.found:
         if one.checked.unexplained:
             click.echo(f"{one.name}: {one.checked.unexplained} packets lost that nobody dropped", err=True)
+        if one.checked.unjudged:
+            click.echo(f"{one.name}: {one.checked.unjudged} packets delivered without a verdict", err=True)

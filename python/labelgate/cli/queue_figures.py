@@ -114,7 +114,7 @@ def ratios_table(found: Sequence[Ratio]) -> Figures:
 
 
 def _wrong(found: Sequence[Found]) -> set[str]:
-    return {one.name for one in found if one.checked.unexplained}
+    return {one.name for one in found if one.checked.unexplained or one.checked.unjudged}
 
 
 def _cell(samples: Sequence[Sample], name: str, digits: int, scale: float = 1) -> str:

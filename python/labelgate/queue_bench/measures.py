@@ -71,6 +71,11 @@ class Checked:
         """Neither delivered nor dropped where somebody counts it."""
         return self.sent - self.delivered - self.dropped
 
+    @property
+    def unjudged(self) -> int:
+        """Delivered, although the handler has not judged them."""
+        return 0 if self.answered is None else max(0, self.delivered - self.answered)
+
     def add(self, other: Checked) -> None:
         """Sums up."""
         self.sent += other.sent
@@ -290,7 +295,8 @@ def frames(router: Router, target: str, ports: Sequence[int]) -> _core.FrameSour
     flows = [
         (
             network + FIRST_SOURCE + dice.randrange(SOURCES),
-            dice.randrange(HALF_PORT) + number % 2 * HALF_PORT,  # In turn, for cases that tell halves apart.
+            # In turn, for cases that tell halves apart; and none of a failsafe, which is answered by a rule.
+            dice.randrange(1024, HALF_PORT) if number % 2 else dice.randrange(HALF_PORT, 65536),
             destination,
             dice.choice(ports),
         )
