@@ -46,9 +46,12 @@ class Place:
         """`labelgate run` with these policies, not started yet."""
         path = self.folder / f"{self.router.host}.json"
         path.write_text(text, encoding="utf-8")
+        # One worker, so that the one queue has all packets, whoever answers it.
+        config = self.folder / "config.yaml"
+        config.write_text("queues: {workers: 1}\n", encoding="utf-8")
         return Daemon(
             self.rig, path, backend=self.backend, host=self.router.host, node=policies.NODE,
-            options=("--stop", "keep", *options),  # The rules go with the namespace.
+            options=("--stop", "keep", "--config", str(config), *options),  # The rules go with the namespace.
         )  # fmt: skip
 
 
