@@ -30,7 +30,16 @@ fn of(mut times: Vec<f64>) -> (f64, f64) {
 
 /// The same change to the model itself.
 fn change(model: &mut Model, change: &Change) {
-    let Change::Put(resource) = change else { return };
+    let resource = match change {
+        Change::Put(resource) => resource,
+        Change::Remove(key) => {
+            let is_other =
+                |kind: &str, namespace: &str, name: &str| *key != format!("{kind}/{namespace}/{name}");
+            model.workloads.retain(|pod| pod.name != *key);
+            model.policies.retain(|policy| is_other(&policy.kind, &policy.namespace, &policy.name));
+            return;
+        }
+    };
     match &**resource {
         Resource::Workload(pod) => model.workloads.push(pod.clone()),
         Resource::Policy(policy) => {

@@ -74,6 +74,7 @@ def test_a_confirmed_policy_stays(world: World, management: Path, swapped: Path)
         daemon.process.kill()
         daemon.process.wait()
         daemon.start()
+        daemon.wait_for(f"what was applied from {swapped} stays in force")
         daemon.wait_for("generation 1 in force")
         assert passes(world) == [False, True]
         assert ask(daemon.socket, "status")["policy"] == {"applied": True, "paths": [str(swapped)]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import policies
@@ -10,6 +11,8 @@ from labelgate.control import ask
 from labelgate.demo.daemon import Daemon
 from labelgate.demo.traffic import Probe, send
 from labelgate.demo.world import CLIENT, EDGE_OUTSIDE, STRANGER, World
+from labelgate.settings import DEFAULT_FAILSAFE_INBOUND
+from test_watch import WAYS, config_map
 
 NFT = "nft"
 """Where the variant of iptables has no say."""
@@ -43,6 +46,29 @@ def test_an_edit_is_in_force_and_a_bad_one_is_not(world: World, backend: str, tm
         daemon.wait_for("generation 3 in force")
         assert [send(world, ALLOWED), send(world, REFUSED)] == [True, False]
         assert ask(daemon.socket, "status")["refused"] is None
+
+
+def test_every_way_to_write_is_in_force(world: World, tmp_path: Path) -> None:
+    """As editors, tools and the kubelet do: each is one generation.
+
+    Where a file is gone for a moment, and this process with it, the daemon may see that and refuse it.
+    """
+    folder, mounted = tmp_path / "policies", tmp_path / "mounted"
+    folder.mkdir()
+    file = folder / "management.yaml"
+    file.write_text(policies.MANAGEMENT, encoding="utf-8")
+    config_map(mounted, "0", namespace=policies.NAMESPACE)
+    texts = itertools.cycle([OTHER_WAY_ROUND, policies.MANAGEMENT])
+    with Daemon(world, folder, mounted, backend=NFT, watch=True) as daemon:
+        for write, text in zip(WAYS, texts, strict=False):
+            write(file, text)
+            while "stays" in daemon.wait_for("in force"):
+                pass
+            expected = [text is policies.MANAGEMENT, text is OTHER_WAY_ROUND]
+            assert [send(world, ALLOWED), send(world, REFUSED)] == expected, write.__name__
+        for version in range(1, 4):
+            config_map(mounted, str(version), namespace=policies.NAMESPACE.replace("shop", f"shop{version}"))
+            assert "stays" not in daemon.wait_for("in force")
 
 
 def test_many_files_at_once_are_one_generation(world: World, tmp_path: Path) -> None:
@@ -80,6 +106,7 @@ def test_the_configuration_is_followed(world: World, tmp_path: Path) -> None:
     file.write_text(policies.MANAGEMENT, encoding="utf-8")
     config.write_text("", encoding="utf-8")
     with Daemon(world, file, backend=NFT, watch=True, options=("--config", str(config))) as daemon:
-        config.write_text("failsafeInboundHostPorts: [9100]", encoding="utf-8")
+        ports = [*map(str, DEFAULT_FAILSAFE_INBOUND), "tcp:9100"]
+        config.write_text(f"failsafeInboundHostPorts: {ports}", encoding="utf-8")
         daemon.wait_for("generation 2 in force")
         assert send(world, REFUSED)

@@ -27,14 +27,24 @@ def capabilities() -> list[str]:
     return [name.removeprefix("CAP_").lower() for name in reader["Service"]["CapabilityBoundingSet"].split()]
 
 
+DENY_WRITE_EXECUTE = """
+import ctypes, os, sys
+PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN = 65, 1
+ctypes.CDLL(None).prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""As MemoryDenyWriteExecute= does by a filter of system calls; by the kernel, where it can (6.3 or newer)."""
+
+
 class Bounded(Daemon):
-    """With no other capabilities than these, and no new privileges."""
+    """With no other capabilities than these, no new privileges, and no memory to write code into."""
 
     def __init__(self, world: World, path: Path, *, backend: str, capabilities: list[str]) -> None:
         super().__init__(world, path, backend=backend, watch=True)
         bounds = ",".join(["-all", *(f"+{name}" for name in capabilities)])
         self._command = [
-            "setpriv", "--no-new-privs", f"--bounding-set={bounds}", f"--inh-caps={bounds}", *self._command,
+            "setpriv", "--no-new-privs", f"--bounding-set={bounds}", f"--inh-caps={bounds}",
+            sys.executable, "-c", DENY_WRITE_EXECUTE, *self._command,
         ]  # fmt: skip
 
 

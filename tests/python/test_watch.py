@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import shutil
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from inotify_simple import INotify
 from labelgate.resources import Loading
 from labelgate.sources.cache import FileCache
 from labelgate.sources.files import read_documents
@@ -29,7 +31,8 @@ class Follower:
 
     def __init__(self, *paths: Path) -> None:
         self._paths = [str(path) for path in paths]
-        self.watch = FileWatch(self._paths)
+        self.said: list[str] = []
+        self.watch = FileWatch(self._paths, self.said.append)
         self.cache = FileCache()
         self.readings = 0
         self.settle()
@@ -224,6 +227,27 @@ def test_a_path_that_comes_later(tmp_path: Path) -> None:
     (tmp_path / "etc" / "policies" / "a.yaml").write_text(tier("a"))
     follower.settle()
     assert follower.keys == ["Tier/a"]
+    follower.watch.close()
+
+
+def test_a_folder_that_cannot_be_followed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit of the kernel is reached: said once, the others are followed."""
+    add_watch = INotify.add_watch
+
+    def limited(self: INotify, path: str, mask: int) -> int:
+        if path.endswith("inner"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return int(add_watch(self, path, mask))
+
+    monkeypatch.setattr(INotify, "add_watch", limited)
+    (folder / "inner").mkdir()
+    follower = Follower(folder)
+    for order in (2, 3):
+        (folder / "a.yaml").write_text(tier("a", order))
+        follower.settle()
+        assert follower.orders == [order]
+    inner = folder / "inner"
+    assert follower.said == [f"warning: {inner} is not followed: No space left on device (fs.inotify?)"]
     follower.watch.close()
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-untyped]
+
 from labelgate.agent.generation import Generation
 from labelgate.links import Links
 from labelgate.lockout import (
@@ -11,9 +13,10 @@ from labelgate.lockout import (
     Flow,
     Host,
     LockOutError,
-    delete_flow,
+    delete_flows,
     denial,
     findings,
+    is_ssh_exempt,
     open_sessions,
     read_flows,
 )
@@ -23,29 +26,59 @@ MOST_NAMED = 10
 """Connections that are named in one message."""
 
 
+UNREADABLE = (OSError, NetlinkError, ValueError, LookupError)
+"""What comes of a kernel that does not tell what it is asked, or tells it in another way."""
+
+
 def warn_at_start(first: Generation, say: Callable[[str], None]) -> None:
     """Says what the first policy denies that a host is managed by; refuses nothing."""
-    if first.table.governs_something:
-        for finding in findings(None, first.table, Host(first.links), open_sessions()):
-            if finding.is_lockout:
-                say(f"warning: {finding}")
+    if not first.table.governs_something:
+        return
+    try:
+        with Host(first.links) as host:
+            found = findings(None, first.table, host, open_sessions())
+    except UNREADABLE as error:
+        say(f"warning: who is locked out cannot be told: {error!r}")
+        return
+    for finding in found:
+        if finding.is_lockout:
+            say(f"warning: {finding}")
 
 
-def refuse_lockout(before: Generation, after: Generation, links: Links) -> None:
+def refuse_lockout(before: Generation, after: Generation, links: Links, say: Callable[[str], None]) -> None:
     """For a change that nobody waits for: sessions over SSH, and what the host cannot do without.
+
+    Where the kernel does not tell, the change is made: policy must not depend on that.
 
     Raises:
         LockOutError: some would be denied that are not now.
     """
-    found = findings(before.table, after.table, Host(links), open_sessions())
+    try:
+        # The kernel takes long to list its sockets; failsafe ports are judged anyway.
+        sessions = [] if is_ssh_exempt(after.table) else open_sessions()
+        with Host(links) as host:
+            found = findings(before.table, after.table, host, sessions)
+    except UNREADABLE as error:
+        say(f"warning: who is locked out cannot be told: {error!r}")
+        return
     if lockouts := [finding for finding in found if finding.is_lockout]:
         raise LockOutError(lockouts)
 
 
 def denied_sessions(before: Generation, after: Generation, links: Links, mine: Flow | None) -> list[Finding]:
-    """For a change that somebody asks for: all sessions that are alive, tracked or not."""
-    sessions = dict.fromkeys([*open_sessions(), *read_flows()])
-    return findings(before.table, after.table, Host(links), sessions, mine=mine)
+    """For a change that somebody asks for: all sessions that are alive, tracked or not.
+
+    Raises:
+        LockOutError: the kernel does not tell.
+    """
+    try:
+        sessions = dict.fromkeys([*open_sessions(), *read_flows()])
+        with Host(links) as host:
+            return findings(before.table, after.table, host, sessions, mine=mine)
+    except UNREADABLE as error:
+        raise LockOutError(
+            [Finding("the check itself", repr(error), "nobody knows", is_lockout=True)]
+        ) from None
 
 
 def refuse_what_is_cut(found: list[Finding], after: Generation) -> None:
@@ -87,8 +120,13 @@ class Revocation:
         """Cuts what this generation denies, in the direction of its first packet; nothing else."""
         if generation.config.revoke != "deny-now":
             return
-        host = Host(generation.links)
-        denied = [flow for flow in read_flows() if denial(generation.table, flow, host) is not None]
-        if cut := [str(flow) for flow in denied if delete_flow(flow)]:
+        try:
+            with Host(generation.links) as host:
+                denied = [flow for flow in read_flows() if denial(generation.table, flow, host) is not None]
+            cut = [str(flow) for flow in delete_flows(denied)]
+        except UNREADABLE as error:
+            self._say(f"warning: connections that are denied now go on: {error!r}")
+            return
+        if cut:
             more = f" and {len(cut) - MOST_NAMED} more" if len(cut) > MOST_NAMED else ""
             self._say(f"cut, as denied now: {', '.join(cut[:MOST_NAMED])}{more}")

@@ -34,7 +34,7 @@ from labelgate.config import Config, ConfigError
 from labelgate.control import ControlError, ControlServer
 from labelgate.engines import summary
 from labelgate.links import Links, LinkWatch
-from labelgate.lockout import LockOutError
+from labelgate.lockout import Finding, LockOutError
 from labelgate.netfilter.apply import ApplyError
 from labelgate.resources import LoadError
 from labelgate.sources.files import STDIN, Progress
@@ -42,6 +42,8 @@ from labelgate.sources.watch import FileWatch
 
 RETRY_SECONDS = 1.0
 """How often a rollback that could not be done is tried again."""
+MOST_READINGS = 5
+"""So often files that are written again while they are read are read once more."""
 
 
 class Agent:
@@ -69,6 +71,8 @@ class Agent:
         """Why the last change is not in force."""
         self._is_to_try_again = False
         """The files are right, but their rules could not be applied."""
+        self._readings = 0
+        """Of files that were written again while they were read, one after the other."""
         self._in_force_since = ""
         self._is_told_to_stop = False
         self._presence: Presence
@@ -115,7 +119,11 @@ class Agent:
         """Of the files; where they are not valid, a service takes what was in force before."""
         record = None if STDIN in self._options.paths else self._store.recover()
         try:
-            return self._loader.first(self._links.links, record)
+            first = self._loader.first(self._links.links, record)
+            if first.source.is_applied:
+                paths = ", ".join(first.source.paths)
+                self._say(f"what was applied from {paths} stays in force: the files are as they were then")
+            return first
         except (LoadError, AgentError, ValueError) as error:
             if record is None or start_mode(config) != "last-good":
                 raise
@@ -149,7 +157,7 @@ class Agent:
         config_file = self._options.config_file
         try:
             files = [*self._options.paths, *([config_file] if config_file else [])]
-            self._files = open_things.enter_context(FileWatch(files))
+            self._files = open_things.enter_context(FileWatch(files, self._say))
         except OSError as error:
             self._say(f"warning: files are not followed: {error.strerror}; use `labelgate reload`")
 
@@ -205,7 +213,10 @@ class Agent:
         asked = Asked.read(arguments)
         before, links = self._enforcement.current, self._links.links
         generation = self._made_of(asked)
-        found = denied_sessions(before, generation, links, asked.session)
+        try:
+            found = denied_sessions(before, generation, links, asked.session)
+        except LockOutError as error:
+            found = list(error.findings)
         return {"findings": [finding.to_json() for finding in found]}
 
     def _answer_reload(self, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -224,10 +235,8 @@ class Agent:
             raise ControlError("state", "the daemon reads standard input: it keeps no state")
         before = self._enforcement.current
         generation = self._made_of(asked)
-        found = denied_sessions(before, generation, self._links.links, asked.session)
         try:
-            if not asked.is_forced:
-                refuse_what_is_cut(found, generation)
+            found = self._cautions(generation, asked)
             trial = Record(before.source, generation.source)
             self._store.keep(Record(generation.source) if asked.confirm is None else trial)
         except LockOutError as error:
@@ -245,6 +254,18 @@ class Agent:
         self._announce()
         warnings = [finding.to_json() for finding in found]
         return {"generation": generation.number, "confirmSeconds": asked.confirm, "findings": warnings}
+
+    def _cautions(self, generation: Generation, asked: Asked) -> list[Finding]:
+        """What it would deny; LockOutError unless that may be, or is forced."""
+        try:
+            found = denied_sessions(self._enforcement.current, generation, self._links.links, asked.session)
+            if not asked.is_forced:
+                refuse_what_is_cut(found, generation)
+        except LockOutError as error:
+            if not asked.is_forced:
+                raise
+            return list(error.findings)
+        return found
 
     def _made_of(self, asked: Asked) -> Generation:
         """A generation of texts; ControlError if they are not valid."""
@@ -310,8 +331,17 @@ class Agent:
     def _follow(self, files: FileWatch) -> None:
         """Puts in force what has been written to the files, once nobody writes any more."""
         files.poll()
-        if not self._trial and files.is_due():
-            self._reload(is_overtaken=files.poll, if_changed=True)
+        if self._trial or not files.is_due():
+            return
+        self._readings += 1
+
+        def is_overtaken() -> bool:
+            """Whether more has been written meanwhile; who never stops writing is not waited for for ever."""
+            return files.poll() and self._readings < MOST_READINGS
+
+        self._reload(is_overtaken=is_overtaken, if_changed=True)
+        if files.seconds_left() is None or self._readings >= MOST_READINGS:
+            self._readings = 0
 
     def _reload_as_told(self) -> None:
         if self._trial:
@@ -334,10 +364,8 @@ class Agent:
             if not is_overtaken():
                 self._refuse(error, "the new policies are not valid")
             return
-        if is_overtaken():
-            return  # What was read may be half of an edit.
-        if generation is None:
-            return
+        if generation is None or is_overtaken():
+            return  # What was read may be half of an edit; it is read again.
         try:
             if not is_forced:
                 self._check_lockout(generation)
@@ -351,7 +379,7 @@ class Agent:
 
     def _check_lockout(self, generation: Generation) -> None:
         try:
-            refuse_lockout(self._enforcement.current, generation, self._links.links)
+            refuse_lockout(self._enforcement.current, generation, self._links.links, self._say)
         except LockOutError as error:
             if generation.config.lockout == "refuse":
                 raise

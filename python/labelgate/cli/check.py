@@ -75,7 +75,8 @@ def _live(
         table = snapshot.compile(node=config.node, host=links.host_facts, settings=config.settings)
         sessions = [*open_sessions(), *read_flows()]
         mine = read_session(session) if session else None
-        return [item.to_json() for item in findings(None, table, Host(links), sessions, mine=mine)]
+        with Host(links) as host:
+            return [item.to_json() for item in findings(None, table, host, sessions, mine=mine)]
     except ControlError as error:
         raise Refused(str(error)) from None
 

@@ -28,10 +28,10 @@ def status(socket: str | None, output: str) -> None:
 def _lines(answer: dict[str, Any]) -> Iterator[str]:
     generation = answer["generation"]
     yield f"labelgate {answer['labelgate']}, pid {answer['pid']}, node {answer['node']}"
+    yield f"generation {generation['number']} in force since {generation['since']}"
     yield (
-        f"generation {generation['number']} in force since {generation['since']}: "
         f"{generation['policies']} policies, {generation['hostEndpoints']} host endpoints, "
-        f"{generation['workloads']} workloads"
+        f"{generation['workloads']} workloads, {answer['rules']['variant']} rules"
     )
     yield generation["engines"]
     yield f"files: {', '.join(answer['files']['paths'])}"
@@ -41,7 +41,6 @@ def _lines(answer: dict[str, Any]) -> Iterator[str]:
         yield f"ON TRIAL: rolled back in {trial['secondsLeft']:.0f} s unless you run: labelgate confirm"
     if problem := answer["state"]["problem"]:
         yield f"no state is kept: {problem}"
-    yield f"rules: {answer['rules']['variant']}"
     yield from _verdicts(answer["counters"])
     if refused := answer["refused"]:
         yield f"REFUSED at {refused['since']}; generation {generation['number']} stays in force:"

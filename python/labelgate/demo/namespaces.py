@@ -133,6 +133,10 @@ def remove_stale() -> None:
                 os.kill(pid, signal.SIGKILL)
         with suppress(WorldError):
             ip(f"netns delete {name}")
+    for folder in Path(tempfile.gettempdir()).glob("lg-*-*-*"):
+        match = re.fullmatch(r"lg-(\d+)-\d+-\w{8}", folder.name)
+        if match is not None and not os.path.exists(f"/proc/{match[1]}"):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class WorldError(Exception):

@@ -1,7 +1,7 @@
 """Who would be locked out: live sessions and what a host needs, judged before a change is made."""
 
-from labelgate.lockout.check import Finding, LockOutError, findings
-from labelgate.lockout.flows import Flow, Host, delete_flow, open_sessions, read_flows
+from labelgate.lockout.check import Finding, LockOutError, findings, is_ssh_exempt
+from labelgate.lockout.flows import Flow, Host, delete_flows, open_sessions, read_flows
 from labelgate.lockout.judge import denial
 
 __all__ = [
@@ -9,9 +9,10 @@ __all__ = [
     "Flow",
     "Host",
     "LockOutError",
-    "delete_flow",
+    "delete_flows",
     "denial",
     "findings",
+    "is_ssh_exempt",
     "open_sessions",
     "read_flows",
 ]

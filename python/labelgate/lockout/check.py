@@ -70,11 +70,23 @@ def findings(
             is_ssh = flow.protocol == TCP and flow.dport == SSH and host.is_local(flow.target or flow.dst)
             what = "the session that asks" if flow == mine else "ssh session" if is_ssh else "session"
             found.append(Finding(what, str(flow), reason, is_ssh or flow == mine))
+    known = {(finding.what, finding.subject) for finding in found}
     for what, subject, flow, in_, out in _necessities(before or after, host):
+        if (what, subject) in known:
+            continue  # The other IP version has said so.
         reason = denied_at(after, flow, in_, out)
         if reason is not None and (before is None or denied_at(before, flow, in_, out) is None):
+            known.add((what, subject))
             found.append(Finding(what, subject, reason, is_lockout=True))
     return found
+
+
+def is_ssh_exempt(table: DecisionTable) -> bool:
+    """Whether a failsafe port lets everybody in (E-40)."""
+    return any(
+        (failsafe.protocol, failsafe.port, failsafe.net) == (TCP, SSH, None)
+        for failsafe in table.settings.failsafe_inbound
+    )
 
 
 _Necessity = tuple[str, str, Flow, str | None, str | None]

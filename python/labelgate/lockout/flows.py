@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
+from typing import Self
 
 from pyroute2 import IPRoute  # type: ignore[import-untyped]
 from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-untyped]
@@ -59,6 +60,13 @@ class Host:
         self.addresses = {ip_address(address) for link in links.links for address in link.addresses}
         self._names = {link.index: link.name for link in links.links}
         self._routes: dict[IPAddress, str | None] = {}
+        self._netlink = IPRoute()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._netlink.close()
 
     def is_local(self, address: IPAddress) -> bool:
         """Whether it is one of the host's own."""
@@ -67,8 +75,16 @@ class Host:
     def interface(self, address: IPAddress) -> str | None:
         """The interface towards an address, by the routes as they are; None where there is none."""
         if address not in self._routes:
-            self._routes[address] = self._names.get(_route(str(address)) or 0)
+            self._routes[address] = self._names.get(self._route(str(address)) or 0)
         return self._routes[address]
+
+    def _route(self, address: str) -> int | None:
+        try:
+            (found,) = self._netlink.route("get", dst=address)
+        except (NetlinkError, ValueError):
+            return None
+        index: int | None = found.get_attr("RTA_OIF")
+        return index
 
     def interfaces(self, flow: Flow) -> Iterator[tuple[str | None, str | None]]:
         """In- and out-interface of the flow's first packet; of both of its passes if it stays on the host.
@@ -89,29 +105,18 @@ class Host:
             yield in_, out
 
 
-def _route(address: str) -> int | None:
-    with IPRoute() as netlink:
-        try:
-            (found,) = netlink.route("get", dst=address)
-        except (NetlinkError, ValueError):
-            return None
-        index: int | None = found.get_attr("RTA_OIF")
-        return index
-
-
 def read_flows() -> list[Flow]:
     """Tracked connections that both sides have a part in; of TCP those that are established."""
     try:
         text = (_NET / "nf_conntrack").read_text(encoding="ascii")
     except OSError:
-        return _read_by_netlink()
+        return read_flows_by_netlink()
     lines = (line for line in text.splitlines() if "[UNREPLIED]" not in line)
-    return [flow for line in lines if (flow := _tracked(line)) is not None]
+    return [flow for line in lines if (flow := _tracked(line.split())) is not None]
 
 
-def _tracked(line: str) -> Flow | None:
+def _tracked(words: list[str]) -> Flow | None:
     """One line of /proc/net/nf_conntrack; None if that connection is not alive, or in a zone of its own."""
-    words = line.split()
     protocol = int(words[3])
     if protocol == TCP and "ESTABLISHED" not in words:
         return None
@@ -147,7 +152,7 @@ _SEEN_REPLY = 1 << 1  # IPS_SEEN_REPLY, linux/netfilter/nf_conntrack_common.h
 _TCP_ESTABLISHED = 3  # TCP_CONNTRACK_ESTABLISHED
 
 
-def _read_by_netlink() -> list[Flow]:
+def read_flows_by_netlink() -> list[Flow]:
     """Where the kernel has no /proc/net/nf_conntrack: the same, thirty times slower."""
     flows = []
     for family in (socket.AF_INET, socket.AF_INET6):
@@ -173,20 +178,30 @@ def _flow_of(there: NFCTAttrTuple, back: NFCTAttrTuple) -> Flow:
     )  # fmt: skip
 
 
-def delete_flow(flow: Flow) -> bool:
-    """Has conntrack forget a connection; False if it has already."""
-    family = socket.AF_INET if flow.src.version == 4 else socket.AF_INET6
-    words = {"saddr": str(flow.src), "daddr": str(flow.dst), "proto": flow.protocol}
+def delete_flows(flows: Iterable[Flow]) -> list[Flow]:
+    """Has conntrack forget connections; those that it still knew."""
+    deleted: list[Flow] = []
+    by_version: dict[int, list[Flow]] = {}
+    for flow in flows:
+        by_version.setdefault(flow.src.version, []).append(flow)
+    for version, group in by_version.items():
+        family = socket.AF_INET if version == 4 else socket.AF_INET6
+        with NFCTSocket(nfgen_family=family) as netlink:
+            for flow in group:
+                try:
+                    netlink.entry("del", tuple_orig=NFCTAttrTuple(family=family, **_words(flow)))
+                except NetlinkError:  # It has ended meanwhile.
+                    continue
+                deleted.append(flow)
+    return deleted
+
+
+def _words(flow: Flow) -> dict[str, str | int]:
+    """As pyroute2 names them."""
+    words: dict[str, str | int] = {"saddr": str(flow.src), "daddr": str(flow.dst), "proto": flow.protocol}
     if flow.icmp:
-        words |= dict(zip(("icmp_type", "icmp_code", "icmp_id"), flow.icmp, strict=True))
-    else:
-        words |= {"sport": flow.sport, "dport": flow.dport}
-    with NFCTSocket(nfgen_family=family) as netlink:
-        try:
-            netlink.entry("del", tuple_orig=NFCTAttrTuple(family=family, **words))
-        except NetlinkError:
-            return False
-    return True
+        return words | dict(zip(("icmp_type", "icmp_code", "icmp_id"), flow.icmp, strict=True))
+    return words | {"sport": flow.sport, "dport": flow.dport}
 
 
 def open_sessions() -> list[Flow]:

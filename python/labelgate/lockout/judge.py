@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from labelgate.flow import Packet, Step
+from labelgate.flow import Packet
 from labelgate.lockout.flows import Flow, Host
 from labelgate.path import Destination, hooks_of, walk
-from labelgate.table import DecisionTable
+from labelgate.table import Decision, DecisionTable
 
 
 def denial(table: DecisionTable, flow: Flow, host: Host) -> str | None:
@@ -25,14 +25,14 @@ def denied_at(table: DecisionTable, flow: Flow, in_: str | None, out: str | None
         icmp_type=flow.icmp and flow.icmp[0], icmp_code=flow.icmp and flow.icmp[1], in_=in_, out=out,
     )  # fmt: skip
     dnat = Destination(flow.target, flow.target_port or None) if flow.target else None
-    *_, last = walk(table.answer, packet, dnat)
+    *_, last = walk(table.decide_packet, packet, dnat)
     if last.answer.verdict != "deny":
         return None
     where = " ".join(part for part in (f"in {in_}" if in_ else "", f"out {out}" if out else "") if part)
-    return f"{where}, {last.packet.hook}: {_because(last.answer.trace[-1])}"
+    return f"{where}, {last.packet.hook}: {_because(last.answer)}"
 
 
-def _because(step: Step) -> str:
+def _because(decision: Decision) -> str:
     """What decided, in words."""
-    rule = "" if step.rule is None else f" rule {step.rule}"
-    return f"{step.policy}{rule}: {step.reason}" if step.policy else step.reason
+    rule = "" if decision.rule is None else f" rule {decision.rule}"
+    return f"{decision.policy}{rule}: {decision.reason}" if decision.policy else decision.reason

@@ -74,7 +74,7 @@ class FileCache:
         """Of all names and contents."""
         whole = hashlib.sha256()
         for file, one in self._parsed.items():
-            whole.update(hashlib.sha256(os.fsencode(file)).digest() + one.digest)
+            whole.update(os.fsencode(file) + b"\0" + one.digest)
         return whole.hexdigest()
 
     def _read(self, file: str, done: Callable[[int], None]) -> _Parsed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Self
 
 from inotify_simple import INotify, flags  # type: ignore[import-untyped]
@@ -35,8 +35,13 @@ class FileWatch:
     `is_due` is true once, when nothing more comes. `fileno` is readable when `poll` has something to do.
     """
 
-    def __init__(self, paths: Iterable[str]) -> None:
-        """Begins as after an edit; OSError where the kernel allows no more watches (fs.inotify)."""
+    def __init__(self, paths: Iterable[str], say: Callable[[str], None]) -> None:
+        """Begins as after an edit; OSError where the kernel allows no more of them (fs.inotify).
+
+        `say` is told of a folder that cannot be followed.
+        """
+        self._say = say
+        self._unfollowed: set[str] = set()
         self._paths = tuple(os.path.abspath(path) for path in paths)
         self._inotify = INotify(nonblocking=True)
         self._folders: dict[int, str] = {}
@@ -45,11 +50,7 @@ class FileWatch:
         self._began: float | None = None
         """When the first event came that nobody has read the files after."""
         self._latest = 0.0
-        try:
-            self._look_around()
-        except BaseException:
-            self._inotify.close()
-            raise
+        self._look_around()
         # What was written just before is looked for once.
         self._note(time.monotonic())
 
@@ -118,8 +119,12 @@ class FileWatch:
         for folder in _folders(self._paths):
             try:
                 now[self._inotify.add_watch(folder, _EVENTS)] = folder
-            except (FileNotFoundError, NotADirectoryError, PermissionError):
-                continue  # It is gone again, or nobody may read it.
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # It is gone again.
+            except OSError as error:
+                if folder not in self._unfollowed:
+                    self._unfollowed.add(folder)
+                    self._say(f"warning: {folder} is not followed: {error.strerror} (fs.inotify?)")
         for watch in self._folders.keys() - now.keys():
             try:
                 self._inotify.rm_watch(watch)

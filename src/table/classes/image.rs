@@ -1,8 +1,11 @@
 //! The flat image: cache lines of words, offsets instead of pointers. It can be shared, mapped, and compared byte for
 //! byte.
 
+use std::mem::ManuallyDrop;
+
 use super::limits::Refused;
-use crate::table::pages::Pages;
+use super::spare::{Home, Pages};
+use crate::table::memory::Memory;
 use crate::table::prefetch::prefetch;
 
 /// One cache line.
@@ -17,38 +20,47 @@ const WORD_COUNT: u32 = WORDS as u32;
 /// Words by offset; offsets behind the end are programming errors and panic.
 #[derive(Debug)]
 pub struct Image {
-    pages: Pages,
+    memory: ManuallyDrop<Memory>,
     /// Lengths as lines, words and halves: as fields, for shifting at each load took as long as the loads.
     lines: usize,
     words: usize,
     halves: usize,
+    home: Home,
+}
+
+#[allow(unsafe_code)]
+impl Drop for Image {
+    fn drop(&mut self) {
+        // SAFETY: nobody uses it behind this.
+        self.home.give(unsafe { ManuallyDrop::take(&mut self.memory) });
+    }
 }
 
 #[allow(unsafe_code)]
 impl Image {
     /// Of whole lines.
-    fn of(words: &[u32]) -> Self {
-        let mut pages = Pages::zeroed(size_of_val(words));
-        pages.bytes_mut().copy_from_slice(bytemuck::cast_slice(words));
-        Self { pages, lines: words.len() / WORDS, words: words.len(), halves: 2 * words.len() }
+    fn of((memory, home): (Memory, Home)) -> Self {
+        let words = memory.bytes().len() / size_of::<u32>();
+        let (memory, lines) = (ManuallyDrop::new(memory), words / WORDS);
+        Self { memory, lines, words, halves: 2 * words, home }
     }
 
     #[inline]
     fn lines(&self) -> &[Line] {
-        // SAFETY: the pages are initialised, hold so many lines, begin at a page and never change; any bytes are a line.
-        unsafe { std::slice::from_raw_parts(self.pages.start().cast(), self.lines) }
+        // SAFETY: the memory is initialised, has so many lines, begins at a page and never changes; any bytes are a line.
+        unsafe { std::slice::from_raw_parts(self.memory.start().cast(), self.lines) }
     }
 
     #[inline]
     fn words(&self) -> &[u32] {
         // SAFETY: as for lines, which are words without padding.
-        unsafe { std::slice::from_raw_parts(self.pages.start().cast(), self.words) }
+        unsafe { std::slice::from_raw_parts(self.memory.start().cast(), self.words) }
     }
 
     #[inline]
     fn halves(&self) -> &[u16] {
         // SAFETY: as for words; halves need less alignment.
-        unsafe { std::slice::from_raw_parts(self.pages.start().cast(), self.halves) }
+        unsafe { std::slice::from_raw_parts(self.memory.start().cast(), self.halves) }
     }
 
     /// The word at this offset.
@@ -76,15 +88,21 @@ impl Image {
         &self.lines()[index as usize].0
     }
 
+    /// So many words.
+    #[inline]
+    pub fn chunk<const N: usize>(&self, offset: u32) -> &[u32; N] {
+        found(self.words().get(offset as usize..).and_then(|words| words.first_chunk()))
+    }
+
     /// Asks for the line of a word.
     #[inline]
     pub fn prefetch(&self, offset: u32) {
-        prefetch(&self.lines()[offset as usize / WORDS]);
+        prefetch(self.words().as_ptr().wrapping_add(offset as usize));
     }
 
     /// All of it, in the byte order of the machine.
     pub fn bytes(&self) -> &[u8] {
-        self.pages.bytes()
+        self.memory.bytes()
     }
 }
 
@@ -104,12 +122,13 @@ fn found<T>(value: Option<T>) -> T {
 pub struct Builder {
     words: Vec<u32>,
     most: usize,
+    pages: Pages,
 }
 
 impl Builder {
     /// For an image of at most so many bytes.
     pub fn new(most: usize) -> Self {
-        Self { words: Vec::new(), most: most.min(super::limits::MOST_BYTES) }
+        Self { words: Vec::new(), most: most.min(super::limits::MOST_BYTES), pages: Pages::default() }
     }
 
     /// Whether so many more words fit, with those that [`align`](Self::align) adds.
@@ -122,7 +141,9 @@ impl Builder {
 
     /// Where the next word goes, after room to begin a line.
     pub fn align(&mut self) -> u32 {
-        self.words.resize(self.words.len().next_multiple_of(WORDS), 0);
+        let before = self.words.len();
+        self.words.resize(before.next_multiple_of(WORDS), 0);
+        self.grown(before);
         self.offset()
     }
 
@@ -134,13 +155,20 @@ impl Builder {
     /// Forgets all words from this offset on.
     pub fn truncate(&mut self, offset: u32) {
         self.words.truncate(offset as usize);
+        self.pages.truncate(offset as usize);
     }
 
     /// Appends; returns the offset of the first word.
     pub fn push(&mut self, words: impl IntoIterator<Item = u32>) -> u32 {
         let offset = self.offset();
         self.words.extend(words);
+        self.grown(offset as usize);
         offset
+    }
+
+    /// All words from this one on are new.
+    fn grown(&mut self, from: usize) {
+        self.pages.change(from, self.words.len());
     }
 
     /// Appends 16-bit values, two to a word.
@@ -154,7 +182,12 @@ impl Builder {
 
     /// Replaces words.
     pub fn set(&mut self, offset: u32, words: &[u32]) {
-        self.words[offset as usize..][..words.len()].copy_from_slice(words);
+        let at = offset as usize;
+        let old = &mut self.words[at..][..words.len()];
+        if old != words {
+            old.copy_from_slice(words);
+            self.pages.change(at, at + words.len());
+        }
     }
 
     /// The word at this offset.
@@ -174,26 +207,28 @@ impl Builder {
 
     /// Replaces such a value.
     pub fn set_half(&mut self, offset: u32, index: u32, half: u32) {
-        let (word, shift) = (&mut self.words[(offset + index / 2) as usize], 16 * (index % 2));
-        *word = *word & !(0xffff << shift) | half << shift;
+        let (at, shift) = (offset + index / 2, 16 * (index % 2));
+        self.set(at, &[self.word(at) & !(0xffff << shift) | half << shift]);
     }
 
     /// Repeats words that are there.
     pub fn copy(&mut self, offset: u32, count: usize) -> u32 {
         let to = self.offset();
         self.words.extend_from_within(offset as usize..offset as usize + count);
+        self.grown(to as usize);
         to
     }
 
     /// Words that are changed where they stand.
     pub fn words_mut(&mut self, offset: u32, count: usize) -> &mut [u32] {
+        self.pages.change(offset as usize, offset as usize + count);
         &mut self.words[offset as usize..][..count]
     }
 
     /// The image as it is now.
     pub fn image(&mut self) -> Image {
         self.align();
-        Image::of(&self.words)
+        Image::of(self.pages.copy(&self.words))
     }
 
     /// Its size now.

@@ -15,7 +15,7 @@
 //! | 0 | the header: [`Roots`], two cache lines; word 12: levels of maps |
 //! | records + 16 * (2 * chain + family) | a record, one cache line |
 //! | V4 root | see [`V4`]: 65536 words |
-//! | V6 slots, levels, classes | see [`V6`] |
+//! | V6 buckets, levels, classes | see [`V6`] |
 //! | services, source ports | see [`Keys`]: 256 words |
 //!
 //! A record is: source, destination, service and source port maps; rows; destinations; cells; services; source ports;
@@ -44,6 +44,7 @@ mod partition;
 mod patch;
 mod ranges;
 mod refine;
+mod spare;
 mod update;
 
 use super::answer::Answer;
@@ -62,7 +63,7 @@ pub use update::Kept;
 /// "LGCT", the first word of an image.
 pub const MAGIC: u32 = 0x5443_474c;
 /// Of the layout above; changes with it.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 const HEADER: usize = 32;
 const BLOCK: usize = 32;
@@ -106,7 +107,7 @@ pub struct Roots {
 impl Roots {
     /// The header of an image of so many words.
     fn words(&self, size: u32) -> [u32; HEADER] {
-        let V6 { slots, mask, levels, height, classes } = self.v6;
+        let V6 { buckets, bucket_count, levels, height, classes } = self.v6;
         let mut words = [0; HEADER];
         let head = [
             MAGIC,
@@ -117,8 +118,8 @@ impl Roots {
             self.v4.root,
             self.services.protocols,
             self.source_ports.protocols,
-            slots,
-            mask,
+            buckets,
+            bucket_count,
             classes,
             height,
             1 + u32::from(self.is_deep),

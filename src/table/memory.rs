@@ -8,28 +8,30 @@ const HUGE: usize = 1 << 21;
 /// Less than this is not worth a huge page: no more than half of one is wasted.
 const WORTH: usize = HUGE / 2;
 
-/// Zeroed memory, aligned to a page at least.
+/// Memory that begins at a page, or at a huge page if it is large.
 #[derive(Debug)]
-pub struct Pages {
+pub struct Memory {
     map: MmapMut,
     /// Where it begins in the map.
     from: usize,
     bytes: usize,
+    /// How many bytes it may have.
+    room: usize,
 }
 
-impl Pages {
-    /// So many bytes. Panics without memory, as any collection does.
-    pub fn zeroed(bytes: usize) -> Self {
-        let is_large = bytes >= WORTH;
+impl Memory {
+    /// So many zeros, with room for more. Panics without memory, as any collection does.
+    pub fn zeroed(bytes: usize, room: usize) -> Self {
+        let is_large = room >= WORTH;
         // Kernels before 6.7 do not begin large maps at huge pages by themselves.
-        let length = if is_large { bytes.next_multiple_of(HUGE) + HUGE } else { bytes };
+        let length = if is_large { room.next_multiple_of(HUGE) + HUGE } else { room };
         let map = MmapOptions::new().len(length).map_anon().expect("memory for a table");
         let from = if is_large { map.as_ptr().align_offset(HUGE) } else { 0 };
         if is_large {
             // Advice alone: a kernel without huge pages says that it has none.
             let _ = map.advise_range(Advice::HugePage, from, length - HUGE);
         }
-        Self { map, from, bytes }
+        Self { map, from, bytes, room }
     }
 
     /// Where it begins.
@@ -47,6 +49,15 @@ impl Pages {
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.map[self.from..][..self.bytes]
     }
+
+    /// Has so many bytes from now on, if there is room; what is new may hold anything.
+    pub fn resize(&mut self, bytes: usize) -> bool {
+        let fits = bytes <= self.room;
+        if fits {
+            self.bytes = bytes;
+        }
+        fits
+    }
 }
 
 #[cfg(test)]
@@ -56,14 +67,15 @@ mod tests {
     #[test]
     fn memory_is_whole_zeroed_and_aligned() {
         for bytes in [0, 1, 4095, 4096, WORTH - 1, WORTH, HUGE, HUGE + 1, 3 * HUGE - 1] {
-            let mut pages = Pages::zeroed(bytes);
-            assert_eq!(pages.bytes().len(), bytes);
-            assert!(pages.bytes().iter().all(|&byte| byte == 0));
-            pages.bytes_mut().fill(0xa5);
-            assert!(pages.bytes().iter().all(|&byte| byte == 0xa5));
-            assert_eq!(pages.start(), pages.bytes().as_ptr());
-            let alignment = if bytes < WORTH { 4096 } else { HUGE };
-            assert_eq!(pages.start().align_offset(alignment), 0, "{bytes} bytes");
+            let mut memory = Memory::zeroed(bytes, bytes + 100);
+            assert!(!memory.resize(bytes + 101) && memory.bytes().len() == bytes);
+            assert!(memory.bytes().iter().all(|&byte| byte == 0));
+            assert!(memory.resize(bytes + 100));
+            memory.bytes_mut().fill(0xa5);
+            assert!(memory.bytes().iter().all(|&byte| byte == 0xa5));
+            assert_eq!(memory.start(), memory.bytes().as_ptr());
+            let alignment = if bytes + 100 < WORTH { 4096 } else { HUGE };
+            assert_eq!(memory.start().align_offset(alignment), 0, "{bytes} bytes");
         }
     }
 }
