@@ -5,8 +5,6 @@
 
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use bytemuck::{Pod, Zeroable, bytes_of};
-
 /// Bytes of a packet that the kernel copies: an IPv6 header, 80 bytes of extension headers and the ports. A larger
 /// copy costs memory of the socket buffer, a smaller one saves nothing measurable.
 pub const COPY_BYTES: u32 = 128;
@@ -259,50 +257,30 @@ pub fn push_verdict_batch(buffer: &mut Vec<u8>, queue: u16, last_id: u32, reply:
     push_reply(buffer, kind::VERDICT_BATCH, queue, last_id, reply);
 }
 
-/// A verdict as the kernel reads it: struct `nlmsghdr`, struct `nfgenmsg`, and one attribute. Written as a whole, for
-/// where verdicts are mixed there is one for each packet.
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct Verdict {
-    length: u32,
-    kind: u16,
-    flags: u16,
-    /// Sequence number, port, family and version: unused.
-    unused: [u16; 5],
-    queue: [u8; 2],
-    header: [u16; 2],
-    word: [u8; 4],
-    id: [u8; 4],
-}
-
-/// The attribute that may follow.
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct Mark {
-    header: [u16; 2],
-    value: [u8; 4],
-}
-
-/// Of both; a test holds them against what is written.
-const VERDICT_BYTES: u32 = 32;
-const MARK_BYTES: u32 = 8;
-
+/// Struct `nlmsghdr`, struct `nfgenmsg`, then one attribute, or two: written as a whole, for where verdicts are mixed
+/// each packet has one.
 fn push_reply(buffer: &mut Vec<u8>, kind: u16, queue: u16, id: u32, reply: Reply) {
-    let verdict = Verdict {
-        length: if reply.mark.is_some() { VERDICT_BYTES + MARK_BYTES } else { VERDICT_BYTES },
-        kind,
-        flags: flag::REQUEST,
-        unused: [0; 5],
-        queue: queue.to_be_bytes(),
-        header: [12, attribute::VERDICT_HEADER], // of 12 bytes, itself included
-        word: (reply.verdict as u32).to_be_bytes(),
-        id: id.to_be_bytes(),
-    };
-    buffer.extend_from_slice(bytes_of(&verdict));
+    let [q0, q1] = queue.to_be_bytes();
+    let verdict = [
+        if reply.mark.is_some() { 40_u32 } else { 32 }.to_ne_bytes(),
+        pair(kind, flag::REQUEST),
+        [0; 4], // sequence number: unused, as port, family and version
+        [0; 4],
+        [0, 0, q0, q1],
+        pair(12, attribute::VERDICT_HEADER),
+        (reply.verdict as u32).to_be_bytes(),
+        id.to_be_bytes(),
+    ];
+    buffer.extend_from_slice(verdict.as_flattened());
     if let Some(mark) = reply.mark {
-        let mark = Mark { header: [8, attribute::MARK], value: mark.to_be_bytes() };
-        buffer.extend_from_slice(bytes_of(&mark));
+        buffer.extend_from_slice([pair(8, attribute::MARK), mark.to_be_bytes()].as_flattened());
     }
+}
+
+/// Two numbers in the byte order of the machine.
+const fn pair(one: u16, other: u16) -> [u8; 4] {
+    let ([a0, a1], [b0, b1]) = (one.to_ne_bytes(), other.to_ne_bytes());
+    [a0, a1, b0, b1]
 }
 
 fn push_message(buffer: &mut Vec<u8>, kind: u16, flags: u16, queue: u16, body: impl FnOnce(&mut Vec<u8>)) {
