@@ -134,7 +134,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
         def is_due(self) -> bool:
             return True
 
-        def done(self) -> None:
+        def done(self, *, again: bool) -> None:
             pass
 
         def close(self) -> None:
