@@ -8,13 +8,16 @@
 //!                          +== swapped in ==>   nfqueue: Decision --> verdict and mark, batched
 //! ```
 //!
-//! Values in, values out: no YAML, no Kubernetes, no process calls; system calls only in `nfqueue::socket`.
+//! Values in, values out: no YAML, no Kubernetes, no process calls; system calls only in `nfqueue::socket` and,
+//! for frames that a benchmark sends, `load::source`.
 
 pub mod compile;
 #[cfg(target_os = "linux")]
 pub mod enforce;
 pub mod flow;
 pub mod labels;
+#[cfg(target_os = "linux")]
+pub mod load;
 pub mod model;
 #[cfg(target_os = "linux")]
 pub mod nfqueue;

@@ -16,12 +16,17 @@ __all__ = [
     "Bench",
     "Compiler",
     "Enforcer",
+    "FrameSource",
+    "Judge",
+    "LoadServer",
     "Program",
     "Table",
     "__version__",
     "check_selector",
     "compile",
+    "connect_many",
     "default_budgets",
+    "exchange",
     "selector_answer",
     "workloads",
 ]
@@ -222,6 +227,117 @@ class Enforcer:
 
     def stop(self) -> None:
         """Ends the loop within a second and closes the queues; the kernel drops what is still queued."""
+
+@final
+class Judge:
+    """Judges one packet of one queue at a time, for handlers in Python: the table and marks of `Enforcer`."""
+
+    def __new__(
+        cls,
+        table: Table,
+        *,
+        hook: str,
+        version: int,
+        marks: tuple[int, int, int],
+        malformed_accept: bool,
+        filter_reject: bool,
+        filter_return: bool,
+        may_repeat: bool,
+    ) -> Judge:
+        """For a hook and IP version 4 or 6; the other arguments are those of `Enforcer`."""
+
+    def judge(
+        self, payload: bytes, length: int, mark: int, input: int, output: int
+    ) -> tuple[str, str, int, int | None]:
+        """The counter, the word under it, the kernel's verdict, and the mark if it changes.
+
+        `payload` begins at the IP header and may be cut; `length` is that of the whole packet. Interfaces are
+        numbers of this table (`Table.interface_ids`). The counter is `verdicts` (the word is the verdict),
+        `malformed` (what is wrong) or `loop_guard` (no word).
+        """
+
+    def decision(
+        self, payload: bytes, length: int, mark: int, input: int, output: int
+    ) -> tuple[Verdict, bool, bool, int, _Step] | None:
+        """As `Table.decide` for a packet that waits; None if it cannot be read."""
+
+    def reply(self, verdict: str, mark: int) -> tuple[int, int | None]:
+        """The kernel's verdict, and the mark if it changes, for a verdict that somebody else gave.
+
+        Raises:
+            ValueError: no verdict of this hook.
+        """
+
+@final
+class FrameSource:
+    """Sends UDP datagrams as whole frames out of one interface of the calling thread's network namespace."""
+
+    def __new__(
+        cls,
+        interface: int,
+        source: bytes,
+        destination: bytes,
+        flows: Sequence[tuple[int, int, int, int]],
+        *,
+        payload: int,
+    ) -> FrameSource:
+        """`interface` is its index, `source` and `destination` MAC addresses.
+
+        A flow is source address and port, destination address and port, addresses as IPv4 numbers; `payload`
+        is the bytes of each datagram.
+
+        Raises:
+            OSError: no such interface, or CAP_NET_RAW is missing.
+        """
+
+    def send(self, count: int, seconds: float) -> int:
+        """Sends the flows' frames round and round, `count` of them or for so long; how many were taken.
+
+        Releases the GIL.
+
+        Raises:
+            OSError: the interface is gone or down.
+        """
+
+@final
+class LoadServer:
+    """Answers at an address of the calling thread's network namespace, on a thread of its own."""
+
+    def __new__(cls, address: str, answer: str) -> LoadServer:
+        """`address` as `ADDRESS:PORT`; `answer` is `echo` (UDP) or `greet` (TCP: a word, then closed).
+
+        Raises:
+            OSError: the address is taken or is not here.
+            ValueError: one of them cannot be read.
+        """
+
+    def stop(self) -> None:
+        """Ends it."""
+
+def connect_many(
+    targets: Sequence[str],
+    *,
+    threads: int,
+    most: int,
+    seconds: float,
+    patience: float,
+    request: bytes,
+) -> tuple[list[int], int]:
+    """Short TCP connections from the calling thread's network namespace, to `ADDRESS:PORT` in turn.
+
+    Each connects, sends the request, reads the beginning of an answer and closes. None begins after
+    `seconds`, there are at most `most`, and one that has no answer after `patience` seconds is lost.
+    Nanoseconds of each that was answered, and how many were lost. Releases the GIL.
+    """
+
+def exchange(source: str, target: str, count: int, seconds: float) -> tuple[list[int], int]:
+    """UDP datagrams to an echo, each when the one before is back or 200 ms have gone.
+
+    Nanoseconds of each round trip, and how many were lost. Releases the GIL.
+
+    Raises:
+        OSError: the source is no address of the host, or there is no way to the target.
+    """
 
 def workloads() -> list[str]:
     """The names of the workloads that are made from a seed, small ones first."""

@@ -37,12 +37,11 @@ use crate::nfqueue::{Channel, Grant, Queue, QueueOptions, Wake, block_signals, i
 use crate::table::{Decision, DecisionTable};
 
 pub use counters::{Counters, HookCounters};
-pub use marks::Marks;
+pub use marks::{Marks, Protocol};
 pub use replay::Replay;
 pub use samples::Sample;
 
 use counters::QueueCounts;
-use marks::Protocol;
 use samples::Sampling;
 use worker::{HookQueue, Worker};
 

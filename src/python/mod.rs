@@ -3,6 +3,8 @@
 mod batch;
 mod bench;
 mod enforcer;
+mod judge;
+mod load;
 mod question;
 mod selectors;
 mod table;
@@ -22,6 +24,10 @@ mod _core {
     use super::bench::{Bench, workloads};
     #[pymodule_export]
     use super::enforcer::Enforcer;
+    #[pymodule_export]
+    use super::judge::Judge;
+    #[pymodule_export]
+    use super::load::{FrameSource, LoadServer, connect_many, exchange};
     #[pymodule_export]
     use super::selectors::{check_selector, selector_answer};
     #[pymodule_export]

@@ -10,7 +10,7 @@ use pyo3::types::PyTuple;
 
 use super::question::Question;
 use super::{batch, value_error};
-use crate::flow::{EndpointId, InterfaceId, OutcomeId, Verdict, address_number};
+use crate::flow::{EndpointId, FlowKey, InterfaceId, OutcomeId, Verdict, address_number};
 use crate::model::{Change, HostFacts, Model};
 use crate::program::{Action, EndpointKind};
 use crate::table::{Budgets, Builder, Decision, DecisionTable, Engines, Gate, Step};
@@ -113,7 +113,7 @@ pub struct Table(pub(super) Arc<DecisionTable>);
 type OutcomeTuple<'a> =
     (Option<&'static str>, Option<&'a str>, Option<&'a str>, i64, &'static str, Bound<'a, PyTuple>);
 
-type StepTuple<'a> = (
+pub type StepTuple<'a> = (
     &'static str,
     Option<&'a str>,
     Option<&'a str>,
@@ -122,6 +122,9 @@ type StepTuple<'a> = (
     Option<&'static str>,
     &'static str,
 );
+
+/// Verdict, failsafe, accepted, outcome, step.
+pub type DecisionTuple<'a> = (&'static str, bool, bool, u32, StepTuple<'a>);
 
 /// Verdict, tier, policy, rule.
 type GateTuple<'a> = (&'static str, Option<&'a str>, Option<&'a str>, Option<u32>);
@@ -191,16 +194,14 @@ impl Table {
 
     /// One packet; outcome as `outcomes` has it.
     #[allow(clippy::needless_pass_by_value)] // Arguments arrive owned.
-    fn decide(&self, packet: Question<'_>) -> PyResult<(&'static str, bool, bool, u32, StepTuple<'_>)> {
-        let (Decision { verdict, failsafe, accepted, outcome }, step) =
-            self.0.decide_step(&packet.key(&self.0)?);
-        Ok((verdict.name(), failsafe, accepted, outcome.number(), self.step(&step)))
+    fn decide(&self, packet: Question<'_>) -> PyResult<DecisionTuple<'_>> {
+        Ok(decision_tuple(&self.0, &packet.key(&self.0)?))
     }
 
     #[allow(clippy::needless_pass_by_value)]
     fn trace(&self, packet: Question<'_>) -> PyResult<(&'static str, bool, bool, Vec<StepTuple<'_>>)> {
         let (Decision { verdict, failsafe, accepted, .. }, steps) = self.0.trace(&packet.key(&self.0)?);
-        Ok((verdict.name(), failsafe, accepted, steps.iter().map(|step| self.step(step)).collect()))
+        Ok((verdict.name(), failsafe, accepted, steps.iter().map(|step| step_tuple(&self.0, step)).collect()))
     }
 
     #[allow(clippy::needless_pass_by_value)]
@@ -238,17 +239,23 @@ impl Table {
         let verdict = if gate.allows { Verdict::Allow } else { Verdict::Deny };
         (verdict.name(), origin.tier.as_deref(), origin.policy.as_deref(), origin.rule)
     }
+}
 
-    fn step<'a>(&'a self, step: &Step) -> StepTuple<'a> {
-        let origin = self.0.origin(step);
-        (
-            step.stage.name(),
-            self.0.endpoint_name(step),
-            origin.tier.as_deref(),
-            origin.policy.as_deref(),
-            origin.rule,
-            step.action.map(Action::name),
-            origin.reason.text(),
-        )
-    }
+/// A decision with everything that it names.
+pub fn decision_tuple<'a>(table: &'a DecisionTable, key: &FlowKey) -> DecisionTuple<'a> {
+    let (Decision { verdict, failsafe, accepted, outcome }, step) = table.decide_step(key);
+    (verdict.name(), failsafe, accepted, outcome.number(), step_tuple(table, &step))
+}
+
+fn step_tuple<'a>(table: &'a DecisionTable, step: &Step) -> StepTuple<'a> {
+    let origin = table.origin(step);
+    (
+        step.stage.name(),
+        table.endpoint_name(step),
+        origin.tier.as_deref(),
+        origin.policy.as_deref(),
+        origin.rule,
+        step.action.map(Action::name),
+        origin.reason.text(),
+    )
 }

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use super::answer::Answer;
 use super::flat::{AddressBlock, OPAQUE, PointBlock};
-use super::{DecisionTable, hooks};
+use super::{Decision, DecisionTable, hooks};
 use crate::flow::{CtState, Family, FiveTuple, FlowKey, Hook, InterfaceId, Transport};
 use crate::program::ChainId;
 
@@ -420,26 +420,32 @@ impl DecisionTable {
         verdicts: &mut [u8; N],
         outcomes: &mut [u32; N],
     ) {
-        if N > 1 && self.lone_block(block, verdicts, outcomes).is_some() {
-            return;
-        }
-        let tree = if N > 1 { self.tree_block(block) } else { None };
+        let decisions = self.decisions(block);
         for index in 0..N {
-            let tree = tree.as_ref().map(|(chain, answers)| (*chain, answers[index]));
-            let decision = hooks::decide(self, &block.key(index), tree);
-            verdicts[index] = decision.verdict as u8;
-            outcomes[index] = decision.outcome.number();
+            verdicts[index] = decisions[index].verdict as u8;
+            outcomes[index] = decisions[index].outcome.number();
         }
     }
 
+    /// What [`Self::decide`] says of each.
+    #[inline]
+    pub(super) fn decisions<const N: usize>(&self, block: &Block<N>) -> [Decision; N] {
+        if N > 1
+            && let Some(decisions) = self.lone_block(block)
+        {
+            return decisions;
+        }
+        let tree = if N > 1 { self.tree_block(block) } else { None };
+        array::from_fn(|index| {
+            let tree = tree.as_ref().map(|(chain, answers)| (*chain, answers[index]));
+            hooks::decide(self, &block.key(index), tree)
+        })
+    }
+
     /// If each packet meets one chain: loads that depend on each other wait for memory, those of many packets wait at the
-    /// same time. Otherwise none, and nothing of worth has been written.
-    pub(super) fn lone_block<const N: usize>(
-        &self,
-        block: &Block<N>,
-        verdicts: &mut [u8; N],
-        outcomes: &mut [u32; N],
-    ) -> Option<()> {
+    /// same time.
+    #[inline]
+    fn lone_block<const N: usize>(&self, block: &Block<N>) -> Option<[Decision; N]> {
         if !block.is_plain() {
             return None;
         }
@@ -450,16 +456,15 @@ impl DecisionTable {
             return None;
         }
         let answers = self.engines.find_block(&chains, &block.points())?;
-        for index in 0..N {
-            let decision = self.stops.lone_decision(block.hook, answers[index])?;
-            verdicts[index] = decision.verdict as u8;
-            outcomes[index] = decision.outcome.number();
+        let mut decisions = [self.stops.lone_decision(block.hook, *answers.first()?)?; N];
+        for index in 1..N {
+            decisions[index] = self.stops.lone_decision(block.hook, answers[index])?;
         }
-        Some(())
+        Some(decisions)
     }
 
     /// The answers of a chain in `tree` that the packets are likely to meet: a wrong guess costs time alone.
-    pub(super) fn tree_block<const N: usize>(&self, block: &Block<N>) -> Option<(ChainId, [Answer; N])> {
+    fn tree_block<const N: usize>(&self, block: &Block<N>) -> Option<(ChainId, [Answer; N])> {
         let guess = |index: usize| {
             let is_asked = block.accepted[index] == 0 && hooks::is_new(block.state(index));
             let (input, output) = (InterfaceId(block.input[index]), InterfaceId(block.output[index]));

@@ -53,8 +53,11 @@ class Kernel:
 
 
 @pytest.fixture
-def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
+def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kernel:
     kernel = Kernel()
+    # The daemon of this machine, if there is one, keeps its own.
+    monkeypatch.setenv("LABELGATE_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("LABELGATE_SOCKET", str(tmp_path / "control.sock"))
 
     class Netfilter:
         def __init__(self, backend: str) -> None:

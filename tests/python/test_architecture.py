@@ -33,14 +33,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "control": set(),
     "lockout": {"flow", "links", "path", "settings", "table"},
     "doctor": {CORE, "config", "control", "flow", "netfilter", "snapshot"},
-    "agent": {CORE, "compiler", "config", "control", "engines", "flow", "links", "lockout", "netfilter",
-              "processors", "reference", "resources", "settings", "snapshot", "sources", "table"},
+    "handlers": {CORE, "flow", "table"},
+    "agent": {CORE, "compiler", "config", "control", "engines", "flow", "handlers", "links", "lockout",
+              "netfilter", "processors", "reference", "resources", "settings", "snapshot", "sources",
+              "table"},
     "demo": {"flow", "path", "settings", "snapshot", "table"},
     "analysis": {"flow", "table"},
     "bench": {CORE},
-    "cli": {CORE, "agent", "analysis", "bench", "config", "control", "demo", "doctor", "flow", "links",
-            "lockout", "model", "netfilter", "path", "reference", "resources", "settings", "snapshot",
-            "sources", "table"},
+    "queue_bench": {CORE, "bench", "demo", "flow", "netfilter", "snapshot"},
+    "cli": {CORE, "agent", "analysis", "bench", "config", "control", "demo", "doctor", "flow", "handlers",
+            "links", "lockout", "model", "netfilter", "path", "queue_bench", "reference", "resources",
+            "settings", "snapshot", "sources", "table"},
 }  # fmt: skip
 MOST_LINES, MOST_FUNCTION_LINES = 620, 100
 

@@ -100,7 +100,9 @@ class Agent:
             self._store = open_things.enter_context(Store(config.state, self._say, is_taken=replaces))
             first = self._first(config)
             self._presence.announce()
-            self._enforcement = Enforcement(first, self._say, self._signals.wait, beside_another=replaces)
+            self._enforcement = Enforcement(
+                first, self._say, self._signals.wait, bind=self._options.bind, beside_another=replaces
+            )
             warn_at_start(first, self._say)
             self._enforcement.start(open_things, self._leave)
             if replaces:

@@ -15,6 +15,7 @@ from labelgate.agent.queues import free_block, read_queues
 from labelgate.agent.shadow import Shadow
 from labelgate.config import Config
 from labelgate.flow import HOOKS, Hook
+from labelgate.handlers import BindLoop, PacketLoop
 from labelgate.links import Links
 from labelgate.netfilter.apply import ApplyError, Netfilter, clean
 from labelgate.netfilter.facts import FAMILIES, Family, Marks, RulesetFacts
@@ -42,13 +43,15 @@ class Enforcement:
         say: Callable[[str], None],
         wait: Callable[[float], None],
         *,
+        bind: BindLoop | None = None,
         beside_another: bool = False,
     ) -> None:
         self.current = first
         """The generation in force."""
         self._say = say
         self._wait = wait
-        self._enforcer: _core.Enforcer
+        self._make: BindLoop = bind or _core.Enforcer
+        self._enforcer: PacketLoop
         self._warn = Bounded(say)
         self._restored = 0
         self._netfilter = Netfilter(first.config.backend)
@@ -235,10 +238,10 @@ class Enforcement:
         marks, mode = Marks.from_mask(config.mark_mask), config.settings.chain_insert_mode
         return [hazard for tables in now.values() for hazard in hazards(tables, marks, mode)]
 
-    def _bind(self, generation: Generation) -> _core.Enforcer:
+    def _bind(self, generation: Generation) -> PacketLoop:
         config, marks = generation.config, Marks.from_mask(generation.config.mark_mask)
         try:
-            return _core.Enforcer(
+            return self._make(
                 generation.table.core,
                 generation.links.indexes,
                 base=self._base,

@@ -10,6 +10,7 @@ from labelgate.agent.state import Record, Source
 from labelgate.compiler import Compiler
 from labelgate.config import Config, ConfigError, load_config
 from labelgate.flow import HOOKS
+from labelgate.handlers import BindLoop
 from labelgate.links import Links
 from labelgate.resources import Loading
 from labelgate.settings import Settings
@@ -54,6 +55,8 @@ class Options:
     flags: Mapping[str, Any] = field(default_factory=dict)
     replace: bool = False
     """Take the place of the daemon that is in force, without losing a packet."""
+    bind: BindLoop | None = None
+    """Who answers the queues; None: the core's own loop."""
 
 
 @dataclass(frozen=True)

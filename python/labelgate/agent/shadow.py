@@ -13,9 +13,9 @@ from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
-from labelgate import _core
 from labelgate.agent.generation import Generation
 from labelgate.flow import Packet
+from labelgate.handlers import PacketLoop
 from labelgate.links import Links
 from labelgate.reference import Reference
 
@@ -30,7 +30,7 @@ _KEPT = 16
 class Shadow:
     """Judges samples until it is stopped."""
 
-    def __init__(self, enforcer: _core.Enforcer, first: Generation, say: Callable[[str], None]) -> None:
+    def __init__(self, enforcer: PacketLoop, first: Generation, say: Callable[[str], None]) -> None:
         self._enforcer = enforcer
         self._say = say
         self._generations: dict[int, Generation] = {1: first}

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from labelgate import _core
 from labelgate.bench import Effort, Measured, machine, measure, one_core
+from labelgate.cli.bench_queue import queue
 from labelgate.cli.figures import builds, lookups
 from labelgate.cli.options import EnvironmentProblem, config_option, policies, read_host
 from labelgate.config import load_config
@@ -44,6 +45,9 @@ Bench = Callable[[], _core.Bench]
 @click.group()
 def bench() -> None:
     """Measure this machine: every figure with the answers behind it checked."""
+
+
+bench.add_command(queue)
 
 
 @bench.command("match")

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
+import importlib.util
 import os
+import runpy
+from pathlib import Path
+from typing import Any
 
 import click
 
@@ -10,6 +16,7 @@ from labelgate.agent import Agent, AgentError, Options
 from labelgate.cli.options import EnvironmentProblem, config_option, node_option, policies
 from labelgate.cli.progress import ProgressBar
 from labelgate.config import ConfigError, load_config
+from labelgate.handlers import BindLoop
 
 
 @click.command()
@@ -28,6 +35,19 @@ from labelgate.config import ConfigError, load_config
 @click.option("--state", metavar="FOLDER", help="What outlives the daemon [default: /var/lib/labelgate].")
 @click.option("--socket", metavar="PATH", help="Control socket [default: /run/labelgate/control.sock].")
 @click.option("--replace", is_flag=True, help="Take the place of the daemon in force; no packet is lost.")
+@click.option(
+    "--handler",
+    type=click.Choice(["native", "netfilterqueue"]),
+    default="native",
+    show_default=True,
+    help="Who answers packets: the core, or the PyPI package NetfilterQueue (slower; see --on-packet).",
+)
+@click.option(
+    "--on-packet",
+    metavar="PLACE:NAME",
+    help="A Python function with the last word on every packet, of a module or a file that ends in .py; "
+    "for --handler netfilterqueue.",
+)
 @click.option("--allow-empty", is_flag=True, help="Run although no endpoint names this node.")
 def run(
     paths: tuple[str, ...],
@@ -41,13 +61,22 @@ def run(
     state: str | None,
     socket: str | None,
     replace: bool,
+    handler: str,
+    on_packet: str | None,
     allow_empty: bool,
 ) -> None:
     """Enforce policies until SIGTERM or Ctrl-C.
 
     What is written to the files comes into force at once; SIGHUP and `labelgate reload` read them, too.
     SIGUSR1 prints the counters as JSON. Needs root (CAP_NET_ADMIN).
+
+    \b
+    labelgate run -f policies/ --handler netfilterqueue --on-packet ./look.py:look
+
+    with, in look.py, `def look(packet, decision): return decision.verdict`; see
+    labelgate.handlers.netfilterqueue.
     """
+    bind = _bind(handler, on_packet)
     try:
         if not paths:
             paths = load_config(config_file, node=node).policies
@@ -58,9 +87,43 @@ def run(
             "state": state, "socket": socket,
         }  # fmt: skip
         with ProgressBar() as progress:
-            Agent(Options(paths, node, config_file, allow_empty, flags, replace), _say, progress).run()
+            Agent(Options(paths, node, config_file, allow_empty, flags, replace, bind), _say, progress).run()
     except (AgentError, ConfigError) as error:
         raise EnvironmentProblem(str(error)) from None
+
+
+def _bind(handler: str, on_packet: str | None) -> BindLoop | None:
+    if handler == "native":
+        if on_packet is not None:
+            raise click.UsageError("--on-packet: the core calls no Python: use --handler netfilterqueue")
+        return None
+    if importlib.util.find_spec("netfilterqueue") is None:
+        raise EnvironmentProblem(
+            "--handler netfilterqueue needs the package: pip install 'labelgate[netfilterqueue]' "
+            "(Debian: libnetfilter-queue-dev, a C compiler)"
+        )
+    from labelgate.handlers.netfilterqueue import NetfilterQueueLoop
+
+    return functools.partial(
+        NetfilterQueueLoop, on_packet=None if on_packet is None else _function(on_packet)
+    )
+
+
+def _function(text: str) -> Any:
+    """What `module:name` or `file.py:name` names."""
+    place, _, name = text.rpartition(":")
+    try:
+        if not place.endswith(".py"):
+            found = getattr(importlib.import_module(place), name)
+        elif not Path(place).is_file():
+            raise ImportError(f"there is no file {place}")
+        else:
+            found = runpy.run_path(place)[name]
+    except Exception as error:
+        raise EnvironmentProblem(f"--on-packet {text}: {type(error).__name__}: {error}") from None
+    if not callable(found):
+        raise EnvironmentProblem(f"--on-packet {text}: is no function")
+    return found
 
 
 def _say(text: str) -> None:

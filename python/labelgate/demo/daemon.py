@@ -1,4 +1,4 @@
-"""`labelgate run` as a process in the edge node of the world."""
+"""`labelgate run` as a process in a node of a world."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ READY_SECONDS = 60.0
 
 
 class Daemon:
-    """In namespace `edge`. Started on entry and in force when entry ends; stopped on exit."""
+    """In the namespace of `host`. Started on entry and in force when entry ends; stopped on exit."""
 
     def __init__(
         self,
         world: Namespaces,
         *paths: Path | str,
         backend: str,
+        host: str = EDGE,
         node: str = NODE,
         settle: str = "0",
         watch: bool = False,
         options: tuple[str, ...] = (),
     ) -> None:
-        self._world = world
+        self._world, self._host = world, host
         files = [option for path in paths for option in ("-f", str(path))]
         # The daemon of this machine, if there is one, keeps its socket.
         self.socket = str(world.folder / "control.sock")
@@ -61,7 +62,7 @@ class Daemon:
     def start(self) -> None:
         """Starts it without waiting."""
         self.process = self._world.start(
-            EDGE, *self._command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            self._host, *self._command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._listener = threading.Thread(target=_listen, args=(self.process, self._lines), daemon=True)

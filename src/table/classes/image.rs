@@ -1,11 +1,9 @@
 //! The flat image: cache lines of words, offsets instead of pointers. It can be shared, mapped, and compared byte for
 //! byte.
 
-use std::mem::ManuallyDrop;
-
 use super::limits::Refused;
-use super::spare::{Home, Pages};
-use crate::table::memory::Memory;
+use super::spare::{Changes, Home};
+use crate::table::pages::Pages;
 use crate::table::prefetch::prefetch;
 
 /// One cache line.
@@ -13,14 +11,14 @@ use crate::table::prefetch::prefetch;
 #[repr(C, align(64))]
 struct Line([u32; WORDS]);
 
-const WORDS: usize = 16;
+pub const WORDS: usize = 16;
 #[allow(clippy::cast_possible_truncation)] // 16.
 const WORD_COUNT: u32 = WORDS as u32;
 
 /// Words by offset; offsets behind the end are programming errors and panic.
 #[derive(Debug)]
 pub struct Image {
-    memory: ManuallyDrop<Memory>,
+    pages: Pages,
     /// Lengths as lines, words and halves: as fields, for shifting at each load took as long as the loads.
     lines: usize,
     words: usize,
@@ -28,39 +26,36 @@ pub struct Image {
     home: Home,
 }
 
-#[allow(unsafe_code)]
 impl Drop for Image {
     fn drop(&mut self) {
-        // SAFETY: nobody uses it behind this.
-        self.home.give(unsafe { ManuallyDrop::take(&mut self.memory) });
+        self.home.give(|| std::mem::replace(&mut self.pages, Pages::zeroed(0)));
     }
 }
 
 #[allow(unsafe_code)]
 impl Image {
     /// Of whole lines.
-    fn of((memory, home): (Memory, Home)) -> Self {
-        let words = memory.bytes().len() / size_of::<u32>();
-        let (memory, lines) = (ManuallyDrop::new(memory), words / WORDS);
-        Self { memory, lines, words, halves: 2 * words, home }
+    fn of((pages, home): (Pages, Home)) -> Self {
+        let words = pages.bytes().len() / size_of::<u32>();
+        Self { pages, lines: words / WORDS, words, halves: 2 * words, home }
     }
 
     #[inline]
     fn lines(&self) -> &[Line] {
-        // SAFETY: the memory is initialised, has so many lines, begins at a page and never changes; any bytes are a line.
-        unsafe { std::slice::from_raw_parts(self.memory.start().cast(), self.lines) }
+        // SAFETY: the pages are initialised, hold so many lines, begin at a page and never change; any bytes are a line.
+        unsafe { std::slice::from_raw_parts(self.pages.start().cast(), self.lines) }
     }
 
     #[inline]
     fn words(&self) -> &[u32] {
         // SAFETY: as for lines, which are words without padding.
-        unsafe { std::slice::from_raw_parts(self.memory.start().cast(), self.words) }
+        unsafe { std::slice::from_raw_parts(self.pages.start().cast(), self.words) }
     }
 
     #[inline]
     fn halves(&self) -> &[u16] {
         // SAFETY: as for words; halves need less alignment.
-        unsafe { std::slice::from_raw_parts(self.memory.start().cast(), self.halves) }
+        unsafe { std::slice::from_raw_parts(self.pages.start().cast(), self.halves) }
     }
 
     /// The word at this offset.
@@ -102,7 +97,7 @@ impl Image {
 
     /// All of it, in the byte order of the machine.
     pub fn bytes(&self) -> &[u8] {
-        self.memory.bytes()
+        self.pages.bytes()
     }
 }
 
@@ -122,13 +117,13 @@ fn found<T>(value: Option<T>) -> T {
 pub struct Builder {
     words: Vec<u32>,
     most: usize,
-    pages: Pages,
+    changes: Changes,
 }
 
 impl Builder {
     /// For an image of at most so many bytes.
     pub fn new(most: usize) -> Self {
-        Self { words: Vec::new(), most: most.min(super::limits::MOST_BYTES), pages: Pages::default() }
+        Self { words: Vec::new(), most: most.min(super::limits::MOST_BYTES), changes: Changes::default() }
     }
 
     /// Whether so many more words fit, with those that [`align`](Self::align) adds.
@@ -155,7 +150,7 @@ impl Builder {
     /// Forgets all words from this offset on.
     pub fn truncate(&mut self, offset: u32) {
         self.words.truncate(offset as usize);
-        self.pages.truncate(offset as usize);
+        self.changes.truncate(offset as usize);
     }
 
     /// Appends; returns the offset of the first word.
@@ -168,7 +163,7 @@ impl Builder {
 
     /// All words from this one on are new.
     fn grown(&mut self, from: usize) {
-        self.pages.change(from, self.words.len());
+        self.changes.note(from, self.words.len());
     }
 
     /// Appends 16-bit values, two to a word.
@@ -186,7 +181,7 @@ impl Builder {
         let old = &mut self.words[at..][..words.len()];
         if old != words {
             old.copy_from_slice(words);
-            self.pages.change(at, at + words.len());
+            self.changes.note(at, at + words.len());
         }
     }
 
@@ -221,14 +216,14 @@ impl Builder {
 
     /// Words that are changed where they stand.
     pub fn words_mut(&mut self, offset: u32, count: usize) -> &mut [u32] {
-        self.pages.change(offset as usize, offset as usize + count);
+        self.changes.note(offset as usize, offset as usize + count);
         &mut self.words[offset as usize..][..count]
     }
 
     /// The image as it is now.
     pub fn image(&mut self) -> Image {
         self.align();
-        Image::of(self.pages.copy(&self.words))
+        Image::of(self.changes.copy(&self.words))
     }
 
     /// Its size now.

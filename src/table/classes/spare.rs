@@ -1,18 +1,18 @@
-//! The memory of an image that nobody reads any more, for a later one: few of its pages have changed since, so that an
+//! The memory of an image that nobody reads any more, for a later one: few of its parts have changed since, so that an
 //! edit copies those and no whole image.
 
 use std::sync::{Arc, Mutex, Weak};
 
-use crate::table::memory::Memory;
+use crate::table::pages::Pages;
 
-/// Words of a page.
-const PAGE: usize = 1 << 10;
+/// Words that are copied together.
+const PART: usize = 1 << 10;
 
 /// An image as it was when so many had been made.
 #[derive(Debug)]
 struct Spare {
     made: u64,
-    memory: Memory,
+    pages: Pages,
 }
 
 /// Where the last image that was let go is left.
@@ -20,7 +20,7 @@ struct Spare {
 struct Place(Mutex<Option<Spare>>);
 
 /// Where an image goes when nobody reads it any more: to the builder that made it, as long as there is one.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Home {
     place: Weak<Place>,
     made: u64,
@@ -28,63 +28,63 @@ pub struct Home {
 
 impl Home {
     /// Whoever lets an image go may be in a hurry: it waits for nobody, and leaves the memory to the system then.
-    pub fn give(&self, memory: Memory) {
+    pub fn give(&self, pages: impl FnOnce() -> Pages) {
         let Some(place) = self.place.upgrade() else { return };
         let Ok(mut spare) = place.0.try_lock() else { return };
         if spare.as_ref().is_none_or(|spare| spare.made < self.made) {
-            *spare = Some(Spare { made: self.made, memory });
+            *spare = Some(Spare { made: self.made, pages: pages() });
         }
     }
 }
 
 /// What has changed since which image.
 #[derive(Debug, Default)]
-pub struct Pages {
+pub struct Changes {
     /// How many images have been made.
     made: u64,
-    /// By page: how many images had been made when it changed last.
-    changed: Vec<u64>,
+    /// By part: how many images had been made when it changed last.
+    parts: Vec<u64>,
     place: Arc<Place>,
 }
 
-impl Pages {
+impl Changes {
     /// Words from one to before another have changed, or have come.
-    pub fn change(&mut self, from: usize, to: usize) {
-        let behind = to.div_ceil(PAGE);
-        if behind > self.changed.len() {
-            self.changed.resize(behind, self.made);
+    pub fn note(&mut self, from: usize, to: usize) {
+        let behind = to.div_ceil(PART);
+        if behind > self.parts.len() {
+            self.parts.resize(behind, self.made);
         }
-        self.changed[from / PAGE..behind].fill(self.made);
+        self.parts[from / PART..behind].fill(self.made);
     }
 
     /// There are only so many words left.
     pub fn truncate(&mut self, words: usize) {
-        self.changed.truncate(words.div_ceil(PAGE));
+        self.parts.truncate(words.div_ceil(PART));
     }
 
     /// A copy of the words, and where it goes in the end.
-    pub fn copy(&mut self, words: &[u32]) -> (Memory, Home) {
-        let bytes = size_of_val(words);
-        let spare = self.place.0.lock().ok().and_then(|mut spare| spare.take());
+    pub fn copy(&mut self, words: &[u32]) -> (Pages, Home) {
+        let bytes: &[u8] = bytemuck::cast_slice(words);
+        let spare = self.place.0.lock().map_or(None, |mut spare| spare.take());
         let fitting =
-            spare.and_then(|Spare { made, mut memory }| memory.resize(bytes).then_some((made, memory)));
-        let copy = if let Some((made, mut old)) = fitting {
-            let to = bytemuck::cast_slice_mut::<u8, u32>(old.bytes_mut());
-            for (page, _) in self.changed.iter().enumerate().filter(|(_, changed)| **changed >= made) {
-                let end = words.len().min((page + 1) * PAGE);
-                let from = end.min(page * PAGE);
-                to[from..end].copy_from_slice(&words[from..end]);
+            spare.and_then(|Spare { made, mut pages }| pages.resize(bytes.len()).then_some((made, pages)));
+        let pages = if let Some((made, mut pages)) = fitting {
+            let old = pages.bytes_mut();
+            let size = PART * size_of::<u32>();
+            for (part, _) in self.parts.iter().enumerate().filter(|(_, changed)| **changed >= made) {
+                let span = part * size..bytes.len().min((part + 1) * size);
+                old[span.clone()].copy_from_slice(&bytes[span]);
             }
-            old
+            pages
         } else {
             // An image that is edited grows.
-            let room = if self.made == 0 { 0 } else { bytes / 4 };
-            let mut new = Memory::zeroed(bytes, bytes + room);
-            new.bytes_mut().copy_from_slice(bytemuck::cast_slice(words));
-            new
+            let mut pages = Pages::zeroed(bytes.len() + if self.made == 0 { 0 } else { bytes.len() / 4 });
+            pages.resize(bytes.len());
+            pages.bytes_mut().copy_from_slice(bytes);
+            pages
         };
         self.made += 1;
-        (copy, Home { place: Arc::downgrade(&self.place), made: self.made })
+        (pages, Home { place: Arc::downgrade(&self.place), made: self.made })
     }
 }
 

@@ -1,0 +1,258 @@
+"""`labelgate bench queue`: what does enforcement cost a packet, a connection, a stream, here?"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shlex
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
+from types import FrameType
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+
+from labelgate import _core
+from labelgate.bench import machine
+from labelgate.cli.options import EnvironmentProblem
+from labelgate.cli.queue_figures import caches, costs, ratios_table, through
+from labelgate.demo.namespaces import WorldError
+from labelgate.netfilter.apply import VARIANTS, Tools, Variant
+from labelgate.queue_bench.cache import MOST_FILLED, Cache, most_entries
+from labelgate.queue_bench.cases import Case, Selection, cases
+from labelgate.queue_bench.measures import Effort
+from labelgate.queue_bench.ratios import Ratio, ratios
+from labelgate.queue_bench.rounds import Report, run
+
+T = TypeVar("T", Case, Cache)
+WIDTH = 160
+"""Columns where there is no terminal to ask."""
+QUICK_SECONDS = 34
+"""No round begins after this; the one that has begun ends within 60 s."""
+FULL_EFFORT = Effort(flood=0.25, latency=500, connections=0.5, bulk=0.5)
+QUICK_EFFORT = Effort(flood=0.05, latency=100, connections=0.15, bulk=0.15)
+SIZES, QUICK_SIZES = (10, 100, 1000, 10_000), (1000,)
+LINEAR, QUICK_LINEAR = (10, 100, 1000, 10_000), (1000,)
+
+
+@click.command("queue")
+@click.option("--quick", is_flag=True, help="Fewer and smaller cases, in less than 60 s.")
+@click.option("--rounds", type=click.IntRange(1, 1000), default=9, show_default=True)
+@click.option(
+    "--backend",
+    type=click.Choice(VARIANTS),
+    help="labelgate's iptables variant [default: the first installed].",
+)
+@click.option(
+    "--case",
+    "patterns",
+    multiple=True,
+    metavar="NAME",
+    help="Only these; * stands for anything; repeatable.",
+)
+@click.option("--list", "only_list", is_flag=True, help="Print the names of all cases and stop.")
+@click.option(
+    "--peer",
+    "peers",
+    multiple=True,
+    metavar="NAME=COMMAND",
+    help="Also measure a program of yours that answers every packet of {queue} with NF_REPEAT and {mark}, "
+    "with room for {maxlen}; repeatable.",
+)
+@click.option(
+    "--peer-mixed",
+    "mixed_peers",
+    multiple=True,
+    metavar="NAME=COMMAND",
+    help="The same on packets with two marks of others in turn, as `mixed verdicts`.",
+)
+@click.option(
+    "-o", "--output", type=click.Choice(["text", "markdown", "json"]), default="text", show_default=True
+)
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, writable=True),
+    help="Draw processor time a packet over rules (.svg, .png, .pdf).",
+)
+def queue(
+    quick: bool,
+    rounds: int,
+    backend: Variant | None,
+    patterns: tuple[str, ...],
+    only_list: bool,
+    peers: tuple[str, ...],
+    mixed_peers: tuple[str, ...],
+    output: str,
+    plot: str | None,
+) -> None:
+    """Measure enforcement on real packets, in network namespaces of its own (root).
+
+    \b
+    labelgate bench queue --quick
+    labelgate bench queue -o json --plot costs.svg
+
+    The same traffic goes through routers without rules, with connection tracking only, with labelgate, with
+    linear rules of iptables and an ipset of the same meaning; and to a memcached, tracked and untracked.
+    Every round asks all of them; figures are medians of the rounds. Packets are counted on both sides.
+
+    Exit code 4 if packets got lost that nobody has dropped, or got through without a verdict. Nothing is
+    left behind.
+    """
+    start = time.monotonic()
+    draw = None if plot is None else drawer(plot)
+    variants = _variants(backend)
+    notes = list(_missing(variants))
+    try:
+        chosen, made = cases(_selection(quick, variants, peers, mixed_peers)), _caches(quick)
+    except ValueError as error:
+        raise click.UsageError(f"--peer: {error}") from None
+    if only_list:
+        click.echo("\n".join([*(case.name for case in chosen), *(cache.name for cache in made)]))
+        return
+    chosen, made = _matching(chosen, patterns), _matching(made, patterns)
+    if not chosen and not made:
+        raise click.UsageError(f"--case: found {', '.join(patterns)}, expected one of those of --list")
+    effort = QUICK_EFFORT if quick else FULL_EFFORT
+    until = start + QUICK_SECONDS if quick else float("inf")
+    host = machine()
+    signal.signal(signal.SIGTERM, _exit)
+    try:
+        with Console(stderr=True).status("starting") as status:
+            report = run(chosen, made, variants[0], effort, rounds, until, lambda text: status.update(text))
+    except (WorldError, ValueError) as error:
+        raise EnvironmentProblem(str(error)) from None
+    found = ratios(report)
+    heading = {
+        "command": shlex.join(["labelgate", *sys.argv[1:]]),
+        "version": _core.__version__,
+        "seconds": round(time.monotonic() - start, 1),
+        "machine": {**host, "loadAfter": machine()["load"]},
+        "backend": variants[0],
+    }
+    _tell(heading, report, found, notes, output)
+    if draw is not None:
+        draw(report)
+    sys.exit(4 if any(one.checked.unexplained or one.checked.unjudged for one in report.found) else 0)
+
+
+def drawer(path: str) -> Callable[[Report], None]:
+    """Refuses before anything is measured what cannot be drawn."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise EnvironmentProblem("--plot needs matplotlib: pip install 'labelgate[plot]'")
+    from labelgate.cli.plot import FORMATS
+    from labelgate.cli.queue_plot import draw
+
+    ending = os.path.splitext(path)[1].removeprefix(".")
+    if ending not in FORMATS:
+        raise click.UsageError(
+            f"--plot: found `{path}`, expected a name that ends in one of {', '.join(FORMATS)}"
+        )
+    return lambda report: draw(report, path)
+
+
+def _variants(backend: Variant | None) -> tuple[Variant, ...]:
+    """Those that are installed, labelgate's first."""
+    if os.geteuid() != 0:
+        raise EnvironmentProblem("bench queue makes network namespaces and rules: run it as root")
+    if shutil.which("ip") is None:
+        raise EnvironmentProblem("bench queue needs the program ip (Debian: iproute2)")
+    installed = [variant for variant in VARIANTS if Tools(variant).installed]
+    if not installed or backend not in (None, *installed):
+        raise EnvironmentProblem(f"iptables-{backend or 'nft'} is not installed (Debian: iptables)")
+    first = backend or installed[0]
+    return (first, *(variant for variant in installed if variant != first))
+
+
+def _has_netfilterqueue() -> bool:
+    return importlib.util.find_spec("netfilterqueue") is not None
+
+
+def _can_fill() -> bool:
+    return os.access("/usr/sbin/conntrack", os.X_OK) or shutil.which("conntrack") is not None
+
+
+def _missing(variants: tuple[Variant, ...]) -> Iterator[str]:
+    """What is left out, and why."""
+    if len(variants) < len(VARIANTS):
+        yield "rules of one variant only: the other iptables is not installed"
+    if shutil.which("ipset") is None:
+        yield "no ipset: the program is not installed (Debian: ipset)"
+    if not _has_netfilterqueue():
+        yield "no NetfilterQueue: pip install 'labelgate[netfilterqueue]'"
+    if shutil.which("memcached") is None or not _can_fill():
+        yield "no memcached: the programs are not installed (Debian: memcached, conntrack)"
+    elif most_entries() > MOST_FILLED:
+        yield f"no small table of connections: nf_conntrack_max of this host is above {MOST_FILLED:,}"
+
+
+def _selection(
+    quick: bool, variants: tuple[Variant, ...], peers: tuple[str, ...], mixed_peers: tuple[str, ...]
+) -> Selection:
+    return Selection(
+        sizes=QUICK_SIZES if quick else SIZES,
+        linear=QUICK_LINEAR if quick else LINEAR,
+        variants=variants,
+        has_ipset=shutil.which("ipset") is not None,
+        has_netfilterqueue=_has_netfilterqueue(),
+        has_mixed=not quick,
+        hooks=(1,) if quick else (1, 2),
+        peers=peers,
+        mixed_peers=mixed_peers,
+    )
+
+
+def _matching(chosen: list[T], patterns: tuple[str, ...]) -> list[T]:
+    return [one for one in chosen if not patterns or any(fnmatchcase(one.name, p) for p in patterns)]
+
+
+def _caches(quick: bool) -> list[Cache]:
+    if shutil.which("memcached") is None or not _can_fill():
+        return []
+    # Filling a table takes seconds.
+    sizes = (False,) if quick or most_entries() > MOST_FILLED else (False, True)
+    return [Cache(is_tracked, is_small) for is_small in sizes for is_tracked in (True, False)]
+
+
+def _exit(number: int, _: FrameType | None) -> None:
+    """Leaves through every `finally`."""
+    sys.exit(128 + number)
+
+
+def _tell(heading: dict[str, Any], report: Report, found: list[Ratio], notes: list[str], output: str) -> None:
+    if output == "json":
+        body = {**report.to_json(), "ratios": [ratio.to_json() for ratio in found], "leftOut": notes}
+        click.echo(json.dumps({**heading, **body}, indent=2))
+        return
+    tables = [
+        costs(report),
+        through(report),
+        ratios_table(found),
+        *([caches(report)] if report.caches else []),
+    ]
+    for figures in tables:
+        if output == "markdown":
+            click.echo(figures.markdown() + "\n")
+        else:
+            terminal = Console()
+            console = terminal if terminal.is_terminal else Console(width=WIDTH)
+            console.print(figures.table())
+    host = heading["machine"]
+    click.echo(
+        f"{report.rounds} rounds in {heading['seconds']:.0f} s; {host['cpu']}, {host['cpus']} processors, "
+        f"load {host['load']} before and "
+        f"{host['loadAfter']} after; {host['system']}; {heading['backend']} rules"
+    )
+    click.echo(f"{heading['command']}: labelgate {heading['version']}")
+    for note in notes:
+        click.echo(f"left out: {note}", err=True)
+    for one in report.found:
+        if one.checked.unexplained:
+            click.echo(f"{one.name}: {one.checked.unexplained} packets lost that nobody dropped", err=True)
+        if one.checked.unjudged:
+            click.echo(f"{one.name}: {one.checked.unjudged} packets delivered without a verdict", err=True)

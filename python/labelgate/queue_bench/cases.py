@@ -1,0 +1,238 @@
+"""The routers: what each has for rules, who answers its queue, and what is measured on it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from labelgate.demo.daemon import Daemon
+from labelgate.demo.namespaces import WorldError, end
+from labelgate.queue_bench import policies
+from labelgate.queue_bench.rig import Rig, Router
+
+Variant = Literal["nft", "legacy"]
+Measure = Literal["flood", "burst", "drain", "latency", "connections", "bulk"]
+
+QUEUE, MAXLEN = 4200, 16_384
+"""The queue of raw PREROUTING in IPv4, and how many packets may wait in it."""
+MARK_MASK, ALLOW_MARK = 0x1500, 0x0500
+"""The bits of labelgate, and what it says with `allow-notrack`: decided and accepted."""
+BIND_SECONDS = 30.0
+_FLOODED: tuple[Measure, ...] = ("flood", "burst", "latency")
+_QUEUED: tuple[Measure, ...] = ("flood", "burst", "drain", "latency")
+
+
+@dataclass
+class Place:
+    """Where a case is set up."""
+
+    rig: Rig
+    router: Router
+    folder: Path
+    backend: Variant
+
+    def restore(self, variant: Variant, text: str) -> None:
+        """Rules into the router."""
+        self.rig.run(self.router.host, f"iptables-{variant}-restore", "--noflush", "--wait=20", stdin=text)
+
+    def daemon(self, text: str, *options: str) -> Daemon:
+        """`labelgate run` with these policies, not started yet."""
+        path = self.folder / f"{self.router.host}.json"
+        path.write_text(text, encoding="utf-8")
+        # One worker, so that the one queue has all packets, whoever answers it.
+        config = self.folder / "config.yaml"
+        config.write_text("queues: {workers: 1}\n", encoding="utf-8")
+        return Daemon(
+            self.rig, path, backend=self.backend, host=self.router.host, node=policies.NODE,
+            options=("--stop", "keep", "--config", str(config), *options),  # The rules go with the namespace.
+        )  # fmt: skip
+
+
+@dataclass
+class Case(ABC):
+    """One router. `begin` starts what takes time, `finish` waits for it."""
+
+    name: str
+    measures: tuple[Measure, ...]
+    rules: int = 10
+    """Rules or policies, one port each; packets are for the last tenth."""
+    pid: int | None = field(default=None, init=False)
+    """Who answers the queue."""
+
+    @abstractmethod
+    def begin(self, place: Place) -> None:
+        """Rules, or the start of who makes them."""
+
+    @abstractmethod
+    def finish(self, place: Place) -> None:
+        """After this, packets pass."""
+
+    def judged(self) -> int | None:
+        """Packets that the handler has judged so far, where it counts them."""
+        return None
+
+
+@dataclass
+class Rules(Case):
+    """Rules of the kernel only."""
+
+    variant: Variant = "nft"
+    text: str = ""
+    entries: str = ""
+    """Of an ipset."""
+
+    def begin(self, place: Place) -> None:
+        """All there is to do."""
+        if self.entries:
+            place.rig.run(place.router.host, "ipset", "restore", stdin=self.entries)
+        if self.text:
+            place.restore(self.variant, self.text)
+
+    def finish(self, place: Place) -> None:
+        """Nothing to wait for."""
+
+
+@dataclass
+class Labelgate(Case):
+    """`labelgate run`."""
+
+    text: str = ""
+    options: tuple[str, ...] = ()
+    others: str = ""
+    """Rules that are there already."""
+
+    def begin(self, place: Place) -> None:
+        """Starts the daemon."""
+        if self.others:
+            place.restore(place.backend, self.others)
+        self._daemon = place.daemon(self.text, *self.options)
+        self._daemon.start()
+
+    def finish(self, place: Place) -> None:
+        """Waits until the policies are in force."""
+        self._daemon.wait_for("in force", 120)
+        self.pid = self._daemon.process.pid
+
+    def judged(self) -> int:
+        """As the daemon counts, at raw PREROUTING."""
+        return sum(self._daemon.verdicts("raw-prerouting").values())
+
+
+@dataclass
+class Other(Case):
+    """labelgate's rules, and somebody else who answers every packet of the queue alike."""
+
+    text: str = ""
+    command: tuple[str, ...] = ()
+    others: str = ""
+    """Rules that are there already."""
+
+    def begin(self, place: Place) -> None:
+        """The daemon makes the rules and goes."""
+        if self.others:
+            place.restore(place.backend, self.others)
+        self._daemon = place.daemon(self.text)
+        self._daemon.start()
+
+    def finish(self, place: Place) -> None:
+        """The other one binds the queue that the daemon has left."""
+        self._daemon.wait_for("in force", 120)
+        end(self._daemon.process)
+        process = place.rig.start(place.router.host, *self.command)
+        self.pid = process.pid
+        deadline = time.monotonic() + BIND_SECONDS
+        while QUEUE not in place.rig.queues(place.router):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise WorldError(f"{shlex.join(self.command)} does not answer queue {QUEUE}")
+            time.sleep(0.02)
+
+
+def null(name: str = "null verdict") -> Other:
+    """Every packet answered without looking, by the core's loop."""
+    module = ("-m", "labelgate.queue_bench.null")
+    command = (sys.executable, *module, str(QUEUE), str(MAXLEN), hex(MARK_MASK))
+    return Other(name, _QUEUED, text=policies.untracked(10), command=command)
+
+
+def peer(text: str, *, is_mixed: bool = False) -> Other:
+    """`NAME=COMMAND`: a program of somebody else, with `{queue}`, `{maxlen}` and `{mark}` filled in.
+
+    `is_mixed`: on packets such as those of `mixed verdicts`.
+    """
+    name, is_given, command = text.partition("=")
+    if not (name and is_given and command):
+        raise ValueError(f"found `{text}`, expected NAME=COMMAND")
+    words = shlex.split(command.format(queue=QUEUE, maxlen=MAXLEN, mark=hex(ALLOW_MARK)))
+    if words and os.sep in words[0]:
+        words[0] = str(Path(words[0]).resolve())
+    policy = policies.untracked(10, behind_others=is_mixed)
+    others = policies.MARK_RULES if is_mixed else ""
+    return Other(name, _QUEUED, text=policy, command=tuple(words), others=others)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which cases there are."""
+
+    sizes: Sequence[int]
+    """Policies of labelgate."""
+    linear: Sequence[int]
+    """Rules of iptables."""
+    variants: Sequence[Variant]
+    """Of iptables, as far as they are installed; the first is labelgate's."""
+    has_ipset: bool
+    has_netfilterqueue: bool
+    has_mixed: bool = True
+    hooks: Sequence[int] = (1, 2)
+    """At how many hooks tracked connections meet policy."""
+    peers: Sequence[str] = ()
+    mixed_peers: Sequence[str] = ()
+
+
+def cases(chosen: Selection) -> list[Case]:
+    """All of them, in the order of the table."""
+    through: tuple[Measure, ...] = (*_FLOODED, "connections", "bulk")
+    largest, first = max(chosen.sizes), chosen.variants[0]
+    found: list[Case] = [
+        Rules("no rule", through),
+        Rules("conntrack only", through, variant=first, text=policies.CONNTRACK_RULES),
+        null(),
+    ]
+    for size in chosen.sizes:
+        more: tuple[Measure, ...] = ("connections", "bulk") if size == largest else ()
+        found.append(Labelgate(f"labelgate {size:,}", (*_QUEUED, *more), size, text=policies.untracked(size)))
+    if chosen.has_mixed:
+        text = policies.untracked(largest, behind_others=True)
+        name = f"mixed verdicts {largest:,}"
+        found.append(Labelgate(name, _QUEUED, largest, text=text, others=policies.MARK_RULES))
+    if chosen.has_netfilterqueue:
+        text, options = policies.untracked(largest), ("--handler", "netfilterqueue")
+        measures: tuple[Measure, ...] = (*_QUEUED, "connections", "bulk")
+        found.append(Labelgate(f"NetfilterQueue {largest:,}", measures, largest, text=text, options=options))
+    found += [peer(text) for text in chosen.peers]
+    found += [peer(text, is_mixed=True) for text in chosen.mixed_peers]
+    for variant in chosen.variants:
+        for size in chosen.linear:
+            text = policies.linear_rules(size)
+            found.append(Rules(f"{variant} rules {size:,}", _FLOODED, size, variant=variant, text=text))
+    if chosen.has_ipset:
+        entries, text = policies.ipset_entries("ports", largest), policies.ipset_rules("ports")
+        found.append(
+            Rules(f"ipset {largest:,}", _FLOODED, largest, variant=first, text=text, entries=entries)
+        )
+    connecting: tuple[Measure, ...] = ("latency", "connections", "bulk")
+    for hooks in chosen.hooks:
+        text = policies.forwarded(100, prednat=hooks == 2)
+        name = f"labelgate, tracked, {_HOOKS[hooks]}"
+        found.append(Labelgate(name, connecting, 100, text=text))
+    return found
+
+
+_HOOKS = {1: "one hook", 2: "two hooks"}

@@ -1,0 +1,148 @@
+"""One meaning, written as policies, as rules of iptables, and as an ipset.
+
+UDP from the sender to each of N ports passes without connection tracking, and so do TCP and the echo;
+nothing else is said. Packets are for the last tenth of the ports: lists of rules are bad at that.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from labelgate.queue_bench.rig import SOURCES
+
+NODE = "router"
+ECHO_PORT, TCP_PORT, BULK_PORT, MEMCACHED_PORT = 7, 8000, 8001, 11211
+FIRST_PORT = 20_000
+"""Of the ports that rules are about."""
+MOST_RULES = 40_000
+
+
+def hit_ports(count: int) -> range:
+    """The ports of the last tenth of so many rules."""
+    return range(FIRST_PORT + count - max(1, count // 10), FIRST_PORT + count)
+
+
+HALF_PORT = 32_768
+"""Every other packet comes from a port below."""
+MARK_RULES = f"""*raw
+-A PREROUTING -p udp --sport 0:{HALF_PORT - 1} -j MARK --set-xmark 0x1/0x1
+COMMIT
+"""
+"""Every other packet has a mark of others on it: no two that follow each other can share a verdict."""
+
+
+def untracked(count: int, *, behind_others: bool = False) -> str:
+    """`count` policies with doNotTrack, one for each port, and one for the rest."""
+    ports = range(FIRST_PORT, FIRST_PORT + count)
+    policies = [
+        _policy(f"port-{port}", order, [_udp(port)], doNotTrack=True) for order, port in enumerate(ports)
+    ]
+    felix = [_document("FelixConfiguration", {"name": "default"}, {"chainInsertMode": "Append"})]
+    documents = [*_hosts(), *policies, _policy("rest", count, _REST, doNotTrack=True)]
+    return _list(documents + (felix if behind_others else []))
+
+
+def forwarded(count: int, *, prednat: bool) -> str:
+    """Policies of tracked connections: in FORWARD, and in mangle PREROUTING, too, if `prednat`."""
+    ports = range(FIRST_PORT, FIRST_PORT + count)
+    policies = [_policy(f"port-{port}", order, [_udp(port)]) for order, port in enumerate(ports)]
+    policies.append(_policy("rest", count, _REST, types=["Ingress", "Egress"], egress=[{"action": "Allow"}]))
+    if prednat:  # An allowance there would settle FORWARD, too (E-38).
+        other = {"action": "Deny", "protocol": "TCP", "destination": {"ports": [1]}}
+        policies.append(_policy("prednat", 0, [other], preDNAT=True))
+    return _list([*_hosts("eth0"), *policies])
+
+
+def memcached(*, is_tracked: bool) -> str:
+    """A host endpoint in front of a memcached."""
+    ingress = [{**_from_sender("TCP"), "destination": {"ports": [MEMCACHED_PORT]}}]
+    if is_tracked:
+        return _list([*_hosts("eth0"), _policy("cache", 1, ingress, applyOnForward=False)])
+    answers = {"action": "Allow", "protocol": "TCP", "source": {"ports": [MEMCACHED_PORT]}}
+    both = {"types": ["Ingress", "Egress"], "egress": [answers]}
+    return _list([*_hosts("eth0"), _policy("cache", 1, ingress, doNotTrack=True, **both)])
+
+
+def linear_rules(count: int) -> str:
+    """The same as `untracked`, for iptables-restore: one rule for each port, in order."""
+    ports = range(FIRST_PORT, FIRST_PORT + count)
+    return _raw(f"-A PREROUTING -s {SOURCES} -p udp --dport {port} -g pass" for port in ports)
+
+
+def ipset_rules(name: str) -> str:
+    """The same with one rule and a set."""
+    return _raw([f"-A PREROUTING -p udp -m set --match-set {name} src,dst -g pass"])
+
+
+def ipset_entries(name: str, count: int) -> str:
+    """The set, for `ipset restore`."""
+    ports = range(FIRST_PORT, FIRST_PORT + count)
+    lines = [f"create {name} hash:net,port maxelem {max(count, 16)}"]
+    return "\n".join([*lines, *(f"add {name} {SOURCES},udp:{port}" for port in ports), ""])
+
+
+CONNTRACK_RULES = """*raw
+:keep - [0:0]
+-A keep -m conntrack --ctstate INVALID -j RETURN
+COMMIT
+"""
+"""Switches connection tracking on and does nothing else."""
+
+
+def _raw(rules: Iterable[str]) -> str:
+    """Untracked packets of both directions, with connection tracking on as `labelgate run` keeps it."""
+    echo = (f"-A PREROUTING -p udp --{side} {ECHO_PORT} -g pass" for side in ("dport", "sport"))
+    lines = [
+        "*raw",
+        ":pass - [0:0]",
+        ":keep - [0:0]",
+        *rules,
+        *echo,
+        "-A PREROUTING -p tcp -g pass",
+        "-A pass -j CT --notrack",
+        "-A keep -m conntrack --ctstate INVALID -j RETURN",
+        "COMMIT",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+_REST: list[dict[str, Any]] = [
+    {"action": "Allow", "protocol": "TCP"},
+    {"action": "Allow", "protocol": "UDP", "destination": {"ports": [ECHO_PORT]}},
+    {"action": "Allow", "protocol": "UDP", "source": {"ports": [ECHO_PORT]}},
+]
+
+
+def _from_sender(protocol: Literal["TCP", "UDP"]) -> dict[str, Any]:
+    return {"action": "Allow", "protocol": protocol, "source": {"nets": [SOURCES]}}
+
+
+def _udp(port: int) -> dict[str, Any]:
+    return {**_from_sender("UDP"), "destination": {"ports": [port]}}
+
+
+def _policy(name: str, order: int, ingress: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    spec = {"order": order, "selector": "role == 'router'", "types": ["Ingress"], "applyOnForward": True}
+    return _document("GlobalNetworkPolicy", {"name": name}, {**spec, "ingress": ingress, **more})
+
+
+def _hosts(*interfaces: str) -> list[dict[str, Any]]:
+    return [
+        _document(
+            "HostEndpoint",
+            {"name": f"router-{name}", "labels": {"role": "router"}},
+            {"node": NODE, "interfaceName": name},
+        )
+        for name in interfaces or ("eth0", "eth1")
+    ]
+
+
+def _document(kind: str, metadata: dict[str, Any], spec: dict[str, Any]) -> dict[str, Any]:
+    return {"apiVersion": "projectcalico.org/v3", "kind": kind, "metadata": metadata, "spec": spec}
+
+
+def _list(items: list[dict[str, Any]]) -> str:
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
