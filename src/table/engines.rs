@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::answer::{Answer, Answers};
 use super::classes::{self, Classes, Counts, Kept, Refused};
 use super::flat::{Flats, Point, PointBlock};
-use super::lineage::Lineage;
+use super::lineage::{Lineage, is_same_chain};
 use super::linear::Linear;
 use super::named::NamedPorts;
 use super::trees::{self, Trees};
@@ -132,9 +132,8 @@ impl Engines {
                 let _ = trees.add(chain, family, &flats);
             }
         }
-        let is_tree = |chain| families.iter().all(|&family| trees.has(chain, family));
         let (classes, answers, built, kept) =
-            classes::build(&flats, |chain| !is_tree(chain), &budgets.classes, keeps);
+            classes::build(&flats, |chain| !trees.has_all(chain), &budgets.classes, keeps);
         let mut others = Vec::new();
         for (chain, built) in chains().zip(built) {
             for (family, built) in families.into_iter().zip(built) {
@@ -154,21 +153,24 @@ impl Engines {
         (Self { program, answers, others, classes, trees, linear, age: (0, 0) }, kept)
     }
 
-    /// Those of a program whose chains all have tables in `classes`.
-    fn of_classes(
+    /// Those of a program whose chains all have tables in `classes`, or trees of both families.
+    fn edited(
         program: Arc<Program>,
-        classes: Classes,
-        answers: Answers,
-        budgets: &Budgets,
+        (classes, answers): (Classes, Answers),
+        trees: Trees,
         age: (usize, usize),
     ) -> Self {
+        let chains = (0..program.chains.len()).map(ChainId::new).filter(|&chain| trees.has_all(chain));
+        let others = chains.flat_map(|chain| {
+            [Family::V4, Family::V6].map(|family| (chain, family, Why::Wide(trees.clauses(chain))))
+        });
         Self {
             answers,
-            others: Vec::new(),
+            others: others.collect(),
             classes,
-            trees: Trees::new(program.chains.len(), &budgets.tree),
             linear: Linear::new(Arc::clone(&program)),
             program,
+            trees,
             age,
         }
     }
@@ -285,8 +287,9 @@ impl Engines {
 /// Builds the engines of one program after another, each from those before it as far as that goes: chains that have the
 /// same rules keep their tables, and sets with other members change the classes of those.
 ///
-/// Only engines in which `classes` answers for every chain are made so; others, and what cannot be changed in place, are
-/// built anew. Answers do not depend on it.
+/// Only engines in which `classes` and `tree` answer for every chain are made so; others, and what cannot be changed in
+/// place, are built anew. A tree is built anew where a rule of its chain, or a set that one names, has changed. Answers
+/// do not depend on it.
 pub struct Builder {
     budgets: Budgets,
     last: Option<Last>,
@@ -297,6 +300,7 @@ struct Last {
     program: Arc<Program>,
     kept: Kept,
     named: NamedPorts,
+    trees: Trees,
 }
 
 impl Builder {
@@ -313,17 +317,46 @@ impl Builder {
             return engines;
         }
         let (engines, kept) = Engines::fresh(Arc::clone(&program), &self.budgets, true);
-        self.last = kept.map(|(kept, named)| Last { program, kept, named });
+        self.last = kept.map(|(kept, named)| Last { program, kept, named, trees: engines.trees.clone() });
         engines
     }
 
     fn update(&mut self, last: Last, program: &Arc<Program>) -> Option<Engines> {
-        let Last { program: old, mut kept, named } = last;
+        let Last { program: old, mut kept, named, trees } = last;
         let mut lineage = Lineage::of(&old, program, named);
-        let (classes, answers) = kept.update(program, &mut lineage).ok()?;
+        let trees = self.trees((&old, &trees), program, &mut lineage);
+        let made = kept.update(program, &mut lineage, |chain| !trees.has_all(chain)).ok()?;
         let age = kept.age();
-        self.last = Some(Last { program: Arc::clone(program), kept, named: lineage.named });
-        Some(Engines::of_classes(Arc::clone(program), classes, answers, &self.budgets, age))
+        let (program, named) = (Arc::clone(program), lineage.named);
+        self.last = Some(Last { program: Arc::clone(&program), kept, named, trees: trees.clone() });
+        Some(Engines::edited(program, made, trees, age))
+    }
+
+    /// Trees of chains that are as they were, and of those that may have come to need some.
+    fn trees(&self, (old, known): (&Program, &Trees), program: &Program, lineage: &mut Lineage) -> Trees {
+        let mut trees = Trees::new(program.chains.len(), &self.budgets.tree);
+        let mut open = Vec::new();
+        for (chain, was) in (0..).map(ChainId::new).zip(&lineage.chains) {
+            match *was {
+                Some(was) if !known.has_all(was) => {}
+                Some(was) if is_same_chain((old, was), (program, chain)) => trees.share(chain, known, was),
+                _ => open.push(chain),
+            }
+        }
+        if open.is_empty() {
+            return trees;
+        }
+        let flats = Flats::of_chains(program, &open, &mut lineage.named);
+        for &chain in &open {
+            if flats.count(program.chain(chain)).is_ok_and(|count| count > self.budgets.tree.wide) {
+                for family in [Family::V4, Family::V6] {
+                    // What does not fit is for `classes`, or all is built anew.
+                    let _ = trees.add(chain, family, &flats);
+                }
+            }
+        }
+        lineage.named = flats.into_named_ports();
+        trees
     }
 }
 

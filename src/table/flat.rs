@@ -13,7 +13,7 @@ use super::answer::End;
 use super::named::{NamedPorts, named_services};
 use crate::flow::{Family, FiveTuple, OutcomeId, Transport, protocol};
 use crate::program::{
-    Action, AddressSet, AddressSetId, Chain, ChainEnd, PortMatch, PortSetId, Program, Reason, Rule,
+    Action, AddressSet, AddressSetId, Chain, ChainEnd, ChainId, PortMatch, PortSetId, Program, Reason, Rule,
     RuleListId, Side, TierEnd,
 };
 
@@ -226,6 +226,15 @@ impl<'p> Flats<'p> {
     /// Of all rule lists of the program.
     pub fn of(program: &'p Program) -> Self {
         Self::some(program, |_| true, NamedPorts::default())
+    }
+
+    /// Of the rule lists of some chains; takes what is known of named ports.
+    pub fn of_chains(program: &'p Program, chains: &[ChainId], named: &mut NamedPorts) -> Self {
+        let mut is_wanted = vec![false; program.rule_lists.len()];
+        for list in chains.iter().flat_map(|&chain| lists(program.chain(chain))) {
+            is_wanted[list.index()] = true;
+        }
+        Self::some(program, |list| is_wanted[list.index()], std::mem::take(named))
     }
 
     /// Of those rule lists that are wanted; others have no clauses. Some named ports may be known already.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::flat::lists;
 use super::named::{NamedPorts, NamedService, named_services, named_services_after};
 use crate::flow::{Direction, OutcomeId};
 use crate::program::{
@@ -49,6 +50,40 @@ impl Lineage {
         let outcomes = finder.outcomes.new_of.iter().map(|new| new.map(OutcomeId::from_number)).collect();
         Self { chains, sets: finder.changed, outcomes, named: finder.named }
     }
+}
+
+/// Whether a chain has the very rules that one of another program has, with the same sets and the same meanings by the
+/// same numbers: what has been made of the one does for the other.
+pub fn is_same_chain((old, was): (&Program, ChainId), (new, is): (&Program, ChainId)) -> bool {
+    let (before, after) = (old.chain(was), new.chain(is));
+    let is_outcome = |id: OutcomeId| old.outcomes.get(id.index()) == new.outcomes.get(id.index());
+    let is_tier = |(a, b): (&Tier, &Tier)| {
+        a.policies.len() == b.policies.len()
+            && a.end == b.end
+            && a.outcome == b.outcome
+            && is_outcome(a.outcome)
+    };
+    let is_end = match (&before.end, &after.end) {
+        (ChainEnd::Profiles(a), ChainEnd::Profiles(b)) => a.len() == b.len(),
+        (a, b) => a == b,
+    };
+    let is_side = |side: &Side| {
+        let mut sets = side.in_sets.iter().chain(&side.not_in_sets).map(|set| set.index());
+        let mut named = [&side.ports, &side.not_ports].into_iter().flatten().flat_map(|ports| &ports.named);
+        sets.all(|set| Arc::ptr_eq(&old.address_sets[set], &new.address_sets[set]))
+            && named.all(|set| Arc::ptr_eq(&old.port_sets[set.index()], &new.port_sets[set.index()]))
+    };
+    let is_list = |(a, b): (RuleListId, RuleListId)| {
+        let (a, b) = (&old.rule_lists[a.index()], &new.rule_lists[b.index()]);
+        let mut rules = a.rules.iter();
+        Arc::ptr_eq(a, b)
+            && rules
+                .all(|rule| is_outcome(rule.outcome) && is_side(&rule.source) && is_side(&rule.destination))
+    };
+    is_end
+        && before.tiers.len() == after.tiers.len()
+        && before.tiers.iter().zip(&after.tiers).all(is_tier)
+        && lists(before).zip(lists(after)).all(is_list)
 }
 
 /// Whether all parts are those of before, in their places.

@@ -6,6 +6,7 @@
 use std::array;
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
@@ -77,13 +78,13 @@ impl fmt::Display for Refused {
 }
 
 /// The engine.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Trees {
     limits: Limits,
     /// Of [`Limits::steps`].
     left: usize,
     /// By `2 * chain + family`.
-    chains: Vec<Option<Segments>>,
+    chains: Vec<Option<Arc<Segments>>>,
     bytes: usize,
 }
 
@@ -95,6 +96,8 @@ struct Segments {
     /// Each with the answer of its end; none: the next one follows.
     trees: Vec<(Tree, Option<Answer>)>,
     end: Answer,
+    /// Clauses of the chain.
+    clauses: usize,
 }
 
 /// Ranges of addresses by the index of their [`AddressTerm`].
@@ -108,6 +111,15 @@ impl Trees {
     pub fn new(chains: usize, limits: &Limits) -> Self {
         let chains = (0..2 * chains).map(|_| None).collect();
         Self { limits: *limits, left: limits.steps, chains, bytes: 0 }
+    }
+
+    /// Gives a chain the trees that a chain of another program has: it has the same clauses, which mean the same.
+    pub fn share(&mut self, chain: ChainId, others: &Self, other: ChainId) {
+        for family in 0..2 {
+            let trees = others.chains[2 * other.index() + family].clone();
+            self.bytes += trees.as_ref().map_or(0, |trees| trees.bytes());
+            self.chains[2 * chain.index() + family] = trees;
+        }
     }
 
     /// Gives a chain of a family its trees.
@@ -141,7 +153,7 @@ impl Trees {
             }
         };
         self.bytes += built.bytes();
-        self.chains[2 * chain.index() + family as usize] = Some(built);
+        self.chains[2 * chain.index() + family as usize] = Some(Arc::new(built));
         Ok(())
     }
 
@@ -213,7 +225,17 @@ impl Trees {
             let tree = tree::build(&cuboids, &limits).map_err(|large| Refused::Bytes(large.needed))?;
             trees.push((tree, segment.deny.map(|outcome| Answer::plain(End::Deny(outcome)))));
         }
-        Ok(Segments { bounds, trees, end: Answer::plain(flat.end) })
+        Ok(Segments { bounds, trees, end: Answer::plain(flat.end), clauses: flat.clauses.len() })
+    }
+
+    /// Whether a chain has trees, of both families.
+    pub fn has_all(&self, chain: ChainId) -> bool {
+        self.has(chain, Family::V4) && self.has(chain, Family::V6)
+    }
+
+    /// The clauses that the trees of a chain are made of.
+    pub fn clauses(&self, chain: ChainId) -> usize {
+        self.chains[2 * chain.index()].as_ref().map_or(0, |trees| trees.clauses)
     }
 
     /// Whether a chain of a family has trees.

@@ -27,7 +27,7 @@ const MORE_SERVICES: usize = 256;
 /// Of each chain, by family: whether it has a table, and if not why.
 pub type Built = Vec<[Result<(), Refused>; 2]>;
 
-/// Tables for those of the wanted chains that fit. If all chains have theirs, what is known of them is kept on demand.
+/// Tables for those of the wanted chains that fit. If all of those have theirs, what is known of them is kept on demand.
 pub fn build(
     flats: &Flats<'_>,
     is_wanted: impl Fn(ChainId) -> bool,
@@ -57,7 +57,9 @@ pub fn build(
         ];
     }
     let (image, answers) = (writer.classes(), writer.answers.clone());
-    let has_all = writer.can_change() && built.iter().flatten().all(Result::is_ok);
+    let is_done = |built: &Result<(), Refused>| matches!(built, Ok(()) | Err(Refused::Elsewhere));
+    let has_all = writer.can_change() && built.iter().flatten().all(is_done);
+    writer.tables.resize_with(2 * built.len(), || None);
     let kept = match (frame, v4, v6) {
         (Ok(frame), Ok(v4), Ok(v6)) if has_all => Some(Kept::new(writer, frame, v4, v6)),
         _ => None,
@@ -308,6 +310,11 @@ impl Writer {
         let at = self.roots.records + RECORD * narrow(record);
         self.image.set(at, words);
         self.image.set(at + narrow(DIRECTION), &[direction as u32]);
+    }
+
+    /// Writes that a chain has no table.
+    pub fn clear_record(&mut self, record: usize) {
+        self.image.set(self.roots.records + RECORD * narrow(record), &[0; RECORD as usize]);
     }
 
     fn map(&mut self, axis: &Axis, room: usize) -> u32 {

@@ -24,7 +24,6 @@ use crate::program::{AddressSet, ChainId, Program};
 use crate::table::answer::Answers;
 use crate::table::flat::{Clause, Flat, Flats, Ranges, ServiceTerm, lists};
 use crate::table::lineage::Lineage;
-use crate::table::named::NamedPorts;
 
 /// Sets and terms that small images may leave behind: they are soon made, but need not be for a few edits.
 const SPARE_PARTS: usize = 1024;
@@ -96,7 +95,7 @@ fn numbered<K: Eq + Hash>(keys: impl Iterator<Item = K>) -> FxHashMap<K, u32> {
 }
 
 impl Kept {
-    /// Of a fresh image in which every chain has its tables.
+    /// Of a fresh image in which every chain that it was made for has its tables.
     pub fn new(writer: Writer, frame: Frame, v4: Addresses<u32>, v6: Addresses<u128>) -> Self {
         let known = Known {
             v4: numbered(v4.sets.iter().map(address)),
@@ -129,11 +128,12 @@ impl Kept {
         (self.edits, self.writer.image.bytes() - self.fresh)
     }
 
-    /// Makes the image of a program. After an error, what is kept is good for nothing.
+    /// Makes the image of a program, with tables for the wanted chains. After an error, what is kept is good for nothing.
     pub fn update(
         &mut self,
         program: &Program,
         lineage: &mut Lineage,
+        is_wanted: impl Fn(ChainId) -> bool,
     ) -> Result<(Classes, Answers), Outdated> {
         let chains = program.chains.len();
         if self.is_worn() || 2 * chains > self.writer.roots.record_count as usize {
@@ -146,15 +146,15 @@ impl Kept {
         self.keep_tables(&lineage.chains);
         let mut edges = self.changed_sets(&lineage.sets);
         // Of equal chains the first one has got the tables of the old one.
-        let is_new = |chain: &ChainId| self.writer.tables[2 * chain.index()].is_none();
+        let is_new = |chain: &ChainId| is_wanted(*chain) && self.writer.tables[2 * chain.index()].is_none();
         let new: Vec<ChainId> = (0..chains).map(ChainId::new).filter(is_new).collect();
-        let flats = of_chains(program, &new, &mut lineage.named);
+        let flats = Flats::of_chains(program, &new, &mut lineage.named);
         let terms = self.terms(&flats, &new, &mut edges)?;
         let stale = self.refine(edges)?;
         self.tables(&flats, &terms, &new)?;
         lineage.named = flats.into_named_ports();
         if !stale.is_empty() {
-            let flats = of_chains(program, &stale, &mut lineage.named);
+            let flats = Flats::of_chains(program, &stale, &mut lineage.named);
             let mut edges = Edges::default();
             let terms = self.terms(&flats, &stale, &mut edges)?;
             self.tables(&flats, &terms, &stale)?;
@@ -323,20 +323,15 @@ impl Kept {
         let writer = &mut self.writer;
         writer.counts.cells = 0;
         for record in 0..writer.tables.len() {
-            let table = writer.tables[record].as_ref().expect("every chain has its tables");
+            let Some(table) = &writer.tables[record] else {
+                writer.clear_record(record);
+                continue;
+            };
             writer.counts.cells += table.cells;
             let words = table.record;
             writer.record(record, &words);
         }
     }
-}
-
-fn of_chains<'p>(program: &'p Program, chains: &[ChainId], named: &mut NamedPorts) -> Flats<'p> {
-    let mut is_wanted = vec![false; program.rule_lists.len()];
-    for list in chains.iter().flat_map(|&chain| lists(program.chain(chain))) {
-        is_wanted[list.index()] = true;
-    }
-    Flats::some(program, |list| is_wanted[list.index()], std::mem::take(named))
 }
 
 fn address_term<P: Value>(

@@ -152,17 +152,23 @@ fn changed(choices: &mut Choices, program: &mut Program) {
     }
 }
 
-/// How many programs have got their engines by an edit.
-fn check(mut choices: Choices) -> usize {
+/// How many programs have got their engines by an edit, and how many of those have trees.
+fn check(mut choices: Choices) -> [usize; 2] {
     let mut program = program(&mut choices);
-    let mut builders = [Budgets::default(), tiny(&mut choices)].map(Builder::new);
-    let mut edits = 0;
+    // Small lists in trees: beside others in classes.
+    let mut wooded = Budgets::default();
+    wooded.tree.wide = 3;
+    let mut builders = [Budgets::default(), wooded, tiny(&mut choices)].map(Builder::new);
+    let mut edits = [0; 2];
     for _ in 0..STEPS {
         let now = Arc::new(program.clone());
         let aims = Aims::at(&now);
         let linear = built(&now, &Budgets::LINEAR);
         let others = builders.each_mut().map(|builder| bound(builder.build(Arc::clone(&now))));
-        edits += others.iter().filter(|other| other.table.describe().classes.edits > 0).count();
+        for made in others.iter().map(|other| other.table.describe()) {
+            edits[0] += usize::from(made.classes.edits > 0);
+            edits[1] += usize::from(made.classes.edits > 0 && made.tree.tables > 0);
+        }
         for _ in 0..PACKETS {
             let key = aims.key(&mut choices, &linear.table);
             let expected = Expected::of(&linear.table, key);
@@ -187,6 +193,7 @@ proptest! {
 
 #[test]
 fn edited_engines_answer_alike_to_many() {
-    let edits: usize = (0..60).map(|seed| check(Choices::Seeded(seed))).sum();
-    assert!(edits > 60 * 2, "{edits} edits in place");
+    let counted: Vec<[usize; 2]> = (0..60).map(|seed| check(Choices::Seeded(seed))).collect();
+    let [edits, of_trees] = [0, 1].map(|count| counted.iter().map(|edits| edits[count]).sum::<usize>());
+    assert!(edits > 60 * 3 && of_trees > 60 / 2, "{edits} edits in place, {of_trees} with trees");
 }
