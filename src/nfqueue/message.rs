@@ -257,15 +257,30 @@ pub fn push_verdict_batch(buffer: &mut Vec<u8>, queue: u16, last_id: u32, reply:
     push_reply(buffer, kind::VERDICT_BATCH, queue, last_id, reply);
 }
 
+/// Struct `nlmsghdr`, struct `nfgenmsg`, then one attribute, or two: written as a whole, for where verdicts are mixed
+/// each packet has one.
 fn push_reply(buffer: &mut Vec<u8>, kind: u16, queue: u16, id: u32, reply: Reply) {
-    let [v0, v1, v2, v3] = (reply.verdict as u32).to_be_bytes();
-    let [i0, i1, i2, i3] = id.to_be_bytes();
-    push_message(buffer, kind, flag::REQUEST, queue, |body| {
-        push_attribute(body, attribute::VERDICT_HEADER, &[v0, v1, v2, v3, i0, i1, i2, i3]);
-        if let Some(mark) = reply.mark {
-            push_attribute(body, attribute::MARK, &mark.to_be_bytes());
-        }
-    });
+    let [q0, q1] = queue.to_be_bytes();
+    let verdict = [
+        if reply.mark.is_some() { 40_u32 } else { 32 }.to_ne_bytes(),
+        pair(kind, flag::REQUEST),
+        [0; 4], // sequence number: unused, as port, family and version
+        [0; 4],
+        [0, 0, q0, q1],
+        pair(12, attribute::VERDICT_HEADER),
+        (reply.verdict as u32).to_be_bytes(),
+        id.to_be_bytes(),
+    ];
+    buffer.extend_from_slice(verdict.as_flattened());
+    if let Some(mark) = reply.mark {
+        buffer.extend_from_slice([pair(8, attribute::MARK), mark.to_be_bytes()].as_flattened());
+    }
+}
+
+/// Two numbers in the byte order of the machine.
+const fn pair(one: u16, other: u16) -> [u8; 4] {
+    let ([a0, a1], [b0, b1]) = (one.to_ne_bytes(), other.to_ne_bytes());
+    [a0, a1, b0, b1]
 }
 
 fn push_message(buffer: &mut Vec<u8>, kind: u16, flags: u16, queue: u16, body: impl FnOnce(&mut Vec<u8>)) {

@@ -288,30 +288,35 @@ impl<const N: usize> Block<N> {
     }
 
     /// Of packets of one hook and IP version.
+    #[inline]
     pub fn of_keys(keys: &[FlowKey; N]) -> Self {
-        let ports = keys.each_ref().map(|key| match key.tuple.transport {
-            Transport::Opaque => (0, 0),
-            Transport::Ports { source, destination } => (source, destination),
-            Transport::Icmp { kind, code } => (0, u16::from_be_bytes([kind, code])),
+        let ports: [_; N] = array::from_fn(|index| match keys[index].tuple.transport {
+            Transport::Opaque => (0, 0, 1),
+            Transport::Ports { source, destination } => (source, destination, 0),
+            Transport::Icmp { kind, code } => (0, u16::from_be_bytes([kind, code]), 0),
         });
-        let (source, destination) =
-            (keys.each_ref().map(|key| key.tuple.source), keys.each_ref().map(|key| key.tuple.destination));
         let addresses = match keys[0].tuple.family {
-            Family::V4 => AddressBlock::V4 { source: source.map(low), destination: destination.map(low) },
-            Family::V6 => AddressBlock::V6 { source, destination },
+            Family::V4 => AddressBlock::V4 {
+                source: array::from_fn(|index| low(keys[index].tuple.source)),
+                destination: array::from_fn(|index| low(keys[index].tuple.destination)),
+            },
+            Family::V6 => AddressBlock::V6 {
+                source: array::from_fn(|index| keys[index].tuple.source),
+                destination: array::from_fn(|index| keys[index].tuple.destination),
+            },
         };
         Self {
             hook: keys[0].hook,
             addresses,
-            protocol: keys.each_ref().map(|key| key.tuple.protocol),
-            source_port: ports.map(|(source, _)| source),
-            destination_port: ports.map(|(_, destination)| destination),
-            input: keys.each_ref().map(|key| key.input.0),
-            output: keys.each_ref().map(|key| key.output.0),
-            ct: keys.each_ref().map(|key| key.ct as u8),
-            accepted: keys.each_ref().map(|key| key.accepted.into()),
-            dnatted: keys.each_ref().map(|key| key.dnatted.into()),
-            fragment: keys.each_ref().map(|key| (key.tuple.transport == Transport::Opaque).into()),
+            protocol: array::from_fn(|index| keys[index].tuple.protocol),
+            source_port: array::from_fn(|index| ports[index].0),
+            destination_port: array::from_fn(|index| ports[index].1),
+            input: array::from_fn(|index| keys[index].input.0),
+            output: array::from_fn(|index| keys[index].output.0),
+            ct: array::from_fn(|index| keys[index].ct as u8),
+            accepted: array::from_fn(|index| keys[index].accepted.into()),
+            dnatted: array::from_fn(|index| keys[index].dnatted.into()),
+            fragment: array::from_fn(|index| ports[index].2),
         }
     }
 

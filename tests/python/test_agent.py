@@ -137,7 +137,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kernel:
         def is_due(self) -> bool:
             return True
 
-        def done(self) -> None:
+        def done(self, *, again: bool) -> None:
             pass
 
         def close(self) -> None:

@@ -55,8 +55,23 @@ def test_without_changes_rules_are_looked_at_from_time_to_time(clock: Clock, cha
         clock.now += 1
         if rules.is_due():
             due += 1
-            rules.done()
+            rules.done(again=False)
     assert due == 100 / RuleWatch.EVERY
+
+
+def test_what_was_put_back_is_looked_at_once_more(clock: Clock, changes: Changes) -> None:
+    """A table that somebody changes back at once looks as it did before."""
+    rules = RuleWatch("nft", clock)
+    clock.now += 1
+    changes.changed = True
+    assert rules.is_due()
+    rules.done(again=True)
+    assert not rules.is_due()
+    clock.now += RuleWatch.SPACING
+    assert rules.is_due()
+    rules.done(again=False)
+    clock.now += RuleWatch.SPACING
+    assert not rules.is_due()
 
 
 @pytest.mark.parametrize(("takes", "most"), [(0.0, 40), (0.5, 4), (60.0, 1)])
@@ -71,7 +86,7 @@ def test_whoever_changes_rules_all_the_time_is_followed_in_bounds(
         if rules.is_due():
             due += 1
             clock.now += takes
-            rules.done()
+            rules.done(again=False)
             assert rules.descriptors == (7,)
         else:
             assert rules.descriptors == (), "what waits for its time wakes nobody"

@@ -27,6 +27,7 @@ from labelgate.demo.world import (
     EDGE,
     EDGE_INSIDE,
     EDGE_OUTSIDE,
+    HOSTS,
     INSIDE_HOST,
     RESOLVER_CLIENT,
     WEB_POD,
@@ -41,6 +42,7 @@ GROWTH_KIB = 4096
 """That memory may grow from the second quarter of the time to the last one, beside a twentieth."""
 RECOVERY_SECONDS = 0.2
 SHADOW = 100
+SENDERS = 8
 
 RESOLVER_HOST = policies.RESOLVER.replace("role: edge", "role: resolver").replace(
     "role == 'edge'", "role == 'resolver'"
@@ -205,9 +207,9 @@ os.sched_setaffinity(0, {int(sys.argv[1])})
 sockets = []
 for number in range(64):
     sockets.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-    sockets[-1].bind((sys.argv[2], 50000 + number))
-    sockets[-1].connect((sys.argv[3], 9100))
-over, sent = time.monotonic() + float(sys.argv[4]), 0
+    sockets[-1].bind((sys.argv[3], int(sys.argv[2]) + number))
+    sockets[-1].connect((sys.argv[4], 9100))
+over, sent = time.monotonic() + float(sys.argv[5]), 0
 while time.monotonic() < over:
     for one in sockets:
         one.send(b"flood")
@@ -225,18 +227,25 @@ def worker(process: int) -> int:
 
 
 def overload(soak: Soak, seconds: float) -> list[str]:
-    """Far more than the worker can take: the sender has its processor, and a higher priority."""
+    """Far more than the worker can take: it has to share its processor with all senders."""
     daemon, world = soak.daemon, soak.world
+    for host in HOSTS:  # With IPv6 hosts send of themselves.
+        world.run(host, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
+    soak.settle()
     thread = worker(daemon.process.pid)
     processor = min(os.sched_getaffinity(0))
     before, memory = daemon.counters()["hooks"]["filter-input"], resident(daemon.process.pid)
     dropped_before = queue_counts(world)
+    usable = os.sched_getaffinity(thread)
     os.sched_setaffinity(thread, {processor})
-    os.setpriority(os.PRIO_PROCESS, thread, 19)
     stream = soak.streams[0]
-    arguments = (str(processor), CLIENT, EDGE_OUTSIDE, str(seconds))
-    offered = int(world.run("outside", sys.executable, "-c", FLOOD, *arguments))
-    os.setpriority(os.PRIO_PROCESS, thread, 0)
+    command, to = (sys.executable, "-c", FLOOD, str(processor)), (CLIENT, EDGE_OUTSIDE, str(seconds))
+    senders = [
+        world.start("outside", *command, str(port), *to, stdout=subprocess.PIPE)
+        for port in range(50_000, 50_000 + 64 * SENDERS, 64)
+    ]
+    offered = sum(int(sender.communicate()[0]) for sender in senders)
+    os.sched_setaffinity(thread, usable)
     stream.hear()
     stream.arrived = stream.sent = 0
     back = recovery(stream)

@@ -196,10 +196,10 @@ class Agent:
             if self._enforcement.rules.is_due():
                 if self._enforcement.current.links != self._links.links:
                     self._relink(self._links.links)  # It could not be done when they changed.
-                self._enforcement.restore()
+                was_changed = self._enforcement.restore()
                 if self._is_to_try_again and not self._trial:
                     self._reload(if_changed=True)
-                self._enforcement.rules.done()
+                self._enforcement.rules.done(again=was_changed)
         failure = self._enforcement.failure()
         raise AgentError(f"the packet loop ended ({failure}); our rules stay, what they queue is dropped")
 

@@ -148,8 +148,12 @@ class Enforcement:
             counters["shadow"] = self._shadow.counters()
         return counters
 
-    def restore(self) -> None:
-        """Puts rules back that somebody else has changed, and follows what others put ahead of ours."""
+    def restore(self) -> bool:
+        """Puts rules back that somebody else has changed, and follows what others put ahead of ours.
+
+        True where there was something to put back: they are to be looked at once more.
+        """
+        findings: list[str] = []
         try:
             now = self._netfilter.read()
             findings = self._netfilter.check(now)
@@ -164,6 +168,7 @@ class Enforcement:
         except ApplyError as error:
             self._warn(f"warning: rules cannot be checked or put back: {error}")
         self._warn.catch_up()
+        return bool(findings)
 
     def leave(self, mode: StopMode, *, is_planned: bool) -> StopMode:
         """Stops in a mode; in `keep` after a fault of ours, which may let nothing pass. Gives the mode."""

@@ -230,8 +230,12 @@ class RuleWatch:
         self._begun = now
         return True
 
-    def done(self) -> None:
-        """The check has ended."""
+    def done(self, *, again: bool) -> None:
+        """The check has ended; `again`: it put something back.
+
+        Who undoes that at once leaves a table as it was when last compared: only another look tells.
+        """
+        self._has_changed |= again
         self._ended = self._clock()
 
     def close(self) -> None:
