@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench test test-rust test-python test-long test-kernel fuzz sanitize mutants lint format clean
+.PHONY: help setup demo bench test test-rust test-python test-long test-kernel fuzz sanitize soak mutants lint format clean
 
 help: ## Print what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,12 +40,16 @@ sanitize: setup ## Run the tests of the engines and of the core under the addres
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=target/sanitize \
 	  cargo test --quiet --target $$(rustc -vV | sed -n 's/^host: //p') --lib --test engines
 
+soak: setup ## Ten minutes of traffic, reloads and pods that come and go, then a flood (OPTIONS='--seconds 60 --backend legacy')
+	$(PY) tests/soak/run.py $(OPTIONS)
+
 mutants: setup ## Seed deliberate faults, one at a time: a case must catch each (OPTIONS='--only ID')
 	$(PY) tests/mutants/run.py $(OPTIONS)
 
-bench: setup ## Measure answers a second in bulk, and what asking from Python costs; fail below what is promised
+bench: setup ## Measure answers a second in bulk, what asking from Python costs, and live edits (root); fail below what is promised
 	$(PY) benches/answers.py --least 20000
 	$(PY) benches/boundary.py
+	$(PY) benches/live.py
 
 lint: setup ## Check format, lints and types
 	cargo fmt --all --check

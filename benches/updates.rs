@@ -30,7 +30,16 @@ fn of(mut times: Vec<f64>) -> (f64, f64) {
 
 /// The same change to the model itself.
 fn change(model: &mut Model, change: &Change) {
-    let Change::Put(resource) = change else { return };
+    let resource = match change {
+        Change::Put(resource) => resource,
+        Change::Remove(key) => {
+            let is_other =
+                |kind: &str, namespace: &str, name: &str| *key != format!("{kind}/{namespace}/{name}");
+            model.workloads.retain(|pod| pod.name != *key);
+            model.policies.retain(|policy| is_other(&policy.kind, &policy.namespace, &policy.name));
+            return;
+        }
+    };
     match &**resource {
         Resource::Workload(pod) => model.workloads.push(pod.clone()),
         Resource::Policy(policy) => {
@@ -81,9 +90,9 @@ fn check(edited: &DecisionTable, fresh: &DecisionTable) -> usize {
     let mut random = Random::new(11);
     let keys = (0..20_000).map(|_| key(&mut random, fresh.program()));
     let answer = |table: &DecisionTable, key: &FlowKey| {
-        let decision = table.decide(key);
+        let (decision, step) = table.decide_step(key);
         let (origin, logged) = table.meaning(decision.outcome);
-        (decision.verdict, decision.step, origin.clone(), logged.cloned().collect::<Vec<_>>())
+        (decision.verdict, step, origin.clone(), logged.cloned().collect::<Vec<_>>())
     };
     keys.filter(|key| {
         assert_eq!(answer(edited, key), answer(fresh, key), "{key:?}");

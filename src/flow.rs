@@ -104,6 +104,15 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// All verdicts, in the order of their numbers.
+    pub const ALL: [Self; 5] =
+        [Self::Deny, Self::Allow, Self::AllowNotrack, Self::AllowSkipHep, Self::Continue];
+
+    /// The verdict with this [`name`](Self::name).
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|verdict| verdict.name() == name)
+    }
+
     /// The word used in JSON lines, for example `allow-notrack`.
     pub const fn name(self) -> &'static str {
         match self {

@@ -68,7 +68,8 @@ fn measure(set: &Set, options: &Options) -> Option<(f64, f64)> {
     let cuboids = set.cuboids();
     let limits = Limits::of(cuboids.len());
     let (tree, build) = build(&cuboids, &limits);
-    let mut peer = options.peer.as_deref().and_then(|program| Peer::start(program, set, &packets, &expected));
+    let mut peer =
+        options.peer.as_deref().and_then(|program| Peer::start(program, &set.rules, &packets, &expected));
     let mut values = vec![0; packets.len()];
     let mut times: [Vec<f64>; 5] = Default::default();
     for _ in 0..options.rounds {

@@ -8,8 +8,6 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use labelgate::table::tree::DIMENSIONS;
 use labelgate::workload::five_tuples::Rule;
 
-use crate::sets::Set;
-
 /// A running peer.
 pub struct Peer {
     process: Child,
@@ -22,30 +20,32 @@ pub struct Peer {
 
 impl Peer {
     /// Hands rules and packets over; `None`, with a message, if the peer is not there or fails.
-    pub fn start(program: &Path, set: &Set, packets: &[[u32; DIMENSIONS]], expected: &[u32]) -> Option<Self> {
-        Self::try_start(program, set, packets, expected)
+    pub fn start(
+        program: &Path,
+        rules: &[Rule],
+        packets: &[[u32; DIMENSIONS]],
+        expected: &[u32],
+    ) -> Option<Self> {
+        Self::try_start(program, rules, packets, expected)
             .inspect_err(|error| eprintln!("{}: no peer: {error}", program.display()))
             .ok()
     }
 
     fn try_start(
         program: &Path,
-        set: &Set,
+        rules: &[Rule],
         packets: &[[u32; DIMENSIONS]],
         expected: &[u32],
     ) -> io::Result<Self> {
         let folder = std::env::temp_dir().join(format!("labelgate-bench-{}", std::process::id()));
         fs::create_dir_all(&folder)?;
-        let (rules, trace) = (folder.join("rules"), folder.join("trace"));
-        write(&rules, set.rules.len(), set.rules.iter().flat_map(ends))?;
+        let (list, trace) = (folder.join("rules"), folder.join("trace"));
+        write(&list, rules.len(), rules.iter().flat_map(ends))?;
         let rows =
             packets.iter().zip(expected).flat_map(|(packet, &rule)| packet.iter().copied().chain([rule]));
         write(&trace, packets.len(), rows)?;
-        let mut process = Command::new(program)
-            .args([rules, trace])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
+        let mut process =
+            Command::new(program).args([list, trace]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let input = process.stdin.take().expect("piped");
         let output = BufReader::new(process.stdout.take().expect("piped"));
         let mut peer = Self { process, input, output, folder, build_seconds: 0.0, kilobytes: 0.0 };

@@ -19,7 +19,6 @@ __all__ = [
     "FrameSource",
     "Judge",
     "LoadServer",
-    "NullHandler",
     "Program",
     "Table",
     "__version__",
@@ -161,7 +160,7 @@ class Table:
 
 @final
 class Enforcer:
-    """The packet loop of the calling thread's network namespace: one native thread, never entering Python."""
+    """The packet loop of the calling thread's network namespace: native threads, never entering Python."""
 
     def __new__(
         cls,
@@ -169,6 +168,7 @@ class Enforcer:
         interfaces: Sequence[tuple[int, str]],
         *,
         base: int,
+        workers: int = 1,
         maxlen: int,
         marks: tuple[int, int, int],
         fail_open: Sequence[bool],
@@ -176,18 +176,36 @@ class Enforcer:
         filter_reject: bool,
         filter_return: bool,
         without_repeat: Sequence[bool],
+        null: str | None = None,
+        sample_every: int = 0,
     ) -> Enforcer:
-        """Binds the queues `base + 2 * hook + family` and starts answering.
+        """Binds the queues `base + (2 * hook + family) * workers + worker` and starts answering.
 
         `interfaces` are (index, name); `marks` the bits (accept, decided, reject); the other sequences hold
-        one flag per hook in the order of `labelgate.flow.HOOKS`.
+        one flag per hook in the order of `labelgate.flow.HOOKS`. With `null` every packet is answered with
+        that verdict without being looked at: what is measured then is the queue alone. One decision in
+        `sample_every` is kept for `samples`; 0: none.
 
         Raises:
             OSError: a queue cannot be bound (taken, not permitted, not supported).
+            ValueError: no verdict has the name `null`.
         """
 
-    def swap(self, table: Table, interfaces: Sequence[tuple[int, str]]) -> None:
-        """Puts another table in force; packets being decided keep the old one."""
+    def swap(self, table: Table, interfaces: Sequence[tuple[int, str]]) -> int:
+        """Puts another table in force; packets being decided keep the old one. Its generation number."""
+
+    def fileno(self) -> int:
+        """To be waited for beside other descriptors: readable when the loop has ended."""
+
+    def thread_ids(self) -> list[int]:
+        """The kernel's numbers of the worker threads, to pin or to measure them."""
+
+    def samples(self, most: int) -> str:
+        """Sampled decisions that were not yet taken, as a JSON list of `most` at most.
+
+        Each has the fields of a packet line (`icmp` is [type, code]; `in` and `out` are ifindexes, 0: none),
+        `generation`, `verdict` and `acceptedAfter`. What is not taken in time is forgotten.
+        """
 
     def set_without_repeat(self, hooks: Sequence[bool]) -> None:
         """Changes which hooks are answered without repeating packets."""
@@ -295,23 +313,6 @@ class LoadServer:
 
     def stop(self) -> None:
         """Ends it."""
-
-@final
-class NullHandler:
-    """Answers every packet of one IPv4 or IPv6 queue alike and without looking, on a thread of its own."""
-
-    def __new__(cls, queue: int, *, maxlen: int, repeat: bool, mark: int | None) -> NullHandler:
-        """NF_REPEAT or NF_ACCEPT, with this mark.
-
-        Raises:
-            OSError: the queue cannot be bound.
-        """
-
-    def packets(self) -> int:
-        """Answered so far."""
-
-    def stop(self) -> None:
-        """Ends it and closes the queue."""
 
 def connect_many(
     targets: Sequence[str],

@@ -93,6 +93,16 @@ class Compiler:
         self.table = self._bound(program)
         return self.table
 
+    def follow(self, resources: Iterable[Resource]) -> DecisionTable:
+        """Makes these the resources; gives the new table. One that is the same object costs nothing.
+
+        Raises:
+            ValueError: as `apply`.
+        """
+        wanted = {resource.key: resource for resource in resources}
+        put = [resource for key, resource in wanted.items() if self._resources.get(key) is not resource]
+        return self.apply(put=put, remove=self._resources.keys() - wanted.keys())
+
     def _compiled(self, changes: list[dict[str, Any]]) -> _core.Program:
         return self._core.apply(json.dumps(changes).encode())
 

@@ -55,6 +55,12 @@ class Config:
     mark_mask: int
     queue_base: int
     queue_maxlen: int
+    queue_workers: int | None
+    """None: as many as cores receive packets."""
+    queue_fanout: Literal["balance", "cpu"]
+    """How the kernel spreads packets over the queues of several workers."""
+    queue_cpus: tuple[int, ...]
+    """Where workers run, one after the other; empty: anywhere."""
     fail_open: frozenset[Hook]
     """Hooks whose packets pass when nobody listens or the queue is full."""
     malformed: Literal["deny", "accept"]
@@ -62,6 +68,20 @@ class Config:
     """None: `keep` as a service, else `remove`."""
     settle: float
     """Seconds."""
+    shadow: int
+    """One decision in so many is asked of the reference as well; 0: none."""
+    start: Literal["strict", "last-good"] | None
+    """Where the files are not valid at the start. None: `last-good` as a service, else `strict`."""
+    state: str
+    """Folder of the state."""
+    socket: str
+    """Path of the control socket."""
+    lockout: Literal["refuse", "warn"]
+    """What a change of files comes to that would lock somebody out."""
+    revoke: Literal["new-only", "deny-now"]
+    """Whether connections that a new policy denies go on."""
+    watch: bool
+    """Whether files are followed as they change."""
     settings: Settings
     sources: Mapping[str, Given]
     """Every key with its effective value and source."""
@@ -110,7 +130,8 @@ def _mask(value: Any) -> int:
 _UNITS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0}
 
 
-def _duration(value: Any) -> float:
+def read_duration(value: Any) -> float:
+    """Seconds of a text such as `2s`, `500ms`, `1m` or `2`; ValueError says what was expected."""
     match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|)", str(value))
     if match is None:
         raise ValueError("expected a duration such as 2s, 500ms or a number of seconds")
@@ -132,16 +153,33 @@ def _text(value: Any) -> str:
     raise ValueError("expected a name")
 
 
+def _path(value: Any) -> str:
+    if isinstance(value, str) and value.startswith("/"):
+        return value
+    raise ValueError("expected an absolute path")
+
+
 def _any_text(value: Any) -> str:
     if isinstance(value, str):
         return value
     raise ValueError("expected text")
 
 
-def _workers(value: Any) -> int:
-    if _number(0, 65535)(value) == 1:
-        return 1
-    raise ValueError("expected 1: one loop answers all queues")
+def _workers(value: Any) -> int | None:
+    if value == "auto":
+        return None
+    try:
+        return _number(1, 64)(value)
+    except ValueError:
+        raise ValueError("expected auto, or a number 1..64") from None
+
+
+def _cpus(value: Any) -> tuple[int, ...]:
+    parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+    parts = [parts] if isinstance(parts, int) else parts
+    if isinstance(parts, list | tuple) and parts:
+        return tuple(map(_number(0, 8191), parts))
+    raise ValueError("expected numbers of processors, such as 2,3")
 
 
 # --- failsafe ports (E-41) -------------------------------------------------------------------------------
@@ -205,11 +243,20 @@ KEYS: Mapping[str, tuple[Callable[[Any], Any], Any]] = {
     "marks.mask": (_mask, 0x1500),
     "queues.base": (_number(0, 65536 - 2 * len(HOOKS)), 4200),
     "queues.maxlen": (_number(1, 1_000_000), 16384),
-    "queues.workers": (_workers, 1),
+    "queues.workers": (_workers, None),
+    "queues.fanout": (_word("balance", "cpu"), "balance"),
+    "queues.cpus": (_cpus, ()),
     **{f"fail.{hook}": (_CLOSED_OPEN, "closed") for hook in HOOKS},
     "malformed": (_word("deny", "accept"), "deny"),
     "stop": (_word("remove", "keep", "open"), None),
-    "settle": (_duration, 2.0),
+    "settle": (read_duration, 2.0),
+    "shadow": (_number(0, 1_000_000_000), 0),
+    "lockout": (_word("refuse", "warn"), "refuse"),
+    "revoke": (_word("new-only", "deny-now"), "new-only"),
+    "start": (_word("strict", "last-good"), None),
+    "state": (_path, "/var/lib/labelgate"),
+    "watch": (_flag, True),
+    "socket": (_path, "/run/labelgate/control.sock"),
     "forwardUnmarked": (_word("return", "accept", "deny"), "return"),
     "exemptLoopback": (_flag, False),
     # Felix's own names.
@@ -228,6 +275,22 @@ KEYS: Mapping[str, tuple[Callable[[Any], Any], Any]] = {
     "allowIPIPPacketsFromWorkloads": (_flag, False),
 }
 """Every key with its reader and its default. Nested keys are dotted."""
+
+
+def value_text(key: str, value: Any) -> str:
+    """A value as the text that its reader takes; empty where there is none.
+
+    >>> value_text("marks.mask", 0x1500), value_text("failsafeInboundHostPorts", ())
+    ('0x1500', 'none')
+    """
+    if key == "marks.mask":
+        return f"{value:#x}"
+    if key.startswith("failsafe") and not value:
+        return "none"
+    if isinstance(value, tuple):
+        return ", ".join(str(item) for item in value)
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
 
 ALIASES = {
     f"nftables{rest}": f"iptables{rest}"
@@ -416,6 +479,9 @@ def _config(effective: Mapping[str, Given]) -> Config:
     def value(key: str) -> Any:
         return effective[key].value
 
+    if value("revoke") == "deny-now" and value("disableConntrackInvalidCheck"):
+        source = effective["disableConntrackInvalidCheck"].source
+        raise ConfigError(f"{source}: disableConntrackInvalidCheck: expected false, as `revoke` is deny-now")
     settings = Settings(
         endpoint_to_host=value("defaultEndpointToHostAction"),
         filter_allow=value("iptablesFilterAllowAction"),
@@ -437,10 +503,20 @@ def _config(effective: Mapping[str, Given]) -> Config:
         mark_mask=value("marks.mask"),
         queue_base=value("queues.base"),
         queue_maxlen=value("queues.maxlen"),
+        queue_workers=value("queues.workers"),
+        queue_fanout=value("queues.fanout"),
+        queue_cpus=value("queues.cpus"),
         fail_open=frozenset(hook for hook in HOOKS if value(f"fail.{hook}") == "open"),
         malformed=value("malformed"),
         stop=value("stop"),
         settle=value("settle"),
+        shadow=value("shadow"),
+        lockout=value("lockout"),
+        revoke=value("revoke"),
+        start=value("start"),
+        state=value("state"),
+        socket=value("socket"),
+        watch=value("watch"),
         settings=settings,
         sources=effective,
     )

@@ -4,20 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
-from labelgate.flow import Answer, FieldError, Hook, IPAddress, Packet, answer_to_json, read_address
+from labelgate.flow import Answer, FieldError, Hook, IPAddress, Packet, Verdict, answer_to_json, read_address
 
 Judge = Callable[[Packet], Answer]
 
 
+class Judged(Protocol):
+    """What a hook says of a packet, with or without the steps that led to it."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """What its evaluation ends in."""
+
+    @property
+    def accepted(self) -> bool:
+        """Accept mark after our last rule of this hook (E-48)."""
+
+
+A = TypeVar("A", bound=Judged)
+
+
 @dataclass(frozen=True, slots=True)
-class Visit:
+class Visit(Generic[A]):
     """One hook on the way."""
 
     packet: Packet
     """As this hook sees it."""
-    answer: Answer
+    answer: A
 
 
 def hooks_of(in_: str | None, out: str | None) -> tuple[Hook, ...]:
@@ -72,7 +87,7 @@ def read_destination(value: object, field: str = "dnat") -> Destination:
     return Destination(found, int(port))
 
 
-def walk(judge: Judge, packet: Packet, dnat: Destination | None = None) -> Iterator[Visit]:
+def walk(judge: Callable[[Packet], A], packet: Packet, dnat: Destination | None = None) -> Iterator[Visit[A]]:
     """The answers at every hook on the way, until one denies.
 
     `packet.hook` is ignored. The accept mark travels on (E-48), an untracked packet is untracked from then on
@@ -103,7 +118,7 @@ def _translated(packet: Packet, to: Destination) -> Packet:
     return replace(packet, dst=to.address, dport=port, dnatted=packet.dnatted or local)
 
 
-def path_to_json(visits: list[Visit]) -> dict[str, Any]:
+def path_to_json(visits: list[Visit[Answer]]) -> dict[str, Any]:
     """A whole way as the object of a JSON line, without `id`: how it ends, where, and every hook's answer."""
     last = visits[-1]
     return {

@@ -17,6 +17,13 @@ class Failsafe:
     net: IPv4Network | IPv6Network | None = None
     """Remote side; with it the entry exists only in that family."""
 
+    def __str__(self) -> str:
+        """As the configuration has it."""
+        name = {6: "tcp", 17: "udp", 132: "sctp"}[self.protocol]
+        if self.net is None:
+            return f"{name}:{self.port}"
+        return f"{name}:{self.net if self.net.version == 4 else f'[{self.net}]'}:{self.port}"
+
 
 def _failsafes(*entries: tuple[int, int]) -> tuple[Failsafe, ...]:
     return tuple(Failsafe(protocol, port) for protocol, port in entries)

@@ -92,6 +92,26 @@ fn growth<T: Copy + Ord + Hash>(old: &[(T, T)], new: &[(T, T)], value: T) -> u64
     part(&holder).wrapping_sub(gone)
 }
 
+/// The set without a prefix; none if it holds nothing of it.
+pub fn without(set: &Shared<AddressSet>, net: &Net) -> Option<Shared<AddressSet>> {
+    let known = set.get();
+    let less = known.without(net.family, net.first, net.last)?;
+    let change = match net.family {
+        Family::V4 => loss(&known.v4, &less.v4, narrow(*net)),
+        Family::V6 => loss(&known.v6, &less.v6, (net.first, net.last)),
+    };
+    Some(set.after(less, change))
+}
+
+/// What the sum of ranges has changed by, where values have gone.
+fn loss<T: Copy + Ord + Hash>(old: &[(T, T)], new: &[(T, T)], (first, last): (T, T)) -> u64 {
+    let before = old.partition_point(|&(_, end)| end < first);
+    let behind = old.partition_point(|&(start, _)| start <= last);
+    let sum = |ranges: &[(T, T)]| ranges.iter().map(part).fold(0, u64::wrapping_add);
+    let left = &new[before..new.len() - (old.len() - behind)];
+    sum(left).wrapping_sub(sum(&old[before..behind]))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,6 +148,31 @@ mod tests {
             let empty = Shared::new(AddressSet::default());
             let at_once = with(&empty, &nets).unwrap_or(empty);
             proptest::prop_assert_eq!((at_once.get(), at_once.hash()), (grown.get(), grown.hash()));
+        }
+
+        /// What is taken out is out, the rest is in, and the ranges are those of a set that is made so.
+        #[test]
+        fn a_set_shrinks_to_what_is_left(
+            nets in proptest::collection::vec((0..40_u8, 28..=32_u8), 0..6),
+            gone in proptest::collection::vec((0..40_u8, 28..=32_u8), 1..4),
+        ) {
+            let net = |(host, length): (u8, u8)| parse_net(&format!("255.255.255.{}/{length}", 255 - host));
+            let nets: Vec<Net> = nets.into_iter().filter_map(net).collect();
+            let mut set = Shared::new(union(nets.iter().copied()));
+            let mut left: Vec<u32> = (0..=60).map(|host| u32::MAX - 60 + host).collect();
+            left.retain(|&address| set.get().contains(Family::V4, address.into()));
+            for gone in gone.into_iter().filter_map(net) {
+                let (first, last) = narrow(gone);
+                let held = left.len();
+                left.retain(|address| !(first..=last).contains(address));
+                let less = without(&set, &gone);
+                proptest::prop_assert_eq!(less.is_some(), left.len() < held);
+                set = less.unwrap_or(set);
+                let single = |&address: &u32| (address, address);
+                let expected = merged(left.iter().map(single).collect(), |last| last.checked_add(1));
+                let expected = Shared::new(AddressSet { v4: expected, v6: Vec::new() });
+                proptest::prop_assert_eq!((set.get(), set.hash()), (expected.get(), expected.hash()));
+            }
         }
     }
 

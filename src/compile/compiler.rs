@@ -1,6 +1,7 @@
 //! A model that is edited and compiled again and again.
 
 use std::borrow::Cow;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -9,10 +10,11 @@ use slab::Slab;
 use super::chains::{Chains, Profiles};
 use super::compiled::Compiled;
 use super::error::{CompileError, Place};
+use super::held::Held;
 use super::index::{LabelMap, SelectorIndex};
 use super::members::{Body, Member, Members};
-use super::order::{OrderedPolicy, Tiers, key};
-use super::rules::{Owner, RuleBuilder, Sources, Templates};
+use super::order::{OrderedPolicy, Tiers};
+use super::rules::{Owner, RuleBuilder, Size, Sources, Templates};
 use super::selection::Selection;
 use super::services::{self, Backends, Services};
 use super::sets::Sets;
@@ -30,7 +32,7 @@ pub struct Compiler<'m> {
     settings: Settings,
     limits: Limits,
     /// Where the resource of a key is.
-    places: FxHashMap<String, Site>,
+    places: FxHashMap<Cow<'m, str>, Site>,
     members: Members<'m>,
     services: Services<'m>,
     profiles: Profiles<'m>,
@@ -44,6 +46,8 @@ pub struct Compiler<'m> {
     /// Of kinds of enforced endpoints: the policies that select them, in order.
     selected: FxHashMap<usize, Vec<usize>>,
     compiles: u64,
+    /// Of the last program.
+    size: Size,
     /// The last program, as long as only members of its sets have changed.
     last: Option<Compiled>,
 }
@@ -79,6 +83,7 @@ impl Compiler<'static> {
         let Model { workloads, hosts, network_sets, profiles, tiers, policies, services, settings, limits } =
             model;
         let mut compiler = Self::empty(&settings, &limits, node)?;
+        compiler.reserve(workloads.len());
         // Profiles first: members inherit from them.
         let resources = (profiles.into_iter().map(Resource::Profile))
             .chain(workloads.into_iter().map(Resource::Workload))
@@ -98,9 +103,9 @@ impl Compiler<'static> {
 impl<'m> Part<'m> {
     fn of(resource: Resource) -> Result<Self, CompileError> {
         match resource {
-            Resource::Workload(workload) => Self::member(Body::Workload(Cow::Owned(workload))),
-            Resource::Host(host) => Self::member(Body::Host(Cow::Owned(host))),
-            Resource::NetworkSet(set) => Self::member(Body::Set(Cow::Owned(set))),
+            Resource::Workload(workload) => Self::member(Body::Workload(Held::own(workload))),
+            Resource::Host(host) => Self::member(Body::Host(Held::own(host))),
+            Resource::NetworkSet(set) => Self::member(Body::Set(Held::own(set))),
             Resource::Profile(profile) => Ok(Self::Profile(Cow::Owned(profile))),
             Resource::Tier(tier) => Ok(Self::Tier(Cow::Owned(tier))),
             Resource::Policy(policy) => Self::policy(Cow::Owned(policy)),
@@ -121,14 +126,14 @@ impl<'m> Part<'m> {
     }
 
     /// `Kind/namespace/name` or `Kind/name`.
-    fn key(&self) -> String {
-        match self {
-            Self::Member(member) => member.body.key(),
+    fn key(&self) -> Cow<'m, str> {
+        Cow::Owned(match self {
+            Self::Member(member) => return member.body.key(),
             Self::Profile(profile) => format!("Profile/{}", profile.name),
             Self::Tier(tier) => format!("Tier/{}", tier.name),
-            Self::Policy(ordered) => key(&ordered.policy),
+            Self::Policy(ordered) => ordered.key.clone(),
             Self::Service(backends) => services::key(&backends.service),
-        }
+        })
     }
 }
 
@@ -136,12 +141,13 @@ impl<'m> Compiler<'m> {
     /// As [`new`](Compiler::new), of a model that somebody else keeps.
     pub fn borrowing(model: &'m Model, node: Option<&str>) -> Result<Self, CompileError> {
         let mut compiler = Self::empty(&model.settings, &model.limits, node)?;
+        compiler.reserve(model.workloads.len());
         for profile in &model.profiles {
             compiler.add(Part::Profile(Cow::Borrowed(profile)))?;
         }
-        let workloads = model.workloads.iter().map(|workload| Body::Workload(Cow::Borrowed(workload)));
-        let hosts = model.hosts.iter().map(|host| Body::Host(Cow::Borrowed(host)));
-        let sets = model.network_sets.iter().map(|set| Body::Set(Cow::Borrowed(set)));
+        let workloads = model.workloads.iter().map(|workload| Body::Workload(Held::Lent(workload)));
+        let hosts = model.hosts.iter().map(|host| Body::Host(Held::Lent(host)));
+        let sets = model.network_sets.iter().map(|set| Body::Set(Held::Lent(set)));
         for body in workloads.chain(hosts).chain(sets) {
             compiler.add(Part::member(body)?)?;
         }
@@ -174,8 +180,15 @@ impl<'m> Compiler<'m> {
             enforced: Vec::new(),
             selected: FxHashMap::default(),
             compiles: 0,
+            size: Size::default(),
             last: None,
         })
+    }
+
+    /// Makes room for so many more members.
+    fn reserve(&mut self, members: usize) {
+        self.places.reserve(members);
+        self.members.reserve(members);
     }
 
     /// Changes the model, in order, and compiles it. After an error nothing has changed.
@@ -185,7 +198,7 @@ impl<'m> Compiler<'m> {
                 let part = Part::of(*resource)?;
                 Ok((part.key(), Some(part)))
             }
-            Change::Remove(key) => Ok((key, None)),
+            Change::Remove(key) => Ok((Cow::Owned(key), None)),
         };
         let changes = changes.into_iter().map(read).collect::<Result<Vec<_>, CompileError>>()?;
         let undo: Vec<_> = changes.into_iter().map(|(key, part)| self.replace(key, part)).collect();
@@ -201,7 +214,7 @@ impl<'m> Compiler<'m> {
     }
 
     /// Puts the part in the place of what has the key; gives what undoes that.
-    fn replace(&mut self, key: String, part: Option<Part<'m>>) -> (String, Option<Part<'m>>) {
+    fn replace(&mut self, key: Cow<'m, str>, part: Option<Part<'m>>) -> (Cow<'m, str>, Option<Part<'m>>) {
         let before = self.take(&key);
         if let Some(part) = part {
             self.insert(key.clone(), part);
@@ -209,18 +222,30 @@ impl<'m> Compiler<'m> {
         (key, before)
     }
 
-    /// Two resources of one name cannot be told apart: neither by an order, nor in an answer.
+    /// Two resources of one name cannot be told apart: neither by an order, nor in an answer. After an error this is
+    /// good for nothing.
     fn add(&mut self, part: Part<'m>) -> Result<(), CompileError> {
         let key = part.key();
-        if self.places.contains_key(&key) {
-            return Err(Place::new(&key, "metadata.name").error("found twice, expected once"));
+        let site = self.settle(&key, part);
+        match self.places.entry(key) {
+            Entry::Vacant(place) => {
+                place.insert(site);
+                Ok(())
+            }
+            Entry::Occupied(place) => {
+                Err(Place::new(place.key(), "metadata.name").error("found twice, expected once"))
+            }
         }
-        self.insert(key, part);
-        Ok(())
     }
 
-    fn insert(&mut self, key: String, part: Part<'m>) {
-        let site = match part {
+    fn insert(&mut self, key: Cow<'m, str>, part: Part<'m>) {
+        let site = self.settle(&key, part);
+        self.places.insert(key, site);
+    }
+
+    /// Where it is from now on.
+    fn settle(&mut self, key: &str, part: Part<'m>) -> Site {
+        match part {
             Part::Member(member) => Site::Member(self.insert_member(*member)),
             Part::Profile(profile) => {
                 let name = profile.name.clone();
@@ -235,12 +260,11 @@ impl<'m> Compiler<'m> {
             }
             Part::Policy(ordered) => Site::Policy(self.insert_policy(*ordered)),
             Part::Service(backends) => {
-                self.services.insert(key.clone(), *backends);
+                self.services.insert(key.to_owned(), *backends);
                 self.last = None;
                 Site::Service
             }
-        };
-        self.places.insert(key, site);
+        }
     }
 
     fn take(&mut self, key: &str) -> Option<Part<'m>> {
@@ -287,10 +311,7 @@ impl<'m> Compiler<'m> {
             self.enforced.remove(place);
             self.last = None;
         }
-        let member = self.members.get(id);
-        if let Some(kind) = self.members.kind(member) {
-            self.sets.left(member, &kind.labels);
-        }
+        self.sets.leaves(id, &mut self.members);
         let (member, last_of) = self.members.remove(id);
         if let Some(kind) = last_of {
             self.selected.remove(&kind);
@@ -389,7 +410,8 @@ impl<'m> Compiler<'m> {
             now: self.compiles,
         };
         let selection = Selection { policies: &self.policies, tiers: &self.tiers, selected: &self.selected };
-        let mut chains = Chains::new(RuleBuilder::new(from, &self.limits), &self.profiles, selection);
+        let mut chains =
+            Chains::new(RuleBuilder::new(from, &self.limits, self.size), &self.profiles, selection);
         let (mut endpoints, mut of_hosts) = (Vec::with_capacity(self.enforced.len()), Vec::new());
         for Enforced { member, endpoint } in &mut self.enforced {
             let member = self.members.get(*member);
@@ -412,7 +434,9 @@ impl<'m> Compiler<'m> {
         }
         let warnings = warnings::of(&endpoints, &of_hosts);
         let (node, settings) = (self.node.as_deref(), self.settings.clone());
-        Ok(chains.builder.finish(node, settings, endpoints, warnings))
+        let compiled = chains.builder.finish(node, settings, endpoints, warnings);
+        self.size = Size::of(&compiled.program);
+        Ok(compiled)
     }
 
     /// E-1: finds the policies of kinds of which they are not known.

@@ -1,7 +1,5 @@
 //! What a model can have wrong. Resources are validated before; this is the last line, and it speaks the same words.
 
-use std::borrow::Cow;
-
 /// A model that cannot be compiled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{resource}: {field}: {message}")]
@@ -14,28 +12,38 @@ pub struct CompileError {
     pub message: String,
 }
 
-/// Where in a resource something stands.
+/// Where in a resource something stands. Everything that is read has one, so it is put into words only where it is wrong.
+#[derive(Clone, Copy)]
 pub struct Place<'a> {
     resource: &'a str,
-    field: Cow<'a, str>,
+    within: Option<&'a Place<'a>>,
+    field: &'a str,
+    index: Option<usize>,
 }
 
 impl<'a> Place<'a> {
-    pub fn new(resource: &'a str, field: impl Into<Cow<'a, str>>) -> Self {
-        Self { resource, field: field.into() }
+    pub fn new(resource: &'a str, field: &'a str) -> Self {
+        Self { resource, within: None, field, index: None }
+    }
+
+    /// An element of a list.
+    pub fn element(resource: &'a str, list: &'a str, index: usize) -> Self {
+        Self { resource, within: None, field: list, index: Some(index) }
     }
 
     /// A field of this field.
-    pub fn at(&self, field: &str) -> Self {
-        Self { resource: self.resource, field: format!("{}.{field}", self.field).into() }
+    pub fn at<'b>(&'b self, field: &'b str) -> Place<'b> {
+        Place { resource: self.resource, within: Some(self), field, index: None }
+    }
+
+    fn path(&self) -> String {
+        let within = self.within.map_or_else(String::new, |within| within.path() + ".");
+        let index = self.index.map_or_else(String::new, |index| format!("[{index}]"));
+        within + self.field + &index
     }
 
     pub fn error(&self, message: impl Into<String>) -> CompileError {
-        CompileError {
-            resource: self.resource.to_owned(),
-            field: self.field.clone().into_owned(),
-            message: message.into(),
-        }
+        CompileError { resource: self.resource.to_owned(), field: self.path(), message: message.into() }
     }
 
     /// A value that is not what belongs here.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::Hash;
+use std::sync::Arc;
 
 use indexmap::{Equivalent, IndexMap};
 use rustc_hash::{FxBuildHasher, FxHashMap};
@@ -15,9 +16,7 @@ pub type LabelMap = BTreeMap<String, String>;
 
 /// Members with the same own labels and the same profiles: pods of one template are asked about together.
 pub struct Kind {
-    /// Profile names, in order.
-    pub profiles: Vec<String>,
-    own: LabelMap,
+    key: Arc<KindKey>,
     ///
     pub labels: LabelMap,
     members: Vec<usize>,
@@ -26,6 +25,7 @@ pub struct Kind {
 #[derive(PartialEq, Eq, Hash)]
 struct KindKey {
     own: LabelMap,
+    /// Names, in order.
     profiles: Vec<String>,
 }
 
@@ -36,8 +36,8 @@ struct KindOf<'a> {
     profiles: &'a [String],
 }
 
-impl Equivalent<KindKey> for KindOf<'_> {
-    fn equivalent(&self, key: &KindKey) -> bool {
+impl Equivalent<Arc<KindKey>> for KindOf<'_> {
+    fn equivalent(&self, key: &Arc<KindKey>) -> bool {
         *self.own == key.own && *self.profiles == key.profiles
     }
 }
@@ -79,7 +79,7 @@ fn strike(by_label: &mut ByLabel, key: &str, value: &str, id: usize) {
 #[derive(Default)]
 pub struct LabelIndex {
     kinds: Slab<Kind>,
-    by_key: IndexMap<KindKey, usize, FxBuildHasher>,
+    by_key: IndexMap<Arc<KindKey>, usize, FxBuildHasher>,
     /// The kinds that have a value of a label.
     holders: ByLabel,
     /// The kinds that list a profile.
@@ -110,16 +110,16 @@ impl LabelIndex {
         labels_of: impl Fn(&str) -> Option<&'p LabelMap>,
     ) -> usize {
         let labels = effective(own, profiles.iter().filter_map(|name| labels_of(name)));
-        let (own, profiles) = (own.clone(), profiles.to_vec());
         let kind = self.kinds.vacant_key();
         for (key, value) in &labels {
             enter(&mut self.holders, key, value, kind);
         }
-        for name in &profiles {
+        for name in profiles {
             self.by_profile.entry(name.clone()).or_default().push(kind);
         }
-        self.by_key.insert(KindKey { own: own.clone(), profiles: profiles.clone() }, kind);
-        self.kinds.insert(Kind { profiles, own, labels, members: Vec::new() })
+        let key = Arc::new(KindKey { own: own.clone(), profiles: profiles.to_vec() });
+        self.by_key.insert(Arc::clone(&key), kind);
+        self.kinds.insert(Kind { key, labels, members: Vec::new() })
     }
 
     /// Takes a member out; says whether it was the last one of its kind, which then is no more.
@@ -130,11 +130,12 @@ impl LabelIndex {
         if !members.is_empty() {
             return false;
         }
-        let Kind { profiles, own, labels, .. } = self.kinds.remove(kind);
+        let Kind { key, labels, .. } = self.kinds.remove(kind);
+        let KindKey { own, profiles } = &*key;
         for (key, value) in &labels {
             strike(&mut self.holders, key, value, kind);
         }
-        for name in &profiles {
+        for name in profiles {
             if let Some(kinds) = self.by_profile.get_mut(name) {
                 kinds.retain(|&other| other != kind);
                 if kinds.is_empty() {
@@ -142,7 +143,7 @@ impl LabelIndex {
                 }
             }
         }
-        self.by_key.swap_remove(&KindOf { own: &own, profiles: &profiles });
+        self.by_key.swap_remove(&KindOf { own, profiles });
         true
     }
 
@@ -156,8 +157,8 @@ impl LabelIndex {
 
     /// Labels of its profiles have changed; gives the labels from before.
     pub fn relabel<'p>(&mut self, kind: usize, labels_of: impl Fn(&str) -> Option<&'p LabelMap>) -> LabelMap {
-        let Kind { profiles, own, labels, .. } = &mut self.kinds[kind];
-        let new = effective(own, profiles.iter().filter_map(|name| labels_of(name)));
+        let Kind { key, labels, .. } = &mut self.kinds[kind];
+        let new = effective(&key.own, key.profiles.iter().filter_map(|name| labels_of(name)));
         let old = std::mem::replace(labels, new);
         for (key, value) in &old {
             strike(&mut self.holders, key, value, kind);

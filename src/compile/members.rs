@@ -2,12 +2,16 @@
 //! effective labels and named ports (M-20).
 
 use std::borrow::Cow;
+use std::ops::Deref;
+use std::slice;
 
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
 use super::addresses;
 use super::error::{CompileError, Place};
+use super::held::Held;
+use super::holders::Holders;
 use super::index::{Kind, LabelIndex, LabelMap};
 use crate::flow::{Family, protocol};
 use crate::model::{Host, NamedPort, NetworkSet, Workload};
@@ -16,18 +20,18 @@ use crate::selector::Selector;
 
 /// What a member is.
 pub enum Body<'m> {
-    Workload(Cow<'m, Workload>),
-    Host(Cow<'m, Host>),
-    Set(Cow<'m, NetworkSet>),
+    Workload(Held<'m, Workload>),
+    Host(Held<'m, Host>),
+    Set(Held<'m, NetworkSet>),
 }
 
-impl Body<'_> {
+impl<'m> Body<'m> {
     /// `Kind/namespace/name` or `Kind/name`.
-    pub fn key(&self) -> String {
+    pub fn key(&self) -> Cow<'m, str> {
         match self {
-            Self::Workload(workload) => workload.name.clone(),
-            Self::Host(host) => format!("HostEndpoint/{}", host.name),
-            Self::Set(set) => set.name.clone(),
+            Self::Workload(workload) => workload.text(|workload| &workload.name),
+            Self::Host(host) => Cow::Owned(format!("HostEndpoint/{}", host.name)),
+            Self::Set(set) => set.text(|set| &set.name),
         }
     }
 
@@ -39,23 +43,20 @@ impl Body<'_> {
         }
     }
 
-    fn nets(&self) -> Result<Vec<Net>, CompileError> {
+    fn nets(&self) -> Result<Nets, CompileError> {
+        type Read = fn(&Place<'_>, &str) -> Result<Net, CompileError>;
+        let (field, texts, read): (_, _, Read) = match self {
+            _ if !self.is_present() => return Ok(Nets::default()),
+            Self::Workload(workload) => ("spec.ipNetworks", &workload.networks, addresses::single),
+            Self::Host(host) => ("spec.expectedIPs", &host.addresses, addresses::single),
+            Self::Set(set) => ("spec.nets", &set.nets, addresses::net),
+        };
         let key = self.key();
-        match self {
-            _ if !self.is_present() => Ok(Vec::new()),
-            Self::Workload(workload) => {
-                let place = Place::new(&key, "spec.ipNetworks");
-                workload.networks.iter().map(|text| addresses::single(&place, text)).collect()
-            }
-            Self::Host(host) => {
-                let place = Place::new(&key, "spec.expectedIPs");
-                host.addresses.iter().map(|text| addresses::single(&place, text)).collect()
-            }
-            Self::Set(set) => {
-                let place = Place::new(&key, "spec.nets");
-                set.nets.iter().map(|text| addresses::net(&place, text)).collect()
-            }
+        let place = Place::new(&key, field);
+        if let [text] = &texts[..] {
+            return Ok(Nets::One(read(&place, text)?));
         }
+        Ok(Nets::Many(texts.iter().map(|text| read(&place, text)).collect::<Result<_, _>>()?))
     }
 
     fn labels(&self) -> (&LabelMap, &[String]) {
@@ -75,10 +76,33 @@ impl Body<'_> {
     }
 }
 
+/// Addresses and prefixes: one, mostly, which stands where it is asked for.
+pub enum Nets {
+    One(Net),
+    Many(Box<[Net]>),
+}
+
+impl Default for Nets {
+    fn default() -> Self {
+        Self::Many(Box::default())
+    }
+}
+
+impl Deref for Nets {
+    type Target = [Net];
+
+    fn deref(&self) -> &[Net] {
+        match self {
+            Self::One(net) => slice::from_ref(net),
+            Self::Many(nets) => nets,
+        }
+    }
+}
+
 /// One of them.
 pub struct Member<'m> {
     pub body: Body<'m>,
-    pub nets: Vec<Net>,
+    pub nets: Nets,
     /// None: it is absent.
     pub kind: Option<usize>,
 }
@@ -116,9 +140,16 @@ pub struct Members<'m> {
     pub labels: LabelIndex,
     /// Port name to the members that define one.
     ports: FxHashMap<String, Vec<usize>>,
+    /// Known from the first removal on.
+    holders: Option<Holders>,
 }
 
 impl<'m> Members<'m> {
+    /// Makes room for so many more.
+    pub fn reserve(&mut self, more: usize) {
+        self.all.reserve(more);
+    }
+
     pub fn insert<'p>(
         &mut self,
         mut member: Member<'m>,
@@ -126,6 +157,9 @@ impl<'m> Members<'m> {
     ) -> usize {
         let id = self.all.vacant_key();
         if member.body.is_present() {
+            if let Some(holders) = &mut self.holders {
+                holders.insert(id, &member.nets);
+            }
             let (own, profiles) = member.body.labels();
             member.kind = Some(self.labels.insert(id, own, profiles, labels_of));
             for port in member.ports() {
@@ -145,6 +179,9 @@ impl<'m> Members<'m> {
         let mut member = self.all.remove(id);
         let mut last_of = None;
         if let Some(kind) = member.kind.take() {
+            if let Some(holders) = &mut self.holders {
+                holders.remove(id, &member.nets);
+            }
             last_of = self.labels.remove(id, kind).then_some(kind);
             for port in member.ports() {
                 if let Some(members) = self.ports.get_mut(&port.name) {
@@ -156,6 +193,21 @@ impl<'m> Members<'m> {
             }
         }
         (member, last_of)
+    }
+
+    /// The other members that have an address of this one, or may have it, each with that address.
+    pub fn sharing(&mut self, id: usize) -> Vec<(Net, usize)> {
+        let all = &self.all;
+        let holders = self.holders.get_or_insert_with(|| {
+            let mut holders = Holders::default();
+            for (id, member) in all.iter().filter(|(_, member)| member.kind.is_some()) {
+                holders.insert(id, &member.nets);
+            }
+            holders
+        });
+        let nets = all[id].nets.iter().copied();
+        let shared = nets.flat_map(|net| holders.of(net).map(move |other| (net, other)));
+        shared.filter(|&(_, other)| other != id).collect()
     }
 
     pub fn get(&self, id: usize) -> &Member<'m> {
@@ -176,13 +228,12 @@ impl<'m> Members<'m> {
     /// M-25: (address, protocol, port) of all members that satisfy the selector, if one is given, and define a port
     /// of this name.
     pub fn ports(&self, name: &str, rule_protocol: Option<u8>, selector: Option<&Selector>) -> PortSet {
-        let defined = self.ports.get(name).map_or(&[][..], Vec::as_slice);
-        let defined = defined.iter().map(|&id| &self.all[id]).filter(|&member| {
-            let labels = self.kind(member).map(|kind| &kind.labels);
-            selector.is_none_or(|selector| labels.is_some_and(|labels| selector.matches(labels)))
-        });
-        let mut members: Vec<_> =
-            defined.flat_map(|member| named_ports(member, name, rule_protocol)).collect();
+        let meant = |member: usize| named_ports(&self.all[member], name, rule_protocol);
+        let mut members: Vec<_> = match selector {
+            // Those that the selector requires labels of are few beside those that have a port of a common name.
+            Some(selector) => self.labels.matching(selector).flat_map(meant).collect(),
+            None => self.ports.get(name).into_iter().flatten().copied().flat_map(meant).collect(),
+        };
         members.sort_unstable();
         members.dedup();
         PortSet { members }

@@ -20,6 +20,8 @@ mod compiled;
 mod compiler;
 mod error;
 mod expression;
+mod held;
+mod holders;
 mod index;
 mod members;
 mod nets;

@@ -194,8 +194,11 @@ fn bare(action: Action) -> Rule {
 impl TemplateRule {
     fn read(source: &RuleSource<'_>, index: usize, sets: &mut Sets) -> Result<Self, CompileError> {
         let rule = &source.rules[index];
-        let direction = source.direction.name().to_lowercase();
-        let place = Place::new(source.key, format!("spec.{direction}[{index}]"));
+        let list = match source.direction {
+            Direction::Ingress => "spec.ingress",
+            Direction::Egress => "spec.egress",
+        };
+        let place = Place::element(source.key, list, index);
         let action = action(&place, &rule.action)?;
         check_version(&place, rule.ip_version)?;
         let nets = RuleNets::of(&place, rule)?;
@@ -317,6 +320,21 @@ pub struct Sources<'a, 'm> {
     pub now: u64,
 }
 
+/// How many parts a program has.
+#[derive(Clone, Copy, Default)]
+pub struct Size {
+    address_sets: usize,
+    outcomes: usize,
+    rule_lists: usize,
+}
+
+impl Size {
+    pub fn of(program: &Program) -> Self {
+        let (address_sets, outcomes) = (program.address_sets.len(), program.outcomes.len());
+        Self { address_sets, outcomes, rule_lists: program.rule_lists.len() }
+    }
+}
+
 /// Collects the shared parts of a program, and gives them numbers.
 pub struct RuleBuilder<'a, 'm> {
     from: Sources<'a, 'm>,
@@ -333,15 +351,18 @@ pub struct RuleBuilder<'a, 'm> {
 }
 
 impl<'a, 'm> RuleBuilder<'a, 'm> {
-    pub fn new(from: Sources<'a, 'm>, limits: &'a Limits) -> Self {
+    /// A program is mostly about as large as the one before it.
+    pub fn new(from: Sources<'a, 'm>, limits: &'a Limits, last: Size) -> Self {
+        let mut outcomes: Interned<_> = Interned::with_capacity_and_hasher(last.outcomes, FxBuildHasher);
+        outcomes.extend(reason_outcomes().into_iter().map(Shared::new));
         Self {
             from,
             limits,
-            address_sets: Interned::default(),
+            address_sets: Interned::with_capacity_and_hasher(last.address_sets, FxBuildHasher),
             port_sets: Interned::default(),
             chains: Interned::default(),
-            outcomes: reason_outcomes().into_iter().map(Shared::new).collect(),
-            rule_lists: Vec::new(),
+            outcomes,
+            rule_lists: Vec::with_capacity(last.rule_lists),
             rule_count: 0,
             address_count: 0,
             address_origins: Origins::new(),
@@ -472,12 +493,12 @@ impl<'a, 'm> RuleBuilder<'a, 'm> {
         let program = Program {
             node: node.map(str::to_owned),
             settings,
-            endpoints,
-            chains: self.chains.into_iter().collect(),
-            rule_lists: self.rule_lists,
+            endpoints: Arc::new(endpoints),
+            chains: Arc::new(self.chains.into_iter().collect()),
+            rule_lists: Arc::new(self.rule_lists),
             address_sets: self.address_sets.into_iter().map(Shared::into_value).collect(),
             port_sets: self.port_sets.into_iter().map(Shared::into_value).collect(),
-            outcomes: self.outcomes.into_iter().map(Shared::into_value).collect(),
+            outcomes: Arc::new(self.outcomes.into_iter().map(Shared::into_value).collect()),
             warnings,
         };
         Compiled { program: Arc::new(program), addresses, ports, address_count: self.address_count }

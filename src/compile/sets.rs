@@ -11,7 +11,7 @@ use super::index::{LabelMap, SelectorIndex};
 use super::members::{Member, Members, named_ports};
 use super::shared::{Shared, Sum, part};
 use crate::flow::Family;
-use crate::program::{AddressSet, PortSet};
+use crate::program::{AddressSet, Net, PortSet};
 use crate::selector::Selector;
 
 /// A name of a port, the protocol of the rule, and who of those that define it is meant (M-25, M-27).
@@ -122,8 +122,15 @@ impl Sets {
         })
     }
 
+    fn is_empty(&self) -> bool {
+        self.members.entries.is_empty() && self.ports.entries.is_empty()
+    }
+
     /// A member with these labels has come.
     pub fn joined(&mut self, member: &Member<'_>, labels: &LabelMap) {
+        if self.is_empty() {
+            return;
+        }
         let Registry { entries, changed, .. } = &mut self.members;
         for id in self.by_selector.candidates(labels) {
             let Entry { key, set, .. } = &mut entries[id];
@@ -147,17 +154,41 @@ impl Sets {
         }
     }
 
-    /// A member with these labels has gone.
-    pub fn left(&mut self, member: &Member<'_>, labels: &LabelMap) {
-        if !member.nets.is_empty() {
-            self.forget(labels);
+    /// A member is about to go. What others of a set have too stays in the set.
+    pub fn leaves(&mut self, id: usize, members: &mut Members<'_>) {
+        if self.is_empty() || members.get(id).kind.is_none() {
+            return;
+        }
+        let shared: Vec<(Net, usize)> = members.sharing(id);
+        let members = &*members;
+        let member = members.get(id);
+        let labels = labels_of(members, member);
+        let Registry { entries, changed, .. } = &mut self.members;
+        for id in self.by_selector.candidates(labels) {
+            let Entry { key, set, .. } = &mut entries[id];
+            let Some(known) = set.take_if(|_| key.matches(labels)) else { continue };
+            let stays = |net: &Net| {
+                let others = shared.iter().filter(|(shared, _)| shared == net);
+                others.map(|(_, other)| members.get(*other)).any(|other| {
+                    other.nets.iter().any(|other| other.contains(net.family, net.first))
+                        && key.matches(labels_of(members, other))
+                })
+            };
+            let without = |set, net| addresses::without(&set, net).unwrap_or(set);
+            // Of prefixes, a part may stay.
+            let is_plain = member.nets.iter().all(Net::is_single);
+            *set = is_plain.then(|| member.nets.iter().filter(|net| !stays(net)).fold(known, without));
+            changed.push(id);
         }
         let Registry { entries, changed, .. } = &mut self.ports;
         for (id, Entry { key, set, .. }) in entries {
-            if set.is_some() && defines(member, labels, key) {
-                *set = None;
-                changed.push(id);
-            }
+            let Some(known) = set.take_if(|_| defines(member, labels, key)) else { continue };
+            let others = shared.iter().map(|(_, other)| members.get(*other));
+            let others = others.filter(|other| defines(other, labels_of(members, other), key));
+            let stay: Vec<_> = others.flat_map(|other| named_ports(other, &key.name, key.protocol)).collect();
+            let gone = named_ports(member, &key.name, key.protocol).filter(|port| !stay.contains(port));
+            *set = Some(ports_without(&known, gone).unwrap_or(known));
+            changed.push(id);
         }
     }
 
@@ -183,6 +214,10 @@ impl Sets {
             }
         }
     }
+}
+
+fn labels_of<'a>(members: &'a Members<'_>, member: &Member<'_>) -> &'a LabelMap {
+    &members.kind(member).expect("it is present").labels
 }
 
 fn defines(member: &Member<'_>, labels: &LabelMap, wanted: &NamedPorts) -> bool {
@@ -212,5 +247,28 @@ fn ports_with(
         rest = behind;
     }
     members.extend_from_slice(rest);
+    Some(set.after(PortSet { members }, change))
+}
+
+/// The set without these; none if it has none of them.
+fn ports_without(
+    set: &Shared<PortSet>,
+    gone: impl Iterator<Item = (Family, u128, u8, u16)>,
+) -> Option<Shared<PortSet>> {
+    let known = &set.get().members;
+    let mut places: Vec<usize> = gone.filter_map(|member| known.binary_search(&member).ok()).collect();
+    if places.is_empty() {
+        return None;
+    }
+    places.sort_unstable();
+    places.dedup();
+    let change = places.iter().map(|&place| part(&known[place])).fold(0, u64::wrapping_sub);
+    let mut members = Vec::with_capacity(known.len());
+    let mut from = 0;
+    for place in places {
+        members.extend_from_slice(&known[from..place]);
+        from = place + 1;
+    }
+    members.extend_from_slice(&known[from..]);
     Some(set.after(PortSet { members }, change))
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::Serialize;
 
 use crate::flow::{Hook, Verdict};
-use crate::nfqueue::{Anomalies, ReceiveBuffer};
+use crate::nfqueue::{Anomalies, Grant};
 use crate::wire::WireError;
 
 /// All counters at one instant. They start at 0 with the enforcer and never go back.
@@ -52,10 +52,9 @@ pub struct HookCounters {
     pub receive_buffer_wanted: u64,
     /// Receive buffers granted; less than wanted means that a burst overruns before the queue is full.
     pub receive_buffer_granted: u64,
+    /// Queues whose kernel hands over super-packets segment by segment: bulk traffic costs nine times as much.
+    pub segmented_queues: u64,
 }
-
-const VERDICTS: [Verdict; 5] =
-    [Verdict::Deny, Verdict::Allow, Verdict::AllowNotrack, Verdict::AllowSkipHep, Verdict::Continue];
 
 /// A count that one thread writes.
 #[derive(Debug, Default)]
@@ -80,22 +79,28 @@ pub struct QueueCounts {
     pub unknown_interface: Count,
     pub notrack_refused: Count,
     pub batches: Count,
-    verdicts: [Count; VERDICTS.len()],
+    verdicts: [Count; Verdict::ALL.len()],
     malformed: [Count; WireError::ALL.len()],
     overruns: Count,
     errors: Count,
     unreadable: Count,
     unsent: Count,
-    buffer: ReceiveBuffer,
+    grant: Grant,
 }
 
 impl QueueCounts {
-    pub fn new(buffer: ReceiveBuffer) -> Self {
-        Self { buffer, ..Self::default() }
+    pub fn new(grant: Grant) -> Self {
+        Self { grant, ..Self::default() }
     }
 
     pub fn add_verdict(&self, verdict: Verdict) {
         self.verdicts[verdict as usize].add(1);
+    }
+
+    pub fn add_verdicts(&self, numbers: [u64; Verdict::ALL.len()]) {
+        for (count, number) in self.verdicts.iter().zip(numbers) {
+            count.add(number);
+        }
     }
 
     pub fn add_malformed(&self, kind: WireError) {
@@ -113,7 +118,7 @@ impl QueueCounts {
     }
 
     fn add_to(&self, hook: &mut HookCounters) {
-        for (verdict, count) in VERDICTS.into_iter().zip(&self.verdicts) {
+        for (verdict, count) in Verdict::ALL.into_iter().zip(&self.verdicts) {
             *hook.verdicts.entry(verdict.name()).or_default() += count.get();
         }
         for (kind, count) in WireError::ALL.into_iter().zip(&self.malformed) {
@@ -128,8 +133,9 @@ impl QueueCounts {
         hook.netlink_errors += self.errors.get();
         hook.unreadable_messages += self.unreadable.get();
         hook.unsent += self.unsent.get();
-        hook.receive_buffer_wanted += u64::from(self.buffer.wanted);
-        hook.receive_buffer_granted += u64::from(self.buffer.granted);
+        hook.receive_buffer_wanted += u64::from(self.grant.buffer.wanted);
+        hook.receive_buffer_granted += u64::from(self.grant.buffer.granted);
+        hook.segmented_queues += u64::from(self.grant.segmented);
     }
 }
 

@@ -1,25 +1,28 @@
-//! The packet loop: one thread answers all hooks' queues from the table in force.
+//! The packet loop: threads answer all hooks' queues from the table in force.
 //!
 //! ```text
-//!  Enforcer (any thread)                      packet thread
-//!  start: 14 queues bound, then the thread    poll: queues, wake-up
-//!  swap:  new Generation  ==== arc-swap ===>  batch in --wire--> FiveTuple --table--> Decision
-//!  counters, drain, stop                      Decision --marks--> Reply, batched out
+//!  Enforcer (any thread)                      each worker thread
+//!  start: queues bound, then the threads      poll: its 14 queues, wake-up
+//!  swap:  new Generation  ==== arc-swap ===>  batch in --wire--> FiveTuples --table--> decisions
+//!  counters, samples, drain, stop             decisions --marks--> Replies, batched out
 //! ```
 //!
-//! Per packet nothing is allocated, locked or logged. Each (hook, IP version) has a queue and a socket of its own: a
-//! flood on one overruns no other. Whatever ends the thread closes all sockets, and the kernel then drops what its
-//! rules queue (rules with `--queue-bypass` accept it): fail closed.
+//! Per packet nothing is allocated, locked or logged. Each (hook, IP version, worker) has a queue and a socket of its
+//! own: a flood on one overruns no other. What ends one worker ends all, and closes all sockets: the kernel then drops
+//! what its rules queue (rules with `--queue-bypass` accept it). Never half alive.
 
 mod counters;
+mod judge;
 mod marks;
+mod replay;
+mod samples;
 #[cfg(test)]
 mod tests;
 mod worker;
 
 use std::any::Any;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -29,26 +32,31 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use rustc_hash::FxHashMap;
 
-use crate::flow::{Family, FlowKey, Hook, InterfaceId};
-use crate::nfqueue::{
-    Channel, Inbox, Queue, QueueOptions, ReceiveBuffer, Wake, block_signals, interface_name,
-};
+use crate::flow::{Family, FlowKey, Hook, InterfaceId, Verdict};
+use crate::nfqueue::{Channel, Grant, Queue, QueueOptions, Wake, block_signals, interface_name, thread_id};
 use crate::table::{Decision, DecisionTable};
 
 pub use counters::{Counters, HookCounters};
 pub use marks::{Marks, Protocol};
+pub use replay::Replay;
+pub use samples::Sample;
 
 use counters::QueueCounts;
-use worker::{HookQueue, Learned, Worker};
+use samples::Sampling;
+use worker::{HookQueue, Worker};
 
-/// Queues of one enforcer: one for each hook and IP version.
+/// Queues of one worker: one for each hook and IP version.
 pub const QUEUES: u16 = 14;
+/// More could not be told apart from a mistake.
+pub const MOST_WORKERS: u16 = 64;
 
 /// How packets are taken and answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EnforcerConfig {
-    /// The first of [`QUEUES`] queue numbers; see [`queue_number`].
+    /// The first of [`QUEUES`] times `workers` queue numbers; see [`queue_number`].
     pub base: u16,
+    /// Threads, each with a queue of its own for each hook and IP version.
+    pub workers: u16,
     /// Packets that may wait in each queue.
     pub maxlen: u32,
     /// Our bits of the packet mark.
@@ -63,22 +71,27 @@ pub struct EnforcerConfig {
     pub filter_return: bool,
     /// By hook: packets must not pass the table twice; see [`Enforcer::set_without_repeat`].
     pub without_repeat: [bool; 7],
+    /// For measurements: answer every packet so, without looking at it. What is left is the cost of the queue.
+    pub null: Option<Verdict>,
+    /// One decision in so many can be taken as a [`Sample`]; 0: none.
+    pub sample_every: u32,
 }
 
-/// The queue of a hook and IP version.
-pub const fn queue_number(base: u16, hook: Hook, family: Family) -> u16 {
-    base + hook as u16 * 2 + family as u16
+/// The queue of a hook and IP version that a worker answers; those of one hook and IP version follow each other.
+pub const fn queue_number(config: &EnforcerConfig, hook: Hook, family: Family, worker: u16) -> u16 {
+    config.base + (hook as u16 * 2 + family as u16) * config.workers + worker
 }
 
 /// What the loop asks of a table.
 trait Decide: Send + Sync + 'static {
-    fn decide(&self, key: &FlowKey) -> Decision;
+    /// Packets of one hook and IP version, in order; replaces `decisions`.
+    fn decide_packets(&self, keys: &[FlowKey], decisions: &mut Vec<Decision>);
     fn interface(&self, name: &str) -> InterfaceId;
 }
 
 impl Decide for DecisionTable {
-    fn decide(&self, key: &FlowKey) -> Decision {
-        self.decide(key)
+    fn decide_packets(&self, keys: &[FlowKey], decisions: &mut Vec<Decision>) {
+        self.decide_packets(keys, decisions);
     }
 
     fn interface(&self, name: &str) -> InterfaceId {
@@ -101,12 +114,13 @@ impl<D: Decide> Generation<D> {
     }
 }
 
-/// What the packet thread and the others have in common.
+/// What the workers and the others have in common.
 struct Shared<D> {
     marks: Marks,
     filter_reject: AtomicBool,
     filter_return: AtomicBool,
     malformed_accept: bool,
+    null: Option<Verdict>,
     generation: ArcSwap<Generation<D>>,
     /// Number of the generation made last.
     latest: AtomicU64,
@@ -114,7 +128,11 @@ struct Shared<D> {
     counts: Vec<QueueCounts>,
     /// One bit for each hook.
     without_repeat: AtomicU64,
-    wake: Wake,
+    sampling: Option<Sampling>,
+    /// One for each worker.
+    wakes: Vec<Wake>,
+    /// Ready when the workers have ended.
+    ended: Wake,
     stop: AtomicBool,
     alive: AtomicBool,
     /// Number of the latest drain asked for.
@@ -125,17 +143,22 @@ struct Shared<D> {
 
 #[derive(Debug, Default)]
 struct Progress {
-    /// Number of the latest drain done.
-    drained: u64,
-    /// Why the thread ended by itself.
+    /// By worker: number of the latest drain done.
+    drained: Vec<u64>,
+    /// Workers that have ended.
+    ended: usize,
+    /// Thread ids of workers, for whoever pins or measures them.
+    threads: Vec<u32>,
+    /// Why the first of those that ended by themselves did.
     failure: Option<String>,
 }
 
 impl<D: Decide> Shared<D> {
     /// Two callers at once get two numbers; the later table wins.
-    fn swap(&self, table: Arc<D>, interfaces: Vec<(u32, String)>) {
+    fn swap(&self, table: Arc<D>, interfaces: Vec<(u32, String)>) -> u64 {
         let number = self.latest.fetch_add(1, Ordering::Relaxed) + 1;
         self.generation.store(Arc::new(Generation::new(number, table, interfaces)));
+        number
     }
 }
 
@@ -167,24 +190,41 @@ impl<D> Shared<D> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn report_drained(&self, ticket: u64) {
-        self.progress().drained = ticket;
+    fn report_drained(&self, worker: usize, ticket: u64) {
+        self.progress().drained[worker] = ticket;
         self.progressed.notify_all();
     }
 
     fn drain(&self, timeout: Duration) -> bool {
         let progress = self.progress();
         let ticket = self.drain_wanted.fetch_add(1, Ordering::AcqRel) + 1;
-        self.wake.wake();
-        let waits = |progress: &mut Progress| progress.drained < ticket && self.alive.load(Ordering::Acquire);
+        self.wake_all();
+        let is_done = |progress: &Progress| progress.drained.iter().all(|&drained| drained >= ticket);
+        let waits = |progress: &mut Progress| !is_done(progress) && self.alive.load(Ordering::Acquire);
         let waited = self.progressed.wait_timeout_while(progress, timeout, waits);
-        waited.unwrap_or_else(PoisonError::into_inner).0.drained >= ticket
+        is_done(&waited.unwrap_or_else(PoisonError::into_inner).0)
     }
 
+    fn wake_all(&self) {
+        self.wakes.iter().for_each(Wake::wake);
+    }
+
+    fn report_begin(&self, worker: usize) {
+        self.progress().threads[worker] = thread_id();
+        self.progressed.notify_all();
+    }
+
+    /// The others end, too: packets of half of the queues answered and half not is nothing that anybody chose.
     fn report_end(&self, failure: Option<String>) {
+        self.stop.store(true, Ordering::Release);
+        self.wake_all();
         let mut progress = self.progress();
-        progress.failure = failure;
-        self.alive.store(false, Ordering::Release);
+        progress.ended += 1;
+        progress.failure = progress.failure.take().or(failure);
+        if progress.ended == self.wakes.len() {
+            self.alive.store(false, Ordering::Release);
+            self.ended.wake();
+        }
         self.progressed.notify_all();
     }
 }
@@ -192,7 +232,7 @@ impl<D> Shared<D> {
 /// The running packet loop. Dropping it stops it.
 pub struct Enforcer {
     shared: Arc<Shared<DecisionTable>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Enforcer {
@@ -208,24 +248,58 @@ impl Enforcer {
         interfaces: Vec<(u32, String)>,
     ) -> io::Result<Self> {
         check(&config)?;
-        let mut buffers = Vec::new();
-        let mut queues = Vec::new();
+        let mut grants = Vec::new();
+        let mut workers: Vec<_> = (0..config.workers).map(|_| Vec::new()).collect();
         for (hook, family) in places() {
-            let number = queue_number(config.base, hook, family);
-            let options = QueueOptions { maxlen: config.maxlen, fail_open: config.fail_open[hook as usize] };
-            let (queue, buffer) =
-                Queue::open(number, options).map_err(|error| cannot_bind(number, &error))?;
-            queues.push(HookQueue { hook, family, queue });
-            buffers.push(buffer);
+            for (worker, queues) in (0..).zip(&mut workers) {
+                let number = queue_number(&config, hook, family, worker);
+                let options = QueueOptions {
+                    maxlen: config.maxlen,
+                    fail_open: config.fail_open[hook as usize],
+                    whole: true,
+                };
+                let (queue, grant) =
+                    Queue::open(number, options).map_err(|error| cannot_bind(number, &error))?;
+                queues.push(HookQueue { hook, family, queue, counts: grants.len() });
+                grants.push(grant);
+            }
         }
-        let shared = Arc::new(share(&config, Generation::new(1, table, interfaces), buffers)?);
-        let thread = spawn(Arc::clone(&shared), queues)?;
-        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
+        let shared = Arc::new(share(&config, Generation::new(1, table, interfaces), grants)?);
+        let enforcer = Self { shared, threads: Mutex::default() };
+        for (number, queues) in workers.into_iter().enumerate() {
+            // Where one cannot be started, those before it end with the enforcer.
+            let thread = spawn(Arc::clone(&enforcer.shared), number, queues)?;
+            enforcer.threads().push(thread);
+        }
+        Ok(enforcer)
     }
 
-    /// Puts a new table in force: batches that are received from now on are answered by it.
-    pub fn swap(&self, table: Arc<DecisionTable>, interfaces: Vec<(u32, String)>) {
-        self.shared.swap(table, interfaces);
+    fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a new table in force: batches that are received from now on are answered by it. Its generation number, as
+    /// counters and samples tell it; the first table has 1.
+    pub fn swap(&self, table: Arc<DecisionTable>, interfaces: Vec<(u32, String)>) -> u64 {
+        self.shared.swap(table, interfaces)
+    }
+
+    /// Decisions that were sampled and not yet taken, `most` at most.
+    pub fn samples(&self, most: usize) -> Vec<Sample> {
+        self.shared.sampling.as_ref().map_or_else(Vec::new, |sampling| sampling.take(most))
+    }
+
+    /// The thread ids of the workers.
+    pub fn thread_ids(&self) -> Vec<u32> {
+        let progress = self.shared.progress();
+        let waits = |progress: &mut Progress| progress.threads.contains(&0) && progress.ended == 0;
+        let progress = self.shared.progressed.wait_while(progress, waits);
+        progress.unwrap_or_else(PoisonError::into_inner).threads.clone()
+    }
+
+    /// Readable when the workers have ended: to be polled beside other things.
+    pub fn ended(&self) -> BorrowedFd<'_> {
+        self.shared.ended.as_fd()
     }
 
     /// Hooks at which packets must not pass the table twice, because rules of others ahead of ours would erase our
@@ -243,7 +317,8 @@ impl Enforcer {
 
     /// The counters now.
     pub fn counters(&self) -> Counters {
-        let hooks = places().map(|(hook, _)| hook);
+        let workers = self.shared.wakes.len();
+        let hooks = places().flat_map(|(hook, _)| std::iter::repeat_n(hook, workers));
         counters::sum(self.shared.generation.load().number, hooks.zip(&self.shared.counts))
     }
 
@@ -257,9 +332,9 @@ impl Enforcer {
     /// nothing.
     pub fn stop(&self) {
         self.shared.stop.store(true, Ordering::Release);
-        self.shared.wake.wake();
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread {
+        self.shared.wake_all();
+        let threads = std::mem::take(&mut *self.threads());
+        for thread in threads {
             // The thread catches its own panics.
             let _ = thread.join();
         }
@@ -290,8 +365,12 @@ fn places() -> impl Iterator<Item = (Hook, Family)> {
 fn check(config: &EnforcerConfig) -> io::Result<()> {
     let wrong = |text: String| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     let Marks { accept, decided, reject } = config.marks;
-    if config.base > u16::MAX - (QUEUES - 1) {
-        return wrong(format!("first queue number {} leaves no room for {QUEUES} queues", config.base));
+    if config.workers == 0 || config.workers > MOST_WORKERS {
+        return wrong(format!("{} workers: expected 1 to {MOST_WORKERS}", config.workers));
+    }
+    let queues = QUEUES * config.workers;
+    if config.base > u16::MAX - (queues - 1) {
+        return wrong(format!("first queue number {} leaves no room for {queues} queues", config.base));
     }
     if config.maxlen == 0 {
         return wrong("queue length 0 holds no packet".to_owned());
@@ -312,44 +391,48 @@ fn cannot_bind(number: u16, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("queue {number} cannot be bound: {error}{why}"))
 }
 
-fn share<D>(
-    config: &EnforcerConfig,
-    generation: Generation<D>,
-    buffers: Vec<ReceiveBuffer>,
-) -> io::Result<Shared<D>> {
+fn share<D>(config: &EnforcerConfig, generation: Generation<D>, grants: Vec<Grant>) -> io::Result<Shared<D>> {
+    let workers = usize::from(config.workers);
+    let wakes = (0..workers).map(|_| Wake::new()).collect::<io::Result<_>>()?;
     let shared = Shared {
         marks: config.marks,
         filter_reject: AtomicBool::new(config.filter_reject),
         filter_return: AtomicBool::new(config.filter_return),
         malformed_accept: config.malformed_accept,
+        null: config.null,
         latest: AtomicU64::new(generation.number),
         generation: ArcSwap::from_pointee(generation),
-        counts: buffers.into_iter().map(QueueCounts::new).collect(),
+        counts: grants.into_iter().map(QueueCounts::new).collect(),
         without_repeat: AtomicU64::new(0),
-        wake: Wake::new()?,
+        sampling: Sampling::new(config.sample_every),
+        wakes,
+        ended: Wake::new()?,
         stop: AtomicBool::new(false),
         alive: AtomicBool::new(true),
         drain_wanted: AtomicU64::new(0),
-        progress: Mutex::default(),
+        progress: Mutex::new(Progress {
+            drained: vec![0; workers],
+            threads: vec![0; workers],
+            ..Progress::default()
+        }),
         progressed: Condvar::new(),
     };
     shared.set_without_repeat(config.without_repeat);
     Ok(shared)
 }
 
-fn spawn<C, D>(shared: Arc<Shared<D>>, queues: Vec<HookQueue<C>>) -> io::Result<JoinHandle<()>>
+fn spawn<C, D>(shared: Arc<Shared<D>>, number: usize, queues: Vec<HookQueue<C>>) -> io::Result<JoinHandle<()>>
 where
     C: Channel + AsFd + Send + 'static,
     D: Decide,
 {
-    thread::Builder::new().name("labelgate-queues".to_owned()).spawn(move || {
+    thread::Builder::new().name(format!("labelgate-{number}")).spawn(move || {
         block_signals();
+        shared.report_begin(number);
         let ours = Arc::clone(&shared);
         // The worker lives inside: whatever ends it, its sockets are closed before anybody is told.
-        let end = catch_unwind(AssertUnwindSafe(move || {
-            let (inbox, learned) = (Inbox::default(), Learned::default());
-            Worker { queues, shared: ours, interface_name, inbox, learned }.run()
-        }));
+        let end =
+            catch_unwind(AssertUnwindSafe(move || Worker::new(number, queues, ours, interface_name).run()));
         shared.report_end(match end {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(error.to_string()),

@@ -8,20 +8,21 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::counters::{self, Counters};
-use super::worker::{Drain, HookQueue};
-use super::{Decide, EnforcerConfig, Generation, Marks, Shared, check, queue_number, share, spawn};
+use super::worker::{Drain, HookQueue, Worker};
+use super::{Decide, EnforcerConfig, Generation, Marks, Sample, Shared, check, queue_number, share, spawn};
 use crate::flow::{
     CtState, Family, FiveTuple, FlowKey, Hook, InterfaceId, OutcomeId, Transport, Verdict, protocol,
 };
 use crate::nfqueue::fake_kernel::{packet, reply};
-use crate::nfqueue::{Channel, Inbox, Queue, ReceiveBuffer, Received, Socket};
-use crate::table::{Decision, Stage, Step};
+use crate::nfqueue::{Channel, Grant, Inbox, Poller, Queue, ReceiveBuffer, Received, Socket};
+use crate::table::Decision;
 
 const A: u32 = 0x0100;
 const D: u32 = 0x0400;
 const R: u32 = 0x1000;
 const CONFIG: EnforcerConfig = EnforcerConfig {
     base: 4200,
+    workers: 1,
     maxlen: 16384,
     marks: Marks { accept: A, decided: D, reject: 0x1000 },
     fail_open: [false; 7],
@@ -29,6 +30,8 @@ const CONFIG: EnforcerConfig = EnforcerConfig {
     filter_reject: false,
     filter_return: false,
     without_repeat: [false; 7],
+    null: None,
+    sample_every: 0,
 };
 
 /// Long enough on a busy machine, short enough for a test that fails.
@@ -44,7 +47,7 @@ struct Table {
     first_interface: u32,
 }
 
-impl Decide for Table {
+impl Table {
     fn decide(&self, key: &FlowKey) -> Decision {
         self.asked.lock().unwrap().push(*key);
         let Transport::Ports { destination, .. } = key.tuple.transport else { panic!("no ports") };
@@ -56,9 +59,15 @@ impl Decide for Table {
             4 => Verdict::Continue,
             port => panic!("port {port}"),
         };
-        let step = Step { stage: Stage::Interface, endpoint: None, outcome: OutcomeId::new(0), action: None };
         let accepted = verdict == Verdict::AllowNotrack || key.accepted;
-        Decision { verdict, failsafe: false, accepted, step, outcome: step.outcome }
+        Decision { verdict, failsafe: false, accepted, outcome: OutcomeId::new(usize::from(destination)) }
+    }
+}
+
+impl Decide for Table {
+    fn decide_packets(&self, keys: &[FlowKey], decisions: &mut Vec<Decision>) {
+        decisions.clear();
+        decisions.extend(keys.iter().map(|key| self.decide(key)));
     }
 
     fn interface(&self, name: &str) -> InterfaceId {
@@ -85,18 +94,20 @@ struct Running {
 impl Running {
     fn start(config: &EnforcerConfig, hooks: &[Hook], interfaces: &[(u32, &str)]) -> Self {
         let table = Arc::new(Table::default());
-        let buffers = vec![ReceiveBuffer { wanted: 100, granted: 60 }; hooks.len()];
+        let buffer = ReceiveBuffer { wanted: 100, granted: 60 };
+        let grants = vec![Grant { buffer, segmented: true }; hooks.len()];
         let generation = Generation::new(1, table, named(interfaces));
-        let shared = Arc::new(share(config, generation, buffers).unwrap());
+        let shared = Arc::new(share(config, generation, grants).unwrap());
         let (mut queues, mut kernel) = (Vec::new(), Vec::new());
         for &hook in hooks {
             let (socket, other) = Socket::pair();
             other.set_read_timeout(Some(PATIENCE)).unwrap();
-            let number = queue_number(config.base, hook, Family::V4);
-            queues.push(HookQueue { hook, family: Family::V4, queue: Queue::new(number, socket) });
+            let number = queue_number(config, hook, Family::V4, 0);
+            let queue = Queue::new(number, socket);
+            queues.push(HookQueue { hook, family: Family::V4, queue, counts: queues.len() });
             kernel.push(other);
         }
-        let thread = Some(spawn(Arc::clone(&shared), queues).unwrap());
+        let thread = Some(spawn(Arc::clone(&shared), 0, queues).unwrap());
         Self { shared, hooks: hooks.to_vec(), kernel, thread }
     }
 
@@ -121,7 +132,7 @@ impl Running {
 
     fn stop(&mut self) {
         self.shared.stop.store(true, std::sync::atomic::Ordering::Release);
-        self.shared.wake.wake();
+        self.shared.wake_all();
         self.join();
     }
 
@@ -162,7 +173,7 @@ const fn repeat(mark: u32) -> (u8, Option<u32>) {
 
 /// The one reply to packet 1 at this hook.
 fn single(hook: Hook, (verdict, mark): (u8, Option<u32>)) -> Vec<u8> {
-    reply(queue_number(CONFIG.base, hook, Family::V4), false, verdict, 1, mark)
+    reply(queue_number(&CONFIG, hook, Family::V4, 0), false, verdict, 1, mark)
 }
 
 #[test]
@@ -226,6 +237,7 @@ fn verdicts_are_answered_and_counted() {
             "unsent": 0,
             "receive_buffer_wanted": 100,
             "receive_buffer_granted": 60,
+            "segmented_queues": 1,
         }},
     });
     assert_eq!(found, expected);
@@ -243,6 +255,21 @@ fn queues_do_not_mix() {
     let counters = running.counters();
     assert_eq!(counters.hooks["filter-input"].verdicts["allow"], 1);
     assert_eq!(counters.hooks["raw-output"].verdicts["allow-notrack"], 1);
+}
+
+#[test]
+fn the_null_verdict_looks_at_nothing() {
+    let hook = Hook::FilterForward;
+    let config = EnforcerConfig { null: Some(Verdict::Allow), ..CONFIG };
+    let running = Running::start(&config, &[hook], &[]);
+    // denied by the table; not even IP; of an interface that is gone
+    assert_eq!(running.ask(3, (0, 0), &udp(1)), single(hook, repeat(3 | D | A)));
+    assert_eq!(running.ask(0, (0, 0), &[0; 4]), single(hook, repeat(D | A)));
+    assert_eq!(running.ask(0, (2_000_000_000, 0), &udp(1)), single(hook, repeat(D | A)));
+    assert_eq!(running.ask(D | A, (0, 0), &udp(1)), single(hook, (1, Some(A))));
+    let counters = running.counters();
+    assert_eq!(counters.hooks[hook.name()].verdicts["allow"], 3);
+    assert_eq!(*running.shared.generation.load().table.asked.lock().unwrap(), []);
 }
 
 #[test]
@@ -348,6 +375,77 @@ fn a_drain_ends_when_the_last_queue_was_empty() {
     assert_eq!(drain.ticket, 3);
 }
 
+/// Two workers with one queue each; the kernel's ends of them.
+fn two_workers() -> (Arc<Shared<Table>>, [UnixDatagram; 2], [JoinHandle<()>; 2]) {
+    let config = EnforcerConfig { workers: 2, ..CONFIG };
+    let generation = Generation::new(1, Arc::new(Table::default()), Vec::new());
+    let shared = Arc::new(share(&config, generation, vec![Grant::default(); 2]).unwrap());
+    let started = [0, 1].map(|worker| {
+        let (socket, kernel) = Socket::pair();
+        kernel.set_read_timeout(Some(PATIENCE)).unwrap();
+        let (hook, family) = (Hook::FilterInput, Family::V4);
+        let number = queue_number(&config, hook, family, u16::try_from(worker).unwrap());
+        let queue = HookQueue { hook, family, queue: Queue::new(number, socket), counts: worker };
+        (kernel, spawn(Arc::clone(&shared), worker, vec![queue]).unwrap())
+    });
+    let [(first, one), (second, other)] = started;
+    (shared, [first, second], [one, other])
+}
+
+#[test]
+fn each_worker_answers_its_own_queues() {
+    let (shared, kernel, threads) = two_workers();
+    for (number, kernel) in (4206 * 2 - 4200..).zip(&kernel) {
+        kernel.send(&packet(1, 0, (0, 0), &udp(2))).unwrap();
+        let mut bytes = [0; 4096];
+        let length = kernel.recv(&mut bytes).unwrap();
+        assert_eq!(bytes[..length], reply(number, false, 1, 1, None));
+    }
+    assert!(shared.drain(PATIENCE));
+    let hooks = [Hook::FilterInput; 2];
+    assert_eq!(counters::sum(1, hooks.into_iter().zip(&shared.counts)).hooks["filter-input"].packets, 2);
+    shared.stop.store(true, std::sync::atomic::Ordering::Release);
+    shared.wake_all();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    assert_eq!(shared.progress().failure, None);
+}
+
+/// Half of a hook's packets answered and half not: nobody has chosen that.
+#[test]
+fn when_one_worker_fails_all_end() {
+    let (shared, kernel, threads) = two_workers();
+    kernel[1].send(&packet(1, 0, (0, 0), &udp(99))).unwrap();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    assert!(!shared.alive.load(std::sync::atomic::Ordering::Acquire));
+    assert_eq!(shared.progress().failure.as_deref(), Some("internal error: port 99"));
+    assert!(kernel.iter().all(|kernel| kernel.send(b"x").is_err()), "the other ends are closed");
+    let mut ended = Poller::new([shared.ended.as_fd()]);
+    ended.wait(false).unwrap();
+    assert!(ended.is_ready(0), "told to whoever polls");
+}
+
+#[test]
+fn one_decision_in_so_many_is_sampled() {
+    let hook = Hook::FilterInput;
+    let running = Running::start(&EnforcerConfig { sample_every: 3, ..CONFIG }, &[hook], &[(9, "eth0")]);
+    for port in [1, 2, 4, 1, 1, 2, 4] {
+        running.ask(A, (9, 0), &udp(port));
+    }
+    let sampling = running.shared.sampling.as_ref().unwrap();
+    let samples = sampling.take(10);
+    let told = |sample: &Sample| (sample.generation, sample.interfaces, sample.verdict, sample.accepted);
+    assert_eq!(
+        samples.iter().map(told).collect::<Vec<_>>(),
+        [(1, (9, 0), Verdict::Continue, true), (1, (9, 0), Verdict::Allow, true)]
+    );
+    assert_eq!(samples[0].key.tuple.transport, Transport::Ports { source: 1000, destination: 4 });
+    assert_eq!(sampling.take(10), []);
+}
+
 #[test]
 fn stop_ends_the_thread_and_closes_the_sockets() {
     let mut running = Running::start(&CONFIG, &[Hook::FilterInput], &[]);
@@ -369,6 +467,50 @@ fn a_panic_closes_the_sockets_and_is_told() {
     assert!(!running.is_alive());
     assert_eq!(running.failure().as_deref(), Some("internal error: port 99"));
     assert!(running.kernel.iter().all(|kernel| kernel.send(b"x").is_err()), "the other ends are closed");
+}
+
+/// Counts what would be system calls.
+struct Counting {
+    batches: usize,
+    received: usize,
+    sent: usize,
+}
+
+impl Channel for Counting {
+    fn receive(&mut self, inbox: &mut Inbox) -> io::Result<Received> {
+        self.received += 1;
+        let marks = [0, 0, A, 0, 7];
+        let batch: Vec<_> = (1..)
+            .zip(0..64_u8)
+            .map(|(id, place)| {
+                packet(id, marks[usize::from(place) % marks.len()], (0, 0), &udp(1 + place % 4))
+            })
+            .collect();
+        let is_full = self.received <= self.batches;
+        Ok(Received::Datagrams(inbox.fill(if is_full { &batch } else { &batch[..9] })))
+    }
+
+    fn send(&mut self, _: &[u8]) -> io::Result<()> {
+        self.sent += 1;
+        Ok(())
+    }
+}
+
+/// Whatever the verdicts are, and without waiting in between while there is more.
+#[test]
+fn a_batch_is_one_receive_and_one_send() {
+    for (batches, expected) in [(0, 1), (2, 3), (100, 4)] {
+        let generation = Generation::new(1, Arc::new(Table::default()), Vec::new());
+        let shared = Arc::new(share(&CONFIG, generation, vec![Grant::default()]).unwrap());
+        let queue = Queue::new(4206, Counting { batches, received: 0, sent: 0 });
+        let queues = vec![HookQueue { hook: Hook::FilterInput, family: Family::V4, queue, counts: 0 }];
+        let mut worker = Worker::new(0, queues, Arc::clone(&shared), |_| None);
+        worker.serve_busy(0).unwrap();
+        let channel = worker.queues[0].queue.channel();
+        assert_eq!((channel.received, channel.sent), (expected, expected), "{batches} full batches");
+        let counted = counters::sum(1, [(Hook::FilterInput, &shared.counts[0])]);
+        assert_eq!(counted.hooks["filter-input"].batches, expected as u64);
+    }
 }
 
 /// Ready for ever, with nothing but an error to give.
@@ -393,19 +535,24 @@ impl Channel for Broken {
 #[test]
 fn a_broken_socket_ends_the_loop_and_is_told() {
     let generation = Generation::new(1, Arc::new(Table::default()), Vec::new());
-    let shared = Arc::new(share(&CONFIG, generation, vec![ReceiveBuffer::default()]).unwrap());
+    let shared = Arc::new(share(&CONFIG, generation, vec![Grant::default()]).unwrap());
     let (socket, kernel) = Socket::pair();
     kernel.send(b"x").unwrap();
     let queue = Queue::new(4206, Broken(socket));
-    let queues = vec![HookQueue { hook: Hook::FilterInput, family: Family::V4, queue }];
-    spawn(Arc::clone(&shared), queues).unwrap().join().unwrap();
+    let queues = vec![HookQueue { hook: Hook::FilterInput, family: Family::V4, queue, counts: 0 }];
+    spawn(Arc::clone(&shared), 0, queues).unwrap().join().unwrap();
     assert_eq!(shared.progress().failure.as_deref(), Some("the socket is broken"));
 }
 
 #[test]
 fn every_place_has_its_own_queue() {
-    let numbers: Vec<_> = super::places().map(|(hook, family)| queue_number(4200, hook, family)).collect();
-    assert_eq!(numbers, (4200..4214).collect::<Vec<u16>>());
+    for workers in [1, 3] {
+        let config = EnforcerConfig { workers, ..CONFIG };
+        let numbers = super::places()
+            .flat_map(|(hook, family)| (0..workers).map(move |worker| (hook, family, worker)))
+            .map(|(hook, family, worker)| queue_number(&config, hook, family, worker));
+        assert_eq!(numbers.collect::<Vec<_>>(), (4200..4200 + 14 * workers).collect::<Vec<u16>>());
+    }
 }
 
 #[test]
@@ -421,6 +568,15 @@ fn impossible_configurations_are_refused() {
         message(EnforcerConfig { maxlen: 0, ..CONFIG }),
         Err("queue length 0 holds no packet".to_owned())
     );
+    assert_eq!(message(EnforcerConfig { base: 65_494, workers: 3, ..CONFIG }), Ok(()));
+    assert_eq!(
+        message(EnforcerConfig { base: 65_495, workers: 3, ..CONFIG }),
+        Err("first queue number 65495 leaves no room for 42 queues".to_owned())
+    );
+    for workers in [0, 65] {
+        let expected = Err(format!("{workers} workers: expected 1 to 64"));
+        assert_eq!(message(EnforcerConfig { workers, ..CONFIG }), expected);
+    }
     let marks = Marks { accept: D, decided: A, reject: 0x1000 };
     assert_eq!(
         message(EnforcerConfig { marks, ..CONFIG }),

@@ -1,8 +1,7 @@
-//! What `bench queue` sends through a host and who answers it: traffic with figures, no policy.
+//! What `bench queue` sends through a host, and who replies: traffic with figures, no policy.
 //!
 //! ```text
 //! Flow --frames--> bytes --source--> an interface          connections, exchange <--> server
-//! kernel --null--> the same reply to every packet, without a look at it
 //! ```
 //!
 //! Everything is bounded by a count and by time, and lives in the network namespace of the calling thread.
@@ -10,13 +9,11 @@
 mod connections;
 mod exchange;
 mod frames;
-mod null;
 mod server;
 mod source;
 
 pub use connections::{ConnectionPlan, Connections, connect_many};
 pub use exchange::{Exchange, exchange};
 pub use frames::{Flow, Link, udp_frame};
-pub use null::NullHandler;
 pub use server::{Answer, Server};
 pub use source::Source;

@@ -16,7 +16,8 @@ mod socket;
 mod tests;
 
 pub use message::{KernelVerdict, QueueOptions, QueuedPacket, Reply};
-pub use queue::{Anomalies, Queue};
+pub use queue::{Anomalies, Grant, Judge, Queue};
 pub use socket::{
-    Channel, Inbox, Poller, ReceiveBuffer, Received, Socket, Wake, block_signals, interface_name,
+    BATCH, Channel, Inbox, Poller, ReceiveBuffer, Received, Socket, Wake, block_signals, interface_name,
+    thread_id,
 };

@@ -23,6 +23,16 @@ pub struct Anomalies {
     pub unsent: u64,
 }
 
+/// Who answers packets: many are read before the first is answered, so that what they need of memory is waited for
+/// together.
+pub trait Judge {
+    /// Takes up a packet; at most 64 before an answer.
+    fn read(&mut self, packet: &QueuedPacket);
+
+    /// Tells the reply to each packet that was read since the last answer, by id and in the order read.
+    fn answer(&mut self, reply: impl FnMut(u32, Reply));
+}
+
 /// A bound queue and the replies that it collects.
 #[derive(Debug)]
 pub struct Queue<C = Socket> {
@@ -31,16 +41,43 @@ pub struct Queue<C = Socket> {
 }
 
 impl Queue {
-    /// Binds queue `number`, with a socket of its own whose buffer holds `options.maxlen` packets if it may.
+    /// Binds queue `number`, with a socket of its own whose buffer holds `options.maxlen` packets if it may. Does without
+    /// `options.whole` on a kernel that does not know that.
     ///
     /// # Errors
-    /// `EPERM` or `EBUSY` where another process has the queue, `EPERM` without `CAP_NET_ADMIN`.
-    pub fn open(number: u16, options: QueueOptions) -> io::Result<(Self, ReceiveBuffer)> {
-        let (socket, buffer) = Socket::open(options.maxlen)?;
-        let mut request = Vec::new();
-        push_bind(&mut request, number, options);
-        socket.request(&request)?;
-        Ok((Self::new(number, socket), buffer))
+    /// `EPERM` or `EBUSY` where another process has the queue, `EPERM` without `CAP_NET_ADMIN`, `EOPNOTSUPP` where
+    /// the kernel cannot fail open.
+    pub fn open(number: u16, options: QueueOptions) -> io::Result<(Self, Grant)> {
+        probe(options, |options| {
+            let (socket, buffer) = Socket::open(options.maxlen)?;
+            let mut request = Vec::new();
+            push_bind(&mut request, number, options);
+            socket.request(&request)?;
+            Ok((Self::new(number, socket), Grant { buffer, segmented: !options.whole }))
+        })
+    }
+}
+
+/// What a queue got of what it asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Grant {
+    /// Of its socket.
+    pub buffer: ReceiveBuffer,
+    /// Super-packets come segment by segment.
+    pub segmented: bool,
+}
+
+/// Tries with everything, then without what can be done without. Each try has a socket of its own: one that failed may
+/// have bound the queue.
+pub(super) fn probe<T>(
+    options: QueueOptions,
+    mut open: impl FnMut(QueueOptions) -> io::Result<T>,
+) -> io::Result<T> {
+    match open(options) {
+        Err(error) if options.whole && error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+            open(QueueOptions { whole: false, ..options })
+        }
+        result => result,
     }
 }
 
@@ -55,8 +92,7 @@ impl<C: Channel> Queue<C> {
         &self.channel
     }
 
-    /// The same, for a test that plays the kernel.
-    #[cfg(test)]
+    /// The same, for whoever plays the kernel.
     pub fn channel_mut(&mut self) -> &mut C {
         &mut self.channel
     }
@@ -75,23 +111,25 @@ impl<C: Channel> Queue<C> {
         }
     }
 
-    /// Answers every packet of the batch in order and sends the replies.
-    pub fn answer(
-        &mut self,
-        inbox: &Inbox,
-        count: usize,
-        anomalies: &mut Anomalies,
-        mut reply: impl FnMut(&QueuedPacket) -> Reply,
-    ) {
-        let mut packets = 0;
+    /// Has every packet of the batch judged and sends the replies in the order of the packets.
+    pub fn answer(&mut self, inbox: &Inbox, count: usize, anomalies: &mut Anomalies, judge: &mut impl Judge) {
+        let (mut packets, mut unanswered) = (0, 0);
         for message in inbox.datagrams(count).flat_map(messages) {
             match message {
                 Message::Packet(packet) => {
                     packets += 1;
-                    self.outbox.push(packet.id, reply(&packet));
+                    unanswered += 1;
+                    judge.read(&packet);
+                    // A datagram may hold several messages.
+                    if unanswered == BATCH {
+                        unanswered = 0;
+                        judge.answer(|id, reply| self.outbox.push(id, reply));
+                    }
                 }
                 Message::Unreadable(id) => {
                     anomalies.unreadable += 1;
+                    unanswered = 0;
+                    judge.answer(|id, reply| self.outbox.push(id, reply));
                     match id {
                         Some(id) => self.outbox.push(id, Reply::DROP),
                         None => self.outbox.lose(),
@@ -101,6 +139,7 @@ impl<C: Channel> Queue<C> {
                 Message::Acknowledged | Message::Other => {}
             }
         }
+        judge.answer(|id, reply| self.outbox.push(id, reply));
         if !self.outbox.close().is_empty() && self.channel.send(self.outbox.close()).is_err() {
             anomalies.unsent += packets;
             self.outbox.lose();

@@ -6,8 +6,9 @@ use proptest::prelude::*;
 
 use super::fake_kernel::{self, bytes};
 use super::message::{Message, messages, push_bind, push_verdict, push_verdict_batch};
+use super::queue::probe;
 use super::socket::{BATCH, Channel, Inbox, Poller, Received, Socket, Wake, without_datagrams};
-use super::{Anomalies, KernelVerdict, Queue, QueueOptions, QueuedPacket, Reply};
+use super::{Anomalies, Judge, KernelVerdict, Queue, QueueOptions, QueuedPacket, Reply};
 
 const QUEUE: u16 = 4206;
 const ACCEPT: Reply = Reply { verdict: KernelVerdict::Accept, mark: None };
@@ -130,12 +131,34 @@ fn bind_is_one_message() {
     let expected = "40000000 02030500 00000000 00000000 0000106e 08000100 01000000 08000500 00000004
         08000400 00000005 08000300 00000064 09000200 00000080 02000000";
     let mut request = Vec::new();
-    push_bind(&mut request, QUEUE, QueueOptions { maxlen: 100, fail_open: false });
+    push_bind(&mut request, QUEUE, QueueOptions { maxlen: 100, fail_open: false, whole: true });
     assert_eq!(request, bytes(expected));
     request.clear();
-    push_bind(&mut request, QUEUE, QueueOptions { maxlen: 100, fail_open: true });
-    let expected = expected.replace("08000500 00000004", "08000500 00000005");
-    assert_eq!(request, bytes(&expected));
+    push_bind(&mut request, QUEUE, QueueOptions { maxlen: 100, fail_open: true, whole: true });
+    let open = expected.replace("08000500 00000004", "08000500 00000005");
+    assert_eq!(request, bytes(&open));
+    request.clear();
+    push_bind(&mut request, QUEUE, QueueOptions { maxlen: 100, fail_open: false, whole: false });
+    let without = expected.replace("08000500 00000004", "08000500 00000000");
+    assert_eq!(request, bytes(&without.replace("08000400 00000005", "08000400 00000001")));
+}
+
+#[test]
+fn a_kernel_without_gso_is_asked_again_without() {
+    let options = QueueOptions { maxlen: 100, fail_open: true, whole: true };
+    let ask = |errors: &[i32]| {
+        let (mut asked, mut errors) = (Vec::new(), errors.iter());
+        let result = probe(options, |options| {
+            asked.push(options.whole);
+            errors.next().map_or(Ok(options), |&error| Err(io::Error::from_raw_os_error(error)))
+        });
+        (result.map(|options| options.whole).map_err(|error| error.raw_os_error()), asked)
+    };
+    assert_eq!(ask(&[]), (Ok(true), vec![true]));
+    assert_eq!(ask(&[libc::EOPNOTSUPP]), (Ok(false), vec![true, false]));
+    assert_eq!(ask(&[libc::EPERM]), (Err(Some(libc::EPERM)), vec![true]));
+    // Failing open cannot be done without.
+    assert_eq!(ask(&[libc::EOPNOTSUPP; 2]), (Err(Some(libc::EOPNOTSUPP)), vec![true, false]));
 }
 
 /// A reply without mark; kind 1 is for one packet, 3 for all up to it.
@@ -203,18 +226,29 @@ impl Channel for Fake {
 }
 
 /// Marks stand for replies, so that a test can write the batch that it means.
-fn by_mark(packet: &QueuedPacket) -> Reply {
-    match packet.mark {
-        0 => Reply::DROP,
-        1 => ACCEPT,
-        mark => Reply { verdict: KernelVerdict::Repeat, mark: Some(mark) },
+#[derive(Default)]
+struct ByMark(Vec<(u32, Reply)>);
+
+impl Judge for ByMark {
+    fn read(&mut self, packet: &QueuedPacket) {
+        let reply = match packet.mark {
+            0 => Reply::DROP,
+            1 => ACCEPT,
+            mark => Reply { verdict: KernelVerdict::Repeat, mark: Some(mark) },
+        };
+        self.0.push((packet.id, reply));
+        assert!(self.0.len() <= BATCH, "asked for an answer in time");
+    }
+
+    fn answer(&mut self, mut reply: impl FnMut(u32, Reply)) {
+        self.0.drain(..).for_each(|(id, answer)| reply(id, answer));
     }
 }
 
 fn step(queue: &mut Queue<Fake>) -> Anomalies {
     let (mut inbox, mut anomalies) = (Inbox::default(), Anomalies::default());
     let count = queue.receive(&mut inbox, &mut anomalies).unwrap();
-    queue.answer(&inbox, count, &mut anomalies, by_mark);
+    queue.answer(&inbox, count, &mut anomalies, &mut ByMark::default());
     anomalies
 }
 
@@ -319,7 +353,7 @@ fn a_socket_gives_what_is_there_and_does_not_wait() {
         kernel.send(datagram).unwrap();
     }
     assert_eq!(socket.receive(&mut inbox).unwrap(), Received::Datagrams(3));
-    let expected = [&datagrams[0][..], &datagrams[1][..1024], &datagrams[2][..]];
+    let expected = [&datagrams[0][..], &datagrams[1][..1088], &datagrams[2][..]];
     assert_eq!(inbox.datagrams(3).collect::<Vec<_>>(), expected);
     socket.send(b"reply").unwrap();
     let mut answer = [0; 16];

@@ -42,18 +42,18 @@ pub struct Program {
     /// Values that change verdicts.
     pub settings: Settings,
     /// Local endpoints, sorted by (kind, name): hosts first. Indexed by [`EndpointId`].
-    pub endpoints: Vec<Arc<Endpoint>>,
+    pub endpoints: Arc<Vec<Arc<Endpoint>>>,
     /// Indexed by [`ChainId`]; equal chains are one.
-    pub chains: Vec<Chain>,
+    pub chains: Arc<Vec<Chain>>,
     /// Indexed by [`RuleListId`].
-    pub rule_lists: Vec<Arc<RuleList>>,
+    pub rule_lists: Arc<Vec<Arc<RuleList>>>,
     /// Indexed by [`AddressSetId`]; equal sets are one.
     pub address_sets: Vec<Arc<AddressSet>>,
     /// Indexed by [`PortSetId`]; equal sets are one.
     pub port_sets: Vec<Arc<PortSet>>,
     /// Indexed by [`OutcomeId`]; begins with one entry per [`Reason`], in the order of [`Reason::ALL`],
     /// without tier, policy and rule.
-    pub outcomes: Vec<Arc<RuleOrigin>>,
+    pub outcomes: Arc<Vec<Arc<RuleOrigin>>>,
     /// What only the compiler sees and a person should know although it is no error (an untracked policy on a `*`
     /// host endpoint, a host endpoint whose interface another one governs), sorted.
     pub warnings: Vec<String>,
@@ -142,6 +142,11 @@ pub struct Net {
 }
 
 impl Net {
+    /// Whether it is one address.
+    pub fn is_single(&self) -> bool {
+        self.first == self.last
+    }
+
     /// Whether the address lies inside.
     pub fn contains(&self, family: Family, address: u128) -> bool {
         self.family == family && self.first <= address && address <= self.last
@@ -405,6 +410,23 @@ impl AddressSet {
         }
     }
 
+    /// The set without the addresses from the first to the last; `None` if it holds none of them.
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation)] // IPv4 numbers are below 2^32 by construction.
+    pub fn without(&self, family: Family, first: u128, last: u128) -> Option<Self> {
+        let Self { v4, v6 } = self;
+        match family {
+            Family::V4 => {
+                let v4 = ranges_without(v4, (first as u32, last as u32), |first| first - 1, |last| last + 1)?;
+                Some(Self { v4, v6: v6.clone() })
+            }
+            Family::V6 => {
+                let v6 = ranges_without(v6, (first, last), |first| first - 1, |last| last + 1)?;
+                Some(Self { v4: v4.clone(), v6 })
+            }
+        }
+    }
+
     /// Whether the address is a member; O(log n).
     pub fn contains(&self, family: Family, address: u128) -> bool {
         match family {
@@ -430,6 +452,21 @@ fn ranges_with<T: Copy + Ord>(
         new = (from.min(first), to.max(last));
     }
     Some([&ranges[..before], &[new], &ranges[behind..]].concat())
+}
+
+fn ranges_without<T: Copy + Ord>(
+    ranges: &[(T, T)],
+    (first, last): (T, T),
+    before: impl Fn(T) -> T,
+    next: impl Fn(T) -> T,
+) -> Option<Vec<(T, T)>> {
+    let from = ranges.partition_point(|&(_, end)| end < first);
+    let behind = ranges.partition_point(|&(start, _)| start <= last);
+    let (touched, untouched) = (ranges.get(from..behind)?, &ranges[behind..]);
+    let ((begin, _), (_, end)) = (*touched.first()?, *touched.last()?);
+    let left = (begin < first).then(|| (begin, before(first)));
+    let right = (last < end).then(|| (next(last), end));
+    Some([&ranges[..from], left.as_slice(), right.as_slice(), untouched].concat())
 }
 
 fn in_ranges<T: Ord + Copy>(ranges: &[(T, T)], address: T) -> bool {

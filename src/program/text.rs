@@ -15,13 +15,13 @@ impl Display for Program {
             None => writeln!(f, "all workloads")?,
         }
         write_settings(f, &self.settings)?;
-        for endpoint in &self.endpoints {
+        for endpoint in self.endpoints.iter() {
             write_endpoint(f, endpoint)?;
         }
         for (index, chain) in self.chains.iter().enumerate() {
             self.write_chain(f, index, chain)?;
         }
-        for list in &self.rule_lists {
+        for list in self.rule_lists.iter() {
             self.write_list(f, list)?;
         }
         let addresses = self.address_sets.iter().map(|set| addresses(set));

@@ -1,13 +1,17 @@
 //! The packet loop for Python: started, swapped, counted and stopped from here; it never calls back.
 
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use serde_json::json;
 
 use super::table::Table;
 use super::value_error;
-use crate::enforce::{self, EnforcerConfig, Marks};
+use crate::enforce::{self, EnforcerConfig, Marks, Sample};
+use crate::flow::{FlowKey, Transport, Verdict, number_address};
 
 /// The packet loop of the calling thread's network namespace.
 #[pyclass(frozen, module = "labelgate._core")]
@@ -17,13 +21,15 @@ pub struct Enforcer(enforce::Enforcer);
 impl Enforcer {
     #[new]
     #[allow(clippy::too_many_arguments)] // Keyword arguments of the constructor.
-    #[pyo3(signature = (table, interfaces, *, base, maxlen, marks, fail_open, malformed_accept, filter_reject,
-        filter_return, without_repeat))]
+    #[pyo3(signature = (table, interfaces, *, base, workers = 1, maxlen, marks, fail_open, malformed_accept, filter_reject,
+        filter_return, without_repeat, null = None,
+        sample_every = 0))]
     fn new(
         py: Python<'_>,
         table: &Table,
         interfaces: Vec<(u32, String)>,
         base: u16,
+        workers: u16,
         maxlen: u32,
         marks: (u32, u32, u32),
         fail_open: [bool; 7],
@@ -31,10 +37,16 @@ impl Enforcer {
         filter_reject: bool,
         filter_return: bool,
         without_repeat: [bool; 7],
+        null: Option<&str>,
+        sample_every: u32,
     ) -> PyResult<Self> {
+        let null = null.map(|word| {
+            Verdict::from_name(word).ok_or_else(|| PyValueError::new_err(format!("no verdict `{word}`")))
+        });
         let (accept, decided, reject) = marks;
         let config = EnforcerConfig {
             base,
+            workers,
             maxlen,
             marks: Marks { accept, decided, reject },
             fail_open,
@@ -42,13 +54,28 @@ impl Enforcer {
             filter_reject,
             filter_return,
             without_repeat,
+            null: null.transpose()?,
+            sample_every,
         };
         let table = Arc::clone(&table.0);
         Ok(Self(py.detach(|| enforce::Enforcer::start(config, table, interfaces))?))
     }
 
-    fn swap(&self, table: &Table, interfaces: Vec<(u32, String)>) {
-        self.0.swap(Arc::clone(&table.0), interfaces);
+    fn swap(&self, table: &Table, interfaces: Vec<(u32, String)>) -> u64 {
+        self.0.swap(Arc::clone(&table.0), interfaces)
+    }
+
+    fn fileno(&self) -> i32 {
+        self.0.ended().as_raw_fd()
+    }
+
+    fn thread_ids(&self, py: Python<'_>) -> Vec<u32> {
+        py.detach(|| self.0.thread_ids())
+    }
+
+    fn samples(&self, py: Python<'_>, most: usize) -> PyResult<String> {
+        let samples = py.detach(|| self.0.samples(most));
+        serde_json::to_string(&samples.iter().map(sample).collect::<Vec<_>>()).map_err(value_error)
     }
 
     fn set_without_repeat(&self, hooks: [bool; 7]) {
@@ -79,4 +106,31 @@ impl Enforcer {
     fn stop(&self, py: Python<'_>) {
         py.detach(|| self.0.stop());
     }
+}
+
+/// A sample as JSON: the question in the words of a packet line, its interfaces as ifindexes.
+fn sample(sample: &Sample) -> serde_json::Value {
+    let FlowKey { tuple, hook, accepted, dnatted, .. } = sample.key;
+    let address = |number| number_address(tuple.family, number).to_string();
+    let (sport, dport, icmp) = match tuple.transport {
+        Transport::Ports { source, destination } => (Some(source), Some(destination), None),
+        Transport::Icmp { kind, code } => (None, None, Some((kind, code))),
+        Transport::Opaque => (None, None, None),
+    };
+    json!({
+        "generation": sample.generation,
+        "hook": hook.name(),
+        "src": address(tuple.source),
+        "dst": address(tuple.destination),
+        "protocol": tuple.protocol,
+        "sport": sport,
+        "dport": dport,
+        "icmp": icmp,
+        "in": sample.interfaces.0,
+        "out": sample.interfaces.1,
+        "accepted": accepted,
+        "dnatted": dnatted,
+        "verdict": sample.verdict.name(),
+        "acceptedAfter": sample.accepted,
+    })
 }

@@ -81,7 +81,7 @@ impl Judge {
         output: u32,
     ) -> Option<DecisionTuple<'_>> {
         let key = self.key(payload, length, mark, input, output).ok()?;
-        Some(decision_tuple(&self.table, &self.table.decide(&key)))
+        Some(decision_tuple(&self.table, &key))
     }
 
     /// The kernel's verdict and mark for a verdict that somebody else gave.

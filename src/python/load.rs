@@ -8,7 +8,6 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::load::{self, Answer, ConnectionPlan, Flow, Link, Server, Source};
-use crate::nfqueue::{KernelVerdict, Reply};
 
 /// Frames with UDP datagrams, and the interface they leave by.
 #[pyclass(frozen, module = "labelgate._core")]
@@ -93,31 +92,6 @@ impl LoadServer {
     fn stop(&self, py: Python<'_>) {
         let server = self.0.lock().expect("nothing panics under the lock").take();
         py.detach(|| drop(server));
-    }
-}
-
-/// The null verdict on one queue.
-#[pyclass(frozen, module = "labelgate._core")]
-pub struct NullHandler(Mutex<Option<load::NullHandler>>);
-
-#[pymethods]
-impl NullHandler {
-    #[new]
-    #[pyo3(signature = (queue, *, maxlen, repeat, mark))]
-    fn new(queue: u16, maxlen: u32, repeat: bool, mark: Option<u32>) -> PyResult<Self> {
-        let verdict = if repeat { KernelVerdict::Repeat } else { KernelVerdict::Accept };
-        let handler = load::NullHandler::start(queue, maxlen, Reply { verdict, mark })?;
-        Ok(Self(Mutex::new(Some(handler))))
-    }
-
-    fn packets(&self) -> u64 {
-        let handler = self.0.lock().expect("nothing panics under the lock");
-        handler.as_ref().map_or(0, load::NullHandler::packets)
-    }
-
-    fn stop(&self, py: Python<'_>) {
-        let handler = self.0.lock().expect("nothing panics under the lock").take();
-        py.detach(|| drop(handler));
     }
 }
 

@@ -27,7 +27,7 @@ mod _core {
     #[pymodule_export]
     use super::judge::Judge;
     #[pymodule_export]
-    use super::load::{FrameSource, LoadServer, NullHandler, connect_many, exchange};
+    use super::load::{FrameSource, LoadServer, connect_many, exchange};
     #[pymodule_export]
     use super::selectors::{check_selector, selector_answer};
     #[pymodule_export]

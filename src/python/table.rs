@@ -10,7 +10,7 @@ use pyo3::types::PyTuple;
 
 use super::question::Question;
 use super::{batch, value_error};
-use crate::flow::{EndpointId, InterfaceId, OutcomeId, Verdict, address_number};
+use crate::flow::{EndpointId, FlowKey, InterfaceId, OutcomeId, Verdict, address_number};
 use crate::model::{Change, HostFacts, Model};
 use crate::program::{Action, EndpointKind};
 use crate::table::{Budgets, Builder, Decision, DecisionTable, Engines, Gate, Step};
@@ -195,7 +195,7 @@ impl Table {
     /// One packet; outcome as `outcomes` has it.
     #[allow(clippy::needless_pass_by_value)] // Arguments arrive owned.
     fn decide(&self, packet: Question<'_>) -> PyResult<DecisionTuple<'_>> {
-        Ok(decision_tuple(&self.0, &self.0.decide(&packet.key(&self.0)?)))
+        Ok(decision_tuple(&self.0, &packet.key(&self.0)?))
     }
 
     #[allow(clippy::needless_pass_by_value)]
@@ -242,9 +242,9 @@ impl Table {
 }
 
 /// A decision with everything that it names.
-pub fn decision_tuple<'a>(table: &'a DecisionTable, decision: &Decision) -> DecisionTuple<'a> {
-    let Decision { verdict, failsafe, accepted, outcome, step } = decision;
-    (verdict.name(), *failsafe, *accepted, outcome.number(), step_tuple(table, step))
+pub fn decision_tuple<'a>(table: &'a DecisionTable, key: &FlowKey) -> DecisionTuple<'a> {
+    let (Decision { verdict, failsafe, accepted, outcome }, step) = table.decide_step(key);
+    (verdict.name(), failsafe, accepted, outcome.number(), step_tuple(table, &step))
 }
 
 fn step_tuple<'a>(table: &'a DecisionTable, step: &Step) -> StepTuple<'a> {

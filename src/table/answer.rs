@@ -69,7 +69,13 @@ impl Answer {
     #[inline]
     pub const fn end(self) -> EndKind {
         const KINDS: [EndKind; 4] = [EndKind::Accept, EndKind::Deny, EndKind::Unmarked, EndKind::Unmarked];
-        KINDS[(self.0 >> KIND) as usize]
+        KINDS[self.kind()]
+    }
+
+    /// How it ends, as a number: that of the [`EndKind`].
+    #[inline]
+    pub const fn kind(self) -> usize {
+        (self.0 >> KIND) as usize
     }
 
     /// The outcome, as [`Answers`] numbers it.

@@ -6,9 +6,8 @@ use std::ops::Range;
 use thiserror::Error;
 
 use super::answer::Answer;
-use super::engines::{Packet, Seen};
-use super::flat::{AddressBlock, Point, PointBlock};
-use super::{DecisionTable, hooks};
+use super::flat::{AddressBlock, OPAQUE, PointBlock};
+use super::{Decision, DecisionTable, hooks};
 use crate::flow::{CtState, Family, FiveTuple, FlowKey, Hook, InterfaceId, Transport};
 use crate::program::ChainId;
 
@@ -222,6 +221,28 @@ impl<'a> Flows<'a> {
     }
 }
 
+/// What a protocol has, as [`Transport::of`] knows it.
+const FORMS: [u8; 256] = {
+    let (mut forms, mut protocol) = ([0; 256], 0);
+    while protocol < 256 {
+        #[allow(clippy::cast_possible_truncation)] // Below 256.
+        let transport = Transport::of(protocol as u8, 0, 0);
+        forms[protocol] = match transport {
+            Transport::Ports { .. } => SERVICE | PORTS,
+            Transport::Icmp { .. } => SERVICE,
+            Transport::Opaque => 0,
+        };
+        protocol += 1;
+    }
+    forms
+};
+/// Something that tells services apart.
+const SERVICE: u8 = 1;
+/// Ports.
+const PORTS: u8 = 2;
+/// What of it can be read: in a later fragment nothing.
+const FORMS_READ: [u8; 2] = [SERVICE | PORTS, 0];
+
 /// Some questions, by column: most columns are the same for all, and are not looked at again for each.
 pub(super) struct Block<const N: usize> {
     hook: Hook,
@@ -266,6 +287,34 @@ impl<const N: usize> Block<N> {
         }
     }
 
+    /// Of packets of one hook and IP version.
+    pub fn of_keys(keys: &[FlowKey; N]) -> Self {
+        let ports = keys.each_ref().map(|key| match key.tuple.transport {
+            Transport::Opaque => (0, 0),
+            Transport::Ports { source, destination } => (source, destination),
+            Transport::Icmp { kind, code } => (0, u16::from_be_bytes([kind, code])),
+        });
+        let (source, destination) =
+            (keys.each_ref().map(|key| key.tuple.source), keys.each_ref().map(|key| key.tuple.destination));
+        let addresses = match keys[0].tuple.family {
+            Family::V4 => AddressBlock::V4 { source: source.map(low), destination: destination.map(low) },
+            Family::V6 => AddressBlock::V6 { source, destination },
+        };
+        Self {
+            hook: keys[0].hook,
+            addresses,
+            protocol: keys.each_ref().map(|key| key.tuple.protocol),
+            source_port: ports.map(|(source, _)| source),
+            destination_port: ports.map(|(_, destination)| destination),
+            input: keys.each_ref().map(|key| key.input.0),
+            output: keys.each_ref().map(|key| key.output.0),
+            ct: keys.each_ref().map(|key| key.ct as u8),
+            accepted: keys.each_ref().map(|key| key.accepted.into()),
+            dnatted: keys.each_ref().map(|key| key.dnatted.into()),
+            fragment: keys.each_ref().map(|key| (key.tuple.transport == Transport::Opaque).into()),
+        }
+    }
+
     #[inline]
     fn transport(&self, index: usize) -> Transport {
         if self.fragment[index] == 0 {
@@ -287,15 +336,32 @@ impl<const N: usize> Block<N> {
         CtState::ALL[usize::from(self.ct[index])]
     }
 
+    /// Whether none carries a mark, and conntrack has nothing to say of any.
+    #[inline]
+    fn is_plain(&self) -> bool {
+        // Without branches, to be done for many at once.
+        let marks = self.accepted.iter().fold(0, |marks, mark| marks | mark);
+        #[allow(clippy::needless_bitwise_bool)] // Without a branch the columns are compared many at a time.
+        let is_new = |&state: &u8| (state == CtState::New as u8) | (state == CtState::Untracked as u8);
+        marks == 0 && self.ct.iter().fold(true, |all, state| all & is_new(state))
+    }
+
+    /// The same as [`Point::keys`] of each [`Self::transport`], without branches that packets of many protocols would
+    /// make the processor guess.
     #[inline]
     pub fn points(&self) -> PointBlock<'_, N> {
-        let keys: [_; N] = array::from_fn(|index| Point::keys(self.transport(index)));
-        PointBlock {
-            addresses: &self.addresses,
-            protocol: &self.protocol,
-            source_port: keys.map(|(source_port, _)| source_port),
-            service: keys.map(|(_, service)| service),
+        let (mut source_port, mut service) = ([OPAQUE; N], [OPAQUE; N]);
+        for index in 0..N {
+            let form =
+                FORMS[usize::from(self.protocol[index])] & FORMS_READ[usize::from(self.fragment[index] != 0)];
+            if form & PORTS != 0 {
+                source_port[index] = u32::from(self.source_port[index]);
+            }
+            if form != 0 {
+                service[index] = u32::from(self.destination_port[index]);
+            }
         }
+        PointBlock { addresses: &self.addresses, protocol: &self.protocol, source_port, service }
     }
 
     #[inline]
@@ -349,49 +415,47 @@ impl DecisionTable {
         verdicts: &mut [u8; N],
         outcomes: &mut [u32; N],
     ) {
-        if N > 1 && self.lone_block(block, verdicts, outcomes).is_some() {
-            return;
-        }
-        let tree = if N > 1 { self.tree_block(block) } else { None };
+        let decisions = self.decisions(block);
         for index in 0..N {
-            let key = block.key(index);
-            let packet = Packet::of(&key.tuple);
-            let seen =
-                tree.as_ref().map_or(Seen::NOTHING, |(chain, answers)| Seen::of_tree(*chain, answers[index]));
-            let decision = hooks::evaluate(self, &key, &packet, seen, &mut ());
-            verdicts[index] = decision.verdict as u8;
-            outcomes[index] = decision.outcome.number();
+            verdicts[index] = decisions[index].verdict as u8;
+            outcomes[index] = decisions[index].outcome.number();
         }
     }
 
+    /// What [`Self::decide`] says of each.
+    #[inline]
+    pub(super) fn decisions<const N: usize>(&self, block: &Block<N>) -> [Decision; N] {
+        if N > 1
+            && let Some(decisions) = self.lone_block(block)
+        {
+            return decisions;
+        }
+        let tree = if N > 1 { self.tree_block(block) } else { None };
+        array::from_fn(|index| {
+            let tree = tree.as_ref().map(|(chain, answers)| (*chain, answers[index]));
+            hooks::decide(self, &block.key(index), tree)
+        })
+    }
+
     /// If each packet meets one chain: loads that depend on each other wait for memory, those of many packets wait at the
-    /// same time. Otherwise none, and nothing of worth has been written.
-    fn lone_block<const N: usize>(
-        &self,
-        block: &Block<N>,
-        verdicts: &mut [u8; N],
-        outcomes: &mut [u32; N],
-    ) -> Option<()> {
-        let is_plain = |index: usize| block.accepted[index] == 0 && hooks::is_new(block.state(index));
-        if !(0..N).all(is_plain) {
+    /// same time.
+    #[inline]
+    fn lone_block<const N: usize>(&self, block: &Block<N>) -> Option<[Decision; N]> {
+        if !block.is_plain() {
             return None;
         }
-        let mut chains = [ChainId::from_number(0); N];
-        for (index, chain) in chains.iter_mut().enumerate() {
-            let (input, output) = (InterfaceId(block.input[index]), InterfaceId(block.output[index]));
-            let stop = hooks::lone_stop(self, block.hook, input, output)?;
-            if block.hook == Hook::FilterInput && hooks::is_failsafe(self, stop, &block.key(index).tuple) {
-                return None;
-            }
-            *chain = stop.chain;
+        let chains = self.stops.lone_block(block.hook, &block.input, &block.output)?;
+        if block.hook == Hook::FilterInput
+            && (0..N).any(|index| hooks::is_failsafe(self, &block.key(index).tuple))
+        {
+            return None;
         }
         let answers = self.engines.find_block(&chains, &block.points())?;
-        for index in 0..N {
-            let (verdict, outcome) = hooks::lone_end(self, block.hook, answers[index])?;
-            verdicts[index] = verdict as u8;
-            outcomes[index] = outcome.number();
+        let mut decisions = [self.stops.lone_decision(block.hook, *answers.first()?)?; N];
+        for index in 1..N {
+            decisions[index] = self.stops.lone_decision(block.hook, answers[index])?;
         }
-        Some(())
+        Some(decisions)
     }
 
     /// The answers of a chain in `tree` that the packets are likely to meet: a wrong guess costs time alone.
@@ -416,6 +480,12 @@ impl DecisionTable {
         }
         Some((chain, self.engines.find_tree_block(chain, &block.points())?))
     }
+}
+
+/// An IPv4 address.
+#[allow(clippy::cast_possible_truncation)] // Below 2^32 by construction.
+const fn low(number: u128) -> u32 {
+    number as u32
 }
 
 /// Packets whose memory is waited for together.

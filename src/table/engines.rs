@@ -26,11 +26,11 @@ pub struct Seen {
 
 impl Seen {
     /// Nothing is known yet.
-    pub const NOTHING: Self = Self { classes: classes::Seen::NOTHING, tree: None };
+    pub const NOTHING: Self = Self { classes: classes::Seen::new(), tree: None };
 
-    /// The answer of a chain in `tree`.
-    pub const fn of_tree(chain: ChainId, answer: Answer) -> Self {
-        Self { tree: Some((chain, answer)), ..Self::NOTHING }
+    /// The answer of a chain in `tree`, if it has been asked.
+    pub const fn of_tree(tree: Option<(ChainId, Answer)>) -> Self {
+        Self { classes: classes::Seen::new(), tree }
     }
 }
 
@@ -185,6 +185,14 @@ impl Engines {
             Some(answer) => answer,
             None => self.find_elsewhere(chain, packet, seen),
         }
+    }
+
+    /// How the only chain that a packet meets ends for it: nothing is kept for others.
+    #[inline]
+    pub fn find_lone(&self, chain: ChainId, tuple: &FiveTuple, tree: Option<(ChainId, Answer)>) -> Answer {
+        // The engines behind it get a packet of their own: one whose address they knew would have to be in memory.
+        let answer = self.classes.find_lone(chain, tuple);
+        answer.unwrap_or_else(|| self.find_elsewhere(chain, &Packet::of(tuple), &mut Seen::of_tree(tree)))
     }
 
     #[inline(never)]

@@ -316,22 +316,22 @@ impl<'p> Flats<'p> {
         let mut list = List::default();
         for rule in rules {
             if let Some(base) = base(rule) {
-                self.rule(&mut list, rule, &base, most)?;
+                self.rule(&mut list, rule, base, most)?;
                 list.rules.push((rule.action, rule.outcome));
             }
         }
         Ok(list)
     }
 
-    fn rule(&mut self, list: &mut List, rule: &Rule, base: &Draft, most: usize) -> Result<(), TooMany> {
+    fn rule(&mut self, list: &mut List, rule: &Rule, base: Draft, most: usize) -> Result<(), TooMany> {
         for (is_source, side) in [(true, &rule.source), (false, &rule.destination)] {
             for &set in side.not_ports.iter().flat_map(|ports| &ports.named) {
-                let vetoes = named(&mut self.sets, base, is_source, set);
+                let vetoes = named(&mut self.sets, &base, is_source, set);
                 self.push(list, vetoes, true, most)?;
             }
         }
         for draft in alternatives(&mut self.sets, base, true, rule.source.ports.as_ref()) {
-            let drafts = alternatives(&mut self.sets, &draft, false, rule.destination.ports.as_ref());
+            let drafts = alternatives(&mut self.sets, draft, false, rule.destination.ports.as_ref());
             self.push(list, drafts, false, most)?;
         }
         Ok(())
@@ -509,27 +509,17 @@ fn base(rule: &Rule) -> Option<Draft> {
 }
 
 /// M-17: one clause for the numeric ranges, one for each service of each named port.
-fn alternatives(
-    sets: &mut Sets<'_>,
-    draft: &Draft,
-    is_source: bool,
-    ports: Option<&PortMatch>,
-) -> Vec<Draft> {
+fn alternatives(sets: &mut Sets<'_>, draft: Draft, is_source: bool, ports: Option<&PortMatch>) -> Vec<Draft> {
     let Some(ports) = ports else {
-        return vec![draft.clone()];
+        return vec![draft];
     };
-    let mut found = Vec::new();
-    if !ports.ranges.is_empty() {
-        let mut numeric = draft.clone();
-        let narrowed = if is_source { &mut numeric.source_ports } else { &mut numeric.service.keys };
-        *narrowed = intersected(narrowed, &wide(ports));
-        numeric.service.protocols = both(numeric.service.protocols, with_ports());
-        found.extend(numeric.can_match().then_some(numeric));
-    }
-    for &set in &ports.named {
-        found.extend(named(sets, draft, is_source, set));
-    }
-    found
+    let named: Vec<Draft> = ports.named.iter().flat_map(|&set| named(sets, &draft, is_source, set)).collect();
+    let mut numeric = draft;
+    let narrowed = if is_source { &mut numeric.source_ports } else { &mut numeric.service.keys };
+    *narrowed = intersected(narrowed, &wide(ports));
+    numeric.service.protocols = both(numeric.service.protocols, with_ports());
+    // Without ranges there are no ports to match.
+    numeric.can_match().then_some(numeric).into_iter().chain(named).collect()
 }
 
 /// M-25: one clause for each service of a named port.

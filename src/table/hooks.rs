@@ -1,64 +1,38 @@
 //! The hooks (semantics 4.3): which chains of which endpoints a packet passes, in which order, and what their ends
 //! mean at this hook.
 
-use super::answer::{Answer, EndKind};
+use super::answer::Answer;
 use super::connectivity::Gate;
 use super::engines::{Packet, Seen};
 use super::interfaces::WorkloadSide;
 use super::linear;
-use super::stops::{Before, FailsafeList, Few, Stop, Stops};
+use super::stops::{Before, FailsafeList, LoneDecisions, Stop, Stops};
 use super::{Decision, DecisionTable, Stage, Step, Trace};
 use crate::flow::{
-    CtState, EndpointId, Family, FiveTuple, FlowKey, Hook, InterfaceId, OutcomeId, Transport, Verdict,
-    protocol,
+    CtState, EndpointId, Family, FiveTuple, FlowKey, Hook, InterfaceId, Transport, Verdict, protocol,
 };
-use crate::program::{Action, EndpointToHost, Failsafe, ForwardUnmarked, Reason, Settings};
+use crate::program::{Action, ChainId, EndpointToHost, Failsafe, ForwardUnmarked, Reason, Settings};
 
-/// Evaluates one packet at one hook; `packet` is that of the key, `seen` what is known of it already.
+/// The answer to one packet at one hook; `tree` is that of a chain in `tree` which has been asked before.
 #[inline]
-pub fn evaluate<T: Trace>(
-    table: &DecisionTable,
-    key: &FlowKey,
-    packet: &Packet<'_>,
-    seen: Seen,
-    trace: &mut T,
-) -> Decision {
-    if T::IS_SILENT
-        && let Some(decision) = lone_decision(table, key, packet, seen)
-    {
-        return decision;
-    }
-    walk(table, key, packet, seen, trace)
+pub fn decide(table: &DecisionTable, key: &FlowKey, tree: Option<(ChainId, Answer)>) -> Decision {
+    lone_decision(table, key, tree).unwrap_or_else(|| walk(table, key, tree, &mut ()).0)
 }
 
 /// What most packets of a busy node are: new ones that meet one chain, without the bookkeeping that takes as long as the
 /// chain. The answer is that of the walk; none where the walk has more to say.
-#[inline]
-fn lone_decision(
-    table: &DecisionTable,
-    key: &FlowKey,
-    packet: &Packet<'_>,
-    mut seen: Seen,
-) -> Option<Decision> {
+#[allow(clippy::inline_always)] // What a call and its return cost is a tenth of it.
+#[inline(always)]
+fn lone_decision(table: &DecisionTable, key: &FlowKey, tree: Option<(ChainId, Answer)>) -> Option<Decision> {
     if key.accepted || !is_new(key.ct) {
         return None;
     }
-    let stop = lone_stop(table, key.hook, key.input, key.output)?;
-    if is_failsafe(table, stop, &key.tuple) {
+    let chain = table.stops.lone(key.hook, key.input, key.output)?;
+    if key.hook == Hook::FilterInput && is_failsafe(table, &key.tuple) {
         return None;
     }
-    let answer = table.engines.find(stop.chain, packet, &mut seen);
-    let (verdict, outcome) = lone_end(table, key.hook, answer)?;
-    let (run, action) = ENDS[answer.end() as usize];
-    let own = table.engines.meaning(outcome).0;
-    Some(Decision {
-        verdict,
-        failsafe: false,
-        // INPUT keeps the mark as it arrived: not set.
-        accepted: key.hook == Hook::FilterForward && run == Run::Accept,
-        step: Step { stage: stop.stage, endpoint: Some(stop.endpoint), outcome: own, action },
-        outcome,
-    })
+    let answer = table.engines.find_lone(chain, &key.tuple, tree);
+    table.stops.lone_decision(key.hook, answer)
 }
 
 /// Whether conntrack has nothing to say: what it exempts is judged like a first packet.
@@ -67,59 +41,42 @@ pub const fn is_new(ct: CtState) -> bool {
     matches!(ct, CtState::New | CtState::Untracked)
 }
 
-/// The only chain that decides a new packet in FORWARD or INPUT; none where there are others, or more than a chain and
-/// failsafes decide.
+/// Whether a failsafe port settles a packet ahead of the lone chain that it meets in INPUT.
 #[inline]
-pub fn lone_stop(
-    table: &DecisionTable,
-    hook: Hook,
-    input: InterfaceId,
-    output: InterfaceId,
-) -> Option<&Stop> {
-    let from = table.stops.at(input);
-    match hook {
-        Hook::FilterForward => match (&from.from, &table.stops.at(output).to) {
-            (Few::None, Few::One(stop)) | (Few::One(stop), Few::None) if stop.before == Before::Conntrack => {
-                Some(stop)
-            }
-            _ => None,
-        },
-        Hook::FilterInput if from.workload == WorkloadSide::Host => from.normal_in.as_ref(),
-        _ => None,
-    }
+pub fn is_failsafe(table: &DecisionTable, tuple: &FiveTuple) -> bool {
+    let before = Before::Failsafes(FailsafeList::Inbound);
+    failsafe_reason(&table.program().settings, tuple, before).is_some()
 }
 
-/// Whether a failsafe port settles a packet ahead of a lone chain.
-#[inline]
-pub fn is_failsafe(table: &DecisionTable, stop: &Stop, tuple: &FiveTuple) -> bool {
-    stop.before != Before::Conntrack
-        && failsafe_reason(&table.program().settings, tuple, stop.before).is_some()
-}
-
-/// What the answer of a lone chain is; none where a setting decides it.
-#[inline]
-pub fn lone_end(table: &DecisionTable, hook: Hook, answer: Answer) -> Option<(Verdict, OutcomeId)> {
-    let end = answer.end();
+/// The decisions of a hook in which a packet meets one chain alone, but for the outcome, by [`Answer::kind`]; none where
+/// a setting decides.
+pub fn lone_decisions(hook: Hook, settings: &Settings) -> LoneDecisions {
     let is_forward = hook == Hook::FilterForward;
-    if is_forward
-        && end == EndKind::Unmarked
-        && table.program().settings.forward_unmarked != ForwardUnmarked::Return
-    {
-        return None;
-    }
     let verdicts = if is_forward { FORWARD } else { normal_verdicts(Verdict::Allow) };
-    Some((verdicts[ENDS[end as usize].0 as usize], answer.outcome()))
+    let mut decisions = [None; 4];
+    for (decision, (run, _)) in decisions.iter_mut().zip(ENDS) {
+        let is_open = is_forward && run == Run::Unmarked;
+        if !is_open || settings.forward_unmarked == ForwardUnmarked::Return {
+            let verdict = verdicts[run as usize];
+            // INPUT keeps the mark as it arrived: not set.
+            let accepted = is_forward && run == Run::Accept;
+            let outcome = Reason::NoEndpoint.outcome();
+            *decision = Some(Decision { verdict, failsafe: false, accepted, outcome });
+        }
+    }
+    decisions
 }
 
+/// Evaluates one packet at one hook, and gives the step that decided.
 #[inline(never)]
-fn walk<T: Trace>(
+pub fn walk<T: Trace>(
     table: &DecisionTable,
     key: &FlowKey,
-    packet: &Packet<'_>,
-    seen: Seen,
+    tree: Option<(ChainId, Answer)>,
     trace: &mut T,
-) -> Decision {
-    let mut walk = Walk::new(table, key, packet, seen, trace);
+) -> (Decision, Step) {
+    let packet = &Packet::of(&key.tuple);
+    let mut walk = Walk::new(table, key, packet, Seen::of_tree(tree), trace);
     let verdict = match key.hook {
         Hook::RawPrerouting => walk.raw_prerouting(),
         Hook::RawOutput => walk.raw_output(),
@@ -131,14 +88,14 @@ fn walk<T: Trace>(
     };
     let keeps_arrival = matches!(key.hook, Hook::FilterInput | Hook::FilterOutput | Hook::ManglePostrouting);
     let accepted = if keeps_arrival { key.accepted } else { walk.accepted };
-    let outcome = walk.last.outcome;
-    Decision {
+    let Step { outcome, .. } = walk.last;
+    let decision = Decision {
         verdict,
         failsafe: walk.failsafe,
         accepted: verdict != Verdict::Deny && accepted,
-        step: Step { outcome: table.engines.meaning(outcome).0, ..walk.last },
         outcome,
-    }
+    };
+    (decision, Step { outcome: table.engines.meaning(outcome).0, ..walk.last })
 }
 
 /// Runs a workload's normal chain in the direction of a FORWARD stage, whatever its interface, on a new connection;

@@ -52,8 +52,9 @@ impl Lineage {
 }
 
 /// Whether all parts are those of before, in their places.
-fn are_same<T>(old: &[Arc<T>], new: &[Arc<T>]) -> bool {
-    old.len() == new.len() && old.iter().zip(new).all(|(old, new)| Arc::ptr_eq(old, new))
+fn are_same<T>(old: &Arc<Vec<Arc<T>>>, new: &Arc<Vec<Arc<T>>>) -> bool {
+    Arc::ptr_eq(old, new)
+        || old.len() == new.len() && old.iter().zip(&**new).all(|(old, new)| Arc::ptr_eq(old, new))
 }
 
 /// The numbers of sets that are others than before; `None` if one of those is in both programs.

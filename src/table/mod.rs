@@ -22,6 +22,8 @@ mod interfaces;
 mod lineage;
 mod linear;
 mod named;
+mod packets;
+mod pages;
 mod prefetch;
 mod statics;
 mod stops;
@@ -37,7 +39,6 @@ use crate::program::{Action, Program, RuleOrigin};
 pub use batch::{Addresses, Column, Flows, FlowsError};
 pub use connectivity::Gate;
 pub use engines::{Budgets, Builder, Description, Engines, Other};
-use engines::{Packet, Seen};
 pub use statics::{HostRules, RuleFacts, Static, WorkloadRules};
 use stops::AllStops;
 
@@ -113,9 +114,7 @@ pub struct Decision {
     pub failsafe: bool,
     /// Accept mark after our last rule of this hook (E-48).
     pub accepted: bool,
-    /// The step that decided.
-    pub step: Step,
-    /// The same outcome as the step's, and the Log rules that the deciding chain passed before it
+    /// Leads to tier, policy, rule and reason, and to the Log rules that the deciding chain passed before
     /// ([`DecisionTable::meaning`]).
     pub outcome: OutcomeId,
 }
@@ -202,13 +201,18 @@ impl DecisionTable {
     /// The answer to one packet at one hook.
     #[inline]
     pub fn decide(&self, key: &FlowKey) -> Decision {
-        hooks::evaluate(self, key, &Packet::of(&key.tuple), Seen::NOTHING, &mut ())
+        hooks::decide(self, key, None)
+    }
+
+    /// The same answer, with the step that decided.
+    pub fn decide_step(&self, key: &FlowKey) -> (Decision, Step) {
+        hooks::walk(self, key, None, &mut ())
     }
 
     /// The same answer, with every step on the way.
     pub fn trace(&self, key: &FlowKey) -> (Decision, Vec<Step>) {
         let mut steps = Vec::new();
-        let decision = hooks::evaluate(self, key, &Packet::of(&key.tuple), Seen::NOTHING, &mut steps);
+        let (decision, _) = hooks::walk(self, key, None, &mut steps);
         (decision, steps)
     }
 

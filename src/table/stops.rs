@@ -1,9 +1,11 @@
 //! The chains that packets of an interface meet, hook by hook: worked out once when a table is bound, so that a packet
 //! costs one load for each of its two interfaces.
 
-use super::Stage;
+use super::answer::Answer;
+use super::hooks::lone_decisions;
 use super::interfaces::{Governors, Interfaces, WorkloadSide};
-use crate::flow::{Direction, EndpointId, InterfaceId};
+use super::{Decision, Stage};
+use crate::flow::{Direction, EndpointId, Hook, InterfaceId};
 use crate::program::{ChainId, Directed, Endpoint, Program};
 
 /// A chain that packets meet at a hook.
@@ -42,20 +44,41 @@ pub enum FailsafeList {
     Outbound,
 }
 
-/// How many chains there are.
+/// Of hooks and sides of an interface: the only chain there, as its number plus one, or [`NONE`], or [`MORE`].
+type Chains = u32;
+const NONE: Chains = 0;
+/// Several chains, or one with more ahead of it than a new packet can skip.
+const MORE: Chains = u32::MAX;
+
+/// The only chain that new packets of an interface meet: what most of them need to know, in one load.
 #[derive(Clone, Copy, Debug)]
-pub enum Few {
-    None,
-    One(Stop),
-    More,
+#[repr(align(16))]
+struct Lone {
+    /// filter FORWARD, from it.
+    from: Chains,
+    /// filter FORWARD, to it.
+    to: Chains,
+    /// filter INPUT.
+    input: Chains,
 }
 
-impl Few {
-    fn of(stops: [Option<Stop>; 2]) -> Self {
-        match stops {
-            [None, None] => Self::None,
-            [Some(stop), None] | [None, Some(stop)] => Self::One(stop),
-            [Some(_), Some(_)] => Self::More,
+/// Decisions but for the outcome, by [`Answer::kind`].
+pub type LoneDecisions = [Option<Decision>; 4];
+
+impl Lone {
+    fn of(stops: &Stops) -> Self {
+        let few = |stops: [Option<Stop>; 2]| match stops {
+            [None, None] => NONE,
+            [Some(stop), None] | [None, Some(stop)] if stop.before == Before::Conntrack => {
+                stop.chain.number() + 1
+            }
+            _ => MORE,
+        };
+        let is_host = stops.workload == WorkloadSide::Host;
+        Self {
+            from: few([stops.from_hep, stops.egress]),
+            to: few([stops.ingress, stops.to_hep]),
+            input: stops.normal_in.filter(|_| is_host).map_or(MORE, |stop| stop.chain.number() + 1),
         }
     }
 }
@@ -63,10 +86,6 @@ impl Few {
 /// What packets of one interface meet.
 #[derive(Clone, Copy, Debug)]
 pub struct Stops {
-    /// filter FORWARD, from it: the next two.
-    pub from: Few,
-    /// filter FORWARD, to it: the two after those.
-    pub to: Few,
     /// filter FORWARD, from it.
     pub from_hep: Option<Stop>,
     /// filter FORWARD and INPUT, from it.
@@ -93,18 +112,93 @@ pub struct Stops {
 
 /// By interface.
 #[derive(Debug)]
-pub struct AllStops(Vec<Stops>);
+pub struct AllStops {
+    stops: Vec<Stops>,
+    lone: Vec<Lone>,
+    /// Of FORWARD and INPUT.
+    decisions: [LoneDecisions; 2],
+}
 
 impl AllStops {
     /// Of all interfaces that a table tells apart.
     pub fn of(program: &Program, interfaces: &Interfaces) -> Self {
-        Self(interfaces.all().iter().map(|governors| Stops::of(program, governors)).collect())
+        let stops: Vec<_> = interfaces.all().iter().map(|governors| Stops::of(program, governors)).collect();
+        Self {
+            lone: stops.iter().map(Lone::of).collect(),
+            decisions: [Hook::FilterForward, Hook::FilterInput]
+                .map(|hook| lone_decisions(hook, &program.settings)),
+            stops,
+        }
     }
 
     /// Those of an interface; an id of another table meets nothing.
     #[inline]
     pub fn at(&self, interface: InterfaceId) -> &Stops {
-        self.0.get(interface.0 as usize).unwrap_or(&self.0[InterfaceId::NONE.0 as usize])
+        self.stops.get(interface.0 as usize).unwrap_or(&self.stops[InterfaceId::NONE.0 as usize])
+    }
+
+    /// The only chain that decides a new packet in FORWARD or INPUT, behind failsafes there; none where there are
+    /// others, or more than that decides.
+    #[inline]
+    pub fn lone(&self, hook: Hook, input: InterfaceId, output: InterfaceId) -> Option<ChainId> {
+        let from = self.lone.get(input.0 as usize)?;
+        let chains = match hook {
+            Hook::FilterForward => {
+                let to = self.lone.get(output.0 as usize)?;
+                if from.from != NONE && to.to != NONE {
+                    return None;
+                }
+                from.from | to.to
+            }
+            Hook::FilterInput => from.input,
+            _ => return None,
+        };
+        (chains != NONE && chains != MORE).then(|| ChainId::from_number(chains - 1))
+    }
+
+    /// As [`Self::lone`], of many packets; none where one of them has none.
+    #[inline]
+    pub fn lone_block<const N: usize>(
+        &self,
+        hook: Hook,
+        inputs: &[u32; N],
+        outputs: &[u32; N],
+    ) -> Option<[ChainId; N]> {
+        let (from, to) = match hook {
+            Hook::FilterForward => {
+                (self.chains(inputs, |lone| lone.from)?, self.chains(outputs, |lone| lone.to)?)
+            }
+            Hook::FilterInput => (self.chains(inputs, |lone| lone.input)?, [NONE; N]),
+            _ => return None,
+        };
+        let mut chains = [ChainId::from_number(0); N];
+        let mut all = true;
+        for index in 0..N {
+            let either = from[index] | to[index];
+            all &= (from[index] == NONE || to[index] == NONE) && either != NONE && either != MORE;
+            chains[index] = ChainId::from_number(either.wrapping_sub(1));
+        }
+        all.then_some(chains)
+    }
+
+    #[inline]
+    fn chains<const N: usize>(
+        &self,
+        interfaces: &[u32; N],
+        of: impl Fn(&Lone) -> Chains,
+    ) -> Option<[Chains; N]> {
+        let mut chains = [NONE; N];
+        for (chain, &interface) in chains.iter_mut().zip(interfaces) {
+            *chain = of(self.lone.get(interface as usize)?);
+        }
+        Some(chains)
+    }
+
+    /// The hook's decision where the lone chain answers so; none where a setting decides.
+    #[inline]
+    pub fn lone_decision(&self, hook: Hook, answer: Answer) -> Option<Decision> {
+        let decision = self.decisions[usize::from(hook == Hook::FilterInput)][answer.kind()]?;
+        Some(Decision { outcome: answer.outcome(), ..decision })
     }
 }
 
@@ -127,8 +221,6 @@ impl Stops {
         let ingress = workload.map(|id| Stop::gate(program, id, Ingress)).or(nobody);
         let to_hep = chain(forwarding, Stage::ToHep, Before::Conntrack, &forward(Egress));
         Self {
-            from: Few::of([from_hep, egress]),
-            to: Few::of([ingress, to_hep]),
             from_hep,
             egress,
             ingress,

@@ -4,6 +4,7 @@
 //! numbers. Log rules are no boxes: they end nothing.
 
 use std::array;
+use std::borrow::Cow;
 use std::fmt;
 
 use rustc_hash::FxHashMap;
@@ -97,7 +98,7 @@ struct Segments {
 }
 
 /// Ranges of addresses by the index of their [`AddressTerm`].
-type Terms<P> = FxHashMap<u32, Vec<(P, P)>>;
+type Terms<'f, P> = FxHashMap<u32, Cow<'f, [(P, P)]>>;
 
 /// The value of a rule that passes on to the next segment: no answer looks like this.
 const PASS: u32 = NONE - 1;
@@ -132,8 +133,8 @@ impl Trees {
             Family::V6 => {
                 let terms = self.terms(&flat, family, flats, |set| &set.v6, u128::MAX)?;
                 let bounds = bounds(&terms);
-                let ranked = |ranges: Vec<(u128, u128)>| {
-                    ranges.into_iter().map(|(a, b)| (rank(&bounds, a), rank(&bounds, b))).collect()
+                let ranked = |ranges: Cow<'_, [(u128, u128)]>| {
+                    ranges.iter().map(|&(a, b)| (rank(&bounds, a), rank(&bounds, b))).collect()
                 };
                 let terms = terms.into_iter().map(|(term, ranges)| (term, ranked(ranges))).collect();
                 self.segments(&flat, family, flats, bounds, &terms)?
@@ -150,14 +151,14 @@ impl Trees {
     }
 
     /// The addresses of each term that clauses of the family have.
-    fn terms<P: Value>(
+    fn terms<'f, P: Value>(
         &mut self,
         flat: &Flat,
         family: Family,
-        flats: &Flats<'_>,
+        flats: &'f Flats<'_>,
         members: impl Fn(&AddressSet) -> &Vec<(P, P)>,
         last: P,
-    ) -> Result<Terms<P>, Refused> {
+    ) -> Result<Terms<'f, P>, Refused> {
         let own = flat.clauses.iter().filter(|clause| clause.families[family as usize]);
         let mut terms = Terms::default();
         let mut kept = 0;
@@ -184,7 +185,7 @@ impl Trees {
         family: Family,
         flats: &Flats<'_>,
         bounds: Vec<u128>,
-        terms: &Terms<u32>,
+        terms: &Terms<'_, u32>,
     ) -> Result<Segments, Refused> {
         let mut trees = Vec::with_capacity(flat.segments.len());
         let mut left = self.limits.cuboids;
@@ -202,8 +203,8 @@ impl Trees {
                 let protocols = protocols
                     .entry(clause.service)
                     .or_insert_with(|| protocol_ranges(&flats.services[clause.service as usize].protocols));
-                let sides = [&terms[&clause.source], &terms[&clause.destination], protocols];
-                boxes(clause, flats, sides.map(Vec::as_slice), value, left, &mut cuboids)?;
+                let sides = [&*terms[&clause.source], &*terms[&clause.destination], &**protocols];
+                boxes(clause, flats, sides, value, left, &mut cuboids)?;
             }
             left -= cuboids.len();
             self.take(cuboids.len())?;
@@ -371,7 +372,10 @@ fn ranges<'s, P: Value + 's>(
     out: &[SetId],
     members: impl Fn(SetId) -> &'s Vec<(P, P)>,
     last: P,
-) -> Vec<(P, P)> {
+) -> Cow<'s, [(P, P)]> {
+    if let ([set], []) = (within, out) {
+        return Cow::Borrowed(members(*set));
+    }
     let mut found = vec![(P::FIRST, last)];
     for &set in within {
         found = intersected(&found, members(set));
@@ -379,7 +383,7 @@ fn ranges<'s, P: Value + 's>(
     for &set in out {
         found = intersected(&found, &outside(members(set), last));
     }
-    found
+    Cow::Owned(found)
 }
 
 /// What the ranges leave out.
@@ -397,8 +401,11 @@ fn outside<P: Value>(ranges: &[(P, P)], last: P) -> Vec<(P, P)> {
 }
 
 /// Where the addresses of a chain's terms begin and end.
-fn bounds(terms: &Terms<u128>) -> Vec<u128> {
-    let edges = terms.values().flatten().flat_map(|&(first, last)| [Some(first), last.checked_add(1)]);
+fn bounds(terms: &Terms<'_, u128>) -> Vec<u128> {
+    let edges = terms
+        .values()
+        .flat_map(|ranges| ranges.iter())
+        .flat_map(|&(first, last)| [Some(first), last.checked_add(1)]);
     let mut bounds: Vec<u128> = edges.flatten().chain([0]).collect();
     bounds.sort_unstable();
     bounds.dedup();

@@ -18,11 +18,24 @@ pub enum Edit {
     NewLabels,
     /// A pod comes to the node of the program, with the labels of one that is there.
     Local,
+    /// A namespaced policy that selects endpoints of the program goes.
+    PolicyRemoved,
+    /// A pod of another node goes.
+    PodRemoved,
 }
 
 impl Edit {
+    /// Those that take nothing away.
+    pub const PUT: [Self; 4] = [Self::Policy, Self::KnownLabels, Self::NewLabels, Self::Local];
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Policy, Self::KnownLabels, Self::NewLabels, Self::Local];
+    pub const ALL: [Self; 6] = [
+        Self::Policy,
+        Self::KnownLabels,
+        Self::NewLabels,
+        Self::Local,
+        Self::PolicyRemoved,
+        Self::PodRemoved,
+    ];
 
     /// For people.
     pub const fn name(self) -> &'static str {
@@ -31,8 +44,15 @@ impl Edit {
             Self::KnownLabels => "pod added, known labels",
             Self::NewLabels => "pod added, new labels",
             Self::Local => "local pod added, known labels",
+            Self::PolicyRemoved => "policy removed",
+            Self::PodRemoved => "pod removed",
         }
     }
+}
+
+/// Of a namespaced policy.
+fn key(policy: &Policy) -> String {
+    format!("{}/{}/{}", policy.kind, policy.namespace, policy.name)
 }
 
 /// Makes edits from a seed.
@@ -52,9 +72,7 @@ impl<'m> Editor<'m> {
     pub fn new(model: &'m Model, program: &Program, seed: u64) -> Self {
         let used: BTreeSet<&str> = program.rule_lists.iter().map(|list| list.policy.as_str()).collect();
         let is_used = |policy: &&Policy| {
-            !policy.namespace.is_empty()
-                && !policy.ingress.is_empty()
-                && used.contains(format!("{}/{}/{}", policy.kind, policy.namespace, policy.name).as_str())
+            !policy.namespace.is_empty() && !policy.ingress.is_empty() && used.contains(key(policy).as_str())
         };
         let is_local = |&index: &usize| program.node.as_ref() == Some(&model.workloads[index].node);
         let (local, remote) = (0..model.workloads.len()).partition(is_local);
@@ -68,7 +86,7 @@ impl<'m> Editor<'m> {
         }
     }
 
-    /// One more; every one is another.
+    /// One more; every one is another. There have to be policies and pods left.
     pub fn edit(&mut self, edit: Edit) -> Change {
         self.made += 1;
         Change::Put(Box::new(match edit {
@@ -76,6 +94,14 @@ impl<'m> Editor<'m> {
             Edit::KnownLabels => Resource::Workload(self.pod(false)),
             Edit::NewLabels => Resource::Workload(self.stranger()),
             Edit::Local => Resource::Workload(self.pod(true)),
+            Edit::PolicyRemoved => {
+                let place = self.random.index(self.policies.len());
+                return Change::Remove(key(self.policies.swap_remove(place)));
+            }
+            Edit::PodRemoved => {
+                let place = self.random.index(self.remote.len());
+                return Change::Remove(self.workloads[self.remote.swap_remove(place)].name.clone());
+            }
         }))
     }
 

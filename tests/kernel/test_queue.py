@@ -75,6 +75,7 @@ def test_overflow(world: World, backend: str, mode: str, tmp_path: Path) -> None
             assert len(ear.packets(held=ROOM)) == passed
             assert waiting_and_dropped(world, "filter-input") == (ROOM, SENT - ROOM - passed)
         assert len(ear.packets()) == ROOM
+        assert daemon.counters()["hooks"]["filter-input"]["queue_dropped"] == SENT - ROOM - passed
         assert passing(world, *twins(ALLOWED, REFUSED)) == words(*twins(ALLOWED))
 
 

@@ -109,7 +109,7 @@ def test_applied_once_and_cleaned_away(variant: Variant) -> None:
     before = printed(variant)
     netfilter = Netfilter(variant)
     assert netfilter.apply(ruleset(facts()))
-    assert netfilter.check() == []
+    assert netfilter.check(netfilter.read()) == []
     applied = printed(variant)
     assert not netfilter.apply(ruleset(facts())), "unchanged rules were loaded again"
     assert Netfilter(variant).apply(ruleset(facts())), "another process cannot know that they are in force"
@@ -134,7 +134,7 @@ def test_jumps_are_first_or_last_once(variant: Variant) -> None:
     assert jumps(netfilter, "filter", "FORWARD") == dict.fromkeys(FAMILIES, expected)
     netfilter.apply(ruleset(facts(filter_allow="Return")))
     assert jumps(netfilter, "filter", "FORWARD") == {key: ["-j lg-FORWARD", "-j DOCKER"] for key in FAMILIES}
-    assert netfilter.check() == []
+    assert netfilter.check(netfilter.read()) == []
 
 
 def test_meddling_is_seen_and_undone(variant: Variant) -> None:
@@ -147,7 +147,7 @@ def test_meddling_is_seen_and_undone(variant: Variant) -> None:
         ("v4",),
     )
     load(variant, "*raw\n-F lg-PREROUTING\nCOMMIT\n", ("v6",))
-    assert netfilter.check() == [
+    assert netfilter.check(netfilter.read()) == [
         "v6 raw lg-PREROUTING: not as it was installed",
         "v4 filter FORWARD: `-j lg-FORWARD-end` is rule 2, which it should not be",
         "v4 filter FORWARD: rule 3 is not `-j lg-FORWARD-end`, as it should be",
@@ -156,7 +156,7 @@ def test_meddling_is_seen_and_undone(variant: Variant) -> None:
         "v4 filter INPUT: rule 1 is not `-j lg-INPUT`, as it should be",
     ]
     assert netfilter.apply(ruleset(facts()))
-    assert netfilter.check() == []
+    assert netfilter.check(netfilter.read()) == []
     assert jumps(netfilter, "filter", "INPUT")["v4"] == ["-j lg-INPUT", "-p tcp -j ACCEPT"]
     assert jumps(netfilter, "filter", "FORWARD")["v4"] == [
         "-j lg-FORWARD",
@@ -218,7 +218,7 @@ def test_a_failed_transaction_leaves_what_was_there(variant: Variant, had_rules:
     assert (raised.value.table, raised.value.family) == ("filter", "v6")
     assert "NO-SUCH-CHAIN" in raised.value.stderr
     assert printed(variant) == before
-    assert netfilter.check() == []
+    assert netfilter.check(netfilter.read()) == []
 
 
 def test_the_last_policy_goes_but_conntrack_stays(variant: Variant) -> None:
@@ -234,7 +234,7 @@ def test_the_last_policy_goes_but_conntrack_stays(variant: Variant) -> None:
     }
     rule = {"raw": {"lg-conntrack": ("-m conntrack --ctstate INVALID -j RETURN",)}}
     assert left == dict.fromkeys(FAMILIES, rule)
-    assert netfilter.check() == []
+    assert netfilter.check(netfilter.read()) == []
 
 
 def test_the_variant_in_use_is_found(variant: Variant) -> None:

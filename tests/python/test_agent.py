@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from labelgate import agent
-from labelgate.agent import Agent, AgentError, Options
+from labelgate.agent import Agent, AgentError, Options, daemon, enforcement
+from labelgate.agent.process import Signals
 from labelgate.cli import cli
 from labelgate.links import Link, Links
 from labelgate.netfilter.apply import ApplyError
@@ -27,8 +27,9 @@ kind: HostEndpoint
 metadata: {name: out}
 spec: {node: edge1, interfaceName: eth0}
 """
+TWIN = POLICY.replace("out", "in").replace("interfaceName: eth0", "expectedIPs: [10.9.0.10]")
 UPLINK = Link(2, "eth0", ("198.51.100.10",))
-LATE = Link(3, "eth1", ())
+LATE = Link(3, "eth1", ("10.9.0.10",))
 
 
 class Kernel:
@@ -42,6 +43,7 @@ class Kernel:
         """How many more transactions fail."""
         self.hazards: list[Hazard] = []
         self.conntrack_is_off = False
+        self.counters = '{"hooks": {}}'
 
     def wait(self) -> None:
         if not self.steps:
@@ -51,8 +53,11 @@ class Kernel:
 
 
 @pytest.fixture
-def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
+def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kernel:
     kernel = Kernel()
+    # The daemon of this machine, if there is one, keeps its own.
+    monkeypatch.setenv("LABELGATE_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("LABELGATE_SOCKET", str(tmp_path / "control.sock"))
 
     class Netfilter:
         def __init__(self, backend: str) -> None:
@@ -64,7 +69,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
         def is_installed(self) -> bool:
             return False
 
-        def check(self) -> list[str]:
+        def check(self, now: object) -> list[str]:
             return []
 
         def prepare_conntrack(self) -> bool:
@@ -84,6 +89,12 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
 
         def is_alive(self) -> bool:
             return True
+
+        def fileno(self) -> int:
+            return -1
+
+        def counters(self) -> str:
+            return kernel.counters
 
         def swap(self, table: object, interfaces: Sequence[tuple[int, str]]) -> None:
             kernel.touched.append(f"swapped {len(interfaces)}")
@@ -117,20 +128,37 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
             changed, self.links = kernel.links != self.links, kernel.links
             return self.links if changed else None
 
-    def take(signals: agent.Signals, _others: object, _seconds: float) -> Iterator[int]:
+    class RuleWatch:
+        descriptors, patience = (), 0.0
+
+        def __init__(self, variant: str) -> None:
+            pass
+
+        def is_due(self) -> bool:
+            return True
+
+        def done(self) -> None:
+            pass
+
+        def close(self) -> None:
+            pass
+
+    def take(signals: Signals, _others: object, _seconds: float) -> Iterator[int]:
         kernel.wait()
         return real_take(signals, [], 0)
 
-    real_take = agent.Signals.take
-    monkeypatch.setattr(agent, "Netfilter", Netfilter)
-    monkeypatch.setattr(agent._core, "Enforcer", Enforcer)
-    monkeypatch.setattr(agent, "LinkWatch", LinkWatch)
-    monkeypatch.setattr(agent, "read_routing_rules", lambda: ())
-    monkeypatch.setattr(agent, "hazards", lambda *_: kernel.hazards)
-    monkeypatch.setattr(agent, "clean", lambda: kernel.touched.append("cleaned"))
-    monkeypatch.setattr(agent, "CHECK_SECONDS", 0)
-    monkeypatch.setattr(agent.Signals, "take", take)
-    monkeypatch.setattr(agent.Signals, "wait", lambda *_: kernel.touched.append("waited"))
+    real_take = Signals.take
+    monkeypatch.setattr(enforcement, "Netfilter", Netfilter)
+    monkeypatch.setattr(enforcement._core, "Enforcer", Enforcer)
+    monkeypatch.setattr(daemon, "LinkWatch", LinkWatch)
+    monkeypatch.setattr(enforcement, "read_routing_rules", lambda: ())
+    monkeypatch.setattr(enforcement, "hazards", lambda *_: kernel.hazards)
+    monkeypatch.setattr(enforcement, "clean", lambda: kernel.touched.append("cleaned"))
+    monkeypatch.setattr(enforcement, "RuleWatch", RuleWatch)
+    monkeypatch.setattr(daemon, "warn_at_start", lambda *_: None)
+    monkeypatch.setattr(daemon, "refuse_lockout", lambda *_: None)
+    monkeypatch.setattr(Signals, "take", take)
+    monkeypatch.setattr(Signals, "wait", lambda *_: kernel.touched.append("waited"))
     return kernel
 
 
@@ -144,7 +172,9 @@ def policy(tmp_path: Path) -> Path:
 def run(policy: Path, **flags: str) -> list[str]:
     """What it said until it was told to stop."""
     said: list[str] = []
-    Agent(Options((str(policy),), "edge1", None, True, {"stop": "remove", **flags}), said.append).run()
+    Agent(
+        Options((str(policy),), "edge1", None, True, {"stop": "remove", "watch": False, **flags}), said.append
+    ).run()
     return said
 
 
@@ -183,10 +213,23 @@ def test_a_start_that_fails_leaves_nothing(kernel: Kernel, policy: Path) -> None
     assert kernel.touched == ["bound", "refused", "cleaned", "stopped"]
 
 
+def test_what_the_kernel_lacks_is_told(kernel: Kernel, policy: Path) -> None:
+    buffers = '"receive_buffer_wanted": 200, "receive_buffer_granted": %d, "segmented_queues": %d'
+    for granted, segmented, told in (
+        (200, 0, []),
+        (199, 1, ["199 of 200 bytes", "segments of large packets"]),
+    ):
+        kernel.counters = '{"hooks": {"filter-input": {%s}}}' % (buffers % (granted, segmented))
+        warnings = [line for line in run(policy) if line.startswith("warning")]
+        assert len(warnings) == len(told)
+        assert all(words in warning for words, warning in zip(told, warnings, strict=True))
+
+
 def test_links_that_could_not_be_followed_are_tried_again(kernel: Kernel, policy: Path) -> None:
     def change() -> None:
         kernel.links, kernel.refuses = Links((UPLINK, LATE)), 1
 
+    policy.write_text(f"{POLICY}---{TWIN}", encoding="utf-8")
     kernel.steps = [change, lambda: None]
     said = run(policy)
     assert "interfaces are now eth0, eth1" in said
@@ -194,14 +237,24 @@ def test_links_that_could_not_be_followed_are_tried_again(kernel: Kernel, policy
 
 
 def test_a_reload_that_fails_is_not_called_in_force(kernel: Kernel, policy: Path) -> None:
+    """It is tried again, as the files are right."""
+
     def refuse() -> None:
+        policy.write_text(POLICY.replace("eth0", "eth1"), encoding="utf-8")
         kernel.refuses = 1
         reload()
 
     kernel.steps = [refuse]
     said = run(policy)
     assert said[1].endswith("generation 1 stays in force: the rules could not be applied")
-    assert len(said) == 3
+    assert said[2].startswith("generation 2 in force")
+    assert len(said) == 4
+
+
+def test_rules_that_would_be_the_same_are_not_written(kernel: Kernel, policy: Path) -> None:
+    kernel.steps = [reload, reload]
+    assert sum(" in force: " in message for message in run(policy)) == 3
+    assert kernel.touched == ["bound", "applied", "swapped 1", "swapped 1", "cleaned", "stopped"]
 
 
 def test_the_first_policy_waits_for_conntrack(kernel: Kernel, policy: Path) -> None:
@@ -252,7 +305,9 @@ def test_what_only_a_start_can_change(
 
     kernel.steps = [change]
     said: list[str] = []
-    Agent(Options((str(policy),), "edge1", str(config), False, {"stop": "remove"}), said.append).run()
+    Agent(
+        Options((str(policy),), "edge1", str(config), False, {"stop": "remove", "watch": False}), said.append
+    ).run()
     assert said[1].startswith(f"{config}:1: {key}")
     assert "only a restart changes it\ngeneration 1 stays in force" in said[1]
     assert kernel.touched == ["bound", "applied", "cleaned", "stopped"]
@@ -272,7 +327,7 @@ def test_the_node_stays_what_it_was(
 
     kernel.steps = [change]
     done = CliRunner().invoke(
-        cli, ["run", "-f", str(policy), "--config", str(config), "--stop", "remove", *flags]
+        cli, ["run", "-f", str(policy), "--config", str(config), "--stop", "remove", "--no-watch", *flags]
     )
     assert done.exit_code == 0
     _, *after = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("engines:")]
@@ -290,13 +345,13 @@ def test_a_reload_changes_the_stop_mode(kernel: Kernel, policy: Path, tmp_path: 
 
     kernel.steps = [change]
     said: list[str] = []
-    Agent(Options((str(policy),), "edge1", str(config)), said.append).run()
+    Agent(Options((str(policy),), "edge1", str(config), flags={"watch": False}), said.append).run()
     assert said[-1] == "stopped: our rules stay, what they queue is dropped"
     assert "cleaned" not in kernel.touched
 
 
 def test_only_a_stop_ends_a_wait() -> None:
-    with agent.Signals() as signals:
+    with Signals() as signals:
         reload()
         began = time.monotonic()
         signals.wait(0.2)
@@ -309,7 +364,7 @@ def test_only_a_stop_ends_a_wait() -> None:
 
 def test_a_signal_ends_the_wait_for_others() -> None:
     """Ctrl-C stops the daemon at once, not at its next look at the rules."""
-    with agent.Signals() as signals, socket.socket() as nothing_comes_here:
+    with Signals() as signals, socket.socket() as nothing_comes_here:
         nothing_comes_here.bind(("127.0.0.1", 0))
         nothing_comes_here.listen()
         began = time.monotonic()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import doctest
+import json
 import socket
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from labelgate import config
+from labelgate.cli import cli
 from labelgate.config import ALIASES, KEYS, Config, ConfigError, Given, load_config, variable_of
 from labelgate.flow import HOOKS
 from labelgate.resources import FelixConfiguration, load_text
@@ -67,10 +70,20 @@ def test_defaults() -> None:
         mark_mask=0x1500,
         queue_base=4200,
         queue_maxlen=16384,
+        queue_workers=None,
+        queue_fanout="balance",
+        queue_cpus=(),
         fail_open=frozenset(),
         malformed="deny",
         stop=None,
         settle=2.0,
+        shadow=0,
+        lockout="refuse",
+        revoke="new-only",
+        start=None,
+        state="/var/lib/labelgate",
+        socket="/run/labelgate/control.sock",
+        watch=True,
         settings=Settings(),
         sources=found.sources,
     )
@@ -86,7 +99,10 @@ marks: {mask: 0x00e00000}
 queues:
   base: 100
   maxlen: 1024
-  workers: 1
+  workers: 3
+  fanout: cpu
+  cpus: [2, "3"]
+shadow: 100
 fail: {raw-prerouting: open, filter-forward: open, filter-input: closed}
 malformed: accept
 stop: open
@@ -106,6 +122,12 @@ logPrefix: gate
 vxlanPort: 4790
 allowVXLANPacketsFromWorkloads: false
 allowIPIPPacketsFromWorkloads: true
+socket: /run/gate.sock
+watch: false
+start: last-good
+lockout: warn
+revoke: New-only
+state: /var/gate
 """
 
 
@@ -118,10 +140,20 @@ def test_every_key_in_a_file(file: Path) -> None:
         mark_mask=0xE00000,
         queue_base=100,
         queue_maxlen=1024,
+        queue_workers=3,
+        queue_fanout="cpu",
+        queue_cpus=(2, 3),
         fail_open=frozenset({"raw-prerouting", "filter-forward"}),
         malformed="accept",
         stop="open",
         settle=0.5,
+        shadow=100,
+        lockout="warn",
+        revoke="new-only",
+        start="last-good",
+        state="/var/gate",
+        socket="/run/gate.sock",
+        watch=False,
         settings=Settings(
             endpoint_to_host="Return",
             filter_allow="Return",
@@ -143,8 +175,8 @@ def test_every_key_in_a_file(file: Path) -> None:
     }  # fmt: skip
     assert {key for key, given in found.sources.items() if given.source == "default"} == unset
     assert found.sources["queues.maxlen"] == Given(1024, "labelgate.yaml:8")
-    assert found.sources["fail.filter-input"] == Given("closed", "labelgate.yaml:10")
-    assert found.sources["iptablesFilterDenyAction"] == Given("Reject", "labelgate.yaml:21")
+    assert found.sources["fail.filter-input"] == Given("closed", "labelgate.yaml:13")
+    assert found.sources["iptablesFilterDenyAction"] == Given("Reject", "labelgate.yaml:24")
 
 
 def test_every_key_in_the_environment(file: Path) -> None:
@@ -155,6 +187,7 @@ def test_every_key_in_the_environment(file: Path) -> None:
         "failsafeInboundHostPorts": "22, udp:68, udp:10.0.0.0/8:53",
         "failsafeOutboundHostPorts": "none",
         "interfacePrefix": "cali,tap",
+        "queues.cpus": "2,3",
     }
     env = {
         variable_of(key): texts.get(key, str(given.value))
@@ -233,7 +266,10 @@ DURATION = "expected a duration such as 2s, 500ms or a number of seconds"
         ("queues.base", "9" * 5000, f"found `{'9' * 5000}`, expected a number 0..65522"),
         ("queues.base", "many", "found `many`, expected a number 0..65522"),
         ("queues.base", True, "found `true`, expected a number 0..65522"),
-        ("queues.workers", 2, "found `2`, expected 1: one loop answers all queues"),
+        ("queues.workers", 65, "found `65`, expected auto, or a number 1..64"),
+        ("queues.workers", 0, "found `0`, expected auto, or a number 1..64"),
+        ("queues.cpus", "2,x", "found `2,x`, expected a number 0..8191"),
+        ("queues.cpus", [], "found `[]`, expected numbers of processors, such as 2,3"),
         ("fail.raw-output", "maybe", "found `maybe`, expected closed or open"),
         ("settle", "soon", f"found `soon`, {DURATION}"),
         ("settle", "9" * 400, f"found `{'9' * 400}`, {DURATION}"),
@@ -310,7 +346,7 @@ def test_refused_files(file: Path, text: str, message: str) -> None:
 
 
 def test_an_unknown_key_without_a_likeness_lists_the_known_ones(file: Path) -> None:
-    message = "labelgate.yaml:1: queues: unknown key `x`; known: base, maxlen, workers"
+    message = "labelgate.yaml:1: queues: unknown key `x`; known: base, maxlen, workers, fanout, cpus"
     assert refusal(path=file, text="queues: {x: 1}") == message
 
 
@@ -529,4 +565,23 @@ def test_the_page_on_configuration(file: Path) -> None:
 
 
 def test_examples_in_docstrings() -> None:
-    assert doctest.testmod(config) == (0, 1)
+    assert doctest.testmod(config) == (0, 2)
+
+
+def test_the_effective_values_are_printed_as_they_are_read(file: Path) -> None:
+    """`labelgate config`: its output, written as a file, means the same."""
+    file = file.with_suffix(".conf")
+    file.write_text(EVERY_KEY)
+    runner = CliRunner()
+    arguments = ["config", "--config", str(file), "-f", "."]
+    printed = runner.invoke(cli, [*arguments, "-o", "json"])
+    assert printed.exit_code == 0
+    found = json.loads(printed.output)
+    assert found["settle"] == {"value": "0.5", "source": f"{file}:16"}
+    assert found["queues.workers"]["source"] == f"{file}:9"
+    flags = {key: item["value"] or None for key, item in found.items()}
+    effective, again = read(file, EVERY_KEY), read(flags=flags)
+    assert {key: item.value for key, item in again.sources.items()} == {
+        key: item.value for key, item in effective.sources.items()
+    }
+    assert "settle" in runner.invoke(cli, arguments).output

@@ -71,7 +71,7 @@ class World:
         outcome = self.run(hook, packet)
         if outcome.word != "queue":
             return outcome
-        assert outcome.queue == self.facts.queue(hook, self.family)
+        assert [outcome.queue] == list(self.facts.queues(hook, self.family))
         assert not outcome.packet.mark & (self.marks.decided | self.marks.reject)
         seen = outcome.packet
         verdict, accepted = self.hooks.answer(hook, seen, bool(seen.mark & self.marks.accept))

@@ -33,7 +33,7 @@ impl<'m> Edits<'m> {
     }
 
     fn next(&mut self) -> Vec<Change> {
-        let edit = self.editor.edit(Edit::ALL[self.made % Edit::ALL.len()]);
+        let edit = self.editor.edit(Edit::PUT[self.made % Edit::PUT.len()]);
         self.made += 1;
         let Change::Put(resource) = &edit else { panic!("an edit puts something") };
         self.come.push_back(match &**resource {
@@ -83,7 +83,7 @@ struct Generation {
 
 fn policy(table: &DecisionTable, key: &FlowKey) -> (Verdict, Option<String>) {
     let decision = table.decide(key);
-    (decision.verdict, table.origin(&decision.step).policy.clone())
+    (decision.verdict, table.meaning(decision.outcome).0.policy.clone())
 }
 
 fn generation(number: usize, engines: Engines, fresh: &DecisionTable, workload: &Workload) -> Generation {
@@ -169,7 +169,8 @@ fn memory_is_freed() {
         fresh = Some(Engines::build(program, &Budgets::default()));
     });
     assert!(rebuilds > 0, "no fresh build in {kept:?}");
-    let most = 2 * whole.bytes_current;
+    // An image may have grown to twice its size before all is made anew, and the one before it is kept for the next.
+    let most = 3 * whole.bytes_current;
     let sums = kept.iter().scan(0, |sum, more| {
         *sum += more;
         Some(*sum)

@@ -9,15 +9,21 @@ import sys
 
 import click
 
+from labelgate.cli.apply import apply, confirm, rollback
 from labelgate.cli.bench import bench
 from labelgate.cli.check import check
 from labelgate.cli.clean import clean
+from labelgate.cli.config import config
 from labelgate.cli.connectivity import connectivity
 from labelgate.cli.demo import demo
+from labelgate.cli.doctor import doctor
 from labelgate.cli.explain import explain
+from labelgate.cli.install_unit import install_unit
+from labelgate.cli.reload import reload
 from labelgate.cli.run import run
 from labelgate.cli.schema import schema
 from labelgate.cli.selector import selector
+from labelgate.cli.status import status
 from labelgate.cli.version import version
 from labelgate.config import ConfigError
 from labelgate.resources import LoadError
@@ -32,7 +38,11 @@ def cli() -> None:
     """
 
 
-for verb in (check, explain, connectivity, selector, schema, bench, run, clean, demo, version):
+for verb in (
+    check, explain, connectivity, selector, schema, bench, run, status, reload, apply, confirm, rollback,
+    config, doctor,
+    install_unit, clean, demo, version,
+):  # fmt: skip
     cli.add_command(verb)
 
 

@@ -8,8 +8,14 @@ from typing import Any
 
 import click
 
-from labelgate.cli.options import policies
+from labelgate.agent.asked import read_session
+from labelgate.cli.apply import finding_text, read_texts, ssh_session
+from labelgate.cli.options import Refused, config_option, node_option, policies, socket_option
 from labelgate.cli.progress import ProgressBar
+from labelgate.config import load_config
+from labelgate.control import ControlError, NoDaemon, ask
+from labelgate.links import read_links
+from labelgate.lockout import Host, findings, open_sessions, read_flows
 from labelgate.resources import Loading, Problem, Summary
 from labelgate.snapshot import Snapshot
 from labelgate.sources.files import read_documents
@@ -17,19 +23,62 @@ from labelgate.sources.files import read_documents
 
 @click.command()
 @policies()
+@click.option("--live", is_flag=True, help="Also: what works on this host now and would be denied?")
+@node_option
+@config_option
+@socket_option
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def check(paths: tuple[str, ...], output: str) -> None:
+def check(
+    paths: tuple[str, ...],
+    live: bool,
+    node: str | None,
+    config_file: str | None,
+    socket: str | None,
+    output: str,
+) -> None:
     """Validate policies: every error with its place, what was found, what was expected and a hint.
 
-    Exit code 1 if any document is invalid.
+    With --live, sessions that are alive (that of who asks first), failsafe ports, DNS, DHCP and IPv6
+    neighbour discovery are judged, too: against what the running daemon enforces, if there is one. Nothing
+    is changed.
+
+    Exit code 1 if any document is invalid, or anything would be denied.
     """
     with ProgressBar() as progress:
         loading = read_documents(paths, progress)
+    is_asked = live and not loading.problems
+    found = _live(paths, loading, node, config_file, socket) if is_asked else []
     if output == "json":
-        click.echo(json.dumps(_report(loading), indent=2))
+        click.echo(json.dumps({**_report(loading), **({"live": found} if is_asked else {})}, indent=2))
     else:
         _print(loading)
-    sys.exit(1 if loading.problems else 0)
+        for finding in found:
+            click.echo(finding_text(finding), err=True)
+        if is_asked and not found:
+            click.echo("nothing that works now would be denied")
+    sys.exit(1 if loading.problems or found else 0)
+
+
+def _live(
+    paths: tuple[str, ...], loading: Loading, node: str | None, config_file: str | None, socket: str | None
+) -> list[dict[str, Any]]:
+    """What would be denied: asked of the daemon or, where none runs, found out here."""
+    snapshot = Snapshot.of(loading.resources)
+    config = load_config(config_file, snapshot.felix_configurations, node, flags={"socket": socket})
+    session = ssh_session()
+    try:
+        texts = read_texts(paths)
+        answer = ask(config.socket, "check", paths=paths, texts=texts, session=session)
+        return list(answer["findings"])
+    except NoDaemon:
+        links = read_links()
+        table = snapshot.compile(node=config.node, host=links.host_facts, settings=config.settings)
+        sessions = [*open_sessions(), *read_flows()]
+        mine = read_session(session) if session else None
+        with Host(links) as host:
+            return [item.to_json() for item in findings(None, table, host, sessions, mine=mine)]
+    except ControlError as error:
+        raise Refused(str(error)) from None
 
 
 def _print(loading: Loading) -> None:

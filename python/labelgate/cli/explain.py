@@ -209,7 +209,7 @@ def _explain_one(
     return 1 if visits[-1].answer.verdict == "deny" else 0
 
 
-def _end(last: Visit, is_path: bool) -> str:
+def _end(last: Visit[Answer], is_path: bool) -> str:
     """How it ends."""
     if last.answer.verdict == "deny":
         return f"denied at {last.packet.hook}: {_words(last.answer.trace[-1])}"
@@ -219,7 +219,7 @@ def _end(last: Visit, is_path: bool) -> str:
     return f"delivered: {allowed or 'nothing denies it, the rules of others may'}"
 
 
-def _print_visit(visit: Visit) -> None:
+def _print_visit(visit: Visit[Answer]) -> None:
     answer = visit.answer
     notes = [note for note, holds in (("failsafe", answer.failsafe), ("marked", answer.accepted)) if holds]
     suffix = f"  [{', '.join(notes)}]" if notes else ""

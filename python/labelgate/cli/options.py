@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 import click
 import yaml
 
+from labelgate.config import load_config
+from labelgate.control import ControlError, NoDaemon, ask
 from labelgate.settings import HostFacts
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -80,3 +82,31 @@ def read_host(path: str) -> tuple[str | None, HostFacts, tuple[str, ...] | None]
         raise refuse("workloadPrefixes: expected a list of names")
     node = document.get("node")
     return node and str(node), HostFacts(found), None if prefixes is None else tuple(prefixes)
+
+
+class Refused(click.ClickException):
+    """What was asked for is not done; exit code 1."""
+
+    exit_code = 1
+
+    def show(self, file: Any = None) -> None:
+        """The message as it is."""
+        click.echo(self.message, err=True)
+
+
+socket_option = click.option(
+    "--socket",
+    metavar="PATH",
+    help="The daemon's control socket [default: $LABELGATE_SOCKET, else as built in].",
+)
+
+
+def ask_daemon(socket: str | None, verb: str, **arguments: Any) -> dict[str, Any]:
+    """Asks the running daemon; EnvironmentProblem if there is none, Refused if it refuses."""
+    path = load_config(None, flags={"socket": socket}).socket
+    try:
+        return ask(path, verb, **arguments)
+    except NoDaemon as error:
+        raise EnvironmentProblem(str(error)) from None
+    except ControlError as error:
+        raise Refused(str(error)) from None

@@ -31,6 +31,10 @@ from labelgate.handlers import BindLoop
 )
 @click.option("--settle", metavar="SECONDS", help="Wait before enforcing if conntrack was off [default: 2s].")
 @click.option("--queue-base", type=int, help="First of 14 queue numbers [default: 4200].")
+@click.option("--watch/--no-watch", default=None, help="Follow the files as they change [default: --watch].")
+@click.option("--state", metavar="FOLDER", help="What outlives the daemon [default: /var/lib/labelgate].")
+@click.option("--socket", metavar="PATH", help="Control socket [default: /run/labelgate/control.sock].")
+@click.option("--replace", is_flag=True, help="Take the place of the daemon in force; no packet is lost.")
 @click.option(
     "--handler",
     type=click.Choice(["native", "netfilterqueue"]),
@@ -53,13 +57,18 @@ def run(
     stop: str | None,
     settle: str | None,
     queue_base: int | None,
+    watch: bool | None,
+    state: str | None,
+    socket: str | None,
+    replace: bool,
     handler: str,
     on_packet: str | None,
     allow_empty: bool,
 ) -> None:
     """Enforce policies until SIGTERM or Ctrl-C.
 
-    SIGHUP reads the files anew, SIGUSR1 prints the counters as JSON. Needs root (CAP_NET_ADMIN).
+    What is written to the files comes into force at once; SIGHUP and `labelgate reload` read them, too.
+    SIGUSR1 prints the counters as JSON. Needs root (CAP_NET_ADMIN).
 
     \b
     labelgate run -f policies/ --handler netfilterqueue --on-packet ./look.py:look
@@ -73,9 +82,12 @@ def run(
             paths = load_config(config_file, node=node).policies
         if not paths:
             raise click.UsageError("no policies: use -f PATH, or `policies` in the configuration")
-        flags = {"backend": backend, "stop": stop, "settle": settle, "queues.base": queue_base}
+        flags = {
+            "backend": backend, "stop": stop, "settle": settle, "queues.base": queue_base, "watch": watch,
+            "state": state, "socket": socket,
+        }  # fmt: skip
         with ProgressBar() as progress:
-            Agent(Options(paths, node, config_file, allow_empty, flags, bind), _say, progress).run()
+            Agent(Options(paths, node, config_file, allow_empty, flags, replace, bind), _say, progress).run()
     except (AgentError, ConfigError) as error:
         raise EnvironmentProblem(str(error)) from None
 

@@ -32,13 +32,18 @@ class Daemon:
         host: str = EDGE,
         node: str = NODE,
         settle: str = "0",
+        watch: bool = False,
         options: tuple[str, ...] = (),
     ) -> None:
         self._world, self._host = world, host
         files = [option for path in paths for option in ("-f", str(path))]
+        # The daemon of this machine, if there is one, keeps its socket.
+        self.socket = str(world.folder / "control.sock")
+        """Where it answers."""
         self._command = [
             sys.executable, "-m", "labelgate", "run", *files, "--node", node, "--backend", backend,
-            "--settle", settle, *options,
+            "--settle", settle, "--socket", self.socket, "--state", str(world.folder / "state"),
+            "--watch" if watch else "--no-watch", *options,
         ]  # fmt: skip
         self.log: list[str] = []
         """Every line said so far."""

@@ -6,11 +6,14 @@ import ctypes
 import itertools
 import os
 import re
+import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -25,6 +28,8 @@ class Namespaces:
         self._prefix = f"lg-{os.getpid()}-{next(_counter)}"
         self._hosts = tuple(hosts)
         self._processes: list[subprocess.Popen[str]] = []
+        self.folder: Path
+        """For what processes in here keep: removed with the namespaces."""
 
     def namespace(self, host: str) -> str:
         """The name of a host's namespace, as `ip netns` knows it."""
@@ -35,6 +40,7 @@ class Namespaces:
 
     def __enter__(self) -> Self:
         remove_stale()
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{self._prefix}-"))
         try:
             for host in self._hosts:
                 ip(f"netns add {self.namespace(host)}")
@@ -58,6 +64,7 @@ class Namespaces:
             for host in self._hosts:
                 with suppress(WorldError):
                     ip(f"netns delete {self.namespace(host)}")
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def call(self, host: str, function: Callable[..., T], *arguments: Any) -> T:
         """Calls a function inside a host's namespace, on a thread of its own; sockets it makes stay there."""
@@ -126,6 +133,10 @@ def remove_stale() -> None:
                 os.kill(pid, signal.SIGKILL)
         with suppress(WorldError):
             ip(f"netns delete {name}")
+    for folder in Path(tempfile.gettempdir()).glob("lg-*-*-*"):
+        match = re.fullmatch(r"lg-(\d+)-\d+-\w{8}", folder.name)
+        if match is not None and not os.path.exists(f"/proc/{match[1]}"):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class WorldError(Exception):

@@ -8,10 +8,13 @@ from labelgate import _core
 
 
 class PacketLoop(Protocol):
-    """Binds 14 queues in the network namespace of the thread that makes it, and answers them until `stop`."""
+    """Binds its queues in the network namespace of the thread that makes it, and answers them until `stop`.
 
-    def swap(self, table: _core.Table, interfaces: list[tuple[int, str]]) -> int | None:
-        """Puts a new table in force."""
+    There are 14 for each worker.
+    """
+
+    def swap(self, table: _core.Table, interfaces: list[tuple[int, str]]) -> int:
+        """Puts a new table in force; its generation number."""
 
     def set_without_repeat(self, hooks: list[bool]) -> None:
         """Hooks at which packets must not pass the table twice, in the order of `HOOKS`."""
@@ -21,6 +24,15 @@ class PacketLoop(Protocol):
 
     def counters(self) -> str:
         """The counters now, as JSON."""
+
+    def samples(self, most: int) -> str:
+        """Decisions to be judged again, as JSON."""
+
+    def fileno(self) -> int:
+        """To be waited for beside other descriptors: readable when the loop has ended."""
+
+    def thread_ids(self) -> list[int]:
+        """The kernel's numbers of the threads that answer."""
 
     def is_alive(self) -> bool:
         """Whether packets are being answered."""
@@ -44,6 +56,7 @@ class BindLoop(Protocol):
         interfaces: list[tuple[int, str]],
         *,
         base: int,
+        workers: int,
         maxlen: int,
         marks: tuple[int, int, int],
         fail_open: list[bool],
@@ -51,5 +64,6 @@ class BindLoop(Protocol):
         filter_reject: bool,
         filter_return: bool,
         without_repeat: list[bool],
+        sample_every: int,
     ) -> PacketLoop:
         """Packets are answered from now on."""

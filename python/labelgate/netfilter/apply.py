@@ -157,9 +157,8 @@ class Netfilter:
             self._leave_other_variant()
         return bool(changes)
 
-    def check(self) -> list[str]:
-        """What is not as `apply` left it; empty while all is in force."""
-        now = self.read()
+    def check(self, now: Mapping[Family, Mapping[str, SavedTable]]) -> list[str]:
+        """What of the tables that `read` found is not as `apply` left it; empty while all is in force."""
         findings: list[str] = []
         for key, installed in self._installed.items():
             (table, family), saved = key, _at(now, key)

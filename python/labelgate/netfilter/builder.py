@@ -94,8 +94,13 @@ class TableBuilder(ABC):
         """To the engine."""
         if self.facts.open:
             return Rule("", "-j RETURN")
+        numbers = self.facts.queues(hook, self.family)
+        which = f"--queue-num {numbers[0]}"
+        if len(numbers) > 1:
+            which = f"--queue-balance {numbers[0]}:{numbers[-1]}"
         bypass = " --queue-bypass" if hook in self.facts.fail_open else ""
-        return Rule("", f"-j NFQUEUE --queue-num {self.facts.queue(hook, self.family)}{bypass}")
+        fanout = " --queue-cpu-fanout" if self.facts.by_cpu and len(numbers) > 1 else ""
+        return Rule("", f"-j NFQUEUE {which}{bypass}{fanout}")
 
     def from_workload(self, target: str, match: str = "") -> Rules:
         """For packets from workload interfaces."""

@@ -32,3 +32,24 @@ def conntrack_in_use(family: Family) -> bool:
                 )
         except OSError:
             return False
+
+
+# Of this thread's network namespace, as all of /proc/sys/net.
+_TCP_LOOSE = Path("/proc/sys/net/netfilter/nf_conntrack_tcp_loose")
+
+
+def tcp_loose() -> bool:
+    """Whether a packet in the middle of an unknown TCP connection begins one (nf_conntrack-sysctl)."""
+    try:
+        return _TCP_LOOSE.read_text(encoding="ascii").strip() != "0"
+    except OSError:
+        return False
+
+
+def set_tcp_loose(is_loose: bool) -> bool:
+    """Sets that; False if it may not be set."""
+    try:
+        _TCP_LOOSE.write_text("1" if is_loose else "0", encoding="ascii")
+    except OSError:
+        return False
+    return True

@@ -143,6 +143,10 @@ class RulesetFacts:
     settings: Settings = field(default_factory=Settings)
     marks: Marks = field(default_factory=Marks)
     queue_base: int = 4200
+    workers: int = 1
+    """Queues of each hook and family."""
+    by_cpu: bool = False
+    """The packet's processor chooses among them (`--queue-cpu-fanout`), not its addresses."""
     fail_open: frozenset[Hook] = frozenset()
     """Hooks whose packets pass while nobody listens (`--queue-bypass`)."""
     without_repeat: frozenset[Hook] = frozenset()
@@ -179,6 +183,7 @@ class RulesetFacts:
         """Nobody governs anything: no rules at all."""
         return not self.hosts and not self.workloads
 
-    def queue(self, hook: Hook, family: Family) -> int:
-        """The queue number: one per hook and family, because raw and mangle look alike in a message."""
-        return self.queue_base + HOOKS.index(hook) * 2 + FAMILIES.index(family)
+    def queues(self, hook: Hook, family: Family) -> range:
+        """The queue numbers: per hook and family, because raw and mangle look alike in a message."""
+        first = self.queue_base + (HOOKS.index(hook) * 2 + FAMILIES.index(family)) * self.workers
+        return range(first, first + self.workers)

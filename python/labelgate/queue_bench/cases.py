@@ -22,8 +22,8 @@ Measure = Literal["flood", "burst", "drain", "latency", "connections", "bulk"]
 
 QUEUE, MAXLEN = 4200, 16_384
 """The queue of raw PREROUTING in IPv4, and how many packets may wait in it."""
-ALLOW_MARK = 0x0500
-"""What labelgate says with `allow-notrack`: decided and accepted."""
+MARK_MASK, ALLOW_MARK = 0x1500, 0x0500
+"""The bits of labelgate, and what it says with `allow-notrack`: decided and accepted."""
 BIND_SECONDS = 30.0
 _FLOODED: tuple[Measure, ...] = ("flood", "burst", "latency")
 _QUEUED: tuple[Measure, ...] = ("flood", "burst", "drain", "latency")
@@ -157,7 +157,7 @@ class Other(Case):
 def null(name: str = "null verdict") -> Other:
     """Every packet answered without looking, by the core's loop."""
     module = ("-m", "labelgate.queue_bench.null")
-    command = (sys.executable, *module, str(QUEUE), str(MAXLEN), hex(ALLOW_MARK))
+    command = (sys.executable, *module, str(QUEUE), str(MAXLEN), hex(MARK_MASK))
     return Other(name, _QUEUED, text=policies.untracked(10), command=command)
 
 

@@ -1,4 +1,4 @@
-"""`python -m labelgate.queue_bench.null QUEUE MAXLEN MARK`: the null verdict, until SIGTERM."""
+"""`python -m labelgate.queue_bench.null BASE MAXLEN MASK`: the null verdict, until SIGTERM."""
 
 from __future__ import annotations
 
@@ -6,16 +6,33 @@ import signal
 import sys
 
 from labelgate import _core
+from labelgate.flow import HOOKS
+from labelgate.netfilter.facts import Marks
+from labelgate.snapshot import Snapshot
 
 
 def main() -> None:
-    """REPEAT with the mark, for every packet of one queue."""
-    queue, maxlen, mark = (int(text, 0) for text in sys.argv[1:])
+    """The reply of `allow-notrack` to every packet, by the core's loop, without a look at it."""
+    base, maxlen, mask = (int(text, 0) for text in sys.argv[1:])
     stops = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, stops)
-    handler = _core.NullHandler(queue, maxlen=maxlen, repeat=True, mark=mark)
+    marks = Marks.from_mask(mask)
+    no = [False] * len(HOOKS)
+    loop = _core.Enforcer(
+        Snapshot().compile().core,
+        [],
+        base=base,
+        maxlen=maxlen,
+        marks=(marks.accept, marks.decided, marks.reject),
+        fail_open=no,
+        malformed_accept=False,
+        filter_reject=False,
+        filter_return=False,
+        without_repeat=no,
+        null="allow-notrack",
+    )
     signal.sigwait(stops)
-    handler.stop()
+    loop.stop()
 
 
 if __name__ == "__main__":

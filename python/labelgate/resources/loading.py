@@ -46,7 +46,8 @@ class Loading:
     problems: list[Problem] = field(default_factory=list)
     documents: list[Summary] = field(default_factory=list)
     """All documents, in the order met."""
-    _first: dict[str, Location] = field(default_factory=dict)
+    first: dict[str, Location] = field(default_factory=dict)
+    """Where each resource was first met, refused or not, by key."""
 
     def add(
         self, content: bytes | str, file: str, progress: Callable[[int], None] = lambda characters: None
@@ -99,7 +100,7 @@ class Loading:
 
     def _resource(self, document: Document, data: Any, prefix: Path, location: Location) -> None:
         head = kinds.header(data)
-        first = self._first.setdefault(head.key, location) if head.key else location
+        first = self.first.setdefault(head.key, location) if head.key else location
         if first is not location:
             found = f"`{head.key}` again"
             wrong = Wrong("resource-duplicate", found, first=f"{first.file}:{first.line}:{first.column}")

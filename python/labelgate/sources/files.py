@@ -36,31 +36,48 @@ def read_documents(
 ) -> Loading:
     """As `load_documents`, but with all that was met: resources, problems, notices, refused documents too."""
     loading = Loading()
+    for file, done in in_turn(all_files(paths), progress):
+        _read(loading, file, done)
+    return loading
+
+
+def in_turn(files: Iterable[str], progress: Progress) -> Iterator[tuple[str, Callable[[int], None]]]:
+    """Each file, with whom to tell how many of its characters are read."""
     # A file counts one byte more than it has, so that all is read only after the last, be it empty or a pipe.
-    sizes = {file: _size(file) + 1 for file in _files(paths)}
+    sizes = {file: _size(file) + 1 for file in files}
     whole, before = sum(sizes.values()), 0
     with _without_collection():
         for file, size in sizes.items():
             progress(before, whole)
-            _read(loading, file, partial(_within, progress, before, size - 1, whole))
+            yield file, partial(_within, progress, before, size - 1, whole)
             before += size
     progress(whole, whole)
-    return loading
 
 
 def _within(progress: Progress, before: int, size: int, whole: int, done: int) -> None:
     progress(before + min(done, size), whole)
 
 
-def _files(paths: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
+def all_files(paths: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
     """Every file, once, by the name that it is first met by."""
     seen: set[str] = set()
+    folders: dict[str, str] = {}
     for given in paths:
         path = os.fspath(given)
         for file in [path] if path == STDIN else policy_files(path):
-            if (real := os.path.realpath(file)) not in seen:
+            if (real := _real(file, folders)) not in seen:
                 seen.add(real)
                 yield file
+
+
+def _real(file: str, folders: dict[str, str]) -> str:
+    """`os.path.realpath`, with each folder looked at once."""
+    if os.path.islink(file):
+        return os.path.realpath(file)
+    folder, name = os.path.split(file)
+    if folder not in folders:
+        folders[folder] = os.path.realpath(folder)
+    return os.path.join(folders[folder], name)
 
 
 def _size(file: str) -> int:
@@ -92,27 +109,38 @@ def policy_files(path: str, above: frozenset[str] = frozenset()) -> Iterator[str
         yield path
         return
     here = above | {os.path.realpath(path)}
-    for entry in sorted(os.listdir(path)):
-        inner = os.path.join(path, entry)
-        if entry.startswith("."):
+    try:
+        with os.scandir(path) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except OSError:  # Gone again, or not for us: reading it as a file tells.
+        yield path
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
             continue
-        if os.path.isdir(inner):
-            if os.path.realpath(inner) not in here:
-                yield from policy_files(inner, here)
-        elif entry.endswith(SUFFIXES):
-            yield inner
+        if entry.is_dir():
+            if os.path.realpath(entry.path) not in here:
+                yield from policy_files(entry.path, here)
+        elif entry.name.endswith(SUFFIXES):
+            yield entry.path
 
 
 def _read(loading: Loading, file: str, progress: Callable[[int], None]) -> None:
     if file == STDIN:
         loading.add(sys.stdin.buffer.read(), "<stdin>", progress)
         return
-    if not os.path.exists(file):
-        loading.add_unreadable(Wrong("file-missing", "nothing there"), file)
-        return
-    try:
-        content = Path(file).read_bytes()
-    except OSError as error:
-        loading.add_unreadable(Wrong("file-unreadable", error.strerror or "an error of the system"), file)
-    else:
+    content = read_file(file)
+    if isinstance(content, bytes):
         loading.add(content, file, progress)
+    else:
+        loading.add_unreadable(content, file)
+
+
+def read_file(file: str) -> bytes | Wrong:
+    """What a file holds, or why that cannot be read."""
+    if not os.path.exists(file):
+        return Wrong("file-missing", "nothing there")
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        return Wrong("file-unreadable", error.strerror or "an error of the system")

@@ -2,8 +2,8 @@
 //! the same time.
 
 use super::{
-    BLOCK_WORD, CELLS, Classes, DESTINATION, DESTINATIONS, GROUP_WORD, PLAIN, ROWS, Record, SERVICE,
-    SERVICES, SOURCE, SOURCE_PORT, SOURCE_PORTS, Uses,
+    CELLS, Classes, DESTINATION, DESTINATIONS, PLAIN, ROWS, Record, SERVICE, SERVICES, SOURCE, SOURCE_PORT,
+    SOURCE_PORTS, Uses,
 };
 use crate::flow::Family;
 use crate::program::ChainId;
@@ -33,9 +33,9 @@ impl Classes {
 
     #[inline]
     fn records<const N: usize>(&self, chains: &[ChainId; N], family: Family) -> Option<[&Record; N]> {
-        let mut records = [self.record(chains[0], family)?; N];
-        for (record, &chain) in records.iter_mut().zip(chains) {
-            *record = self.record(chain, family)?;
+        let mut records = [self.record(*chains.first()?, family)?; N];
+        for index in 1..N {
+            records[index] = self.record(chains[index], family)?;
         }
         Some(records)
     }
@@ -81,7 +81,6 @@ impl Classes {
         }
         for index in 0..N {
             cells[index] += records[index][CELLS];
-            self.image.prefetch(cells[index]);
         }
         cells.map(|cell| Answer::from_word(self.image.word(cell)))
     }
@@ -102,25 +101,7 @@ impl Classes {
     fn locals<const N: usize>(&self, records: &[&Record; N], map: usize, classes: &[u32; N]) -> [u32; N] {
         let mut locals = [0; N];
         for index in 0..N {
-            let class = classes[index];
-            let place =
-                if self.roots.is_deep { class / (BLOCK_WORD * GROUP_WORD) } else { class / BLOCK_WORD };
-            locals[index] = records[index][map] + place;
-            self.image.prefetch(locals[index]);
-        }
-        if self.roots.is_deep {
-            for (local, class) in locals.iter_mut().zip(classes) {
-                *local = self.image.word(*local) + class / BLOCK_WORD % GROUP_WORD;
-                self.image.prefetch(*local);
-            }
-        }
-        for (local, class) in locals.iter_mut().zip(classes) {
-            *local = self.image.word(*local);
-            // Blocks may begin in the middle of a line.
-            self.image.prefetch(*local + class % BLOCK_WORD / 2);
-        }
-        for index in 0..N {
-            locals[index] = self.image.half(locals[index], classes[index] % BLOCK_WORD);
+            locals[index] = self.local(records[index][map], classes[index]);
         }
         locals
     }

@@ -21,6 +21,9 @@ use crate::program::{Chain, ChainId, Program, RuleListId};
 use crate::table::answer::Answers;
 use crate::table::flat::{Clause, Flat, Flats, Ranges, lists};
 
+/// Services are few, and most edits of policies bring one.
+const MORE_SERVICES: usize = 256;
+
 /// Of each chain, by family: whether it has a table, and if not why.
 pub type Built = Vec<[Result<(), Refused>; 2]>;
 
@@ -72,7 +75,7 @@ fn fits(flats: &Flats<'_>, chain: &Chain, limits: &Limits) -> Result<(), Refused
 /// Of each chain, the direction that packets meet it in; of one that stands in both, the one where more is looked at.
 pub fn directions(program: &Program) -> Vec<Direction> {
     let mut directions = vec![Direction::Ingress; program.chains.len()];
-    for endpoint in &program.endpoints {
+    for endpoint in program.endpoints.iter() {
         let pairs = [Some(endpoint.normal), endpoint.forward, endpoint.untracked];
         for pair in pairs.into_iter().flatten() {
             directions[pair.egress.index()] = Direction::Egress;
@@ -178,7 +181,9 @@ impl Writer {
         self.counts.services = services.numbers.partition.count();
         self.counts.source_ports = source_ports.partition.count();
         let Counts { v4, v6, services: keys, source_ports: ports, .. } = self.counts;
-        self.rooms = [v4, v6, keys, ports].map(|count| self.room(count).div_ceil(BLOCK));
+        let room =
+            |count, more: usize| (self.room(count) + if self.keeps { more } else { 0 }).div_ceil(BLOCK);
+        self.rooms = [room(v4, 0), room(v6, 0), room(keys, MORE_SERVICES), room(ports, 0)];
         let most = BLOCK * self.rooms.into_iter().max().unwrap_or_default();
         let directories = 2 * chains * self.rooms.iter().sum::<usize>() * size_of::<u32>();
         self.roots.is_deep = directories > self.limits.flat_maps;
@@ -325,7 +330,11 @@ impl Writer {
             // As large as the image, which is copied once more.
             (self.maps, self.splitter) = (Maps::new(false), Splitter::default());
         }
-        Classes { image: self.image.image(), roots: self.roots, uses: self.uses, counts: self.counts }
+        let is_deep = self.roots.is_deep;
+        let sides = self.uses.map(|of| of.map(|uses| uses.side().filter(|_| !is_deep)));
+        let (roots, uses, counts) = (self.roots, self.uses, self.counts);
+        let first_record = roots.records / RECORD;
+        Classes { image: self.image.image(), roots, first_record, uses, sides, counts }
     }
 }
 

@@ -1,44 +1,61 @@
 //! The flat image: cache lines of words, offsets instead of pointers. It can be shared, mapped, and compared byte for
 //! byte.
 
-use bytemuck::{Pod, Zeroable};
-
 use super::limits::Refused;
+use super::spare::{Changes, Home};
+use crate::table::pages::Pages;
 use crate::table::prefetch::prefetch;
 
 /// One cache line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[derive(Debug)]
 #[repr(C, align(64))]
 struct Line([u32; WORDS]);
 
-const WORDS: usize = 16;
+pub const WORDS: usize = 16;
+#[allow(clippy::cast_possible_truncation)] // 16.
+const WORD_COUNT: u32 = WORDS as u32;
 
 /// Words by offset; offsets behind the end are programming errors and panic.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Image {
-    lines: Vec<Line>,
-    /// Lengths of `lines` as words and as halves: as fields, for shifting at each load took as long as the loads.
+    pages: Pages,
+    /// Lengths as lines, words and halves: as fields, for shifting at each load took as long as the loads.
+    lines: usize,
     words: usize,
     halves: usize,
+    home: Home,
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        self.home.give(|| std::mem::replace(&mut self.pages, Pages::zeroed(0)));
+    }
 }
 
 #[allow(unsafe_code)]
 impl Image {
-    fn of(lines: Vec<Line>) -> Self {
-        let words = lines.len() * WORDS;
-        Self { lines, words, halves: 2 * words }
+    /// Of whole lines.
+    fn of((pages, home): (Pages, Home)) -> Self {
+        let words = pages.bytes().len() / size_of::<u32>();
+        Self { pages, lines: words / WORDS, words, halves: 2 * words, home }
+    }
+
+    #[inline]
+    fn lines(&self) -> &[Line] {
+        // SAFETY: the pages are initialised, hold so many lines, begin at a page and never change; any bytes are a line.
+        unsafe { std::slice::from_raw_parts(self.pages.start().cast(), self.lines) }
     }
 
     #[inline]
     fn words(&self) -> &[u32] {
-        // SAFETY: a `Line` is so many words without padding, and the length is that of all lines, which never change.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.words) }
+        // SAFETY: as for lines, which are words without padding.
+        unsafe { std::slice::from_raw_parts(self.pages.start().cast(), self.words) }
     }
 
     #[inline]
     fn halves(&self) -> &[u16] {
         // SAFETY: as for words; halves need less alignment.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.halves) }
+        unsafe { std::slice::from_raw_parts(self.pages.start().cast(), self.halves) }
     }
 
     /// The word at this offset.
@@ -57,18 +74,30 @@ impl Image {
     /// A whole line; its offset is a multiple of [`WORDS`].
     #[inline]
     pub fn line(&self, offset: u32) -> &[u32; WORDS] {
-        &self.lines[offset as usize / WORDS].0
+        self.line_at(offset / WORD_COUNT)
+    }
+
+    /// A whole line, by its own number.
+    #[inline]
+    pub fn line_at(&self, index: u32) -> &[u32; WORDS] {
+        &self.lines()[index as usize].0
+    }
+
+    /// So many words.
+    #[inline]
+    pub fn chunk<const N: usize>(&self, offset: u32) -> &[u32; N] {
+        found(self.words().get(offset as usize..).and_then(|words| words.first_chunk()))
     }
 
     /// Asks for the line of a word.
     #[inline]
     pub fn prefetch(&self, offset: u32) {
-        prefetch(&self.lines[offset as usize / WORDS]);
+        prefetch(self.words().as_ptr().wrapping_add(offset as usize));
     }
 
     /// All of it, in the byte order of the machine.
     pub fn bytes(&self) -> &[u8] {
-        bytemuck::cast_slice(&self.lines)
+        self.pages.bytes()
     }
 }
 
@@ -88,12 +117,13 @@ fn found<T>(value: Option<T>) -> T {
 pub struct Builder {
     words: Vec<u32>,
     most: usize,
+    changes: Changes,
 }
 
 impl Builder {
     /// For an image of at most so many bytes.
     pub fn new(most: usize) -> Self {
-        Self { words: Vec::new(), most: most.min(super::limits::MOST_BYTES) }
+        Self { words: Vec::new(), most: most.min(super::limits::MOST_BYTES), changes: Changes::default() }
     }
 
     /// Whether so many more words fit, with those that [`align`](Self::align) adds.
@@ -106,7 +136,9 @@ impl Builder {
 
     /// Where the next word goes, after room to begin a line.
     pub fn align(&mut self) -> u32 {
-        self.words.resize(self.words.len().next_multiple_of(WORDS), 0);
+        let before = self.words.len();
+        self.words.resize(before.next_multiple_of(WORDS), 0);
+        self.grown(before);
         self.offset()
     }
 
@@ -118,13 +150,20 @@ impl Builder {
     /// Forgets all words from this offset on.
     pub fn truncate(&mut self, offset: u32) {
         self.words.truncate(offset as usize);
+        self.changes.truncate(offset as usize);
     }
 
     /// Appends; returns the offset of the first word.
     pub fn push(&mut self, words: impl IntoIterator<Item = u32>) -> u32 {
         let offset = self.offset();
         self.words.extend(words);
+        self.grown(offset as usize);
         offset
+    }
+
+    /// All words from this one on are new.
+    fn grown(&mut self, from: usize) {
+        self.changes.note(from, self.words.len());
     }
 
     /// Appends 16-bit values, two to a word.
@@ -138,7 +177,12 @@ impl Builder {
 
     /// Replaces words.
     pub fn set(&mut self, offset: u32, words: &[u32]) {
-        self.words[offset as usize..][..words.len()].copy_from_slice(words);
+        let at = offset as usize;
+        let old = &mut self.words[at..][..words.len()];
+        if old != words {
+            old.copy_from_slice(words);
+            self.changes.note(at, at + words.len());
+        }
     }
 
     /// The word at this offset.
@@ -158,27 +202,28 @@ impl Builder {
 
     /// Replaces such a value.
     pub fn set_half(&mut self, offset: u32, index: u32, half: u32) {
-        let (word, shift) = (&mut self.words[(offset + index / 2) as usize], 16 * (index % 2));
-        *word = *word & !(0xffff << shift) | half << shift;
+        let (at, shift) = (offset + index / 2, 16 * (index % 2));
+        self.set(at, &[self.word(at) & !(0xffff << shift) | half << shift]);
     }
 
     /// Repeats words that are there.
     pub fn copy(&mut self, offset: u32, count: usize) -> u32 {
         let to = self.offset();
         self.words.extend_from_within(offset as usize..offset as usize + count);
+        self.grown(to as usize);
         to
     }
 
     /// Words that are changed where they stand.
     pub fn words_mut(&mut self, offset: u32, count: usize) -> &mut [u32] {
+        self.changes.note(offset as usize, offset as usize + count);
         &mut self.words[offset as usize..][..count]
     }
 
     /// The image as it is now.
     pub fn image(&mut self) -> Image {
         self.align();
-        let (lines, _) = self.words.as_chunks::<WORDS>();
-        Image::of(lines.iter().map(|&line| Line(line)).collect())
+        Image::of(self.changes.copy(&self.words))
     }
 
     /// Its size now.

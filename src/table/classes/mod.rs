@@ -15,7 +15,7 @@
 //! | 0 | the header: [`Roots`], two cache lines; word 12: levels of maps |
 //! | records + 16 * (2 * chain + family) | a record, one cache line |
 //! | V4 root | see [`V4`]: 65536 words |
-//! | V6 slots, levels, classes | see [`V6`] |
+//! | V6 buckets, levels, classes | see [`V6`] |
 //! | services, source ports | see [`Keys`]: 256 words |
 //!
 //! A record is: source, destination, service and source port maps; rows; destinations; cells; services; source ports;
@@ -44,12 +44,13 @@ mod partition;
 mod patch;
 mod ranges;
 mod refine;
+mod spare;
 mod update;
 
 use super::answer::Answer;
 use super::engines::{Engine, Packet};
 use super::flat::Point;
-use crate::flow::Family;
+use crate::flow::{Family, FiveTuple};
 use crate::program::ChainId;
 use image::Image;
 use ranges::{Keys, V4, V6};
@@ -62,7 +63,7 @@ pub use update::Kept;
 /// "LGCT", the first word of an image.
 pub const MAGIC: u32 = 0x5443_474c;
 /// Of the layout above; changes with it.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 const HEADER: usize = 32;
 const BLOCK: usize = 32;
@@ -106,7 +107,7 @@ pub struct Roots {
 impl Roots {
     /// The header of an image of so many words.
     fn words(&self, size: u32) -> [u32; HEADER] {
-        let V6 { slots, mask, levels, height, classes } = self.v6;
+        let V6 { buckets, bucket_count, levels, height, classes } = self.v6;
         let mut words = [0; HEADER];
         let head = [
             MAGIC,
@@ -117,8 +118,8 @@ impl Roots {
             self.v4.root,
             self.services.protocols,
             self.source_ports.protocols,
-            slots,
-            mask,
+            buckets,
+            bucket_count,
             classes,
             height,
             1 + u32::from(self.is_deep),
@@ -134,8 +135,12 @@ impl Roots {
 pub struct Classes {
     image: Image,
     roots: Roots,
+    /// The line that records begin at.
+    first_record: u32,
     /// By direction and family.
     uses: [[Uses; 2]; 2],
+    /// By direction and family, where chains look at one address and the service alone.
+    sides: [[Option<Side>; 2]; 2],
     counts: Counts,
 }
 
@@ -148,6 +153,28 @@ pub struct Uses {
     source_port: bool,
     /// Rows are looked up in a table.
     rows: bool,
+}
+
+/// One of two addresses.
+#[derive(Clone, Copy, Debug)]
+enum Side {
+    Source,
+    Destination,
+}
+
+impl Uses {
+    /// The only address, if nothing else but the service is looked at.
+    fn side(self) -> Option<Side> {
+        match self {
+            Self { source_port: true, .. }
+            | Self { rows: true, .. }
+            | Self { source: true, destination: true, .. } => None,
+            Self { source: true, .. } => Some(Side::Source),
+            Self { destination: true, .. } => Some(Side::Destination),
+            // There may be no classes of addresses at all.
+            Self { .. } => None,
+        }
+    }
 }
 
 /// Sizes, for people.
@@ -178,8 +205,9 @@ const NOT_YET: u32 = u32::MAX;
 
 impl Seen {
     /// Nothing is known yet.
-    pub const NOTHING: Self =
-        Self { source: NOT_YET, destination: NOT_YET, service: NOT_YET, source_port: NOT_YET };
+    pub const fn new() -> Self {
+        Self { source: NOT_YET, destination: NOT_YET, service: NOT_YET, source_port: NOT_YET }
+    }
 }
 
 /// What has been found before, or is now.
@@ -199,8 +227,62 @@ impl Classes {
         if index >= self.roots.record_count {
             return None;
         }
-        let record = self.image.line(self.roots.records + RECORD * index);
+        let record = self.image.line_at(self.first_record + index);
         (record[CELLS] != NO_TABLE).then_some(record)
+    }
+
+    /// As [`Engine::find`], for the only chain that a packet meets.
+    #[inline]
+    pub fn find_lone(&self, chain: ChainId, tuple: &FiveTuple) -> Option<Answer> {
+        let record = self.record(chain, tuple.family)?;
+        let side = self.sides[(record[DIRECTION] & 1) as usize][tuple.family as usize];
+        // The same for all packets of a chain. What is rare must not take registers from what is not.
+        Some(match (tuple.family, side) {
+            (Family::V4, Some(side)) => self.answer_of(record, side, tuple, |address| self.v4(address)),
+            (Family::V6, Some(side)) => self.answer_v6(record, side, tuple),
+            (_, None) => self.answer_any(record, &Point::of(tuple)),
+        })
+    }
+
+    #[inline(never)]
+    fn answer_v6(&self, record: &Record, side: Side, tuple: &FiveTuple) -> Answer {
+        self.answer_of(record, side, tuple, |address| self.roots.v6.class(&self.image, address))
+    }
+
+    #[inline(never)]
+    fn answer_any(&self, record: &Record, point: &Point) -> Answer {
+        self.answer_of_family(record, point, &mut Seen::new())
+    }
+
+    /// Of a chain that looks at one address and the service.
+    #[inline]
+    fn answer_of(
+        &self,
+        record: &Record,
+        side: Side,
+        tuple: &FiveTuple,
+        class: impl Fn(u128) -> u32,
+    ) -> Answer {
+        let (map, address) = match side {
+            Side::Source => (record[SOURCE], tuple.source),
+            Side::Destination => (record[DESTINATION], tuple.destination),
+        };
+        let (_, key) = Point::keys(tuple.transport);
+        let row = self.flat_local(map, class(address));
+        let service = self.roots.services.class(&self.image, tuple.protocol, key);
+        let column = self.flat_local(record[SERVICE], service);
+        Answer::from_word(self.image.word(record[CELLS] + row * record[SERVICES] + column))
+    }
+
+    /// One form for each family: the short one must not make room for the long one.
+    #[inline]
+    fn answer_of_family(&self, record: &Record, point: &Point, seen: &mut Seen) -> Answer {
+        match point.family {
+            Family::V4 => self.answer(record, point, seen, |address| self.v4(address)),
+            Family::V6 => {
+                self.answer(record, point, seen, |address| self.roots.v6.class(&self.image, address))
+            }
+        }
     }
 
     #[allow(clippy::inline_always)] // Each family is to have its own form.
@@ -250,6 +332,12 @@ impl Classes {
         self.image.half(self.image.word(blocks + index), class % BLOCK_WORD)
     }
 
+    /// Where maps have one level.
+    #[inline]
+    fn flat_local(&self, map: u32, class: u32) -> u32 {
+        self.image.half(self.image.word(map + class / BLOCK_WORD), class % BLOCK_WORD)
+    }
+
     #[inline]
     fn v4(&self, address: u128) -> u32 {
         #[allow(clippy::cast_possible_truncation)] // IPv4 numbers are below 2^32.
@@ -272,15 +360,8 @@ impl Engine for Classes {
 
     #[inline]
     fn find(&self, chain: ChainId, packet: &Packet<'_>, seen: &mut Seen) -> Option<Answer> {
-        let point = &packet.point;
-        let record = self.record(chain, point.family)?;
-        // One form for each family: the short one must not make room for the long one.
-        Some(match point.family {
-            Family::V4 => self.answer(record, point, seen, |address| self.v4(address)),
-            Family::V6 => {
-                self.answer(record, point, seen, |address| self.roots.v6.class(&self.image, address))
-            }
-        })
+        let record = self.record(chain, packet.point.family)?;
+        Some(self.answer_of_family(record, &packet.point, seen))
     }
 
     fn bytes(&self) -> usize {

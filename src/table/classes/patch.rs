@@ -4,7 +4,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::image::Builder;
 use super::limits::Refused;
-use super::ranges::V6;
+use super::ranges::{Keys, V6};
 use super::{BLOCK, BLOCK_WORD};
 
 /// What may be changed in place, and what is there more than once.
@@ -84,6 +84,50 @@ impl Patches {
         })
     }
 
+    /// Gives keys another class; a protocol's group says which keys it has ([`Keys::number`]).
+    pub fn keys(
+        &mut self,
+        image: &mut Builder,
+        roots: Keys,
+        groups: &[u8],
+        (first, last, class): (u32, u32, u32),
+    ) -> Result<(), Refused> {
+        for (group, from, to) in Keys::of_groups(first, last) {
+            let Some(directory) = self.directory(image, roots, groups, group)? else { continue };
+            for upper in from >> 8..=to >> 8 {
+                let (from, to) = (from.max(upper << 8), to.min(upper << 8 | 0xff));
+                let at = directory + upper;
+                if to - from == 0xff {
+                    let [block, _] = self.uniform(image, class)?;
+                    image.set(at, &[block]);
+                    continue;
+                }
+                let block = self.own(image, at, 128)?;
+                for key in from..=to {
+                    image.set_half(block, key & 0xff, class);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The directory of a group's protocols, which no other group has then; none if it has no protocol.
+    fn directory(
+        &mut self,
+        image: &mut Builder,
+        roots: Keys,
+        groups: &[u8],
+        group: u32,
+    ) -> Result<Option<u32>, Refused> {
+        let mut protocols = (0..).zip(groups).filter(|(_, of)| u32::from(**of) == group).map(|(at, _)| at);
+        let Some(first) = protocols.next() else { return Ok(None) };
+        let directory = self.own(image, roots.protocols + first, Keys::DIRECTORY as usize)?;
+        for protocol in protocols {
+            image.set(roots.protocols + protocol, &[directory]);
+        }
+        Ok(Some(directory))
+    }
+
     /// Sets the local class of a class in a map of 16-bit blocks.
     #[allow(clippy::cast_possible_truncation)] // Blocks are small.
     pub fn local(&mut self, image: &mut Builder, map: u32, class: u32, local: u16) -> Result<(), Refused> {
@@ -94,5 +138,44 @@ impl Patches {
         let block = self.own(image, at, BLOCK / 2)?;
         image.set_half(block, index, u32::from(local));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::table::flat::OPAQUE;
+
+    /// Where tables begin and end, and anywhere.
+    fn key() -> impl Strategy<Value = u32> {
+        prop_oneof![0..4_u32, 250..260_u32, 510..514_u32, OPAQUE - 2..=OPAQUE, 0..=OPAQUE]
+    }
+
+    proptest! {
+        /// Keys get the class that they are given, in the protocols of the group, and no other key gets it.
+        #[test]
+        fn keys_are_given_classes(moves in vec((0..3_u8, key(), key(), 1..9_u32), 1..8)) {
+            let groups: Vec<u8> = (0..=255).map(|protocol| protocol % 3).collect();
+            let mut image = Builder::new(usize::MAX);
+            image.push([0; 16]);
+            let roots = Keys::build(&mut image, &groups, &[(0, 0)]).expect("no limit");
+            let mut patches = Patches::default();
+            let mut expected = vec![vec![0; OPAQUE as usize + 1]; 3];
+            for (group, one, two, class) in moves {
+                let (first, last) = (one.min(two), one.max(two));
+                let numbers = [first, last].map(|key| Keys::number(group.into(), key));
+                patches.keys(&mut image, roots, &groups, (numbers[0], numbers[1], class)).expect("no limit");
+                expected[usize::from(group)][first as usize..=last as usize].fill(class);
+            }
+            let image = image.image();
+            for protocol in [0, 1, 2, 253, 254, 255_u8] {
+                for (key, &class) in (0..).zip(&expected[usize::from(protocol % 3)]) {
+                    prop_assert_eq!(roots.class(&image, protocol, key), class, "{} {}", protocol, key);
+                }
+            }
+        }
     }
 }

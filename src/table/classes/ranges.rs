@@ -4,6 +4,7 @@ use rustc_hash::FxHashMap;
 
 use super::image::{Builder, Image};
 use super::limits::Refused;
+use crate::table::flat::OPAQUE;
 
 /// IPv4 addresses: 65536 roots by the upper half lead to tables of 256 by the third byte, those to tables of 256 classes
 /// by the last. Equal tables are one. Every address takes the same three loads: a shorter way for some would have to be
@@ -55,25 +56,14 @@ impl V4 {
         Ok(Self { root: image.push(roots) })
     }
 
-    /// Classes of addresses, load by load.
+    /// Classes of addresses.
     #[inline]
     pub fn classes<const N: usize>(self, image: &Image, addresses: &[u32; N]) -> [u32; N] {
-        let mut offsets = addresses.map(|address| self.root + (address >> 16));
-        for &offset in &offsets {
-            image.prefetch(offset);
+        let mut classes = [0; N];
+        for (class, &address) in classes.iter_mut().zip(addresses) {
+            *class = self.class(image, address);
         }
-        for (offset, address) in offsets.iter_mut().zip(addresses) {
-            *offset = image.word(*offset) + (address >> 8 & 0xff);
-            image.prefetch(*offset);
-        }
-        for (offset, address) in offsets.iter_mut().zip(addresses) {
-            *offset = image.word(*offset);
-            image.prefetch(*offset + (address >> 1 & 0x7f));
-        }
-        for (offset, address) in offsets.iter_mut().zip(addresses) {
-            *offset = image.half(*offset, address & 0xff);
-        }
-        offsets
+        classes
     }
 
     /// The class of an address.
@@ -153,18 +143,18 @@ impl<'a> Tables<'a> {
 
 /// IPv6 addresses: a hash table of the intervals of one address in front of a tree of all others.
 ///
-/// The place of an address is (low half ^ high half * 0x9e3779b97f4a7c15) * 0xff51afd7ed558ccd, wrapping at 64 bits, the
-/// upper 32 bits of that, below the mask. It lies no more than [`PROBES`] slots from there, or in the tree: whoever
-/// writes many addresses with one place into a policy makes no walk longer.
+/// A bucket is one line: three addresses of four words, the lowest word first, then their classes; the last word is
+/// unused. The hash of an address is (low half ^ high half * 0x9e3779b97f4a7c15) * 0xff51afd7ed558ccd, wrapping at 64
+/// bits, the upper 32 bits of that; its bucket is hash * buckets >> 32. It lies there or, where that is full, in one of
+/// the next three, or in the tree: whoever writes many addresses with one place into a policy makes no walk longer.
 ///
-/// A node of the tree is 8 bounds of four words, the lowest word first; the child is that of the last bound that is not
-/// above the address.
+/// A node of the tree is 8 bounds of four words; the child is that of the last bound that is not above the address.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct V6 {
-    /// Of the hash table, whose size less one is `mask`.
-    pub slots: u32,
-    /// See `slots`.
-    pub mask: u32,
+    /// Of the hash table.
+    pub buckets: u32,
+    /// How many buckets it has.
+    pub bucket_count: u32,
     /// Of the levels of the tree; the lowest comes first.
     pub levels: [u32; MOST_LEVELS],
     /// How many levels there are.
@@ -176,11 +166,17 @@ pub struct V6 {
 /// Nodes hold 8 bounds: 8^11 bounds are above any 32-bit count.
 const MOST_LEVELS: usize = 11;
 const FANOUT: usize = 8;
-/// A slot: four words of address, its class, the rest unused.
-const SLOT: u32 = 8;
-/// How many slots may be looked at.
-pub const PROBES: u32 = 8;
-/// A slot's class where there is no address.
+/// Words of a node.
+const NODE: usize = 4 * FANOUT;
+/// Words of a bucket.
+const BUCKET: u32 = 16;
+/// Addresses of a bucket.
+const OF_BUCKET: usize = 3;
+/// Where in a bucket their classes are.
+const CLASSES: usize = 4 * OF_BUCKET;
+/// How many buckets may be looked at.
+pub const PROBES: u32 = 4;
+/// A class where there is no address.
 const EMPTY: u32 = u32::MAX;
 
 fn words(value: u128) -> [u32; 4] {
@@ -189,21 +185,24 @@ fn words(value: u128) -> [u32; 4] {
 }
 
 #[inline]
-fn number(line: &[u32], at: usize) -> u128 {
-    let word = |index: usize| u128::from(line[at + index]) << (32 * index);
-    word(0) | word(1) | word(2) | word(3)
+fn number(&[a, b, c, d]: &[u32; 4]) -> u128 {
+    let half = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+    u128::from(half(a, b)) | u128::from(half(c, d)) << 64
 }
 
 /// In a level, the index of the last bound that is not above the address, among those under one bound of the level above.
 #[inline]
 fn place(image: &Image, level: u32, above: u32, address: u128) -> u32 {
-    let node = level + above * 32;
-    let below: u32 = [image.line(node), image.line(node + 16)]
-        .into_iter()
-        .flat_map(|line| [0, 4, 8, 12].map(|bound| u32::from(number(line, bound) <= address)))
-        .sum();
+    let (bounds, _) = image.chunk::<NODE>(level + above * 32).as_chunks::<4>();
     // The first bound is 0; padding is above every address that comes here.
-    above * 8 + below.max(1) - 1
+    let mut place = 0;
+    for step in [4, 2, 1] {
+        let is_reached = number(&bounds[(place + step) % FANOUT]) <= address;
+        place += if is_reached { step } else { 0 };
+    }
+    #[allow(clippy::cast_possible_truncation)] // Below 8.
+    let place = place as u32;
+    above * 8 + place
 }
 
 #[inline]
@@ -222,23 +221,23 @@ impl V6 {
             index > 0 && (first == u128::MAX || next == first.checked_add(1))
         };
         let singles: Vec<usize> = (0..intervals.len()).filter(|&index| is_single(index)).collect();
-        let mut slots = Slots::new(image, singles.len() + 1)?;
+        let mut buckets = Buckets::new(image, singles.len() + 1)?;
         // The largest address is always in the table: the tree is padded with it.
-        slots.put(u128::MAX, intervals[intervals.len() - 1].1);
+        buckets.put(u128::MAX, intervals[intervals.len() - 1].1);
         let mut bounds: Vec<(u128, u32)> = Vec::new();
         let mut singles = singles.into_iter().peekable();
         for (index, &(first, class)) in intervals.iter().enumerate() {
             // An address in the hash table needs no bound of its own: what is around it goes on.
-            let is_put = singles.next_if_eq(&index).is_some() && slots.put(first, class);
+            let is_put = singles.next_if_eq(&index).is_some() && buckets.put(first, class);
             if !is_put && bounds.last().is_none_or(|&(_, last)| last != class) {
                 bounds.push((first, class));
             }
         }
-        let (slots, mask) = slots.write(image);
+        let (bucket_count, buckets) = (buckets.count(), buckets.write(image));
         // Each level is an eighth of the one below, rounded up to whole nodes.
         image.check(bounds.len() + 4 * (bounds.len() + bounds.len() / 7) + 64 * MOST_LEVELS)?;
         let (levels, height, classes) = Self::tree(image, &bounds);
-        Ok(Self { slots, mask, levels, height, classes })
+        Ok(Self { buckets, bucket_count, levels, height, classes })
     }
 
     fn tree(image: &mut Builder, bounds: &[(u128, u32)]) -> ([u32; MOST_LEVELS], u32, u32) {
@@ -261,23 +260,15 @@ impl V6 {
 
     /// Gives an address another class, if there is room for it near its place.
     pub fn put(&self, image: &mut Builder, address: u128, class: u32) -> bool {
-        let first = hash(address);
-        let near = (0..PROBES).map(|probe| self.slots + (first.wrapping_add(probe) & self.mask) * SLOT);
-        for slot in near {
-            let known: [u32; 5] = image.words(slot);
-            if known[4] == EMPTY || known[..4] == words(address) {
-                let [a, b, c, d] = words(address);
-                image.set(slot, &[a, b, c, d, class]);
+        for bucket in near(address, self.bucket_count) {
+            let bucket = self.buckets + bucket * BUCKET;
+            let mut line = image.words(bucket);
+            if put(&mut line, address, class) {
+                image.set(bucket, &line);
                 return true;
             }
         }
         false
-    }
-
-    /// Asks for the slot that [`Self::class`] looks at first.
-    #[inline]
-    pub fn prefetch(&self, image: &Image, address: u128) {
-        image.prefetch(self.slots + (hash(address) & self.mask) * SLOT);
     }
 
     /// The class of an address.
@@ -288,18 +279,30 @@ impl V6 {
 
     /// Classes of addresses, load by load.
     pub fn classes<const N: usize>(&self, image: &Image, addresses: &[u128; N]) -> [u32; N] {
-        for &address in addresses {
-            self.prefetch(image, address);
+        let first = addresses.map(|address| self.buckets + first_bucket(address, self.bucket_count) * BUCKET);
+        for &bucket in &first {
+            image.prefetch(bucket);
         }
         let mut classes = [0; N];
         let (mut others, mut count) = ([0; N], 0);
-        for (index, &address) in addresses.iter().enumerate() {
-            let found = self.exact(image, address);
-            classes[index] = found.unwrap_or_default();
+        // Without branches: which addresses have a place of their own cannot be predicted.
+        for index in 0..N {
+            classes[index] = class_in(image.line(first[index]), addresses[index]);
             others[count] = index;
-            count += usize::from(found.is_none());
+            count += usize::from(classes[index] == EMPTY);
         }
-        let others = &others[..count];
+        let mut left = 0;
+        for place in 0..count {
+            let index = others[place];
+            let is_elsewhere = is_full(image.line(first[index]));
+            if is_elsewhere && let Some(class) = self.exact(image, addresses[index]) {
+                classes[index] = class;
+            } else {
+                others[left] = index;
+                left += 1;
+            }
+        }
+        let others = &others[..left];
         let mut places = [0; N];
         for &level in self.levels[..self.height as usize].iter().rev() {
             for &index in others {
@@ -312,21 +315,18 @@ impl V6 {
         classes
     }
 
-    /// The class of an address that has a slot of its own.
+    /// The class of an address that is in the hash table.
     #[inline]
     fn exact(&self, image: &Image, address: u128) -> Option<u32> {
-        let mut slot = hash(address) & self.mask;
-        for _ in 0..PROBES {
-            let offset = self.slots + slot * SLOT;
-            let (line, at) = (image.line(offset), (offset % 16) as usize);
-            let class = line[at + 4];
-            if class == EMPTY {
-                break;
-            }
-            if number(line, at) == address {
+        for bucket in near(address, self.bucket_count) {
+            let line = image.line(self.buckets + bucket * BUCKET);
+            let class = class_in(line, address);
+            if class != EMPTY {
                 return Some(class);
             }
-            slot = (slot + 1) & self.mask;
+            if !is_full(line) {
+                break;
+            }
         }
         None
     }
@@ -339,41 +339,79 @@ impl V6 {
     }
 }
 
-/// The hash table of single addresses, half empty at least.
-struct Slots {
-    slots: Vec<(u128, u32)>,
-    mask: u32,
+/// Where an address lies, if there is room.
+#[inline]
+#[allow(clippy::cast_possible_truncation)] // Below the count.
+fn first_bucket(address: u128, count: u32) -> u32 {
+    ((u64::from(hash(address)) * u64::from(count)) >> 32) as u32
 }
 
-impl Slots {
+/// The buckets in which an address may lie, the first one first.
+#[inline]
+fn near(address: u128, count: u32) -> impl Iterator<Item = u32> {
+    let mut bucket = first_bucket(address, count);
+    (0..PROBES).map(move |_| {
+        let this = bucket;
+        bucket = if this + 1 == count { 0 } else { this + 1 };
+        this
+    })
+}
+
+/// The class of an address, or [`EMPTY`]. Without branches: which of the three it is cannot be predicted.
+#[inline]
+fn class_in(line: &[u32; BUCKET as usize], address: u128) -> u32 {
+    let (addresses, _) = line.as_chunks::<4>();
+    let mut class = EMPTY;
+    for place in 0..OF_BUCKET {
+        class = if number(&addresses[place]) == address { line[CLASSES + place] } else { class };
+    }
+    class
+}
+
+/// Places are taken in order.
+#[inline]
+fn is_full(line: &[u32; BUCKET as usize]) -> bool {
+    line[CLASSES + OF_BUCKET - 1] != EMPTY
+}
+
+/// Whether there is room for the address in a bucket, or it is there already.
+fn put(line: &mut [u32; BUCKET as usize], address: u128, class: u32) -> bool {
+    for place in 0..OF_BUCKET {
+        let (known, _) = line.as_chunks_mut::<4>();
+        if known[OF_BUCKET][place] == EMPTY || number(&known[place]) == address {
+            known[place] = words(address);
+            line[CLASSES + place] = class;
+            return true;
+        }
+    }
+    false
+}
+
+/// The hash table of single addresses: four buckets for seven of them. Fewer would make it larger than the second cache
+/// of most processors, more would send too many to a second bucket.
+struct Buckets(Vec<[u32; BUCKET as usize]>);
+
+impl Buckets {
     fn new(image: &Builder, addresses: usize) -> Result<Self, Refused> {
-        let count = (addresses * 2).next_power_of_two();
-        image.check(count * SLOT as usize)?;
-        let mask = u32::try_from(count - 1).expect("the image has room for it");
-        Ok(Self { slots: vec![(0, EMPTY); count], mask })
+        let count = addresses * 4 / 7 + 1;
+        image.check(count * BUCKET as usize)?;
+        let mut empty = [0; BUCKET as usize];
+        empty[CLASSES..][..OF_BUCKET].fill(EMPTY);
+        Ok(Self(vec![empty; count]))
+    }
+
+    fn count(&self) -> u32 {
+        u32::try_from(self.0.len()).expect("the image has room for it")
     }
 
     /// Whether there is room for the address near its place.
     fn put(&mut self, address: u128, class: u32) -> bool {
-        let first = hash(address);
-        let near = (0..PROBES).map(|probe| (first.wrapping_add(probe) & self.mask) as usize);
-        for slot in near {
-            let (known, old) = self.slots[slot];
-            if old == EMPTY || known == address {
-                self.slots[slot] = (address, class);
-                return true;
-            }
-        }
-        false
+        near(address, self.count()).any(|bucket| put(&mut self.0[bucket as usize], address, class))
     }
 
-    fn write(self, image: &mut Builder) -> (u32, u32) {
+    fn write(self, image: &mut Builder) -> u32 {
         image.align();
-        let words = self.slots.into_iter().flat_map(|(address, class)| {
-            let [a, b, c, d] = words(address);
-            [a, b, c, d, class, 0, 0, 0]
-        });
-        (image.push(words), self.mask)
+        image.push(self.0.into_iter().flatten())
     }
 }
 
@@ -385,12 +423,22 @@ pub struct Keys {
     pub protocols: u32,
 }
 
-/// Tables of 256 keys that a protocol has.
-const DIRECTORY: u32 = 257;
 /// Keys of a protocol: 0..=65536, rounded up.
 const KEYS: u32 = 1 << 17;
 
 impl Keys {
+    /// Tables of 256 keys that a protocol has.
+    pub const DIRECTORY: u32 = 257;
+
+    /// The groups that numbers from the first to the last are of, each with the first and the last one of its keys.
+    pub fn of_groups(first: u32, last: u32) -> impl Iterator<Item = (u32, u32, u32)> {
+        (first / KEYS..=last / KEYS).filter_map(move |group| {
+            let of = |number: u32| number.saturating_sub(group * KEYS).min(OPAQUE);
+            let begins = first <= Self::number(group, OPAQUE);
+            begins.then(|| (group, of(first), of(last)))
+        })
+    }
+
     /// The number that a key has among those of all groups of protocols.
     pub const fn number(group: u32, key: u32) -> u32 {
         group * KEYS + key
@@ -402,8 +450,8 @@ impl Keys {
         let count = groups.iter().max().map_or(0, |&group| u32::from(group) + 1);
         let mut directories = Vec::new();
         for group in 0..count {
-            let mut directory = Vec::with_capacity(DIRECTORY as usize);
-            for upper in 0..DIRECTORY {
+            let mut directory = Vec::with_capacity(Self::DIRECTORY as usize);
+            for upper in 0..Self::DIRECTORY {
                 directory.push(tables.block(intervals, Self::number(group, upper << 8))?);
             }
             directories.push(tables.words(directory)?);
@@ -422,7 +470,11 @@ impl Keys {
     /// Classes of values.
     #[inline]
     pub fn classes<const N: usize>(self, image: &Image, protocols: &[u8; N], keys: &[u32; N]) -> [u32; N] {
-        std::array::from_fn(|index| self.class(image, protocols[index], keys[index]))
+        let mut classes = [0; N];
+        for index in 0..N {
+            classes[index] = self.class(image, protocols[index], keys[index]);
+        }
+        classes
     }
 }
 

@@ -32,6 +32,9 @@ struct Piece<P> {
     is_whole: bool,
 }
 
+/// So many intervals are put into the others one by one: that moves what is behind them, and copies nothing.
+const FEW: usize = 16;
+
 /// Adds the edges of ranges that a set has come to hold, or no longer holds.
 pub fn edges<P: Value>(ranges: &[(P, P)], set: u32, edges: &mut Vec<Edge<P>>) {
     for &(first, last) in ranges {
@@ -193,6 +196,9 @@ impl<P: Value> Partition<P> {
 
     /// New and changed classes in the halves of sets.
     fn enter(&mut self, refined: &Refined<P>) {
+        if refined.made.is_empty() && refined.flipped.is_empty() {
+            return;
+        }
         let mut differing: FxHashMap<u32, Vec<usize>> = FxHashMap::default();
         for (index, (_, sets)) in refined.made.iter().enumerate() {
             for &set in sets {
@@ -230,6 +236,12 @@ impl<P: Value> Partition<P> {
 
     /// The intervals with other classes here and there; what is moved is in order, and each in one interval.
     fn overwrite(&mut self, moved: &[(P, P, u32)]) {
+        if moved.len() <= FEW {
+            for &(first, last, class) in moved {
+                self.put(first, last, class);
+            }
+            return;
+        }
         let mut written = Written::of(std::mem::take(&mut self.intervals), 2 * moved.len());
         for &(first, last, class) in moved {
             written.copy(Some(first));
@@ -238,6 +250,31 @@ impl<P: Value> Partition<P> {
         }
         written.copy(None);
         self.intervals = written.new;
+    }
+
+    /// Another class for values of one interval.
+    fn put(&mut self, first: P, last: P, class: u32) {
+        let at = self.intervals.partition_point(|&(start, _)| start <= first) - 1;
+        let (start, old) = self.intervals[at];
+        let next = self.intervals.get(at + 1).copied();
+        let mut pieces = Vec::with_capacity(3);
+        if start < first {
+            pieces.push((start, old));
+        }
+        pieces.push((first, class));
+        let mut behind = at + 1;
+        match (last.next(), next) {
+            // The interval ends with these values: the next one goes on, if it has their class.
+            (end, next) if end == next.map(|(start, _)| start) => {
+                behind += usize::from(next.is_some_and(|(_, next)| next == class));
+            }
+            (Some(end), _) => pieces.push((end, old)),
+            (None, _) => unreachable!("nothing is above the largest value"),
+        }
+        if at > 0 && start == first && self.intervals[at - 1].1 == class {
+            pieces.remove(0);
+        }
+        self.intervals.splice(at..behind, pieces);
     }
 }
 

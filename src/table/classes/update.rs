@@ -16,7 +16,7 @@ use super::local::Term;
 use super::numbers::{Addresses, Numbers, is_every_key, is_every_service, most_classes, ranges_of_groups};
 use super::partition::{Partition, TooMany, Value};
 use super::patch::Patches;
-use super::ranges::{Keys, V4, V6};
+use super::ranges::{V4, V6};
 use super::refine::{Edge, Refined, differing_edges, edges};
 use super::{BLOCK, CELLS, Classes};
 use crate::flow::{Family, OutcomeId};
@@ -279,18 +279,16 @@ impl Kept {
         }
         let services = &mut frame.services.numbers;
         if let Some(refined) = refined(&mut services.partition, edges.services, writer, 2)? {
-            if !refined.moved.is_empty() {
+            for &moved in &refined.moved {
                 let groups = &frame.services.groups;
-                writer.roots.services =
-                    Keys::build(&mut writer.image, groups, &services.partition.intervals)?;
+                patches.keys(&mut writer.image, writer.roots.services, groups, moved)?;
             }
             relocate(writer, patches, services, &refined, (2, None), &mut stale)?;
         }
         let ports = &mut frame.source_ports;
         if let Some(refined) = refined(&mut ports.partition, edges.source_ports, writer, 3)? {
-            if !refined.moved.is_empty() {
-                writer.roots.source_ports =
-                    Keys::build(&mut writer.image, &[0; 256], &ports.partition.intervals)?;
+            for &moved in &refined.moved {
+                patches.keys(&mut writer.image, writer.roots.source_ports, &[0; 256], moved)?;
             }
             relocate(writer, patches, ports, &refined, (3, None), &mut stale)?;
         }
@@ -456,6 +454,9 @@ fn relocate<P: Value, S>(
     (axis, family): (usize, Option<Family>),
     stale: &mut Vec<ChainId>,
 ) -> Result<(), Outdated> {
+    if refined.made.is_empty() && refined.flipped.is_empty() {
+        return Ok(());
+    }
     let made = (refined.first_made..).zip(&refined.made);
     let made = made.map(|(class, (parent, sets))| (class, Some(*parent), sets));
     let flipped = refined.flipped.iter().map(|(class, sets)| (*class, None, sets));

@@ -287,7 +287,7 @@ fn find_group<L: Lanes>(lines: &[Line], start: &Start, keys: &[Key; GROUP], answ
 #[inline(always)]
 fn ask_for(lines: &[Line], next: Ref) {
     if let Some(block) = lines[next.line()..].first_chunk::<BLOCK_LINES>() {
-        let _: [(); BLOCK_LINES] = block.each_ref().map(prefetch);
+        let _: [(); BLOCK_LINES] = block.each_ref().map(|line| prefetch(line));
     }
 }
 

@@ -233,7 +233,8 @@ impl Bench {
 }
 
 /// The questions of the workload's traffic.
-fn questions(
+/// The questions of a workload to its table.
+pub fn questions(
     workload: &Workload,
     table: &DecisionTable,
     seed: u64,

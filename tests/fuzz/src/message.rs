@@ -87,7 +87,7 @@ fn sent(bytes: &[u8]) {
     let queue = u16::try_from(choice >> 16).expect("the upper half");
     let verdict = [KernelVerdict::Drop, KernelVerdict::Accept, KernelVerdict::Repeat][choice as usize % 3];
     let reply = Reply { verdict, mark: (choice & 4 != 0).then_some(mark) };
-    let options = QueueOptions { maxlen, fail_open: choice & 8 != 0 };
+    let options = QueueOptions { maxlen, fail_open: choice & 8 != 0, whole: choice & 16 != 0 };
     let mut buffer = Vec::new();
     push_bind(&mut buffer, queue, options);
     push_verdict(&mut buffer, queue, id, reply);
@@ -118,11 +118,11 @@ fn replied(id: u32, reply: Reply) -> Vec<(u16, Vec<u8>)> {
 
 /// Bind; GSO and fail-open with their mask; length of the queue; copy the packet.
 fn bound(options: QueueOptions) -> Vec<(u16, Vec<u8>)> {
-    let flags = if options.fail_open { 5 } else { 4 };
+    let (open, whole) = (u8::from(options.fail_open), if options.whole { 4 } else { 0 });
     vec![
         (1, vec![1, 0, 0, 0]),
-        (5, vec![0, 0, 0, flags]),
-        (4, vec![0, 0, 0, 5]),
+        (5, vec![0, 0, 0, open | whole]),
+        (4, vec![0, 0, 0, 1 | whole]),
         (3, options.maxlen.to_be_bytes().to_vec()),
         (2, [&COPY_BYTES.to_be_bytes()[..], &[2]].concat()),
     ]

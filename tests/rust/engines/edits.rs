@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use labelgate::flow::OutcomeId;
 use labelgate::program::{
-    Action, AddressSet, AddressSetId, ChainEnd, ChainId, PortSet, Program, Reason, Rule, RuleListId,
-    RuleOrigin,
+    Action, AddressSet, AddressSetId, ChainEnd, ChainId, PortMatch, PortSet, Program, Reason, Rule,
+    RuleListId, RuleOrigin,
 };
 use labelgate::table::{Budgets, Builder};
 use proptest::prelude::*;
@@ -20,7 +20,7 @@ const PACKETS: usize = 25;
 const STEPS: usize = 6;
 
 fn rules(program: &mut Program) -> impl Iterator<Item = &mut Rule> {
-    program.rule_lists.iter_mut().flat_map(|list| &mut Arc::make_mut(list).rules)
+    Arc::make_mut(&mut program.rule_lists).iter_mut().flat_map(|list| &mut Arc::make_mut(list).rules)
 }
 
 /// One address more, or one less.
@@ -51,7 +51,7 @@ fn renumber(choices: &mut Choices, program: &mut Program) {
         reason: Reason::RuleLog,
     };
     let first = Reason::ALL.len() + choices.below(program.outcomes.len() - Reason::ALL.len() + 1);
-    program.outcomes.insert(first, Arc::new(outcome));
+    Arc::make_mut(&mut program.outcomes).insert(first, Arc::new(outcome));
     let moved = |id: OutcomeId| if id.index() < first { id } else { OutcomeId::new(id.index() + 1) };
     for rule in rules(program) {
         rule.outcome = moved(rule.outcome);
@@ -61,7 +61,7 @@ fn renumber(choices: &mut Choices, program: &mut Program) {
             }
         }
     }
-    for chain in &mut program.chains {
+    for chain in Arc::make_mut(&mut program.chains) {
         for tier in &mut chain.tiers {
             tier.outcome = moved(tier.outcome);
         }
@@ -77,27 +77,39 @@ fn change_rule(choices: &mut Choices, program: &mut Program) {
         return;
     }
     let (index, sets) = (choices.below(count), program.address_sets.len());
-    let chosen = program.rule_lists.iter_mut().scan(0, |before, list| {
+    let chosen = Arc::make_mut(&mut program.rule_lists).iter_mut().scan(0, |before, list| {
         let from = *before;
         *before += list.rules.len();
         Some((from, list))
     });
     let (from, list) = chosen.filter(|(from, _)| *from <= index).last().expect("the first one begins at 0");
     let rule = &mut Arc::make_mut(list).rules[index - from];
-    match choices.below(4) {
+    match choices.below(6) {
         0 => rule.protocol = choices.maybe(70, |choices| choices.of(&PROTOCOLS)),
         1 => {
             rule.action = choices.of(&[Action::Allow, Action::Deny, Action::Pass, Action::Log]);
             let old = RuleOrigin::clone(&program.outcomes[rule.outcome.index()]);
             let number = u32::try_from(program.outcomes.len()).ok();
             rule.outcome = OutcomeId::new(program.outcomes.len());
-            program.outcomes.push(Arc::new(RuleOrigin { rule: number, action: Some(rule.action), ..old }));
+            Arc::make_mut(&mut program.outcomes).push(Arc::new(RuleOrigin {
+                rule: number,
+                action: Some(rule.action),
+                ..old
+            }));
         }
         2 if sets > 0 => {
             rule.source.in_sets = choices.list(2, |choices| AddressSetId::new(choices.below(sets)));
         }
+        3 => rule.source.ports = Some(some_ports(choices)),
+        4 => rule.destination.ports = Some(some_ports(choices)),
         _ => rule.destination.ports = None,
     }
+}
+
+fn some_ports(choices: &mut Choices) -> PortMatch {
+    let first = choices.of(&[0, 79, 80, 255, 256, 443, 8080, 65_000]);
+    let last = first + choices.of(&[0, 0, 1, 20, 255, 256, 535]);
+    PortMatch { ranges: vec![(first, last)], named: Vec::new() }
 }
 
 /// Other chains, more or fewer, in another order.
@@ -108,13 +120,14 @@ fn change_chains(choices: &mut Choices, program: &mut Program) {
         tier.policies = choices.list(3, |choices| RuleListId::new(choices.below(lists)));
     }
     if choices.chance(50) {
-        program.chains.insert(0, chain);
+        Arc::make_mut(&mut program.chains).insert(0, chain);
     } else {
-        program.chains[0] = chain;
+        Arc::make_mut(&mut program.chains)[0] = chain;
     }
     let count = program.chains.len();
     let endpoint = choices.below(program.endpoints.len());
-    Arc::make_mut(&mut program.endpoints[endpoint]).normal.ingress = ChainId::new(choices.below(count));
+    Arc::make_mut(&mut Arc::make_mut(&mut program.endpoints)[endpoint]).normal.ingress =
+        ChainId::new(choices.below(count));
 }
 
 fn changed(choices: &mut Choices, program: &mut Program) {
@@ -154,7 +167,7 @@ fn check(mut choices: Choices) -> usize {
             let key = aims.key(&mut choices, &linear.table);
             let expected = Expected::of(&linear.table, key);
             for other in &others {
-                expected.assert_same(other, &other.table.decide(&key));
+                expected.assert_same(other, other.table.decide(&key));
             }
         }
         for _ in 0..=choices.below(3) {

@@ -74,7 +74,7 @@ impl Image<'_> {
         match (family, self.word(5), self.word(8)) {
             (Family::V4, 0, _) | (Family::V6, _, 0) => 0,
             (Family::V4, roots, _) => self.v4(roots, u32::try_from(address).expect("an IPv4 address")),
-            (Family::V6, _, slots) => self.v6(slots, address),
+            (Family::V6, _, buckets) => self.v6(buckets, address),
         }
     }
 
@@ -83,17 +83,21 @@ impl Image<'_> {
         self.half(self.word(middle + (address >> 8 & 0xff)), address & 0xff)
     }
 
-    fn v6(&self, slots: u32, address: u128) -> u32 {
+    fn v6(&self, buckets: u32, address: u128) -> u32 {
         let halves =
             [address, address >> 64].map(|half| u64::try_from(half & u128::from(u64::MAX)).expect("64 bits"));
         let folded = halves[0] ^ halves[1].wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let hash = u32::try_from(folded.wrapping_mul(0xff51_afd7_ed55_8ccd) >> 32).expect("32 bits");
-        for probe in 0..8 {
-            let slot = slots + (hash.wrapping_add(probe) & self.word(9)) * 8;
-            match self.word(slot + 4) {
-                u32::MAX => break,
-                class if self.wide(slot) == address => return class,
-                _ => {}
+        let count = self.word(9);
+        let first = u32::try_from((u64::from(hash) * u64::from(count)) >> 32).expect("below the count");
+        'probes: for probe in 0..4 {
+            let bucket = buckets + (first + probe) % count * 16;
+            for place in 0..3 {
+                match self.word(bucket + 12 + place) {
+                    u32::MAX => break 'probes,
+                    class if self.wide(bucket + 4 * place) == address => return class,
+                    _ => {}
+                }
             }
         }
         let height = self.word(11);
@@ -115,7 +119,8 @@ struct Asked {
 
 fn asked(mut program: Program, chain: ChainId, budgets: &Budgets) -> Asked {
     program.settings.failsafe_inbound.clear();
-    Arc::make_mut(&mut program.endpoints[0]).normal = Directed { ingress: chain, egress: chain };
+    Arc::make_mut(&mut Arc::make_mut(&mut program.endpoints)[0]).normal =
+        Directed { ingress: chain, egress: chain };
     let engines = Arc::new(Engines::build(Arc::new(program), budgets));
     Asked { table: DecisionTable::new(Arc::clone(&engines), &host()), engines, chain }
 }
@@ -151,7 +156,7 @@ proptest! {
         let image = Image(&copy[12..]);
         prop_assert!(image.0.len() <= budgets.classes.bytes);
         if !image.0.is_empty() {
-            prop_assert_eq!([image.word(0), image.word(1)], [u32::from_le_bytes(*b"LGCT"), 3]);
+            prop_assert_eq!([image.word(0), image.word(1)], [u32::from_le_bytes(*b"LGCT"), 4]);
             prop_assert_eq!(4 * image.word(2) as usize, image.0.len());
             prop_assert_eq!(image.word(4) as usize, 2 * program.chains.len());
         }

@@ -100,12 +100,12 @@ pub fn program(choices: &mut Choices) -> Program {
     Program {
         node: Some("edge1".to_owned()),
         settings,
-        endpoints: shared(endpoints),
-        chains,
-        rule_lists: shared(rule_lists),
+        endpoints: Arc::new(shared(endpoints)),
+        chains: Arc::new(chains),
+        rule_lists: Arc::new(shared(rule_lists)),
         address_sets: shared(address_sets),
         port_sets: shared(port_sets),
-        outcomes: shared(make.outcomes),
+        outcomes: Arc::new(shared(make.outcomes)),
         warnings: Vec::new(),
     }
 }
@@ -134,12 +134,12 @@ pub fn of_rules(rules: Vec<Rule>, address_sets: Vec<AddressSet>, port_sets: Vec<
     Program {
         node: Some("edge1".to_owned()),
         settings: settings(choices),
-        endpoints: shared(endpoints(choices, 1)),
-        chains: vec![Chain { tiers: vec![tier], end: ChainEnd::Profiles(Vec::new()) }],
-        rule_lists: shared(vec![named_list(0, rules)]),
+        endpoints: Arc::new(shared(endpoints(choices, 1))),
+        chains: Arc::new(vec![Chain { tiers: vec![tier], end: ChainEnd::Profiles(Vec::new()) }]),
+        rule_lists: Arc::new(shared(vec![named_list(0, rules)])),
         address_sets: shared(address_sets),
         port_sets: shared(port_sets),
-        outcomes: shared(outcomes),
+        outcomes: Arc::new(shared(outcomes)),
         warnings: Vec::new(),
     }
 }

@@ -28,7 +28,7 @@ fn check(mut choices: Choices) {
         let key = aims.key(&mut choices, &linear.table);
         let expected = Expected::of(&linear.table, key);
         for other in &others {
-            expected.assert_same(other, &other.table.decide(&key));
+            expected.assert_same(other, other.table.decide(&key));
         }
     }
 }

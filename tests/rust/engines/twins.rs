@@ -44,7 +44,9 @@ impl Twin {
             let twins: Vec<_> = twins.collect();
             set.members.extend(twins);
         }
-        for rule in program.rule_lists.iter_mut().flat_map(|list| &mut Arc::make_mut(list).rules) {
+        for rule in
+            Arc::make_mut(&mut program.rule_lists).iter_mut().flat_map(|list| &mut Arc::make_mut(list).rules)
+        {
             rule.families = [rule.families[0]; 2];
         }
         let settings = &mut program.settings;

@@ -1,0 +1,121 @@
+//! What the packet loop costs beside the kernel: batches of recorded messages, read, parsed, decided and answered.
+//!
+//! `queue [WORKLOAD]`: of `labels-100k-node` (10,000 policies) unless another workload is named. Medians: a batch
+//! during which the processor did something else does not count. Every answer is checked beforehand.
+
+mod recorded;
+
+use std::collections::BTreeMap;
+use std::env;
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Instant;
+
+use labelgate::compile::compile;
+use labelgate::enforce::{EnforcerConfig, Marks, Replay};
+use labelgate::flow::{FlowKey, InterfaceId, Verdict};
+use labelgate::table::{Budgets, DecisionTable, Engines};
+use labelgate::workload::measure::questions;
+use labelgate::workload::{Named, Workload};
+
+const PACKETS: usize = 64 * 1024;
+const ROUNDS: usize = 9;
+const CONFIG: EnforcerConfig = EnforcerConfig {
+    base: 4200,
+    workers: 1,
+    maxlen: 16384,
+    marks: Marks { accept: 0x100, decided: 0x400, reject: 0x1000 },
+    fail_open: [false; 7],
+    malformed_accept: false,
+    filter_reject: false,
+    filter_return: false,
+    without_repeat: [false; 7],
+    null: None,
+    sample_every: 0,
+};
+
+/// Packets of the hook and IP version that most of the questions are for.
+fn keys(workload: &Workload, table: &DecisionTable) -> Vec<FlowKey> {
+    let questions = questions(workload, table, 1, PACKETS).expect("there is something to ask");
+    let mut by_queue: BTreeMap<_, Vec<FlowKey>> = BTreeMap::new();
+    for questions in &questions {
+        for index in 0..questions.len() {
+            let key = questions.flows().key(index);
+            by_queue.entry((key.hook, key.tuple.family)).or_default().push(key);
+        }
+    }
+    by_queue.into_values().max_by_key(Vec::len).expect("there is something to ask")
+}
+
+/// The kernel's numbers of interfaces, and those of the table.
+fn interfaces(workload: &Workload) -> Vec<(u32, String)> {
+    let pods = workload.model.workloads.iter().filter(|pod| Some(&pod.node) == workload.node.as_ref());
+    let names = pods.map(|pod| &pod.interface).chain(workload.host.interfaces.keys());
+    (1..).zip(names.chain([&workload.uplink]).cloned()).collect()
+}
+
+/// Median time of a packet in batches of this size. The messages of each are in the cache, as the kernel leaves them.
+fn nanoseconds(replay: &mut Replay, messages: &[Vec<u8>], size: usize) -> f64 {
+    let mut times: Vec<_> = messages
+        .chunks_exact(size)
+        .map(|batch| {
+            replay.load(batch);
+            let began = Instant::now();
+            black_box(replay.step());
+            began.elapsed().as_nanos()
+        })
+        .collect();
+    let middle = times.len() / 2;
+    let median = *times.select_nth_unstable(middle).1;
+    #[allow(clippy::cast_precision_loss)] // For people.
+    let each = median as f64 / size as f64;
+    each
+}
+
+fn check(table: &DecisionTable, keys: &[FlowKey]) {
+    let mut decisions = Vec::new();
+    for keys in keys.chunks(64) {
+        table.decide_packets(keys, &mut decisions);
+        for (key, found) in keys.iter().zip(&decisions) {
+            let wanted = table.decide(key);
+            assert_eq!((found.verdict, found.accepted), (wanted.verdict, wanted.accepted), "{key:?}");
+        }
+    }
+}
+
+fn main() {
+    let name = env::args().skip(1).find(|argument| argument != "--bench");
+    let name = name.unwrap_or_else(|| "labels-100k-node".to_owned());
+    let workload = Named::find(&name).expect("a workload of this name").workload(1);
+    let program = compile(&workload.model, workload.node.as_deref()).expect("a valid model");
+    let engines = Engines::build(Arc::new(program), &Budgets::default());
+    let table = Arc::new(DecisionTable::new(Arc::new(engines), &workload.host));
+    let keys = keys(&workload, &table);
+    check(&table, &keys);
+    let interfaces = interfaces(&workload);
+    let numbers: BTreeMap<InterfaceId, u32> =
+        interfaces.iter().map(|(number, name)| (table.interface(name), *number)).collect();
+    let messages: Vec<_> = (1..)
+        .zip(&keys)
+        .map(|(id, key)| recorded::message(id, key, |interface| numbers[&interface]))
+        .collect();
+    let replay = |config: EnforcerConfig| {
+        let (hook, family) = (keys[0].hook, keys[0].tuple.family);
+        Replay::new(&config, Arc::clone(&table), interfaces.clone(), hook, family).expect("it can be")
+    };
+    let mut null = replay(EnforcerConfig { null: Some(Verdict::Deny), ..CONFIG });
+    let mut whole = replay(CONFIG);
+    println!("{name}: {} packets at {}", keys.len(), keys[0].hook.name());
+    for size in [64, 32, 16, 8, 4] {
+        let mut times = [Vec::new(), Vec::new()];
+        for _ in 0..ROUNDS {
+            times[0].push(nanoseconds(&mut null, &messages, size));
+            times[1].push(nanoseconds(&mut whole, &messages, size));
+        }
+        let [null, whole] = times.map(|mut times| {
+            times.sort_by(f64::total_cmp);
+            times[ROUNDS / 2]
+        });
+        println!("batches of {size:2}: null verdict {null:.0} ns a packet, parsed and decided {whole:.0} ns");
+    }
+}

@@ -1,0 +1,7 @@
+"""The daemon: load, compile, swap, rules, watch; in this order at every change, back again if one fails."""
+
+from labelgate.agent.daemon import Agent
+from labelgate.agent.generation import AgentError, Options
+from labelgate.agent.process import stop_mode
+
+__all__ = ["Agent", "AgentError", "Options", "stop_mode"]

@@ -1,0 +1,451 @@
+"""The daemon's life: start, follow what changes, stop.
+
+A change validates, compiles and builds the table before anything is touched; what is wrong leaves the
+generation in force as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+from labelgate.agent.asked import Asked, Trial, refuse_unknown
+from labelgate.agent.caution import (
+    Revocation,
+    denied_sessions,
+    refuse_lockout,
+    refuse_what_is_cut,
+    warn_at_start,
+)
+from labelgate.agent.enforcement import Enforcement
+from labelgate.agent.generation import AgentError, Generation, Loader, Options
+from labelgate.agent.handover import Presence
+from labelgate.agent.notify import ServiceManager
+from labelgate.agent.process import STOPPING, Signals, StopMode, start_mode, stop_mode
+from labelgate.agent.state import Record, StateError
+from labelgate.agent.status import Refusal, now, status
+from labelgate.agent.store import Store
+from labelgate.config import Config, ConfigError
+from labelgate.control import ControlError, ControlServer
+from labelgate.engines import summary
+from labelgate.links import Links, LinkWatch
+from labelgate.lockout import Finding, LockOutError
+from labelgate.netfilter.apply import ApplyError
+from labelgate.resources import LoadError
+from labelgate.sources.files import STDIN, Progress
+from labelgate.sources.watch import FileWatch
+
+RETRY_SECONDS = 1.0
+"""How often a rollback that could not be done is tried again."""
+MOST_READINGS = 5
+"""So often files that are written again while they are read are read once more."""
+
+
+class Agent:
+    """Enforces policy in the network namespace of the calling (main) thread."""
+
+    def __init__(
+        self,
+        options: Options,
+        say: Callable[[str], None],
+        progress: Progress = lambda done, whole: None,
+    ) -> None:
+        self._options = options
+        self._say = say
+        self._loader = Loader(options, say, progress)
+        self._enforcement: Enforcement
+        self._links: LinkWatch
+        self._signals: Signals
+        self._store: Store
+        self._revocation = Revocation(say)
+        self._manager = ServiceManager()
+        self._trial: Trial | None = None
+        self._control: ControlServer | None = None
+        self._files: FileWatch | None = None
+        self._refusal: Refusal | None = None
+        """Why the last change is not in force."""
+        self._is_to_try_again = False
+        """The files are right, but their rules could not be applied."""
+        self._readings = 0
+        """Of files that were written again while they were read, one after the other."""
+        self._in_force_since = ""
+        self._is_told_to_stop = False
+        self._presence: Presence
+        self._is_replaced = False
+
+    def run(self) -> None:
+        """Enforces until SIGTERM or SIGINT; then stops in the configured mode.
+
+        Raises:
+            LoadError: the policies are not valid; nothing was touched.
+            ConfigError: the configuration is not valid; nothing was touched.
+            AgentError: queues or rules are in the way.
+        """
+        with ExitStack() as open_things:
+            self._presence = open_things.enter_context(Presence(replace=self._options.replace))
+            self._signals = open_things.enter_context(Signals())
+            self._links = open_things.enter_context(LinkWatch())
+            self._start(open_things)
+            self._serve()
+
+    def _start(self, open_things: ExitStack) -> None:
+        try:
+            config = self._loader.configuration()
+            replaces = self._presence.replaces
+            self._store = open_things.enter_context(Store(config.state, self._say, is_taken=replaces))
+            first = self._first(config)
+            self._presence.announce()
+            self._enforcement = Enforcement(
+                first, self._say, self._signals.wait, bind=self._options.bind, beside_another=replaces
+            )
+            warn_at_start(first, self._say)
+            self._enforcement.start(open_things, self._leave)
+            if replaces:
+                self._presence.take_over()
+                self._store.open()
+            self._revocation.follow(first)
+        except (ApplyError, ValueError) as error:
+            raise AgentError(str(error)) from None
+        self._listen(open_things)
+        self._watch_files(open_things)
+        if STDIN not in self._options.paths:
+            self._store.keep_later(Record(first.source))
+        self._announce()
+
+    def _first(self, config: Config) -> Generation:
+        """Of the files; where they are not valid, a service takes what was in force before."""
+        record = None if STDIN in self._options.paths else self._store.recover()
+        try:
+            first = self._loader.first(self._links.links, record)
+            if first.source.is_applied:
+                paths = ", ".join(first.source.paths)
+                self._say(f"what was applied from {paths} stays in force: the files are as they were then")
+            return first
+        except (LoadError, AgentError, ValueError) as error:
+            if record is None or start_mode(config) != "last-good":
+                raise
+            if not record.confirmed.is_applied and record.confirmed.paths != self._options.paths:
+                raise  # That was another daemon's.
+            generation = self._loader.last_good(record, self._links.links)
+            self._refusal = Refusal.of(error)
+            self._say(f"{error}\nthe policy that was in force last is put in force again")
+            return generation
+
+    def _listen(self, open_things: ExitStack) -> None:
+        """Without a control socket the policy is enforced all the same."""
+        path = self._enforcement.current.config.socket
+        verbs = {
+            "status": self._answer_status,
+            "reload": self._answer_reload,
+            "apply": self._answer_apply,
+            "check": self._answer_check,
+            "confirm": self._answer_confirm,
+            "rollback": self._answer_rollback,
+        }
+        try:
+            self._control = open_things.enter_context(ControlServer(path, verbs, self._say))
+        except OSError as error:
+            self._say(f"warning: no control socket: {error}")
+
+    def _watch_files(self, open_things: ExitStack) -> None:
+        """Without a watch a reload follows the files."""
+        if not self._enforcement.current.config.watch or STDIN in self._options.paths:
+            return
+        config_file = self._options.config_file
+        try:
+            files = [*self._options.paths, *([config_file] if config_file else [])]
+            self._files = open_things.enter_context(FileWatch(files, self._say))
+        except OSError as error:
+            self._say(f"warning: files are not followed: {error.strerror}; use `labelgate reload`")
+
+    def _serve(self) -> None:
+        heard = [opened.fileno() for opened in (self._links, self._control, self._files) if opened]
+        while self._enforcement.is_alive():
+            self._manager.alive()
+            others = [*self._presence.descriptors, *self._enforcement.descriptors]
+            if not self._presence.is_pending:
+                others += [*heard, *self._enforcement.rules.descriptors]
+            for number in self._signals.take(others, self._seconds_to_wait()):
+                if number in STOPPING:
+                    self._is_told_to_stop = True
+                    self._manager.stopping()
+                    return
+                if number == signal.SIGHUP:
+                    self._reload_as_told()
+                elif number == signal.SIGUSR1:
+                    self._say(json.dumps(self._enforcement.counters(), separators=(",", ":")))
+            if self._presence.is_replaced():
+                self._is_replaced = True
+                return
+            if self._presence.is_pending:
+                continue  # Until it is in force, or has failed.
+            if self._control:
+                self._control.serve()
+            if self._files:
+                self._follow(self._files)
+            if self._trial and self._trial.is_over():
+                self._roll_back("it was not confirmed in time")
+            self._store.keep_due()
+            if (links := self._links.poll()) is not None:
+                self._relink(links)
+            if self._enforcement.rules.is_due():
+                if self._enforcement.current.links != self._links.links:
+                    self._relink(self._links.links)  # It could not be done when they changed.
+                self._enforcement.restore()
+                if self._is_to_try_again and not self._trial:
+                    self._reload(if_changed=True)
+                self._enforcement.rules.done()
+        failure = self._enforcement.failure()
+        raise AgentError(f"the packet loop ended ({failure}); our rules stay, what they queue is dropped")
+
+    def _answer_status(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        refuse_unknown(arguments)
+        answer = status(self._enforcement, self._options, self._refusal, self._in_force_since)
+        answer["trial"] = self._trial and {"secondsLeft": round(self._trial.seconds_left(), 3)}
+        answer["state"] = {"problem": self._store.problem}
+        return answer
+
+    def _answer_check(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """What policies would deny of that which works now; nothing is changed."""
+        asked = Asked.read(arguments)
+        before, links = self._enforcement.current, self._links.links
+        generation = self._made_of(asked)
+        try:
+            found = denied_sessions(before, generation, links, asked.session)
+        except LockOutError as error:
+            found = list(error.findings)
+        return {"findings": [finding.to_json() for finding in found]}
+
+    def _answer_reload(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        refuse_unknown(arguments, "force")
+        self._refuse_during_trial()
+        self._reload(is_forced=arguments.get("force") is True)
+        if self._refusal:
+            raise ControlError("refused", self._refusal.message, self._refusal.to_json()["problems"])
+        return {"generation": self._enforcement.current.number}
+
+    def _answer_apply(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Puts texts in force; with `confirm` only until so many seconds have passed."""
+        asked = Asked.read(arguments)
+        self._refuse_during_trial()
+        if STDIN in self._options.paths:
+            raise ControlError("state", "the daemon reads standard input: it keeps no state")
+        before = self._enforcement.current
+        generation = self._made_of(asked)
+        try:
+            found = self._cautions(generation, asked)
+            trial = Record(before.source, generation.source)
+            self._store.keep(Record(generation.source) if asked.confirm is None else trial)
+        except LockOutError as error:
+            raise ControlError("lockout", f"{error}\nnothing is changed without --force") from None
+        except StateError as error:
+            raise ControlError("state", f"{error}; nothing is changed") from None
+        try:
+            self._enact(generation)
+        except (ApplyError, ValueError) as error:
+            self._store.try_to_keep(Record(before.source))
+            raise ControlError("rules", f"{error}; nothing is changed") from None
+        if asked.confirm is not None:
+            self._trial = Trial(before, time.monotonic() + asked.confirm)
+        self._refusal = None
+        self._announce()
+        warnings = [finding.to_json() for finding in found]
+        return {"generation": generation.number, "confirmSeconds": asked.confirm, "findings": warnings}
+
+    def _cautions(self, generation: Generation, asked: Asked) -> list[Finding]:
+        """What it would deny; LockOutError unless that may be, or is forced."""
+        try:
+            found = denied_sessions(self._enforcement.current, generation, self._links.links, asked.session)
+            if not asked.is_forced:
+                refuse_what_is_cut(found, generation)
+        except LockOutError as error:
+            if not asked.is_forced:
+                raise
+            return list(error.findings)
+        return found
+
+    def _made_of(self, asked: Asked) -> Generation:
+        """A generation of texts; ControlError if they are not valid."""
+        before, links = self._enforcement.current, self._links.links
+        try:
+            return self._loader.applied(asked.paths, asked.texts, before, links)
+        except (LoadError, AgentError, ValueError) as error:
+            raise ControlError("invalid", str(error), Refusal.of(error).to_json()["problems"]) from None
+
+    def _answer_confirm(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        refuse_unknown(arguments)
+        if self._trial is None:
+            raise ControlError("trial", "no policy is on trial")
+        current = self._enforcement.current
+        try:
+            self._store.keep(Record(current.source))
+        except StateError as error:
+            raise ControlError("state", f"{error}; the trial goes on") from None
+        self._trial = None
+        self._say(f"generation {current.number} is confirmed")
+        return {"generation": current.number}
+
+    def _answer_rollback(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        refuse_unknown(arguments)
+        if self._trial is None:
+            raise ControlError("trial", "no policy is on trial")
+        if not self._roll_back("as asked"):
+            raise ControlError("rules", "the rules could not be applied; it is tried again")
+        return {"generation": self._enforcement.current.number}
+
+    def _refuse_during_trial(self) -> None:
+        if self._trial:
+            raise ControlError("trial", "a policy is on trial: `labelgate confirm` or `rollback` first")
+
+    def _roll_back(self, why: str) -> bool:
+        """Back to what was in force before the trial, on the interfaces as they are now."""
+        assert self._trial is not None
+        links, number = self._links.links, self._enforcement.current.number + 1
+        before = self._trial.before
+        table = before.table.on_host(links.host_facts)
+        try:
+            self._enact(replace(before, number=number, table=table, links=links))
+        except (ApplyError, ValueError) as error:
+            self._say(
+                f"{error}\nthe trial cannot be rolled back: the rules could not be applied; tried again"
+            )
+            self._trial = replace(self._trial, until=time.monotonic() + RETRY_SECONDS)
+            return False
+        self._trial = None
+        self._store.try_to_keep(Record(before.source))
+        self._say(f"the policy on trial is rolled back: {why}")
+        self._announce()
+        return True
+
+    def _seconds_to_wait(self) -> float:
+        left = [self._enforcement.rules.patience]
+        if self._trial:
+            left.append(self._trial.seconds_left())
+        elif self._files and (until_due := self._files.seconds_left()) is not None:
+            left.append(until_due)
+        return min(left)
+
+    def _follow(self, files: FileWatch) -> None:
+        """Puts in force what has been written to the files, once nobody writes any more."""
+        files.poll()
+        if self._trial or not files.is_due():
+            return
+        self._readings += 1
+
+        def is_overtaken() -> bool:
+            """Whether more has been written meanwhile; who never stops writing is not waited for for ever."""
+            return files.poll() and self._readings < MOST_READINGS
+
+        self._reload(is_overtaken=is_overtaken, if_changed=True)
+        if files.seconds_left() is None or self._readings >= MOST_READINGS:
+            self._readings = 0
+
+    def _reload_as_told(self) -> None:
+        if self._trial:
+            self._say("a policy is on trial: nothing is reloaded before it is confirmed or rolled back")
+        else:
+            self._reload()
+
+    def _reload(
+        self,
+        *,
+        is_overtaken: Callable[[], bool] = lambda: False,
+        if_changed: bool = False,
+        is_forced: bool = False,
+    ) -> None:
+        """Reads the files anew; anything wrong leaves the current generation in force."""
+        before, self._is_to_try_again = self._enforcement.current, False
+        try:
+            generation = self._loader.next(before, self._links.links, if_changed=if_changed)
+        except (LoadError, ConfigError, AgentError, ValueError) as error:
+            if not is_overtaken():
+                self._refuse(error, "the new policies are not valid")
+            return
+        if generation is None or is_overtaken():
+            return  # What was read may be half of an edit; it is read again.
+        try:
+            if not is_forced:
+                self._check_lockout(generation)
+        except LockOutError as error:
+            self._refuse(error, "`labelgate reload --force` does it all the same")
+            return
+        if self._put_in_force(generation):
+            self._refusal = None
+            self._store.keep_later(Record(generation.source))
+            self._announce()
+
+    def _check_lockout(self, generation: Generation) -> None:
+        try:
+            refuse_lockout(self._enforcement.current, generation, self._links.links, self._say)
+        except LockOutError as error:
+            if generation.config.lockout == "refuse":
+                raise
+            self._say(f"warning: {error}")
+
+    def _refuse(self, error: Exception, why: str) -> None:
+        number = self._enforcement.current.number
+        refusal = Refusal.of(error)
+        if self._refusal is None or self._refusal.message != refusal.message:
+            self._refusal = refusal
+        self._say(f"{error}\ngeneration {number} stays in force: {why}")
+
+    def _relink(self, links: Links) -> None:
+        """Interfaces or addresses changed: the same program on other interfaces."""
+        current = self._enforcement.current
+        table = current.table.on_host(links.host_facts)
+        if self._put_in_force(replace(current, table=table, links=links)):
+            names = ", ".join(link.name for link in links.links)
+            self._say(f"interfaces are now {names}")
+
+    def _enact(self, generation: Generation) -> None:
+        """Puts it in force, and cuts what it denies if that is wanted; raises as the enforcement does."""
+        is_policy = generation.number != self._enforcement.current.number
+        self._enforcement.put_in_force(generation)
+        if is_policy:
+            self._revocation.follow(generation)
+            self._revocation.cut(generation)
+
+    def _put_in_force(self, generation: Generation) -> bool:
+        try:
+            self._enact(generation)
+        except (ApplyError, ValueError) as error:
+            self._is_to_try_again = True
+            self._refuse(error, "the rules could not be applied")
+            return False
+        return True
+
+    def _leave(self) -> None:
+        """The stop mode, while the packet loop still answers."""
+        if self._is_replaced:
+            self._enforcement.drain()
+            self._say("stopped: another labelgate is in force")
+            return
+        mode = stop_mode(self._enforcement.current.config)
+        left = self._enforcement.leave(mode, is_planned=self._is_told_to_stop)
+        if left == "remove":
+            self._revocation.undo()
+        self._say(f"stopped: {_LEFT[left]}")
+
+    def _announce(self) -> None:
+        self._in_force_since = now()
+        current = self._enforcement.current
+        facts = current.table.rule_facts()
+        text = (
+            f"generation {current.number} in force: node {current.config.node}, "
+            f"{len(facts['hosts'])} host endpoints, {len(facts['workloads'])} workloads with interfaces, "
+            f"{self._enforcement.variant} rules\n{summary(current.table.describe())}"
+        )
+        self._say(text)
+        self._manager.ready(text)
+
+
+_LEFT: Mapping[StopMode, str] = {
+    "remove": "our rules are removed",
+    "keep": "our rules stay, what they queue is dropped",
+    "open": "our rules stay, what they would queue passes",
+}

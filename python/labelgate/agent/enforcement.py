@@ -1,0 +1,297 @@
+"""One generation in force in the kernel: the packet loop that answers, and the rules that lead to it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+from labelgate import _core
+from labelgate.agent.generation import AgentError, Generation
+from labelgate.agent.process import StopMode
+from labelgate.agent.queues import free_block, read_queues
+from labelgate.agent.shadow import Shadow
+from labelgate.config import Config
+from labelgate.flow import HOOKS, Hook
+from labelgate.handlers import BindLoop, PacketLoop
+from labelgate.links import Links
+from labelgate.netfilter.apply import ApplyError, Netfilter, clean
+from labelgate.netfilter.facts import FAMILIES, Family, Marks, RulesetFacts
+from labelgate.netfilter.readback import Hazard, SavedTable, hazards
+from labelgate.netfilter.routing import accept_readers, read_routing_rules
+from labelgate.netfilter.ruleset import ruleset
+from labelgate.netfilter.watch import Bounded, RuleWatch
+from labelgate.processors import pin, receiving_processors
+
+DRAIN_SECONDS = 0.3
+"""How long a planned stop waits for packets that are queued already."""
+LATE_SECONDS = 0.02
+"""Longer than any packet takes through rules."""
+
+
+class Enforcement:
+    """Swaps the table first, then the rules; swaps back if the rules cannot be applied.
+
+    At the start the queues are bound and a table is in place before the first rule exists.
+    """
+
+    def __init__(
+        self,
+        first: Generation,
+        say: Callable[[str], None],
+        wait: Callable[[float], None],
+        *,
+        bind: BindLoop | None = None,
+        beside_another: bool = False,
+    ) -> None:
+        self.current = first
+        """The generation in force."""
+        self._say = say
+        self._wait = wait
+        self._make: BindLoop = bind or _core.Enforcer
+        self._enforcer: PacketLoop
+        self._warn = Bounded(say)
+        self._restored = 0
+        self._netfilter = Netfilter(first.config.backend)
+        # Before the first look at the rules: nothing that changes behind it is missed.
+        self.rules = RuleWatch(self._netfilter.tools.variant)
+        # What an earlier daemon left closed stays closed if this start fails.
+        self._must_stay_closed = self._netfilter.is_installed()
+        self._without_repeat = self._hooks_without_repeat(first)
+        self._shadow: Shadow | None = None
+        self._workers = first.config.queue_workers or receiving_processors()
+        self._base = first.config.queue_base
+        if beside_another:
+            self._base = free_block(read_queues(), self._base, 2 * len(HOOKS) * self._workers)
+        self._is_in_force = False
+        self._applied: RulesetFacts
+        """What the rules in the kernel were made from: the same need not be written, nor read, again."""
+
+    @property
+    def variant(self) -> str:
+        """Which iptables writes the rules."""
+        return self._netfilter.tools.variant
+
+    def start(self, open_things: ExitStack, leave: Callable[[], None]) -> None:
+        """Queues, then rules; `leave` is called at the end, while the packet loop still answers.
+
+        Raises:
+            AgentError: queues are taken, or are not permitted.
+            ApplyError, ValueError: the rules cannot be written.
+        """
+        first = self.current
+        open_things.callback(self.rules.close)
+        rules = ruleset(self._facts(first))
+        self._enforcer = self._bind(first)
+        open_things.callback(self._enforcer.stop)
+        self._warn_of_kernel()
+        if first.config.shadow:
+            self._shadow = Shadow(self._enforcer, first, self._say)
+            open_things.callback(self._shadow.stop)
+        if first.config.queue_cpus:
+            self._place_workers(first.config.queue_cpus)
+        open_things.callback(leave)
+        self._settle(first)
+        self._netfilter.apply(rules)
+        self._applied = self._facts(first)
+        self._is_in_force = self._must_stay_closed = True
+
+    def put_in_force(self, generation: Generation) -> None:
+        """Puts another generation in the place of the current one.
+
+        Raises:
+            ApplyError, ValueError: the rules cannot be applied; the current generation is in force as before.
+        """
+        before = self.current
+        try:
+            facts = self._facts(generation)
+            rules = None if facts == self._applied else ruleset(facts)
+            is_reload = generation.number != before.number
+            if is_reload and not before.table.governs_something:
+                self._settle(generation)
+            self._swap(generation, generation.links)
+            if rules is not None:
+                self._netfilter.apply(rules)
+        except (ApplyError, ValueError):
+            self._swap(before, generation.links)
+            raise
+        self.current, self._applied = generation, facts
+
+    @property
+    def descriptors(self) -> list[int]:
+        """Readable when the packet loop has ended."""
+        return [self._enforcer.fileno()]
+
+    def is_alive(self) -> bool:
+        """Whether the packet loop answers."""
+        return self._enforcer.is_alive()
+
+    def failure(self) -> str | None:
+        """Why the packet loop ended by itself."""
+        return self._enforcer.failure()
+
+    def counters(self) -> dict[str, Any]:
+        """All counters of the packet loop, what the kernel dropped, how often rules were put back."""
+        counters: dict[str, Any] = json.loads(self._enforcer.counters())
+        queues = read_queues()
+        for hook in HOOKS:
+            numbers = [number for family in FAMILIES for number in self._applied.queues(hook, family)]
+            states = [queues[number] for number in numbers if number in queues]
+            counters["hooks"][hook] |= {
+                "queue_dropped": sum(state.dropped for state in states),
+                "socket_dropped": sum(state.undelivered for state in states),
+            }
+        counters["rulesRestored"] = self._restored
+        if self._shadow:
+            counters["shadow"] = self._shadow.counters()
+        return counters
+
+    def restore(self) -> None:
+        """Puts rules back that somebody else has changed, and follows what others put ahead of ours."""
+        try:
+            now = self._netfilter.read()
+            findings = self._netfilter.check(now)
+            for finding in findings:
+                self._warn(f"warning: {finding}; our rules are put back")
+            self._restored += bool(findings)
+            hooks = frozenset(hazard.hook for hazard in self._hazards(self.current.config, now))
+            if hooks != self._without_repeat:
+                self._follow_hazards(hooks)
+            elif findings:
+                self._netfilter.apply(ruleset(self._facts(self.current)))
+        except ApplyError as error:
+            self._warn(f"warning: rules cannot be checked or put back: {error}")
+        self._warn.catch_up()
+
+    def leave(self, mode: StopMode, *, is_planned: bool) -> StopMode:
+        """Stops in a mode; in `keep` after a fault of ours, which may let nothing pass. Gives the mode."""
+        if self._must_stay_closed and not is_planned:
+            mode = "keep"
+        try:
+            if mode == "remove":
+                clean()
+            elif mode == "open" and self._is_in_force:
+                self._netfilter.apply(ruleset(self._facts(self.current, is_open=True)))
+        except ApplyError as error:
+            self._say(f"warning: stop: {error}")
+        if mode != "keep":
+            self.drain()
+        return mode
+
+    def drain(self) -> None:
+        """Answers what is queued, now that no rule leads here any more.
+
+        Twice: packets that were on their way through the rules of before come a moment later.
+        """
+        for _ in range(2):
+            self._enforcer.drain(DRAIN_SECONDS)
+            time.sleep(LATE_SECONDS)
+
+    def _warn_of_kernel(self) -> None:
+        """Says what the queues did not get of what they asked for; it works without."""
+        hooks = json.loads(self._enforcer.counters())["hooks"].values()
+        wanted, granted = (
+            sum(hook[f"receive_buffer_{what}"] for hook in hooks) for what in ("wanted", "granted")
+        )
+        if granted < wanted:
+            self._say(
+                f"warning: receive buffers: {granted} of {wanted} bytes were granted (net.core.rmem_max); "
+                "bursts are lost before queues are full"
+            )
+        if any(hook["segmented_queues"] for hook in hooks):
+            self._say("warning: the kernel queues segments of large packets: bulk traffic is slow")
+
+    def _place_workers(self, processors: tuple[int, ...]) -> None:
+        try:
+            pin(self._enforcer.thread_ids(), processors)
+        except OSError as error:
+            raise AgentError(f"queues.cpus: {', '.join(map(str, processors))}: {error.strerror}") from None
+
+    def _settle(self, generation: Generation) -> None:
+        """Before the first rules: sessions that are open become known to conntrack, or they would be NEW."""
+        if generation.table.governs_something and self._netfilter.prepare_conntrack():
+            seconds = generation.config.settle
+            self._say(f"conntrack was off: waiting {seconds:g} s, so that open sessions become known")
+            self._wait(seconds)
+
+    def _hooks_without_repeat(self, generation: Generation) -> frozenset[Hook]:
+        """Hooks where rules of others ahead of ours would erase or repeat our mark."""
+        found = self._hazards(generation.config, self._netfilter.read())
+        for reader in accept_readers(read_routing_rules(), Marks.from_mask(generation.config.mark_mask)):
+            self._say(f"warning: {reader} reads our accept mark: it routes untracked packets of this host")
+        for hazard in sorted(set(map(str, found))):
+            self._say(f"warning: {hazard}; that hook is answered without repeating packets")
+        hooks = frozenset(hazard.hook for hazard in found)
+        untracked = sorted(hook for hook in hooks if hook.startswith("raw-"))
+        if untracked and generation.table.has_untracked_policy:
+            raise AgentError(f"untracked policy cannot be enforced at {', '.join(untracked)}: see above")
+        return hooks
+
+    def _hazards(self, config: Config, now: Mapping[Family, Mapping[str, SavedTable]]) -> list[Hazard]:
+        marks, mode = Marks.from_mask(config.mark_mask), config.settings.chain_insert_mode
+        return [hazard for tables in now.values() for hazard in hazards(tables, marks, mode)]
+
+    def _bind(self, generation: Generation) -> PacketLoop:
+        config, marks = generation.config, Marks.from_mask(generation.config.mark_mask)
+        try:
+            return self._make(
+                generation.table.core,
+                generation.links.indexes,
+                base=self._base,
+                workers=self._workers,
+                maxlen=config.queue_maxlen,
+                marks=(marks.accept, marks.decided, marks.reject),
+                fail_open=[hook in config.fail_open for hook in HOOKS],
+                malformed_accept=config.malformed == "accept",
+                filter_reject=config.settings.filter_deny == "Reject",
+                filter_return=config.settings.filter_allow == "Return",
+                without_repeat=[hook in self._without_repeat for hook in HOOKS],
+                sample_every=config.shadow,
+            )
+        except OSError as error:
+            last = self._base + 2 * len(HOOKS) * self._workers - 1
+            raise AgentError(
+                f"queues {self._base}..{last} cannot be bound: {error} "
+                "(another program on these numbers? is this root?)"
+            ) from None
+
+    def _facts(self, generation: Generation, *, is_open: bool = False) -> RulesetFacts:
+        config = generation.config
+        return RulesetFacts.read(
+            generation.table.rule_facts(),
+            settings=config.settings,
+            marks=Marks.from_mask(config.mark_mask),
+            queue_base=self._base,
+            workers=self._workers,
+            by_cpu=config.queue_fanout == "cpu",
+            fail_open=config.fail_open,
+            without_repeat=self._without_repeat,
+            open=is_open,
+        )
+
+    def _swap(self, generation: Generation, links: Links) -> None:
+        settings = generation.config.settings
+        self._enforcer.set_filter_actions(
+            reject=settings.filter_deny == "Reject", returns=settings.filter_allow == "Return"
+        )
+        number = self._enforcer.swap(generation.table.core, links.indexes)
+        if self._shadow:
+            self._shadow.swapped(number, generation, links)
+
+    def _follow_hazards(self, hooks: frozenset[Hook]) -> None:
+        """Bit D may be repeated only while rules test it: the loop stops first and begins again last."""
+        self._warn(f"warning: answered without repeating packets: {', '.join(sorted(hooks)) or 'no hook'}")
+        before = self._without_repeat
+        both = hooks | before
+        self._enforcer.set_without_repeat([hook in both for hook in HOOKS])
+        self._without_repeat = hooks
+        try:
+            facts = self._facts(self.current)
+            self._netfilter.apply(ruleset(facts))
+            self._applied = facts
+        except ApplyError:
+            self._without_repeat = before  # The next check tries again.
+            raise
+        self._enforcer.set_without_repeat([hook in hooks for hook in HOOKS])

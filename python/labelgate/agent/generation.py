@@ -1,0 +1,195 @@
+"""From files to a generation that is ready to be put in force; nothing here touches the host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from labelgate.agent.state import Record, Source
+from labelgate.compiler import Compiler
+from labelgate.config import Config, ConfigError, load_config
+from labelgate.flow import HOOKS
+from labelgate.handlers import BindLoop
+from labelgate.links import Links
+from labelgate.resources import Loading
+from labelgate.settings import Settings
+from labelgate.snapshot import Snapshot
+from labelgate.sources.cache import FileCache
+from labelgate.sources.files import STDIN, Progress
+from labelgate.table import DecisionTable
+
+FIXED_KEYS = (
+    "node",
+    "policies",
+    "backend",
+    "marks.mask",
+    "queues.base",
+    "queues.maxlen",
+    "queues.workers",
+    "queues.fanout",
+    "queues.cpus",
+    *(f"fail.{hook}" for hook in HOOKS),
+    "malformed",
+    "shadow",
+    "watch",
+    "socket",
+    "state",
+)
+"""Who this is, what the queues are bound with, where rules and policies are: a reload cannot change these."""
+
+
+class AgentError(Exception):
+    """The daemon cannot start or go on: the environment, not the policy, is in the way."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `labelgate run` was asked for."""
+
+    paths: tuple[str, ...]
+    node: str | None = None
+    """None: as the configuration says."""
+    config_file: str | None = None
+    allow_empty: bool = False
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    replace: bool = False
+    """Take the place of the daemon that is in force, without losing a packet."""
+    bind: BindLoop | None = None
+    """Who answers the queues; None: the core's own loop."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One policy in force."""
+
+    number: int
+    snapshot: Snapshot
+    config: Config
+    table: DecisionTable
+    links: Links
+    source: Source
+    """Where the snapshot is from."""
+    files: Loading
+    """What the files held; the same object as long as they hold the same."""
+
+
+class Loader:
+    """Makes generations of what the files hold now; reads, parses and compiles only what has changed."""
+
+    def __init__(self, options: Options, say: Callable[[str], None], progress: Progress) -> None:
+        self._options = options
+        self._say = say
+        self._progress = progress
+        self._cache = FileCache()
+        self._compiler: Compiler | None = None
+        self._compiled_for: tuple[str, Settings] | None = None
+        self._warnings: frozenset[str] = frozenset()
+
+    def configuration(self) -> Config:
+        """What is set without the policies; raises ConfigError."""
+        return self._config(Snapshot())
+
+    def first(self, links: Links, record: Record | None) -> Generation:
+        """Generation 1: what was applied last, unless the files have changed since.
+
+        Raises:
+            LoadError, ConfigError, ValueError: the policies or the configuration are not valid.
+            AgentError: no endpoint names the node.
+        """
+        files = self._cache.read(self._options.paths, self._progress)
+        if record and record.confirmed.is_applied and record.confirmed.files == self._cache.digest:
+            return self._of(record.confirmed, 1, files, links)
+        return self._made(1, self._files(), files, Snapshot.of(files.result()), links)
+
+    def last_good(self, record: Record, links: Links) -> Generation:
+        """Generation 1 where the files are not valid: what was in force before; raises as `first`."""
+        return self._of(record.confirmed, 1, self._cache.read(self._options.paths), links)
+
+    def next(self, before: Generation, links: Links, *, if_changed: bool = False) -> Generation | None:
+        """The generation after this one, of the files; None where only a change counts and there is none.
+
+        Raises as `first` does, and where a key has changed that only a restart changes.
+        """
+        if STDIN in self._options.paths:
+            raise AgentError("standard input cannot be read twice: use files to be able to reload")
+        files = self._cache.read(self._options.paths, self._progress)
+        number = before.number + 1
+        if files is not before.files or not if_changed:
+            return self._made(number, self._files(), files, Snapshot.of(files.result()), links, before)
+        if self._config(before.snapshot) == before.config:
+            return None
+        return self._made(number, before.source, files, before.snapshot, links, before)
+
+    def applied(
+        self, paths: tuple[str, ...], texts: tuple[tuple[str, bytes], ...], before: Generation, links: Links
+    ) -> Generation:
+        """The generation after this one, of texts that somebody applies; raises as `next`."""
+        source = Source(paths, True, texts, self._cache.digest)
+        return self._of(source, before.number + 1, before.files, links, before)
+
+    def _files(self) -> Source:
+        return Source(self._options.paths, False, self._cache.texts, self._cache.digest)
+
+    def _of(
+        self, source: Source, number: int, files: Loading, links: Links, before: Generation | None = None
+    ) -> Generation:
+        loading = Loading()
+        for name, content in source.texts:
+            loading.add(content, name)
+        return self._made(number, source, files, Snapshot.of(loading.result()), links, before)
+
+    def _config(self, snapshot: Snapshot) -> Config:
+        options = self._options
+        felix = snapshot.felix_configurations
+        return load_config(options.config_file, felix, options.node, flags=options.flags)
+
+    def _made(
+        self,
+        number: int,
+        source: Source,
+        files: Loading,
+        snapshot: Snapshot,
+        links: Links,
+        before: Generation | None = None,
+    ) -> Generation:
+        config = self._config(snapshot)
+        if before is not None:
+            _refuse_changes(before.config, config)
+        table = self._table(snapshot, config, links)
+        warnings = (*snapshot.warnings, *table.warnings)
+        for warning in warnings:
+            if warning not in self._warnings:
+                self._say(f"warning: {warning}")
+        self._warnings = frozenset(warnings)
+        generation = Generation(number, snapshot, config, table, links, source, files)
+        self._require_endpoints(generation)
+        return generation
+
+    def _table(self, snapshot: Snapshot, config: Config, links: Links) -> DecisionTable:
+        host, compiled_for = links.host_facts, (config.node, config.settings)
+        if self._compiler is None or self._compiled_for != compiled_for:
+            self._compiler = Compiler(snapshot, node=config.node, host=host, settings=config.settings)
+            self._compiled_for = compiled_for
+            return self._compiler.table
+        self._compiler.host = host
+        return self._compiler.follow(snapshot.resources())
+
+    def _require_endpoints(self, generation: Generation) -> None:
+        nodes, node = generation.snapshot.nodes(), generation.config.node
+        if node not in nodes and not self._options.allow_empty:
+            found = ", ".join(nodes) or "none"
+            raise AgentError(
+                f"no endpoint names node `{node}` (nodes found: {found}); set --node, or --allow-empty"
+            )
+
+
+def _refuse_changes(before: Config, after: Config) -> None:
+    """ConfigError where a reload would change what only a start can."""
+    for key in FIXED_KEYS:
+        was, given = before.sources[key].value, after.sources[key]
+        if given.value != was:
+            raise ConfigError(
+                f"{given.source}: {key}: found `{given.value}`, expected `{was}` as at the start; "
+                "only a restart changes it"
+            )

@@ -1,0 +1,77 @@
+"""What the daemon has from being a process: signals, and how it shall stop."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Literal
+
+from labelgate.config import Config
+
+StopMode = Literal["remove", "keep", "open"]
+StartMode = Literal["strict", "last-good"]
+
+STOPPING = frozenset({signal.SIGTERM, signal.SIGINT})
+
+
+def is_service(environ: Mapping[str, str] | None = None) -> bool:
+    """Whether systemd started us."""
+    return "INVOCATION_ID" in (os.environ if environ is None else environ)
+
+
+def stop_mode(config: Config, environ: Mapping[str, str] | None = None) -> StopMode:
+    """The configured mode; by default `keep` as a service and `remove` otherwise."""
+    return config.stop or ("keep" if is_service(environ) else "remove")
+
+
+def start_mode(config: Config, environ: Mapping[str, str] | None = None) -> StartMode:
+    """The configured mode; by default `last-good` as a service and `strict` otherwise."""
+    return config.start or ("last-good" if is_service(environ) else "strict")
+
+
+class Signals:
+    """SIGTERM, SIGINT, SIGHUP and SIGUSR1 as something to wait for; main thread only."""
+
+    NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+
+    def __init__(self) -> None:
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+        self._waiting: list[int] = []
+
+    def __enter__(self) -> Signals:
+        self._before = {number: signal.signal(number, lambda *_: None) for number in self.NUMBERS}
+        self._wakeup = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.set_wakeup_fd(self._wakeup)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._reader.close()
+        self._writer.close()
+
+    def take(self, others: Sequence[int], seconds: float) -> Iterator[int]:
+        """Waits for a signal or until one of the other descriptors is readable; yields the signals."""
+        if not self._waiting:
+            select.select([self._reader.fileno(), *others], [], [], seconds)
+        self._read()
+        while self._waiting:
+            yield self._waiting.pop(0)
+
+    def wait(self, seconds: float) -> None:
+        """Waits this long; a signal is kept for `take`, and one that stops ends the wait."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0 and not set(self._waiting) & STOPPING:
+            select.select([self._reader], [], [], left)
+            self._read()
+
+    def _read(self) -> None:
+        with suppress(BlockingIOError):
+            self._waiting += self._reader.recv(4096)

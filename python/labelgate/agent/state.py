@@ -1,0 +1,183 @@
+"""What outlives the daemon: the policy that was last in force, and one that is on trial.
+
+One file, replaced as a whole (written beside, synced, renamed, the folder synced), with a version and a
+checksum: after a crash at any point it is the old one or the new one. Who holds the folder's lock writes it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+VERSION = 1
+_HEADER_BYTES = 1024
+
+
+class StateError(Exception):
+    """The state cannot be read or written; says where and why."""
+
+
+def decoded(content: bytes) -> str:
+    """Any bytes as text for JSON."""
+    return content.decode("utf-8", "surrogateescape")
+
+
+def encoded(text: str) -> bytes:
+    """The bytes again; ValueError where no bytes have this text."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a policy is from, and its texts."""
+
+    paths: tuple[str, ...]
+    """As they were given to `labelgate run`, or to `labelgate apply`."""
+    is_applied: bool
+    texts: tuple[tuple[str, bytes], ...] = field(repr=False)
+    """File names and what the files held."""
+    files: str
+    """Digest of the files that the daemon follows, as they were then: if they change, they have the word."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Any bytes come back as they were."""
+        texts = [[name, decoded(content)] for name, content in self.texts]
+        return {"paths": self.paths, "applied": self.is_applied, "texts": texts, "files": self.files}
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        """KeyError, TypeError, ValueError or AttributeError if it is none."""
+        texts = ((str(name), encoded(text)) for name, text in value["texts"])
+        paths = tuple(map(str, value["paths"]))
+        return cls(paths, bool(value["applied"]), tuple(texts), str(value["files"]))
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the file holds."""
+
+    confirmed: Source
+    """In force, or to be in force again after the trial."""
+    trial: Source | None = None
+    """In force until it is confirmed, or rolled back."""
+
+
+class State:
+    """The folder of one daemon."""
+
+    def __init__(self, folder: str) -> None:
+        """Makes the folder if need be and locks it.
+
+        Raises:
+            StateError: it cannot be made, written or locked.
+        """
+        self._folder = Path(folder)
+        self._file = self._folder / "policy.json"
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(self._folder / "lock", os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StateError(f"{folder}: {error.strerror}") from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._lock)
+            raise StateError(f"{folder}: another daemon keeps its state there") from None
+
+    def close(self) -> None:
+        """Lets go of the lock."""
+        os.close(self._lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def read(self) -> Record | None:
+        """What was written last; None if nothing was.
+
+        Raises:
+            StateError: it is damaged, or of a later version. It has been set aside under another name.
+        """
+        try:
+            content = self._file.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StateError(f"{self._file}: {error.strerror}") from None
+        try:
+            return _decoded(content)
+        except StateError as error:
+            aside = self._file.with_suffix(".damaged")
+            with suppress(OSError):
+                self._file.replace(aside)
+            raise StateError(f"{self._file}: {error}; set aside as {aside.name}") from None
+
+    def write(self, record: Record) -> None:
+        """All or nothing.
+
+        Raises:
+            StateError: what was there is there still.
+        """
+        fresh = self._file.with_suffix(".new")
+        try:
+            with _synced(fresh) as descriptor:
+                _write_all(descriptor, _encoded(record))
+            fresh.replace(self._file)
+        except OSError as error:
+            with suppress(OSError):
+                fresh.unlink()
+            raise StateError(f"{self._file} cannot be written: {error.strerror}") from None
+        # The new one is there for everybody; that it is there after a power cut, too, is a matter of effort.
+        with suppress(OSError), _synced(self._folder, os.O_RDONLY | os.O_DIRECTORY):
+            pass
+
+
+@contextmanager
+def _synced(path: Path, flags: int = os.O_CREAT | os.O_TRUNC | os.O_WRONLY) -> Iterator[int]:
+    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
+    try:
+        yield descriptor
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def _encoded(record: Record) -> bytes:
+    trial = record.trial and record.trial.to_json()
+    body = json.dumps({"confirmed": record.confirmed.to_json(), "trial": trial}).encode()
+    header = {"version": VERSION, "sha256": hashlib.sha256(body).hexdigest()}
+    return json.dumps(header).encode() + b"\n" + body
+
+
+def _decoded(content: bytes) -> Record:
+    header, _, body = content.partition(b"\n")
+    try:
+        words = json.loads(header[:_HEADER_BYTES])
+        version, digest = words["version"], words["sha256"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise StateError("is damaged (no header)") from None
+    if version != VERSION:
+        raise StateError(f"has version {version!r}, expected {VERSION}")
+    if hashlib.sha256(body).hexdigest() != digest:
+        raise StateError("is damaged (the checksum differs)")
+    try:
+        value = json.loads(body)
+        trial = value["trial"]
+        return Record(Source.from_json(value["confirmed"]), trial and Source.from_json(trial))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise StateError("is damaged (its content is not what this version writes)") from None

@@ -1,0 +1,13 @@
+"""The control socket: a local stream socket, one JSON object per line in, one per line out.
+
+A request is `{"version": 1, "verb": "status"}` with the arguments of the verb beside; its answer is
+`{"version": 1, "result": {...}}` or `{"version": 1, "error": {"code": "...", "message": "..."}}`. Several
+requests may follow on one connection; they are answered in order. The permissions of the socket's file say
+who may ask (the owner); nothing listens on the network.
+"""
+
+from labelgate.control.client import NoDaemon, ask
+from labelgate.control.protocol import VERSION, ControlError
+from labelgate.control.server import ControlServer, Verb
+
+__all__ = ["VERSION", "ControlError", "ControlServer", "NoDaemon", "Verb", "ask"]

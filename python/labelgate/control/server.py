@@ -1,0 +1,205 @@
+"""The answering end: never waits for a client, and bounds what one can take."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from labelgate.control.protocol import (
+    MOST_BYTES,
+    ControlError,
+    error_line,
+    read_request,
+    result_line,
+)
+
+MOST_CLIENTS = 32
+"""One more, and the one that has been silent longest is cut off."""
+BACKLOG = 128
+"""How many may wait to be let in while the daemon does something else."""
+SILENT_SECONDS = 30.0
+"""A client that neither sends nor takes anything for so long is cut off."""
+CHUNK = 1 << 18
+"""Bytes taken from one client before the others have their turn."""
+
+Verb = Callable[[dict[str, Any]], dict[str, Any]]
+"""Arguments in, result out; raises `ControlError` to refuse."""
+
+
+@dataclass(eq=False)
+class _Client:
+    connection: socket.socket
+    heard: float
+    """When it last sent or took something."""
+    request: bytearray = field(default_factory=bytearray)
+    """What has come of requests."""
+    searched: int = 0
+    """Bytes of `request` that are known to hold no end of a line."""
+    answers: bytearray = field(default_factory=bytearray)
+    """What it has not yet taken."""
+
+
+class ControlServer:
+    """Answers at a socket; `fileno` is readable when there is something to do, `serve` then does it."""
+
+    def __init__(self, path: str, verbs: Mapping[str, Verb], say: Callable[[str], None]) -> None:
+        """Listens, and takes over a socket that a dead daemon left.
+
+        Raises:
+            OSError: it cannot listen there; FileExistsError if another daemon does.
+        """
+        self._path = Path(path)
+        self._verbs = verbs
+        self._say = say
+        self._clients: set[_Client] = set()
+        self._selector = selectors.EpollSelector()
+        try:
+            self._listener = _listen(self._path)
+        except BaseException:
+            self._selector.close()
+            raise
+        self._inode = self._path.stat().st_ino
+        self._selector.register(self._listener, selectors.EVENT_READ)
+
+    def fileno(self) -> int:
+        """For select and poll."""
+        return self._selector.fileno()
+
+    def serve(self) -> None:
+        """Does what can be done without waiting, one step for each client."""
+        for key, events in self._selector.select(0):
+            if key.data is None:
+                self._accept()
+            elif key.data in self._clients:  # It may have been cut off in this round.
+                self._step(key.data, events)
+        now = time.monotonic()
+        for client in [client for client in self._clients if now - client.heard > SILENT_SECONDS]:
+            self._cut_off(client)
+
+    def close(self) -> None:
+        """Sends what it can at once, and listens no more."""
+        for client in tuple(self._clients):
+            with suppress(OSError):
+                client.connection.send(client.answers)
+            self._cut_off(client)
+        self._listener.close()
+        self._selector.close()
+        with suppress(OSError):
+            if self._path.stat().st_ino == self._inode:
+                self._path.unlink()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:  # It went away, or we have no descriptor left.
+            return
+        if len(self._clients) >= MOST_CLIENTS:
+            self._cut_off(min(self._clients, key=lambda client: client.heard))
+        connection.setblocking(False)
+        client = _Client(connection, time.monotonic())
+        self._clients.add(client)
+        self._selector.register(connection, selectors.EVENT_READ, client)
+
+    def _step(self, client: _Client, events: int) -> None:
+        try:
+            if events & selectors.EVENT_WRITE:
+                self._send(client)
+            else:
+                self._receive(client)
+        except OSError:  # It went away.
+            self._cut_off(client)
+
+    def _receive(self, client: _Client) -> None:
+        data = client.connection.recv(CHUNK)
+        client.heard = time.monotonic()
+        client.request += data
+        if not data or len(client.request) > MOST_BYTES:
+            self._cut_off(client)
+        elif self._answer(client):
+            self._selector.modify(client.connection, selectors.EVENT_WRITE, client)
+
+    def _answer(self, client: _Client) -> bool:
+        """Answers the next request, if it is whole; further ones wait until this answer has been taken."""
+        end = client.request.find(b"\n", client.searched)
+        if end < 0:
+            client.searched = len(client.request)
+            return False
+        line = bytes(client.request[:end])
+        del client.request[: end + 1]
+        client.searched = 0
+        client.answers += self._answered(line)
+        return True
+
+    def _answered(self, line: bytes) -> bytes:
+        try:
+            name, arguments = read_request(line)
+            if (verb := self._verbs.get(name)) is None:
+                raise ControlError("verb", f"unknown verb; known: {', '.join(sorted(self._verbs))}")
+            return result_line(verb(arguments))
+        except ControlError as error:
+            return error_line(error)
+        except Exception:  # A fault of ours in a verb must not end the daemon.
+            self._say(f"control socket: internal fault\n{traceback.format_exc().rstrip()}")
+            return error_line(ControlError("internal", "a fault of the daemon; its log has more"))
+
+    def _send(self, client: _Client) -> None:
+        sent = client.connection.send(client.answers)
+        client.heard = time.monotonic()
+        del client.answers[:sent]
+        if not client.answers and not self._answer(client):
+            self._selector.modify(client.connection, selectors.EVENT_READ, client)
+
+    def _cut_off(self, client: _Client) -> None:
+        self._clients.discard(client)
+        with suppress(KeyError, ValueError):
+            self._selector.unregister(client.connection)
+        client.connection.close()
+
+
+def _listen(path: Path) -> socket.socket:
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # Nobody else may connect, not even between bind and chmod.
+    mask = os.umask(0o177)
+    try:
+        _bind(listener, path)
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except BaseException:
+        listener.close()
+        raise
+    finally:
+        os.umask(mask)
+    return listener
+
+
+def _bind(listener: socket.socket, path: Path) -> None:
+    try:
+        listener.bind(str(path))
+        return
+    except OSError:
+        if not path.is_socket():
+            raise
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+        else:
+            raise FileExistsError(f"{path}: another daemon listens there")
+    listener.bind(str(path))

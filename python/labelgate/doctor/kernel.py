@@ -1,0 +1,118 @@
+"""The kernel, and what this process may ask of it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from labelgate import _core
+from labelgate.doctor.diagnosis import Diagnosis
+from labelgate.flow import HOOKS
+from labelgate.snapshot import Snapshot
+
+OLDEST_KERNEL = (5, 7)
+"""POSTROUTING shows the in-interface of forwarded packets from here on."""
+CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}  # linux/capability.h
+SPARE_QUEUE = 65500
+NEARLY_FULL = 0.8
+
+
+def kernel_version(release: str) -> Diagnosis:
+    """From what `uname -r` prints.
+
+    >>> kernel_version("5.4.0-150-generic").state
+    'failure'
+    """
+    numbers = tuple(int(part) for part in release.split("-")[0].split(".")[:2] if part.isdigit())
+    if numbers >= OLDEST_KERNEL:
+        return Diagnosis("kernel", "ok", release)
+    oldest = ".".join(map(str, OLDEST_KERNEL))
+    return Diagnosis(
+        "kernel", "failure", release, "forwarded packets hide their in-interface at POSTROUTING (E-37)",
+        f"use kernel {oldest} or newer",
+    )  # fmt: skip
+
+
+def capabilities(status: str) -> Iterator[Diagnosis]:
+    """From the text of /proc/self/status."""
+    effective = int(status.partition("CapEff:")[2].split()[0], 16)
+    for name, bit in CAPABILITIES.items():
+        if effective >> bit & 1:
+            yield Diagnosis(name, "ok", "there")
+        else:
+            purpose = "rules and queues" if name == "CAP_NET_ADMIN" else "iptables-legacy"
+            yield Diagnosis(
+                name, "failure", "missing", f"{purpose} need it",
+                "run as root; in a container add the capability; what follows may be wrong without it",
+            )  # fmt: skip
+
+
+def queues_can_be_bound() -> Diagnosis:
+    """Binds some for a moment, as the daemon does."""
+    table = Snapshot().compile(node="doctor").core
+    nothing = [False] * len(HOOKS)
+    try:
+        enforcer = _core.Enforcer(
+            table, [], base=SPARE_QUEUE, maxlen=16, marks=(0x100, 0x400, 0x1000), fail_open=nothing,
+            malformed_accept=False, filter_reject=False, filter_return=False, without_repeat=nothing,
+        )  # fmt: skip
+    except OSError as error:
+        return Diagnosis(
+            "NFQUEUE", "failure", str(error), "no packet can be handed to the daemon",
+            "load the module nfnetlink_queue (`modprobe nfnetlink_queue`), or use a kernel that has it",
+        )  # fmt: skip
+    enforcer.stop()
+    return Diagnosis("NFQUEUE", "ok", "queues can be bound")
+
+
+def conntrack(net: Path = Path("/proc/sys/net/netfilter")) -> Iterator[Diagnosis]:
+    """How full the table is."""
+    count, most = _number(net / "nf_conntrack_count"), _number(net / "nf_conntrack_max")
+    if count is None or not most:
+        yield Diagnosis(
+            "conntrack", "note", "not loaded", "it is loaded with the first rule that needs it",
+            "sessions that are open become known while the daemon waits (`settle`)",
+        )  # fmt: skip
+        return
+    found = f"{count} of {most} connections"
+    if count < NEARLY_FULL * most:
+        yield Diagnosis("conntrack", "ok", found)
+    else:
+        yield Diagnosis(
+            "conntrack", "warning", found, "when the table is full new connections are dropped by the kernel",
+            f"raise net.netfilter.nf_conntrack_max (sysctl), such as to {most * 4}",
+        )  # fmt: skip
+
+
+def reverse_path(filters: Mapping[str, int]) -> Diagnosis:
+    """From net.ipv4.conf.*.rp_filter by interface; `all` counts for each."""
+    strict = sorted(name for name, value in filters.items() if max(value, filters.get("all", 0)) == 1)
+    strict = [name for name in strict if name not in ("all", "default", "lo")]
+    if not strict:
+        return Diagnosis("rp_filter", "ok", "not strict")
+    names = ", ".join(strict[:8]) + (f" and {len(strict) - 8} more" if len(strict) > 8 else "")
+    return Diagnosis(
+        "rp_filter", "note", f"strict on {names}",
+        "packets from where no route leads back are dropped before any policy sees them",
+        "where routes are asymmetric: sysctl net.ipv4.conf.INTERFACE.rp_filter=2, and `all` not above it",
+    )  # fmt: skip
+
+
+def read_reverse_path(conf: Path = Path("/proc/sys/net/ipv4/conf")) -> dict[str, int]:
+    """By interface."""
+    values = {entry.name: _number(entry / "rp_filter") for entry in conf.iterdir()}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def versions() -> Diagnosis:
+    """For whoever is asked for help."""
+    found = f"labelgate {_core.__version__}, Python {platform.python_version()}, {platform.machine()}"
+    return Diagnosis("versions", "ok", found)
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None

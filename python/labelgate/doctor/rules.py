@@ -1,0 +1,187 @@
+"""iptables, the rules of others, and who else uses our queue numbers and mark bits."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from labelgate.config import Config
+from labelgate.doctor.diagnosis import Diagnosis
+from labelgate.flow import HOOKS
+from labelgate.netfilter.apply import VARIANTS, ApplyError, Tools, families
+from labelgate.netfilter.facts import Family, Marks
+from labelgate.netfilter.readback import SavedTable, hazards
+from labelgate.netfilter.routing import RoutingRule, accept_readers
+
+Tables = Mapping[Family, Mapping[str, SavedTable]]
+
+_NEEDED = {
+    "raw": "-A PREROUTING -m mark --mark 0x400/0x400 -j CT --notrack",
+    "mangle": "-A PREROUTING -j MARK --set-xmark 0x0/0x400",
+    "filter": "-A INPUT -p tcp -m conntrack --ctstate INVALID -j REJECT --reject-with tcp-reset\n"
+    "-A INPUT -m conntrack --ctstate NEW -j NFQUEUE --queue-num 4200 --queue-bypass",
+}
+"""By table, a rule of each kind that ours are made of; only tried, never applied."""
+
+
+def read_variants() -> dict[str, Tables]:
+    """The rules of each variant of iptables that is installed; those that cannot be read are left out."""
+    found: dict[str, Tables] = {}
+    for variant in VARIANTS:
+        tools = Tools(variant)
+        if tools.installed:
+            try:
+                found[variant] = {family: tools.read(family) for family in families()}
+            except ApplyError:
+                found[variant] = {}
+    return found
+
+
+def variants(found: Mapping[str, Tables]) -> Iterator[Diagnosis]:
+    """Which iptables are there, and whether both have rules."""
+    if not found:
+        yield Diagnosis(
+            "iptables", "failure", "not installed", "rules are written by iptables-restore",
+            "install iptables 1.8 or newer",
+        )  # fmt: skip
+        return
+    used = [variant for variant, tables in found.items() if _rules(tables)]
+    names = ", ".join(f"iptables-{variant}" for variant in found)
+    if len(used) < 2:
+        yield Diagnosis("iptables", "ok", names + (f"; {used[0]} has rules" if used else "; no rules"))
+    else:
+        yield Diagnosis(
+            "iptables", "warning", f"{' and '.join(used)} both have rules",
+            "packets pass the rules of both; only those of the variant that we use are watched for hazards",
+            "let all programs use one variant (update-alternatives --config iptables), or set `backend`",
+        )  # fmt: skip
+
+
+def _rules(tables: Tables) -> int:
+    return sum(
+        len(rules)
+        for family in tables.values()
+        for table in family.values()
+        for chain, rules in table.chains.items()
+        if chain not in table.ours
+    )
+
+
+def rules_can_be_written(found: Mapping[str, Tables]) -> Iterator[Diagnosis]:
+    """Tries each kind of rule, without applying any."""
+    for variant in found:
+        for family in families():
+            name = f"iptables-{variant}, IPv{family[1]}"
+            errors = [error for table in _NEEDED if (error := _tried(variant, family, table))]
+            if not errors:
+                yield Diagnosis(name, "ok", "knows all matches and targets that we need")
+                continue
+            yield Diagnosis(
+                name, "failure", "; ".join(errors), "our rules cannot be written with it",
+                "load the modules xt_NFQUEUE, xt_CT, xt_mark, xt_conntrack, ipt_REJECT; or use the other",
+            )  # fmt: skip
+
+
+def _tried(variant: str, family: Family, table: str) -> str | None:
+    program = Tools("nft" if variant == "nft" else "legacy").program(family, "restore")
+    if program is None:
+        return f"ip6tables-{variant}-restore is not installed"
+    text = f"*{table}\n{_NEEDED[table]}\nCOMMIT\n"
+    done = subprocess.run(
+        [program, "--test", "--noflush"], input=text, capture_output=True, text=True, timeout=30, check=False
+    )
+    return None if done.returncode == 0 else f"{table}: {done.stderr.strip().splitlines()[0]}"
+
+
+def foreign_rules(found: Mapping[str, Tables], config: Config) -> Iterator[Diagnosis]:
+    """Rules of others ahead of ours that our marks do not survive."""
+    marks = Marks.from_mask(config.mark_mask)
+    mode = config.settings.chain_insert_mode
+    seen = [
+        f"{variant} {family}: {hazard}"
+        for variant, tables in found.items()
+        for family, saved in tables.items()
+        for hazard in hazards(saved, marks, mode)
+    ]
+    for hazard in dict.fromkeys(seen):
+        yield Diagnosis(
+            "rules of others", "warning", hazard,
+            "that hook is answered without repeating packets: the rest of the table is skipped for them",
+            "let that rule spare our bits (a mask), come behind ours, or set `marks.mask` to other bits",
+        )  # fmt: skip
+    if not seen:
+        yield Diagnosis("rules of others", "ok", "none ahead of ours writes our mark bits")
+
+
+def routing(rules: Sequence[RoutingRule], config: Config) -> Iterator[Diagnosis]:
+    """`ip rule`s that read our accept mark."""
+    readers = accept_readers(rules, Marks.from_mask(config.mark_mask))
+    for reader in readers:
+        yield Diagnosis(
+            "ip rule", "warning", str(reader), "it reads our accept mark, and routes untracked packets by it",
+            "give that rule a mask without our bits, or set `marks.mask` to other bits",
+        )  # fmt: skip
+    if not readers:
+        yield Diagnosis("ip rule", "ok", "none reads our marks")
+
+
+def queue_numbers(text: str, config: Config, daemon: int | None) -> Diagnosis:
+    """From /proc/net/netfilter/nfnetlink_queue: who has our numbers; `daemon` is the running one."""
+    ours = range(config.queue_base, config.queue_base + 2 * len(HOOKS))
+    rows = [line.split() for line in text.splitlines()]
+    taken = {int(row[0]): int(row[1]) for row in rows if int(row[0]) in ours}
+    others = {number: owner for number, owner in taken.items() if owner != daemon and daemon is None}
+    name = f"queues {ours.start}..{ours.stop - 1}"
+    if not others:
+        return Diagnosis(name, "ok", "of the running daemon" if taken else "free")
+    numbers = ", ".join(map(str, sorted(others)))
+    return Diagnosis(
+        name, "failure", f"{numbers} taken (netlink port {min(others.values())}, mostly a process id)",
+        "the daemon cannot start: each number has one owner", "end that program, or set `queues.base`",
+    )  # fmt: skip
+
+
+def native_tables() -> Iterator[Diagnosis]:
+    """Tables of nftables that no iptables shows."""
+    program = shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin:/bin")
+    if program is None:
+        return
+    done = subprocess.run(
+        [program, "-j", "list", "tables"], capture_output=True, text=True, timeout=30, check=False
+    )
+    if done.returncode != 0:
+        return
+    names = foreign_tables(done.stdout)
+    if names:
+        yield Diagnosis(
+            "nftables", "note", f"tables of other programs: {', '.join(names)}",
+            "they may deny packets first; whether they write our mark bits is not looked at",
+            "see `nft list ruleset`; packets that they deny never reach our queues",
+        )  # fmt: skip
+    else:
+        yield Diagnosis("nftables", "ok", "no tables but those of iptables")
+
+
+_OF_IPTABLES = {(family, name) for family in ("ip", "ip6") for name in
+                ("filter", "nat", "mangle", "raw", "security")}  # fmt: skip
+
+
+def foreign_tables(text: str) -> list[str]:
+    """Family and name of each table in the JSON of `nft list tables` that is not one of iptables."""
+    tables = [item["table"] for item in json.loads(text)["nftables"] if "table" in item]
+    return sorted(
+        f"{table['family']} {table['name']}"
+        for table in tables
+        if (table["family"], table["name"]) not in _OF_IPTABLES
+    )
+
+
+def read_queues(path: Path = Path("/proc/net/netfilter/nfnetlink_queue")) -> str:
+    """Empty where no queue was ever made, or where one may not look."""
+    try:
+        return path.read_text(encoding="ascii")
+    except OSError:
+        return ""

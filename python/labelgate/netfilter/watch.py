@@ -1,0 +1,276 @@
+"""Notices that somebody has changed the tables that our rules are in.
+
+nft tells through netlink; whose change it was it does not say. The legacy variant tells nobody: its tables
+are read twice a second, as the kernel keeps them, without the programs that print rules.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import struct
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal, Self
+
+from labelgate.netfilter.rules import TABLES
+
+POLL_SECONDS = 0.5
+"""How often tables of the legacy variant are looked at."""
+
+# linux/netlink.h, linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h
+_NETLINK_NETFILTER = 12
+_GROUP_NFTABLES = 1 << (7 - 1)
+_SUBSYSTEM_NFTABLES = 10
+_TABLE_CHAIN_RULE = frozenset({0, 2, 3, 5, 6, 8})  # NFT_MSG_NEW* and NFT_MSG_DEL* of these
+_TABLE_NAME = 1  # the first attribute of each of these messages
+_HEADER = struct.Struct("=IHHII")
+_ATTRIBUTE = struct.Struct("=HH")
+_RECEIVE = 65536
+_BUFFER = 1 << 20
+
+
+class NftWatch:
+    """Hears of every change of a table of ours; `fileno` is readable then."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
+        try:
+            self._socket.setblocking(False)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+            self._socket.bind((0, _GROUP_NFTABLES))
+        except BaseException:
+            self._socket.close()
+            raise
+
+    @property
+    def descriptors(self) -> list[int]:
+        """For select."""
+        return [self._socket.fileno()]
+
+    def has_changed(self) -> bool:
+        """Whether there were changes since this was last asked; does not block."""
+        changed = False
+        while True:
+            try:
+                changed |= any(map(_concerns_us, _messages(self._socket.recv(_RECEIVE))))
+            except BlockingIOError:
+                return changed
+            except OSError:  # ENOBUFS: more events than the socket could hold.
+                changed = True
+
+    def close(self) -> None:
+        """Stops listening."""
+        self._socket.close()
+
+
+def _messages(datagram: bytes) -> Iterator[tuple[int, bytes]]:
+    """Type and body of each netlink message."""
+    while len(datagram) >= _HEADER.size:
+        length, kind, *_ = _HEADER.unpack_from(datagram)
+        if length < _HEADER.size:
+            return
+        yield kind, datagram[_HEADER.size : length]
+        datagram = datagram[(length + 3) & ~3 :]
+
+
+def _concerns_us(message: tuple[int, bytes]) -> bool:
+    kind, body = message
+    if kind >> 8 != _SUBSYSTEM_NFTABLES or kind & 0xFF not in _TABLE_CHAIN_RULE:
+        return False  # Elements of sets, for example, come by the thousand.
+    attributes = body[4:]  # behind struct nfgenmsg
+    while len(attributes) >= _ATTRIBUTE.size:
+        length, number = _ATTRIBUTE.unpack_from(attributes)
+        if length < _ATTRIBUTE.size:
+            return True
+        if number == _TABLE_NAME:
+            return attributes[_ATTRIBUTE.size : length].rstrip(b"\0").decode(errors="replace") in TABLES
+        attributes = attributes[(length + 3) & ~3 :]
+    return True
+
+
+# linux/netfilter_ipv4/ip_tables.h and linux/netfilter_ipv6/ip6_tables.h, 64-bit: per family the socket level,
+# and where in struct ipt_entry or ip6t_entry `next_offset` and the counters are.
+_LAYOUTS = (
+    ("ip_tables_names", socket.AF_INET, socket.IPPROTO_IP, 90, 96),
+    ("ip6_tables_names", socket.AF_INET6, socket.IPPROTO_IPV6, 142, 152),
+)
+_NET = Path("/proc/thread-self/net")
+_GET_INFO, _GET_ENTRIES = 64, 65
+_INFO_BYTES = 84  # struct ipt_getinfo: name, valid hooks, two arrays of five, number of entries, their size
+_ENTRIES_HEADER = 40  # struct ipt_get_entries up to the entries
+_COUNTERS = bytes(16)
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class LegacyWatch:
+    """Compares the tables with what they were; there is nothing to wait for."""
+
+    descriptors: tuple[int, ...] = ()
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._sockets: list[tuple[socket.socket, str, int, int, int]] = []
+        for names, family, level, next_offset, counters in _LAYOUTS:
+            try:
+                opened = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
+            except OSError:  # No IPv6.
+                continue
+            self._sockets.append((opened, names, level, next_offset, counters))
+        self._seen = self._fingerprints()
+        self._looked = clock()
+
+    def has_changed(self) -> bool:
+        """Whether a table is not what it was when last looked at, at most so often."""
+        if self._clock() - self._looked < POLL_SECONDS:
+            return False
+        self._looked = self._clock()
+        seen, self._seen = self._seen, self._fingerprints()
+        return seen != self._seen
+
+    def close(self) -> None:
+        """Stops looking."""
+        for opened, *_ in self._sockets:
+            opened.close()
+
+    def _fingerprints(self) -> list[int | None]:
+        found: list[int | None] = []
+        for opened, names, *place in self._sockets:
+            # To ask for a table that is not there would make it.
+            there = _words(_NET / names)
+            found += [_fingerprint(table, opened, *place) if table in there else None for table in TABLES]
+        return found
+
+
+def _words(path: Path) -> frozenset[str]:
+    try:
+        return frozenset(path.read_text(encoding="ascii").split())
+    except OSError:
+        return frozenset()
+
+
+def _fingerprint(
+    table: str, opened: socket.socket, level: int, next_offset: int, counters: int
+) -> int | None:
+    """A checksum of a table without its counters; None where it does not exist or changes meanwhile."""
+    try:
+        size: int = struct.unpack_from("=I", _ask(opened, level, _GET_INFO, table, 0, _INFO_BYTES), 80)[0]
+        entries = _ask(opened, level, _GET_ENTRIES, table, size, _ENTRIES_HEADER + size)[_ENTRIES_HEADER:]
+    except OSError:
+        return None
+    checksum, place = 0, 0
+    while place < size:
+        length: int = struct.unpack_from("=H", entries, place + next_offset)[0]
+        if length < counters:
+            return None
+        entries[place + counters : place + counters + len(_COUNTERS)] = _COUNTERS
+        place += length
+    return zlib.crc32(entries, checksum)
+
+
+def _ask(opened: socket.socket, level: int, option: int, table: str, size: int, length: int) -> bytearray:
+    """getsockopt(2) with a question in the buffer, which Python's own cannot."""
+    answer = bytearray(length)
+    struct.pack_into("=32sI", answer, 0, table.encode(), size)
+    buffer = (ctypes.c_char * length).from_buffer(answer)
+    written = ctypes.c_uint32(length)
+    if _libc.getsockopt(opened.fileno(), level, option, buffer, ctypes.byref(written)) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    del buffer
+    return answer
+
+
+class RuleWatch:
+    """Says when our rules should be looked at: after a change of our tables, and from time to time anyway.
+
+    Whoever changes rules again and again is followed so often and no more: between two checks lie `SPACING`
+    seconds, or four times as long as a check takes.
+    """
+
+    EVERY = 5.0
+    """Without any event: what no event tells is found then."""
+    SPACING = 0.25
+
+    def __init__(
+        self, variant: Literal["nft", "legacy"], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._watch = NftWatch() if variant == "nft" else LegacyWatch(clock)
+        self._clock = clock
+        self._has_changed = False
+        self._begun = self._ended = clock()
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """Readable when something has changed."""
+        # While a change waits for its check, more of them wake nobody.
+        return () if self._has_changed else tuple(self._watch.descriptors)
+
+    @property
+    def patience(self) -> float:
+        """Seconds that one may wait for the descriptors."""
+        if self._has_changed:
+            return max(0.0, self._not_before - self._clock())
+        return POLL_SECONDS
+
+    @property
+    def _not_before(self) -> float:
+        return self._ended + min(self.EVERY, max(self.SPACING, 4 * (self._ended - self._begun)))
+
+    def is_due(self) -> bool:
+        """Whether to check now; `done` is to be called behind it."""
+        self._has_changed |= self._watch.has_changed()
+        now = self._clock()
+        if not ((self._has_changed and now >= self._not_before) or now - self._ended >= self.EVERY):
+            return False
+        self._has_changed = False
+        self._begun = now
+        return True
+
+    def done(self) -> None:
+        """The check has ended."""
+        self._ended = self._clock()
+
+    def close(self) -> None:
+        """Stops watching."""
+        self._watch.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Bounded:
+    """Says things, but of many only the first ones; how many were left out is said later."""
+
+    MOST = 10
+    SECONDS = 60.0
+
+    def __init__(self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._say, self._clock = say, clock
+        self._said = self._left_out = 0
+        self._since = clock()
+
+    def __call__(self, text: str) -> None:
+        """Says it, if there is room."""
+        self.catch_up()
+        if self._said < self.MOST:
+            self._said += 1
+            self._say(text)
+        else:
+            self._left_out += 1
+
+    def catch_up(self) -> None:
+        """Begins anew where the time has passed."""
+        now = self._clock()
+        if now - self._since < self.SECONDS:
+            return
+        if self._left_out:
+            self._say(f"warning: and {self._left_out} more changes of our rules within a minute")
+        self._said = self._left_out = 0
+        self._since = now

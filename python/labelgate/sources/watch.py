@@ -1,0 +1,200 @@
+"""Tells when changed files are worth reading: after a burst of edits, and not while one is written."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Self
+
+from inotify_simple import INotify, flags  # type: ignore[import-untyped]
+
+from labelgate.sources.files import SUFFIXES
+
+QUIET_SECONDS = 0.02
+"""Edits that follow each other so closely are one."""
+MOST_SECONDS = 1.0
+"""Edits without a pause are read after so long all the same."""
+OPEN_SECONDS = 5.0
+"""A file that is being written is read when it is closed, or when nothing more has come for so long."""
+MOST_LINKS = 40
+"""As the kernel follows (path_resolution(7))."""
+
+_EVENTS = (
+    flags.CREATE | flags.DELETE | flags.MODIFY | flags.CLOSE_WRITE | flags.MOVED_FROM | flags.MOVED_TO
+    | flags.ATTRIB | flags.DELETE_SELF | flags.MOVE_SELF | flags.ONLYDIR
+)  # fmt: skip
+_CLOSING = flags.CLOSE_WRITE | flags.DELETE | flags.MOVED_FROM | flags.MOVED_TO
+
+
+class FileWatch:
+    """Follows the folders that decide what some paths hold, through links and as folders come and go.
+
+    Editors write beside and rename, ConfigMaps swap a link, others write in place: after each of these
+    `is_due` is true once, when nothing more comes. `fileno` is readable when `poll` has something to do.
+    """
+
+    def __init__(self, paths: Iterable[str], say: Callable[[str], None]) -> None:
+        """Begins as after an edit; OSError where the kernel allows no more of them (fs.inotify).
+
+        `say` is told of a folder that cannot be followed.
+        """
+        self._say = say
+        self._unfollowed: set[str] = set()
+        self._paths = tuple(os.path.abspath(path) for path in paths)
+        self._inotify = INotify(nonblocking=True)
+        self._folders: dict[int, str] = {}
+        self._writers: dict[tuple[int, str], float] = {}
+        """Files that are open for writing, by watch and name: when something last came."""
+        self._began: float | None = None
+        """When the first event came that nobody has read the files after."""
+        self._latest = 0.0
+        self._look_around()
+        # What was written just before is looked for once.
+        self._note(time.monotonic())
+
+    def fileno(self) -> int:
+        """For select and poll."""
+        return int(self._inotify.fileno())
+
+    def poll(self) -> bool:
+        """Takes what has been told; whether there was anything. Does not block."""
+        events = self._inotify.read(timeout=0)
+        now = time.monotonic()
+        for event in events:
+            key = (event.wd, event.name)
+            if event.mask & flags.IGNORED:
+                self._folders.pop(event.wd, None)
+            if event.mask & _CLOSING:
+                self._writers.pop(key, None)
+            elif event.mask & flags.MODIFY and self._is_read(*key):
+                self._writers[key] = now
+        if events:
+            self._note(now)
+        return bool(events)
+
+    def seconds_left(self) -> float | None:
+        """Until the files should be read, if nothing more comes; None while nothing has changed."""
+        if self._began is None:
+            return None
+        until = min(self._latest + QUIET_SECONDS, self._began + MOST_SECONDS)
+        until = max(until, *(written + OPEN_SECONDS for written in self._writers.values()), until)
+        return max(0.0, until - time.monotonic())
+
+    def is_due(self) -> bool:
+        """Whether the files should be read now; true once. What changes meanwhile makes it true again."""
+        if self.seconds_left() != 0.0:
+            return False
+        if self._look_around():
+            # What is in a new folder may be half written still.
+            self._note(time.monotonic())
+            return False
+        self._began = None
+        self._writers.clear()
+        return True
+
+    def close(self) -> None:
+        """Follows no more."""
+        self._inotify.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _note(self, now: float) -> None:
+        self._latest = now
+        if self._began is None:
+            self._began = now
+
+    def _is_read(self, watch: int, name: str) -> bool:
+        path = os.path.join(self._folders.get(watch, ""), name)
+        return name.endswith(SUFFIXES) or path in self._paths
+
+    def _look_around(self) -> bool:
+        """Follows the folders as they are now; whether there is one that was not followed before."""
+        now: dict[int, str] = {}
+        for folder in _folders(self._paths):
+            try:
+                now[self._inotify.add_watch(folder, _EVENTS)] = folder
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # It is gone again.
+            except OSError as error:
+                if folder not in self._unfollowed:
+                    self._unfollowed.add(folder)
+                    self._say(f"warning: {folder} is not followed: {error.strerror} (fs.inotify?)")
+        for watch in self._folders.keys() - now.keys():
+            try:
+                self._inotify.rm_watch(watch)
+            except OSError:  # The kernel did so when the folder went.
+                continue
+        is_new = not now.keys() <= self._folders.keys()
+        self._folders = now
+        return is_new
+
+
+def _folders(paths: Iterable[str]) -> set[str]:
+    """Every folder in which something decides what the paths hold."""
+    found: set[str] = set()
+    for path in paths:
+        found |= _on_the_way(path)
+        for inner in _inside(path, set()):
+            found.add(inner)
+            found |= _linked_from(inner)
+    return found
+
+
+def _inside(path: str, seen: set[str]) -> Iterator[str]:
+    """The folder, and those in it that are read."""
+    real = os.path.realpath(path)
+    if real in seen or not os.path.isdir(real):
+        return
+    seen.add(real)
+    yield real
+    try:
+        with os.scandir(real) as entries:
+            inner = [entry.path for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
+    except OSError:
+        return
+    for folder in inner:
+        yield from _inside(folder, seen)
+
+
+def _linked_from(folder: str) -> set[str]:
+    """The folders on the way of the links in one, such as `..data` of a ConfigMap leads to."""
+    try:
+        with os.scandir(folder) as entries:
+            links = [entry.path for entry in entries if entry.is_symlink()]
+    except OSError:
+        return set()
+    return set().union(*map(_on_the_way, links))
+
+
+def _on_the_way(path: str) -> set[str]:
+    """The folders that hold the path's last name, each link on its way, or the first name that is missing."""
+    found: set[str] = set()
+    here, names, links = "/", deque(path.split("/")), 0
+    while names:
+        name = names.popleft()
+        if name in ("", "."):
+            continue
+        if name == "..":
+            here = os.path.dirname(here)
+            continue
+        there = os.path.join(here, name)
+        try:
+            target = os.readlink(there)
+        except OSError:  # No link; perhaps not there at all.
+            if not os.path.exists(there):
+                return found | {here}
+            here = there
+            continue
+        found.add(here)
+        links += 1
+        if links > MOST_LINKS:
+            return found
+        here = "/" if target.startswith("/") else here
+        names.extendleft(reversed(target.split("/")))
+    return found | {os.path.dirname(here)}

@@ -1,0 +1,60 @@
+"""`labelgate`, broken from within on SIGUSR2: `meddle.py HOW labelgate-arguments`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+
+from labelgate.cli import cli
+from labelgate.netfilter.watch import RuleWatch
+
+_NETLINK_NETFILTER = 12
+_SO_PROTOCOL = 38
+NEVER = 1e9
+
+
+def queue_sockets() -> Iterator[int]:
+    """Sockets to nfnetlink that hear no group: those of the queues."""
+    for name in os.listdir("/proc/self/fd"):
+        number = int(name)
+        try:
+            with socket.socket(fileno=os.dup(number)) as one:
+                protocol = one.getsockopt(socket.SOL_SOCKET, _SO_PROTOCOL)
+                is_netfilter = one.family == socket.AF_NETLINK and protocol == _NETLINK_NETFILTER
+                if is_netfilter and one.getsockname()[1] == 0:
+                    yield number
+        except OSError:
+            continue  # No socket, or the list of the folder itself.
+
+
+def shrink() -> None:
+    """Room for a few packets in each socket: the kernel says ENOBUFS when it has more."""
+    for number in queue_sockets():
+        with socket.socket(fileno=os.dup(number)) as one:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+
+
+def replace() -> None:
+    """In the place of each socket something that packets cannot be read from."""
+    nothing = os.open("/dev/null", os.O_RDONLY)
+    for number in queue_sockets():
+        os.dup2(nothing, number)
+
+
+def blind() -> None:
+    """Only events, or what stands for them, lead to a look at the rules."""
+    RuleWatch.EVERY = NEVER
+
+
+HOW = {"shrink": shrink, "replace": replace}
+
+if __name__ == "__main__":
+    how = sys.argv.pop(1)
+    if how == "blind":
+        blind()
+    else:
+        signal.signal(signal.SIGUSR2, lambda *_: HOW[how]())
+    cli()

@@ -1,0 +1,105 @@
+"""The daemon as its unit starts it: with exactly the capabilities of the unit, and told to systemd."""
+
+from __future__ import annotations
+
+import configparser
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import policies
+import pytest
+from labelgate.cli.install_unit import unit
+from labelgate.control import ask
+from labelgate.demo.daemon import Daemon
+from labelgate.demo.traffic import Probe, send
+from labelgate.demo.world import CLIENT, EDGE, EDGE_OUTSIDE, STRANGER, World
+
+ALLOWED = Probe("tcp", CLIENT, EDGE_OUTSIDE, 9100)
+REFUSED = Probe("tcp", STRANGER, EDGE_OUTSIDE, 9100)
+
+
+def capabilities() -> list[str]:
+    """Those of the unit, as setpriv names them."""
+    reader = configparser.ConfigParser(interpolation=None, strict=False)
+    reader.read_string(unit())
+    return [name.removeprefix("CAP_").lower() for name in reader["Service"]["CapabilityBoundingSet"].split()]
+
+
+DENY_WRITE_EXECUTE = """
+import ctypes, os, sys
+PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN = 65, 1
+ctypes.CDLL(None).prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""As MemoryDenyWriteExecute= does by a filter of system calls; by the kernel, where it can (6.3 or newer)."""
+
+
+class Bounded(Daemon):
+    """With no other capabilities than these, no new privileges, and no memory to write code into."""
+
+    def __init__(self, world: World, path: Path, *, backend: str, capabilities: list[str]) -> None:
+        super().__init__(world, path, backend=backend, watch=True)
+        bounds = ",".join(["-all", *(f"+{name}" for name in capabilities)])
+        self._command = [
+            "setpriv", "--no-new-privs", f"--bounding-set={bounds}", f"--inh-caps={bounds}",
+            sys.executable, "-c", DENY_WRITE_EXECUTE, *self._command,
+        ]  # fmt: skip
+
+
+@pytest.fixture
+def management(tmp_path: Path) -> Path:
+    path = tmp_path / "management.yaml"
+    path.write_text(policies.MANAGEMENT, encoding="utf-8")
+    return path
+
+
+def effective(pid: int) -> int:
+    """The capabilities that a process has, as a mask."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    return int(status.partition("CapEff:")[2].split()[0], 16)
+
+
+def test_the_capabilities_of_the_unit_are_enough(world: World, backend: str, management: Path) -> None:
+    """To start, follow edits, try a policy and roll it back, and leave nothing."""
+    with Bounded(world, management, backend=backend, capabilities=capabilities()) as daemon:
+        assert effective(daemon.process.pid).bit_count() == len(capabilities())
+        assert [send(world, ALLOWED), send(world, REFUSED)] == [True, False]
+        swapped = policies.MANAGEMENT.replace("203.0.113.0/24", "192.0.2.0/24")
+        management.write_text(swapped, encoding="utf-8")
+        daemon.wait_for("generation 2 in force")
+        assert [send(world, ALLOWED), send(world, REFUSED)] == [False, True]
+        ask(daemon.socket, "apply", paths=["x"], texts=[["x.yaml", policies.MANAGEMENT]], confirm=60)
+        assert [send(world, ALLOWED), send(world, REFUSED)] == [True, False]
+        assert ask(daemon.socket, "rollback")["generation"] == 4
+        assert ask(daemon.socket, "status")["state"]["problem"] is None
+        assert daemon.stop() == 0
+    assert "NFQUEUE" not in world.run(EDGE, f"iptables-{backend}-save")
+
+
+@pytest.mark.parametrize(("backend", "missing"), [("nft", "net_admin"), ("legacy", "net_raw")])
+def test_none_of_them_is_too_many(world: World, management: Path, backend: str, missing: str) -> None:
+    fewer = [name for name in capabilities() if name != missing]
+    daemon = Bounded(world, management, backend=backend, capabilities=fewer)
+    daemon.start()
+    assert daemon.exit_code() == 3
+
+
+def test_systemd_is_told(world: World, management: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That the policy is in force, again and again that the daemon lives, and that it stops."""
+    address = str(world.folder / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(address)
+        manager.settimeout(60)
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+        with Daemon(world, management, backend="nft") as daemon:
+            assert manager.recv(1000).startswith(b"READY=1\nSTATUS=generation 1 in force")
+            assert [manager.recv(1000) for _ in range(3)] == [b"WATCHDOG=1"] * 3
+            daemon.stop()
+        told = {b"WATCHDOG=1"}
+        while b"STOPPING=1" not in told:
+            told.add(manager.recv(1000))
+        assert told == {b"WATCHDOG=1", b"STOPPING=1"}
+    command = [sys.executable, "-m", "labelgate", "status", "--socket", daemon.socket]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 3

@@ -1,0 +1,92 @@
+"""Several workers, and several network namespaces, in one process."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import threading
+from pathlib import Path
+
+import labelgate
+import policies
+import pytest
+from kit import enforce, passing, saved, twins, words
+from labelgate import _core
+from labelgate.demo.traffic import Probe
+from labelgate.demo.world import CLIENT, EDGE, EDGE_OUTSIDE, STRANGER, World
+from labelgate.flow import HOOKS
+from labelgate.settings import HostFacts
+from namespaces import a_new_one, enter_a_new_one
+
+ALLOWED, REFUSED = Probe("udp", CLIENT, EDGE_OUTSIDE, 9100), Probe("udp", STRANGER, EDGE_OUTSIDE, 9100)
+WORKERS = 3
+
+
+@pytest.mark.parametrize("fanout", ["balance", "cpu"])
+def test_each_worker_has_queues_of_its_own(world: World, backend: str, fanout: str, tmp_path: Path) -> None:
+    queues = {"workers": WORKERS, "fanout": fanout, "cpus": [0]}
+    with enforce(world, tmp_path, backend, policies.MANAGEMENT, queues=queues) as daemon:
+        bound = world.run(EDGE, "cat", "/proc/net/netfilter/nfnetlink_queue").splitlines()
+        first = 4200 + 6 * WORKERS  # filter INPUT
+        assert sorted(int(line.split()[0]) for line in bound) == list(range(4200, 4200 + 14 * WORKERS))
+        rule = f"--queue-balance {first}:{first + WORKERS - 1}"
+        rules = [line for line in saved(world, backend) if rule in line]
+        assert rules, "IPv4"
+        assert all(("--queue-cpu-fanout" in line) == (fanout == "cpu") for line in rules)
+        probes = [Probe("udp", CLIENT, EDGE_OUTSIDE, 9100), Probe("tcp", CLIENT, EDGE_OUTSIDE, 9100)]
+        assert passing(world, *twins(*probes, REFUSED)) == words(*twins(*probes))
+        assert daemon.verdicts("filter-input")["allow"] >= 4
+        tasks = list(Path(f"/proc/{daemon.process.pid}/task").glob("*/comm"))
+        names = [task.read_text().strip() for task in tasks]
+        assert sorted(name for name in names if re.fullmatch(r"labelgate-\d", name)) == [
+            f"labelgate-{number}" for number in range(WORKERS)
+        ]
+
+
+def test_one_process_serves_several_namespaces(tmp_path: Path) -> None:
+    """Each loop belongs to the namespace of the thread that started it; one allows what the other denies."""
+    opened: dict[str, tuple[_core.Enforcer, socket.socket]] = {}
+
+    def start(port: int) -> None:
+        enter_a_new_one()
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        rule = f"*filter\n-A INPUT -p udp -j NFQUEUE --queue-num {4200 + 2 * HOOKS.index('filter-input')}\n"
+        subprocess.run(["iptables-legacy-restore"], input=f"{rule}COMMIT\n", text=True, check=True)
+        path = tmp_path / f"{port}.yaml"
+        path.write_text(policies.host(interface="lo") + "---" + policies.policy("one", RULE % port))
+        host = HostFacts({"lo": ("127.0.0.1",)})
+        table = labelgate.load(path).compile(node="edge1", host=host).core
+        enforcer = _core.Enforcer(
+            table, [(1, "lo")], base=4200, maxlen=100, marks=(0x100, 0x400, 0x1000), fail_open=[False] * 7,
+            malformed_accept=False, filter_reject=False, filter_return=False, without_repeat=[False] * 7,
+        )  # fmt: skip
+        ear = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        ear.bind(("127.0.0.1", 7000))
+        for sent in (7000, 7001):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+                sender.sendto(str(sent).encode(), ("127.0.0.1", sent))
+        opened[str(port)] = enforcer, ear
+
+    RULE = """
+  ingress:
+  - {action: Allow, protocol: UDP, destination: {ports: [%d]}}
+"""
+    with a_new_one():
+        for port in (7000, 7001):
+            thread = threading.Thread(target=start, args=(port,))
+            thread.start()
+            thread.join()
+    try:
+        for port, (enforcer, ear) in opened.items():
+            assert enforcer.drain(10)
+            ear.settimeout(1)
+            if port == "7000":
+                assert ear.recv(10) == b"7000"
+            with pytest.raises(TimeoutError):
+                ear.recv(10)
+            assert '"deny":1' in enforcer.counters()
+    finally:
+        for enforcer, ear in opened.values():
+            enforcer.stop()
+            ear.close()

@@ -1,0 +1,223 @@
+"""The control socket: requests and answers, who may ask, and clients that do not behave."""
+
+from __future__ import annotations
+
+import json
+import random
+import socket
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from labelgate.control import VERSION, ControlError, ControlServer, NoDaemon, ask, server
+
+
+class Answering:
+    """A server that is served by a thread, as the daemon's loop does."""
+
+    def __init__(self, path: Path) -> None:
+        self.said: list[str] = []
+        self._over = threading.Event()
+        self.server = ControlServer(str(path), self._verbs(), self.said.append)
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _verbs(self) -> dict[str, server.Verb]:
+        def refuse(arguments: dict[str, Any]) -> dict[str, Any]:
+            raise ControlError("refused", "not so", ["why"])
+
+        return {
+            "echo": lambda arguments: {"arguments": arguments},
+            "refuse": refuse,
+            "fault": lambda arguments: {"never": 1 // 0},
+        }
+
+    def _serve(self) -> None:
+        while not self._over.wait(0.001):
+            self.server.serve()
+
+    def close(self) -> None:
+        self._over.set()
+        self._thread.join()
+        self.server.close()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "run" / "control.sock"
+
+
+@pytest.fixture
+def answering(path: Path) -> Iterator[Answering]:
+    made = Answering(path)
+    yield made
+    made.close()
+
+
+def connect(path: Path) -> socket.socket:
+    opened = socket.socket(socket.AF_UNIX)
+    opened.settimeout(30)
+    opened.connect(str(path))
+    return opened
+
+
+def test_a_verb_is_answered(answering: Answering, path: Path) -> None:
+    assert ask(str(path), "echo", text="ä", number=1) == {"arguments": {"text": "ä", "number": 1}}
+
+
+def test_only_the_owner_may_ask(answering: Answering, path: Path) -> None:
+    assert stat.filemode(path.stat().st_mode) == "srw-------"
+
+
+def test_a_refusal_says_why(answering: Answering, path: Path) -> None:
+    with pytest.raises(ControlError, match="not so") as refused:
+        ask(str(path), "refuse")
+    assert (refused.value.code, refused.value.details) == ("refused", ["why"])
+
+
+def test_a_fault_of_a_verb_ends_nothing(answering: Answering, path: Path) -> None:
+    with pytest.raises(ControlError, match="a fault of the daemon") as refused:
+        ask(str(path), "fault")
+    assert refused.value.code == "internal"
+    assert "ZeroDivisionError" in answering.said[0]
+    assert ask(str(path), "echo") == {"arguments": {}}
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        (b"", "request"),
+        (b"[]", "request"),
+        (b'{"verb":"echo"}', "version"),
+        (b'{"version":2,"verb":"echo"}', "version"),
+        (b'{"version":1}', "request"),
+        (b'{"version":1,"verb":"shout"}', "verb"),
+        (b'{"version":1,"verb":"echo"', "request"),
+        (b"\xff\xfe", "request"),
+        (b"[" * 100_000, "request"),
+        (b"9" * 10_000, "request"),
+    ],
+)
+def test_what_is_no_request_is_refused(answering: Answering, path: Path, line: bytes, code: str) -> None:
+    with connect(path) as opened, opened.makefile("rb") as answers:
+        opened.sendall(line + b"\n")
+        answer = json.loads(answers.readline())
+        assert (answer["version"], answer["error"]["code"]) == (VERSION, code)
+
+
+def test_many_requests_at_once_are_answered_in_order(answering: Answering, path: Path) -> None:
+    number = 3000
+    lines = [{"version": VERSION, "verb": "echo", "n": n} for n in range(number)]
+    with connect(path) as opened, opened.makefile("rb") as answers:
+        opened.sendall("".join(json.dumps(line) + "\n" for line in lines).encode())
+        found = [json.loads(answers.readline())["result"]["arguments"]["n"] for _ in range(number)]
+    assert found == list(range(number))
+
+
+def test_a_request_may_come_in_pieces(answering: Answering, path: Path) -> None:
+    with connect(path) as opened, opened.makefile("rb") as answers:
+        for byte in b'{"version":1,"verb":"echo"}\n':
+            opened.sendall(bytes([byte]))
+        assert json.loads(answers.readline())["result"] == {"arguments": {}}
+
+
+def test_a_client_that_takes_nothing_holds_up_nobody(answering: Answering, path: Path) -> None:
+    with connect(path) as deaf:
+        deaf.setblocking(False)
+        request = json.dumps({"version": VERSION, "verb": "echo", "text": "x" * 100_000}).encode() + b"\n"
+        with suppress(BlockingIOError):
+            for _ in range(1000):
+                deaf.sendall(request)
+        assert ask(str(path), "echo") == {"arguments": {}}
+
+
+def test_a_crowd_cuts_off_the_silent(answering: Answering, path: Path) -> None:
+    crowd = [connect(path) for _ in range(server.MOST_CLIENTS + 5)]
+    try:
+        assert ask(str(path), "echo") == {"arguments": {}}
+        assert crowd[0].recv(1) == b""
+    finally:
+        for opened in crowd:
+            opened.close()
+
+
+def test_the_silent_are_cut_off(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "SILENT_SECONDS", 0.05)
+    answering = Answering(path)
+    with connect(path) as opened:
+        opened.sendall(b'{"version":')
+        assert opened.recv(1) == b""
+    answering.close()
+
+
+def test_a_line_without_an_end_is_cut_off(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MOST_BYTES", 1 << 20)
+    answering = Answering(path)
+    with connect(path) as opened, pytest.raises(OSError, match=r"Broken pipe|reset"):
+        opened.sendall(b"x" * 10_000_000)
+    answering.close()
+
+
+def test_fuzzed_clients(answering: Answering, path: Path) -> None:
+    """Any bytes, cut anywhere, with clients that go before their answer: the next one is answered."""
+    dice = random.Random(7)
+    words = [
+        b'{"version":1,"verb":"echo"}',
+        b'"verb"',
+        b"\n",
+        b"{",
+        b"}",
+        b"[",
+        b"\\u0000",
+        b"\xff",
+        b"1e999",
+        b"null",
+    ]
+    for _ in range(300):
+        data = b"".join(
+            dice.choice([dice.randbytes(dice.randrange(40)), *words]) for _ in range(dice.randrange(30))
+        )
+        with connect(path) as opened, suppress(OSError):
+            opened.sendall(data)
+            if dice.random() < 0.3:
+                opened.shutdown(socket.SHUT_WR)
+            if dice.random() < 0.5:
+                opened.settimeout(0.002)
+                opened.recv(100)
+    assert ask(str(path), "echo") == {"arguments": {}}
+    assert answering.said == []
+
+
+def test_nobody_listens(path: Path) -> None:
+    with pytest.raises(NoDaemon, match="no daemon is running"):
+        ask(str(path), "echo")
+
+
+def test_a_dead_daemons_socket_is_taken_over(path: Path) -> None:
+    path.parent.mkdir()
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    with pytest.raises(NoDaemon, match="no daemon is running"):
+        ask(str(path), "echo")
+    answering = Answering(path)
+    assert ask(str(path), "echo") == {"arguments": {}}
+    answering.close()
+    assert not path.exists()
+
+
+def test_a_living_daemons_socket_is_left_alone(answering: Answering, path: Path) -> None:
+    with pytest.raises(FileExistsError, match="another daemon listens there"):
+        ControlServer(str(path), {}, lambda _: None)
+    assert ask(str(path), "echo") == {"arguments": {}}
+
+
+def test_what_is_no_socket_is_left_alone(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_text("mine")
+    with pytest.raises(OSError, match="in use"):
+        ControlServer(str(path), {}, lambda _: None)
+    assert path.read_text() == "mine"

@@ -1,0 +1,98 @@
+"""The systemd unit and the container's manifest: what systemd says of it, and that both ask for the same."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from labelgate.agent.notify import ServiceManager
+from labelgate.cli import cli
+from labelgate.cli.install_unit import unit
+
+MOST_EXPOSED = 2.5
+"""`systemd-analyze security`: 10 is a service without any bounds."""
+MANIFEST = Path(__file__).parents[2] / "deploy" / "daemonset.yaml"
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    done = CliRunner().invoke(cli, ["install-unit", "--install", "--folder", str(tmp_path)])
+    assert done.exit_code == 0
+    return tmp_path / "labelgate.service"
+
+
+def section(name: str) -> dict[str, str]:
+    reader = configparser.ConfigParser(interpolation=None, strict=False)
+    reader.optionxform = str  # type: ignore[assignment,method-assign]
+    reader.read_string(unit())
+    return dict(reader[name])
+
+
+def test_it_is_printed_as_it_is_installed(installed: Path) -> None:
+    assert CliRunner().invoke(cli, ["install-unit"]).output == installed.read_text() == unit()
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli, ["install-unit", "--install", "--folder", str(tmp_path / "no")])
+    assert done.exit_code == 3
+
+
+def test_systemd_understands_it(installed: Path) -> None:
+    command = ["systemd-analyze", "verify", "--man=no", str(installed)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_systemd_finds_it_hardened(installed: Path) -> None:
+    command = ["systemd-analyze", "security", "--offline=true", "--no-pager", str(installed)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = re.search(r"Overall exposure level for labelgate.service: ([0-9.]+)", done.stdout)
+    assert found
+    assert float(found[1]) <= MOST_EXPOSED
+
+
+def test_it_is_there_before_the_network(installed: Path) -> None:
+    words = section("Unit")
+    assert "network-pre.target" in words["Before"].split()
+    assert words["Wants"] == "network-pre.target"
+    assert words["DefaultDependencies"] == "no"
+
+
+def test_a_python_at_home_can_be_run() -> None:
+    assert "ProtectHome=yes" in unit("/usr/bin/python3")
+    assert "ProtectHome=read-only" in unit("/home/me/venv/bin/python")
+
+
+def test_the_container_asks_for_the_same() -> None:
+    manifest = yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))
+    (container,) = manifest["spec"]["template"]["spec"]["containers"]
+    context = container["securityContext"]
+    wanted = {name.removeprefix("CAP_") for name in section("Service")["CapabilityBoundingSet"].split()}
+    assert set(context["capabilities"]["add"]) == wanted
+    assert context["capabilities"]["drop"] == ["ALL"]
+    assert not context["privileged"]
+    assert not context["allowPrivilegeEscalation"]
+
+
+@pytest.mark.parametrize("is_abstract", [False, True])
+def test_what_systemd_is_told(tmp_path: Path, is_abstract: bool) -> None:
+    name = f"@labelgate-test-{tmp_path.name}" if is_abstract else str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(name.replace("@", "\0", 1) if is_abstract else name)
+        service = ServiceManager({"NOTIFY_SOCKET": name})
+        service.ready("generation 1 in force\nengines")
+        service.alive()
+        service.stopping()
+        told = [manager.recv(1000) for _ in range(3)]
+    assert told == [b"READY=1\nSTATUS=generation 1 in force", b"WATCHDOG=1", b"STOPPING=1"]
+
+
+def test_nobody_listens(tmp_path: Path) -> None:
+    ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "nobody")}).alive()
+    ServiceManager({}).alive()
