@@ -19,7 +19,7 @@ def main() -> None:
     marks = Marks.from_mask(mask)
     no = [False] * len(HOOKS)
     loop = _core.Enforcer(
-        Snapshot().compile().core,
+        Snapshot().compile(node=None).core,
         [],
         base=base,
         maxlen=maxlen,
