@@ -125,7 +125,8 @@ def test_what_on_packet_gets_wrong_is_denied(
         with Ear(world, EDGE, 4, 17) as ear:
             for number in range(3):
                 inject(world, OUTSIDE, ip(CLIENT, EDGE_OUTSIDE) / UDP(sport=40_000 + number, dport=9100))
-            daemon.wait_for(said)
+            if not any(said in line for line in daemon.log):  # Somebody may have come before us.
+                daemon.wait_for(said)
             # Neighbour discovery is asked about, too.
             assert wait_until(lambda: errors(daemon, "filter-input") >= 3)
             assert ear.packets() == []

@@ -111,7 +111,7 @@ def test_verdicts_are_those_of_the_packets_sent(backend: str, tmp_path: Path) ->
         checked = measured.checked
         measured.close()
     assert checked.dropped == checked.unexplained == 0
-    assert checked.sent >= 2 * BURST * BURSTS
+    assert checked.sent > BURST * BURSTS, "a drain, and more"
     assert checked.answered == checked.delivered == checked.sent
 
 

@@ -38,11 +38,14 @@ class Daemon:
         self._world, self._host = world, host
         files = [option for path in paths for option in ("-f", str(path))]
         # The daemon of this machine, if there is one, keeps its socket.
-        self.socket = str(world.folder / "control.sock")
+        # One folder for each host that is not the edge node: daemons of one world must not share state.
+        folder = world.folder if host == EDGE else world.folder / host
+        folder.mkdir(exist_ok=True)
+        self.socket = str(folder / "control.sock")
         """Where it answers."""
         self._command = [
             sys.executable, "-m", "labelgate", "run", *files, "--node", node, "--backend", backend,
-            "--settle", settle, "--socket", self.socket, "--state", str(world.folder / "state"),
+            "--settle", settle, "--socket", self.socket, "--state", str(folder / "state"),
             "--watch" if watch else "--no-watch", *options,
         ]  # fmt: skip
         self.log: list[str] = []
