@@ -243,7 +243,9 @@ impl Table {
 
 /// A decision with everything that it names.
 pub fn decision_tuple<'a>(table: &'a DecisionTable, key: &FlowKey) -> DecisionTuple<'a> {
-    let (Decision { verdict, failsafe, accepted, outcome }, step) = table.decide_step(key);
+    // Decided as packets are; only the step is asked for apart.
+    let (Decision { verdict, failsafe, accepted, outcome }, (_, step)) =
+        (table.decide(key), table.decide_step(key));
     (verdict.name(), failsafe, accepted, outcome.number(), step_tuple(table, &step))
 }
 
