@@ -362,7 +362,8 @@ fn near(address: u128, count: u32) -> impl Iterator<Item = u32> {
 fn class_in(line: &[u32; BUCKET as usize], address: u128) -> u32 {
     let (addresses, _) = line.as_chunks::<4>();
     let mut class = EMPTY;
-    for place in 0..OF_BUCKET {
+    // The first place last: empty ones behind it hold the smallest address, too.
+    for place in (0..OF_BUCKET).rev() {
         class = if number(&addresses[place]) == address { line[CLASSES + place] } else { class };
     }
     class
@@ -560,6 +561,16 @@ mod tests {
             let bounds = (1..=count).map(|number| (u128::from(number) << 90, number % 3));
             check_v6(&intervals(bounds));
         }
+    }
+
+    #[test]
+    fn the_smallest_address_is_found_beside_empty_places() {
+        let mut image = no_limit();
+        let v6 = V6::build(&mut image, &[(0, 7)]).expect("no limit");
+        assert!(v6.put(&mut image, 0, 3));
+        let image = image.image();
+        assert_eq!(v6.class(&image, 0), 3);
+        assert_eq!(v6.classes(&image, &[0; 8]), [3; 8]);
     }
 
     /// Far more than [`PROBES`] addresses with one place.
