@@ -50,7 +50,7 @@ impl Sampling {
 
     /// For one thread.
     pub fn sampler(&self) -> Sampler {
-        Sampler { every: self.every, left: self.every, sender: self.sender.clone() }
+        Sampler { every: self.every, left: 1, dice: 0x9e37_79b9, sender: self.sender.clone() }
     }
 
     /// Those that wait, `most` at most.
@@ -65,15 +65,25 @@ impl Sampling {
 pub struct Sampler {
     every: u32,
     left: u32,
+    dice: u32,
     sender: SyncSender<Sample>,
 }
 
 impl Sampler {
+    /// From one sample to the next, `every` on average: traffic that repeats itself must not hide a part from all of them.
+    fn gap(&mut self) -> u32 {
+        // Xorshift (Marsaglia 2003).
+        self.dice ^= self.dice << 13;
+        self.dice ^= self.dice >> 17;
+        self.dice ^= self.dice << 5;
+        1 + self.dice % self.every.saturating_mul(2).saturating_sub(1)
+    }
+
     /// Takes note of one decision in so many. Nothing is allocated, and nobody is waited for.
     pub fn see(&mut self, sample: impl FnOnce() -> Sample) {
         self.left -= 1;
         if self.left == 0 {
-            self.left = self.every;
+            self.left = self.gap();
             // Full: whoever checks is behind, and checks fewer.
             let _ = self.sender.try_send(sample());
         }
@@ -110,14 +120,30 @@ mod tests {
     #[test]
     fn nobody_waits_for_whoever_takes_samples() {
         assert!(Sampling::new(0).is_none());
-        let sampling = Sampling::new(2).unwrap();
+        let sampling = Sampling::new(1).unwrap();
         let (mut one, mut other) = (sampling.sampler(), sampling.sampler());
-        for number in 0..2 * ROOM as u64 {
+        for number in 0..ROOM as u64 {
             one.see(|| Sample::of(number, &KEY, (0, 0), DECISION));
             other.see(|| Sample::of(number, &KEY, (0, 0), DECISION));
         }
         let taken = sampling.take(3);
-        assert_eq!(taken.iter().map(|sample| sample.generation).collect::<Vec<_>>(), [1, 1, 3]);
+        assert_eq!(taken.iter().map(|sample| sample.generation).collect::<Vec<_>>(), [0, 0, 1]);
         assert_eq!(sampling.take(usize::MAX).len(), ROOM - 3, "the rest was forgotten");
+    }
+
+    #[test]
+    fn one_in_so_many_whatever_repeats() {
+        let sampling = Sampling::new(100).unwrap();
+        let mut sampler = sampling.sampler();
+        for number in 0..100_000 {
+            sampler.see(|| Sample::of(number, &KEY, (0, 0), DECISION));
+        }
+        let taken = sampling.take(usize::MAX);
+        assert!((900..1100).contains(&taken.len()), "{}", taken.len());
+        for period in [2, 5, 10, 50, 100] {
+            let met: std::collections::HashSet<_> =
+                taken.iter().map(|sample| sample.generation % period).collect();
+            assert!(met.len() as u64 * 2 > period, "{} of {period}", met.len());
+        }
     }
 }

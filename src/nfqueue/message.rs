@@ -233,15 +233,13 @@ pub struct QueueOptions {
 /// would be dropped.
 pub fn push_bind(buffer: &mut Vec<u8>, queue: u16, options: QueueOptions) {
     let flag = |is_wanted, flag| if is_wanted { flag } else { 0 };
-    let gso = flag(options.whole, config::FLAG_GSO);
-    let flags = gso | flag(options.fail_open, config::FLAG_FAIL_OPEN);
-    // What is not named here a kernel need not know.
-    let mask = gso | config::FLAG_FAIL_OPEN;
+    // Also the mask: what is not named there a kernel need not know, and is off in a queue that is bound anew.
+    let flags = flag(options.whole, config::FLAG_GSO) | flag(options.fail_open, config::FLAG_FAIL_OPEN);
     let [c0, c1, c2, c3] = COPY_BYTES.to_be_bytes();
     push_message(buffer, kind::CONFIG, flag::REQUEST | flag::ACKNOWLEDGE, queue, |body| {
         push_attribute(body, config::COMMAND, &[config::COMMAND_BIND, 0, 0, 0]);
         push_attribute(body, config::FLAGS, &flags.to_be_bytes());
-        push_attribute(body, config::MASK, &mask.to_be_bytes());
+        push_attribute(body, config::MASK, &flags.to_be_bytes());
         push_attribute(body, config::MAXLEN, &options.maxlen.to_be_bytes());
         push_attribute(body, config::PARAMETERS, &[c0, c1, c2, c3, config::MODE_COPY_PACKET]);
     });

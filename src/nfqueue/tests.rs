@@ -126,21 +126,22 @@ fn a_packet_that_cannot_be_read_keeps_its_id() {
 
 #[test]
 fn bind_is_one_message() {
-    // struct nfqnl_msg_config_cmd {1, 0, 0}; flags GSO; mask GSO and FAIL_OPEN; maxlen 100; struct
+    // struct nfqnl_msg_config_cmd {1, 0, 0}; flags GSO; mask GSO; maxlen 100; struct
     // nfqnl_msg_config_params {128, COPY_PACKET} with three bytes of padding; NLM_F_REQUEST | NLM_F_ACK
     let expected = "40000000 02030500 00000000 00000000 0000106e 08000100 01000000 08000500 00000004
-        08000400 00000005 08000300 00000064 09000200 00000080 02000000";
+        08000400 00000004 08000300 00000064 09000200 00000080 02000000";
     let mut request = Vec::new();
     push_bind(&mut request, QUEUE, QueueOptions { maxlen: 100, fail_open: false, whole: true });
     assert_eq!(request, bytes(expected));
     request.clear();
     push_bind(&mut request, QUEUE, QueueOptions { maxlen: 100, fail_open: true, whole: true });
     let open = expected.replace("08000500 00000004", "08000500 00000005");
+    let open = open.replace("08000400 00000004", "08000400 00000005");
     assert_eq!(request, bytes(&open));
     request.clear();
     push_bind(&mut request, QUEUE, QueueOptions { maxlen: 100, fail_open: false, whole: false });
     let without = expected.replace("08000500 00000004", "08000500 00000000");
-    assert_eq!(request, bytes(&without.replace("08000400 00000005", "08000400 00000001")));
+    assert_eq!(request, bytes(&without.replace("08000400 00000004", "08000400 00000000")));
 }
 
 #[test]

@@ -91,6 +91,8 @@ impl Judge {
             Verdict::Deny => false,
             Verdict::AllowNotrack | Verdict::AllowSkipHep => true,
             Verdict::Allow if self.hook == Hook::FilterForward => true,
+            // Nothing that comes to raw may bring the mark (E-48).
+            Verdict::Continue if matches!(self.hook, Hook::RawPrerouting | Hook::RawOutput) => false,
             Verdict::Allow | Verdict::Continue => mark & self.protocol.marks.accept != 0,
         };
         let reply = self.protocol.reply(self.hook, verdict, accepted, self.may_repeat, mark);

@@ -25,8 +25,8 @@ from labelgate.netfilter.ruleset import ruleset
 from labelgate.netfilter.watch import Bounded, RuleWatch
 from labelgate.processors import pin, receiving_processors
 
-DRAIN_SECONDS = 0.3
-"""How long a planned stop waits for packets that are queued already."""
+DRAIN_SECONDS = 5.0
+"""How long a planned stop waits at most for packets that are queued already: nothing new comes any more."""
 LATE_SECONDS = 0.02
 """Longer than any packet takes through rules."""
 
@@ -191,7 +191,8 @@ class Enforcement:
         Twice: packets that were on their way through the rules of before come a moment later.
         """
         for _ in range(2):
-            self._enforcer.drain(DRAIN_SECONDS)
+            if not self._enforcer.drain(DRAIN_SECONDS):
+                self._say("warning: not all packets that were queued could be answered")
             time.sleep(LATE_SECONDS)
 
     def _warn_of_kernel(self) -> None:

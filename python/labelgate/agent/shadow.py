@@ -64,7 +64,11 @@ class Shadow:
             for sample in samples:
                 if self._over.is_set():
                     return
-                self._judge(sample)
+                try:
+                    self._judge(sample)
+                except Exception as error:  # Whatever it is, it must not end the checks without a word.
+                    self.wrong += 1
+                    self._say(f"error: the reference cannot judge {sample}: {type(error).__name__}: {error}")
 
     def _judge(self, sample: dict[str, Any]) -> None:
         number: int = sample["generation"]

@@ -5,7 +5,7 @@ judged, and returns the verdict that shall hold: `decision.verdict`, or another 
 raises or says wrongly is a denial, counted as `on_packet_errors`; the first of each generation is printed.
 
 Limits, all of the package: no GSO (large TCP segments are cut up ahead of the queue), one packet for each
-call in and out, at most 4016 bytes of a packet, and with `fail: open` packets pass while nobody listens, but
+call in and out, at most 3904 bytes of a packet, and with `fail: open` packets pass while nobody listens, but
 a full queue drops them. Whether the kernel took a verdict cannot be told. Python runs one thread at a time:
 while the daemon reads policies, packets wait longer.
 """
@@ -34,8 +34,9 @@ from labelgate.table import Decision
 
 BATCH = 64
 """Packets of one queue before the others have their turn."""
-HEADER_BYTES, MOST_BYTES = 128, 4016
-"""Copied of a packet: what the table needs; and for `on_packet`, as much as the package takes."""
+HEADER_BYTES, MOST_BYTES = 128, 3904
+"""Copied of a packet: what the table needs; and for `on_packet`, as much as its
+buffer of 4096 takes beside all that the kernel may tell of a packet."""
 PACKET_COST = 1024
 """Bytes of a socket buffer that one queued packet costs, beside what is copied of it: 832 measured."""
 DROP, ACCEPT, REPEAT = 0, 1, 4
@@ -49,7 +50,7 @@ class QueuedPacket:
     hook: Hook
     version: Literal[4, 6]
     payload: bytes
-    """From the IP header on, at most 4016 bytes."""
+    """From the IP header on, at most 3904 bytes."""
     mark: int
     in_: str | None
     out: str | None
@@ -313,7 +314,7 @@ class _Queue:
             if None in interfaces:
                 counter, word, verdict, mark = "unknown_interface", "", DROP, None
             elif self._on_packet is not None:
-                word, verdict, mark = self._ask(self._on_packet, packet, question)
+                word, verdict, mark = self._ask(self._on_packet, packet, question, generation, judge)
         self.counts[counter, word] += 1
         if word == "allow-notrack" and not may_repeat:
             self.counts["notrack_refused", ""] += 1
@@ -325,10 +326,14 @@ class _Queue:
         return max(told, len(payload))
 
     def _ask(
-        self, on_packet: OnPacket, packet: Packet, question: tuple[bytes, int, int, int, int]
+        self,
+        on_packet: OnPacket,
+        packet: Packet,
+        question: tuple[bytes, int, int, int, int],
+        generation: _Generation,
+        judge: _core.Judge,
     ) -> tuple[str, int, int | None]:
-        """The verdict of `on_packet`, as a word and for the kernel."""
-        generation, judge, _ = self.judged_by
+        """The verdict of `on_packet`, as a word and for the kernel; all of one generation."""
         try:
             decided = judge.decision(*question)
             assert decided is not None, "it has been judged"
