@@ -73,6 +73,8 @@ class Tools:
             )  # fmt: skip
         except subprocess.TimeoutExpired:
             raise ApplyError(table, family, f"{program} did not end within {_SECONDS} s") from None
+        except OSError as error:  # No process, no memory, no descriptor left; or it cannot be executed.
+            raise ApplyError(table, family, f"{program} cannot be run: {error.strerror}") from None
         if done.returncode != 0:
             raise ApplyError(table, family, done.stderr or f"{program} ended with {done.returncode}")
         return done.stdout
@@ -211,12 +213,12 @@ class Netfilter:
                 text = transaction(table, _at(now, (table, family)), rules)
                 self.tools.write(table, family, text)
                 done.append((table, family))
-        except ApplyError as error:
+        except BaseException as error:
             self._put_back(done, now, error)
             raise
 
     def _put_back(
-        self, done: list[Key], before: Mapping[Family, Mapping[str, SavedTable]], error: ApplyError
+        self, done: list[Key], before: Mapping[Family, Mapping[str, SavedTable]], error: BaseException
     ) -> None:
         for table, family in reversed(done):
             try:
