@@ -64,6 +64,11 @@ def test_it_is_there_before_the_network(installed: Path) -> None:
     assert words["DefaultDependencies"] == "no"
 
 
+def test_a_stop_signals_the_daemon_alone() -> None:
+    """Not the programs by which it takes its rules out."""
+    assert section("Service")["KillMode"] == "mixed"
+
+
 def test_a_python_at_home_can_be_run() -> None:
     assert "ProtectHome=yes" in unit("/usr/bin/python3")
     assert "ProtectHome=read-only" in unit("/home/me/venv/bin/python")
