@@ -63,7 +63,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kernel:
     monkeypatch.setenv("LABELGATE_SOCKET", str(tmp_path / "control.sock"))
 
     class Netfilter:
-        def __init__(self, backend: str) -> None:
+        def __init__(self, backend: str, warn: object) -> None:
             self.tools = type("Tools", (), {"variant": "nft"})
 
         def read(self) -> dict[str, Any]:

@@ -54,7 +54,7 @@ class Enforcement:
         self._enforcer: PacketLoop
         self._warn = Bounded(say)
         self._restored = 0
-        self._netfilter = Netfilter(first.config.backend)
+        self._netfilter = Netfilter(first.config.backend, say)
         # Before the first look at the rules: nothing that changes behind it is missed.
         self.rules = RuleWatch(self._netfilter.tools.variant)
         # What an earlier daemon left closed stays closed if this start fails.
