@@ -177,6 +177,27 @@ def test_our_rules_are_put_back(world: World, backend: str, tmp_path: Path) -> N
         assert passing(world, *twins(*PASS, *OURS)) == words(*twins(*PASS))
 
 
+def test_rules_that_say_little_or_cannot_be_read(world: World, backend: str, tmp_path: Path) -> None:
+    """A bare rule, and a comment of two lines: neither ends the daemon, at its start or later."""
+    for name in PROGRAMS:
+        restore(world, backend, name, "filter", ":ACCT - [0:0]", "-A ACCT", "-A INPUT", "-A FORWARD -j ACCT")
+    before = saved(world, backend)
+    with enforce(world, tmp_path, backend, EVERYTHING, chainInsertMode="append", stop="keep") as daemon:
+        rules = saved(world, backend)
+        two_lines = ["-m", "comment", "--comment", 'first\n"second']
+        world.run(EDGE, f"iptables-{backend}", "-w", "20", "-I", "INPUT", *two_lines)
+        daemon.wait_for("without repeating packets: filter-input")
+        world.run(EDGE, f"iptables-{backend}", "-w", "20", "-D", "INPUT", *two_lines)
+        daemon.wait_for("without repeating packets: no hook")
+        for name in PROGRAMS:
+            restore(world, backend, name, "filter", "-F lg-INPUT")
+        assert wait_until(lambda: saved(world, backend) == rules)
+        assert passing(world, *twins(*PASS, *OURS)) == words(*twins(*PASS))
+        assert daemon.stop() == 0
+        world.run(EDGE, sys.executable, "-m", "labelgate", "clean")
+        assert saved(world, backend) == before
+
+
 def without_theirs(now: list[str], rules: list[str]) -> list[str]:
     """What differs, but for the rule of others, which stays behind ours."""
     return sorted(({*now} ^ {*rules}) - {"iptables mangle -A PREROUTING -j RETURN"})

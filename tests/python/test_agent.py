@@ -16,7 +16,9 @@ import pytest
 from click.testing import CliRunner
 from labelgate.agent import Agent, AgentError, Options, daemon, enforcement
 from labelgate.agent.process import Signals
+from labelgate.agent.state import State
 from labelgate.cli import cli
+from labelgate.control import ControlError
 from labelgate.links import Link, Links
 from labelgate.netfilter.apply import ApplyError
 from labelgate.netfilter.readback import Hazard
@@ -41,6 +43,7 @@ class Kernel:
         self.steps: list[Callable[[], object]] = []
         self.refuses = 0
         """How many more transactions fail."""
+        self.refusal: Exception = ApplyError("filter", "v4", "no")
         self.hazards: list[Hazard] = []
         self.conntrack_is_off = False
         self.counters = '{"hooks": {}}'
@@ -60,7 +63,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kernel:
     monkeypatch.setenv("LABELGATE_SOCKET", str(tmp_path / "control.sock"))
 
     class Netfilter:
-        def __init__(self, backend: str) -> None:
+        def __init__(self, backend: str, warn: object) -> None:
             self.tools = type("Tools", (), {"variant": "nft"})
 
         def read(self) -> dict[str, Any]:
@@ -80,7 +83,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kernel:
             if kernel.refuses:
                 kernel.refuses -= 1
                 kernel.touched.append("refused")
-                raise ApplyError("filter", "v4", "no")
+                raise kernel.refusal
             kernel.touched.append("applied" if ruleset.tables else "applied nothing")
 
     class Enforcer:
@@ -249,6 +252,75 @@ def test_a_reload_that_fails_is_not_called_in_force(kernel: Kernel, policy: Path
     assert said[1].endswith("generation 1 stays in force: the rules could not be applied")
     assert said[2].startswith("generation 2 in force")
     assert len(said) == 4
+
+
+def test_a_fault_of_ours_swaps_back(kernel: Kernel, policy: Path) -> None:
+    """Whatever ends the daemon: what it queues is answered by the table that the rules belong to."""
+
+    def fail() -> None:
+        policy.write_text(POLICY.replace("eth0", "eth1"), encoding="utf-8")
+        kernel.refuses, kernel.refusal = 1, ZeroDivisionError()
+        reload()
+
+    kernel.steps = [fail]
+    with pytest.raises(ZeroDivisionError):
+        run(policy)
+    assert kernel.touched[2:-1] == ["swapped 1", "refused", "swapped 1"]
+
+
+@pytest.mark.parametrize("error", [ApplyError("filter", "v4", "no"), ValueError("no"), OSError("no")])
+def test_rules_that_cannot_be_read_end_nothing(
+    kernel: Kernel, policy: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> list[str]:
+        raise error
+
+    kernel.steps = [lambda: monkeypatch.setattr(enforcement.Netfilter, "check", fail)]
+    assert "warning: rules cannot be checked or put back: " in "\n".join(run(policy))
+
+
+@pytest.mark.parametrize("step", ["follow", "cut"])
+def test_a_policy_whose_denials_cannot_be_cut_is_in_force(
+    kernel: Kernel, policy: Path, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    def change() -> None:
+        monkeypatch.setattr(daemon.Revocation, step, fail)
+        reload()
+
+    kernel.steps = [change]
+    said = run(policy)
+    assert said[1] == "warning: connections that are denied now may go on: ZeroDivisionError()"
+    assert said[2].startswith("generation 2 in force")
+
+
+@pytest.mark.parametrize("error", [ApplyError("filter", "v4", "no"), ZeroDivisionError()])
+def test_a_trial_that_fails_is_none(
+    kernel: Kernel, policy: Path, tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[dict[str, Any]] = []
+
+    def ask_in(agent: Agent) -> None:
+        kernel.refuses, kernel.refusal = 1, error
+        changed = POLICY.replace("eth0", "eth1")
+        asked = {"paths": ["x"], "texts": [["x.yaml", changed]], "confirm": 60}
+        with pytest.raises((ControlError, ZeroDivisionError)):
+            agent._answer_apply(asked)
+        answers.append(agent._answer_status({}))
+
+    monkeypatch.setattr(daemon, "denied_sessions", lambda *_: [])
+    monkeypatch.setattr(daemon, "status", lambda *_: {})
+    options = Options((str(policy),), "edge1", None, True, {"stop": "remove", "watch": False})
+    agent = Agent(options, lambda text: None)
+    kernel.steps = [lambda: ask_in(agent)]
+    agent.run()
+    assert [answer["trial"] for answer in answers] == [None]
+    assert "refused" in kernel.touched
+    record = State(str(tmp_path / "state")).read()
+    assert record is not None
+    assert (record.trial, record.confirmed.is_applied) == (None, False)
 
 
 def test_rules_that_would_be_the_same_are_not_written(kernel: Kernel, policy: Path) -> None:

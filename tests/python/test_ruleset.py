@@ -219,6 +219,29 @@ def found(mode: str, *rules: str, table: str = "mangle") -> list[str]:
     return [str(hazard) for hazard in hazards(parse_save(text), Marks(), mode)]
 
 
+@pytest.mark.parametrize("odd", ["\x0c", "\x85", "\u2028"])
+def test_a_rule_is_a_line_of_the_kernel(odd: str) -> None:
+    rule = f'-m comment --comment "a{odd}-A INPUT b" -j DROP'
+    assert parse_save(f"*filter\n:INPUT ACCEPT [0:0]\n-A INPUT {rule}\nCOMMIT\n")["filter"].chains == {
+        "INPUT": (rule,)
+    }
+
+
+def test_a_rule_without_match_and_target() -> None:
+    saved = parse_save("*filter\n:\n:ACCT - [0:0]\n-A ACCT\n-A INPUT\n-A INPUT -j lg-INPUT\nCOMMIT\n")
+    assert saved["filter"].chains == {"": (), "ACCT": ("",), "INPUT": ("", "-j lg-INPUT")}
+    assert found("append", "-A PREROUTING", "-A PREROUTING -j FOO", "-A FOO") == []
+
+
+@pytest.mark.parametrize(
+    "rule", ['-m comment --comment "first line', "-j MARK --set-xmark many/bits"], ids=["words", "numbers"]
+)
+def test_a_rule_that_cannot_be_read_is_a_hazard(rule: str) -> None:
+    theirs, ours = f"-A PREROUTING {rule}", "-A PREROUTING -j lg-PREROUTING"
+    assert found("insert", theirs, ours) == [f"mangle-prerouting: `{theirs}` cannot be read"]
+    assert found("insert", ours, theirs) == []
+
+
 WRITES, ENDS = "can write our mark bits", "can end the table in one pass and not in the other"
 
 

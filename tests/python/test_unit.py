@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import configparser
+import errno
 import re
 import socket
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -64,6 +67,18 @@ def test_it_is_there_before_the_network(installed: Path) -> None:
     assert words["DefaultDependencies"] == "no"
 
 
+def test_a_stop_signals_the_daemon_alone() -> None:
+    """Not the programs by which it takes its rules out."""
+    assert section("Service")["KillMode"] == "mixed"
+
+
+def test_a_node_is_not_closed_by_a_rollout() -> None:
+    """Between two containers what rules queue is dropped: somebody chooses when; no image is pulled then."""
+    spec = yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))["spec"]
+    assert spec["updateStrategy"] == {"type": "OnDelete"}
+    assert spec["template"]["spec"]["containers"][0]["imagePullPolicy"] == "IfNotPresent"
+
+
 def test_a_python_at_home_can_be_run() -> None:
     assert "ProtectHome=yes" in unit("/usr/bin/python3")
     assert "ProtectHome=read-only" in unit("/home/me/venv/bin/python")
@@ -96,3 +111,34 @@ def test_what_systemd_is_told(tmp_path: Path, is_abstract: bool) -> None:
 def test_nobody_listens(tmp_path: Path) -> None:
     ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "nobody")}).alive()
     ServiceManager({}).alive()
+
+
+def test_a_manager_that_is_busy_hears_that_it_is_ready(tmp_path: Path) -> None:
+    """The watchdog is not told while its socket is full; the policy in force is, once there is room."""
+    name = str(tmp_path / "notify")
+    service = ServiceManager({"NOTIFY_SOCKET": name})
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as others,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        manager.bind(name)
+        manager.settimeout(30)
+        others.setblocking(False)
+        waiting = 0
+        with suppress(BlockingIOError):
+            for waiting in range(10_000):  # noqa: B007
+                others.sendto(b"x", name)
+        service.alive()
+        ready = pool.submit(service.ready, "generation 1 in force")
+        told = [manager.recv(1000) for _ in range(waiting + 1)]
+        ready.result()
+    assert told == [b"x"] * waiting + [b"READY=1\nSTATUS=generation 1 in force"]
+
+
+def test_no_descriptor_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(socket, "socket", fail)
+    ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "nobody")}).alive()

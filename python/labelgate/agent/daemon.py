@@ -7,6 +7,7 @@ generation in force as it is.
 from __future__ import annotations
 
 import json
+import math
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -245,17 +246,27 @@ class Agent:
             raise ControlError("lockout", f"{error}\nnothing is changed without --force") from None
         except StateError as error:
             raise ControlError("state", f"{error}; nothing is changed") from None
-        try:
-            self._enact(generation)
-        except (ApplyError, ValueError) as error:
-            self._store.try_to_keep(Record(before.source))
-            raise ControlError("rules", f"{error}; nothing is changed") from None
-        if asked.confirm is not None:
-            self._trial = Trial(before, time.monotonic() + asked.confirm)
+        self._put_on_trial(generation, asked.confirm)
         self._refusal = None
         self._announce()
         warnings = [finding.to_json() for finding in found]
         return {"generation": generation.number, "confirmSeconds": asked.confirm, "findings": warnings}
+
+    def _put_on_trial(self, generation: Generation, confirm: float | None) -> None:
+        """Until so many seconds have passed, or for good; nothing leaves it in force without its end."""
+        before = self._enforcement.current
+        if confirm is not None:
+            self._trial = Trial(before, math.inf)
+        try:
+            self._enact(generation)
+        except Exception as error:
+            self._trial = None
+            self._store.try_to_keep(Record(before.source))
+            if isinstance(error, ApplyError | ValueError):
+                raise ControlError("rules", f"{error}; nothing is changed") from None
+            raise
+        if confirm is not None:
+            self._trial = Trial(before, time.monotonic() + confirm)
 
     def _cautions(self, generation: Generation, asked: Asked) -> list[Finding]:
         """What it would deny; LockOutError unless that may be, or is forced."""
@@ -407,8 +418,15 @@ class Agent:
         is_policy = generation.number != self._enforcement.current.number
         self._enforcement.put_in_force(generation)
         if is_policy:
+            self._revoke(generation)
+
+    def _revoke(self, generation: Generation) -> None:
+        """The policy is in force by now: what goes wrong here does not make that undone."""
+        try:
             self._revocation.follow(generation)
             self._revocation.cut(generation)
+        except Exception as error:
+            self._say(f"warning: connections that are denied now may go on: {error!r}")
 
     def _put_in_force(self, generation: Generation) -> bool:
         try:

@@ -54,7 +54,7 @@ class Enforcement:
         self._enforcer: PacketLoop
         self._warn = Bounded(say)
         self._restored = 0
-        self._netfilter = Netfilter(first.config.backend)
+        self._netfilter = Netfilter(first.config.backend, say)
         # Before the first look at the rules: nothing that changes behind it is missed.
         self.rules = RuleWatch(self._netfilter.tools.variant)
         # What an earlier daemon left closed stays closed if this start fails.
@@ -114,7 +114,7 @@ class Enforcement:
             self._swap(generation, generation.links)
             if rules is not None:
                 self._netfilter.apply(rules)
-        except (ApplyError, ValueError):
+        except BaseException:
             self._swap(before, generation.links)
             raise
         self.current, self._applied = generation, facts
@@ -165,7 +165,7 @@ class Enforcement:
                 self._follow_hazards(hooks)
             elif findings:
                 self._netfilter.apply(ruleset(self._facts(self.current)))
-        except ApplyError as error:
+        except (ApplyError, ValueError, OSError) as error:
             self._warn(f"warning: rules cannot be checked or put back: {error}")
         self._warn.catch_up()
         return bool(findings)
@@ -297,7 +297,7 @@ class Enforcement:
             facts = self._facts(self.current)
             self._netfilter.apply(ruleset(facts))
             self._applied = facts
-        except ApplyError:
+        except BaseException:
             self._without_repeat = before  # The next check tries again.
             raise
         self._enforcer.set_without_repeat([hook in hooks for hook in HOOKS])

@@ -7,6 +7,9 @@ import socket
 from collections.abc import Mapping
 from contextlib import suppress
 
+READY_SECONDS = 5.0
+"""How long a service manager that is busy is waited for."""
+
 
 class ServiceManager:
     """Whoever started us and listens at NOTIFY_SOCKET; nobody, if it is not set."""
@@ -18,7 +21,8 @@ class ServiceManager:
 
     def ready(self, status: str) -> None:
         """The policy is in force."""
-        self._tell(f"READY=1\nSTATUS={status.splitlines()[0]}")
+        # Told once: not to be lost where the socket is full at that moment.
+        self._tell(f"READY=1\nSTATUS={status.splitlines()[0]}", patience=READY_SECONDS)
 
     def alive(self) -> None:
         """For the watchdog: to be told more often than WatchdogSec."""
@@ -28,10 +32,10 @@ class ServiceManager:
         """A planned stop has begun."""
         self._tell("STOPPING=1")
 
-    def _tell(self, state: str) -> None:
+    def _tell(self, state: str, *, patience: float = 0) -> None:
         if not self._address:
             return
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender, suppress(OSError):
-            # One that does not listen must not hold us up.
-            sender.setblocking(False)
+        # We may have no descriptor left; one that does not listen must not hold us up.
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.settimeout(patience)
             sender.sendto(state.encode(), self._address)

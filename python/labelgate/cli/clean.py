@@ -19,7 +19,7 @@ def clean() -> None:
     try:
         removed = remove_rules()
     except ApplyError as error:
-        raise EnvironmentProblem(str(error)) from None
+        raise EnvironmentProblem("\n".join([str(error), *getattr(error, "__notes__", ())])) from None
     for table in removed:
         click.echo(f"removed our rules from {table}")
     if not removed:

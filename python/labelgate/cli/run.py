@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import os
 import runpy
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -128,4 +129,5 @@ def _function(text: str) -> Any:
 
 def _say(text: str) -> None:
     """One write per message, so that lines of several processes do not mix."""
-    os.write(2, f"{text}\n".encode(errors="backslashreplace"))
+    with suppress(OSError):  # Nobody reads it any more: policy is enforced all the same.
+        os.write(2, f"{text}\n".encode(errors="backslashreplace"))

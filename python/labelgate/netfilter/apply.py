@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -70,9 +70,12 @@ class Tools:
             done = subprocess.run(
                 [program, *options], input=text, capture_output=True, encoding="utf-8",
                 errors="surrogateescape", timeout=_SECONDS, check=False,
+                start_new_session=True,  # A second Ctrl-C, which is for us, must not end it half way.
             )  # fmt: skip
         except subprocess.TimeoutExpired:
             raise ApplyError(table, family, f"{program} did not end within {_SECONDS} s") from None
+        except OSError as error:  # No process, no memory, no descriptor left; or it cannot be executed.
+            raise ApplyError(table, family, f"{program} cannot be run: {error.strerror}") from None
         if done.returncode != 0:
             raise ApplyError(table, family, done.stderr or f"{program} ended with {done.returncode}")
         return done.stdout
@@ -101,7 +104,11 @@ def detect_variant() -> Variant:
 
 
 def _weight(tools: Tools) -> tuple[bool, int]:
-    tables = [table for family in families() for table in tools.read(family).values()]
+    """One that cannot be read has the least."""
+    try:
+        tables = [table for family in families() for table in tools.read(family).values()]
+    except ApplyError:
+        return False, -1
     return any(table.is_ours for table in tables), sum(len(r) for t in tables for r in t.chains.values())
 
 
@@ -109,7 +116,12 @@ def _default_variant() -> Variant:
     program = shutil.which("iptables", path=_SEARCH)
     if program is None:
         return "nft"
-    version = subprocess.run([program, "-V"], capture_output=True, text=True, timeout=_SECONDS, check=False)
+    try:
+        version = subprocess.run(
+            [program, "-V"], capture_output=True, text=True, timeout=_SECONDS, check=False
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "nft"
     return "legacy" if "legacy" in version.stdout else "nft"
 
 
@@ -127,7 +139,10 @@ Key = tuple[str, Family]
 class Netfilter:
     """Our rules in the network namespace of the calling thread."""
 
-    def __init__(self, backend: Variant | Literal["auto"] = "auto") -> None:
+    def __init__(
+        self, backend: Variant | Literal["auto"] = "auto", warn: Callable[[str], None] = lambda text: None
+    ) -> None:
+        self._warn = warn
         self.tools = Tools(detect_variant() if backend == "auto" else backend)
         self.families = families()
         self._installed: dict[Key, _Installed] = {}
@@ -143,7 +158,7 @@ class Netfilter:
     def apply(self, ruleset: Ruleset) -> bool:
         """Makes the kernel's rules be these; False if they were already.
 
-        ApplyError if one transaction fails; those before it have been put back.
+        ApplyError if one transaction fails, or cannot be read back; what was written has been put back.
         """
         now = self.read()
         is_first = not self._installed
@@ -151,7 +166,11 @@ class Netfilter:
         changes = [key for key in wanted if not self._is_in_force(key, wanted[key], _at(now, key))]
         self._transact({key: wanted[key] for key in changes}, now)
         if changes:
-            now = self.read()
+            try:
+                now = self.read()
+            except BaseException as error:
+                self._put_back(changes, now, error)
+                raise
         self._installed = {key: _Installed(rules, _at(now, key).ours) for key, rules in wanted.items()}
         if is_first:
             self._leave_other_variant()
@@ -211,12 +230,12 @@ class Netfilter:
                 text = transaction(table, _at(now, (table, family)), rules)
                 self.tools.write(table, family, text)
                 done.append((table, family))
-        except ApplyError as error:
+        except BaseException as error:
             self._put_back(done, now, error)
             raise
 
     def _put_back(
-        self, done: list[Key], before: Mapping[Family, Mapping[str, SavedTable]], error: ApplyError
+        self, done: list[Key], before: Mapping[Family, Mapping[str, SavedTable]], error: BaseException
     ) -> None:
         for table, family in reversed(done):
             try:
@@ -227,10 +246,16 @@ class Netfilter:
                 error.add_note(f"and what was there before could not be put back: {second}")
 
     def _leave_other_variant(self) -> None:
-        """Rules of an earlier run with the other variant would judge every packet twice."""
+        """Rules of an earlier run with the other variant would judge every packet twice.
+
+        Ours are in force by now: what cannot be removed is told.
+        """
+        resist: list[ApplyError] = []
         for variant in VARIANTS:
             if variant != self.tools.variant and Tools(variant).installed:
-                _clean(Tools(variant))
+                _clean(Tools(variant), resist)
+        for error in resist:
+            self._warn(f"warning: rules of the other iptables variant are left as they are: {error}")
 
 
 def _at(tables: Mapping[Family, Mapping[str, SavedTable]], key: Key) -> SavedTable:
@@ -241,28 +266,36 @@ def _at(tables: Mapping[Family, Mapping[str, SavedTable]], key: Key) -> SavedTab
 def clean() -> list[str]:
     """Removes everything of ours, in both variants; what was removed, as `variant family table`.
 
-    ApplyError if a table resists; the others are clean then.
+    ApplyError if a table resists, or cannot be read; the others are clean then.
     """
     removed: list[str] = []
+    resist: list[ApplyError] = []
     for variant in VARIANTS:
         if Tools(variant).installed:
-            removed += _clean(Tools(variant))
+            removed += _clean(Tools(variant), resist)
+    if resist:
+        for error in resist[1:]:
+            resist[0].add_note(str(error))
+        raise resist[0]
     return removed
 
 
-def _clean(tools: Tools) -> list[str]:
+def _clean(tools: Tools, resist: list[ApplyError]) -> list[str]:
+    """What was removed; errors go to `resist`."""
     removed: list[str] = []
-    resists: ApplyError | None = None
     for family in families():
-        for table, saved in _readers_first(tools.read(family)):
+        try:
+            tables = tools.read(family)
+        except ApplyError as error:
+            resist.append(error)
+            continue
+        for table, saved in _readers_first(tables):
             if saved.is_ours:
                 try:
                     tools.write(table, family, transaction(table, saved, _NO_RULES))
                     removed.append(f"{tools.variant} {family} {table}")
                 except ApplyError as error:
-                    resists = error
-    if resists is not None:
-        raise resists
+                    resist.append(error)
     return removed
 
 

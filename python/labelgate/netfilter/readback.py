@@ -64,13 +64,14 @@ def parse_save(text: str) -> dict[str, SavedTable]:
     """All tables of one family, by name."""
     tables: dict[str, dict[str, list[str]]] = {}
     chains: dict[str, list[str]] = {}
-    for line in text.splitlines():
+    # Comments of others may hold all that `splitlines` takes for the end of a line.
+    for line in text.split("\n"):
         if line.startswith("*"):
             chains = tables.setdefault(line[1:].strip(), {})
         elif line.startswith(":"):
-            chains.setdefault(line[1:].split(maxsplit=1)[0], [])
+            chains.setdefault(line[1:].partition(" ")[0], [])
         elif line.startswith("-A "):
-            _, chain, rule = line.split(maxsplit=2)
+            chain, _, rule = line[3:].partition(" ")  # A rule may have neither match nor target.
             chains.setdefault(chain, []).append(rule)
     return {
         table: SavedTable({name: tuple(rules) for name, rules in of_table.items()})
@@ -172,10 +173,15 @@ class _Walk:
         self, chain: str, rules: Iterable[str], *, tainted: bool, is_base: bool = False
     ) -> Iterator[tuple[str, str, str]]:
         for rule in rules:
-            words = _Words(shlex.split(rule))
-            if words.written_bits() & self.mask:
+            try:
+                words = _Words(shlex.split(rule))
+                writes_our_bits = words.written_bits() & self.mask
+                unstable = tainted or words.is_unstable(self.mask)
+            except ValueError:
+                yield chain, rule, "cannot be read"
+                continue
+            if writes_our_bits:
                 yield chain, rule, "can write our mark bits"
-            unstable = tainted or words.is_unstable(self.mask)
             target = words.after("-j", "-g")
             if target is None:
                 continue
