@@ -42,6 +42,8 @@ from labelgate.sources.watch import FileWatch
 
 RETRY_SECONDS = 1.0
 """How often a rollback that could not be done is tried again."""
+PENDING_SECONDS = 0.5
+"""Between two looks whether a successor has taken too long."""
 MOST_READINGS = 5
 """So often files that are written again while they are read are read once more."""
 
@@ -87,7 +89,7 @@ class Agent:
             AgentError: queues or rules are in the way.
         """
         with ExitStack() as open_things:
-            self._presence = open_things.enter_context(Presence(replace=self._options.replace))
+            self._presence = open_things.enter_context(Presence(self._say, replace=self._options.replace))
             self._signals = open_things.enter_context(Signals())
             self._links = open_things.enter_context(LinkWatch())
             self._start(open_things)
@@ -179,7 +181,7 @@ class Agent:
                     self._reload_as_told()
                 elif number == signal.SIGUSR1:
                     self._say(json.dumps(self._enforcement.counters(), separators=(",", ":")))
-            if self._presence.is_replaced():
+            if self._presence.is_replaced(is_busy=self._trial is not None):
                 self._is_replaced = True
                 return
             if self._presence.is_pending:
@@ -323,6 +325,8 @@ class Agent:
         return True
 
     def _seconds_to_wait(self) -> float:
+        if self._presence.is_pending:
+            return PENDING_SECONDS
         left = [self._enforcement.rules.patience]
         if self._trial:
             left.append(self._trial.seconds_left())
