@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from labelgate.agent.state import Record, Source, State, StateError
+from labelgate.agent.store import Store
 
 
 def source(name: str, size: int = 10, applied: bool = False) -> Source:
@@ -81,6 +82,18 @@ def test_a_later_version_is_not_guessed(state: State, file: Path) -> None:
     file.write_bytes(json.dumps(json.loads(header) | {"version": 2}).encode() + b"\n" + body)
     with pytest.raises(StateError, match=r"has version 2, expected 1; set aside as policy\.damaged"):
         state.read()
+
+
+def test_a_successor_reads_and_changes_nothing(state: State, file: Path) -> None:
+    """The lock is still the other daemon's."""
+    said: list[str] = []
+    with Store(str(file.parent), said.append, is_taken=True) as store:
+        assert store.recover() is None
+        state.write(TRIAL)
+        assert store.recover() == TRIAL
+        file.write_bytes(b"damaged")
+        assert store.recover() is None
+        assert [file.read_bytes(), len(said)] == [b"damaged", 1]
 
 
 IN_A_SMALL_DISK = """

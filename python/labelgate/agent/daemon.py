@@ -102,6 +102,7 @@ class Agent:
             self._store = open_things.enter_context(Store(config.state, self._say, is_taken=replaces))
             first = self._first(config)
             self._presence.announce()
+            self._refuse_what_is_outdated(first)
             self._enforcement = Enforcement(
                 first, self._say, self._signals.wait, bind=self._options.bind, beside_another=replaces
             )
@@ -137,6 +138,15 @@ class Agent:
             self._refusal = Refusal.of(error)
             self._say(f"{error}\nthe policy that was in force last is put in force again")
             return generation
+
+    def _refuse_what_is_outdated(self, first: Generation) -> None:
+        """AgentError where the daemon that is replaced has had another policy applied meanwhile."""
+        if not self._presence.replaces or STDIN in self._options.paths:
+            return
+        record = self._store.recover()
+        applied = record.confirmed if record and record.confirmed.is_applied else None
+        if applied and applied != first.source and applied.files == first.source.files:
+            raise AgentError("another policy was applied while this one was compiled: try again")
 
     def _listen(self, open_things: ExitStack) -> None:
         """Without a control socket the policy is enforced all the same."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 VERSION = 1
+FILE = "policy.json"
 _HEADER_BYTES = 1024
 
 
@@ -79,7 +80,7 @@ class State:
             StateError: it cannot be made, written or locked.
         """
         self._folder = Path(folder)
-        self._file = self._folder / "policy.json"
+        self._file = self._folder / FILE
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(self._folder / "lock", os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o600)
@@ -107,14 +108,9 @@ class State:
         Raises:
             StateError: it is damaged, or of a later version. It has been set aside under another name.
         """
+        content = _content(self._file)
         try:
-            content = self._file.read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise StateError(f"{self._file}: {error.strerror}") from None
-        try:
-            return _decoded(content)
+            return None if content is None else _decoded(content)
         except StateError as error:
             aside = self._file.with_suffix(".damaged")
             with suppress(OSError):
@@ -139,6 +135,29 @@ class State:
         # The new one is there for everybody; that it is there after a power cut, too, is a matter of effort.
         with suppress(OSError), _synced(self._folder, os.O_RDONLY | os.O_DIRECTORY):
             pass
+
+
+def peek(folder: str) -> Record | None:
+    """What another daemon keeps there, without its lock and without a change; None if that is nothing.
+
+    Raises:
+        StateError: it is damaged, or of a later version.
+    """
+    file = Path(folder) / FILE
+    content = _content(file)
+    try:
+        return None if content is None else _decoded(content)
+    except StateError as error:
+        raise StateError(f"{file}: {error}") from None
+
+
+def _content(file: Path) -> bytes | None:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StateError(f"{file}: {error.strerror}") from None
 
 
 @contextmanager

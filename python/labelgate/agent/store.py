@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Self
 
-from labelgate.agent.state import Record, State, StateError
+from labelgate.agent.state import Record, State, StateError, peek
 
 KEEP_SECONDS = 1.0
 """Edits of files are kept when nothing more has changed for so long."""
@@ -21,6 +21,7 @@ class Store:
         self._say = say
         self._folder = folder
         self._state: State | None = None
+        self._is_taken = is_taken
         self._later: Record | None = None
         self._due = 0.0
         self.problem: str | None = None
@@ -30,6 +31,7 @@ class Store:
 
     def open(self) -> None:
         """Takes the folder, if it can be had."""
+        self._is_taken = False
         try:
             self._state = State(self._folder)
         except StateError as error:
@@ -45,15 +47,15 @@ class Store:
             self._state.close()
 
     def recover(self) -> Record | None:
-        """What was kept; a trial that nobody confirmed is over."""
-        if self._state is None:
+        """What was kept; a trial that nobody confirmed is over. While another daemon keeps it: as it is."""
+        if self._state is None and not self._is_taken:
             return None
         try:
-            record = self._state.read()
+            record = self._state.read() if self._state else peek(self._folder)
         except StateError as error:
             self._say(f"warning: {error}; the files are read instead")
             return None
-        if record is None or record.trial is None:
+        if record is None or record.trial is None or self._state is None:
             return record
         paths = ", ".join(record.trial.paths)
         self._say(f"the policy of {paths} was on trial when the daemon ended: it is rolled back")
