@@ -71,7 +71,9 @@ class Agent:
         self._files: FileWatch | None = None
         self._refusal: Refusal | None = None
         """Why the last change is not in force."""
-        self._is_to_try_again = False
+        self._unlinked: Refusal | None = None
+        """Why the interfaces as they are now are not in force."""
+        self._to_try_again: Generation | None = None
         """The files are right, but their rules could not be applied."""
         self._readings = 0
         """Of files that were written again while they were read, one after the other."""
@@ -209,15 +211,17 @@ class Agent:
                 if self._enforcement.current.links != self._links.links:
                     self._relink(self._links.links)  # It could not be done when they changed.
                 was_changed = self._enforcement.restore()
-                if self._is_to_try_again and not self._trial:
-                    self._reload(if_changed=True)
+                if self._to_try_again:
+                    self._try_again(self._to_try_again)
                 self._enforcement.rules.done(again=was_changed)
         failure = self._enforcement.failure()
         raise AgentError(f"the packet loop ended ({failure}); our rules stay, what they queue is dropped")
 
     def _answer_status(self, arguments: dict[str, Any]) -> dict[str, Any]:
         refuse_unknown(arguments)
-        answer = status(self._enforcement, self._options, self._refusal, self._in_force_since)
+        answer = status(
+            self._enforcement, self._options, self._refusal or self._unlinked, self._in_force_since
+        )
         answer["trial"] = self._trial and {"secondsLeft": round(self._trial.seconds_left(), 3)}
         answer["state"] = {"problem": self._store.problem}
         return answer
@@ -264,7 +268,7 @@ class Agent:
             raise ControlError("rules", f"{error}; nothing is changed") from None
         if asked.confirm is not None:
             self._trial = Trial(before, time.monotonic() + asked.confirm)
-        self._refusal = None
+        self._refusal = self._to_try_again = None
         self._announce()
         warnings = [finding.to_json() for finding in found]
         return {"generation": generation.number, "confirmSeconds": asked.confirm, "findings": warnings}
@@ -373,25 +377,40 @@ class Agent:
         is_forced: bool = False,
     ) -> None:
         """Reads the files anew; anything wrong leaves the current generation in force."""
-        before, self._is_to_try_again = self._enforcement.current, False
+        before, self._to_try_again = self._enforcement.current, None
         try:
             generation = self._loader.next(before, self._links.links, if_changed=if_changed)
         except (LoadError, ConfigError, AgentError, ValueError) as error:
             if not is_overtaken():
                 self._refuse(error, "the new policies are not valid")
             return
-        if generation is None or is_overtaken():
+        if is_overtaken():
             return  # What was read may be half of an edit; it is read again.
+        if generation is None:
+            self._refusal = None  # What was wrong is as it was before.
+            return
         try:
             if not is_forced:
                 self._check_lockout(generation)
         except LockOutError as error:
             self._refuse(error, "`labelgate reload --force` does it all the same")
             return
+        self._come_into_force(generation)
+
+    def _come_into_force(self, generation: Generation) -> None:
         if self._put_in_force(generation):
-            self._refusal = None
+            self._refusal = self._to_try_again = None
             self._store.keep_later(Record(generation.source))
             self._announce()
+        else:
+            self._to_try_again = generation
+
+    def _try_again(self, generation: Generation) -> None:
+        """As it was read then: what the files hold now may be half of an edit, or not be asked for."""
+        links = self._links.links
+        self._come_into_force(
+            replace(generation, table=generation.table.on_host(links.host_facts), links=links)
+        )
 
     def _check_lockout(self, generation: Generation) -> None:
         try:
@@ -413,6 +432,7 @@ class Agent:
         current = self._enforcement.current
         table = current.table.on_host(links.host_facts)
         if self._put_in_force(replace(current, table=table, links=links)):
+            self._unlinked = None
             names = ", ".join(link.name for link in links.links)
             self._say(f"interfaces are now {names}")
 
@@ -428,8 +448,10 @@ class Agent:
         try:
             self._enact(generation)
         except (ApplyError, ValueError) as error:
-            self._is_to_try_again = True
+            before = self._refusal
             self._refuse(error, "the rules could not be applied")
+            if generation.number == self._enforcement.current.number:
+                self._refusal, self._unlinked = before, self._unlinked or self._refusal
             return False
         return True
 
