@@ -96,6 +96,29 @@ def test_a_successor_reads_and_changes_nothing(state: State, file: Path) -> None
         assert [file.read_bytes(), len(said)] == [b"damaged", 1]
 
 
+def test_what_could_not_be_written_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And at the stop; what somebody waits for is refused, and takes the place of nothing."""
+
+    def fail(*_: object) -> None:
+        raise StateError("no space")
+
+    said: list[str] = []
+    with Store(str(tmp_path), said.append) as store:
+        with monkeypatch.context() as patched:
+            patched.setattr(State, "write", fail)
+            store.try_to_keep(FIRST)
+            with pytest.raises(StateError):
+                store.keep(TRIAL)
+            store.keep_due()
+            assert (store.problem, said) == ("no space", ["warning: no state is kept: no space"])
+        store.keep_due()
+        assert store.recover() is None, "it is not time yet"
+        monkeypatch.setattr(time, "monotonic", lambda: float("inf"))
+        store.keep_due()
+        assert store.recover() == FIRST
+        assert store.problem is None
+
+
 IN_A_SMALL_DISK = """
 import errno, os, subprocess, sys
 sys.path.insert(0, {here!r})

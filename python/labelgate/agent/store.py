@@ -11,6 +11,8 @@ from labelgate.agent.state import Record, State, StateError, peek
 
 KEEP_SECONDS = 1.0
 """Edits of files are kept when nothing more has changed for so long."""
+RETRY_SECONDS = 30.0
+"""What could not be written is tried again after so long."""
 
 
 class Store:
@@ -67,16 +69,16 @@ class Store:
         """At once; StateError if that cannot be, and what was kept is kept still."""
         if self._state is None:
             raise StateError(self.problem or "")
-        self._later = None
         self._state.write(record)
-        self.problem = None
+        self._later = self.problem = None
 
     def try_to_keep(self, record: Record) -> None:
-        """At once, or say why not."""
+        """At once, or say why not and try again later."""
         try:
             self.keep(record)
         except StateError as error:
             self._note(error)
+            self._later, self._due = record, time.monotonic() + RETRY_SECONDS
 
     def keep_later(self, record: Record) -> None:
         """When there is time; `keep_due` does it."""
@@ -85,8 +87,7 @@ class Store:
     def keep_due(self) -> None:
         """What was to be kept later, if it is time."""
         if self._later is not None and time.monotonic() >= self._due:
-            record, self._later = self._later, None
-            self.try_to_keep(record)
+            self.try_to_keep(self._later)
 
     def _note(self, error: StateError) -> None:
         if self.problem != str(error):
