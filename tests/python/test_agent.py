@@ -298,6 +298,22 @@ def test_what_is_applied_is_not_replaced_without_an_edit(
     assert agent._enforcement.current.source.is_applied
 
 
+@pytest.mark.parametrize(("stop", "expected"), [("keep", 3), ("remove", 2)])
+def test_a_planned_stop_ends_a_trial(
+    kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch, stop: str, expected: int
+) -> None:
+    """The rules of a policy that nobody has confirmed would stay for good."""
+    monkeypatch.setattr(daemon, "denied_sessions", lambda *_: [])
+    said: list[str] = []
+    agent = agent_of(policy, said, stop=stop)
+    trial = applied(POLICY.replace("eth0", "eth1")) | {"confirm": 60}
+    kernel.steps = [lambda: agent._answer_apply(trial)]
+    agent.run()
+    assert agent._enforcement.current.number == expected
+    assert ("the policy on trial is rolled back: the daemon stops" in said) == (stop == "keep")
+    assert said[-1].startswith("stopped")
+
+
 def test_refused_files_are_not_judged_anew_behind_what_is_applied(policy: Path) -> None:
     loader = Loader(Options((str(policy),), "edge1"), lambda _: None, lambda *_: None)
     links = Links((UPLINK,))

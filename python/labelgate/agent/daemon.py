@@ -462,6 +462,8 @@ class Agent:
             self._say("stopped: another labelgate is in force")
             return
         mode = stop_mode(self._enforcement.current.config)
+        if self._trial and self._is_told_to_stop and mode != "remove":
+            self._roll_back("the daemon stops")  # Nobody else would do it in time.
         left = self._enforcement.leave(mode, is_planned=self._is_told_to_stop)
         if left == "remove":
             self._revocation.undo()
