@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from labelgate.agent.state import Record, Source, State, StateError
+from labelgate.agent.state import Record, Source, State, StateError, peek
 from labelgate.agent.store import Store
 
 
@@ -117,6 +117,36 @@ def test_what_could_not_be_written_is_tried_again(tmp_path: Path, monkeypatch: p
         store.keep_due()
         assert store.recover() == FIRST
         assert store.problem is None
+
+
+def test_a_folder_of_others_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    with State(str(folder)) as state:
+        state.write(FIRST)
+    for mode in (0o720, 0o702):
+        folder.chmod(mode)
+        for use in (State, peek):
+            with pytest.raises(StateError, match=f"{folder}: others may write there"):
+                use(str(folder))
+    folder.chmod(0o755)
+    assert peek(str(folder)) == FIRST
+    if os.geteuid() == 0:
+        os.chown(folder, 65534, 65534)
+        for use in (State, peek):
+            with pytest.raises(StateError, match=f"{folder}: belongs to user 65534"):
+                use(str(folder))
+
+
+def test_links_are_not_followed(state: State, file: Path, tmp_path: Path) -> None:
+    """They are gone when it is tried again."""
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    file.with_suffix(".new").symlink_to(mine)
+    with pytest.raises(StateError, match="symbolic links"):
+        state.write(FIRST)
+    assert mine.read_text() == "mine"
+    state.write(FIRST)
+    assert state.read() == FIRST
 
 
 IN_A_SMALL_DISK = """
