@@ -83,6 +83,24 @@ def test_a_confirmed_policy_stays(world: World, management: Path, swapped: Path)
         assert passes(world) == [True, False]
 
 
+def test_a_replaced_daemon_leaves_what_was_applied(world: World, management: Path, swapped: Path) -> None:
+    """And is not replaced while it is on trial."""
+    with Daemon(world, management, backend=NFT) as daemon:
+        assert labelgate(daemon, "apply", "-f", str(swapped), "--confirm", "60s")[0] == 0
+        after = Daemon(world, management, backend=NFT, options=("--replace",))
+        after.start()
+        after.wait_for("the daemon in force has a policy on trial")
+        assert after.exit_code() == 3
+        assert labelgate(daemon, "confirm")[0] == 0
+        after.start()
+        after.wait_for(f"what was applied from {swapped} stays in force")
+        daemon.wait_for("another labelgate is in force")
+        after.wait_for("generation 1 in force")
+        assert passes(world) == [False, True]
+        assert ask(after.socket, "status")["policy"] == {"applied": True, "paths": [str(swapped)]}
+        after.stop()
+
+
 def test_a_rollback_as_asked(world: World, management: Path, swapped: Path) -> None:
     with Daemon(world, management, backend=NFT) as daemon:
         assert labelgate(daemon, "apply", "-f", str(swapped), "--confirm", "60s")[0] == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -15,13 +16,16 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from labelgate.agent import Agent, AgentError, Options, daemon, enforcement
+from labelgate.agent.generation import Loader
 from labelgate.agent.process import Signals
 from labelgate.agent.state import State
 from labelgate.cli import cli
 from labelgate.control import ControlError
+from labelgate.flow import HOOKS
 from labelgate.links import Link, Links
 from labelgate.netfilter.apply import ApplyError
 from labelgate.netfilter.readback import Hazard
+from labelgate.resources import LoadError
 
 POLICY = """
 apiVersion: projectcalico.org/v3
@@ -175,10 +179,13 @@ def policy(tmp_path: Path) -> Path:
 def run(policy: Path, **flags: str) -> list[str]:
     """What it said until it was told to stop."""
     said: list[str] = []
-    Agent(
-        Options((str(policy),), "edge1", None, True, {"stop": "remove", "watch": False, **flags}), said.append
-    ).run()
+    agent_of(policy, said, **flags).run()
     return said
+
+
+def agent_of(policy: Path, said: list[str], config: Path | None = None, **flags: str) -> Agent:
+    options = {"stop": "remove", "watch": False, **flags}
+    return Agent(Options((str(policy),), "edge1", config and str(config), True, options), said.append)
 
 
 def reload() -> None:
@@ -321,6 +328,104 @@ def test_a_trial_that_fails_is_none(
     record = State(str(tmp_path / "state")).read()
     assert record is not None
     assert (record.trial, record.confirmed.is_applied) == (None, False)
+
+
+def test_what_could_not_be_applied_is_tried_again_as_it_was_read(kernel: Kernel, policy: Path) -> None:
+    """Nobody has asked for what was written to the files since."""
+
+    def refuse() -> None:
+        policy.write_text(POLICY.replace("eth0", "eth1"), encoding="utf-8")
+        kernel.refuses = 2
+        reload()
+
+    kernel.steps = [refuse, lambda: policy.write_text("kind: [", encoding="utf-8")]
+    said = run(policy)
+    assert said[3].startswith("generation 2 in force")
+    assert len(said) == 5
+
+
+def applied(text: str = POLICY) -> dict[str, Any]:
+    return {"paths": ["new.yaml"], "texts": [["new.yaml", text]]}
+
+
+def test_what_is_applied_is_not_replaced_without_an_edit(
+    kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reload before it could not be done; its turn is over."""
+    monkeypatch.setattr(daemon, "denied_sessions", lambda *_: [])
+    said: list[str] = []
+    agent = agent_of(policy, said)
+
+    def refuse() -> None:
+        policy.write_text(POLICY.replace("eth0", "eth1"), encoding="utf-8")
+        kernel.refuses = 2
+        reload()
+
+    kernel.steps = [refuse, lambda: agent._answer_apply(applied()), lambda: None]
+    agent.run()
+    assert [line.split(":")[0] for line in said if " in force: node" in line] == [
+        "generation 1 in force",
+        "generation 2 in force",
+    ]
+    assert agent._enforcement.current.source.is_applied
+
+
+@pytest.mark.parametrize(("stop", "expected"), [("keep", 3), ("remove", 2)])
+def test_a_planned_stop_ends_a_trial(
+    kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch, stop: str, expected: int
+) -> None:
+    """The rules of a policy that nobody has confirmed would stay for good."""
+    monkeypatch.setattr(daemon, "denied_sessions", lambda *_: [])
+    said: list[str] = []
+    agent = agent_of(policy, said, stop=stop)
+    trial = applied(POLICY.replace("eth0", "eth1")) | {"confirm": 60}
+    kernel.steps = [lambda: agent._answer_apply(trial)]
+    agent.run()
+    assert agent._enforcement.current.number == expected
+    assert ("the policy on trial is rolled back: the daemon stops" in said) == (stop == "keep")
+    assert said[-1].startswith("stopped")
+
+
+def test_refused_files_are_not_judged_anew_behind_what_is_applied(policy: Path) -> None:
+    loader = Loader(Options((str(policy),), "edge1"), lambda _: None, lambda *_: None)
+    links = Links((UPLINK,))
+    before = loader.first(links, None)
+    policy.write_text("kind: [", encoding="utf-8")
+    with pytest.raises(LoadError):
+        loader.next(before, links)
+    generation = loader.applied(("new.yaml",), (("new.yaml", POLICY.encode()),), before, links)
+    assert loader.next(generation, links, if_changed=True) is None
+
+
+def test_a_refusal_ends_with_its_cause(kernel: Kernel, policy: Path, tmp_path: Path) -> None:
+    """A configuration that is as it was before gives no new generation; nor do interfaces."""
+    config = tmp_path / "config.yaml"
+    config.write_text("", encoding="utf-8")
+    agent = agent_of(policy, [], config)
+    found: list[str | None] = []
+
+    def note() -> None:
+        kernel.counters = json.dumps({"hooks": {hook: {} for hook in HOOKS}})
+        refused = agent._answer_status({})["refused"]
+        found.append(refused and refused["message"])
+
+    def write(text: str) -> None:
+        config.write_text(text, encoding="utf-8")
+        agent._reload(if_changed=True)
+        note()
+
+    def change() -> None:
+        kernel.links, kernel.refuses = Links((UPLINK, LATE)), 2
+
+    policy.write_text(f"{POLICY}---{TWIN}", encoding="utf-8")
+    # Interfaces are tried twice in one turn.
+    kernel.steps = [lambda: write("queues: {base: 5200}"), lambda: write(""), change, note, note]
+    agent.run()
+    wrong, mended, unlinked, linked = found
+    assert "only a restart changes it" in str(wrong)
+    assert mended is None
+    assert "netfilter table filter" in str(unlinked)
+    assert linked is None
 
 
 def test_rules_that_would_be_the_same_are_not_written(kernel: Kernel, policy: Path) -> None:

@@ -7,6 +7,7 @@ import random
 import socket
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -152,6 +153,53 @@ def test_the_silent_are_cut_off(path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         opened.sendall(b'{"version":')
         assert opened.recv(1) == b""
     answering.close()
+
+
+def test_a_verb_that_takes_long_keeps_its_client(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And those that could not be listened to meanwhile."""
+    monkeypatch.setattr(server, "SILENT_SECONDS", 0.2)
+    path.parent.mkdir()
+
+    def work(arguments: dict[str, Any]) -> dict[str, Any]:
+        time.sleep(0.4)
+        return {}
+
+    with (
+        ControlServer(str(path), {"work": work}, lambda _: None) as serving,
+        connect(path) as waiting,
+        connect(path) as asking,
+    ):
+        serving.serve()
+        serving.serve()
+        asking.sendall(b'{"version":1,"verb":"work"}\n')
+        serving.serve()
+        serving.serve()
+        assert json.loads(asking.recv(1000))["result"] == {}
+        waiting.sendall(b'{"version":1,"verb":"more"}\n')
+        serving.serve()
+        serving.serve()
+        assert json.loads(waiting.recv(1000))["error"]["code"] == "verb"
+
+
+def test_who_has_gone_changes_nothing(path: Path) -> None:
+    """Nobody would learn of it. Who only sends no more waits for an answer."""
+    path.parent.mkdir()
+    done: list[str] = []
+
+    def work(arguments: dict[str, Any]) -> dict[str, Any]:
+        done.append(arguments["who"])
+        return {}
+
+    with ControlServer(str(path), {"work": work}, lambda _: None) as serving:
+        with connect(path) as gone:
+            gone.sendall(b'{"version":1,"verb":"work","who":"gone"}\n')
+        with connect(path) as waiting:
+            waiting.sendall(b'{"version":1,"verb":"work","who":"waiting"}\n')
+            waiting.shutdown(socket.SHUT_WR)
+            for _ in range(6):
+                serving.serve()
+            assert json.loads(waiting.recv(1000))["result"] == {}
+    assert done == ["waiting"]
 
 
 def test_a_line_without_an_end_is_cut_off(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from labelgate.resources import LoadError
-from labelgate.sources.files import load_documents, read_documents
+from labelgate.sources.files import load_documents, policy_files, read_documents
 
 
 def tier(name: str) -> str:
@@ -69,6 +70,16 @@ def test_a_linked_folder_is_read(folder: Path, tmp_path_factory: pytest.TempPath
     (elsewhere / "z.yaml").write_text(tier("z"))
     (folder / "linked").symlink_to(elsewhere)
     assert len(load_documents([folder])) == 5
+
+
+def test_only_files_of_a_folder_are_read(folder: Path) -> None:
+    """A pipe would be waited for for ever."""
+    os.mkfifo(folder / "pipe.yaml")
+    (folder / "linked.yaml").symlink_to("pipe.yaml")
+    (folder / "null.yaml").symlink_to("/dev/null")
+    assert list(map(os.path.basename, policy_files(str(folder)))) == ["a.yml", "b.yaml", "d.json", "e.yaml"]
+    (folder / "nowhere.yaml").symlink_to("gone")
+    assert os.path.join(folder, "nowhere.yaml") in policy_files(str(folder))
 
 
 def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:

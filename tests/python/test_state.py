@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from labelgate.agent.state import Record, Source, State, StateError
+from labelgate.agent.state import Record, Source, State, StateError, peek
+from labelgate.agent.store import Store
 
 
 def source(name: str, size: int = 10, applied: bool = False) -> Source:
@@ -81,6 +82,71 @@ def test_a_later_version_is_not_guessed(state: State, file: Path) -> None:
     file.write_bytes(json.dumps(json.loads(header) | {"version": 2}).encode() + b"\n" + body)
     with pytest.raises(StateError, match=r"has version 2, expected 1; set aside as policy\.damaged"):
         state.read()
+
+
+def test_a_successor_reads_and_changes_nothing(state: State, file: Path) -> None:
+    """The lock is still the other daemon's."""
+    said: list[str] = []
+    with Store(str(file.parent), said.append, is_taken=True) as store:
+        assert store.recover() is None
+        state.write(TRIAL)
+        assert store.recover() == TRIAL
+        file.write_bytes(b"damaged")
+        assert store.recover() is None
+        assert [file.read_bytes(), len(said)] == [b"damaged", 1]
+
+
+def test_what_could_not_be_written_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And at the stop; what somebody waits for is refused, and takes the place of nothing."""
+
+    def fail(*_: object) -> None:
+        raise StateError("no space")
+
+    said: list[str] = []
+    with Store(str(tmp_path), said.append) as store:
+        with monkeypatch.context() as patched:
+            patched.setattr(State, "write", fail)
+            store.try_to_keep(FIRST)
+            with pytest.raises(StateError):
+                store.keep(TRIAL)
+            store.keep_due()
+            assert (store.problem, said) == ("no space", ["warning: no state is kept: no space"])
+        store.keep_due()
+        assert store.recover() is None, "it is not time yet"
+        monkeypatch.setattr(time, "monotonic", lambda: float("inf"))
+        store.keep_due()
+        assert store.recover() == FIRST
+        assert store.problem is None
+
+
+def test_a_folder_of_others_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    with State(str(folder)) as state:
+        state.write(FIRST)
+    for mode in (0o720, 0o702):
+        folder.chmod(mode)
+        for use in (State, peek):
+            with pytest.raises(StateError, match=f"{folder}: others may write there"):
+                use(str(folder))
+    folder.chmod(0o755)
+    assert peek(str(folder)) == FIRST
+    if os.geteuid() == 0:
+        os.chown(folder, 65534, 65534)
+        for use in (State, peek):
+            with pytest.raises(StateError, match=f"{folder}: belongs to user 65534"):
+                use(str(folder))
+
+
+def test_links_are_not_followed(state: State, file: Path, tmp_path: Path) -> None:
+    """They are gone when it is tried again."""
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    file.with_suffix(".new").symlink_to(mine)
+    with pytest.raises(StateError, match="symbolic links"):
+        state.write(FIRST)
+    assert mine.read_text() == "mine"
+    state.write(FIRST)
+    assert state.read() == FIRST
 
 
 IN_A_SMALL_DISK = """

@@ -266,6 +266,33 @@ def test_a_half_written_file_is_not_read(folder: Path, follower: Follower) -> No
     assert follower.keys == ["Tier/a", "Tier/b"]
 
 
+def written_as(folder: Path, name: str) -> float:
+    """Seconds until files are read whose last event is that one is written, and not yet closed."""
+    with FileWatch([str(folder)], lambda _: None) as watch, (folder / name).open("w") as file:
+        file.write("x")
+        file.flush()
+        watch.poll()
+        left = watch.seconds_left()
+        assert left is not None
+        return left
+
+
+def test_who_never_stops_writing_is_not_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert written_as(folder, "a.yaml") > 1
+    monkeypatch.setattr("labelgate.sources.watch.MOST_OPEN_SECONDS", 0.0)
+    assert written_as(folder, "a.yaml") <= 1
+
+
+def test_what_is_not_read_is_not_waited_for(folder: Path) -> None:
+    assert written_as(folder, ".a.yaml") <= 1
+    named = folder / ".named.yaml"
+    with FileWatch([str(named)], lambda _: None) as watch, named.open("w") as file:
+        file.write("x")
+        file.flush()
+        watch.poll()
+        assert (watch.seconds_left() or 0) > 1
+
+
 def test_many_edits_are_one(folder: Path, follower: Follower) -> None:
     before = follower.readings
     for number in range(500):

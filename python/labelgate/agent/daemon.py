@@ -43,6 +43,8 @@ from labelgate.sources.watch import FileWatch
 
 RETRY_SECONDS = 1.0
 """How often a rollback that could not be done is tried again."""
+PENDING_SECONDS = 0.5
+"""Between two looks whether a successor has taken too long."""
 MOST_READINGS = 5
 """So often files that are written again while they are read are read once more."""
 
@@ -70,7 +72,9 @@ class Agent:
         self._files: FileWatch | None = None
         self._refusal: Refusal | None = None
         """Why the last change is not in force."""
-        self._is_to_try_again = False
+        self._unlinked: Refusal | None = None
+        """Why the interfaces as they are now are not in force."""
+        self._to_try_again: Generation | None = None
         """The files are right, but their rules could not be applied."""
         self._readings = 0
         """Of files that were written again while they were read, one after the other."""
@@ -88,7 +92,7 @@ class Agent:
             AgentError: queues or rules are in the way.
         """
         with ExitStack() as open_things:
-            self._presence = open_things.enter_context(Presence(replace=self._options.replace))
+            self._presence = open_things.enter_context(Presence(self._say, replace=self._options.replace))
             self._signals = open_things.enter_context(Signals())
             self._links = open_things.enter_context(LinkWatch())
             self._start(open_things)
@@ -101,6 +105,7 @@ class Agent:
             self._store = open_things.enter_context(Store(config.state, self._say, is_taken=replaces))
             first = self._first(config)
             self._presence.announce()
+            self._refuse_what_is_outdated(first)
             self._enforcement = Enforcement(
                 first, self._say, self._signals.wait, bind=self._options.bind, beside_another=replaces
             )
@@ -136,6 +141,15 @@ class Agent:
             self._refusal = Refusal.of(error)
             self._say(f"{error}\nthe policy that was in force last is put in force again")
             return generation
+
+    def _refuse_what_is_outdated(self, first: Generation) -> None:
+        """AgentError where the daemon that is replaced has had another policy applied meanwhile."""
+        if not self._presence.replaces or STDIN in self._options.paths:
+            return
+        record = self._store.recover()
+        applied = record.confirmed if record and record.confirmed.is_applied else None
+        if applied and applied != first.source and applied.files == first.source.files:
+            raise AgentError("another policy was applied while this one was compiled: try again")
 
     def _listen(self, open_things: ExitStack) -> None:
         """Without a control socket the policy is enforced all the same."""
@@ -180,7 +194,7 @@ class Agent:
                     self._reload_as_told()
                 elif number == signal.SIGUSR1:
                     self._say(json.dumps(self._enforcement.counters(), separators=(",", ":")))
-            if self._presence.is_replaced():
+            if self._presence.is_replaced(is_busy=self._trial is not None):
                 self._is_replaced = True
                 return
             if self._presence.is_pending:
@@ -198,15 +212,17 @@ class Agent:
                 if self._enforcement.current.links != self._links.links:
                     self._relink(self._links.links)  # It could not be done when they changed.
                 was_changed = self._enforcement.restore()
-                if self._is_to_try_again and not self._trial:
-                    self._reload(if_changed=True)
+                if self._to_try_again:
+                    self._try_again(self._to_try_again)
                 self._enforcement.rules.done(again=was_changed)
         failure = self._enforcement.failure()
         raise AgentError(f"the packet loop ended ({failure}); our rules stay, what they queue is dropped")
 
     def _answer_status(self, arguments: dict[str, Any]) -> dict[str, Any]:
         refuse_unknown(arguments)
-        answer = status(self._enforcement, self._options, self._refusal, self._in_force_since)
+        answer = status(
+            self._enforcement, self._options, self._refusal or self._unlinked, self._in_force_since
+        )
         answer["trial"] = self._trial and {"secondsLeft": round(self._trial.seconds_left(), 3)}
         answer["state"] = {"problem": self._store.problem}
         return answer
@@ -247,7 +263,7 @@ class Agent:
         except StateError as error:
             raise ControlError("state", f"{error}; nothing is changed") from None
         self._put_on_trial(generation, asked.confirm)
-        self._refusal = None
+        self._refusal = self._to_try_again = None
         self._announce()
         warnings = [finding.to_json() for finding in found]
         return {"generation": generation.number, "confirmSeconds": asked.confirm, "findings": warnings}
@@ -334,6 +350,8 @@ class Agent:
         return True
 
     def _seconds_to_wait(self) -> float:
+        if self._presence.is_pending:
+            return PENDING_SECONDS
         left = [self._enforcement.rules.patience]
         if self._trial:
             left.append(self._trial.seconds_left())
@@ -370,25 +388,40 @@ class Agent:
         is_forced: bool = False,
     ) -> None:
         """Reads the files anew; anything wrong leaves the current generation in force."""
-        before, self._is_to_try_again = self._enforcement.current, False
+        before, self._to_try_again = self._enforcement.current, None
         try:
             generation = self._loader.next(before, self._links.links, if_changed=if_changed)
         except (LoadError, ConfigError, AgentError, ValueError) as error:
             if not is_overtaken():
                 self._refuse(error, "the new policies are not valid")
             return
-        if generation is None or is_overtaken():
+        if is_overtaken():
             return  # What was read may be half of an edit; it is read again.
+        if generation is None:
+            self._refusal = None  # What was wrong is as it was before.
+            return
         try:
             if not is_forced:
                 self._check_lockout(generation)
         except LockOutError as error:
             self._refuse(error, "`labelgate reload --force` does it all the same")
             return
+        self._come_into_force(generation)
+
+    def _come_into_force(self, generation: Generation) -> None:
         if self._put_in_force(generation):
-            self._refusal = None
+            self._refusal = self._to_try_again = None
             self._store.keep_later(Record(generation.source))
             self._announce()
+        else:
+            self._to_try_again = generation
+
+    def _try_again(self, generation: Generation) -> None:
+        """As it was read then: what the files hold now may be half of an edit, or not be asked for."""
+        links = self._links.links
+        self._come_into_force(
+            replace(generation, table=generation.table.on_host(links.host_facts), links=links)
+        )
 
     def _check_lockout(self, generation: Generation) -> None:
         try:
@@ -410,6 +443,7 @@ class Agent:
         current = self._enforcement.current
         table = current.table.on_host(links.host_facts)
         if self._put_in_force(replace(current, table=table, links=links)):
+            self._unlinked = None
             names = ", ".join(link.name for link in links.links)
             self._say(f"interfaces are now {names}")
 
@@ -432,8 +466,10 @@ class Agent:
         try:
             self._enact(generation)
         except (ApplyError, ValueError) as error:
-            self._is_to_try_again = True
+            before = self._refusal
             self._refuse(error, "the rules could not be applied")
+            if generation.number == self._enforcement.current.number:
+                self._refusal, self._unlinked = before, self._unlinked or self._refusal
             return False
         return True
 
@@ -444,6 +480,8 @@ class Agent:
             self._say("stopped: another labelgate is in force")
             return
         mode = stop_mode(self._enforcement.current.config)
+        if self._trial and self._is_told_to_stop and mode != "remove":
+            self._roll_back("the daemon stops")  # Nobody else would do it in time.
         left = self._enforcement.leave(mode, is_planned=self._is_told_to_stop)
         if left == "remove":
             self._revocation.undo()

@@ -126,7 +126,8 @@ class Loader:
     ) -> Generation:
         """The generation after this one, of texts that somebody applies; raises as `next`."""
         source = Source(paths, True, texts, self._cache.digest)
-        return self._of(source, before.number + 1, before.files, links, before)
+        # As they were read last, be they in force or refused: only an edit takes their turn again.
+        return self._of(source, before.number + 1, self._cache.latest or before.files, links, before)
 
     def _files(self) -> Source:
         return Source(self._options.paths, False, self._cache.texts, self._cache.digest)

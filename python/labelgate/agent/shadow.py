@@ -33,6 +33,7 @@ class Shadow:
     def __init__(self, enforcer: PacketLoop, first: Generation, say: Callable[[str], None]) -> None:
         self._enforcer = enforcer
         self._say = say
+        # The main thread changes it meanwhile: to be copied before it is gone through.
         self._generations: dict[int, Generation] = {1: first}
         self._references: dict[int, Reference] = {}
         self._early: list[dict[str, Any]] = []
@@ -73,7 +74,7 @@ class Shadow:
     def _judge(self, sample: dict[str, Any]) -> None:
         number: int = sample["generation"]
         generation = self._generations.get(number)
-        if generation is None and number > max(self._generations):
+        if generation is None and number > max(tuple(self._generations)):
             self._early.append(sample)
             return
         names = {} if generation is None else {0: None, **dict(generation.links.indexes)}

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any, Self
 
 VERSION = 1
+FILE = "policy.json"
 _HEADER_BYTES = 1024
+_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class StateError(Exception):
@@ -76,13 +78,14 @@ class State:
         """Makes the folder if need be and locks it.
 
         Raises:
-            StateError: it cannot be made, written or locked.
+            StateError: it cannot be made, written or locked, or others may write there.
         """
         self._folder = Path(folder)
-        self._file = self._folder / "policy.json"
+        self._file = self._folder / FILE
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(self._folder / "lock", os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o600)
+            _refuse_others(self._folder)
+            self._lock = os.open(self._folder / "lock", os.O_CREAT | os.O_RDONLY | _FLAGS, 0o600)
         except OSError as error:
             raise StateError(f"{folder}: {error.strerror}") from None
         try:
@@ -107,14 +110,9 @@ class State:
         Raises:
             StateError: it is damaged, or of a later version. It has been set aside under another name.
         """
+        content = _content(self._file)
         try:
-            content = self._file.read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise StateError(f"{self._file}: {error.strerror}") from None
-        try:
-            return _decoded(content)
+            return None if content is None else _decoded(content)
         except StateError as error:
             aside = self._file.with_suffix(".damaged")
             with suppress(OSError):
@@ -137,13 +135,47 @@ class State:
                 fresh.unlink()
             raise StateError(f"{self._file} cannot be written: {error.strerror}") from None
         # The new one is there for everybody; that it is there after a power cut, too, is a matter of effort.
-        with suppress(OSError), _synced(self._folder, os.O_RDONLY | os.O_DIRECTORY):
+        with suppress(OSError), _synced(self._folder.resolve(), os.O_RDONLY | os.O_DIRECTORY):
             pass
+
+
+def peek(folder: str) -> Record | None:
+    """What another daemon keeps there, without its lock and without a change; None if that is nothing.
+
+    Raises:
+        StateError: it is damaged, or of a later version, or others may write there.
+    """
+    file = Path(folder) / FILE
+    content = _content(file)
+    if content is not None:
+        _refuse_others(file.parent)
+    try:
+        return None if content is None else _decoded(content)
+    except StateError as error:
+        raise StateError(f"{file}: {error}") from None
+
+
+def _refuse_others(folder: Path) -> None:
+    """Who may write there says what is in force: StateError unless only we may."""
+    found = folder.stat()
+    if found.st_uid != os.geteuid():
+        raise StateError(f"{folder}: belongs to user {found.st_uid}, not to the one that labelgate runs as")
+    if found.st_mode & 0o022:
+        raise StateError(f"{folder}: others may write there (mode {found.st_mode & 0o777:o}, expected 700)")
+
+
+def _content(file: Path) -> bytes | None:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StateError(f"{file}: {error.strerror}") from None
 
 
 @contextmanager
 def _synced(path: Path, flags: int = os.O_CREAT | os.O_TRUNC | os.O_WRONLY) -> Iterator[int]:
-    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(path, flags | _FLAGS, 0o600)
     try:
         yield descriptor
         os.fsync(descriptor)

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Self
 
-from labelgate.agent.state import Record, State, StateError
+from labelgate.agent.state import Record, State, StateError, peek
 
 KEEP_SECONDS = 1.0
 """Edits of files are kept when nothing more has changed for so long."""
+RETRY_SECONDS = 30.0
+"""What could not be written is tried again after so long."""
 
 
 class Store:
@@ -21,6 +23,7 @@ class Store:
         self._say = say
         self._folder = folder
         self._state: State | None = None
+        self._is_taken = is_taken
         self._later: Record | None = None
         self._due = 0.0
         self.problem: str | None = None
@@ -30,6 +33,7 @@ class Store:
 
     def open(self) -> None:
         """Takes the folder, if it can be had."""
+        self._is_taken = False
         try:
             self._state = State(self._folder)
         except StateError as error:
@@ -45,15 +49,15 @@ class Store:
             self._state.close()
 
     def recover(self) -> Record | None:
-        """What was kept; a trial that nobody confirmed is over."""
-        if self._state is None:
+        """What was kept; a trial that nobody confirmed is over. While another daemon keeps it: as it is."""
+        if self._state is None and not self._is_taken:
             return None
         try:
-            record = self._state.read()
+            record = self._state.read() if self._state else peek(self._folder)
         except StateError as error:
             self._say(f"warning: {error}; the files are read instead")
             return None
-        if record is None or record.trial is None:
+        if record is None or record.trial is None or self._state is None:
             return record
         paths = ", ".join(record.trial.paths)
         self._say(f"the policy of {paths} was on trial when the daemon ended: it is rolled back")
@@ -65,16 +69,16 @@ class Store:
         """At once; StateError if that cannot be, and what was kept is kept still."""
         if self._state is None:
             raise StateError(self.problem or "")
-        self._later = None
         self._state.write(record)
-        self.problem = None
+        self._later = self.problem = None
 
     def try_to_keep(self, record: Record) -> None:
-        """At once, or say why not."""
+        """At once, or say why not and try again later."""
         try:
             self.keep(record)
         except StateError as error:
             self._note(error)
+            self._later, self._due = record, time.monotonic() + RETRY_SECONDS
 
     def keep_later(self, record: Record) -> None:
         """When there is time; `keep_due` does it."""
@@ -83,8 +87,7 @@ class Store:
     def keep_due(self) -> None:
         """What was to be kept later, if it is time."""
         if self._later is not None and time.monotonic() >= self._due:
-            record, self._later = self._later, None
-            self.try_to_keep(record)
+            self.try_to_keep(self._later)
 
     def _note(self, error: StateError) -> None:
         if self.problem != str(error):

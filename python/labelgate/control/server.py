@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import selectors
 import socket
 import time
@@ -60,6 +61,8 @@ class ControlServer:
         self._verbs = verbs
         self._say = say
         self._clients: set[_Client] = set()
+        self._worked_until = 0.0
+        """When the last verb had been done."""
         self._selector = selectors.EpollSelector()
         try:
             self._listener = _listen(self._path)
@@ -80,8 +83,9 @@ class ControlServer:
                 self._accept()
             elif key.data in self._clients:  # It may have been cut off in this round.
                 self._step(key.data, events)
-        now = time.monotonic()
-        for client in [client for client in self._clients if now - client.heard > SILENT_SECONDS]:
+        # While a verb was at work nobody was listened to.
+        silent = time.monotonic() - SILENT_SECONDS
+        for client in [one for one in self._clients if max(one.heard, self._worked_until) < silent]:
             self._cut_off(client)
 
     def close(self) -> None:
@@ -138,10 +142,13 @@ class ControlServer:
         if end < 0:
             client.searched = len(client.request)
             return False
+        if _is_gone(client.connection):
+            raise ConnectionResetError  # Nobody would learn what has been done.
         line = bytes(client.request[:end])
         del client.request[: end + 1]
         client.searched = 0
         client.answers += self._answered(line)
+        self._worked_until = client.heard = time.monotonic()
         return True
 
     def _answered(self, line: bytes) -> bytes:
@@ -168,6 +175,13 @@ class ControlServer:
         with suppress(KeyError, ValueError):
             self._selector.unregister(client.connection)
         client.connection.close()
+
+
+def _is_gone(connection: socket.socket) -> bool:
+    """Whether the other end is closed; one that only sends no more waits for its answer still."""
+    poll = select.poll()
+    poll.register(connection, 0)
+    return any(events & select.POLLHUP for _, events in poll.poll(0))
 
 
 def _listen(path: Path) -> socket.socket:

@@ -21,6 +21,7 @@ _PERMANENT = 0x80  # IFA_F_PERMANENT: not from DHCP or router advertisements
 _ANYBODY = {4: ip_address("192.0.2.1"), 6: ip_address("2001:db8::1")}
 """Addresses for documentation: no policy has a reason to name them."""
 _SOLICITATION, _ADVERTISEMENT = 135, 136
+_ROUTER_SOLICITATION, _ROUTER_ADVERTISEMENT = 133, 134
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def findings(
             what = "the session that asks" if flow == mine else "ssh session" if is_ssh else "session"
             found.append(Finding(what, str(flow), reason, is_ssh or flow == mine))
     known = {(finding.what, finding.subject) for finding in found}
-    for what, subject, flow, in_, out in _necessities(before or after, host):
+    for what, subject, flow, in_, out in _necessities(before or after, after, host):
         if (what, subject) in known:
             continue  # The other IP version has said so.
         reason = denied_at(after, flow, in_, out)
@@ -93,13 +94,14 @@ _Necessity = tuple[str, str, Flow, str | None, str | None]
 """What, of which, as a flow, in- and out-interface."""
 
 
-def _necessities(table: DecisionTable, host: Host) -> Iterator[_Necessity]:
-    governed = _governed(table)
-    prefixes = table.settings.workload_prefixes
+def _necessities(before: DecisionTable, after: DecisionTable, host: Host) -> Iterator[_Necessity]:
+    """On each interface that a host endpoint of `after` governs; failsafe ports are those of `before`."""
+    governed = _governed(after)
+    prefixes = after.settings.workload_prefixes
     for link in host.links.links:
         if link.name in governed or ("*" in governed and not link.name.startswith(prefixes)):
             addresses = [ip_address(address) for address in link.addresses]
-            yield from _failsafes(table, link.name, addresses)
+            yield from _failsafes(before, link.name, addresses)
             yield from _neighbours(link.name, addresses)
     yield from _resolvers(host)
     yield from _leases(host)
@@ -187,17 +189,30 @@ def _own(host: Host, other: IPAddress) -> IPAddress:
 
 
 def _leases(host: Host) -> Iterator[_Necessity]:
-    """DHCP on interfaces whose IPv4 address is one for a time."""
+    """What renews an address that is one for a time: DHCP, and for IPv6 what routers advertise."""
     names = {link.index: link.name for link in host.links.links}
     with IPRoute() as netlink:
         leased = [
-            (names[message["index"]], message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS"))
-            for message in netlink.get_addr(family=2)
+            (
+                names[message["index"]],
+                ip_address(message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")),
+            )
+            for message in netlink.get_addr()
             if not (message.get_attr("IFA_FLAGS") or message["flags"]) & _PERMANENT
             and message["index"] in names
         ]
-    for name, text in leased:
-        own = IPv4Address(text)
+    for name, own in leased:
+        if isinstance(own, IPv6Address):
+            yield from _routers(name, own)
+            continue
         everybody, server = IPv4Address("255.255.255.255"), ip_network(f"{own}/24", strict=False)[1]
         yield "DHCP", f"requests out on {name}", Flow(UDP, own, everybody, 68, 67), None, name
         yield "DHCP", f"answers in on {name}", Flow(UDP, server, own, 67, 68), name, None
+
+
+def _routers(name: str, own: IPv6Address) -> Iterator[_Necessity]:
+    what, router = "IPv6 router discovery", IPv6Address("fe80::1")
+    asked = Flow(ICMPV6, own, IPv6Address("ff02::2"), icmp=(_ROUTER_SOLICITATION, 0, 0))
+    yield what, f"solicitations out on {name}", asked, None, name
+    told = Flow(ICMPV6, router, IPv6Address("ff02::1"), icmp=(_ROUTER_ADVERTISEMENT, 0, 0))
+    yield what, f"advertisements in on {name}", told, name, None

@@ -65,6 +65,11 @@ class FileCache:
         return self._whole
 
     @property
+    def latest(self) -> Loading | None:
+        """What the last reading gave; None before the first."""
+        return self._whole
+
+    @property
     def texts(self) -> tuple[tuple[str, bytes], ...]:
         """Every file that was read last, with what it held."""
         return tuple((file, one.content) for file, one in self._parsed.items())

@@ -103,7 +103,7 @@ def policy_files(path: str, above: frozenset[str] = frozenset()) -> Iterator[str
     """The file itself, or the files of a folder and its folders, sorted; links are followed.
 
     Names that begin with a dot are left out: Kubernetes mounts a ConfigMap as links into such a folder. A
-    link to one of the folders `above` would never end.
+    link to one of the folders `above` would never end, nor would a pipe. A link to nowhere is told of.
     """
     if not os.path.isdir(path):
         yield path
@@ -121,7 +121,7 @@ def policy_files(path: str, above: frozenset[str] = frozenset()) -> Iterator[str
         if entry.is_dir():
             if os.path.realpath(entry.path) not in here:
                 yield from policy_files(entry.path, here)
-        elif entry.name.endswith(SUFFIXES):
+        elif entry.name.endswith(SUFFIXES) and (entry.is_file() or not os.path.exists(entry.path)):
             yield entry.path
 
 

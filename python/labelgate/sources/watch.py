@@ -18,6 +18,8 @@ MOST_SECONDS = 1.0
 """Edits without a pause are read after so long all the same."""
 OPEN_SECONDS = 5.0
 """A file that is being written is read when it is closed, or when nothing more has come for so long."""
+MOST_OPEN_SECONDS = 30.0
+"""A file that is written to all the time is read after so long all the same."""
 MOST_LINKS = 40
 """As the kernel follows (path_resolution(7))."""
 
@@ -79,7 +81,8 @@ class FileWatch:
         if self._began is None:
             return None
         until = min(self._latest + QUIET_SECONDS, self._began + MOST_SECONDS)
-        until = max(until, *(written + OPEN_SECONDS for written in self._writers.values()), until)
+        closed = max((written + OPEN_SECONDS for written in self._writers.values()), default=until)
+        until = max(until, min(closed, self._began + MOST_OPEN_SECONDS))
         return max(0.0, until - time.monotonic())
 
     def is_due(self) -> bool:
@@ -111,7 +114,7 @@ class FileWatch:
 
     def _is_read(self, watch: int, name: str) -> bool:
         path = os.path.join(self._folders.get(watch, ""), name)
-        return name.endswith(SUFFIXES) or path in self._paths
+        return path in self._paths or (name.endswith(SUFFIXES) and not name.startswith("."))
 
     def _look_around(self) -> bool:
         """Follows the folders as they are now; whether there is one that was not followed before."""
