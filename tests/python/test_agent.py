@@ -112,8 +112,8 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kernel:
         def set_without_repeat(self, hooks: Sequence[bool]) -> None:
             kernel.touched.append(f"without repeat {sum(hooks)}")
 
-        def drain(self, seconds: float) -> None:
-            pass
+        def drain(self, seconds: float) -> bool:
+            return True
 
         def stop(self) -> None:
             kernel.touched.append("stopped")

@@ -56,7 +56,10 @@ class Enforcement:
         self._restored = 0
         self._netfilter = Netfilter(first.config.backend, say)
         # Before the first look at the rules: nothing that changes behind it is missed.
-        self.rules = RuleWatch(self._netfilter.tools.variant)
+        try:
+            self.rules = RuleWatch(self._netfilter.tools.variant)
+        except OSError as error:
+            raise AgentError(f"rules cannot be watched: {error} (is this root?)") from None
         # What an earlier daemon left closed stays closed if this start fails.
         self._must_stay_closed = self._netfilter.is_installed()
         self._without_repeat = self._hooks_without_repeat(first)
