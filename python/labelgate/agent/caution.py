@@ -122,7 +122,8 @@ class Revocation:
             return
         try:
             with Host(generation.links) as host:
-                denied = [flow for flow in read_flows() if denial(generation.table, flow, host) is not None]
+                flows = read_flows(in_any_state=True)
+                denied = [flow for flow in flows if denial(generation.table, flow, host) is not None]
             cut = [str(flow) for flow in delete_flows(denied)]
         except UNREADABLE as error:
             self._say(f"warning: connections that are denied now go on: {error!r}")
