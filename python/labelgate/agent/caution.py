@@ -105,7 +105,9 @@ class Revocation:
         wants_strict = generation.config.revoke == "deny-now"
         if wants_strict and self._before is None:
             self._before = tcp_loose()
-            if self._before and not set_tcp_loose(False):
+            if not self._before:
+                self._say("nf_conntrack_tcp_loose is 0 already: a stop leaves it so")
+            elif not set_tcp_loose(False):
                 self._say("warning: nf_conntrack_tcp_loose cannot be set: TCP that is cut may go on")
         elif not wants_strict:
             self.undo()
