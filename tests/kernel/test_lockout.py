@@ -241,7 +241,15 @@ def test_netlink_tells_the_same_as_proc(world: World, tmp_path: Path) -> None:
         server = world.call(INSIDE, socket.create_server, (INSIDE_HOST, 9001))
         with server, world.call(OUTSIDE, socket.create_connection, (EDGE_OUTSIDE, 9000), 30):
             read, told = world.call(EDGE, read_flows), world.call(EDGE, read_flows_by_netlink)
+            ending = stack.enter_context(session(world, CLIENT, EDGE, EDGE_OUTSIDE, 9997))
+            ending[0].shutdown(socket.SHUT_WR)
+            assert ending[1].recv(1) == b""
+            stack.enter_context(datagrams(world, CLIENT, 9997))[0].send(b"x")
+            read_all = world.call(EDGE, lambda: read_flows(in_any_state=True))
+            told_all = world.call(EDGE, lambda: read_flows_by_netlink(in_any_state=True))
     assert set(read) == set(told)
+    assert set(read_all) == set(told_all)
+    assert sorted((flow.protocol, flow.dport) for flow in {*read_all} - {*read}) == [(6, 9997), (17, 9997)]
     assert {flow.protocol for flow in read} == {1, 6, 17, 58}
     (translated,) = [flow for flow in read if flow.target]
     assert (str(translated.target), translated.target_port, translated.dport) == (INSIDE_HOST, 9001, 9000)
@@ -271,12 +279,18 @@ def test_deny_now_cuts_exactly_what_is_denied(
             stack.enter_context(datagrams(world, STRANGER, 9999)),
         ]
         assert all(exchange(world, *ends) for ends in kept + denied)
+        # One side has said all that it has to say, the other one goes on.
+        ending, other = stack.enter_context(session(world, STRANGER, INSIDE, INSIDE_HOST, 9997))
+        ending.shutdown(socket.SHUT_WR)
+        assert other.recv(1) == b""
         file.write_text(FORWARDING % one, encoding="utf-8")
         assert ask(daemon.socket, "reload")["generation"] == 2
         # Also from the side of the server, which may begin connections.
         for ends in denied:
             assert exchange(world, *ends[::-1]) == (revoke == "new-only")
             assert exchange(world, *ends) == (revoke == "new-only")
+        other.sendall(b"x")
+        assert ready(world, ending) == (revoke == "new-only")
         assert all(exchange(world, *ends) for ends in kept)
         daemon.stop()
     assert world.call(EDGE, lambda: Path(loose).read_text(encoding="ascii")) == before

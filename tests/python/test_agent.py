@@ -11,11 +11,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from labelgate.agent import Agent, AgentError, Options, daemon, enforcement
+from labelgate.agent import Agent, AgentError, Options, caution, daemon, enforcement
 from labelgate.agent.generation import Loader
 from labelgate.agent.process import Signals
 from labelgate.agent.state import State
@@ -446,6 +447,26 @@ def test_the_first_policy_waits_for_conntrack(kernel: Kernel, policy: Path) -> N
     kernel.steps = [change]
     run(policy)
     assert kernel.touched[:-2] == ["bound", "applied nothing", "waited", "swapped 1", "applied"]
+
+
+@pytest.mark.parametrize("is_loose", [False, True])
+def test_sessions_that_conntrack_cannot_come_to_know_are_warned_of(
+    kernel: Kernel, policy: Path, is_loose: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enforcement, "tcp_loose", lambda: is_loose)
+    kernel.conntrack_is_off = True
+    warnings = [line for line in run(policy) if "nf_conntrack_tcp_loose is 0" in line]
+    assert len(warnings) == (not is_loose)
+
+
+@pytest.mark.parametrize("is_loose", [False, True])
+def test_what_a_killed_daemon_has_left_is_told(is_loose: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caution, "tcp_loose", lambda: is_loose)
+    monkeypatch.setattr(caution, "set_tcp_loose", lambda _: True)
+    said: list[str] = []
+    wants_strict: Any = SimpleNamespace(config=SimpleNamespace(revoke="deny-now"))
+    caution.Revocation(said.append).follow(wants_strict)
+    assert said == ([] if is_loose else ["nf_conntrack_tcp_loose is 0 already: a stop leaves it so"])
 
 
 def test_hazards_that_could_not_be_followed_are_tried_again(kernel: Kernel, policy: Path) -> None:

@@ -105,7 +105,9 @@ class Revocation:
         wants_strict = generation.config.revoke == "deny-now"
         if wants_strict and self._before is None:
             self._before = tcp_loose()
-            if self._before and not set_tcp_loose(False):
+            if not self._before:
+                self._say("nf_conntrack_tcp_loose is 0 already: a stop leaves it so")
+            elif not set_tcp_loose(False):
                 self._say("warning: nf_conntrack_tcp_loose cannot be set: TCP that is cut may go on")
         elif not wants_strict:
             self.undo()
@@ -122,7 +124,8 @@ class Revocation:
             return
         try:
             with Host(generation.links) as host:
-                denied = [flow for flow in read_flows() if denial(generation.table, flow, host) is not None]
+                flows = read_flows(in_any_state=True)
+                denied = [flow for flow in flows if denial(generation.table, flow, host) is not None]
             cut = [str(flow) for flow in delete_flows(denied)]
         except UNREADABLE as error:
             self._say(f"warning: connections that are denied now go on: {error!r}")

@@ -18,6 +18,7 @@ from labelgate.flow import HOOKS, Hook
 from labelgate.handlers import BindLoop, PacketLoop
 from labelgate.links import Links
 from labelgate.netfilter.apply import ApplyError, Netfilter, clean
+from labelgate.netfilter.conntrack import tcp_loose
 from labelgate.netfilter.facts import FAMILIES, Family, Marks, RulesetFacts
 from labelgate.netfilter.readback import Hazard, SavedTable, hazards
 from labelgate.netfilter.routing import accept_readers, read_routing_rules
@@ -223,6 +224,11 @@ class Enforcement:
         if generation.table.governs_something and self._netfilter.prepare_conntrack():
             seconds = generation.config.settle
             self._say(f"conntrack was off: waiting {seconds:g} s, so that open sessions become known")
+            if not tcp_loose():
+                self._say(
+                    "warning: nf_conntrack_tcp_loose is 0: open TCP sessions stay unknown (INVALID), and "
+                    "are denied where an endpoint governs"
+                )
             self._wait(seconds)
 
     def _hooks_without_repeat(self, generation: Generation) -> frozenset[Hook]:

@@ -20,6 +20,7 @@ from labelgate.links import Links
 # Of this thread, which may be in another network namespace than the process was started in.
 _NET = Path("/proc/thread-self/net")
 _ESTABLISHED, _LISTENING = "01", "0A"  # net/tcp_states.h
+_OVER = ("TIME_WAIT", "CLOSE")
 
 
 _PROTOCOLS = {number: name for name, number in PROTOCOLS.items()}
@@ -105,20 +106,23 @@ class Host:
             yield in_, out
 
 
-def read_flows() -> list[Flow]:
-    """Tracked connections that both sides have a part in; of TCP those that are established."""
+def read_flows(*, in_any_state: bool = False) -> list[Flow]:
+    """Tracked connections that both sides have a part in; of TCP those that are established.
+
+    `in_any_state`: all that conntrack would let something pass of, so also those that begin or end.
+    """
     try:
         text = (_NET / "nf_conntrack").read_text(encoding="ascii")
     except OSError:
-        return read_flows_by_netlink()
-    lines = (line for line in text.splitlines() if "[UNREPLIED]" not in line)
-    return [flow for line in lines if (flow := _tracked(line.split())) is not None]
+        return read_flows_by_netlink(in_any_state=in_any_state)
+    lines = (line.split() for line in text.splitlines() if in_any_state or "[UNREPLIED]" not in line)
+    return [flow for words in lines if (flow := _tracked(words, in_any_state)) is not None]
 
 
-def _tracked(words: list[str]) -> Flow | None:
+def _tracked(words: list[str], in_any_state: bool) -> Flow | None:
     """One line of /proc/net/nf_conntrack; None if that connection is not alive, or in a zone of its own."""
     protocol = int(words[3])
-    if protocol == TCP and "ESTABLISHED" not in words:
+    if protocol == TCP and (words[5] in _OVER if in_any_state else words[5] != "ESTABLISHED"):
         return None
     found: dict[str, list[str]] = {}
     for word in words:
@@ -149,18 +153,21 @@ def _flow(
 
 
 _SEEN_REPLY = 1 << 1  # IPS_SEEN_REPLY, linux/netfilter/nf_conntrack_common.h
-_TCP_ESTABLISHED = 3  # TCP_CONNTRACK_ESTABLISHED
+_TCP_ESTABLISHED = 3  # TCP_CONNTRACK_ESTABLISHED, linux/netfilter/nf_conntrack_tcp.h
+_TCP_OVER = (7, 8)  # TCP_CONNTRACK_TIME_WAIT, TCP_CONNTRACK_CLOSE
 
 
-def read_flows_by_netlink() -> list[Flow]:
+def read_flows_by_netlink(*, in_any_state: bool = False) -> list[Flow]:
     """Where the kernel has no /proc/net/nf_conntrack: the same, thirty times slower."""
     flows = []
+    only = {} if in_any_state else {"status": _SEEN_REPLY, "status_mask": _SEEN_REPLY}
     for family in (socket.AF_INET, socket.AF_INET6):
         with NFCTSocket(nfgen_family=family) as netlink:
-            for message in netlink.dump(status=_SEEN_REPLY, status_mask=_SEEN_REPLY):
+            for message in netlink.dump(**only):
                 info = message.get_attr("CTA_PROTOINFO")
                 tcp = info and info.get_attr("CTA_PROTOINFO_TCP")
-                if tcp and tcp.get_attr("CTA_PROTOINFO_TCP_STATE") != _TCP_ESTABLISHED:
+                state = tcp and tcp.get_attr("CTA_PROTOINFO_TCP_STATE")
+                if tcp and (state in _TCP_OVER if in_any_state else state != _TCP_ESTABLISHED):
                     continue
                 if message["nfgen_family"] == family and not message.get_attr("CTA_ZONE"):
                     there = NFCTAttrTuple.from_netlink(family, message.get_attr("CTA_TUPLE_ORIG"))
