@@ -325,6 +325,22 @@ def test_refused_files_are_not_judged_anew_behind_what_is_applied(policy: Path) 
     assert loader.next(generation, links, if_changed=True) is None
 
 
+def test_a_refusal_at_the_start_stays(kernel: Kernel, policy: Path) -> None:
+    """As long as the files are those that are refused."""
+    run(policy)
+    policy.write_text("kind: [", encoding="utf-8")
+    agent = agent_of(policy, [], start="last-good")
+    found: list[bool] = []
+
+    def look() -> None:
+        agent._reload(if_changed=True)
+        found.append(agent._refusal is not None)
+
+    kernel.steps = [look, lambda: policy.write_text(POLICY, encoding="utf-8"), look]
+    agent.run()
+    assert found == [True, False]
+
+
 def test_a_refusal_ends_with_its_cause(kernel: Kernel, policy: Path, tmp_path: Path) -> None:
     """A configuration that is as it was before gives no new generation; nor do interfaces."""
     config = tmp_path / "config.yaml"

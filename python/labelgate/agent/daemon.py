@@ -387,7 +387,8 @@ class Agent:
         if is_overtaken():
             return  # What was read may be half of an edit; it is read again.
         if generation is None:
-            self._refusal = None  # What was wrong is as it was before.
+            if self._loader.is_of_files(before):
+                self._refusal = None  # What was wrong is as it was before.
             return
         try:
             if not is_forced:
