@@ -121,6 +121,10 @@ class Loader:
             return None
         return self._made(number, before.source, files, before.snapshot, links, before)
 
+    def is_of_files(self, generation: Generation) -> bool:
+        """Whether the files held, when they were read last, what they held when this generation was made."""
+        return generation.source.files == self._cache.digest
+
     def applied(
         self, paths: tuple[str, ...], texts: tuple[tuple[str, bytes], ...], before: Generation, links: Links
     ) -> Generation:
