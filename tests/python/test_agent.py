@@ -21,6 +21,7 @@ from labelgate.agent.process import Signals
 from labelgate.cli import cli
 from labelgate.flow import HOOKS
 from labelgate.links import Link, Links
+from labelgate.lockout import Finding, LockOutError
 from labelgate.netfilter.apply import ApplyError
 from labelgate.netfilter.readback import Hazard
 from labelgate.resources import LoadError
@@ -339,6 +340,43 @@ def test_a_refusal_at_the_start_stays(kernel: Kernel, policy: Path) -> None:
     kernel.steps = [look, lambda: policy.write_text(POLICY, encoding="utf-8"), look]
     agent.run()
     assert found == [True, False]
+
+
+def test_a_restart_does_not_what_the_lockout_check_refused(
+    kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until the files change, or a reload lets them through. Who starts it by hand is warned only."""
+
+    def refuse(*_: object) -> None:
+        raise LockOutError([Finding("ssh session", "tcp", "end of tier", is_lockout=True)])
+
+    def change() -> None:
+        policy.write_text(POLICY.replace("eth0", "eth1"), encoding="utf-8")
+        reload()
+
+    def started(*steps: Callable[[], object], start: str = "last-good") -> list[str]:
+        """What is governed when it stops, and what it says first."""
+        said: list[str] = []
+        agent = agent_of(policy, said, start=start)
+        kernel.steps = list(steps)
+        agent.run()
+        (host,) = agent._enforcement.current.table.rule_facts()["hosts"]
+        return [*host["interfaces"], said[0].splitlines()[0]]
+
+    run(policy)
+    with monkeypatch.context() as patched:
+        patched.setattr(daemon, "refuse_lockout", refuse)
+        assert started(change)[0] == "eth0"
+    interface, said = started()
+    assert interface == "eth0"
+    assert said.startswith("the files are those that the lock-out check refused")
+    assert started(start="strict")[0] == "eth1"
+    with monkeypatch.context() as patched:
+        patched.setattr(daemon, "refuse_lockout", refuse)
+        policy.write_text(POLICY, encoding="utf-8")
+        started(change)
+    assert started(reload)[0] == "eth1"
+    assert started()[0] == "eth1"
 
 
 def test_a_refusal_ends_with_its_cause(kernel: Kernel, policy: Path, tmp_path: Path) -> None:

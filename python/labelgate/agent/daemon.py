@@ -127,6 +127,7 @@ class Agent:
         record = None if STDIN in self._options.paths else self._store.recover()
         try:
             first = self._loader.first(self._links.links, record)
+            self._refuse_again(first, record)
             if first.source.is_applied:
                 paths = ", ".join(first.source.paths)
                 self._say(f"what was applied from {paths} stays in force: the files are as they were then")
@@ -140,6 +141,17 @@ class Agent:
             self._refusal = Refusal.of(error)
             self._say(f"{error}\nthe policy that was in force last is put in force again")
             return generation
+
+    def _refuse_again(self, first: Generation, record: Record | None) -> None:
+        """AgentError for a service whose files are still those that the lock-out check refused."""
+        if record is None or first.source.is_applied or first.source.files != record.refused:
+            return
+        is_known = record.confirmed.is_applied or record.confirmed.paths == self._options.paths
+        if is_known and start_mode(first.config) == "last-good" and first.config.lockout == "refuse":
+            raise AgentError(
+                "the files are those that the lock-out check refused; `labelgate check --live` says why, "
+                "`labelgate reload --force` puts them in force all the same"
+            )
 
     def _refuse_what_is_outdated(self, first: Generation) -> None:
         """AgentError where the daemon that is replaced has had another policy applied meanwhile."""
@@ -395,12 +407,16 @@ class Agent:
                 self._check_lockout(generation)
         except LockOutError as error:
             self._refuse(error, "`labelgate reload --force` does it all the same")
+            if generation.source != before.source:
+                self._store.refused = generation.source.files
+                self._store.keep_later(Record(before.source))
             return
         self._come_into_force(generation)
 
     def _come_into_force(self, generation: Generation) -> None:
         if self._put_in_force(generation):
             self._refusal = self._to_try_again = None
+            self._store.refused = ""
             self._store.keep_later(Record(generation.source))
             self._announce()
         else:

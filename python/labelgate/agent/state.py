@@ -69,6 +69,8 @@ class Record:
     """In force, or to be in force again after the trial."""
     trial: Source | None = None
     """In force until it is confirmed, or rolled back."""
+    refused: str = ""
+    """Digest of files that the lock-out check refused; a restart must not put them in force."""
 
 
 class State:
@@ -191,7 +193,8 @@ def _write_all(descriptor: int, content: bytes) -> None:
 
 def _encoded(record: Record) -> bytes:
     trial = record.trial and record.trial.to_json()
-    body = json.dumps({"confirmed": record.confirmed.to_json(), "trial": trial}).encode()
+    fields = {"confirmed": record.confirmed.to_json(), "trial": trial, "refused": record.refused}
+    body = json.dumps(fields).encode()
     header = {"version": VERSION, "sha256": hashlib.sha256(body).hexdigest()}
     return json.dumps(header).encode() + b"\n" + body
 
@@ -210,6 +213,7 @@ def _decoded(content: bytes) -> Record:
     try:
         value = json.loads(body)
         trial = value["trial"]
-        return Record(Source.from_json(value["confirmed"]), trial and Source.from_json(trial))
+        confirmed, refused = Source.from_json(value["confirmed"]), str(value.get("refused", ""))
+        return Record(confirmed, trial and Source.from_json(trial), refused)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise StateError("is damaged (its content is not what this version writes)") from None

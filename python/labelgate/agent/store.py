@@ -28,6 +28,8 @@ class Store:
         self._due = 0.0
         self.problem: str | None = None
         """Why nothing is kept."""
+        self.refused = ""
+        """Goes into every record: digest of files that the lock-out check refused."""
         if not is_taken:
             self.open()
 
@@ -57,6 +59,8 @@ class Store:
         except StateError as error:
             self._say(f"warning: {error}; the files are read instead")
             return None
+        if record is not None:
+            self.refused = record.refused
         if record is None or record.trial is None or self._state is None:
             return record
         paths = ", ".join(record.trial.paths)
@@ -69,7 +73,7 @@ class Store:
         """At once; StateError if that cannot be, and what was kept is kept still."""
         if self._state is None:
             raise StateError(self.problem or "")
-        self._state.write(record)
+        self._state.write(replace(record, refused=self.refused))
         self._later = self.problem = None
 
     def try_to_keep(self, record: Record) -> None:
