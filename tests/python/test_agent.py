@@ -418,7 +418,7 @@ def test_a_refusal_at_the_start_stays(kernel: Kernel, policy: Path) -> None:
 def test_a_restart_does_not_what_the_lockout_check_refused(
     kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Until the files change, or a reload lets them through. Who starts it by hand (`strict`) is warned only."""
+    """Until the files change, or a reload lets them through. Who starts it by hand is warned only."""
 
     def refuse(*_: object) -> None:
         raise LockOutError([Finding("ssh session", "tcp", "end of tier", is_lockout=True)])
