@@ -122,7 +122,7 @@ fn bound(options: QueueOptions) -> Vec<(u16, Vec<u8>)> {
     vec![
         (1, vec![1, 0, 0, 0]),
         (5, vec![0, 0, 0, open | whole]),
-        (4, vec![0, 0, 0, 1 | whole]),
+        (4, vec![0, 0, 0, open | whole]),
         (3, options.maxlen.to_be_bytes().to_vec()),
         (2, [&COPY_BYTES.to_be_bytes()[..], &[2]].concat()),
     ]
