@@ -30,7 +30,7 @@ test-long: setup ## Compare engine and reference on more than 200,000 random (re
 	LABELGATE_WORLDS=3400 $(PY) -m pytest tests/python/test_engine_equals_reference.py
 
 test-kernel: setup ## Run the tests that send real packets through real rules (root)
-	$(PY) -m pytest tests/kernel
+	$(PY) -m pytest tests/kernel -n 3 --dist worksteal
 
 fuzz: setup ## Fuzz every parser for SECONDS each (default 60); fail if anything does not hold
 	@scripts/setup-fuzz

@@ -31,7 +31,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Which rows of the cases no packet could show, and why."""
     reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
-    found = [value for report in reports for name, value in report.user_properties if name == "rows"]
+    found = [Counter(value) for report in reports for name, value in report.user_properties if name == "rows"]
     if rows := sum(found, Counter()):
         terminalreporter.section("rows of the cases")
         for words, count in rows.most_common():

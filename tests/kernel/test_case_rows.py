@@ -38,7 +38,7 @@ BACKENDS = {"nft": CASES, "legacy": [case for case in CASES if case.name.startsw
 def test_rows(backend: str, case: Case, tmp_path: Path, record_property: Callable[[str, Any], None]) -> None:
     found = rows_of(case)
     rows = {number: row for number, row in enumerate(found, 1) if isinstance(row, Row)}
-    record_property("rows", Counter(row.why if isinstance(row, Left) else SENT for row in found))
+    record_property("rows", dict(Counter(row.why if isinstance(row, Left) else SENT for row in found)))
     if not rows:
         return
     config = tmp_path / "config.yaml"
