@@ -327,6 +327,28 @@ def load_config(
     return _config({key: _read(key, given.get(key)) for key in KEYS})
 
 
+def config_of(texts: Mapping[str, str], source: str, flags: Mapping[str, Any]) -> Config:
+    """The configuration that `kept_texts` was made of, but for flags (as in `load_config`).
+
+    Raises:
+        ConfigError: this version does not know a key, or what it holds.
+    """
+    given = {_known(key, source): Given(text, source) for key, text in texts.items()}
+    given |= {key: Given(value, "command line") for key, value in flags.items() if value is not None}
+    return _config({key: _read(key, given.get(key)) for key in KEYS})
+
+
+def kept_texts(config: Config) -> dict[str, str]:
+    """What somebody has set, by key, as texts that can be read again."""
+    texts = {key: value_text(key, given.value) for key, given in config.sources.items()}
+    unset = {key for key, given in config.sources.items() if given.value in (None, ())}
+    return {
+        key: text
+        for key, text in texts.items()
+        if config.sources[key].source != "default" and (text == "none" or key not in unset)
+    }
+
+
 def _read(key: str, given: Given | None) -> Given:
     reader, default = KEYS[key]
     if given is None:

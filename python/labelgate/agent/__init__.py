@@ -2,6 +2,7 @@
 
 from labelgate.agent.daemon import Agent
 from labelgate.agent.generation import AgentError, Options
+from labelgate.agent.last_config import last_config
 from labelgate.agent.process import stop_mode
 
-__all__ = ["Agent", "AgentError", "Options", "stop_mode"]
+__all__ = ["Agent", "AgentError", "Options", "last_config", "stop_mode"]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from labelgate.agent.state import Record, Source
 from labelgate.compiler import Compiler
-from labelgate.config import Config, ConfigError, load_config
+from labelgate.config import Config, ConfigError, config_of, kept_texts, load_config
 from labelgate.flow import HOOKS
 from labelgate.handlers import BindLoop
 from labelgate.links import Links
@@ -57,6 +57,8 @@ class Options:
     """Take the place of the daemon that is in force, without losing a packet."""
     bind: BindLoop | None = None
     """Who answers the queues; None: the core's own loop."""
+    last_config: Config | None = None
+    """The configuration in force last, where what there is now is not valid."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,13 @@ class Loader:
         self._warnings: frozenset[str] = frozenset()
 
     def configuration(self) -> Config:
-        """What is set without the policies; raises ConfigError."""
-        return self._config(Snapshot())
+        """What is set without the policies, or was in force last; raises ConfigError."""
+        try:
+            return self._config(Snapshot())
+        except ConfigError:
+            if self._options.last_config is None:
+                raise
+            return self._options.last_config
 
     def first(self, links: Links, record: Record | None) -> Generation:
         """Generation 1: what was applied last, unless the files have changed since.
@@ -103,8 +110,18 @@ class Loader:
         return self._made(1, self._files(), files, Snapshot.of(files.result()), links)
 
     def last_good(self, record: Record, links: Links) -> Generation:
-        """Generation 1 where the files are not valid: what was in force before; raises as `first`."""
-        return self._of(record.confirmed, 1, self._cache.read(self._options.paths), links)
+        """Generation 1 where the files are not valid: what was in force before; raises as `first`.
+
+        With the configuration as it is now, if that is valid; else with the one of before, too.
+        """
+        snapshot, files = _snapshot(record.confirmed), self._cache.read(self._options.paths)
+        try:
+            config = self._config(snapshot)
+        except ConfigError:
+            if not record.confirmed.config:
+                raise
+            config = config_in_force_last(record, self._options.node, self._options.flags)
+        return self._with(config, 1, record.confirmed, files, snapshot, links)
 
     def next(self, before: Generation, links: Links, *, if_changed: bool = False) -> Generation | None:
         """The generation after this one, of the files; None where only a change counts and there is none.
@@ -139,10 +156,7 @@ class Loader:
     def _of(
         self, source: Source, number: int, files: Loading, links: Links, before: Generation | None = None
     ) -> Generation:
-        loading = Loading()
-        for name, content in source.texts:
-            loading.add(content, name)
-        return self._made(number, source, files, Snapshot.of(loading.result()), links, before)
+        return self._made(number, source, files, _snapshot(source), links, before)
 
     def _config(self, snapshot: Snapshot) -> Config:
         options = self._options
@@ -161,6 +175,18 @@ class Loader:
         config = self._config(snapshot)
         if before is not None:
             _refuse_changes(before.config, config)
+        return self._with(config, number, source, files, snapshot, links)
+
+    def _with(
+        self,
+        config: Config,
+        number: int,
+        source: Source,
+        files: Loading,
+        snapshot: Snapshot,
+        links: Links,
+    ) -> Generation:
+        source = replace(source, config=kept_texts(config))
         table = self._table(snapshot, config, links)
         warnings = (*snapshot.warnings, *table.warnings)
         for warning in warnings:
@@ -187,6 +213,19 @@ class Loader:
             raise AgentError(
                 f"no endpoint names node `{node}` (nodes found: {found}); set --node, or --allow-empty"
             )
+
+
+def config_in_force_last(record: Record, node: str | None, flags: Mapping[str, Any]) -> Config:
+    """The configuration that was kept, but for what the command line says; raises ConfigError."""
+    source = "the configuration in force last"
+    return config_of(record.confirmed.config, source, {"node": node, **flags})
+
+
+def _snapshot(source: Source) -> Snapshot:
+    loading = Loading()
+    for name, content in source.texts:
+        loading.add(content, name)
+    return Snapshot.of(loading.result())
 
 
 def _refuse_changes(before: Config, after: Config) -> None:
