@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from labelgate.agent import Agent, AgentError, Options, caution, daemon, enforcement
+from labelgate.agent import Agent, AgentError, Options, caution, daemon, enforcement, handover
 from labelgate.agent.generation import Loader
 from labelgate.agent.process import Signals
 from labelgate.agent.state import State
@@ -67,6 +67,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kernel:
     # The daemon of this machine, if there is one, keeps its own.
     monkeypatch.setenv("LABELGATE_STATE", str(tmp_path / "state"))
     monkeypatch.setenv("LABELGATE_SOCKET", str(tmp_path / "control.sock"))
+    monkeypatch.setattr(handover, "FOLDER", tmp_path)
 
     class Netfilter:
         def __init__(self, backend: str, warn: object) -> None:
