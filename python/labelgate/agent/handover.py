@@ -179,6 +179,7 @@ class Presence:
         for opened in (self._place, self._successor, self._predecessor):
             if opened is not None:
                 opened.close()
+        self._place = self._successor = self._predecessor = None  # The next one's is not ours to free.
 
     def __enter__(self) -> Self:
         return self
