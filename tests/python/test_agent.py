@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -247,6 +248,22 @@ def test_links_that_could_not_be_followed_are_tried_again(kernel: Kernel, policy
     said = run(policy)
     assert "interfaces are now eth0, eth1" in said
     assert kernel.touched[2:-2] == ["swapped 2", "refused", "swapped 2", "swapped 2", "applied"]
+
+
+def test_links_that_cannot_be_read_now_end_nothing(kernel: Kernel, policy: Path) -> None:
+    """Said once; read as soon as that can be."""
+    broken = pytest.MonkeyPatch()
+
+    def fail(_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    def change() -> None:
+        kernel.links = Links((UPLINK, LATE))
+        broken.setattr(daemon.LinkWatch, "poll", fail)
+
+    kernel.steps = [change, lambda: None, broken.undo]
+    said = run(policy)
+    assert [line.partition(":")[0] for line in said[1:-1]] == ["warning", "interfaces are now eth0, eth1"]
 
 
 def test_a_reload_that_fails_is_not_called_in_force(kernel: Kernel, policy: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from labelgate.agent.asked import Asked, Trial, refuse_unknown
 from labelgate.agent.caution import (
+    UNREADABLE,
     Revocation,
     denied_sessions,
     refuse_lockout,
@@ -74,6 +75,8 @@ class Agent:
         """Why the last change is not in force."""
         self._unlinked: Refusal | None = None
         """Why the interfaces as they are now are not in force."""
+        self._is_blind = False
+        """The interfaces cannot be read."""
         self._to_try_again: Generation | None = None
         """The files are right, but their rules could not be applied."""
         self._readings = 0
@@ -218,8 +221,7 @@ class Agent:
             if self._trial and self._trial.is_over():
                 self._roll_back("it was not confirmed in time")
             self._store.keep_due()
-            if (links := self._links.poll()) is not None:
-                self._relink(links)
+            self._follow_links()
             if self._enforcement.rules.is_due():
                 if self._enforcement.current.links != self._links.links:
                     self._relink(self._links.links)  # It could not be done when they changed.
@@ -454,6 +456,19 @@ class Agent:
         if self._refusal is None or self._refusal.message != refusal.message:
             self._refusal = refusal
         self._say(f"{error}\ngeneration {number} stays in force: {why}")
+
+    def _follow_links(self) -> None:
+        """Where the kernel cannot be asked now, as no descriptor is left, it is asked again."""
+        try:
+            links = self._links.poll()
+        except UNREADABLE as error:
+            if not self._is_blind:
+                self._say(f"warning: interfaces cannot be followed now: {error!r}")
+            self._is_blind = True
+            return
+        self._is_blind = False
+        if links is not None:
+            self._relink(links)
 
     def _relink(self, links: Links) -> None:
         """Interfaces or addresses changed: the same program on other interfaces."""
