@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-untyped]
 
 from labelgate.agent.generation import Generation
+from labelgate.agent.panics import panics_refused
 from labelgate.links import Links
 from labelgate.lockout import (
     Finding,
@@ -35,7 +36,7 @@ def warn_at_start(first: Generation, say: Callable[[str], None]) -> None:
     if not first.table.governs_something:
         return
     try:
-        with Host(first.links) as host:
+        with panics_refused(), Host(first.links) as host:
             found = findings(None, first.table, host, open_sessions())
     except UNREADABLE as error:
         say(f"warning: who is locked out cannot be told: {error!r}")
@@ -56,7 +57,7 @@ def refuse_lockout(before: Generation, after: Generation, links: Links, say: Cal
     try:
         # The kernel takes long to list its sockets; failsafe ports are judged anyway.
         sessions = [] if is_ssh_exempt(after.table) else open_sessions()
-        with Host(links) as host:
+        with panics_refused(), Host(links) as host:
             found = findings(before.table, after.table, host, sessions)
     except UNREADABLE as error:
         say(f"warning: who is locked out cannot be told: {error!r}")
@@ -73,7 +74,7 @@ def denied_sessions(before: Generation, after: Generation, links: Links, mine: F
     """
     try:
         sessions = dict.fromkeys([*open_sessions(), *read_flows()])
-        with Host(links) as host:
+        with panics_refused(), Host(links) as host:
             return findings(before.table, after.table, host, sessions, mine=mine)
     except UNREADABLE as error:
         raise LockOutError(
@@ -123,7 +124,7 @@ class Revocation:
         if generation.config.revoke != "deny-now":
             return
         try:
-            with Host(generation.links) as host:
+            with panics_refused(), Host(generation.links) as host:
                 flows = read_flows(in_any_state=True)
                 denied = [flow for flow in flows if denial(generation.table, flow, host) is not None]
             cut = [str(flow) for flow in delete_flows(denied)]

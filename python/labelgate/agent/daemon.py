@@ -28,6 +28,7 @@ from labelgate.agent.enforcement import Enforcement
 from labelgate.agent.generation import AgentError, Generation, Loader, Options
 from labelgate.agent.handover import Presence
 from labelgate.agent.notify import ServiceManager
+from labelgate.agent.panics import panics_refused
 from labelgate.agent.process import STOPPING, Signals, StopMode, start_mode, stop_mode
 from labelgate.agent.state import Record, StateError
 from labelgate.agent.status import Refusal, now, status
@@ -178,6 +179,7 @@ class Agent:
             "rollback": self._answer_rollback,
         }
         try:
+            verbs = {name: panics_refused()(verb) for name, verb in verbs.items()}
             self._control = open_things.enter_context(ControlServer(path, verbs, self._say))
         except OSError as error:
             self._say(f"warning: no control socket: {error}")
@@ -346,19 +348,17 @@ class Agent:
     def _roll_back(self, why: str) -> bool:
         """Back to what was in force before the trial, on the interfaces as they are now."""
         assert self._trial is not None
-        links, number = self._links.links, self._enforcement.current.number + 1
-        before = self._trial.before
-        table = before.table.on_host(links.host_facts)
+        number = self._enforcement.current.number + 1
         try:
-            self._enact(replace(before, number=number, table=table, links=links))
+            self._enact(replace(_on_links(self._trial.before, self._links.links), number=number))
         except (ApplyError, ValueError) as error:
             self._say(
                 f"{error}\nthe trial cannot be rolled back: the rules could not be applied; tried again"
             )
             self._trial = replace(self._trial, until=time.monotonic() + RETRY_SECONDS)
             return False
+        self._store.try_to_keep(Record(self._trial.before.source))
         self._trial = None
-        self._store.try_to_keep(Record(before.source))
         self._say(f"the policy on trial is rolled back: {why}")
         self._announce()
         return True
@@ -437,10 +437,12 @@ class Agent:
 
     def _try_again(self, generation: Generation) -> None:
         """As it was read then: what the files hold now may be half of an edit, or not be asked for."""
-        links = self._links.links
-        self._come_into_force(
-            replace(generation, table=generation.table.on_host(links.host_facts), links=links)
-        )
+        try:
+            generation = _on_links(generation, self._links.links)
+        except ValueError as error:
+            self._refuse(error, "the interfaces as they are now")
+            return
+        self._come_into_force(generation)
 
     def _check_lockout(self, generation: Generation) -> None:
         try:
@@ -473,8 +475,13 @@ class Agent:
     def _relink(self, links: Links) -> None:
         """Interfaces or addresses changed: the same program on other interfaces."""
         current = self._enforcement.current
-        table = current.table.on_host(links.host_facts)
-        if self._put_in_force(replace(current, table=table, links=links)):
+        try:
+            after = _on_links(current, links)
+        except ValueError as error:
+            self._say(f"{error}\ngeneration {current.number} stays in force: for the interfaces of before")
+            self._unlinked = self._unlinked or Refusal.of(error)
+            return
+        if self._put_in_force(after):
             self._unlinked = None
             names = ", ".join(link.name for link in links.links)
             self._say(f"interfaces are now {names}")
@@ -530,6 +537,12 @@ class Agent:
         )
         self._say(text)
         self._manager.ready(text)
+
+
+@panics_refused()
+def _on_links(generation: Generation, links: Links) -> Generation:
+    """The same program on other interfaces; ValueError if it cannot be bound to them."""
+    return replace(generation, table=generation.table.on_host(links.host_facts), links=links)
 
 
 _LEFT: Mapping[StopMode, str] = {

@@ -10,6 +10,7 @@ from typing import Any
 
 from labelgate import _core
 from labelgate.agent.generation import AgentError, Generation
+from labelgate.agent.panics import panics_refused
 from labelgate.agent.process import StopMode
 from labelgate.agent.queues import free_block, read_queues
 from labelgate.agent.shadow import Shadow
@@ -102,6 +103,7 @@ class Enforcement:
         self._applied = self._facts(first)
         self._is_in_force = self._must_stay_closed = True
 
+    @panics_refused()
     def put_in_force(self, generation: Generation) -> None:
         """Puts another generation in the place of the current one.
 

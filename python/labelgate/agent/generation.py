@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from labelgate.agent.panics import panics_refused
 from labelgate.agent.state import Record, Source
 from labelgate.compiler import Compiler
 from labelgate.config import Config, ConfigError, config_of, kept_texts, load_config
@@ -97,6 +98,7 @@ class Loader:
                 raise
             return self._options.last_config
 
+    @panics_refused()
     def first(self, links: Links, record: Record | None) -> Generation:
         """Generation 1: what was applied last, unless the files have changed since.
 
@@ -109,6 +111,7 @@ class Loader:
             return self._of(record.confirmed, 1, files, links)
         return self._made(1, self._files(), files, Snapshot.of(files.result()), links)
 
+    @panics_refused()
     def last_good(self, record: Record, links: Links) -> Generation:
         """Generation 1 where the files are not valid: what was in force before; raises as `first`.
 
@@ -123,6 +126,7 @@ class Loader:
             config = config_in_force_last(record, self._options.node, self._options.flags)
         return self._with(config, 1, record.confirmed, files, snapshot, links)
 
+    @panics_refused()
     def next(self, before: Generation, links: Links, *, if_changed: bool = False) -> Generation | None:
         """The generation after this one, of the files; None where only a change counts and there is none.
 
@@ -142,6 +146,7 @@ class Loader:
         """Whether the files held, when they were read last, what they held when this generation was made."""
         return generation.source.files == self._cache.digest
 
+    @panics_refused()
     def applied(
         self, paths: tuple[str, ...], texts: tuple[tuple[str, bytes], ...], before: Generation, links: Links
     ) -> Generation:
@@ -203,8 +208,16 @@ class Loader:
             self._compiler = Compiler(snapshot, node=config.node, host=host, settings=config.settings)
             self._compiled_for = compiled_for
             return self._compiler.table
-        self._compiler.host = host
-        return self._compiler.follow(snapshot.resources())
+        compiler, self._compiler = self._compiler, None
+        compiler.host = host
+        try:
+            table = compiler.follow(snapshot.resources())
+        except Exception:
+            self._compiler = compiler  # It refused, and is as it was.
+            raise
+        # One that has panicked may be anything: the next table is made by a new one.
+        self._compiler = compiler
+        return table
 
     def _require_endpoints(self, generation: Generation) -> None:
         nodes, node = generation.snapshot.nodes(), generation.config.node
