@@ -532,12 +532,14 @@ def test_sessions_that_conntrack_cannot_come_to_know_are_warned_of(
 
 
 @pytest.mark.parametrize("is_loose", [False, True])
-def test_what_a_killed_daemon_has_left_is_told(is_loose: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_that_is_strict_already_is_told(
+    is_loose: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(caution, "tcp_loose", lambda: is_loose)
     monkeypatch.setattr(caution, "set_tcp_loose", lambda _: True)
     said: list[str] = []
     wants_strict: Any = SimpleNamespace(config=SimpleNamespace(revoke="deny-now"))
-    caution.Revocation(said.append).follow(wants_strict)
+    caution.Revocation(said.append, str(tmp_path)).follow(wants_strict)
     assert said == ([] if is_loose else ["nf_conntrack_tcp_loose is 0 already: a stop leaves it so"])
 
 

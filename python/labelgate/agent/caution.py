@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-untyped]
 
 from labelgate.agent.generation import Generation
+from labelgate.agent.loose import LooseNote
 from labelgate.agent.panics import panics_refused
 from labelgate.links import Links
 from labelgate.lockout import (
@@ -96,27 +97,40 @@ class Revocation:
     nf_conntrack_tcp_loose is off, and conntrack calls it INVALID, which every endpoint denies (E-20.2).
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, say: Callable[[str], None], state: str) -> None:
+        """`state` is the folder where what we change is noted, for the daemon after this one."""
         self._say = say
+        self._note = LooseNote(state)
         self._before: bool | None = None
-        """What nf_conntrack_tcp_loose was before we changed it."""
+        """What nf_conntrack_tcp_loose was before we, or a daemon that was killed, changed it."""
 
     def follow(self, generation: Generation) -> None:
         """Sets the kernel as this generation needs it."""
         wants_strict = generation.config.revoke == "deny-now"
         if wants_strict and self._before is None:
-            self._before = tcp_loose()
+            self._before = tcp_loose() or self._note.is_there()
             if not self._before:
                 self._say("nf_conntrack_tcp_loose is 0 already: a stop leaves it so")
-            elif not set_tcp_loose(False):
-                self._say("warning: nf_conntrack_tcp_loose cannot be set: TCP that is cut may go on")
+            else:
+                self._switch_off()
         elif not wants_strict:
             self.undo()
 
+    def _switch_off(self) -> None:
+        try:
+            self._note.leave()
+        except OSError as error:
+            self._say(f"warning: a kill would leave nf_conntrack_tcp_loose at 0: {error.strerror}")
+        if not set_tcp_loose(False):
+            self._say("warning: nf_conntrack_tcp_loose cannot be set: TCP that is cut may go on")
+
     def undo(self) -> None:
-        """Sets the kernel as it was."""
-        if self._before:
-            set_tcp_loose(True)
+        """Sets the kernel as it was, also where a daemon before this one changed it."""
+        try:
+            if not self._note.restore() and self._before:
+                set_tcp_loose(True)
+        except OSError as error:
+            self._say(f"warning: {error}")
         self._before = None
 
     def cut(self, generation: Generation) -> None:

@@ -67,7 +67,7 @@ class Agent:
         self._links: LinkWatch
         self._signals: Signals
         self._store: Store
-        self._revocation = Revocation(say)
+        self._revocation: Revocation
         self._manager = ServiceManager()
         self._trial: Trial | None = None
         self._control: ControlServer | None = None
@@ -107,6 +107,7 @@ class Agent:
             config = self._loader.configuration()
             replaces = self._presence.replaces
             self._store = open_things.enter_context(Store(config.state, self._say, is_taken=replaces))
+            self._revocation = Revocation(self._say, config.state)
             first = self._first(config)
             self._presence.announce()
             self._refuse_what_is_outdated(first)
