@@ -307,16 +307,18 @@ def load_config(
     flags: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
     prefixes: tuple[str, ...] | None = None,
+    host: str | None = None,
 ) -> Config:
     """The effective configuration.
 
     `node` and `flags` (by dotted keys; None is not given) come from the command line, `prefixes` are the
-    workload prefixes of a host facts file. Without any other name the node is the lower-cased host name.
+    workload prefixes of a host facts file. Without any other name the node is the lower-cased host name,
+    or `host`.
 
     Raises:
         ConfigError: naming the place, the key, what was found and what was expected.
     """
-    given = {"node": Given(socket.gethostname().lower(), "host name"), **_from_file(path)}
+    given = {"node": Given(host or host_name(), "host name"), **_from_file(path)}
     given |= _from_environment(os.environ if environ is None else environ)
     if prefixes is not None:
         given["interfacePrefix"] = Given(prefixes, "host facts")
@@ -347,6 +349,11 @@ def kept_texts(config: Config) -> dict[str, str]:
         for key, text in texts.items()
         if config.sources[key].source != "default" and (text == "none" or key not in unset)
     }
+
+
+def host_name() -> str:
+    """The node's name where nobody sets one."""
+    return socket.gethostname().lower()
 
 
 def _read(key: str, given: Given | None) -> Given:

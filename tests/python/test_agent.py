@@ -607,6 +607,25 @@ def test_the_node_stays_what_it_was(
     assert after[0].startswith("generation 2 in force: node edge1" if flags else refused)
 
 
+def test_another_host_name_is_not_another_node(
+    kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until a restart: a lease of DHCP must not take the policy away, nor have edits refused."""
+
+    def rename() -> None:
+        monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere")
+        policy.write_text(f"{POLICY}---{TWIN}", encoding="utf-8")
+        reload()
+
+    monkeypatch.setattr(socket, "gethostname", lambda: "EDGE1")
+    kernel.steps = [rename]
+    said: list[str] = []
+    Agent(Options((str(policy),), flags={"stop": "remove", "watch": False}), said.append).run()
+    assert [line.split(",")[0] for line in said[:2]] == [
+        f"generation {number} in force: node edge1" for number in (1, 2)
+    ]
+
+
 def test_a_reload_changes_the_stop_mode(kernel: Kernel, policy: Path, tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text("stop: remove", encoding="utf-8")

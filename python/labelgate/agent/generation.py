@@ -9,7 +9,7 @@ from typing import Any
 from labelgate.agent.panics import panics_refused
 from labelgate.agent.state import Record, Source
 from labelgate.compiler import Compiler
-from labelgate.config import Config, ConfigError, config_of, kept_texts, load_config
+from labelgate.config import Config, ConfigError, config_of, host_name, kept_texts, load_config
 from labelgate.flow import HOOKS
 from labelgate.handlers import BindLoop
 from labelgate.links import Links
@@ -88,6 +88,8 @@ class Loader:
         self._compiler: Compiler | None = None
         self._compiled_for: tuple[str, Settings] | None = None
         self._warnings: frozenset[str] = frozenset()
+        self._host_name = host_name()
+        """As it was at the start: another name later is not another node."""
 
     def configuration(self) -> Config:
         """What is set without the policies, or was in force last; raises ConfigError."""
@@ -166,7 +168,9 @@ class Loader:
     def _config(self, snapshot: Snapshot) -> Config:
         options = self._options
         felix = snapshot.felix_configurations
-        return load_config(options.config_file, felix, options.node, flags=options.flags)
+        return load_config(
+            options.config_file, felix, options.node, flags=options.flags, host=self._host_name
+        )
 
     def _made(
         self,

@@ -1,4 +1,4 @@
-"""Who switched nf_conntrack_tcp_loose off: we, which is kept on disk, as a kill would leave it so for good."""
+"""Who switched nf_conntrack_tcp_loose off: we, which is kept on disk; a kill would leave it so for good."""
 
 from __future__ import annotations
 
