@@ -71,7 +71,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kernel:
     monkeypatch.setattr(handover, "FOLDER", tmp_path)
 
     class Netfilter:
-        def __init__(self, backend: str, warn: object) -> None:
+        def __init__(self, backend: str, warn: object, step: object) -> None:
             self.tools = type("Tools", (), {"variant": "nft"})
 
         def read(self) -> dict[str, Any]:
@@ -169,7 +169,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kernel:
     monkeypatch.setattr(daemon, "warn_at_start", lambda *_: None)
     monkeypatch.setattr(daemon, "refuse_lockout", lambda *_: None)
     monkeypatch.setattr(Signals, "take", take)
-    monkeypatch.setattr(Signals, "wait", lambda *_: kernel.touched.append("waited"))
+    monkeypatch.setattr(Agent, "_wait", lambda *_: kernel.touched.append("waited"))
     return kernel
 
 

@@ -27,7 +27,7 @@ from labelgate.agent.caution import (
 from labelgate.agent.enforcement import Enforcement
 from labelgate.agent.generation import AgentError, Generation, Loader, Options
 from labelgate.agent.handover import Presence
-from labelgate.agent.notify import ServiceManager
+from labelgate.agent.notify import ALIVE_SECONDS, ServiceManager
 from labelgate.agent.panics import panics_refused
 from labelgate.agent.process import STOPPING, Signals, StopMode, start_mode, stop_mode
 from labelgate.agent.state import Record, StateError
@@ -62,13 +62,18 @@ class Agent:
     ) -> None:
         self._options = options
         self._say = say
-        self._loader = Loader(options, say, progress)
+        self._manager = ServiceManager()
+
+        def read(done: int, whole: int) -> None:
+            self._manager.alive()
+            progress(done, whole)
+
+        self._loader = Loader(options, say, read, self._manager.alive)
         self._enforcement: Enforcement
         self._links: LinkWatch
         self._signals: Signals
         self._store: Store
         self._revocation: Revocation
-        self._manager = ServiceManager()
         self._trial: Trial | None = None
         self._control: ControlServer | None = None
         self._files: FileWatch | None = None
@@ -112,7 +117,12 @@ class Agent:
             self._presence.announce()
             self._refuse_what_is_outdated(first)
             self._enforcement = Enforcement(
-                first, self._say, self._signals.wait, bind=self._options.bind, beside_another=replaces
+                first,
+                self._say,
+                self._wait,
+                bind=self._options.bind,
+                beside_another=replaces,
+                step=self._manager.alive,
             )
             warn_at_start(first, self._say)
             self._enforcement.start(open_things, self._leave)
@@ -127,6 +137,13 @@ class Agent:
         if STDIN not in self._options.paths:
             self._store.keep_later(Record(first.source))
         self._announce()
+
+    def _wait(self, seconds: float) -> None:
+        """As long as somebody has configured: each second of it is a step."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and not self._signals.is_told_to_stop:
+            self._signals.wait(min(left, ALIVE_SECONDS))
+            self._manager.alive()
 
     def _first(self, config: Config) -> Generation:
         """Of the files; where they are not valid, a service takes what was in force before."""

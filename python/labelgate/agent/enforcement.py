@@ -47,7 +47,9 @@ class Enforcement:
         *,
         bind: BindLoop | None = None,
         beside_another: bool = False,
+        step: Callable[[], None] = lambda: None,
     ) -> None:
+        """`wait` waits so many seconds; `step` is called behind each step of what may take long."""
         self.current = first
         """The generation in force."""
         self._say = say
@@ -56,7 +58,7 @@ class Enforcement:
         self._enforcer: PacketLoop
         self._warn = Bounded(say)
         self._restored = 0
-        self._netfilter = Netfilter(first.config.backend, say)
+        self._netfilter = Netfilter(first.config.backend, say, step)
         # Before the first look at the rules: nothing that changes behind it is missed.
         try:
             self.rules = RuleWatch(self._netfilter.tools.variant)

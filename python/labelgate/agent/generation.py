@@ -80,11 +80,18 @@ class Generation:
 class Loader:
     """Makes generations of what the files hold now; reads, parses and compiles only what has changed."""
 
-    def __init__(self, options: Options, say: Callable[[str], None], progress: Progress) -> None:
+    def __init__(
+        self,
+        options: Options,
+        say: Callable[[str], None],
+        progress: Progress,
+        step: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`progress` is told of files that are read, `step` that a snapshot, or a table, is made."""
         self._options = options
         self._say = say
-        self._progress = progress
-        self._cache = FileCache()
+        self._progress, self._step = progress, step
+        self._cache = FileCache(step)
         self._compiler: Compiler | None = None
         self._compiled_for: tuple[str, Settings] | None = None
         self._warnings: frozenset[str] = frozenset()
@@ -196,7 +203,9 @@ class Loader:
         links: Links,
     ) -> Generation:
         source = replace(source, config=kept_texts(config))
+        self._step()
         table = self._table(snapshot, config, links)
+        self._step()
         warnings = (*snapshot.warnings, *table.warnings)
         for warning in warnings:
             if warning not in self._warnings:

@@ -140,16 +140,29 @@ class Netfilter:
     """Our rules in the network namespace of the calling thread."""
 
     def __init__(
-        self, backend: Variant | Literal["auto"] = "auto", warn: Callable[[str], None] = lambda text: None
+        self,
+        backend: Variant | Literal["auto"] = "auto",
+        warn: Callable[[str], None] = lambda text: None,
+        step: Callable[[], None] = lambda: None,
     ) -> None:
-        self._warn = warn
+        """`step` is called whenever a program that reads or writes rules has done so."""
+        self._warn, self._step = warn, step
         self.tools = Tools(detect_variant() if backend == "auto" else backend)
         self.families = families()
         self._installed: dict[Key, _Installed] = {}
 
     def read(self) -> dict[Family, dict[str, SavedTable]]:
         """All tables, ours and those of others."""
-        return {family: self.tools.read(family) for family in self.families}
+        return {family: self._read(family) for family in self.families}
+
+    def _read(self, family: Family) -> dict[str, SavedTable]:
+        tables = self.tools.read(family)
+        self._step()
+        return tables
+
+    def _write(self, table: str, family: Family, text: str) -> None:
+        self.tools.write(table, family, text)
+        self._step()
 
     def is_installed(self) -> bool:
         """Whether rules of ours are there, whoever put them."""
@@ -197,9 +210,9 @@ class Netfilter:
         """
         was_off = False
         for family in self.families:
-            raw = self.tools.read(family).get("raw", EMPTY_TABLE)
+            raw = self._read(family).get("raw", EMPTY_TABLE)
             if CONNTRACK_CHAIN not in raw.chains and not conntrack_in_use(family):
-                self.tools.write("raw", family, transaction("raw", raw, TableRules(conntrack_chain())))
+                self._write("raw", family, transaction("raw", raw, TableRules(conntrack_chain())))
                 was_off = True
         return was_off
 
@@ -228,7 +241,7 @@ class Netfilter:
         try:
             for (table, family), rules in wanted.items():
                 text = transaction(table, _at(now, (table, family)), rules)
-                self.tools.write(table, family, text)
+                self._write(table, family, text)
                 done.append((table, family))
         except BaseException as error:
             self._put_back(done, now, error)
@@ -239,9 +252,9 @@ class Netfilter:
     ) -> None:
         for table, family in reversed(done):
             try:
-                now = self.tools.read(family).get(table, EMPTY_TABLE)
+                now = self._read(family).get(table, EMPTY_TABLE)
                 text = put_back(table, now, _at(before, (table, family)))
-                self.tools.write(table, family, text)
+                self._write(table, family, text)
             except ApplyError as second:
                 error.add_note(f"and what was there before could not be put back: {second}")
 
