@@ -53,6 +53,7 @@ class Kernel:
         self.refusal: Exception = ApplyError("filter", "v4", "no")
         self.hazards: list[Hazard] = []
         self.conntrack_is_off = False
+        self.other_variant: str | None = None
         self.counters = '{"hooks": {}}'
 
     def wait(self) -> None:
@@ -82,6 +83,9 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kernel:
 
         def check(self, now: object) -> list[str]:
             return []
+
+        def other_variant(self) -> str | None:
+            return kernel.other_variant
 
         def prepare_conntrack(self) -> bool:
             was_off, kernel.conntrack_is_off = kernel.conntrack_is_off, False
@@ -541,6 +545,24 @@ def test_a_kernel_that_is_strict_already_is_told(
     wants_strict: Any = SimpleNamespace(config=SimpleNamespace(revoke="deny-now"))
     caution.Revocation(said.append, str(tmp_path)).follow(wants_strict)
     assert said == ([] if is_loose else ["nf_conntrack_tcp_loose is 0 already: a stop leaves it so"])
+
+
+def test_rules_of_the_other_variant_are_told_once(kernel: Kernel, policy: Path) -> None:
+    """Whenever they come; `status` says so as long as they are there."""
+    agent = agent_of(policy, said := [])
+    told: list[object] = []
+
+    def look() -> None:
+        kernel.counters = json.dumps({"hooks": {hook: {} for hook in HOOKS}})
+        told.append(agent._answer_status({})["rules"])
+
+    def change(variant: str | None) -> Callable[[], None]:
+        return lambda: setattr(kernel, "other_variant", variant)
+
+    kernel.steps = [look, change("legacy"), look, look, change(None), look]
+    agent.run()
+    assert told == [{"variant": "nft", "otherVariant": other} for other in (None, "legacy", "legacy", None)]
+    assert len([line for line in said if line.startswith("warning: iptables-legacy has rules, too")]) == 1
 
 
 def test_hazards_that_could_not_be_followed_are_tried_again(kernel: Kernel, policy: Path) -> None:

@@ -18,7 +18,7 @@ from labelgate.config import Config
 from labelgate.flow import HOOKS, Hook
 from labelgate.handlers import BindLoop, PacketLoop
 from labelgate.links import Links
-from labelgate.netfilter.apply import ApplyError, Netfilter, clean
+from labelgate.netfilter.apply import ApplyError, Netfilter, Variant, clean
 from labelgate.netfilter.conntrack import tcp_loose
 from labelgate.netfilter.facts import FAMILIES, Family, Marks, RulesetFacts
 from labelgate.netfilter.readback import Hazard, SavedTable, hazards
@@ -73,6 +73,8 @@ class Enforcement:
         if beside_another:
             self._base = free_block(read_queues(), self._base, 2 * len(HOOKS) * self._workers)
         self._is_in_force = False
+        self.other_variant: Variant | None = None
+        """The iptables variant that is not ours, where it has rules, too."""
         self._applied: RulesetFacts
         """What the rules in the kernel were made from: the same need not be written, nor read, again."""
 
@@ -168,6 +170,7 @@ class Enforcement:
             for finding in findings:
                 self._warn(f"warning: {finding}; our rules are put back")
             self._restored += bool(findings)
+            self._look_at_other_variant()
             hooks = frozenset(hazard.hook for hazard in self._hazards(self.current.config, now))
             if hooks != self._without_repeat:
                 self._follow_hazards(hooks)
@@ -177,6 +180,15 @@ class Enforcement:
             self._warn(f"warning: rules cannot be checked or put back: {error}")
         self._warn.catch_up()
         return bool(findings)
+
+    def _look_at_other_variant(self) -> None:
+        found = self._netfilter.other_variant()
+        if found and found != self.other_variant:
+            self._warn(
+                f"warning: iptables-{found} has rules, too: packets pass those of both, and only those of "
+                f"iptables-{self.variant} are watched for what they do to our marks"
+            )
+        self.other_variant = found
 
     def leave(self, mode: StopMode, *, is_planned: bool) -> StopMode:
         """Stops in a mode; in `keep` after a fault of ours, which may let nothing pass. Gives the mode."""

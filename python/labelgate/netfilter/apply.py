@@ -103,6 +103,27 @@ def detect_variant() -> Variant:
     return leaders[0] if len(leaders) == 1 else _default_variant()
 
 
+_LEGACY_TABLES = ("ip_tables_names", "ip6_tables_names")
+_NET = Path("/proc/thread-self/net")
+
+
+def _has_rules(tools: Tools) -> bool:
+    if not tools.installed or (tools.variant == "legacy" and not any(map(_is_filled, _LEGACY_TABLES))):
+        return False
+    try:
+        tables = [table for family in families() for table in tools.read(family).values()]
+    except ApplyError:
+        return False
+    return any(rules for table in tables for rules in table.chains.values())
+
+
+def _is_filled(name: str) -> bool:
+    try:
+        return bool((_NET / name).read_text(encoding="ascii"))
+    except OSError:
+        return False
+
+
 def _weight(tools: Tools) -> tuple[bool, int]:
     """One that cannot be read has the least."""
     try:
@@ -150,9 +171,12 @@ class Netfilter:
         self.tools = Tools(detect_variant() if backend == "auto" else backend)
         self.families = families()
         self._installed: dict[Key, _Installed] = {}
+        self._covered: tuple[Family, ...] | None = None
+        """Families that have our rules; None where there are to be none."""
 
     def read(self) -> dict[Family, dict[str, SavedTable]]:
-        """All tables, ours and those of others."""
+        """All tables, ours and those of others; of IPv6 too, if the kernel has it by now."""
+        self.families = families()
         return {family: self._read(family) for family in self.families}
 
     def _read(self, family: Family) -> dict[str, SavedTable]:
@@ -185,13 +209,15 @@ class Netfilter:
                 self._put_back(changes, now, error)
                 raise
         self._installed = {key: _Installed(rules, _at(now, key).ours) for key, rules in wanted.items()}
+        self._covered = self.families if ruleset.tables else None
         if is_first:
             self._leave_other_variant()
         return bool(changes)
 
     def check(self, now: Mapping[Family, Mapping[str, SavedTable]]) -> list[str]:
         """What of the tables that `read` found is not as `apply` left it; empty while all is in force."""
-        findings: list[str] = []
+        uncovered = [] if self._covered is None else [f for f in now if f not in self._covered]
+        findings = [f"{family} has appeared: it has no rules of ours" for family in uncovered]
         for key, installed in self._installed.items():
             (table, family), saved = key, _at(now, key)
             findings += [f"{family} {finding}" for finding in misplaced(table, saved, installed.rules)]
@@ -202,6 +228,13 @@ class Netfilter:
                 if installed.printed.get(name) != saved.ours.get(name)
             ]
         return findings
+
+    def other_variant(self) -> Variant | None:
+        """The variant of iptables that is not ours, where that has rules; None where it cannot be read."""
+        for variant in VARIANTS:
+            if variant != self.tools.variant and _has_rules(Tools(variant)):
+                return variant
+        return None
 
     def prepare_conntrack(self) -> bool:
         """Switches conntrack on where it is off; True if it was off in a family.
