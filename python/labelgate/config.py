@@ -307,16 +307,18 @@ def load_config(
     flags: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
     prefixes: tuple[str, ...] | None = None,
+    host: str | None = None,
 ) -> Config:
     """The effective configuration.
 
     `node` and `flags` (by dotted keys; None is not given) come from the command line, `prefixes` are the
-    workload prefixes of a host facts file. Without any other name the node is the lower-cased host name.
+    workload prefixes of a host facts file. Without any other name the node is the lower-cased host name,
+    or `host`.
 
     Raises:
         ConfigError: naming the place, the key, what was found and what was expected.
     """
-    given = {"node": Given(socket.gethostname().lower(), "host name"), **_from_file(path)}
+    given = {"node": Given(host or host_name(), "host name"), **_from_file(path)}
     given |= _from_environment(os.environ if environ is None else environ)
     if prefixes is not None:
         given["interfacePrefix"] = Given(prefixes, "host facts")
@@ -325,6 +327,33 @@ def load_config(
             given[_known(key, "command line")] = Given(value, "command line")
     given = {**_from_felix(felix, _read("node", given["node"]).value), **given}
     return _config({key: _read(key, given.get(key)) for key in KEYS})
+
+
+def config_of(texts: Mapping[str, str], source: str, flags: Mapping[str, Any]) -> Config:
+    """The configuration that `kept_texts` was made of, but for flags (as in `load_config`).
+
+    Raises:
+        ConfigError: this version does not know a key, or what it holds.
+    """
+    given = {_known(key, source): Given(text, source) for key, text in texts.items()}
+    given |= {key: Given(value, "command line") for key, value in flags.items() if value is not None}
+    return _config({key: _read(key, given.get(key)) for key in KEYS})
+
+
+def kept_texts(config: Config) -> dict[str, str]:
+    """What somebody has set, by key, as texts that can be read again."""
+    texts = {key: value_text(key, given.value) for key, given in config.sources.items()}
+    unset = {key for key, given in config.sources.items() if given.value in (None, ())}
+    return {
+        key: text
+        for key, text in texts.items()
+        if config.sources[key].source != "default" and (text == "none" or key not in unset)
+    }
+
+
+def host_name() -> str:
+    """The node's name where nobody sets one."""
+    return socket.gethostname().lower()
 
 
 def _read(key: str, given: Given | None) -> Given:

@@ -70,6 +70,8 @@ class LinkWatch:
             self._socket.bind((0, _GROUPS))
             # Read after subscribing: nothing is missed in between.
             self.links = read_links()
+            self._is_stale = False
+            """What was heard of could not be read yet."""
         except BaseException:
             self._socket.close()
             raise
@@ -79,10 +81,15 @@ class LinkWatch:
         return self._socket.fileno()
 
     def poll(self) -> Links | None:
-        """The interfaces, if they are not what they were; does not block."""
-        if not self._drain():
+        """The interfaces, if they are not what they were; does not block.
+
+        OSError where the kernel cannot be asked now; the next call asks again.
+        """
+        self._is_stale |= self._drain()
+        if not self._is_stale:
             return None
         links = read_links()
+        self._is_stale = False
         if links == self.links:
             return None
         self.links = links

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import socket
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import policies
 import pytest
 import yaml
 from kit import Ear, dual, passing, restore, saved, twins, wait_until, words
+from labelgate.agent.handover import socket_path
 from labelgate.demo.daemon import Daemon
 from labelgate.demo.traffic import Probe
 from labelgate.demo.world import CLIENT, EDGE, EDGE_OUTSIDE, STRANGER, World
@@ -123,24 +126,37 @@ def test_a_planned_restart_loses_nothing(world: World, backend: str, tmp_path: P
     assert saved(world, backend) == []
 
 
-def connected_as_nobody() -> socket.socket:
-    """To the daemon, with the rights of nobody; the calling thread has them from then on."""
+def refused_as_nobody(path: Path) -> list[str]:
+    """What whoever has no rights may not do with the daemon's lock and socket; the thread is nobody then."""
     assert ctypes.CDLL(None).syscall(117, 65534, 65534, 65534) == 0  # setresuid(2) of one thread, on x86-64
-    opened = socket.socket(socket.AF_UNIX)
-    opened.settimeout(30)
-    opened.connect("\0labelgate")
-    return opened
+    refused: list[str] = []
+    with socket.socket(socket.AF_UNIX) as opened:
+        try:
+            opened.connect(str(path))
+        except PermissionError:
+            refused.append("connect")
+    for what, work in {
+        "lock": lambda: os.open(path.with_suffix(".lock"), os.O_RDONLY),
+        "make": lambda: os.open(path.with_suffix(".new"), os.O_CREAT | os.O_RDWR),
+        "remove": path.unlink,
+    }.items():
+        try:
+            work()
+        except PermissionError:
+            refused.append(what)
+    return refused
 
 
 def test_a_successor_that_fails_changes_nothing(world: World, backend: str, tmp_path: Path) -> None:
     """It has announced itself, changed rules, and dies: the daemon in force puts its rules back."""
     with Meddled(world, tmp_path, backend, "blind") as daemon:
-        with world.call(EDGE, socket.socket, socket.AF_UNIX) as other:
-            # Whoever may not change rules may not keep the daemon from doing so.
-            with world.call(EDGE, connected_as_nobody) as nobody:
-                assert nobody.recv(1) == b""
+        path = world.call(EDGE, socket_path)
+        # Whoever may not change rules may not keep the daemon, or another one, from doing so.
+        with ThreadPoolExecutor(1) as apart:
+            assert apart.submit(refused_as_nobody, path).result() == ["connect", "lock", "make", "remove"]
+        with socket.socket(socket.AF_UNIX) as other:
             other.settimeout(30)
-            other.connect("\0labelgate")
+            other.connect(str(path))
             assert other.recv(1) == b"r"
             restore(world, backend, "v4", "filter", "-D INPUT -j lg-INPUT")
             assert passing(world, REFUSED) == words(REFUSED), "nobody puts them back meanwhile"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from kit import wait_until
+from labelgate.netfilter import apply
 from labelgate.netfilter.apply import VARIANTS, ApplyError, Netfilter, Tools, Variant, clean, detect_variant
 from labelgate.netfilter.conntrack import conntrack_in_use
 from labelgate.netfilter.facts import FAMILIES, Family, Marks, RulesetFacts
@@ -298,3 +299,29 @@ def test_a_static_deny_holds_and_a_reject_answers(variant: Variant) -> None:
             with pytest.raises(ConnectionRefusedError):
                 socket.create_connection(server.getsockname()[:2], timeout=30)
         clean()
+
+
+def test_a_family_that_appears_gets_its_rules(variant: Variant, monkeypatch: pytest.MonkeyPatch) -> None:
+    """IPv6 is loaded when somebody first needs it, or was left out at boot."""
+    with monkeypatch.context() as patched:
+        patched.setattr(apply, "families", lambda: ("v4",))
+        netfilter = Netfilter(variant)
+        netfilter.apply(ruleset(facts()))
+        assert netfilter.check(netfilter.read()) == []
+        assert not any(table.is_ours for table in Tools(variant).read("v6").values())
+    assert netfilter.check(netfilter.read()) == ["v6 has appeared: it has no rules of ours"]
+    assert netfilter.apply(ruleset(facts()))
+    assert netfilter.check(netfilter.read()) == []
+    assert {name for name, table in Tools(variant).read("v6").items() if table.is_ours} >= {"raw", "filter"}
+
+
+def test_the_other_variant_is_seen(variant: Variant) -> None:
+    """Rules, not tables."""
+    other: Variant = "legacy" if variant == "nft" else "nft"
+    netfilter = Netfilter(variant)
+    netfilter.apply(ruleset(facts()))
+    assert netfilter.other_variant() is None
+    Tools(other).write("filter", "v6", "*filter\n-A INPUT -i eth7 -j ACCEPT\nCOMMIT\n")
+    assert netfilter.other_variant() == other
+    Tools(other).write("filter", "v6", "*filter\n-D INPUT -i eth7 -j ACCEPT\nCOMMIT\n")
+    assert netfilter.other_variant() is None

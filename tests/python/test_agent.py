@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from labelgate.agent import Agent, AgentError, Options, caution, daemon, enforcement
+from labelgate.agent import Agent, AgentError, Options, caution, daemon, enforcement, handover
 from labelgate.agent.generation import Loader
 from labelgate.agent.process import Signals
 from labelgate.agent.state import State
@@ -52,6 +53,7 @@ class Kernel:
         self.refusal: Exception = ApplyError("filter", "v4", "no")
         self.hazards: list[Hazard] = []
         self.conntrack_is_off = False
+        self.other_variant: str | None = None
         self.counters = '{"hooks": {}}'
 
     def wait(self) -> None:
@@ -67,9 +69,10 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kernel:
     # The daemon of this machine, if there is one, keeps its own.
     monkeypatch.setenv("LABELGATE_STATE", str(tmp_path / "state"))
     monkeypatch.setenv("LABELGATE_SOCKET", str(tmp_path / "control.sock"))
+    monkeypatch.setattr(handover, "FOLDER", tmp_path)
 
     class Netfilter:
-        def __init__(self, backend: str, warn: object) -> None:
+        def __init__(self, backend: str, warn: object, step: object) -> None:
             self.tools = type("Tools", (), {"variant": "nft"})
 
         def read(self) -> dict[str, Any]:
@@ -80,6 +83,9 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kernel:
 
         def check(self, now: object) -> list[str]:
             return []
+
+        def other_variant(self) -> str | None:
+            return kernel.other_variant
 
         def prepare_conntrack(self) -> bool:
             was_off, kernel.conntrack_is_off = kernel.conntrack_is_off, False
@@ -167,7 +173,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kernel:
     monkeypatch.setattr(daemon, "warn_at_start", lambda *_: None)
     monkeypatch.setattr(daemon, "refuse_lockout", lambda *_: None)
     monkeypatch.setattr(Signals, "take", take)
-    monkeypatch.setattr(Signals, "wait", lambda *_: kernel.touched.append("waited"))
+    monkeypatch.setattr(Agent, "_wait", lambda *_: kernel.touched.append("waited"))
     return kernel
 
 
@@ -246,6 +252,22 @@ def test_links_that_could_not_be_followed_are_tried_again(kernel: Kernel, policy
     said = run(policy)
     assert "interfaces are now eth0, eth1" in said
     assert kernel.touched[2:-2] == ["swapped 2", "refused", "swapped 2", "swapped 2", "applied"]
+
+
+def test_links_that_cannot_be_read_now_end_nothing(kernel: Kernel, policy: Path) -> None:
+    """Said once; read as soon as that can be."""
+    broken = pytest.MonkeyPatch()
+
+    def fail(_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    def change() -> None:
+        kernel.links = Links((UPLINK, LATE))
+        broken.setattr(daemon.LinkWatch, "poll", fail)
+
+    kernel.steps = [change, lambda: None, broken.undo]
+    said = run(policy)
+    assert [line.partition(":")[0] for line in said[1:-1]] == ["warning", "interfaces are now eth0, eth1"]
 
 
 def test_a_reload_that_fails_is_not_called_in_force(kernel: Kernel, policy: Path) -> None:
@@ -514,13 +536,33 @@ def test_sessions_that_conntrack_cannot_come_to_know_are_warned_of(
 
 
 @pytest.mark.parametrize("is_loose", [False, True])
-def test_what_a_killed_daemon_has_left_is_told(is_loose: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_that_is_strict_already_is_told(
+    is_loose: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(caution, "tcp_loose", lambda: is_loose)
     monkeypatch.setattr(caution, "set_tcp_loose", lambda _: True)
     said: list[str] = []
     wants_strict: Any = SimpleNamespace(config=SimpleNamespace(revoke="deny-now"))
-    caution.Revocation(said.append).follow(wants_strict)
+    caution.Revocation(said.append, str(tmp_path)).follow(wants_strict)
     assert said == ([] if is_loose else ["nf_conntrack_tcp_loose is 0 already: a stop leaves it so"])
+
+
+def test_rules_of_the_other_variant_are_told_once(kernel: Kernel, policy: Path) -> None:
+    """Whenever they come; `status` says so as long as they are there."""
+    agent = agent_of(policy, said := [])
+    told: list[object] = []
+
+    def look() -> None:
+        kernel.counters = json.dumps({"hooks": {hook: {} for hook in HOOKS}})
+        told.append(agent._answer_status({})["rules"])
+
+    def change(variant: str | None) -> Callable[[], None]:
+        return lambda: setattr(kernel, "other_variant", variant)
+
+    kernel.steps = [look, change("legacy"), look, look, change(None), look]
+    agent.run()
+    assert told == [{"variant": "nft", "otherVariant": other} for other in (None, "legacy", "legacy", None)]
+    assert len([line for line in said if line.startswith("warning: iptables-legacy has rules, too")]) == 1
 
 
 def test_hazards_that_could_not_be_followed_are_tried_again(kernel: Kernel, policy: Path) -> None:
@@ -585,6 +627,25 @@ def test_the_node_stays_what_it_was(
     _, *after = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("engines:")]
     refused = f"{config}:1: node: found `elsewhere`, expected `edge1` as at the start"
     assert after[0].startswith("generation 2 in force: node edge1" if flags else refused)
+
+
+def test_another_host_name_is_not_another_node(
+    kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until a restart: a lease of DHCP must not take the policy away, nor have edits refused."""
+
+    def rename() -> None:
+        monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere")
+        policy.write_text(f"{POLICY}---{TWIN}", encoding="utf-8")
+        reload()
+
+    monkeypatch.setattr(socket, "gethostname", lambda: "EDGE1")
+    kernel.steps = [rename]
+    said: list[str] = []
+    Agent(Options((str(policy),), flags={"stop": "remove", "watch": False}), said.append).run()
+    assert [line.split(",")[0] for line in said[:2]] == [
+        f"generation {number} in force: node edge1" for number in (1, 2)
+    ]
 
 
 def test_a_reload_changes_the_stop_mode(kernel: Kernel, policy: Path, tmp_path: Path) -> None:

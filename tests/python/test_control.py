@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import resource
+import select
 import socket
 import stat
 import threading
@@ -144,6 +147,35 @@ def test_a_crowd_cuts_off_the_silent(answering: Answering, path: Path) -> None:
     finally:
         for opened in crowd:
             opened.close()
+
+
+def test_no_descriptor_is_left(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits is let in later: the daemon must not be kept awake by what it cannot do now."""
+    said: list[str] = []
+    path.parent.mkdir()
+    with (
+        ControlServer(str(path), {"echo": lambda arguments: arguments}, said.append) as serving,
+        connect(path) as waiting,
+    ):
+        waiting.sendall(b'{"version":1,"verb":"echo"}\n')
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        # The lowest free number is the first that is not to be had.
+        free = os.dup(0)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+        try:
+            serving.serve()
+            assert select.select([serving], [], [], 0)[0] == []
+            assert said == ["warning: control socket: nobody can be let in now: Too many open files"]
+            serving.serve()
+            assert len(said) == 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        monkeypatch.setattr(server, "DEAF_SECONDS", 0.0)
+        serving._deaf_until = 0.0
+        for _ in range(3):
+            serving.serve()
+        assert json.loads(waiting.recv(1000))["result"] == {}
 
 
 def test_the_silent_are_cut_off(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

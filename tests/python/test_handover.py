@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from labelgate.agent import AgentError, handover
@@ -14,10 +20,9 @@ from labelgate.agent.handover import BUSY, DONE, READY, Presence
 
 
 @pytest.fixture(autouse=True)
-def name(monkeypatch: pytest.MonkeyPatch) -> str:
-    name = f"\0labelgate-test-{os.getpid()}"
-    monkeypatch.setattr(handover, "NAME", name)
-    return name
+def name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    monkeypatch.setattr(handover, "FOLDER", tmp_path / "run")
+    return str(handover.socket_path())
 
 
 @pytest.fixture
@@ -100,25 +105,24 @@ def test_a_successor_asks_only_when_it_is_prepared(in_force: Presence, said: lis
 
 
 def test_behind_done_the_successor_waits(name: str, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """As long as it takes, and until the name is free."""
+    """As long as it takes, and until the lock is free."""
     monkeypatch.setattr(handover, "SECONDS", 0.5)
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(name)
-        listener.listen()
-        with Presence(said.append, replace=True) as successor:
-            thread = threading.Thread(target=end_slowly, args=(listener, said))
-            thread.start()
-            successor.announce()
-            successor.take_over()
-            thread.join()
-            assert not successor.replaces
-            assert len(successor.descriptors) == 1
+    before = handover._take()
+    before.listener.settimeout(30)
+    with Presence(said.append, replace=True) as successor:
+        thread = threading.Thread(target=end_slowly, args=(before, said))
+        thread.start()
+        successor.announce()
+        successor.take_over()
+        thread.join()
+        assert not successor.replaces
+        assert len(successor.descriptors) == 1
     assert "warning: the daemon that is replaced has not ended yet; waiting" in said
 
 
-def end_slowly(listener: socket.socket, said: list[str]) -> None:
-    """Answers, ends the connection after two warnings, and frees the name a moment later."""
-    connection, _ = listener.accept()
+def end_slowly(before: handover._Place, said: list[str]) -> None:
+    """Answers, ends the connection after two warnings, and lets go of the lock a moment later."""
+    connection, _ = before.listener.accept()
     connection.send(READY)
     connection.settimeout(30)
     assert connection.recv(1) == DONE
@@ -127,16 +131,96 @@ def end_slowly(listener: socket.socket, said: list[str]) -> None:
         time.sleep(0.005)
     connection.close()
     time.sleep(0.2)
-    listener.close()
+    before.close()
 
 
-def test_the_name_of_somebody_else(name: str, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(name)
-        listener.listen()
-        monkeypatch.setattr(handover, "_is_ours", lambda _: False)
-        with (
-            Presence(said.append, replace=True) as successor,
-            pytest.raises(AgentError, match="somebody else"),
-        ):
-            successor.announce()
+def test_two_do_not_run_at_once(in_force: Presence, said: list[str]) -> None:
+    with pytest.raises(AgentError, match="running already"):
+        Presence(said.append)
+
+
+def test_nobody_else_can_be_in_the_way(in_force: Presence, name: str) -> None:
+    """Whoever may not open the file can neither lock it nor connect."""
+    folder = Path(name).parent
+    modes = {path.suffix: path.stat().st_mode & 0o777 for path in folder.iterdir()}
+    assert modes == {".sock": 0o600, ".lock": 0o600}
+    assert folder.stat().st_mode & 0o022 == 0
+    assert f"netns-{os.stat('/proc/self/ns/net').st_ino}" == Path(name).stem
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from labelgate.agent import handover
+handover.FOLDER = Path(sys.argv[1])
+presence = handover.Presence(print)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_daemon_that_was_killed_is_in_nobodys_way(name: str, said: list[str]) -> None:
+    command = [sys.executable, "-c", KILLED, str(Path(name).parent)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert Path(name).is_socket(), "it had no time to tidy up"
+    with Presence(said.append) as presence:
+        assert not presence.replaces
+        assert len(presence.descriptors) == 1
+        with connect(name) as successor:
+            assert not presence.is_replaced()
+            assert successor.recv(1) == READY
+    assert list(Path(name).parent.iterdir()) == []
+    assert said == []
+
+
+def test_a_lock_whose_file_is_gone_is_none(in_force: Presence, name: str) -> None:
+    """Who waits at a file that is taken away takes the one that has its name then."""
+    lock = Path(name).with_suffix(".lock")
+    waiting = os.open(lock, os.O_RDWR)
+    in_force.close()
+    try:
+        fcntl.flock(waiting, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with Presence(lambda _: None) as other:
+            assert not other.replaces
+            assert not os.path.samestat(os.fstat(waiting), lock.stat())
+    finally:
+        os.close(waiting)
+
+
+@pytest.mark.parametrize("why", ["others may write there", "Not a directory"])
+def test_a_folder_that_cannot_be_trusted(why: str, name: str, said: list[str]) -> None:
+    """Policy is enforced all the same."""
+    folder = Path(name).parent
+    if why == "Not a directory":
+        folder.write_text("")
+        folder = folder / "below"
+        handover.FOLDER = folder  # Undone by the fixture.
+    else:
+        folder.mkdir()
+        folder.chmod(0o777)
+    with Presence(said.append) as presence:
+        assert not presence.replaces
+        assert presence.descriptors == []
+        assert not presence.is_replaced()
+    (warning,) = said
+    assert warning.startswith("warning: whether another labelgate runs here cannot be told")
+    assert why in warning
+
+
+def test_no_descriptor_is_left_for_a_successor(
+    in_force: Presence, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be let in must not keep the daemon awake; it is let in later."""
+
+    def fail(_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with connect(name) as successor:
+        with monkeypatch.context() as patched:
+            patched.setattr(socket.socket, "accept", fail)
+            assert not in_force.is_replaced()
+            assert in_force.descriptors == []
+        monkeypatch.setattr(handover, "DEAF_SECONDS", 0.0)
+        in_force._deaf_until = 0.0
+        assert len(in_force.descriptors) == 1
+        assert not in_force.is_replaced()
+        assert successor.recv(1) == READY

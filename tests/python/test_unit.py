@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner
+from labelgate.agent import handover
 from labelgate.agent.notify import ServiceManager
 from labelgate.cli import cli
 from labelgate.cli.install_unit import unit
+from labelgate.config import load_config
 
 MOST_EXPOSED = 2.5
 """`systemd-analyze security`: 10 is a service without any bounds."""
@@ -65,6 +67,18 @@ def test_it_is_there_before_the_network(installed: Path) -> None:
     assert "network-pre.target" in words["Before"].split()
     assert words["Wants"] == "network-pre.target"
     assert words["DefaultDependencies"] == "no"
+
+
+def test_what_others_have_in_the_run_directory_stays() -> None:
+    """The lock by which two daemons are kept apart, and the socket of one that has taken the unit's place."""
+    words = section("Service")
+    assert (words["RuntimeDirectory"], words["RuntimeDirectoryPreserve"]) == ("labelgate", "yes")
+    assert str(handover.FOLDER) == "/run/labelgate"
+    assert load_config(None, environ={}).socket.startswith("/run/labelgate/")
+
+
+def test_it_is_spared_when_memory_runs_out() -> None:
+    assert -1000 < int(section("Service")["OOMScoreAdjust"]) <= -900
 
 
 def test_a_stop_signals_the_daemon_alone() -> None:

@@ -2,6 +2,8 @@
 
 from labelgate.agent.daemon import Agent
 from labelgate.agent.generation import AgentError, Options
+from labelgate.agent.last_config import last_config, state_folder
+from labelgate.agent.loose import LooseNote
 from labelgate.agent.process import stop_mode
 
-__all__ = ["Agent", "AgentError", "Options", "stop_mode"]
+__all__ = ["Agent", "AgentError", "LooseNote", "Options", "last_config", "state_folder", "stop_mode"]

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-untyped]
 
 from labelgate.agent.generation import Generation
+from labelgate.agent.loose import LooseNote
+from labelgate.agent.panics import panics_refused
 from labelgate.links import Links
 from labelgate.lockout import (
     Finding,
@@ -35,7 +37,7 @@ def warn_at_start(first: Generation, say: Callable[[str], None]) -> None:
     if not first.table.governs_something:
         return
     try:
-        with Host(first.links) as host:
+        with panics_refused(), Host(first.links) as host:
             found = findings(None, first.table, host, open_sessions())
     except UNREADABLE as error:
         say(f"warning: who is locked out cannot be told: {error!r}")
@@ -56,7 +58,7 @@ def refuse_lockout(before: Generation, after: Generation, links: Links, say: Cal
     try:
         # The kernel takes long to list its sockets; failsafe ports are judged anyway.
         sessions = [] if is_ssh_exempt(after.table) else open_sessions()
-        with Host(links) as host:
+        with panics_refused(), Host(links) as host:
             found = findings(before.table, after.table, host, sessions)
     except UNREADABLE as error:
         say(f"warning: who is locked out cannot be told: {error!r}")
@@ -73,7 +75,7 @@ def denied_sessions(before: Generation, after: Generation, links: Links, mine: F
     """
     try:
         sessions = dict.fromkeys([*open_sessions(), *read_flows()])
-        with Host(links) as host:
+        with panics_refused(), Host(links) as host:
             return findings(before.table, after.table, host, sessions, mine=mine)
     except UNREADABLE as error:
         raise LockOutError(
@@ -95,27 +97,40 @@ class Revocation:
     nf_conntrack_tcp_loose is off, and conntrack calls it INVALID, which every endpoint denies (E-20.2).
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, say: Callable[[str], None], state: str) -> None:
+        """`state` is the folder where what we change is noted, for the daemon after this one."""
         self._say = say
+        self._note = LooseNote(state)
         self._before: bool | None = None
-        """What nf_conntrack_tcp_loose was before we changed it."""
+        """What nf_conntrack_tcp_loose was before we, or a daemon that was killed, changed it."""
 
     def follow(self, generation: Generation) -> None:
         """Sets the kernel as this generation needs it."""
         wants_strict = generation.config.revoke == "deny-now"
         if wants_strict and self._before is None:
-            self._before = tcp_loose()
+            self._before = tcp_loose() or self._note.is_there()
             if not self._before:
                 self._say("nf_conntrack_tcp_loose is 0 already: a stop leaves it so")
-            elif not set_tcp_loose(False):
-                self._say("warning: nf_conntrack_tcp_loose cannot be set: TCP that is cut may go on")
+            else:
+                self._switch_off()
         elif not wants_strict:
             self.undo()
 
+    def _switch_off(self) -> None:
+        try:
+            self._note.leave()
+        except OSError as error:
+            self._say(f"warning: a kill would leave nf_conntrack_tcp_loose at 0: {error.strerror}")
+        if not set_tcp_loose(False):
+            self._say("warning: nf_conntrack_tcp_loose cannot be set: TCP that is cut may go on")
+
     def undo(self) -> None:
-        """Sets the kernel as it was."""
-        if self._before:
-            set_tcp_loose(True)
+        """Sets the kernel as it was, also where a daemon before this one changed it."""
+        try:
+            if not self._note.restore() and self._before:
+                set_tcp_loose(True)
+        except OSError as error:
+            self._say(f"warning: {error}")
         self._before = None
 
     def cut(self, generation: Generation) -> None:
@@ -123,7 +138,7 @@ class Revocation:
         if generation.config.revoke != "deny-now":
             return
         try:
-            with Host(generation.links) as host:
+            with panics_refused(), Host(generation.links) as host:
                 flows = read_flows(in_any_state=True)
                 denied = [flow for flow in flows if denial(generation.table, flow, host) is not None]
             cut = [str(flow) for flow in delete_flows(denied)]

@@ -17,6 +17,7 @@ from typing import Any
 
 from labelgate.agent.asked import Asked, Trial, refuse_unknown
 from labelgate.agent.caution import (
+    UNREADABLE,
     Revocation,
     denied_sessions,
     refuse_lockout,
@@ -26,7 +27,8 @@ from labelgate.agent.caution import (
 from labelgate.agent.enforcement import Enforcement
 from labelgate.agent.generation import AgentError, Generation, Loader, Options
 from labelgate.agent.handover import Presence
-from labelgate.agent.notify import ServiceManager
+from labelgate.agent.notify import ALIVE_SECONDS, ServiceManager
+from labelgate.agent.panics import panics_refused
 from labelgate.agent.process import STOPPING, Signals, StopMode, start_mode, stop_mode
 from labelgate.agent.state import Record, StateError
 from labelgate.agent.status import Refusal, now, status
@@ -60,13 +62,18 @@ class Agent:
     ) -> None:
         self._options = options
         self._say = say
-        self._loader = Loader(options, say, progress)
+        self._manager = ServiceManager()
+
+        def read(done: int, whole: int) -> None:
+            self._manager.alive()
+            progress(done, whole)
+
+        self._loader = Loader(options, say, read, self._manager.alive)
         self._enforcement: Enforcement
         self._links: LinkWatch
         self._signals: Signals
         self._store: Store
-        self._revocation = Revocation(say)
-        self._manager = ServiceManager()
+        self._revocation: Revocation
         self._trial: Trial | None = None
         self._control: ControlServer | None = None
         self._files: FileWatch | None = None
@@ -74,6 +81,8 @@ class Agent:
         """Why the last change is not in force."""
         self._unlinked: Refusal | None = None
         """Why the interfaces as they are now are not in force."""
+        self._is_blind = False
+        """The interfaces cannot be read."""
         self._to_try_again: Generation | None = None
         """The files are right, but their rules could not be applied."""
         self._readings = 0
@@ -103,11 +112,17 @@ class Agent:
             config = self._loader.configuration()
             replaces = self._presence.replaces
             self._store = open_things.enter_context(Store(config.state, self._say, is_taken=replaces))
+            self._revocation = Revocation(self._say, config.state)
             first = self._first(config)
             self._presence.announce()
             self._refuse_what_is_outdated(first)
             self._enforcement = Enforcement(
-                first, self._say, self._signals.wait, bind=self._options.bind, beside_another=replaces
+                first,
+                self._say,
+                self._wait,
+                bind=self._options.bind,
+                beside_another=replaces,
+                step=self._manager.alive,
             )
             warn_at_start(first, self._say)
             self._enforcement.start(open_things, self._leave)
@@ -122,6 +137,13 @@ class Agent:
         if STDIN not in self._options.paths:
             self._store.keep_later(Record(first.source))
         self._announce()
+
+    def _wait(self, seconds: float) -> None:
+        """As long as somebody has configured: each second of it is a step."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and not self._signals.is_told_to_stop:
+            self._signals.wait(min(left, ALIVE_SECONDS))
+            self._manager.alive()
 
     def _first(self, config: Config) -> Generation:
         """Of the files; where they are not valid, a service takes what was in force before."""
@@ -175,6 +197,7 @@ class Agent:
             "rollback": self._answer_rollback,
         }
         try:
+            verbs = {name: panics_refused()(verb) for name, verb in verbs.items()}
             self._control = open_things.enter_context(ControlServer(path, verbs, self._say))
         except OSError as error:
             self._say(f"warning: no control socket: {error}")
@@ -218,8 +241,7 @@ class Agent:
             if self._trial and self._trial.is_over():
                 self._roll_back("it was not confirmed in time")
             self._store.keep_due()
-            if (links := self._links.poll()) is not None:
-                self._relink(links)
+            self._follow_links()
             if self._enforcement.rules.is_due():
                 if self._enforcement.current.links != self._links.links:
                     self._relink(self._links.links)  # It could not be done when they changed.
@@ -344,19 +366,17 @@ class Agent:
     def _roll_back(self, why: str) -> bool:
         """Back to what was in force before the trial, on the interfaces as they are now."""
         assert self._trial is not None
-        links, number = self._links.links, self._enforcement.current.number + 1
-        before = self._trial.before
-        table = before.table.on_host(links.host_facts)
+        number = self._enforcement.current.number + 1
         try:
-            self._enact(replace(before, number=number, table=table, links=links))
+            self._enact(replace(_on_links(self._trial.before, self._links.links), number=number))
         except (ApplyError, ValueError) as error:
             self._say(
                 f"{error}\nthe trial cannot be rolled back: the rules could not be applied; tried again"
             )
             self._trial = replace(self._trial, until=time.monotonic() + RETRY_SECONDS)
             return False
+        self._store.try_to_keep(Record(self._trial.before.source))
         self._trial = None
-        self._store.try_to_keep(Record(before.source))
         self._say(f"the policy on trial is rolled back: {why}")
         self._announce()
         return True
@@ -435,10 +455,12 @@ class Agent:
 
     def _try_again(self, generation: Generation) -> None:
         """As it was read then: what the files hold now may be half of an edit, or not be asked for."""
-        links = self._links.links
-        self._come_into_force(
-            replace(generation, table=generation.table.on_host(links.host_facts), links=links)
-        )
+        try:
+            generation = _on_links(generation, self._links.links)
+        except ValueError as error:
+            self._refuse(error, "the interfaces as they are now")
+            return
+        self._come_into_force(generation)
 
     def _check_lockout(self, generation: Generation) -> None:
         try:
@@ -455,11 +477,29 @@ class Agent:
             self._refusal = refusal
         self._say(f"{error}\ngeneration {number} stays in force: {why}")
 
+    def _follow_links(self) -> None:
+        """Where the kernel cannot be asked now, as no descriptor is left, it is asked again."""
+        try:
+            links = self._links.poll()
+        except UNREADABLE as error:
+            if not self._is_blind:
+                self._say(f"warning: interfaces cannot be followed now: {error!r}")
+            self._is_blind = True
+            return
+        self._is_blind = False
+        if links is not None:
+            self._relink(links)
+
     def _relink(self, links: Links) -> None:
         """Interfaces or addresses changed: the same program on other interfaces."""
         current = self._enforcement.current
-        table = current.table.on_host(links.host_facts)
-        if self._put_in_force(replace(current, table=table, links=links)):
+        try:
+            after = _on_links(current, links)
+        except ValueError as error:
+            self._say(f"{error}\ngeneration {current.number} stays in force: for the interfaces of before")
+            self._unlinked = self._unlinked or Refusal.of(error)
+            return
+        if self._put_in_force(after):
             self._unlinked = None
             names = ", ".join(link.name for link in links.links)
             self._say(f"interfaces are now {names}")
@@ -515,6 +555,12 @@ class Agent:
         )
         self._say(text)
         self._manager.ready(text)
+
+
+@panics_refused()
+def _on_links(generation: Generation, links: Links) -> Generation:
+    """The same program on other interfaces; ValueError if it cannot be bound to them."""
+    return replace(generation, table=generation.table.on_host(links.host_facts), links=links)
 
 
 _LEFT: Mapping[StopMode, str] = {

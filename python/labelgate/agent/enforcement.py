@@ -10,6 +10,7 @@ from typing import Any
 
 from labelgate import _core
 from labelgate.agent.generation import AgentError, Generation
+from labelgate.agent.panics import panics_refused
 from labelgate.agent.process import StopMode
 from labelgate.agent.queues import free_block, read_queues
 from labelgate.agent.shadow import Shadow
@@ -17,7 +18,7 @@ from labelgate.config import Config
 from labelgate.flow import HOOKS, Hook
 from labelgate.handlers import BindLoop, PacketLoop
 from labelgate.links import Links
-from labelgate.netfilter.apply import ApplyError, Netfilter, clean
+from labelgate.netfilter.apply import ApplyError, Netfilter, Variant, clean
 from labelgate.netfilter.conntrack import tcp_loose
 from labelgate.netfilter.facts import FAMILIES, Family, Marks, RulesetFacts
 from labelgate.netfilter.readback import Hazard, SavedTable, hazards
@@ -46,7 +47,9 @@ class Enforcement:
         *,
         bind: BindLoop | None = None,
         beside_another: bool = False,
+        step: Callable[[], None] = lambda: None,
     ) -> None:
+        """`wait` waits so many seconds; `step` is called behind each step of what may take long."""
         self.current = first
         """The generation in force."""
         self._say = say
@@ -55,7 +58,7 @@ class Enforcement:
         self._enforcer: PacketLoop
         self._warn = Bounded(say)
         self._restored = 0
-        self._netfilter = Netfilter(first.config.backend, say)
+        self._netfilter = Netfilter(first.config.backend, say, step)
         # Before the first look at the rules: nothing that changes behind it is missed.
         try:
             self.rules = RuleWatch(self._netfilter.tools.variant)
@@ -70,6 +73,8 @@ class Enforcement:
         if beside_another:
             self._base = free_block(read_queues(), self._base, 2 * len(HOOKS) * self._workers)
         self._is_in_force = False
+        self.other_variant: Variant | None = None
+        """The iptables variant that is not ours, where it has rules, too."""
         self._applied: RulesetFacts
         """What the rules in the kernel were made from: the same need not be written, nor read, again."""
 
@@ -102,6 +107,7 @@ class Enforcement:
         self._applied = self._facts(first)
         self._is_in_force = self._must_stay_closed = True
 
+    @panics_refused()
     def put_in_force(self, generation: Generation) -> None:
         """Puts another generation in the place of the current one.
 
@@ -164,6 +170,7 @@ class Enforcement:
             for finding in findings:
                 self._warn(f"warning: {finding}; our rules are put back")
             self._restored += bool(findings)
+            self._look_at_other_variant()
             hooks = frozenset(hazard.hook for hazard in self._hazards(self.current.config, now))
             if hooks != self._without_repeat:
                 self._follow_hazards(hooks)
@@ -173,6 +180,15 @@ class Enforcement:
             self._warn(f"warning: rules cannot be checked or put back: {error}")
         self._warn.catch_up()
         return bool(findings)
+
+    def _look_at_other_variant(self) -> None:
+        found = self._netfilter.other_variant()
+        if found and found != self.other_variant:
+            self._warn(
+                f"warning: iptables-{found} has rules, too: packets pass those of both, and only those of "
+                f"iptables-{self.variant} are watched for what they do to our marks"
+            )
+        self.other_variant = found
 
     def leave(self, mode: StopMode, *, is_planned: bool) -> StopMode:
         """Stops in a mode; in `keep` after a fault of ours, which may let nothing pass. Gives the mode."""

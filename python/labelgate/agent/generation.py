@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from labelgate.agent.panics import panics_refused
 from labelgate.agent.state import Record, Source
 from labelgate.compiler import Compiler
-from labelgate.config import Config, ConfigError, load_config
+from labelgate.config import Config, ConfigError, config_of, host_name, kept_texts, load_config
 from labelgate.flow import HOOKS
 from labelgate.handlers import BindLoop
 from labelgate.links import Links
@@ -57,6 +58,8 @@ class Options:
     """Take the place of the daemon that is in force, without losing a packet."""
     bind: BindLoop | None = None
     """Who answers the queues; None: the core's own loop."""
+    last_config: Config | None = None
+    """The configuration in force last, where what there is now is not valid."""
 
 
 @dataclass(frozen=True)
@@ -77,19 +80,34 @@ class Generation:
 class Loader:
     """Makes generations of what the files hold now; reads, parses and compiles only what has changed."""
 
-    def __init__(self, options: Options, say: Callable[[str], None], progress: Progress) -> None:
+    def __init__(
+        self,
+        options: Options,
+        say: Callable[[str], None],
+        progress: Progress,
+        step: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`progress` is told of files that are read, `step` that a snapshot, or a table, is made."""
         self._options = options
         self._say = say
-        self._progress = progress
-        self._cache = FileCache()
+        self._progress, self._step = progress, step
+        self._cache = FileCache(step)
         self._compiler: Compiler | None = None
         self._compiled_for: tuple[str, Settings] | None = None
         self._warnings: frozenset[str] = frozenset()
+        self._host_name = host_name()
+        """As it was at the start: another name later is not another node."""
 
     def configuration(self) -> Config:
-        """What is set without the policies; raises ConfigError."""
-        return self._config(Snapshot())
+        """What is set without the policies, or was in force last; raises ConfigError."""
+        try:
+            return self._config(Snapshot())
+        except ConfigError:
+            if self._options.last_config is None:
+                raise
+            return self._options.last_config
 
+    @panics_refused()
     def first(self, links: Links, record: Record | None) -> Generation:
         """Generation 1: what was applied last, unless the files have changed since.
 
@@ -102,10 +120,22 @@ class Loader:
             return self._of(record.confirmed, 1, files, links)
         return self._made(1, self._files(), files, Snapshot.of(files.result()), links)
 
+    @panics_refused()
     def last_good(self, record: Record, links: Links) -> Generation:
-        """Generation 1 where the files are not valid: what was in force before; raises as `first`."""
-        return self._of(record.confirmed, 1, self._cache.read(self._options.paths), links)
+        """Generation 1 where the files are not valid: what was in force before; raises as `first`.
 
+        With the configuration as it is now, if that is valid; else with the one of before, too.
+        """
+        snapshot, files = _snapshot(record.confirmed), self._cache.read(self._options.paths)
+        try:
+            config = self._config(snapshot)
+        except ConfigError:
+            if not record.confirmed.config:
+                raise
+            config = config_in_force_last(record, self._options.node, self._options.flags)
+        return self._with(config, 1, record.confirmed, files, snapshot, links)
+
+    @panics_refused()
     def next(self, before: Generation, links: Links, *, if_changed: bool = False) -> Generation | None:
         """The generation after this one, of the files; None where only a change counts and there is none.
 
@@ -125,6 +155,7 @@ class Loader:
         """Whether the files held, when they were read last, what they held when this generation was made."""
         return generation.source.files == self._cache.digest
 
+    @panics_refused()
     def applied(
         self, paths: tuple[str, ...], texts: tuple[tuple[str, bytes], ...], before: Generation, links: Links
     ) -> Generation:
@@ -139,15 +170,14 @@ class Loader:
     def _of(
         self, source: Source, number: int, files: Loading, links: Links, before: Generation | None = None
     ) -> Generation:
-        loading = Loading()
-        for name, content in source.texts:
-            loading.add(content, name)
-        return self._made(number, source, files, Snapshot.of(loading.result()), links, before)
+        return self._made(number, source, files, _snapshot(source), links, before)
 
     def _config(self, snapshot: Snapshot) -> Config:
         options = self._options
         felix = snapshot.felix_configurations
-        return load_config(options.config_file, felix, options.node, flags=options.flags)
+        return load_config(
+            options.config_file, felix, options.node, flags=options.flags, host=self._host_name
+        )
 
     def _made(
         self,
@@ -161,7 +191,21 @@ class Loader:
         config = self._config(snapshot)
         if before is not None:
             _refuse_changes(before.config, config)
+        return self._with(config, number, source, files, snapshot, links)
+
+    def _with(
+        self,
+        config: Config,
+        number: int,
+        source: Source,
+        files: Loading,
+        snapshot: Snapshot,
+        links: Links,
+    ) -> Generation:
+        source = replace(source, config=kept_texts(config))
+        self._step()
         table = self._table(snapshot, config, links)
+        self._step()
         warnings = (*snapshot.warnings, *table.warnings)
         for warning in warnings:
             if warning not in self._warnings:
@@ -177,8 +221,16 @@ class Loader:
             self._compiler = Compiler(snapshot, node=config.node, host=host, settings=config.settings)
             self._compiled_for = compiled_for
             return self._compiler.table
-        self._compiler.host = host
-        return self._compiler.follow(snapshot.resources())
+        compiler, self._compiler = self._compiler, None
+        compiler.host = host
+        try:
+            table = compiler.follow(snapshot.resources())
+        except Exception:
+            self._compiler = compiler  # It refused, and is as it was.
+            raise
+        # One that has panicked may be anything: the next table is made by a new one.
+        self._compiler = compiler
+        return table
 
     def _require_endpoints(self, generation: Generation) -> None:
         nodes, node = generation.snapshot.nodes(), generation.config.node
@@ -187,6 +239,19 @@ class Loader:
             raise AgentError(
                 f"no endpoint names node `{node}` (nodes found: {found}); set --node, or --allow-empty"
             )
+
+
+def config_in_force_last(record: Record, node: str | None, flags: Mapping[str, Any]) -> Config:
+    """The configuration that was kept, but for what the command line says; raises ConfigError."""
+    source = "the configuration in force last"
+    return config_of(record.confirmed.config, source, {"node": node, **flags})
+
+
+def _snapshot(source: Source) -> Snapshot:
+    loading = Loading()
+    for name, content in source.texts:
+        loading.add(content, name)
+    return Snapshot.of(loading.result())
 
 
 def _refuse_changes(before: Config, after: Config) -> None:

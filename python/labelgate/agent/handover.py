@@ -12,51 +12,68 @@
 If the connection ends before DONE, or DONE does not come in time, the successor has failed: the daemon looks
 after its rules again, at once. Behind DONE the successor only waits, as nobody else is left. A daemon with a
 policy on trial says BUSY: what comes into force next is for the trial to say.
+
+Who holds the lock of a file named by the network namespace is its daemon. The kernel lets go of it when the
+process ends, however it ends; file, socket and folder are root's alone: nobody else can be in the way.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import select
 import socket
-import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Self
 
 from labelgate.agent.generation import AgentError
 
-NAME = "\0labelgate"
-"""Names of abstract sockets (unix(7)) belong to the network namespace and go with the process."""
+FOLDER = Path("/run/labelgate")
+"""The same whatever `socket` says: two daemons of one network namespace must meet here."""
 READY, DONE, BUSY = b"r", b"d", b"b"
 SECONDS = 30.0
 """For the other side to answer; behind DONE, between warnings."""
 PENDING_SECONDS = 90.0
 """For a successor to come into force."""
-NAME_SECONDS = 5.0
-"""For the name to be free when the daemon before has ended."""
+LOCK_SECONDS = 5.0
+"""For the lock to be free when the daemon before has ended."""
+DEAF_SECONDS = 1.0
+"""How long nobody is let in where that has failed: with no descriptor left it would fail again and again."""
 
 
 class Presence:
     """Being the daemon of a network namespace: two would overwrite each other's chains."""
 
     def __init__(self, say: Callable[[str], None], *, replace: bool = False) -> None:
-        """AgentError where another one is, unless it is to be replaced."""
+        """AgentError where another one is, unless it is to be replaced.
+
+        Where that cannot be told it is said, and policy is enforced all the same: two daemons are then kept
+        apart by their queue numbers.
+        """
         self._say = say
-        self._name: socket.socket | None = None
+        self._place: _Place | None = None
         self._predecessor: socket.socket | None = None
         self._successor: socket.socket | None = None
         self._since = 0.0
         """When the successor came."""
+        self._deaf_until = 0.0
         self.replaces = False
         """Another daemon is still in force."""
         try:
-            self._name = _listen()
-        except OSError:
+            self._place = _take()
+        except BlockingIOError:
             if not replace:
                 raise AgentError("labelgate is running already in this network namespace") from None
             self.replaces = True
+        except OSError as error:
+            say(
+                f"warning: whether another labelgate runs here cannot be told: {FOLDER}: {error.strerror}; "
+                "this one cannot be replaced"
+            )
 
     def announce(self) -> None:
         """Before the first change, all else being ready: the daemon in force stops to look after its rules.
@@ -89,7 +106,7 @@ class Presence:
             self._say("warning: the daemon that is replaced has not ended yet; waiting")
         self._predecessor.close()
         self._predecessor = None
-        self._name = _listen_soon()
+        self._place = _take_soon()
         self.replaces = False
 
     def _predecessor_says(self) -> bytes:
@@ -105,8 +122,11 @@ class Presence:
     @property
     def descriptors(self) -> list[int]:
         """Readable when `is_replaced` is to be asked."""
-        heard = self._successor or self._name
-        return [] if heard is None else [heard.fileno()]
+        if self._successor is not None:
+            return [self._successor.fileno()]
+        if self._place is None or time.monotonic() < self._deaf_until:
+            return []
+        return [self._place.listener.fileno()]
 
     @property
     def is_pending(self) -> bool:
@@ -134,29 +154,32 @@ class Presence:
         return said == DONE
 
     def _accept(self, *, is_busy: bool) -> None:
-        if self._name is None:
+        if self._place is None:
             return
         try:
-            connection, _ = self._name.accept()
+            connection, _ = self._place.listener.accept()
+        except BlockingIOError:
+            return
         except OSError:
+            self._deaf_until = time.monotonic() + DEAF_SECONDS
             return
         connection.setblocking(False)
         try:
-            if _is_ours(connection):
-                connection.send(BUSY if is_busy else READY)
-                if not is_busy:
-                    self._successor, self._since = connection, time.monotonic()
-                    return
+            connection.send(BUSY if is_busy else READY)
+            if not is_busy:
+                self._successor, self._since = connection, time.monotonic()
+                return
         except OSError:  # It has given up.
             pass
         connection.close()
 
     def close(self) -> None:
-        """Tells a successor that this one has ended, and frees the name."""
-        # The name first: who is told finds it free.
-        for opened in (self._name, self._successor, self._predecessor):
+        """Tells a successor that this one has ended, and frees its place."""
+        # The place first: who is told finds it free.
+        for opened in (self._place, self._successor, self._predecessor):
             if opened is not None:
                 opened.close()
+        self._place = self._successor = self._predecessor = None  # The next one's is not ours to free.
 
     def __enter__(self) -> Self:
         return self
@@ -165,45 +188,92 @@ class Presence:
         self.close()
 
 
-def _listen() -> socket.socket:
-    name = socket.socket(socket.AF_UNIX)
+class _Place:
+    """The lock of this network namespace, and where a successor knocks."""
+
+    def __init__(self, lock: int, socket_path: Path) -> None:
+        """Of a lock that is held; OSError if nobody can be listened to."""
+        self._lock, self._socket_path = lock, socket_path
+        with suppress(FileNotFoundError):
+            socket_path.unlink()  # Of a daemon that was killed: its lock is ours.
+        self.listener = socket.socket(socket.AF_UNIX)
+        mask = os.umask(0o177)
+        try:
+            self.listener.bind(str(socket_path))
+            self.listener.listen(1)
+            self.listener.setblocking(False)
+        except BaseException:
+            self.listener.close()
+            raise
+        finally:
+            os.umask(mask)
+
+    def close(self) -> None:
+        """Lets the next one in."""
+        with suppress(OSError):
+            self._socket_path.unlink()
+        with suppress(OSError):
+            self._socket_path.with_suffix(".lock").unlink()
+        self.listener.close()
+        os.close(self._lock)
+
+
+def socket_path() -> Path:
+    """Where the daemon of the calling thread's network namespace listens; its lock lies beside it."""
+    return FOLDER / f"netns-{os.stat('/proc/thread-self/ns/net').st_ino}.sock"
+
+
+def _take() -> _Place:
+    """BlockingIOError if another daemon is there; another OSError if that cannot be told."""
+    path = socket_path()
+    FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
+    found = FOLDER.stat()
+    if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise PermissionError(errno.EPERM, "others may write there")
+    lock = _locked(path.with_suffix(".lock"))
     try:
-        name.bind(NAME)
-        name.listen(1)
-        name.setblocking(False)
+        return _Place(lock, path)
     except BaseException:
-        name.close()
+        os.close(lock)
         raise
-    return name
 
 
-def _listen_soon() -> socket.socket:
-    """The daemon before may be seen to end a moment before its name is free."""
-    until = time.monotonic() + NAME_SECONDS
+def _locked(path: Path) -> int:
+    """A descriptor that holds the lock of the file of this name; BlockingIOError if somebody else does."""
+    while True:
+        lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Who held it before may have taken the name away meanwhile: then another file has it by now.
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(lock), os.stat(path, follow_symlinks=False)):
+                    return lock
+        except BaseException:
+            os.close(lock)
+            raise
+        os.close(lock)
+
+
+def _take_soon() -> _Place:
+    """The daemon before may be seen to end a moment before its lock is free."""
+    until = time.monotonic() + LOCK_SECONDS
     while True:
         try:
-            return _listen()
-        except OSError:
+            return _take()
+        except BlockingIOError:
             if time.monotonic() > until:
                 raise AgentError("another daemon was started at the same time") from None
             time.sleep(0.05)
-
-
-def _is_ours(connection: socket.socket) -> bool:
-    """Whether root or we are at the other end: the name is not guarded by file permissions."""
-    _, user, _ = struct.unpack("=iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return user in (0, os.geteuid())
+        except OSError as error:
+            raise AgentError(f"the lock of the daemon before cannot be had: {error.strerror}") from None
 
 
 def _connect() -> socket.socket:
     connection = socket.socket(socket.AF_UNIX)
     connection.settimeout(SECONDS)
     try:
-        connection.connect(NAME)
+        connection.connect(str(socket_path()))
     except OSError as error:
         connection.close()
         raise AgentError(f"the daemon in force cannot be asked to be replaced: {error.strerror}") from None
-    if not _is_ours(connection):
-        connection.close()
-        raise AgentError("somebody else has taken the daemon's name (an abstract socket, `labelgate`)")
     return connection

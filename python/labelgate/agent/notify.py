@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 
+ALIVE_SECONDS = 1.0
+"""Not to be told more often."""
 READY_SECONDS = 5.0
 """How long a service manager that is busy is waited for."""
 
@@ -18,6 +21,7 @@ class ServiceManager:
         path = (os.environ if environ is None else environ).get("NOTIFY_SOCKET", "")
         # A name that begins with @ is an abstract one.
         self._address = "\0" + path[1:] if path.startswith("@") else path
+        self._told = -ALIVE_SECONDS
 
     def ready(self, status: str) -> None:
         """The policy is in force."""
@@ -25,8 +29,14 @@ class ServiceManager:
         self._tell(f"READY=1\nSTATUS={status.splitlines()[0]}", patience=READY_SECONDS)
 
     def alive(self) -> None:
-        """For the watchdog: to be told more often than WatchdogSec."""
-        self._tell("WATCHDOG=1")
+        """For the watchdog: to be told more often than WatchdogSec, at each step that has been done.
+
+        Never by a timer or a thread of its own: a daemon that hangs must not be called alive.
+        """
+        now = time.monotonic()
+        if now - self._told >= ALIVE_SECONDS:
+            self._told = now
+            self._tell("WATCHDOG=1")
 
     def stopping(self) -> None:
         """A planned stop has begun."""

@@ -65,10 +65,15 @@ class Signals:
         while self._waiting:
             yield self._waiting.pop(0)
 
+    @property
+    def is_told_to_stop(self) -> bool:
+        """A signal that stops waits to be taken."""
+        return bool(set(self._waiting) & STOPPING)
+
     def wait(self, seconds: float) -> None:
         """Waits this long; a signal is kept for `take`, and one that stops ends the wait."""
         deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0 and not set(self._waiting) & STOPPING:
+        while (left := deadline - time.monotonic()) > 0 and not self.is_told_to_stop:
             select.select([self._reader], [], [], left)
             self._read()
 

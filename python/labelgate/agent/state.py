@@ -10,7 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,18 +47,28 @@ class Source:
     """File names and what the files held."""
     files: str
     """Digest of the files that the daemon follows, as they were then: if they change, they have the word."""
+    config: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    """The configuration that it was in force with: `kept_texts`. Says nothing of where the policy is from."""
 
     def to_json(self) -> dict[str, Any]:
         """Any bytes come back as they were."""
         texts = [[name, decoded(content)] for name, content in self.texts]
-        return {"paths": self.paths, "applied": self.is_applied, "texts": texts, "files": self.files}
+        return {
+            "paths": self.paths,
+            "applied": self.is_applied,
+            "texts": texts,
+            "files": self.files,
+            "config": dict(self.config),
+        }
 
     @classmethod
     def from_json(cls, value: Any) -> Self:
         """KeyError, TypeError, ValueError or AttributeError if it is none."""
         texts = ((str(name), encoded(text)) for name, text in value["texts"])
         paths = tuple(map(str, value["paths"]))
-        return cls(paths, bool(value["applied"]), tuple(texts), str(value["files"]))
+        # What wrote it may have kept no configuration.
+        config = {str(key): str(text) for key, text in value.get("config", {}).items()}
+        return cls(paths, bool(value["applied"]), tuple(texts), str(value["files"]), config)
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,6 @@ def status(
         "files": {"paths": list(options.paths)},
         "policy": {"applied": current.source.is_applied, "paths": list(current.source.paths)},
         "refused": refusal and refusal.to_json(),
-        "rules": {"variant": enforcement.variant},
+        "rules": {"variant": enforcement.variant, "otherVariant": enforcement.other_variant},
         "counters": enforcement.counters(),
     }

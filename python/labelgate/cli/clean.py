@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import click
 
+from labelgate.agent import LooseNote, state_folder
 from labelgate.cli.options import EnvironmentProblem
 from labelgate.netfilter.apply import ApplyError
 from labelgate.netfilter.apply import clean as remove_rules
 
 
 @click.command()
-def clean() -> None:
+@click.option("--config", "config_file", metavar="FILE", help="Configuration file: says where the state is.")
+@click.option("--state", metavar="FOLDER", help="What outlives the daemon [default: /var/lib/labelgate].")
+def clean(config_file: str | None, state: str | None) -> None:
     """Remove every rule of ours from this network namespace, of both iptables variants.
 
     Packets that wait in a queue are lost if their hooks go. A running daemon puts its rules back: stop it
-    first.
+    first. nf_conntrack_tcp_loose is set back where the state says that a daemon with `revoke: deny-now` was
+    killed.
     """
     try:
         removed = remove_rules()
@@ -22,5 +26,11 @@ def clean() -> None:
         raise EnvironmentProblem("\n".join([str(error), *getattr(error, "__notes__", ())])) from None
     for table in removed:
         click.echo(f"removed our rules from {table}")
-    if not removed:
+    try:
+        is_restored = LooseNote(state_folder(config_file, {"state": state})).restore()
+    except OSError as error:
+        raise EnvironmentProblem(str(error)) from None
+    if is_restored:
+        click.echo("set nf_conntrack_tcp_loose back to 1")
+    elif not removed:
         click.echo("nothing of ours is there")

@@ -13,17 +13,18 @@ from typing import Any
 
 import click
 
-from labelgate.agent import Agent, AgentError, Options
-from labelgate.cli.options import EnvironmentProblem, config_option, node_option, policies
+from labelgate.agent import Agent, AgentError, Options, last_config
+from labelgate.cli.options import EnvironmentProblem, node_option, policies
 from labelgate.cli.progress import ProgressBar
-from labelgate.config import ConfigError, load_config
+from labelgate.config import Config, ConfigError, load_config
 from labelgate.handlers import BindLoop
 
 
 @click.command()
 @policies(required=False)
 @node_option
-@config_option
+# Not `config_option`: a service whose file is gone takes what was in force last.
+@click.option("--config", "config_file", metavar="FILE", help="Configuration file (YAML).")
 @click.option(
     "--backend", type=click.Choice(["auto", "nft", "legacy"]), help="iptables variant [default: auto]."
 )
@@ -78,19 +79,34 @@ def run(
     labelgate.handlers.netfilterqueue.
     """
     bind = _bind(handler, on_packet)
+    flags = {
+        "backend": backend, "stop": stop, "settle": settle, "queues.base": queue_base, "watch": watch,
+        "state": state, "socket": socket,
+    }  # fmt: skip
     try:
-        if not paths:
-            paths = load_config(config_file, node=node).policies
+        config, last = _configuration(config_file, node, flags)
+        paths = paths or config.policies
         if not paths:
             raise click.UsageError("no policies: use -f PATH, or `policies` in the configuration")
-        flags = {
-            "backend": backend, "stop": stop, "settle": settle, "queues.base": queue_base, "watch": watch,
-            "state": state, "socket": socket,
-        }  # fmt: skip
+        options = Options(paths, node, config_file, allow_empty, flags, replace, bind, last)
         with ProgressBar() as progress:
-            Agent(Options(paths, node, config_file, allow_empty, flags, replace, bind), _say, progress).run()
+            Agent(options, _say, progress).run()
     except (AgentError, ConfigError) as error:
         raise EnvironmentProblem(str(error)) from None
+
+
+def _configuration(
+    config_file: str | None, node: str | None, flags: dict[str, Any]
+) -> tuple[Config, Config | None]:
+    """What to begin with; the second is there where that is what was in force last."""
+    try:
+        return load_config(config_file, node=node, flags=flags), None
+    except ConfigError as error:
+        last = last_config(config_file, node, flags)
+        if last is None:
+            raise
+        _say(f"{error}\nthe configuration is not valid: the one that was in force last is taken")
+        return last, last
 
 
 def _bind(handler: str, on_packet: str | None) -> BindLoop | None:

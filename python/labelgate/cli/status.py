@@ -33,6 +33,8 @@ def _lines(answer: dict[str, Any]) -> Iterator[str]:
         f"{generation['policies']} policies, {generation['hostEndpoints']} host endpoints, "
         f"{generation['workloads']} workloads, {answer['rules']['variant']} rules"
     )
+    if other := answer["rules"].get("otherVariant"):
+        yield f"warning: iptables-{other} has rules, too: what they do to our marks is not watched"
     yield generation["engines"]
     yield f"files: {', '.join(answer['files']['paths'])}"
     if answer["policy"]["applied"]:

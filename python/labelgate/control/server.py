@@ -28,6 +28,8 @@ BACKLOG = 128
 """How many may wait to be let in while the daemon does something else."""
 SILENT_SECONDS = 30.0
 """A client that neither sends nor takes anything for so long is cut off."""
+DEAF_SECONDS = 1.0
+"""How long nobody is let in where that has failed: with no descriptor left it would fail again and again."""
 CHUNK = 1 << 18
 """Bytes taken from one client before the others have their turn."""
 
@@ -63,6 +65,8 @@ class ControlServer:
         self._clients: set[_Client] = set()
         self._worked_until = 0.0
         """When the last verb had been done."""
+        self._deaf_until: float | None = None
+        """Nobody is let in; None while that goes well."""
         self._selector = selectors.EpollSelector()
         try:
             self._listener = _listen(self._path)
@@ -77,7 +81,10 @@ class ControlServer:
         return self._selector.fileno()
 
     def serve(self) -> None:
-        """Does what can be done without waiting, one step for each client."""
+        """Does what can be done without waiting, one step for each client; to be called from time to time."""
+        if self._deaf_until is not None and time.monotonic() >= self._deaf_until:
+            self._deaf_until = None
+            self._selector.register(self._listener, selectors.EVENT_READ)
         for key, events in self._selector.select(0):
             if key.data is None:
                 self._accept()
@@ -109,7 +116,12 @@ class ControlServer:
     def _accept(self) -> None:
         try:
             connection, _ = self._listener.accept()
-        except OSError:  # It went away, or we have no descriptor left.
+        except (BlockingIOError, ConnectionAbortedError):  # It went away.
+            return
+        except OSError as error:
+            self._say(f"warning: control socket: nobody can be let in now: {error.strerror}")
+            self._deaf_until = time.monotonic() + DEAF_SECONDS
+            self._selector.unregister(self._listener)
             return
         if len(self._clients) >= MOST_CLIENTS:
             self._cut_off(min(self._clients, key=lambda client: client.heard))

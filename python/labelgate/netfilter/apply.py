@@ -103,6 +103,27 @@ def detect_variant() -> Variant:
     return leaders[0] if len(leaders) == 1 else _default_variant()
 
 
+_LEGACY_TABLES = ("ip_tables_names", "ip6_tables_names")
+_NET = Path("/proc/thread-self/net")
+
+
+def _has_rules(tools: Tools) -> bool:
+    if not tools.installed or (tools.variant == "legacy" and not any(map(_is_filled, _LEGACY_TABLES))):
+        return False
+    try:
+        tables = [table for family in families() for table in tools.read(family).values()]
+    except ApplyError:
+        return False
+    return any(rules for table in tables for rules in table.chains.values())
+
+
+def _is_filled(name: str) -> bool:
+    try:
+        return bool((_NET / name).read_text(encoding="ascii"))
+    except OSError:
+        return False
+
+
 def _weight(tools: Tools) -> tuple[bool, int]:
     """One that cannot be read has the least."""
     try:
@@ -140,16 +161,32 @@ class Netfilter:
     """Our rules in the network namespace of the calling thread."""
 
     def __init__(
-        self, backend: Variant | Literal["auto"] = "auto", warn: Callable[[str], None] = lambda text: None
+        self,
+        backend: Variant | Literal["auto"] = "auto",
+        warn: Callable[[str], None] = lambda text: None,
+        step: Callable[[], None] = lambda: None,
     ) -> None:
-        self._warn = warn
+        """`step` is called whenever a program that reads or writes rules has done so."""
+        self._warn, self._step = warn, step
         self.tools = Tools(detect_variant() if backend == "auto" else backend)
         self.families = families()
         self._installed: dict[Key, _Installed] = {}
+        self._covered: tuple[Family, ...] | None = None
+        """Families that have our rules; None where there are to be none."""
 
     def read(self) -> dict[Family, dict[str, SavedTable]]:
-        """All tables, ours and those of others."""
-        return {family: self.tools.read(family) for family in self.families}
+        """All tables, ours and those of others; of IPv6 too, if the kernel has it by now."""
+        self.families = families()
+        return {family: self._read(family) for family in self.families}
+
+    def _read(self, family: Family) -> dict[str, SavedTable]:
+        tables = self.tools.read(family)
+        self._step()
+        return tables
+
+    def _write(self, table: str, family: Family, text: str) -> None:
+        self.tools.write(table, family, text)
+        self._step()
 
     def is_installed(self) -> bool:
         """Whether rules of ours are there, whoever put them."""
@@ -172,13 +209,15 @@ class Netfilter:
                 self._put_back(changes, now, error)
                 raise
         self._installed = {key: _Installed(rules, _at(now, key).ours) for key, rules in wanted.items()}
+        self._covered = self.families if ruleset.tables else None
         if is_first:
             self._leave_other_variant()
         return bool(changes)
 
     def check(self, now: Mapping[Family, Mapping[str, SavedTable]]) -> list[str]:
         """What of the tables that `read` found is not as `apply` left it; empty while all is in force."""
-        findings: list[str] = []
+        uncovered = [] if self._covered is None else [f for f in now if f not in self._covered]
+        findings = [f"{family} has appeared: it has no rules of ours" for family in uncovered]
         for key, installed in self._installed.items():
             (table, family), saved = key, _at(now, key)
             findings += [f"{family} {finding}" for finding in misplaced(table, saved, installed.rules)]
@@ -190,6 +229,13 @@ class Netfilter:
             ]
         return findings
 
+    def other_variant(self) -> Variant | None:
+        """The variant of iptables that is not ours, where that has rules; None where it cannot be read."""
+        for variant in VARIANTS:
+            if variant != self.tools.variant and _has_rules(Tools(variant)):
+                return variant
+        return None
+
     def prepare_conntrack(self) -> bool:
         """Switches conntrack on where it is off; True if it was off in a family.
 
@@ -197,9 +243,9 @@ class Netfilter:
         """
         was_off = False
         for family in self.families:
-            raw = self.tools.read(family).get("raw", EMPTY_TABLE)
+            raw = self._read(family).get("raw", EMPTY_TABLE)
             if CONNTRACK_CHAIN not in raw.chains and not conntrack_in_use(family):
-                self.tools.write("raw", family, transaction("raw", raw, TableRules(conntrack_chain())))
+                self._write("raw", family, transaction("raw", raw, TableRules(conntrack_chain())))
                 was_off = True
         return was_off
 
@@ -228,7 +274,7 @@ class Netfilter:
         try:
             for (table, family), rules in wanted.items():
                 text = transaction(table, _at(now, (table, family)), rules)
-                self.tools.write(table, family, text)
+                self._write(table, family, text)
                 done.append((table, family))
         except BaseException as error:
             self._put_back(done, now, error)
@@ -239,9 +285,9 @@ class Netfilter:
     ) -> None:
         for table, family in reversed(done):
             try:
-                now = self.tools.read(family).get(table, EMPTY_TABLE)
+                now = self._read(family).get(table, EMPTY_TABLE)
                 text = put_back(table, now, _at(before, (table, family)))
-                self.tools.write(table, family, text)
+                self._write(table, family, text)
             except ApplyError as second:
                 error.add_note(f"and what was there before could not be put back: {second}")
 

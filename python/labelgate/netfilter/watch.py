@@ -113,13 +113,7 @@ class LegacyWatch:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._sockets: list[tuple[socket.socket, str, int, int, int]] = []
-        for names, family, level, next_offset, counters in _LAYOUTS:
-            try:
-                opened = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
-            except OSError:  # No IPv6.
-                continue
-            self._sockets.append((opened, names, level, next_offset, counters))
+        self._sockets: dict[int, socket.socket] = {}
         self._seen = self._fingerprints()
         self._looked = clock()
 
@@ -133,16 +127,29 @@ class LegacyWatch:
 
     def close(self) -> None:
         """Stops looking."""
-        for opened, *_ in self._sockets:
+        for opened in self._sockets.values():
             opened.close()
 
     def _fingerprints(self) -> list[int | None]:
         found: list[int | None] = []
-        for opened, names, *place in self._sockets:
+        for names, family, *place in _LAYOUTS:
             # To ask for a table that is not there would make it.
             there = _words(_NET / names)
-            found += [_fingerprint(table, opened, *place) if table in there else None for table in TABLES]
+            opened = self._socket(family) if there else None
+            found += [
+                _fingerprint(table, opened, *place) if opened is not None and table in there else None
+                for table in TABLES
+            ]
         return found
+
+    def _socket(self, family: int) -> socket.socket | None:
+        """Opened when it is first needed: the kernel may have no IPv6 at the start, and have it later."""
+        if family not in self._sockets:
+            try:
+                self._sockets[family] = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
+            except OSError:
+                return None
+        return self._sockets[family]
 
 
 def _words(path: Path) -> frozenset[str]:

@@ -40,7 +40,9 @@ class FileCache:
     `index` of locations and problems counts the documents of one file.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, step: Callable[[], None] = lambda: None) -> None:
+        """`step` is called as often as `progress` is told, at later readings too."""
+        self._step = step
         self._parsed: dict[str, _Parsed] = {}
         self._whole: Loading | None = None
 
@@ -54,7 +56,7 @@ class FileCache:
         if STDIN in files:
             return read_documents(paths, progress)
         if self._parsed:
-            parsed = {file: self._read(file, lambda _: None) for file in files}
+            parsed = {file: self._read(file, lambda _: self._step()) for file in files}
         else:
             parsed = {file: self._read(file, done) for file, done in in_turn(files, progress)}
         same = self._whole is not None and _loadings(parsed) == _loadings(self._parsed)

@@ -1,0 +1,44 @@
+"""Who switched nf_conntrack_tcp_loose off: we, which is kept on disk; a kill would leave it so for good."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from labelgate.netfilter.conntrack import set_tcp_loose
+
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+class LooseNote:
+    """A note in the state's folder, for one network namespace and as long as the machine is up."""
+
+    def __init__(self, folder: str) -> None:
+        """Of the calling thread's network namespace."""
+        self._file = Path(folder) / f"tcp_loose-{os.stat('/proc/thread-self/ns/net').st_ino}"
+
+    def is_there(self) -> bool:
+        """Whether it was we who switched it off. A start of the machine has set it anew."""
+        try:
+            return self._file.read_bytes() == _BOOT.read_bytes()
+        except OSError:
+            return False
+
+    def leave(self) -> None:
+        """To be called before it is switched off; OSError where nothing can be written."""
+        # Half a note is none: it is no boot's.
+        self._file.write_bytes(_BOOT.read_bytes())
+
+    def restore(self) -> bool:
+        """Sets the kernel as it was; False where it was not we who changed it.
+
+        Raises:
+            OSError: it may not be set.
+        """
+        was_ours = self.is_there()
+        if was_ours and not set_tcp_loose(True):
+            raise OSError("nf_conntrack_tcp_loose cannot be set back to 1")
+        with suppress(OSError):
+            self._file.unlink()
+        return was_ours

@@ -1,0 +1,88 @@
+"""nf_conntrack_tcp_loose, which `revoke: deny-now` switches off, is the host's again in the end."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from labelgate.agent import loose
+from labelgate.agent.caution import Revocation
+from labelgate.cli import cli
+from labelgate.netfilter import conntrack
+
+STRICT: Any = SimpleNamespace(config=SimpleNamespace(revoke="deny-now"))
+LENIENT: Any = SimpleNamespace(config=SimpleNamespace(revoke="new-only"))
+
+
+@pytest.fixture(autouse=True)
+def sysctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """In the place of the kernel's."""
+    path = tmp_path / "sysctl"
+    path.write_text("1")
+    monkeypatch.setattr(conntrack, "_TCP_LOOSE", path)
+    return path
+
+
+@pytest.fixture
+def state(tmp_path: Path, sysctl: Path) -> str:
+    """Of a daemon that was killed."""
+    folder = tmp_path / "state"
+    folder.mkdir()
+    Revocation(print, str(folder)).follow(STRICT)
+    assert sysctl.read_text() == "0"
+    return str(folder)
+
+
+@pytest.mark.parametrize("generations", [[STRICT], [LENIENT], [STRICT, LENIENT], [LENIENT, STRICT]])
+def test_the_next_daemon_sets_it_back(generations: list[Any], state: str, sysctl: Path) -> None:
+    said: list[str] = []
+    revocation = Revocation(said.append, state)
+    for generation in generations:
+        revocation.follow(generation)
+        assert sysctl.read_text() == ("0" if generation is STRICT else "1")
+    revocation.undo()
+    assert (sysctl.read_text(), said, list(Path(state).iterdir())) == ("1", [], [])
+
+
+def test_a_start_of_the_machine_sets_it_anew(
+    state: str, sysctl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is 0 then is so by the host's own will."""
+    monkeypatch.setattr(loose, "_BOOT", tmp_path / "boot")
+    (tmp_path / "boot").write_text("another")
+    said: list[str] = []
+    revocation = Revocation(said.append, state)
+    revocation.follow(STRICT)
+    revocation.undo()
+    assert sysctl.read_text() == "0"
+    assert said == ["nf_conntrack_tcp_loose is 0 already: a stop leaves it so"]
+
+
+def test_clean_sets_it_back(state: str, sysctl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_module("labelgate.cli.clean"), "remove_rules", list)
+    for expected in ("set nf_conntrack_tcp_loose back to 1\n", "nothing of ours is there\n"):
+        done = CliRunner().invoke(cli, ["clean", "--state", state])
+        assert (done.exit_code, done.output) == (0, expected)
+        assert sysctl.read_text() == "1"
+
+
+def test_what_cannot_be_set_is_told(state: str, sysctl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_module("labelgate.cli.clean"), "remove_rules", list)
+    sysctl.unlink()
+    sysctl.mkdir()
+    done = CliRunner().invoke(cli, ["clean", "--state", state])
+    assert (done.exit_code, done.output) == (3, "Error: nf_conntrack_tcp_loose cannot be set back to 1\n")
+    assert len(list(Path(state).iterdir())) == 1, "to be tried again"
+
+
+def test_without_a_state_it_is_told(tmp_path: Path, sysctl: Path) -> None:
+    said: list[str] = []
+    revocation = Revocation(said.append, str(tmp_path / "no"))
+    revocation.follow(STRICT)
+    assert said == ["warning: a kill would leave nf_conntrack_tcp_loose at 0: No such file or directory"]
+    revocation.undo()
+    assert sysctl.read_text() == "1"

@@ -1,0 +1,184 @@
+"""The core panics: a change is refused, and what was in force is in force."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from labelgate.agent import caution, daemon, enforcement
+from labelgate.agent.panics import CoreFault, panics_refused
+from labelgate.compiler import Compiler
+from labelgate.control import ControlError
+from labelgate.links import Links
+from labelgate.table import DecisionTable
+from test_agent import LATE, POLICY, TWIN, UPLINK, Kernel, agent_of, applied
+
+pytest_plugins = ["test_agent"]
+
+PanicException = type("PanicException", (BaseException,), {"__module__": "pyo3_runtime"})
+"""As pyo3 makes it: `except Exception` does not see it."""
+FAULT = "a fault of labelgate's core (please report it): index out of bounds"
+
+
+def panic(*_: object, **__: object) -> Any:
+    raise PanicException("index out of bounds")
+
+
+def once(monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> None:
+    """Its next call panics; those behind it do what they did."""
+    real = getattr(owner, name)
+
+    def first(*arguments: Any, **named: Any) -> Any:
+        monkeypatch.setattr(owner, name, real)
+        return panic()
+
+    monkeypatch.setattr(owner, name, first)
+
+
+def edit(policy: Path, text: str = POLICY.replace("eth0", "eth1")) -> None:
+    policy.write_text(text, encoding="utf-8")
+    os.kill(os.getpid(), signal.SIGHUP)
+
+
+def test_other_ends_are_ends() -> None:
+    for error in (KeyboardInterrupt, SystemExit, ZeroDivisionError):
+        with pytest.raises(error), panics_refused():
+            raise error
+    with pytest.raises(CoreFault), panics_refused():
+        panic()
+
+
+def test_a_panic_of_the_compiler_refuses_the_edit(
+    kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next edit is compiled by another compiler: the one that panicked may be anything."""
+    compilers: list[Compiler] = []
+    real = Compiler.apply
+
+    def apply(self: Compiler, **changes: Any) -> DecisionTable:
+        compilers.append(self)
+        return panic() if len(compilers) == 1 else real(self, **changes)
+
+    monkeypatch.setattr(Compiler, "apply", apply)
+    said: list[str] = []
+    agent = agent_of(policy, said)
+    refused: list[object] = []
+    kernel.steps = [
+        lambda: edit(policy),
+        lambda: refused.append(agent._refusal and agent._refusal.message),
+        lambda: edit(policy, f"{POLICY}---{TWIN}"),
+        lambda: edit(policy, POLICY),
+    ]
+    agent.run()
+    assert refused == [FAULT]
+    assert said[1] == f"{FAULT}\ngeneration 1 stays in force: the new policies are not valid"
+    assert [line.partition(":")[0] for line in said[2:-1]] == [
+        "generation 2 in force",
+        "generation 3 in force",
+    ]
+    assert len({id(one) for one in compilers}) == len(compilers) == 2
+
+
+def test_a_panic_of_the_swap_puts_the_table_back(
+    kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def change() -> None:
+        once(monkeypatch, enforcement._core.Enforcer, "swap")
+        edit(policy)
+
+    kernel.steps = [change]
+    said = run_all(kernel, policy)
+    assert said[1].startswith(FAULT)
+    assert kernel.touched[2] == "swapped 1", "the table of before"
+    assert said[2].startswith("generation 2 in force"), "tried again"
+
+
+def run_all(kernel: Kernel, policy: Path) -> list[str]:
+    said: list[str] = []
+    agent_of(policy, said).run()
+    return said
+
+
+def test_a_panic_for_new_interfaces_leaves_those_of_before(
+    kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def change() -> None:
+        once(monkeypatch, DecisionTable, "on_host")
+        kernel.links = Links((UPLINK, LATE))
+
+    kernel.steps = [change, lambda: None]
+    said = run_all(kernel, policy)
+    assert said[1].startswith(FAULT)
+    assert said[2] == "interfaces are now eth0, eth1"
+
+
+@pytest.mark.parametrize("where", ["compile", "swap"])
+def test_a_panic_of_an_apply_is_an_answer(
+    kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """And no trial."""
+    monkeypatch.setattr(daemon, "denied_sessions", lambda *_: [])
+    agent = agent_of(policy, [])
+    answers: list[ControlError] = []
+    owner, name = {"compile": (Compiler, "apply"), "swap": (enforcement._core.Enforcer, "swap")}[where]
+
+    def ask() -> None:
+        once(monkeypatch, owner, name)
+        with pytest.raises(ControlError) as refused:
+            agent._answer_apply(applied(POLICY.replace("eth0", "eth1")) | {"confirm": 60})
+        answers.append(refused.value)
+
+    kernel.steps = [ask]
+    agent.run()
+    assert str(answers[0]).startswith(FAULT)
+    assert agent._trial is None
+    assert agent._enforcement.current.number == 1
+
+
+def test_a_panic_of_a_verb_ends_nothing(
+    kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon, "status", panic)
+    agent = agent_of(policy, [])
+    answers: list[bytes] = []
+
+    def ask() -> None:
+        assert agent._control is not None
+        answers.append(agent._control._answered(b'{"version":1,"verb":"status"}'))
+
+    kernel.steps = [ask]
+    agent.run()
+    assert b'"code":"internal"' in answers[0]
+
+
+def test_a_panic_at_the_start_falls_back_on_the_policy_of_before(
+    kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_all(kernel, policy)
+    policy.write_text(POLICY.replace("eth0", "eth1"), encoding="utf-8")
+    once(monkeypatch, Compiler, "__init__")
+    said: list[str] = []
+    agent = agent_of(policy, said, start="last-good")
+    agent.run()
+    assert said[0] == f"{FAULT}\nthe policy that was in force last is put in force again"
+    (host,) = agent._enforcement.current.table.rule_facts()["hosts"]
+    assert host["interfaces"] == ["eth0"]
+
+
+def test_a_panic_of_the_lockout_check_is_told(
+    kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the kernel does not tell: an edit is made, what somebody asks for is not."""
+    monkeypatch.setattr(caution, "findings", panic)
+    monkeypatch.setattr(caution, "open_sessions", list)
+    monkeypatch.setattr(caution, "read_flows", list)
+    agent = agent_of(policy, [])
+    agent.run()
+    current, said = agent._enforcement.current, list[str]()
+    caution.refuse_lockout(current, current, current.links, said.append)
+    assert said[0].startswith("warning: who is locked out cannot be told: CoreFault")
+    with pytest.raises(caution.LockOutError):
+        caution.denied_sessions(current, current, current.links, None)
