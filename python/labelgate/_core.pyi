@@ -155,6 +155,13 @@ class Table:
             ValueError: as `decide`.
         """
 
+    def connectivity_trace(self, packet: Packet) -> tuple[list[_Step] | None, list[_Step] | None]:
+        """(egress, ingress) of `connectivity`, with every step on the way; the last one decides.
+
+        Raises:
+            ValueError: as `decide`.
+        """
+
     def workloads(self) -> list[tuple[str, list[str]]]:
         """Every workload by name, with the addresses that are its own; sorted."""
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 from labelgate import _core
-from labelgate.engines import Description
+from labelgate.engines import Description, summary
 from labelgate.flow import (
     Action,
     Answer,
@@ -26,18 +26,22 @@ from labelgate.flow import (
     read_address,
 )
 from labelgate.settings import HostFacts, Settings
+from labelgate.tabular import Tabular
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     from numpy.typing import NDArray
 
     from labelgate.columns import Answers
+    from labelgate.tally import Tally
 
 # numpy is imported by the first question by column: neither the daemon nor the command line waits for it.
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+@dataclass(frozen=True, slots=True, repr=False)
+class Decision(Tabular):
     """A verdict with what decided it."""
 
     verdict: Verdict
@@ -57,9 +61,33 @@ class Decision:
     outcome: int
     """Its row in `DecisionTable.outcomes`, which also tells the Log rules passed."""
 
+    def columns(self) -> Mapping[str, NDArray[Any]]:
+        """One row with all fields; `rule` is -1 where no rule decided."""
+        import numpy as np
 
-class DecisionTable:
-    """Compiled policy of one node, bound to the interfaces of a host. Made by `Snapshot.compile`."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        dtypes = {"failsafe": np.bool_, "accepted": np.bool_, "rule": np.int32, "outcome": np.uint32}
+        values["rule"] = -1 if self.rule is None else self.rule
+        return {name: np.array([value], dtypes.get(name, object)) for name, value in values.items()}
+
+    def caption(self) -> str:
+        """The verdict and what decided."""
+        what = [self.policy + ("" if self.rule is None else f" rule {self.rule}")] if self.policy else []
+        what += [f"tier {self.tier}"] if self.tier else []
+        what += [self.endpoint] if self.endpoint else []
+        notes = " [failsafe]" if self.failsafe else ""
+        return f"{self.verdict}{notes}: {self.reason}" + (f" ({', '.join(what)})" if what else "")
+
+    def __repr__(self) -> str:
+        """The verdict and what decided, on one line."""
+        return f"Decision({self.caption()})"
+
+
+class DecisionTable(Tabular):
+    """Compiled policy of one node, bound to the interfaces of a host. Made by `Snapshot.compile`.
+
+    As a table (`to_numpy`, `to_pandas`, in a notebook) it is what its outcome ids mean.
+    """
 
     def __init__(self, program: _core.Program, host: HostFacts, settings: Settings) -> None:
         self.program = program
@@ -227,6 +255,42 @@ class DecisionTable:
         rows.setflags(write=False)
         return rows
 
+    def columns(self) -> Mapping[str, NDArray[Any]]:
+        """The rows of `outcomes` with their ids, uint32; without the Log rules."""
+        import numpy as np
+
+        rows = self.outcomes
+        names = ("action", "tier", "policy", "rule", "reason")
+        return {"outcome": np.arange(len(rows), dtype=np.uint32), **{name: rows[name] for name in names}}
+
+    def caption(self) -> str:
+        """How large it is, and which engines answer."""
+        endpoints, warnings = len(self.program.endpoints), len(self.warnings)
+        noted = f", {warnings} warnings" if warnings else ""
+        sizes = f"{endpoints} endpoint{'s' * (endpoints != 1)}, {len(self.outcomes)} outcomes{noted}"
+        return f"DecisionTable: {sizes}; {summary(self.describe())}"
+
+    def __repr__(self) -> str:
+        """How large it is, and which engines answer."""
+        return f"<{self.caption()}>"
+
+    def tally(self) -> Tally:
+        """An empty count of answers of `decide_batch`, by verdict and by what decided.
+
+        >>> import labelgate, numpy as np
+        >>> table = labelgate.Snapshot().compile(node="edge1")
+        >>> tally = table.tally()
+        >>> dports = np.array([22, 80], np.uint16)
+        >>> tally.add(*table.decide_batch("filter-input", "192.0.2.5", "198.51.100.10", "tcp", 40000, dports))
+        >>> tally
+        Tally(2 continue)
+        >>> tally.to_numpy()["flows"].tolist()
+        [2]
+        """
+        from labelgate.tally import Tally
+
+        return Tally(self.outcomes)
+
     def describe(self) -> Description:
         """Which engines answer, how large their tables are, and why no faster one was chosen.
 
@@ -235,6 +299,12 @@ class DecisionTable:
         []
         """
         return cast(Description, json.loads(self.core.describe()))
+
+    def connectivity_trace(self, packet: Packet) -> tuple[tuple[Step, ...] | None, tuple[Step, ...] | None]:
+        """The egress and ingress gates of `connectivity` with every step on the way; the last one decides."""
+        whole = replace(packet, fragment=False) if packet.fragment else packet
+        egress, ingress = self.core.connectivity_trace(whole)
+        return _steps(egress), _steps(ingress)
 
     def workloads(self) -> dict[str, list[str]]:
         """Every workload by name, sorted, with the addresses that are its own."""
@@ -259,6 +329,10 @@ class DecisionTable:
     def has_untracked_policy(self) -> bool:
         """Whether a host endpoint here has untracked policy."""
         return any(host["untracked"] is not None for host in self.rule_facts()["hosts"])
+
+
+def _steps(steps: list[Any] | None) -> tuple[Step, ...] | None:
+    return None if steps is None else tuple(Step(*step) for step in steps)
 
 
 def _address(value: IPAddress | str, field: str) -> IPAddress:

@@ -210,6 +210,17 @@ impl Table {
         Ok((egress.map(|gate| self.gate(gate)), ingress.map(|gate| self.gate(gate))))
     }
 
+    /// The steps of both gates.
+    #[allow(clippy::needless_pass_by_value)]
+    fn connectivity_trace(
+        &self,
+        packet: Question<'_>,
+    ) -> PyResult<(Option<Vec<StepTuple<'_>>>, Option<Vec<StepTuple<'_>>>)> {
+        let (egress, ingress) = self.0.connectivity_trace(&packet.tuple()?);
+        let named = |steps: Vec<Step>| steps.iter().map(|step| step_tuple(&self.0, step)).collect();
+        Ok((egress.map(named), ingress.map(named)))
+    }
+
     /// The workloads with the addresses that they own.
     fn workloads(&self) -> Vec<(String, Vec<String>)> {
         let program = self.0.program();

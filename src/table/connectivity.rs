@@ -97,6 +97,15 @@ impl DecisionTable {
         hooks::workload_gate(self, &key(tuple), &self.workloads().stop(workload, direction), None)
     }
 
+    /// Every step of both gates of [`Self::connectivity`], the deciding one last.
+    pub fn connectivity_trace(&self, tuple: &FiveTuple) -> (Option<Vec<Step>>, Option<Vec<Step>>) {
+        let steps = |address, direction| {
+            let stop = self.workloads().stop(self.owner(tuple.family, address)?, direction);
+            Some(hooks::workload_gate_trace(self, &key(tuple), &stop))
+        };
+        (steps(tuple.source, Direction::Egress), steps(tuple.destination, Direction::Ingress))
+    }
+
     /// The same for many: `workloads` are endpoints by number, one for each of the flows, of which hook, interfaces and
     /// state play no part. Verdicts are [`Verdict::Allow`] and [`Verdict::Deny`].
     pub fn gate_batch(

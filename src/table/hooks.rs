@@ -116,6 +116,13 @@ pub fn workload_gate(table: &DecisionTable, key: &FlowKey, stop: &Stop, known: O
     Gate { allows: run == Run::Accept, step: last, outcome }
 }
 
+/// Every step of [`workload_gate`].
+pub fn workload_gate_trace(table: &DecisionTable, key: &FlowKey, stop: &Stop) -> Vec<Step> {
+    let (packet, mut steps) = (Packet::of(&key.tuple), Vec::new());
+    Walk::new(table, key, &packet, Seen::NOTHING, &mut steps).run(stop);
+    steps
+}
+
 fn step(stage: Stage, endpoint: Option<EndpointId>, reason: Reason) -> Step {
     Step { stage, endpoint, outcome: reason.outcome(), action: reason.action() }
 }

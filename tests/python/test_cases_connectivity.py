@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from cases import Case, load_cases
+from labelgate.flow import Gate, Step
 from labelgate.reference import Reference
 from labelgate.settings import HostFacts
 
@@ -15,7 +16,15 @@ def test_engine_and_reference_connect_alike(case: Case) -> None:
     reference = Reference(snapshot, None, HostFacts({}), case.settings, staged=case.staged)
     for question in case.questions:
         packet = question.packet
-        assert table.connectivity(packet) == reference.connectivity(packet), question.id
+        found = table.connectivity(packet)
+        assert found == reference.connectivity(packet), question.id
+        traced = [steps and _gate(steps[-1]) for steps in table.connectivity_trace(packet)]
+        assert traced == [found.egress, found.ingress], question.id
+
+
+def _gate(last: Step) -> Gate:
+    """What a trace ends in, as the gate says it."""
+    return Gate("allow" if last.action == "Allow" else "deny", last.tier, last.policy, last.rule)
 
 
 def test_cases_have_gates_of_both_directions() -> None:
