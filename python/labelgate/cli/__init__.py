@@ -16,6 +16,7 @@ from labelgate.cli.clean import clean
 from labelgate.cli.config import config
 from labelgate.cli.connectivity import connectivity
 from labelgate.cli.demo import demo
+from labelgate.cli.diff import diff_command
 from labelgate.cli.doctor import doctor
 from labelgate.cli.explain import explain
 from labelgate.cli.install_unit import install_unit
@@ -39,7 +40,8 @@ def cli() -> None:
 
 
 for verb in (
-    check, explain, connectivity, selector, schema, bench, run, status, reload, apply, confirm, rollback,
+    check, diff_command, explain, connectivity, selector, schema, bench, run, status, reload, apply, confirm,
+    rollback,
     config, doctor,
     install_unit, clean, demo, version,
 ):  # fmt: skip
