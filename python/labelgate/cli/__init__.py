@@ -19,6 +19,7 @@ from labelgate.cli.demo import demo
 from labelgate.cli.doctor import doctor
 from labelgate.cli.explain import explain
 from labelgate.cli.install_unit import install_unit
+from labelgate.cli.lint import lint_verb
 from labelgate.cli.reload import reload
 from labelgate.cli.run import run
 from labelgate.cli.schema import schema
@@ -39,8 +40,8 @@ def cli() -> None:
 
 
 for verb in (
-    check, explain, connectivity, selector, schema, bench, run, status, reload, apply, confirm, rollback,
-    config, doctor,
+    check, lint_verb, explain, connectivity, selector, schema, bench,
+    run, status, reload, apply, confirm, rollback, config, doctor,
     install_unit, clean, demo, version,
 ):  # fmt: skip
     cli.add_command(verb)
