@@ -63,6 +63,25 @@ class Program:
     def endpoints(self) -> list[str]:
         """The local endpoints by name."""
 
+    def contents(self) -> str:
+        """Endpoints, chains and rules as JSON; `labelgate.analysis.program` has the words for it.
+
+        An object of lists: `endpoints` (`name`, `short_name`, `kind`: host or workload, `attachment`: any,
+        address, remote or an object with `interface`, `addresses`, `sources`, and the numbers of chains:
+        `normal`, `forward`, `untracked` as [ingress, egress] or null, `prednat`), `chains` (`tiers` with
+        `name`, `lists` and `end`: deny, pass or fall; `profiles`; `end`: deny, accept or unmarked), `lists`
+        (`policy`, `tier`, `direction`, `rules`). In rules sets are numbers. Releases the GIL.
+        """
+
+    def address_sets(self) -> list[tuple[bytes, bytes]]:
+        """Of each address set its sorted ranges, first and last address of each.
+
+        IPv4: 4 bytes each, little-endian; IPv6: 16 bytes each, in network order.
+        """
+
+    def port_sets(self) -> list[list[tuple[int, int, int, int]]]:
+        """Of each port set its members, sorted: (IP version, address as a number, protocol, port)."""
+
 @final
 class Compiler:
     """A model that is edited; an edit compiles what it touches, and changes engines in place."""
@@ -132,6 +151,24 @@ class Table:
         Raises:
             TypeError: an attribute is not as `Flows` says.
             ValueError: lengths differ, or an array is read-only or in use by another call.
+        """
+
+    def gate_batch(
+        self,
+        egress: bool,
+        workloads: NDArray[np.uint32],
+        flows: Flows,
+        verdicts: NDArray[np.uint8],
+        outcomes: NDArray[np.uint32],
+    ) -> None:
+        """As `connectivity` in one direction, for many: `workloads` has one endpoint number for each flow.
+
+        Numbers are places in `Program.endpoints`. Hook, interfaces and state of the flows do not count.
+        Verdicts are deny and allow. Releases the GIL.
+
+        Raises:
+            TypeError: as `decide_batch`.
+            ValueError: as `decide_batch`, or there is no endpoint with such a number.
         """
 
     def decide(self, packet: Packet) -> tuple[Verdict, bool, bool, int, _Step]:

@@ -8,6 +8,7 @@
 //! The same resources in any order, and by any edits, give the identical `Program` (state, not history); [`Program`]'s `Display` is
 //! its stable text.
 
+mod contents;
 mod text;
 
 use std::fmt;
@@ -15,6 +16,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::flow::{Direction, EndpointId, Family, OutcomeId, id, number_address};
+
+pub use contents::contents;
 
 id! {
     /// A [`Chain`] of a [`Program`].

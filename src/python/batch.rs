@@ -14,7 +14,7 @@ use pyo3::pybacked::PyBackedStr;
 
 use super::question::hook;
 use super::value_error;
-use crate::flow::Hook;
+use crate::flow::{Direction, Hook};
 use crate::table::{Addresses, Column, DecisionTable, Flows, FlowsError};
 
 /// Flows that a thread takes at a time: far more work than taking them, far less than anybody waits for.
@@ -166,6 +166,28 @@ pub fn decide<'py>(
     let (mut verdicts, mut outcomes) = (readwrite(verdicts, "into[0]")?, readwrite(outcomes, "into[1]")?);
     let (verdicts, outcomes) = (verdicts.as_slice_mut()?, outcomes.as_slice_mut()?);
     py.detach(|| answer(table, &flows, verdicts, outcomes, threads))
+}
+
+/// Asks the policy of one workload about each flow, in one direction.
+pub fn gates<'py>(
+    py: Python<'py>,
+    table: &DecisionTable,
+    (direction, workloads): (Direction, &Bound<'py, PyArray1<u32>>),
+    flows: &Bound<'py, PyAny>,
+    (verdicts, outcomes): (&Bound<'py, PyArray1<u8>>, &Bound<'py, PyArray1<u32>>),
+) -> PyResult<()> {
+    let held = HeldFlows::of(flows)?;
+    let flows = held.flows()?;
+    let workloads = readonly(workloads.try_readonly(), "workloads")?;
+    let workloads = workloads.as_slice()?;
+    let known = table.program().endpoints.len();
+    if let Some(found) = workloads.iter().find(|&&workload| workload as usize >= known) {
+        return Err(value_error(format!("workloads: found {found}, expected a number below {known}")));
+    }
+    let (mut verdicts, mut outcomes) = (readwrite(verdicts, "into[0]")?, readwrite(outcomes, "into[1]")?);
+    let (verdicts, outcomes) = (verdicts.as_slice_mut()?, outcomes.as_slice_mut()?);
+    py.detach(|| table.gate_batch(direction, Column::Each(workloads), &flows, verdicts, outcomes))
+        .map_err(value_error)
 }
 
 /// The calling thread answers, too, and looks for signals; after one nobody takes another chunk.

@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use numpy::PyArray1;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyBytes, PyTuple};
 
 use super::question::Question;
 use super::{batch, value_error};
-use crate::flow::{EndpointId, FlowKey, InterfaceId, OutcomeId, Verdict, address_number};
+use crate::flow::{Direction, EndpointId, Family, FlowKey, InterfaceId, OutcomeId, Verdict, address_number};
 use crate::model::{Change, HostFacts, Model};
-use crate::program::{Action, EndpointKind};
+use crate::program::{Action, EndpointKind, PortSet};
 use crate::table::{Budgets, Builder, Decision, DecisionTable, Engines, Gate, Step};
 
 /// The compiled policy of a node (opaque).
@@ -39,6 +39,36 @@ impl Program {
     #[getter]
     fn endpoints(&self) -> Vec<String> {
         self.compiled.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect()
+    }
+
+    /// Endpoints, chains and rules, as JSON text.
+    fn contents(&self, py: Python<'_>) -> String {
+        py.detach(|| crate::program::contents(&self.compiled).to_string())
+    }
+
+    /// Of each address set its ranges, as bytes: IPv4, IPv6.
+    fn address_sets<'py>(&self, py: Python<'py>) -> Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
+        let sets = self.compiled.address_sets.iter();
+        sets.map(|set| {
+            let v4: Vec<u8> =
+                set.v4.iter().flat_map(|&(first, last)| [first, last]).flat_map(u32::to_le_bytes).collect();
+            let v6: Vec<u8> =
+                set.v6.iter().flat_map(|&(first, last)| [first, last]).flat_map(u128::to_be_bytes).collect();
+            (PyBytes::new(py, &v4), PyBytes::new(py, &v6))
+        })
+        .collect()
+    }
+
+    /// Of each port set its members, as (IP version, address, protocol, port).
+    fn port_sets(&self) -> Vec<Vec<(u8, u128, u8, u16)>> {
+        let version = |family| if family == Family::V4 { 4 } else { 6 };
+        let members = |set: &Arc<PortSet>| {
+            set.members
+                .iter()
+                .map(|&(family, address, protocol, port)| (version(family), address, protocol, port))
+                .collect()
+        };
+        self.compiled.port_sets.iter().map(members).collect()
     }
 }
 
@@ -190,6 +220,20 @@ impl Table {
         threads: usize,
     ) -> PyResult<()> {
         batch::decide(py, &self.0, flows, (verdicts, outcomes), threads)
+    }
+
+    /// Many new connections, each judged by the policy of one workload in one direction.
+    fn gate_batch<'py>(
+        &self,
+        py: Python<'py>,
+        egress: bool,
+        workloads: &Bound<'py, PyArray1<u32>>,
+        flows: &Bound<'py, PyAny>,
+        verdicts: &Bound<'py, PyArray1<u8>>,
+        outcomes: &Bound<'py, PyArray1<u32>>,
+    ) -> PyResult<()> {
+        let direction = if egress { Direction::Egress } else { Direction::Ingress };
+        batch::gates(py, &self.0, (direction, workloads), flows, (verdicts, outcomes))
     }
 
     /// One packet; outcome as `outcomes` has it.

@@ -44,9 +44,9 @@ def _default_deny(selection: Selection) -> Iterator[Remark]:
         if host.profiles or not denied:
             continue
         text = (
-            f"no policy and no profile for its {' and '.join(denied)}: everything but failsafe ports and"
-            " what is established is denied there (E-25), IPv6 neighbour discovery, too, without which nobody reaches"
-            " it (E-53)"
+            f"no policy and no profile for its {' and '.join(denied)}: everything is denied there but"
+            " failsafe ports and what is established (E-25); IPv6 neighbour discovery, too, without which"
+            " nobody reaches it (E-53)"
         )
         mend = f"write policy for it, or list the profile `{BUILT_IN_PROFILE}`"
         yield Remark("LG301", selection.resources[host.name], (), text, mend)

@@ -1,0 +1,211 @@
+"""An exact partition of the packet space: the classes of packets that a set of rules cannot tell apart.
+
+A `Partition` is made of all rules that a question is about, of one chain, of many, or of two programs:
+
+>>> from labelgate.analysis.partition import Partition
+>>> from labelgate.analysis.program import Ports, Rule, Side, set_of
+>>> inner = Side((set_of(4, [(0x0A000000, 0x0AFFFFFF)]),))
+>>> web = Side(ports=Ports(((80, 89),)))
+>>> rules = [Rule("Deny", protocol=6, source=inner), Rule("Allow", protocol=6, destination=web)]
+>>> partition = Partition.of(rules, family=4)
+>>> partition.shape        # classes of sources, of destinations, of services
+(2, 1, 3)
+>>> [int(partition.matches(rule).sum()) for rule in rules]
+[2, 2]
+
+A cell is a class of sources, one of destinations and one of services. Each rule of the partition matches all
+packets of a cell or none of them, so that whatever is decided by these rules is decided by one packet of each
+cell: `packets` has one for every cell, as columns for `DecisionTable.decide_batch`, and `matches` says which
+cells a rule matches, without a table. Nothing is sampled; the partition is as coarse as the rules let it be.
+
+Boundaries that are no rule's (failsafe ports, encapsulation) are given as rules of their own. State is no
+part of it: what conntrack, marks and interfaces settle is the business of who asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelgate.analysis.addresses import IPV4, Edges, contains, edges_where, everything
+from labelgate.analysis.program import AddressSet, Ports, Rule, Side
+from labelgate.analysis.services import ServiceClasses, unique_columns
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class AddressClasses:
+    """The addresses of one family, cut into classes that lie in the same sets."""
+
+    family: int
+    starts: Edges
+    """First address of every interval, sorted; the first one is 0."""
+    of_interval: NDArray[np.intp]
+    """The class of each interval."""
+    firsts: Edges
+    """The smallest address of each class."""
+    members: dict[AddressSet, Mask]
+    """Of each set which classes lie in it, bool (classes,)."""
+
+    def __len__(self) -> int:
+        return len(self.firsts)
+
+    @classmethod
+    def of(cls, sets: Iterable[AddressSet], family: int) -> AddressClasses:
+        """The coarsest classes on which membership in each of the sets is constant."""
+        distinct = list(dict.fromkeys(sets))
+        edges = [found.edges(family) for found in distinct]
+        starts = np.unique(np.concatenate([everything(family), *edges]))
+        inside = np.array([contains(found, starts) for found in edges], np.bool_).reshape(
+            len(edges), len(starts)
+        )
+        first, of_interval = unique_columns(inside, len(starts))
+        members = {found: inside[row, first] for row, found in enumerate(distinct)}
+        return cls(family, starts, of_interval, starts[first], members)
+
+    def edges(self, classes: Mask) -> Edges:
+        """The addresses of some classes."""
+        return edges_where(self.starts, classes[self.of_interval])
+
+    def class_of(self, addresses: Edges) -> NDArray[np.intp]:
+        """The class of each address (`labelgate.analysis.addresses.points`)."""
+        return self.of_interval[np.searchsorted(self.starts, addresses, side="right") - 1]
+
+
+@dataclass(frozen=True)
+class Packets:
+    """Columns with one packet for each of some cells, as `DecisionTable.decide_batch` takes them."""
+
+    src: NDArray[Any]
+    """uint32 (n,) for IPv4, uint8 (n, 16) for IPv6."""
+    dst: NDArray[Any]
+    protocol: NDArray[np.uint8]
+    sport: NDArray[np.uint16]
+    dport: NDArray[np.uint16]
+    """For ICMP and ICMPv6 `type << 8 | code`."""
+    fragment: Mask
+    """Ports, ICMP type and code cannot be read (M-19)."""
+
+    def __len__(self) -> int:
+        return len(self.protocol)
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Classes of sources, destinations and services of one family (4 or 6); see the head of this module."""
+
+    family: int
+    sources: AddressClasses
+    destinations: AddressClasses
+    services: ServiceClasses
+
+    @classmethod
+    def of(cls, rules: Iterable[Rule], family: int) -> Partition:
+        """The coarsest partition by products that each of the rules answers constantly.
+
+        Rules that do not exist for the family are left out: they match nothing.
+        """
+        distinct = [rule for rule in dict.fromkeys(rules) if rule.exists_for(family)]
+        return cls(
+            family,
+            AddressClasses.of((found for rule in distinct for found in _sets(rule.source)), family),
+            AddressClasses.of((found for rule in distinct for found in _sets(rule.destination)), family),
+            ServiceClasses.of(distinct),
+        )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """How many classes of sources, destinations and services there are."""
+        return len(self.sources), len(self.destinations), len(self.services)
+
+    def matches(self, rule: Rule) -> Mask:
+        """Which cells a rule of this partition matches, bool in `shape`."""
+        if not rule.exists_for(self.family):
+            return np.zeros(self.shape, np.bool_)
+        source = self._side(rule.source, self.sources, "source")
+        destination = self._side(rule.destination, self.destinations, "destination")
+        found: Mask = source[:, None, :] & destination[None, :, :] & self.services.matches(rule)
+        return found
+
+    def _side(self, side: Side, classes: AddressClasses, name: str) -> Mask:
+        """Whether a side's criteria hold, bool (classes of addresses, of services)."""
+        found = np.ones((len(classes), len(self.services)), np.bool_)
+        for inside in side.in_sets:
+            found &= classes.members[inside][:, None]
+        for outside in side.not_in_sets:
+            found &= ~classes.members[outside][:, None]
+        if side.ports is not None:
+            found &= self._ports(side.ports, classes, name)
+        if side.not_ports is not None:
+            found &= ~self._ports(side.not_ports, classes, name)
+            if side.not_ports.ranges:
+                found &= self.services.has_ports
+        return found
+
+    def _ports(self, ports: Ports, classes: AddressClasses, side: str) -> Mask:
+        """M-17, M-25: bool (classes of addresses, of services)."""
+        found = np.repeat(self.services.in_ranges(side, ports.ranges)[None, :], len(classes), axis=0)
+        for named in ports.named:
+            for protocol, port, addresses in named.members:
+                found |= classes.members[addresses][:, None] & self.services.has_port(side, protocol, port)
+        return found
+
+    def packets(
+        self,
+        sources: NDArray[np.intp] | None = None,
+        destinations: NDArray[np.intp] | None = None,
+        services: NDArray[np.intp] | None = None,
+    ) -> Packets:
+        """One packet for each cell of some classes (by number; None: all).
+
+        In the order of the cells: `answers.reshape(sources, destinations, services)`.
+        """
+        chosen = [
+            np.arange(count) if numbers is None else numbers
+            for count, numbers in zip(self.shape, (sources, destinations, services), strict=True)
+        ]
+        source, destination, service = (grid.reshape(-1) for grid in np.meshgrid(*chosen, indexing="ij"))
+        samples = self.services.samples
+        return Packets(
+            column(self.family, self.sources.firsts[source]),
+            column(self.family, self.destinations.firsts[destination]),
+            samples["protocol"][service],
+            samples["sport"][service],
+            samples["dport"][service],
+            samples["fragment"][service],
+        )
+
+
+def column(family: int, addresses: Edges) -> NDArray[Any]:
+    """Addresses as a column of `DecisionTable.decide_batch`."""
+    if family == IPV4:
+        return addresses.astype(np.uint32)
+    return np.frombuffer(addresses.tobytes(), np.uint8).reshape(-1, 16).copy()
+
+
+def _sets(side: Side) -> Iterator[AddressSet]:
+    """Every set that a side of a rule asks about."""
+    yield from side.in_sets
+    yield from side.not_in_sets
+    for ports in (side.ports, side.not_ports):
+        for named in () if ports is None else ports.named:
+            yield from (addresses for _, _, addresses in named.members)
+
+
+def first_match(partition: Partition, rules: Sequence[Rule]) -> NDArray[np.intp]:
+    """Of each cell the first rule that matches it, as its place in `rules`; -1 where none does.
+
+    >>> from labelgate.analysis.program import Rule
+    >>> rules = [Rule("Allow", protocol=6), Rule("Deny", protocol=6), Rule("Deny")]
+    >>> sorted(set(first_match(Partition.of(rules, family=4), rules).reshape(-1).tolist()))
+    [0, 2]
+    """
+    found = np.full(partition.shape, -1, np.intp)
+    for place in range(len(rules) - 1, -1, -1):
+        found[partition.matches(rules[place])] = place
+    return found

@@ -1,0 +1,240 @@
+"""Classes of services: protocols with ports, ICMP types and codes, and packets that show neither."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelgate.analysis.program import Ports, Rule
+from labelgate.flow import ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE
+
+Mask = NDArray[np.bool_]
+
+WITH_PORTS = (TCP, UDP, SCTP, UDPLITE)
+WITH_TYPES = (ICMP, ICMPV6)
+_LAST = 65535
+_ECHO_REQUEST = {ICMP: 8 << 8, ICMPV6: 128 << 8}
+_USUAL_SOURCE_PORT = 40000
+_EXPERIMENTAL = 253
+"""A protocol number that nothing real has (RFC 3692), where any will do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Packets of some protocols, with ports, or types and codes, in a rectangle; or with none to be read."""
+
+    protocols: frozenset[int]
+    is_opaque: bool
+    """Later fragments (M-19), or protocols that have neither ports nor types."""
+    sports: tuple[int, int] = (0, _LAST)
+    """Inclusive; without meaning where opaque, and for ICMP."""
+    dports: tuple[int, int] = (0, _LAST)
+    """Inclusive; of ICMP `type << 8 | code`; without meaning where opaque."""
+
+
+_SAMPLE = np.dtype(
+    [("protocol", np.uint8), ("sport", np.uint16), ("dport", np.uint16), ("fragment", np.bool_)]
+)
+
+
+@dataclass(frozen=True)
+class ServiceClasses:
+    """What rules tell apart beside addresses."""
+
+    pieces: tuple[tuple[Piece, ...], ...]
+    """Of each class what it is made of, disjoint."""
+    samples: NDArray[Any]
+    """One of each class: `protocol`, `sport`, `dport`, `fragment`, as `decide_batch` takes them."""
+
+    def __len__(self) -> int:
+        return len(self.pieces)
+
+    @classmethod
+    def of(cls, rules: Sequence[Rule]) -> ServiceClasses:
+        """The coarsest that every criterion on protocol, ports and ICMP of these rules answers constantly."""
+        criteria = _Criteria.of(rules)
+        pieces = list(criteria.pieces())
+        samples = np.array([_sample(piece) for piece in pieces], _SAMPLE)
+        every = cls(tuple((piece,) for piece in pieces), samples)
+        signature = np.array(list(criteria.answers(every)), np.bool_).reshape(-1, len(pieces))
+        first, classes = unique_columns(signature, len(pieces))
+        grouped: list[list[Piece]] = [[] for _ in first]
+        for piece, number in zip(pieces, classes, strict=True):
+            grouped[number].append(piece)
+        return cls(tuple(map(tuple, grouped)), samples[first])
+
+    @property
+    def has_ports(self) -> Mask:
+        """Which classes show ports."""
+        found: Mask = np.isin(self.samples["protocol"], WITH_PORTS) & ~self.samples["fragment"]
+        return found
+
+    def is_protocol(self, number: int) -> Mask:
+        """Which classes are of this protocol."""
+        found: Mask = self.samples["protocol"] == number
+        return found
+
+    def in_ranges(self, side: str, ranges: Iterable[tuple[int, int]]) -> Mask:
+        """Which classes have the port of this side, source or destination, in one of the ranges."""
+        ports = self.samples["sport" if side == "source" else "dport"]
+        inside = np.zeros(len(self), np.bool_)
+        for first, last in ranges:
+            inside |= (first <= ports) & (ports <= last)
+        return inside & self.has_ports
+
+    def has_port(self, side: str, protocol: int, port: int) -> Mask:
+        """Which classes are of this protocol and port."""
+        return self.in_ranges(side, [(port, port)]) & self.is_protocol(protocol)
+
+    def has_type(self, icmp: tuple[int, int | None]) -> Mask:
+        """Which classes show this ICMP type, and code if one is given (M-33)."""
+        first, last = type_range(icmp)
+        numbers = self.samples["dport"]
+        found: Mask = self.has_types & (first <= numbers) & (numbers <= last)
+        return found
+
+    @property
+    def has_types(self) -> Mask:
+        """Which classes show an ICMP type."""
+        found: Mask = np.isin(self.samples["protocol"], WITH_TYPES) & ~self.samples["fragment"]
+        return found
+
+    def matches(self, rule: Rule) -> Mask:
+        """Which classes satisfy a rule's protocol and ICMP criteria; ports stand in `Partition.matches`."""
+        found = np.ones(len(self), np.bool_)
+        if rule.protocol is not None:
+            found &= self.is_protocol(rule.protocol)
+        if rule.not_protocol is not None:
+            found &= ~self.is_protocol(rule.not_protocol)
+        if rule.icmp is not None:
+            found &= self.has_type(rule.icmp)
+        if rule.not_icmp is not None:
+            found &= self.has_types & ~self.has_type(rule.not_icmp)
+        return found
+
+
+def unique_columns(rows: Mask, count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Equal columns of bool (n, count) as one: where each is first seen, in order, and which each one is."""
+    if not len(rows):
+        return np.zeros(1, np.intp), np.zeros(count, np.intp)
+    packed = np.ascontiguousarray(np.packbits(rows, axis=0).T)
+    keys = packed.view(np.dtype((np.void, packed.shape[1]))).reshape(-1)
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return first[order], rank[inverse.reshape(-1)]
+
+
+def type_range(icmp: tuple[int, int | None]) -> tuple[int, int]:
+    """The numbers `type << 8 | code` of a type, or of one code of it."""
+    kind, code = icmp
+    return (kind << 8, kind << 8 | 255) if code is None else (kind << 8 | code, kind << 8 | code)
+
+
+def _sample(piece: Piece) -> tuple[int, int, int, bool]:
+    """A packet of the piece, a usual one if there is one."""
+    protocol = _EXPERIMENTAL if _EXPERIMENTAL in piece.protocols else min(piece.protocols)
+    if piece.is_opaque:
+        return protocol, 0, 0, protocol in WITH_PORTS + WITH_TYPES
+    (first, last), wanted = piece.dports, _ECHO_REQUEST.get(protocol, 1)
+    dport = wanted if first <= wanted <= last else first
+    if protocol in WITH_TYPES:
+        return protocol, 0, dport, False
+    low, high = piece.sports
+    return protocol, _USUAL_SOURCE_PORT if low <= _USUAL_SOURCE_PORT <= high else low, dport, False
+
+
+@dataclass(frozen=True)
+class _Criteria:
+    """All that rules ask of a packet beside its addresses, each thing once."""
+
+    protocols: frozenset[int]
+    types: frozenset[tuple[int, int | None]]
+    ranges: frozenset[tuple[int | None, str, tuple[tuple[int, int], ...]]]
+    """(protocol of the rule, side, ranges)."""
+    named: frozenset[tuple[str, int, int]]
+    """(side, protocol, port)."""
+    visible: tuple[bool, bool]
+    """Whether anybody asks if ports, or if types, can be read at all: only negated criteria do (M-19)."""
+
+    @classmethod
+    def of(cls, rules: Sequence[Rule]) -> _Criteria:
+        protocols: set[int] = set()
+        types: set[tuple[int, int | None]] = set()
+        ranges: set[tuple[int | None, str, tuple[tuple[int, int], ...]]] = set()
+        named: set[tuple[str, int, int]] = set()
+        for rule in rules:
+            protocols.update(found for found in (rule.protocol, rule.not_protocol) if found is not None)
+            types.update(found for found in (rule.icmp, rule.not_icmp) if found is not None)
+            for side, ports in _port_criteria(rule):
+                if ports.ranges:
+                    ranges.add((rule.protocol, side, ports.ranges))
+                named.update(
+                    (side, protocol, port) for one in ports.named for protocol, port, _ in one.members
+                )
+        negated = [ports for rule in rules for ports in (rule.source.not_ports, rule.destination.not_ports)]
+        visible = (
+            any(ports is not None and bool(ports.ranges) for ports in negated),
+            any(rule.not_icmp is not None for rule in rules),
+        )
+        return cls(frozenset(protocols), frozenset(types), frozenset(ranges), frozenset(named), visible)
+
+    def pieces(self) -> Iterator[Piece]:
+        """The packet space, cut wherever one of the criteria changes."""
+        known = self.protocols | {protocol for _, protocol, _ in self.named} | {*WITH_PORTS, *WITH_TYPES}
+        rest = frozenset(range(256)) - known
+        types = intervals(type_range(icmp) for icmp in self.types)
+        for protocol in sorted(known):
+            one = frozenset((protocol,))
+            if protocol in WITH_PORTS:
+                sports, dports = self._ports("source", protocol), self._ports("destination", protocol)
+                yield from (Piece(one, False, sport, dport) for sport in sports for dport in dports)
+            elif protocol in WITH_TYPES:
+                yield from (Piece(one, False, dports=found) for found in types)
+            yield Piece(one, True)
+        if rest:
+            yield Piece(rest, True)
+
+    def _ports(self, side: str, protocol: int) -> list[tuple[int, int]]:
+        ranges = [
+            found
+            for number, where, several in self.ranges
+            if where == side and number in (None, protocol)
+            for found in several
+        ]
+        named = [(port, port) for where, number, port in self.named if (where, number) == (side, protocol)]
+        return intervals(ranges + named)
+
+    def answers(self, services: ServiceClasses) -> Iterator[Mask]:
+        """Of each criterion which classes satisfy it."""
+        yield from map(services.is_protocol, sorted(self.protocols))
+        yield from (services.has_type(icmp) for icmp in self.types)
+        if self.visible[1]:
+            yield services.has_types
+        for protocol, side, ranges in self.ranges:
+            inside = services.in_ranges(side, ranges)
+            yield inside if protocol is None else inside & services.is_protocol(protocol)
+        if self.visible[0]:
+            yield services.has_ports
+        yield from (services.has_port(*named) for named in self.named)
+
+
+def _port_criteria(rule: Rule) -> Iterator[tuple[str, Ports]]:
+    for name, side in (("source", rule.source), ("destination", rule.destination)):
+        yield from ((name, ports) for ports in (side.ports, side.not_ports) if ports is not None)
+
+
+def intervals(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """0..65535, cut at the ends of inclusive ranges.
+
+    >>> intervals([(80, 89), (85, 100)])
+    [(0, 79), (80, 84), (85, 89), (90, 100), (101, 65535)]
+    """
+    found = list(ranges)
+    edges = sorted({0, *(first for first, _ in found), *(last + 1 for _, last in found)} - {_LAST + 1})
+    return list(zip(edges, [*(edge - 1 for edge in edges[1:]), _LAST], strict=True))
