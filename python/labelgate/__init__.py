@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from labelgate._core import __version__
+    from labelgate.analysis.lint import Finding, lint
     from labelgate.compiler import Compiler
     from labelgate.engines import Budgets
     from labelgate.flow import Answer, Packet, Step
@@ -26,6 +27,7 @@ __all__ = [
     "Compiler",
     "Decision",
     "DecisionTable",
+    "Finding",
     "HostFacts",
     "LoadError",
     "Packet",
@@ -33,12 +35,14 @@ __all__ = [
     "Snapshot",
     "Step",
     "__version__",
+    "lint",
     "load",
 ]
 
 _HOME = {
     "__version__": "_core",
     **dict.fromkeys(("Answer", "Packet", "Step"), "flow"),
+    **dict.fromkeys(("Finding", "lint"), "analysis.lint"),
     "Budgets": "engines",
     "Compiler": "compiler",
     "LoadError": "resources",

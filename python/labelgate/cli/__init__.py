@@ -20,6 +20,7 @@ from labelgate.cli.diff import diff_command
 from labelgate.cli.doctor import doctor
 from labelgate.cli.explain import explain
 from labelgate.cli.install_unit import install_unit
+from labelgate.cli.lint import lint_verb
 from labelgate.cli.reload import reload
 from labelgate.cli.run import run
 from labelgate.cli.schema import schema
@@ -40,9 +41,8 @@ def cli() -> None:
 
 
 for verb in (
-    check, diff_command, explain, connectivity, selector, schema, bench, run, status, reload, apply, confirm,
-    rollback,
-    config, doctor,
+    check, lint_verb, diff_command, explain, connectivity, selector, schema, bench,
+    run, status, reload, apply, confirm, rollback, config, doctor,
     install_unit, clean, demo, version,
 ):  # fmt: skip
     cli.add_command(verb)

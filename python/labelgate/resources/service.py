@@ -15,12 +15,31 @@ SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 """The label of an EndpointSlice that names its service."""
 
 
+class ServicePort(LoosePart):
+    """One of `ports`: what clients see, and what the backends see after DNAT (E-70)."""
+
+    protocol: str = "TCP"
+    port: int | None = None
+    target_port: int | str | None = None
+    """Absent: as `port`; text: a named port of the backends."""
+    node_port: int | None = None
+
+
+class ServiceSpec(LoosePart):
+    """`spec` of a Service."""
+
+    type: str = "ClusterIP"
+    ports: list[ServicePort] = Field(default_factory=list)
+
+
 class Service(CoreResource):
-    """A service; only its name is read: the addresses stand in its EndpointSlices."""
+    """A service; without effect on verdicts: addresses stand in its EndpointSlices. `lint` reads ports."""
 
     version: ClassVar[str] = CORE
     kind_name: ClassVar[str] = "Service"
     namespaced: ClassVar[bool] = True
+
+    spec: ServiceSpec = ServiceSpec()
 
 
 class SliceEndpoint(LoosePart):

@@ -1,0 +1,76 @@
+"""What in valid policy is hardly what was meant: `lint`, its rules (docs/lint.md), and its findings."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from os import PathLike, fspath
+
+from labelgate.analysis.lint import chains, hosts, policies, selectors
+from labelgate.analysis.lint.catalogue import RULES, LintRule, Severity, UnknownRules, at_least, chosen
+from labelgate.analysis.lint.finding import Finding, Remark, finding
+from labelgate.analysis.lint.places import Places
+from labelgate.analysis.lint.selection import Selection
+from labelgate.analysis.lint.suppression import without_suppressed
+from labelgate.resources import Loading
+from labelgate.settings import Settings
+from labelgate.snapshot import Snapshot
+from labelgate.sources.files import STDIN, Progress, all_files, in_turn, read_file
+
+__all__ = ["RULES", "Finding", "LintRule", "Severity", "UnknownRules", "lint", "read"]
+
+
+def lint(
+    what: Snapshot | str | PathLike[str] | Iterable[str | PathLike[str]],
+    *,
+    settings: Settings | None = None,
+    select: Sequence[str] = ("ALL",),
+    ignore: Sequence[str] = (),
+    severity: Severity = "info",
+    places: Places | None = None,
+) -> list[Finding]:
+    """The findings in a snapshot, or in files and folders; sorted by file and line.
+
+    `select` and `ignore` are ids (`LG101`), beginnings of ids (`LG1`), names (`shadowed-rule`) or `ALL`; what
+    is ignored is not selected. Findings below `severity` (error, warning, info) are left out.
+
+    Raises:
+        LoadError: a document is refused; nothing is judged.
+        UnknownRules: a word means no rule.
+    """
+    if not isinstance(what, Snapshot):
+        listed = [what] if isinstance(what, str | PathLike) else list(what)
+        what, places = read([fspath(path) for path in listed])
+    wanted = chosen(tuple(select)) - chosen(tuple(ignore))
+    places = places or Places()
+    found = []
+    for remark in without_suppressed(_remarks(what, settings or Settings()), what.resources(), wanted):
+        if remark.rule in wanted and at_least(RULES[remark.rule].severity, severity):
+            place = places.place(remark.resource, remark.path)
+            found.append(finding(remark, remark.resource.location.file, *place))
+    return sorted(found, key=lambda one: one.order)
+
+
+def read(paths: Iterable[str], progress: Progress = lambda done, whole: None) -> tuple[Snapshot, Places]:
+    """The resources of files, folders and `-`, and where their fields stand.
+
+    Raises:
+        LoadError: a document is refused.
+    """
+    loading, texts = Loading(), dict[str, bytes]()
+    for file, done in in_turn(all_files(paths), progress):
+        content = sys.stdin.buffer.read() if file == STDIN else read_file(file)
+        if not isinstance(content, bytes):
+            loading.add_unreadable(content, file)
+            continue
+        if file == STDIN:
+            file = "<stdin>"
+            texts[file] = content
+        loading.add(content, file, done)
+    return Snapshot.of(loading.result()), Places(texts)
+
+
+def _remarks(snapshot: Snapshot, settings: Settings) -> Iterable[Remark]:
+    selection = Selection(snapshot, settings)
+    for part in (policies, hosts, selectors, chains):
+        yield from part.remarks(selection)

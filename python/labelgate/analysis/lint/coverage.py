@@ -1,0 +1,165 @@
+"""What the rules of a chain decide, cell by cell of the packet space, and who decides before whom.
+
+Exact: a cell holds packets that no rule of the chain tells apart. A chain that would take more than the
+budget is not walked at all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelgate import _core
+from labelgate.analysis.addresses import IPV4, IPV6
+from labelgate.analysis.partition import Mask, Partition
+from labelgate.analysis.program import Chain, ProgramContents, Rule, RuleList, read_programs
+from labelgate.model import core_model
+from labelgate.settings import Settings
+from labelgate.snapshot import Snapshot
+
+UNDECIDED, ALLOW, DENY, PASS = range(4)
+_CODES = {"Allow": ALLOW, "Deny": DENY, "Pass": PASS}
+NOBODY, END_OF_TIER, NO_PROFILE = -1, -2, -3
+FAMILIES = (IPV4, IPV6)
+
+MOST_CELLS = 20_000_000
+"""Of one chain and family: so many bytes are held a few times over."""
+MOST_WORK = 6_000_000_000
+"""Cells times rules of all chains: some seconds."""
+
+Name = tuple[int, int]
+"""A rule: the number of its list, and its place there."""
+
+
+@dataclass(slots=True)
+class Budget:
+    """Work that is left to be done."""
+
+    left: int = MOST_WORK
+
+    def takes(self, partition: Partition, rules: int) -> bool:
+        """Whether the cells of a partition can be walked; if so they count."""
+        cells = int(np.prod(partition.shape, dtype=object))
+        if cells > MOST_CELLS or cells * rules > self.left:
+            return False
+        self.left -= cells * rules
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """What became of one rule in one chain and family."""
+
+    name: Name
+    rule: Rule
+    matched: Mask
+    """The cells that it matches, bool in the partition's shape."""
+    reached: Mask
+    """Those of them that no rule before it has decided."""
+    before: frozenset[int]
+    """How the others were decided: codes."""
+    by: frozenset[int]
+    """By whom: places in `Walk.passed`, or `END_OF_TIER`."""
+
+
+@dataclass(slots=True)
+class Walk:
+    """A chain, walked by all packets of one family."""
+
+    partition: Partition
+    passed: list[Passed] = field(default_factory=list)
+    tiers: list[tuple[int, int]] = field(default_factory=list)
+    """Of each tier where its rules begin and end in `passed`."""
+    decided: NDArray[np.int8] = field(default_factory=lambda: np.zeros(0, np.int8))
+    """How each cell ends: `UNDECIDED` where the chain leaves it unmarked."""
+    by: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+
+    @classmethod
+    def of(cls, partition: Partition, lists: Sequence[RuleList], chain: Chain) -> Walk:
+        """Steps 6 to 9 of E-20."""
+        walk = cls(partition)
+        walk.decided = np.full(partition.shape, UNDECIDED, np.int8)
+        walk.by = np.full(partition.shape, NOBODY, np.int32)
+        for tier in chain.tiers:
+            walk._tier(lists, tier.lists, END_OF_TIER if tier.end == "deny" else NOBODY)
+        for profile in chain.profiles:  # M-54: what one passes the next one judges.
+            walk._tier(lists, (profile,), NOBODY)
+        if chain.end == "deny":
+            walk._end(walk.decided == UNDECIDED, DENY, NO_PROFILE)
+        elif chain.end == "accept":
+            walk._end(walk.decided == UNDECIDED, ALLOW, NOBODY)
+        return walk
+
+    def _tier(self, lists: Sequence[RuleList], numbers: Iterable[int], end: int) -> None:
+        first = len(self.passed)
+        for number in numbers:
+            for place, rule in enumerate(lists[number].rules):
+                self._rule((number, place), rule)
+        if end == END_OF_TIER:
+            self._end(self.decided == UNDECIDED, DENY, END_OF_TIER)
+        self._end(self.decided == PASS, UNDECIDED, NOBODY)
+        self.tiers.append((first, len(self.passed)))
+
+    def _end(self, where: Mask, code: int, by: int) -> None:
+        self.decided[where] = code
+        self.by[where] = by
+
+    def _rule(self, name: Name, rule: Rule) -> None:
+        matched = self.partition.matches(rule)
+        reached = matched & (self.decided == UNDECIDED)
+        others = matched & ~reached
+        before = frozenset(np.unique(self.decided[others]).tolist())
+        by = frozenset(np.unique(self.by[others]).tolist())
+        self.passed.append(Passed(name, rule, matched, reached, before, by))
+        if rule.action in _CODES:
+            self._end(reached, _CODES[rule.action], len(self.passed) - 1)
+
+
+def code_of(rule: Rule) -> int:
+    """Of its action; of Log `UNDECIDED`."""
+    return _CODES.get(rule.action, UNDECIDED)
+
+
+def contents_of(snapshot: Snapshot, settings: Settings) -> ProgramContents:
+    """The chains of all endpoints, as if one node had them all: which node has which changes no chain."""
+    model = json.loads(core_model(snapshot, settings))
+    for number, endpoint in enumerate((*model["hosts"], *model["workloads"])):
+        endpoint["node"] = "all"
+        if endpoint.get("interface") != "*":
+            endpoint["interface"] = f"if{number}"
+    return read_programs(_core.compile(json.dumps(model).encode(), "all"))[0]
+
+
+def walks(
+    contents: ProgramContents, number: int, budget: Budget, boundaries: Iterable[Rule] = ()
+) -> list[Walk] | None:
+    """A chain walked by both families; cells lie inside or outside of each boundary. None: over budget."""
+    chain, rules = contents.chains[number], list(contents.chain_rules(number))
+    found = []
+    for family in FAMILIES:
+        partition = Partition.of([*rules, *boundaries], family)
+        if not budget.takes(partition, len(rules) + 1):
+            return None
+        found.append(Walk.of(partition, contents.lists, chain))
+    return found
+
+
+def without(walk: Walk, dead: frozenset[Name]) -> Iterator[Passed]:
+    """The rules after which, without them, the same would be decided by those that follow in their tier.
+
+    Those given as dead, and those found here, do not count as followers: all can go together.
+    """
+    for first, end in walk.tiers:
+        after = np.full(walk.partition.shape, UNDECIDED, np.int8)
+        for passed in reversed(walk.passed[first:end]):
+            code = code_of(passed.rule)
+            if code == UNDECIDED or passed.name in dead:
+                continue
+            if passed.reached.any() and bool((after[passed.reached] == code).all()):
+                yield passed
+            else:
+                after[passed.matched] = code

@@ -1,0 +1,148 @@
+"""Remarks on endpoints, and on policies that treat host endpoints apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from labelgate.analysis.lint.finding import Remark
+from labelgate.analysis.lint.policies import DIRECTIONS
+from labelgate.analysis.lint.selection import Selection, some
+from labelgate.model import BUILT_IN_PROFILE
+from labelgate.reference.labels import Endpoint, Host
+from labelgate.reference.policies import Policy
+from labelgate.resources import GlobalNetworkPolicy, PortRange
+from labelgate.resources.metadata import Resource
+from labelgate.resources.rule import protocol_text
+
+_NUMBERS = {"TCP": 6, "UDP": 17, "SCTP": 132}
+
+
+def remarks(selection: Selection) -> Iterator[Remark]:
+    """LG301, LG303, LG402 to LG405."""
+    yield from _default_deny(selection)
+    yield from _missing_profiles(selection)
+    services = dict(_ports_after_dnat(selection))
+    before = _ports_before_dnat(selection)
+    for policy in selection.policies:
+        resource = selection.resource(policy)
+        yield from _lists(selection, policy, resource)
+        if "prednat" in policy.lists and isinstance(resource, GlobalNetworkPolicy):
+            yield from _after_dnat(resource, services, before)
+
+
+def _default_deny(selection: Selection) -> Iterator[Remark]:
+    governed = {
+        (endpoint.name, direction)
+        for policy in selection.policies
+        if policy.in_force and "normal" in policy.lists
+        for endpoint in selection.selected(policy)
+        if isinstance(endpoint, Host)
+        for direction in policy.rules
+    }
+    for host in selection.hosts:
+        denied = [direction for direction in DIRECTIONS if (host.name, direction) not in governed]
+        if host.profiles or not denied:
+            continue
+        text = (
+            f"no policy and no profile for its {' and '.join(denied)}: everything is denied there but"
+            " failsafe ports and what is established (E-25); IPv6 neighbour discovery, too, without which"
+            " nobody reaches it (E-53)"
+        )
+        mend = f"write policy for it, or list the profile `{BUILT_IN_PROFILE}`"
+        yield Remark("LG301", selection.resources[host.name], (), text, mend)
+
+
+def _missing_profiles(selection: Selection) -> Iterator[Remark]:
+    snapshot = selection.snapshot
+    known = {BUILT_IN_PROFILE, *(profile.metadata.name for profile in snapshot.profiles)}
+    known |= {f"kns.{namespace.metadata.name}" for namespace in snapshot.namespaces}
+    known |= {f"ksa.{item.metadata.namespace}.{item.metadata.name}" for item in snapshot.service_accounts}
+    listed: dict[str, list[Endpoint]] = {}
+    for endpoint in selection.endpoints:
+        for name in endpoint.profiles:
+            if name not in known:
+                listed.setdefault(name, []).append(endpoint)
+    for name, endpoints in listed.items():
+        more = f" ({some([one.name for one in endpoints[1:]])} list it, too)" if endpoints[1:] else ""
+        text = (
+            f"there is no profile `{name}`: it gives no labels, and denies what none before it allows"
+            f" (R-29){more}"
+        )
+        resource = selection.resources[endpoints[0].name]
+        is_pod = endpoints[0].name.startswith("Pod/")
+        path = () if is_pod else ("spec", "profiles", endpoints[0].profiles.index(name))
+        yield Remark("LG303", resource, path, text, _profile_mend(name))
+
+
+def _profile_mend(name: str) -> str:
+    match name.split(".", 2):
+        case ["kns", namespace]:
+            return f"load Namespace `{namespace}`"
+        case ["ksa", namespace, account]:
+            return f"load ServiceAccount `{namespace}/{account}`"
+    return "load it, or correct the name"
+
+
+def _lists(selection: Selection, policy: Policy, resource: Resource) -> Iterator[Remark]:
+    """What a list of E-10 makes of the endpoints that the policy selects."""
+    selected = selection.selected(policy)
+    hosts = [one for one in selected if isinstance(one, Host)]
+    workloads = [one.name for one in selected if not isinstance(one, Host)]
+    field = {"untracked": "doNotTrack", "prednat": "preDNAT"}.get(next(iter(policy.lists)))
+    anywhere = [host.name for host in hosts if host.interface == "*"]
+    if "untracked" in policy.lists and anywhere:
+        text = f'{some(anywhere)} has `interfaceName: "*"`: untracked policy is ignored there (E-47)'
+        mend = "write a host endpoint for each interface that it is for"
+        yield Remark("LG402", resource, ("spec", "doNotTrack"), text, mend)
+    if field and workloads:
+        text = f"it selects {some(workloads)}: `{field}` does nothing to workloads (E-11)"
+        mend = "let its selector choose host endpoints only, and write policy without it for workloads"
+        yield Remark("LG403", resource, ("spec", "selector"), text, mend)
+    if "forward" in policy.lists and workloads and not hosts:
+        text = "it selects workloads only, for which `applyOnForward` makes no difference (E-11)"
+        yield Remark("LG405", resource, ("spec", "applyOnForward"), text, "remove `applyOnForward`")
+
+
+def _ports_after_dnat(selection: Selection) -> Iterator[tuple[tuple[int, int], str]]:
+    """Protocol and port of backends that clients reach by a node port, and what to name instead."""
+    named: dict[tuple[int, str], set[int]] = {}
+    for endpoint in selection.endpoints:
+        for own in endpoint.ports:
+            named.setdefault((own.protocol, own.name), set()).add(own.port)
+    for service in selection.snapshot.services:
+        for port in service.spec.ports:
+            protocol, target = _NUMBERS.get(port.protocol, 0), port.target_port or port.port
+            if port.node_port is None or target is None:
+                continue
+            targets = named.get((protocol, target), set()) if isinstance(target, str) else {target}
+            for number in targets:
+                name = f"{service.metadata.namespace}/{service.metadata.name}"
+                yield (protocol, number), f"{port.node_port}, the node port of Service `{name}`"
+
+
+def _ports_before_dnat(selection: Selection) -> set[tuple[int, int]]:
+    """Those that clients of services send to from outside."""
+    return {
+        (_NUMBERS.get(port.protocol, 0), number)
+        for service in selection.snapshot.services
+        for port in service.spec.ports
+        for number in (port.node_port, port.port if service.spec.type == "LoadBalancer" else None)
+        if number is not None
+    }
+
+
+def _after_dnat(
+    resource: GlobalNetworkPolicy, after: dict[tuple[int, int], str], before: set[tuple[int, int]]
+) -> Iterator[Remark]:
+    for index, rule in enumerate(resource.spec.ingress):
+        for number, port in enumerate(rule.destination.ports):
+            if not isinstance(port, PortRange) or port.first != port.last:
+                continue
+            key = (rule.protocol or 0, port.first)
+            if key in after and key not in before:
+                text = (
+                    f"port {port.first} of {protocol_text(key[0])} is that of the pods: preDNAT policy sees"
+                    " packets before DNAT, when they have the node port (E-70)"
+                )
+                path = ("spec", "ingress", index, "destination", "ports", number)
+                yield Remark("LG404", resource, path, text, f"name {after[key]}")

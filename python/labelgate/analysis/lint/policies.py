@@ -1,0 +1,129 @@
+"""Remarks on policies as such: tiers, types, directions, staged ones, those that select nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from labelgate.analysis.lint.finding import Remark
+from labelgate.analysis.lint.selection import Selection
+from labelgate.model import BUILT_IN_TIERS
+from labelgate.reference.policies import Direction, Policy
+from labelgate.resources import (
+    GlobalNetworkPolicy,
+    NetworkPolicy,
+    StagedGlobalNetworkPolicy,
+    StagedKubernetesNetworkPolicy,
+    StagedNetworkPolicy,
+)
+from labelgate.resources.metadata import Resource
+from labelgate.resources.values import did_you_mean
+
+_STAGED = (StagedGlobalNetworkPolicy, StagedNetworkPolicy, StagedKubernetesNetworkPolicy)
+DIRECTIONS: tuple[Direction, Direction] = ("ingress", "egress")
+
+
+def remarks(selection: Selection) -> Iterator[Remark]:
+    """LG107, LG201 to LG203, LG205, LG206."""
+    for policy in selection.policies:
+        resource = selection.resource(policy)
+        yield from _subject(selection, policy, resource)
+        yield from _inert(policy, resource)
+        if "normal" in policy.lists and policy.tier not in selection.passing_tiers:
+            yield from _without_rules(policy, resource)
+            yield from _log_only(policy, resource)
+    yield from _tiers(selection)
+    yield from _staged(selection)
+
+
+def _subject(selection: Selection, policy: Policy, resource: Resource) -> Iterator[Remark]:
+    if selection.endpoints and not selection.selected(policy):
+        text = "it selects none of the endpoints in these files: it does nothing (E-1)"
+        mend = "correct its selector, or remove it"
+        yield Remark("LG201", resource, ("spec", _selector_field(resource)), text, mend)
+
+
+def _selector_field(resource: Resource) -> str:
+    if "Kubernetes" not in type(resource).__name__:
+        return "selector"
+    return "subject" if "Cluster" in type(resource).__name__ else "podSelector"
+
+
+def types_field(resource: Resource) -> str:
+    """Where a policy says which directions it governs."""
+    return "policyTypes" if "Kubernetes" in type(resource).__name__ else "types"
+
+
+def _written_types(resource: Resource) -> list[str]:
+    return getattr(resource.spec, "types", None) or getattr(resource.spec, "policy_types", None) or []  # type: ignore[attr-defined]
+
+
+def _inert(policy: Policy, resource: Resource) -> Iterator[Remark]:
+    for direction in DIRECTIONS:
+        written = getattr(resource.spec, direction)  # type: ignore[attr-defined]
+        if written and direction not in policy.rules and policy.kind != "KubernetesClusterNetworkPolicy":
+            field, word = types_field(resource), direction.title()
+            text = f"`{field}` leaves {word} out: these {len(written)} rules do nothing (E-14)"
+            yield Remark(
+                "LG107", resource, ("spec", direction), text, f"add {word} to `{field}`, or remove them"
+            )
+
+
+def _without_rules(policy: Policy, resource: Resource) -> Iterator[Remark]:
+    """A policy without any rule that names its types is the usual default deny: that is meant."""
+    types, field = _written_types(resource), types_field(resource)
+    for direction in DIRECTIONS:
+        if policy.rules.get(direction) != () or not (any(policy.rules.values()) or not types):
+            continue
+        word = direction.title()
+        why = f"`{field}` has {word}" if types else f"without `{field}` it governs {word} (E-12)"
+        text = f"{why}, but there are no {direction} rules: what no other policy allows is denied (E-14)"
+        mend = f"write {direction} rules, or let `{field}` name only what is meant"
+        yield Remark("LG202", resource, ("spec", field) if types else ("spec",), text, mend)
+
+
+def _log_only(policy: Policy, resource: Resource) -> Iterator[Remark]:
+    for direction, rules in policy.rules.items():
+        if rules and all(rule.action == "Log" for rule in rules):
+            text = (
+                f"all {direction} rules are Log (M-53): what no other policy of tier `{policy.tier}` allows"
+                " is denied at the end of the tier (E-21)"
+            )
+            mend = "add a rule that allows or passes what is logged"
+            yield Remark("LG203", resource, ("spec", direction), text, mend)
+
+
+def _tiers(selection: Selection) -> Iterator[Remark]:
+    known = {*BUILT_IN_TIERS, *(tier.metadata.name for tier in selection.snapshot.tiers)}
+    for policy in selection.snapshot.calico_policies():
+        tier = policy.spec.tier
+        if tier not in known:
+            text = f"there is no tier `{tier}`: it comes after all others and ends in deny (E-4)"
+            mend = did_you_mean(tier, known) or f"load Tier `{tier}`, or correct the name"
+            yield Remark("LG205", policy, ("spec", "tier"), text, mend)
+
+
+def _staged(selection: Selection) -> Iterator[Remark]:
+    for resource in selection.resources.values():
+        if not isinstance(resource, _STAGED):
+            continue
+        twin = selection.resources.get(resource.key.removeprefix("Staged"))
+        action = resource.spec.staged_action
+        if action == "Delete":
+            what = "is still there" if twin else "is not there (any more)"
+            text = f"the policy that it is to delete {what}; nothing is deleted by it (E-15)"
+        elif twin is not None and _same(resource, twin):
+            text = "the enforced policy of this name says the same (E-15)"
+        else:
+            text = "it decides nothing until it is enforced (E-15)"
+        mend = "enforce it as the kind without `Staged`, or remove it"
+        yield Remark("LG206", resource, ("kind",), text, mend)
+
+
+def _same(staged: Resource, enforced: Resource) -> bool:
+    def spec(resource: Resource) -> dict[str, object]:
+        return dict(resource.spec.model_dump(exclude={"staged_action"}))  # type: ignore[attr-defined]
+
+    return spec(staged) == spec(enforced)
+
+
+CALICO = (GlobalNetworkPolicy, NetworkPolicy, StagedGlobalNetworkPolicy, StagedNetworkPolicy)

@@ -1,0 +1,117 @@
+"""Who selects whom in a snapshot: members by their labels, policies by their subjects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from labelgate.reference import labels as members_of
+from labelgate.reference import policies as policies_of
+from labelgate.reference.labels import NAMESPACE, Endpoint, Host, Member
+from labelgate.reference.policies import Policy
+from labelgate.reference.selectors import And, Compare, Expression, matches
+from labelgate.resources.metadata import Resource
+from labelgate.settings import Settings
+from labelgate.snapshot import Snapshot
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A snapshot with labels inherited and subjects parsed, and answers about them."""
+
+    snapshot: Snapshot
+    settings: Settings
+
+    @cached_property
+    def members(self) -> tuple[Member, ...]:
+        """Workloads, host endpoints and network sets, with their effective labels."""
+        return tuple(members_of.members(self.snapshot, self.settings.workload_prefixes[0]))
+
+    @cached_property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Workloads and host endpoints."""
+        return tuple(member for member in self.members if isinstance(member, Endpoint))
+
+    @cached_property
+    def hosts(self) -> tuple[Host, ...]:
+        """Host endpoints."""
+        return tuple(member for member in self.members if isinstance(member, Host))
+
+    @cached_property
+    def policies(self) -> tuple[Policy, ...]:
+        """All of them, staged ones that are not to be deleted, too."""
+        return tuple(policies_of.policies(self.snapshot, staged=False))
+
+    @cached_property
+    def resources(self) -> dict[str, Resource]:
+        """By key."""
+        return {resource.key: resource for resource in self.snapshot.resources()}
+
+    def resource(self, policy: Policy) -> Resource:
+        """What a policy was made of."""
+        return self.resources[policy.full_name]
+
+    def selected(self, policy: Policy) -> tuple[Endpoint, ...]:
+        """The endpoints that a policy selects (E-1), whether or not it does anything to them."""
+        if policy.full_name not in self._selected:
+            self._selected[policy.full_name] = tuple(
+                endpoint
+                for group in self._groups.candidates(policy.subject)
+                if matches(policy.subject, group[0].labels)
+                for endpoint in group
+            )
+        return self._selected[policy.full_name]
+
+    @cached_property
+    def passing_tiers(self) -> frozenset[str]:
+        """The tiers whose end denies nothing (E-21)."""
+        return frozenset(tier.name for tier in policies_of.tiers(self.snapshot, staged=False) if tier.passes)
+
+    @cached_property
+    def _selected(self) -> dict[str, tuple[Endpoint, ...]]:
+        return {}
+
+    @cached_property
+    def _groups(self) -> _Groups:
+        return _Groups.of(self.endpoints)
+
+
+@dataclass(frozen=True, slots=True)
+class _Groups:
+    """Endpoints of the same labels are asked about once; those of a namespace are found at once."""
+
+    whole: tuple[tuple[Endpoint, ...], ...]
+    by_namespace: dict[str | None, list[tuple[Endpoint, ...]]]
+
+    @classmethod
+    def of(cls, endpoints: Iterable[Endpoint]) -> _Groups:
+        groups: dict[frozenset[tuple[str, str]], list[Endpoint]] = {}
+        for endpoint in endpoints:
+            groups.setdefault(frozenset(endpoint.labels.items()), []).append(endpoint)
+        whole = tuple(map(tuple, groups.values()))
+        by_namespace: dict[str | None, list[tuple[Endpoint, ...]]] = {}
+        for group in whole:
+            by_namespace.setdefault(group[0].labels.get(NAMESPACE), []).append(group)
+        return cls(whole, by_namespace)
+
+    def candidates(self, subject: Expression) -> Iterable[tuple[Endpoint, ...]]:
+        """All groups, or those of the namespace that the expression demands."""
+        namespaces = list(_demanded_namespaces(subject))
+        return self.by_namespace.get(namespaces[0], ()) if namespaces else self.whole
+
+
+def _demanded_namespaces(subject: Expression) -> Iterator[str]:
+    match subject:
+        case And(operands):
+            for operand in operands:
+                yield from _demanded_namespaces(operand)
+        case Compare(key, "==", values) if key == NAMESPACE:
+            yield from values
+
+
+def some(names: Iterable[str], shown: int = 2) -> str:
+    """The first names, and how many more there are."""
+    listed = list(names)
+    more = len(listed) - shown
+    return ", ".join(listed[:shown]) + (f" and {more} more" if more > 0 else "")

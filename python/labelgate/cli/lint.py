@@ -1,0 +1,100 @@
+"""`labelgate lint`: what in valid policy is hardly what was meant."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+
+from labelgate.analysis.lint import RULES, Finding, Severity, UnknownRules, lint, read
+from labelgate.analysis.lint.catalogue import BY_NAME, SEVERITIES
+from labelgate.analysis.lint.sarif import sarif
+from labelgate.cli.options import config_option, policies
+from labelgate.cli.progress import ProgressBar
+from labelgate.config import load_config
+from labelgate.resources.values import did_you_mean
+
+
+@click.command("lint")
+@policies(required=False)
+@config_option
+@click.option(
+    "--select",
+    multiple=True,
+    metavar="RULE,...",
+    help="Only these: LG101, LG1, shadowed-rule, ALL [default: ALL].",
+)
+@click.option("--ignore", multiple=True, metavar="RULE,...", help="Not these, even if selected.")
+@click.option(
+    "--severity",
+    type=click.Choice(SEVERITIES),
+    default="info",
+    show_default=True,
+    help="The least that is told.",
+)
+@click.option("--rules", is_flag=True, help="List all rules and end.")
+@click.option(
+    "-o", "--output", type=click.Choice(["text", "json", "sarif"]), default="text", show_default=True
+)
+def lint_verb(
+    paths: tuple[str, ...],
+    config_file: str | None,
+    select: tuple[str, ...],
+    ignore: tuple[str, ...],
+    severity: Severity,
+    rules: bool,
+    output: str,
+) -> None:
+    """Find what in valid policy is hardly what was meant.
+
+    \b
+    labelgate lint -f policies/
+    labelgate lint -f policies/ --severity warning --ignore LG107 -o sarif
+
+    Endpoints are those in the files: load pods and host endpoints beside their policies, for rules that
+    need them are silent otherwise. An annotation `lint.labelgate.io/LG101: the reason` on a resource (or
+    among the metadata.annotations of a rule) suppresses a finding. docs/lint.md explains each rule.
+
+    Exit codes: 0 nothing found, 1 findings, 2 usage, 3 a file is refused.
+    """
+    if rules:
+        for rule in RULES.values():
+            click.echo(f"{rule.id}  {rule.severity:7}  {rule.name:24}  {rule.summary} ({rule.laws})")
+        return
+    if not paths:
+        raise click.UsageError("missing option -f / --filename")
+    with ProgressBar() as progress:
+        snapshot, places = read(paths, progress)
+    settings = load_config(config_file, snapshot.felix_configurations).settings
+    try:
+        found = lint(
+            snapshot, settings=settings, severity=severity, places=places,
+            select=_words(select) or ("ALL",), ignore=_words(ignore),
+        )  # fmt: skip
+    except UnknownRules as error:
+        hint = did_you_mean(str(error), [*RULES, *BY_NAME]) or "--rules lists them"
+        raise click.UsageError(f"no rule is called `{error}`: {hint}") from None
+    _print(found, output)
+    sys.exit(1 if found else 0)
+
+
+def _words(given: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(word.strip() for text in given for word in text.split(",") if word.strip())
+
+
+def _print(found: list[Finding], output: str) -> None:
+    if output == "json":
+        click.echo(json.dumps({"findings": [one.to_json() for one in found]}, indent=2))
+    elif output == "sarif":
+        click.echo(json.dumps(sarif(found), indent=2))
+    else:
+        for one in found:
+            click.echo(f"{one} [{one.name}]\n  mend: {one.mend}")
+        counts = {word: sum(one.severity == word for one in found) for word in SEVERITIES}
+        told = ", ".join(
+            f"{count} {word}" + "s" * (count != 1 and word != "info")
+            for word, count in counts.items()
+            if count
+        )
+        click.echo(told or "nothing found", err=True)
