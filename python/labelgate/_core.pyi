@@ -178,13 +178,15 @@ class Enforcer:
         without_repeat: Sequence[bool],
         null: str | None = None,
         sample_every: int = 0,
+        event_rate: int = 0,
     ) -> Enforcer:
         """Binds the queues `base + (2 * hook + family) * workers + worker` and starts answering.
 
         `interfaces` are (index, name); `marks` the bits (accept, decided, reject); the other sequences hold
         one flag per hook in the order of `labelgate.flow.HOOKS`. With `null` every packet is answered with
         that verdict without being looked at: what is measured then is the queue alone. One decision in
-        `sample_every` is kept for `samples`; 0: none.
+        `sample_every` is kept for `samples`; 0: none. `event_rate` events of one rule are kept for `events`
+        each second by each worker; 0: none.
 
         Raises:
             OSError: a queue cannot be bound (taken, not permitted, not supported).
@@ -206,6 +208,18 @@ class Enforcer:
         Each has the fields of a packet line (`icmp` is [type, code]; `in` and `out` are ifindexes, 0: none),
         `generation`, `verdict` and `acceptedAfter`. What is not taken in time is forgotten.
         """
+
+    def events(self, most: int) -> str:
+        """What was denied or met a Log rule and was not yet taken, of `most` packets, as a JSON list.
+
+        Each has `time` (milliseconds since 1970), `kind` (`deny` or `log`), `generation` (the loop's number of
+        the table), `hook`, `verdict`, the fields of a packet line (`icmp` is [type, code]; `in` and `out` are
+        ifindexes, 0: none), `stage`, `endpoint`, `tier`, `policy`, `direction`, `rule`, `action`, `reason`,
+        `length` (of the packet, in bytes) and `header` (its first 128 bytes, in hex). Releases the GIL.
+        """
+
+    def untold(self) -> tuple[int, int]:
+        """Events since the start that nobody sees: too many of one rule in a second, not taken in time."""
 
     def set_without_repeat(self, hooks: Sequence[bool]) -> None:
         """Changes which hooks are answered without repeating packets."""

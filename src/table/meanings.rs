@@ -89,6 +89,11 @@ impl DecisionTable {
         Meanings { program: Arc::clone(self.engines.program()), answers: self.engines.answers().clone() }
     }
 
+    /// Outcome ids from this on tell Log rules on the way.
+    pub fn first_logged(&self) -> u32 {
+        OutcomeId::new(self.program().outcomes.len()).number()
+    }
+
     /// Whether both number their outcomes alike: one program on other interfaces.
     pub fn counts_as(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.engines, &other.engines)
