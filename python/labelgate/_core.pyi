@@ -222,13 +222,15 @@ class Enforcer:
         without_repeat: Sequence[bool],
         null: str | None = None,
         sample_every: int = 0,
+        event_rate: int = 0,
     ) -> Enforcer:
         """Binds the queues `base + (2 * hook + family) * workers + worker` and starts answering.
 
         `interfaces` are (index, name); `marks` the bits (accept, decided, reject); the other sequences hold
         one flag per hook in the order of `labelgate.flow.HOOKS`. With `null` every packet is answered with
         that verdict without being looked at: what is measured then is the queue alone. One decision in
-        `sample_every` is kept for `samples`; 0: none.
+        `sample_every` is kept for `samples`; 0: none. `event_rate` events of one rule are kept for `events`
+        each second by each worker; 0: none.
 
         Raises:
             OSError: a queue cannot be bound (taken, not permitted, not supported).
@@ -251,6 +253,18 @@ class Enforcer:
         `generation`, `verdict` and `acceptedAfter`. What is not taken in time is forgotten.
         """
 
+    def events(self, most: int) -> str:
+        """What was denied or met a Log rule and was not yet taken, of `most` packets, as a JSON list.
+
+        Each has `time` (milliseconds since 1970), `kind` (`deny` or `log`), `generation` (the loop's number of
+        the table), `hook`, `verdict`, the fields of a packet line (`icmp` is [type, code]; `in` and `out` are
+        ifindexes, 0: none), `stage`, `endpoint`, `tier`, `policy`, `direction`, `rule`, `action`, `reason`,
+        `length` (of the packet, in bytes) and `header` (its first 128 bytes, in hex). Releases the GIL.
+        """
+
+    def untold(self) -> tuple[int, int]:
+        """Events since the start that nobody sees: too many of one rule in a second, not taken in time."""
+
     def set_without_repeat(self, hooks: Sequence[bool]) -> None:
         """Changes which hooks are answered without repeating packets."""
 
@@ -259,6 +273,21 @@ class Enforcer:
 
     def counters(self) -> str:
         """All counters since the start, as JSON."""
+
+    def rule_counts(self) -> str:
+        """How often rules were met, table by table, as JSON; only what was met at all.
+
+        `[{"generation": 2, "isOver": false, "rules": [{"tier": "default", "policy": "GlobalNetworkPolicy/web",
+        "direction": "Ingress", "rule": 0, "action": "Deny", "reason": "rule (M-51)", "packets": 7,
+        "lastHit": 1795680000000}]}]`: `lastHit` in milliseconds since 1970. What stands in the place of a rule
+        (end of a tier, failsafe port, no endpoint) is counted by its reason, with nulls for what it has not.
+        `generation` is the number of the table that was the first to be counted so; the same program on other
+        interfaces is counted on. The table in force comes last. Counts of a table that packets no longer meet
+        are given once, with `isOver`: one caller adds them up, others ask that one.
+
+        A packet counts for every chain that it passes, for the rule that decided there, and for the Log rules
+        before; not for Pass rules, nor for Log rules of chains that the `linear` engine answers for.
+        """
 
     def is_alive(self) -> bool:
         """Whether the loop still answers packets."""
