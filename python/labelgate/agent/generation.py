@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from labelgate.agent.changes import Changes
 from labelgate.agent.state import Record, Source
 from labelgate.compiler import Compiler
 from labelgate.config import Config, ConfigError, load_config
@@ -33,6 +35,7 @@ FIXED_KEYS = (
     "malformed",
     "shadow",
     "watch",
+    "metrics.listen",
     "socket",
     "state",
 )
@@ -85,6 +88,7 @@ class Loader:
         self._compiler: Compiler | None = None
         self._compiled_for: tuple[str, Settings] | None = None
         self._warnings: frozenset[str] = frozenset()
+        self.changes = Changes()
 
     def configuration(self) -> Config:
         """What is set without the policies; raises ConfigError."""
@@ -161,7 +165,9 @@ class Loader:
         config = self._config(snapshot)
         if before is not None:
             _refuse_changes(before.config, config)
+        begun = time.monotonic()
         table = self._table(snapshot, config, links)
+        self.changes.compiled.observe(time.monotonic() - begun)
         warnings = (*snapshot.warnings, *table.warnings)
         for warning in warnings:
             if warning not in self._warnings:
