@@ -246,6 +246,9 @@ class Enforcer:
     def thread_ids(self) -> list[int]:
         """The kernel's numbers of the worker threads, to pin or to measure them."""
 
+    def turns(self) -> list[int]:
+        """How often each worker has come round its loop: once a second at least, also without packets."""
+
     def samples(self, most: int) -> str:
         """Sampled decisions that were not yet taken, as a JSON list of `most` at most.
 
@@ -299,7 +302,10 @@ class Enforcer:
         """Waits until every packet that is queued now has been answered; False if that took longer."""
 
     def stop(self) -> None:
-        """Ends the loop within a second and closes the queues; the kernel drops what is still queued."""
+        """Ends the loop within a second and closes the queues; the kernel drops what is still queued.
+
+        A worker that hangs is given two seconds, and then left to the end of the process.
+        """
 
 @final
 class Judge:

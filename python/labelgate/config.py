@@ -15,7 +15,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +43,22 @@ class Given:
     value: Any
     source: str
     """`file:line`, `$VARIABLE`, `command line`, the document, or where a built-in value comes from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Where a server listens.
+
+    >>> str(Listen("::1", 9091))
+    '[::1]:9091'
+    """
+
+    address: str
+    port: int
+
+    def __str__(self) -> str:
+        """As the configuration has it."""
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
 
 
 @dataclass(frozen=True)
@@ -82,6 +98,8 @@ class Config:
     """Whether connections that a new policy denies go on."""
     watch: bool
     """Whether files are followed as they change."""
+    metrics_listen: Listen | None
+    """Where metrics and health are told over HTTP; None: nowhere."""
     settings: Settings
     sources: Mapping[str, Given]
     """Every key with its effective value and source."""
@@ -163,6 +181,20 @@ def _any_text(value: Any) -> str:
     if isinstance(value, str):
         return value
     raise ValueError("expected text")
+
+
+def _listen(value: Any) -> Listen | None:
+    """`PORT` (of 127.0.0.1), `ADDRESS:PORT`, `[ADDRESS]:PORT`, or `none`."""
+    if isinstance(value, Listen) or value == "none":
+        return None if value == "none" else value
+    match = re.fullmatch(r"(?:(?:\[(?P<v6>[^\]]+)\]|(?P<v4>[0-9.]+)):)?(?P<port>[0-9]+)", str(value))
+    try:
+        if match is None:
+            raise ValueError
+        address = ip_address(match["v6"] or match["v4"] or "127.0.0.1")
+        return Listen(str(address), _number(1, 65535)(match["port"]))
+    except ValueError:
+        raise ValueError("expected a port, ADDRESS:PORT, [ADDRESS]:PORT or none") from None
 
 
 def _workers(value: Any) -> int | None:
@@ -256,6 +288,7 @@ KEYS: Mapping[str, tuple[Callable[[Any], Any], Any]] = {
     "start": (_word("strict", "last-good"), None),
     "state": (_path, "/var/lib/labelgate"),
     "watch": (_flag, True),
+    "metrics.listen": (_listen, None),
     "socket": (_path, "/run/labelgate/control.sock"),
     "forwardUnmarked": (_word("return", "accept", "deny"), "return"),
     "exemptLoopback": (_flag, False),
@@ -546,6 +579,7 @@ def _config(effective: Mapping[str, Given]) -> Config:
         state=value("state"),
         socket=value("socket"),
         watch=value("watch"),
+        metrics_listen=value("metrics.listen"),
         settings=settings,
         sources=effective,
     )

@@ -71,6 +71,21 @@ impl Count {
     }
 }
 
+/// Turns of one worker's loop, on a cache line of its own.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct Turns(Count);
+
+impl Turns {
+    pub fn add(&self) {
+        self.0.add(1);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.get()
+    }
+}
+
 /// The counts of one queue.
 #[derive(Debug, Default)]
 pub struct QueueCounts {

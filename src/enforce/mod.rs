@@ -45,7 +45,7 @@ pub use marks::{Marks, Protocol};
 pub use replay::Replay;
 pub use samples::Sample;
 
-use counters::QueueCounts;
+use counters::{QueueCounts, Turns};
 use events::Events;
 use hits::{Hits, Ledger};
 use samples::Sampling;
@@ -55,6 +55,8 @@ use worker::{HookQueue, Worker};
 pub const QUEUES: u16 = 14;
 /// More could not be told apart from a mistake.
 pub const MOST_WORKERS: u16 = 64;
+/// How long [`Enforcer::stop`] waits for a worker that does not come round its loop any more.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How packets are taken and answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,6 +188,8 @@ struct Shared<D: Decide> {
     events: Option<Events<D>>,
     /// One for each worker.
     wakes: Vec<Wake>,
+    /// By worker.
+    turns: Vec<Turns>,
     /// Ready when the workers have ended.
     ended: Wake,
     stop: AtomicBool,
@@ -277,6 +281,13 @@ impl<D: Decide> Shared<D> {
         let waits = |progress: &mut Progress| !is_done(progress) && self.alive.load(Ordering::Acquire);
         let waited = self.progressed.wait_timeout_while(progress, timeout, waits);
         is_done(&waited.unwrap_or_else(PoisonError::into_inner).0)
+    }
+
+    /// Waits until so many workers have ended; false if that took too long.
+    fn have_ended(&self, workers: usize, patience: Duration) -> bool {
+        let waits = |progress: &mut Progress| progress.ended < workers;
+        let waited = self.progressed.wait_timeout_while(self.progress(), patience, waits);
+        waited.unwrap_or_else(PoisonError::into_inner).0.ended >= workers
     }
 
     fn wake_all(&self) {
@@ -418,12 +429,21 @@ impl Enforcer {
         self.shared.drain(timeout)
     }
 
+    /// How often each worker has come round its loop: at least about once a second, also without packets. One whose
+    /// number stays as it is hangs.
+    pub fn turns(&self) -> Vec<u64> {
+        self.shared.turns.iter().map(Turns::get).collect()
+    }
+
     /// Ends the loop and closes the queues. Packets that still wait are dropped by the kernel. A second call does
-    /// nothing.
+    /// nothing. A worker that hangs is not waited for: its queues are bound until it or the process ends.
     pub fn stop(&self) {
         self.shared.stop.store(true, Ordering::Release);
         self.shared.wake_all();
         let threads = std::mem::take(&mut *self.threads());
+        if !self.shared.have_ended(threads.len(), STOP_PATIENCE) {
+            return;
+        }
         for thread in threads {
             // The thread catches its own panics.
             let _ = thread.join();
@@ -499,6 +519,7 @@ fn share<D: Decide>(
         ledger: Mutex::default(),
         counts: grants.into_iter().map(QueueCounts::new).collect(),
         without_repeat: AtomicU64::new(0),
+        turns: (0..workers).map(|_| Turns::default()).collect(),
         sampling: Sampling::new(config.sample_every),
         events: Events::new(config.event_rate, workers),
         wakes,

@@ -117,6 +117,7 @@ impl<C: Channel + AsFd, D: Decide> Worker<C, D> {
         let wake_place = self.queues.len();
         let mut drain = Drain::default();
         loop {
+            self.shared.turns[self.number].add();
             drain.take_up(self.shared.drain_wanted.load(Ordering::Acquire), self.queues.len());
             poller.wait(drain.waiting == 0)?;
             if poller.is_ready(wake_place) {

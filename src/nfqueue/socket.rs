@@ -20,6 +20,9 @@ pub const BATCH: usize = 64;
 /// cache lines: the heads of a batch would else contend for the same few places of the first cache.
 const MESSAGE_BYTES: usize = 1088;
 
+/// How long nothing is waited for at most: an idle thread shows so often that it is alive.
+const IDLE_MILLISECONDS: i32 = 1000;
+
 /// What one queued packet costs of a socket buffer: 832 bytes measured, rounded up.
 const PACKET_COST: u32 = 1024;
 
@@ -276,10 +279,11 @@ impl Poller {
         Self { entries: descriptors.into_iter().map(entry).collect() }
     }
 
-    /// Returns when at least one is ready, or at once if `may_block` is false. A signal is no error: none is ready.
+    /// Returns when at least one is ready, after a second without, or at once if `may_block` is false. A signal is no
+    /// error: none is ready.
     pub fn wait(&mut self, may_block: bool) -> io::Result<()> {
         let count = libc::nfds_t::try_from(self.entries.len()).expect("a handful of descriptors");
-        let timeout = if may_block { -1 } else { 0 };
+        let timeout = if may_block { IDLE_MILLISECONDS } else { 0 };
         // SAFETY: the pointer and the count describe `entries`.
         match checked(unsafe { libc::poll(self.entries.as_mut_ptr(), count, timeout) }) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {

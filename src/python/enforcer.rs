@@ -76,6 +76,10 @@ impl Enforcer {
         py.detach(|| self.0.thread_ids())
     }
 
+    fn turns(&self) -> Vec<u64> {
+        self.0.turns()
+    }
+
     fn samples(&self, py: Python<'_>, most: usize) -> PyResult<String> {
         let samples = py.detach(|| self.0.samples(most));
         serde_json::to_string(&samples.iter().map(sample).collect::<Vec<_>>()).map_err(value_error)

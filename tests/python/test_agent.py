@@ -55,6 +55,7 @@ class Kernel:
         self.conntrack_is_off = False
         self.other_variant: str | None = None
         self.counters = '{"hooks": {}}'
+        self.turns: Callable[[], list[int]] = lambda: [1]
 
     def wait(self) -> None:
         if not self.steps:
@@ -107,6 +108,12 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kernel:
 
         def fileno(self) -> int:
             return -1
+
+        def turns(self) -> list[int]:
+            return kernel.turns()
+
+        def thread_ids(self) -> list[int]:
+            return [0 for _ in kernel.turns()]
 
         def counters(self) -> str:
             return kernel.counters

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from labelgate import config
 from labelgate.cli import cli
-from labelgate.config import ALIASES, KEYS, Config, ConfigError, Given, load_config, variable_of
+from labelgate.config import ALIASES, KEYS, Config, ConfigError, Given, Listen, load_config, variable_of
 from labelgate.flow import HOOKS
 from labelgate.resources import FelixConfiguration, load_text
 from labelgate.settings import DEFAULT_FAILSAFE_INBOUND, DEFAULT_FAILSAFE_OUTBOUND, Failsafe, Settings
@@ -84,6 +84,7 @@ def test_defaults() -> None:
         state="/var/lib/labelgate",
         socket="/run/labelgate/control.sock",
         watch=True,
+        metrics_listen=None,
         settings=Settings(),
         sources=found.sources,
     )
@@ -124,6 +125,7 @@ allowVXLANPacketsFromWorkloads: false
 allowIPIPPacketsFromWorkloads: true
 socket: /run/gate.sock
 watch: false
+metrics: {listen: "[::1]:9191"}
 start: last-good
 lockout: warn
 revoke: New-only
@@ -154,6 +156,7 @@ def test_every_key_in_a_file(file: Path) -> None:
         state="/var/gate",
         socket="/run/gate.sock",
         watch=False,
+        metrics_listen=Listen("::1", 9191),
         settings=Settings(
             endpoint_to_host="Return",
             filter_allow="Return",
@@ -217,6 +220,9 @@ def test_vxlan_from_workloads() -> None:
         ("settle", "0", 0.0),
         ("settle", 3, 3.0),
         ("settle", 0.25, 0.25),
+        ("metrics.listen", "9091", Listen("127.0.0.1", 9091)),
+        ("metrics.listen", "10.0.0.1:9091", Listen("10.0.0.1", 9091)),
+        ("metrics.listen", "none", None),
         ("marks.mask", "0x7", 7),
         ("marks.mask", 5376, 0x1500),
         ("marks.mask", "0xC0000001", 0xC0000001),
@@ -248,6 +254,7 @@ def test_values(key: str, given: object, expected: object) -> None:
 
 
 MASK = "expected a mask of exactly three bits, such as 0x1500"
+LISTEN = "expected a port, ADDRESS:PORT, [ADDRESS]:PORT or none"
 DURATION = "expected a duration such as 2s, 500ms or a number of seconds"
 
 
@@ -255,6 +262,9 @@ DURATION = "expected a duration such as 2s, 500ms or a number of seconds"
     ("key", "given", "message"),
     [
         ("node", "", "found ``, expected a name"),
+        ("metrics.listen", "host:9091", f"found `host:9091`, {LISTEN}"),
+        ("metrics.listen", "10.0.0.256:9091", f"found `10.0.0.256:9091`, {LISTEN}"),
+        ("metrics.listen", "0", f"found `0`, {LISTEN}"),
         ("backend", "ipset", "found `ipset`, expected auto, nft or legacy"),
         ("backend", ["nft"], 'found `["nft"]`, expected auto, nft or legacy'),
         ("policies", [], "found `[]`, expected a name or a list of names"),
@@ -565,7 +575,7 @@ def test_the_page_on_configuration(file: Path) -> None:
 
 
 def test_examples_in_docstrings() -> None:
-    assert doctest.testmod(config) == (0, 2)
+    assert doctest.testmod(config) == (0, 3)
 
 
 def test_the_effective_values_are_printed_as_they_are_read(file: Path) -> None:

@@ -24,9 +24,12 @@ from labelgate.agent.caution import (
     refuse_what_is_cut,
     warn_at_start,
 )
+from labelgate.agent.changes import Reason
 from labelgate.agent.enforcement import Enforcement
+from labelgate.agent.exporter import exporter
 from labelgate.agent.generation import AgentError, Generation, Loader, Options
 from labelgate.agent.handover import Presence
+from labelgate.agent.health import health
 from labelgate.agent.notify import ALIVE_SECONDS, ServiceManager
 from labelgate.agent.panics import panics_refused
 from labelgate.agent.process import STOPPING, Signals, StopMode, start_mode, stop_mode
@@ -134,6 +137,9 @@ class Agent:
             raise AgentError(str(error)) from None
         self._listen(open_things)
         self._watch_files(open_things)
+        if listen := first.config.metrics_listen:
+            server = exporter(listen, self._status, lambda: health(self._enforcement), self._say)
+            open_things.callback(server.stop)
         if STDIN not in self._options.paths:
             self._store.keep_later(Record(first.source))
         self._announce()
@@ -215,7 +221,7 @@ class Agent:
 
     def _serve(self) -> None:
         heard = [opened.fileno() for opened in (self._links, self._control, self._files) if opened]
-        while self._enforcement.is_alive():
+        while (failure := self._enforcement.failure()) is None:
             self._manager.alive()
             others = [*self._presence.descriptors, *self._enforcement.descriptors]
             if not self._presence.is_pending:
@@ -249,15 +255,18 @@ class Agent:
                 if self._to_try_again:
                     self._try_again(self._to_try_again)
                 self._enforcement.rules.done(again=was_changed)
-        failure = self._enforcement.failure()
         raise AgentError(f"the packet loop ended ({failure}); our rules stay, what they queue is dropped")
 
     def _answer_status(self, arguments: dict[str, Any]) -> dict[str, Any]:
         refuse_unknown(arguments)
-        answer = status(
-            self._enforcement, self._options, self._refusal or self._unlinked, self._in_force_since
-        )
-        answer["trial"] = self._trial and {"secondsLeft": round(self._trial.seconds_left(), 3)}
+        return self._status()
+
+    def _status(self) -> dict[str, Any]:
+        """Reads only; other threads ask, too."""
+        refusal, changes = self._refusal or self._unlinked, self._loader.changes
+        answer = status(self._enforcement, self._options, refusal, self._in_force_since, changes)
+        trial = self._trial
+        answer["trial"] = trial and {"secondsLeft": round(trial.seconds_left(), 3)}
         answer["state"] = {"problem": self._store.problem}
         return answer
 
@@ -425,7 +434,7 @@ class Agent:
             generation = self._loader.next(before, self._links.links, if_changed=if_changed)
         except (LoadError, ConfigError, AgentError, ValueError) as error:
             if not is_overtaken():
-                self._refuse(error, "the new policies are not valid")
+                self._refuse(error, "the new policies are not valid", "invalid")
             return
         if is_overtaken():
             return  # What was read may be half of an edit; it is read again.
@@ -437,7 +446,7 @@ class Agent:
             if not is_forced:
                 self._check_lockout(generation)
         except LockOutError as error:
-            self._refuse(error, "`labelgate reload --force` does it all the same")
+            self._refuse(error, "`labelgate reload --force` does it all the same", "lockout")
             if generation.source != before.source:
                 self._store.refused = generation.source.files
                 self._store.keep_later(Record(before.source))
@@ -470,7 +479,8 @@ class Agent:
                 raise
             self._say(f"warning: {error}")
 
-    def _refuse(self, error: Exception, why: str) -> None:
+    def _refuse(self, error: Exception, why: str, reason: Reason) -> None:
+        self._loader.changes.refused[reason] += 1
         number = self._enforcement.current.number
         refusal = Refusal.of(error)
         if self._refusal is None or self._refusal.message != refusal.message:
@@ -524,7 +534,7 @@ class Agent:
             self._enact(generation)
         except (ApplyError, ValueError) as error:
             before = self._refusal
-            self._refuse(error, "the rules could not be applied")
+            self._refuse(error, "the rules could not be applied", "rules")
             if generation.number == self._enforcement.current.number:
                 self._refusal, self._unlinked = before, self._unlinked or self._refusal
             return False

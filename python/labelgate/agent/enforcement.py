@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -12,7 +13,8 @@ from labelgate import _core
 from labelgate.agent.generation import AgentError, Generation
 from labelgate.agent.panics import panics_refused
 from labelgate.agent.process import StopMode
-from labelgate.agent.queues import free_block, read_queues
+from labelgate.agent.pulse import HUNG_SECONDS, Pulse
+from labelgate.agent.queues import Passed, QueueState, free_block, read_queues
 from labelgate.agent.shadow import Shadow
 from labelgate.config import Config
 from labelgate.flow import HOOKS, Hook
@@ -29,6 +31,8 @@ from labelgate.processors import pin, receiving_processors
 
 DRAIN_SECONDS = 5.0
 """How long a planned stop waits at most for packets that are queued already: nothing new comes any more."""
+RULES_SECONDS = 60.0
+"""Rules that nobody has looked at for longer are not known to be there; usually it is five seconds."""
 LATE_SECONDS = 0.02
 """Longer than any packet takes through rules."""
 
@@ -56,8 +60,13 @@ class Enforcement:
         self._wait = wait
         self._make: BindLoop = bind or _core.Enforcer
         self._enforcer: PacketLoop
+        self.pulse: Pulse
+        """Of the workers."""
         self._warn = Bounded(say)
         self._restored = 0
+        self._passed = Passed()
+        self._rules_missing: str | None = "not yet applied"
+        self._rules_seen = time.monotonic()
         self._netfilter = Netfilter(first.config.backend, say, step)
         # Before the first look at the rules: nothing that changes behind it is missed.
         try:
@@ -95,6 +104,7 @@ class Enforcement:
         rules = ruleset(self._facts(first))
         self._enforcer = self._bind(first)
         open_things.callback(self._enforcer.stop)
+        self.pulse = Pulse(self._enforcer.turns)
         self._warn_of_kernel()
         if first.config.shadow:
             self._shadow = Shadow(self._enforcer, first, self._say)
@@ -106,6 +116,7 @@ class Enforcement:
         self._netfilter.apply(rules)
         self._applied = self._facts(first)
         self._is_in_force = self._must_stay_closed = True
+        self._rules_missing, self._rules_seen = None, time.monotonic()
 
     @panics_refused()
     def put_in_force(self, generation: Generation) -> None:
@@ -134,29 +145,78 @@ class Enforcement:
         """Readable when the packet loop has ended."""
         return [self._enforcer.fileno()]
 
-    def is_alive(self) -> bool:
-        """Whether the packet loop answers."""
-        return self._enforcer.is_alive()
+    def is_answering(self) -> bool:
+        """Whether a table is in force and the packet loop runs."""
+        return self._is_in_force and self._enforcer.is_alive()
 
     def failure(self) -> str | None:
-        """Why the packet loop ended by itself."""
-        return self._enforcer.failure()
+        """Why the packet loop ended by itself, or answers no more; None: it does."""
+        if not self._enforcer.is_alive():
+            return self._enforcer.failure() or "it was stopped"
+        if (worker := self.pulse.hung()) is not None:
+            return f"worker {worker} has not come round for {HUNG_SECONDS:g} s"
+        return None
 
     def counters(self) -> dict[str, Any]:
         """All counters of the packet loop, what the kernel dropped, how often rules were put back."""
+        queues = read_queues()  # First: see `Passed`.
         counters: dict[str, Any] = json.loads(self._enforcer.counters())
-        queues = read_queues()
         for hook in HOOKS:
-            numbers = [number for family in FAMILIES for number in self._applied.queues(hook, family)]
-            states = [queues[number] for number in numbers if number in queues]
-            counters["hooks"][hook] |= {
-                "queue_dropped": sum(state.dropped for state in states),
-                "socket_dropped": sum(state.undelivered for state in states),
-            }
+            counters["hooks"][hook] |= self._kernel_counters(hook, queues, counters["hooks"][hook])
         counters["rulesRestored"] = self._restored
         if self._shadow:
             counters["shadow"] = self._shadow.counters()
         return counters
+
+    def _kernel_counters(
+        self, hook: Hook, queues: Mapping[int, QueueState], counted: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """What is not counted by the packet loop itself."""
+        numbers = [number for family in FAMILIES for number in self._applied.queues(hook, family)]
+        states = [queues[number] for number in numbers if number in queues]
+        config = self.current.config
+        passed = {"malformed": 0, "socket_full": 0}
+        if config.malformed == "accept":
+            passed["malformed"] = sum(counted["malformed"].values())
+        if hook in config.fail_open:
+            answered = counted["packets"] + (counted["unreadable_messages"] or 0)
+            passed["socket_full"] = self._passed.of(hook, states, answered)
+        return {
+            "queue_dropped": sum(state.dropped for state in states),
+            "socket_dropped": sum(state.undelivered for state in states),
+            "fail_open": passed,
+        }
+
+    def queues(self) -> list[dict[str, Any]]:
+        """What the kernel says of the queues, by hook and IP version."""
+        found = read_queues()
+        rows: list[dict[str, Any]] = []
+        for hook, family in itertools.product(HOOKS, FAMILIES):
+            numbers = self._applied.queues(hook, family)
+            states = [found[number] for number in numbers if number in found]
+            rows.append({
+                "hook": hook,
+                "family": family,
+                "numbers": [numbers[0], numbers[-1]],
+                "unbound": [number for number in numbers if number not in found],
+                "room": len(numbers) * self.current.config.queue_maxlen,
+                "waiting": sum(state.waiting for state in states),
+                "packets": sum(state.packets for state in states),
+                "queueDropped": sum(state.dropped for state in states),
+                "socketDropped": sum(state.undelivered for state in states),
+            })  # fmt: skip
+        return rows
+
+    def threads(self) -> list[int]:
+        """The kernel's numbers of the workers."""
+        return self._enforcer.thread_ids()
+
+    def rules_problem(self) -> str | None:
+        """Why rules of ours may be missing; None: all were there at the last look, which is not long ago."""
+        seconds = time.monotonic() - self._rules_seen
+        if seconds > RULES_SECONDS:
+            return f"not looked at for {seconds:.0f} s"
+        return self._rules_missing
 
     def restore(self) -> bool:
         """Puts rules back that somebody else has changed, and follows what others put ahead of ours.
@@ -167,6 +227,8 @@ class Enforcement:
         try:
             now = self._netfilter.read()
             findings = self._netfilter.check(now)
+            if findings:
+                self._rules_missing = f"{findings[0]} (and {len(findings) - 1} more)"
             for finding in findings:
                 self._warn(f"warning: {finding}; our rules are put back")
             self._restored += bool(findings)
@@ -176,7 +238,9 @@ class Enforcement:
                 self._follow_hazards(hooks)
             elif findings:
                 self._netfilter.apply(ruleset(self._facts(self.current)))
+            self._rules_missing, self._rules_seen = None, time.monotonic()
         except (ApplyError, ValueError, OSError) as error:
+            self._rules_missing = self._rules_missing or str(error)
             self._warn(f"warning: rules cannot be checked or put back: {error}")
         self._warn.catch_up()
         return bool(findings)

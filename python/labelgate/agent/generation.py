@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from labelgate.agent.changes import Changes
 from labelgate.agent.panics import panics_refused
 from labelgate.agent.state import Record, Source
 from labelgate.compiler import Compiler
@@ -34,6 +36,7 @@ FIXED_KEYS = (
     "malformed",
     "shadow",
     "watch",
+    "metrics.listen",
     "socket",
     "state",
 )
@@ -97,6 +100,7 @@ class Loader:
         self._warnings: frozenset[str] = frozenset()
         self._host_name = host_name()
         """As it was at the start: another name later is not another node."""
+        self.changes = Changes()
 
     def configuration(self) -> Config:
         """What is set without the policies, or was in force last; raises ConfigError."""
@@ -204,7 +208,9 @@ class Loader:
     ) -> Generation:
         source = replace(source, config=kept_texts(config))
         self._step()
+        begun = time.monotonic()
         table = self._table(snapshot, config, links)
+        self.changes.compiled.observe(time.monotonic() - begun)
         self._step()
         warnings = (*snapshot.warnings, *table.warnings)
         for warning in warnings:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import time
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from labelgate import _core
+from labelgate.agent.changes import Changes
 from labelgate.agent.enforcement import Enforcement
-from labelgate.agent.generation import Options
+from labelgate.agent.generation import Generation, Options
+from labelgate.agent.health import health
 from labelgate.engines import summary
 from labelgate.resources import LoadError, Problem
 
@@ -21,6 +26,15 @@ def now() -> str:
     20
     """
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+STARTED = now()
+"""When this process began, or nearly so."""
+POLICY_KINDS = (
+    "GlobalNetworkPolicy", "NetworkPolicy", "KubernetesNetworkPolicy", "KubernetesClusterNetworkPolicy",
+    "StagedGlobalNetworkPolicy", "StagedNetworkPolicy", "StagedKubernetesNetworkPolicy",
+)  # fmt: skip
+ENDPOINT_KINDS = ("HostEndpoint", "WorkloadEndpoint", "Pod")
 
 
 @dataclass(frozen=True)
@@ -46,27 +60,91 @@ class Refusal:
 
 
 def status(
-    enforcement: Enforcement, options: Options, refusal: Refusal | None, in_force_since: str
+    enforcement: Enforcement,
+    options: Options,
+    refusal: Refusal | None,
+    in_force_since: str,
+    changes: Changes,
 ) -> dict[str, Any]:
-    """Everything, as plain values."""
+    """Everything, as plain values; any thread may ask."""
     current = enforcement.current
-    facts = current.table.rule_facts()
-    snapshot = current.snapshot
     return {
         "labelgate": _core.__version__,
         "pid": os.getpid(),
+        "since": STARTED,
+        "time": time.time(),
         "node": current.config.node,
-        "generation": {
-            "number": current.number,
-            "since": in_force_since,
-            "policies": len(snapshot.calico_policies()) + len(snapshot.kubernetes_policies()),
-            "hostEndpoints": len(facts["hosts"]),
-            "workloads": len(facts["workloads"]),
-            "engines": summary(current.table.describe()),
-        },
+        "generation": {"number": current.number, "since": in_force_since, **_contents(current)},
+        "health": health(enforcement).to_json(),
         "files": {"paths": list(options.paths)},
         "policy": {"applied": current.source.is_applied, "paths": list(current.source.paths)},
         "refused": refusal and refusal.to_json(),
         "rules": {"variant": enforcement.variant, "otherVariant": enforcement.other_variant},
+        "changes": changes.to_json(),
+        "queues": enforcement.queues(),
+        "workers": _workers(enforcement),
+        "process": {"cpuSeconds": round(time.process_time(), 3), "residentBytes": _resident_bytes()},
         "counters": enforcement.counters(),
     }
+
+
+class _Contents:
+    """What a generation holds, counted once."""
+
+    def __init__(self) -> None:
+        self._latest: tuple[Generation, dict[str, Any]] | None = None
+
+    def __call__(self, generation: Generation) -> dict[str, Any]:
+        """As plain values."""
+        latest = self._latest
+        if latest is None or latest[0] is not generation:
+            self._latest = latest = (generation, _count(generation))
+        return latest[1]
+
+
+_contents = _Contents()
+
+
+def _count(generation: Generation) -> dict[str, Any]:
+    facts, description = generation.table.rule_facts(), generation.table.describe()
+    resources = list(generation.snapshot.resources())
+    policies = [resource for resource in resources if type(resource).__name__.endswith("Policy")]
+    kinds = Counter(policy.key.partition("/")[0] for policy in policies)
+    endpoints = Counter(resource.key.partition("/")[0] for resource in resources)
+    return {
+        "policies": kinds.total(),
+        "policiesByKind": {kind: kinds[kind] for kind in POLICY_KINDS},
+        "policyRules": sum(map(_rules, policies)),
+        "hostEndpoints": len(facts["hosts"]),
+        "workloads": len(facts["workloads"]),
+        "endpointsByKind": {kind: endpoints[kind] for kind in ENDPOINT_KINDS},
+        "engines": summary(description),
+        "tableBytes": description["bytes"],
+        "tableChains": description["chains"],
+    }
+
+
+def _rules(policy: Any) -> int:
+    return len(policy.spec.ingress or ()) + len(policy.spec.egress or ())
+
+
+def _workers(enforcement: Enforcement) -> list[dict[str, Any]]:
+    silent = enforcement.pulse.silent()
+    return [
+        {"thread": thread, "cpuSeconds": _cpu_seconds(thread), "silentSeconds": round(seconds, 3)}
+        for thread, seconds in zip(enforcement.threads(), silent, strict=True)
+    ]
+
+
+def _cpu_seconds(thread: int) -> float:
+    """In user and kernel mode; proc(5)."""
+    try:
+        fields = Path(f"/proc/self/task/{thread}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:  # It has just ended.
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _resident_bytes() -> int:
+    fields = Path("/proc/self/statm").read_text(encoding="ascii").split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -36,6 +36,11 @@ from labelgate.handlers import BindLoop
 @click.option("--watch/--no-watch", default=None, help="Follow the files as they change [default: --watch].")
 @click.option("--state", metavar="FOLDER", help="What outlives the daemon [default: /var/lib/labelgate].")
 @click.option("--socket", metavar="PATH", help="Control socket [default: /run/labelgate/control.sock].")
+@click.option(
+    "--metrics",
+    metavar="[ADDRESS:]PORT",
+    help="Tell metrics and health over HTTP; without ADDRESS to this host only [default: none].",
+)
 @click.option("--replace", is_flag=True, help="Take the place of the daemon in force; no packet is lost.")
 @click.option(
     "--handler",
@@ -62,6 +67,7 @@ def run(
     watch: bool | None,
     state: str | None,
     socket: str | None,
+    metrics: str | None,
     replace: bool,
     handler: str,
     on_packet: str | None,
@@ -81,7 +87,7 @@ def run(
     bind = _bind(handler, on_packet)
     flags = {
         "backend": backend, "stop": stop, "settle": settle, "queues.base": queue_base, "watch": watch,
-        "state": state, "socket": socket,
+        "state": state, "socket": socket, "metrics.listen": metrics,
     }  # fmt: skip
     try:
         config, last = _configuration(config_file, node, flags)

@@ -37,6 +37,9 @@ class PacketLoop(Protocol):
     def thread_ids(self) -> list[int]:
         """The kernel's numbers of the threads that answer."""
 
+    def turns(self) -> list[int]:
+        """How often each of these threads has come round: once a second at least, also without packets."""
+
     def is_alive(self) -> bool:
         """Whether packets are being answered."""
 

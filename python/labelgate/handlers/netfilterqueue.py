@@ -32,6 +32,9 @@ from labelgate import _core
 from labelgate.flow import HOOKS, VERDICTS, Hook, Verdict
 from labelgate.table import Decision
 
+IDLE_MILLISECONDS = 1000
+"""How long nothing is waited for at most: an idle thread shows so often that it is alive."""
+STOP_SECONDS = 2.0
 BATCH = 64
 """Packets of one queue before the others have their turn."""
 HEADER_BYTES, MOST_BYTES = 128, 3904
@@ -90,6 +93,7 @@ class NetfilterQueueLoop:
         self._generation = _Generation(1, table, dict(interfaces))
         self._lock = threading.Lock()
         self._drains: list[threading.Event] = []
+        self._turns = 0
         self._is_stopped, self._failure = False, ""
         self._hand_out()
         self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -117,6 +121,10 @@ class NetfilterQueueLoop:
     def thread_ids(self) -> list[int]:
         """The kernel's number of the thread that answers."""
         return [] if self._thread.native_id is None else [self._thread.native_id]
+
+    def turns(self) -> list[int]:
+        """How often the thread has come round: about once a second at least, also without packets."""
+        return [self._turns]
 
     def samples(self, most: int) -> str:
         """No decision is kept."""
@@ -175,10 +183,13 @@ class NetfilterQueueLoop:
         return done.wait(seconds)
 
     def stop(self) -> None:
-        """Ends the loop and closes the queues; the kernel drops packets that still wait."""
+        """Ends the loop and closes the queues; the kernel drops packets that still wait.
+
+        A function that does not return is left to the end of the process.
+        """
         self._is_stopped = True
         self._wake()
-        self._thread.join()
+        self._thread.join(STOP_SECONDS)
 
     def _wake(self) -> None:
         with suppress(OSError):  # It is awake already, or has ended.
@@ -199,13 +210,15 @@ class NetfilterQueueLoop:
         for descriptor in (*queues, self._wake_reader):
             poll.register(descriptor, select.POLLIN)
         while not self._is_stopped:
+            self._turns += 1
             drains = tuple(self._drains)
-            ready = {descriptor for descriptor, _ in poll.poll(0 if drains else None)}
+            ready = {descriptor for descriptor, _ in poll.poll(0 if drains else IDLE_MILLISECONDS)}
             if self._wake_reader in ready:
                 os.read(self._wake_reader, 4096)
             waiting = ready & queues.keys()
             for descriptor in waiting:
                 queues[descriptor].serve()
+                self._turns += 1
             if not waiting:
                 for done in drains:
                     self._drains.remove(done)
