@@ -20,6 +20,7 @@ from labelgate.cli.doctor import doctor
 from labelgate.cli.explain import explain
 from labelgate.cli.install_unit import install_unit
 from labelgate.cli.reload import reload
+from labelgate.cli.replay import replay
 from labelgate.cli.run import run
 from labelgate.cli.schema import schema
 from labelgate.cli.selector import selector
@@ -42,6 +43,7 @@ for verb in (
     check, explain, connectivity, selector, schema, bench, run, status, reload, apply, confirm, rollback,
     config, doctor,
     install_unit, clean, demo, version,
+    replay,
 ):  # fmt: skip
     cli.add_command(verb)
 
