@@ -11,6 +11,7 @@
 //! Values in, values out: no YAML, no Kubernetes, no process calls; system calls only in `nfqueue::socket` and,
 //! for frames that a benchmark sends, `load::source`.
 
+pub mod capture;
 pub mod compile;
 #[cfg(target_os = "linux")]
 pub mod enforce;

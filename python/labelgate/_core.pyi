@@ -4,7 +4,7 @@ People use `labelgate.load`, `Snapshot.compile` and `DecisionTable`; this module
 """
 
 from collections.abc import Sequence
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from labelgate.flow import Action, Packet, Stage, Verdict
 
 __all__ = [
     "Bench",
+    "Capture",
     "Compiler",
     "Enforcer",
     "FrameSource",
@@ -201,6 +202,51 @@ class Table:
 
     def workloads(self) -> list[tuple[str, list[str]]]:
         """Every workload by name, with the addresses that are its own; sorted."""
+
+_Columns = dict[str, NDArray[Any]]
+
+@final
+class Capture:
+    """A capture file (pcap, pcapng, plain or gzip) that is read on as flows, block by block."""
+
+    def __new__(cls, path: str, *, flows: int, complete: bool) -> Capture:
+        """Reads what the file begins with; `flows` are under way at a time, others are given out early.
+
+        `complete` says that nothing was under way when the capture began: what has no beginning in it is
+        then what conntrack makes of such packets. Releases the GIL.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError: it is no capture.
+        """
+
+    def read(self, most: int) -> tuple[_Columns, _Columns] | None:
+        """Columns of IPv4 and of IPv6 flows that are over, `most` or so, maybe none; None at the end.
+
+        `src` and `dst`, uint32 (n,) or uint8 (n, 16); `protocol`, uint8; `sport` and `dport`, uint16 (ICMP:
+        id, and `type << 8 | code` of the request); `ct`, uint8, of the first packet; `begin`, uint8 (0: who
+        began it is known, 1: it was under way already, 2: an error about a flow that is not in the capture);
+        `packets`, `replies`, `bytes` and `reply_bytes`, uint64; `first` and `last`, uint64, nanoseconds since
+        1970; `interface`, uint32, a row of `interfaces`; `way`, uint8 (0: unknown, 1: in, 2: out);
+        `answered`, bool, the other side has sent something that is no refusal. Releases the GIL.
+
+        Raises:
+            OSError: the file cannot be read on.
+            ValueError: it is damaged, or its link type is not read.
+        """
+
+    @property
+    def interfaces(self) -> list[str | None]:
+        """Names of the interfaces met so far; None where the file has none."""
+
+    @property
+    def bytes_read(self) -> int:
+        """How much of the file, as it is, has been read."""
+
+    def counters(self) -> str:
+        """What has been read so far, as JSON: `packets` (each is in a flow or in another counter), `not_ip`,
+        `fragments` (later ones), `cut_link` (ended in the link layer's header), `malformed` (by kind),
+        `evicted` (flows given out early), `is_cut` (the file ends inside a packet)."""
 
 @final
 class Enforcer:

@@ -2,6 +2,7 @@
 
 mod batch;
 mod bench;
+mod capture;
 mod enforcer;
 mod events;
 mod judge;
@@ -23,6 +24,8 @@ fn value_error(error: impl ToString) -> PyErr {
 mod _core {
     #[pymodule_export]
     use super::bench::{Bench, workloads};
+    #[pymodule_export]
+    use super::capture::Capture;
     #[pymodule_export]
     use super::enforcer::Enforcer;
     #[pymodule_export]

@@ -1,13 +1,13 @@
 //! The IPv4 header (RFC 791).
 
-use super::{View, WireError, transport};
+use super::{Headers, View, WireError, transport};
 use crate::flow::{Family, FiveTuple, Transport};
 
 const MIN_HEADER: usize = 20;
 const FRAGMENT_OFFSET: u16 = 0x1fff;
 
 /// Reads header and ports; options are skipped.
-pub(super) fn parse(packet: View) -> Result<FiveTuple, WireError> {
+pub(super) fn parse(packet: View<'_>) -> Result<Headers<'_>, WireError> {
     #[rustfmt::skip]
     let [
         version_and_length, _, total_high, total_low,
@@ -28,7 +28,7 @@ pub(super) fn parse(packet: View) -> Result<FiveTuple, WireError> {
     }
     let payload = packet.ending_at(stated)?.skip(header)?;
     let is_later_fragment = u16::from_be_bytes([flags_and_offset, offset_low]) & FRAGMENT_OFFSET != 0;
-    Ok(FiveTuple {
+    let tuple = FiveTuple {
         family: Family::V4,
         source: u128::from(u32::from_be_bytes([s0, s1, s2, s3])),
         destination: u128::from(u32::from_be_bytes([d0, d1, d2, d3])),
@@ -38,5 +38,6 @@ pub(super) fn parse(packet: View) -> Result<FiveTuple, WireError> {
         } else {
             transport::read(Family::V4, protocol, payload)?
         },
-    })
+    };
+    Ok(Headers { tuple, payload: (!is_later_fragment).then_some(payload.copied) })
 }

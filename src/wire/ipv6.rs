@@ -1,6 +1,6 @@
 //! The IPv6 header and its extension headers (RFC 8200; the authentication header is RFC 4302).
 
-use super::{MAX_EXTENSION_HEADERS, View, WireError, transport};
+use super::{Headers, MAX_EXTENSION_HEADERS, View, WireError, transport};
 use crate::flow::{Family, FiveTuple, Transport};
 
 const HEADER: usize = 40;
@@ -16,7 +16,7 @@ mod extension {
 }
 
 /// Reads the addresses, walks to the upper layer and reads its ports.
-pub(super) fn parse(packet: View) -> Result<FiveTuple, WireError> {
+pub(super) fn parse(packet: View<'_>) -> Result<Headers<'_>, WireError> {
     let [_, _, _, _, length_high, length_low, next, _] = packet.head()?;
     let source = packet.skip(8)?.head::<ADDRESS>()?;
     let destination = packet.skip(8 + ADDRESS)?.head::<ADDRESS>()?;
@@ -24,7 +24,7 @@ pub(super) fn parse(packet: View) -> Result<FiveTuple, WireError> {
     let beyond_field = stated == 0 && packet.length > HEADER + usize::from(u16::MAX);
     let payload = packet.ending_at((!beyond_field).then_some(HEADER + stated))?.skip(HEADER)?;
     let upper = upper_layer(next, payload)?;
-    Ok(FiveTuple {
+    let tuple = FiveTuple {
         family: Family::V6,
         source: u128::from_be_bytes(source),
         destination: u128::from_be_bytes(destination),
@@ -33,7 +33,8 @@ pub(super) fn parse(packet: View) -> Result<FiveTuple, WireError> {
             Some(payload) => transport::read(Family::V6, upper.protocol, payload)?,
             None => Transport::Opaque,
         },
-    })
+    };
+    Ok(Headers { tuple, payload: upper.payload.map(|payload| payload.copied) })
 }
 
 struct UpperLayer<'a> {

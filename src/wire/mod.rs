@@ -88,6 +88,23 @@ pub const MAX_EXTENSION_HEADERS: usize = 8;
 /// assert_eq!(tuple.transport, Transport::Ports { source: 1000, destination: 53 });
 /// ```
 pub fn parse(family: Family, copied: &[u8], length: usize) -> Result<FiveTuple, WireError> {
+    headers(family, copied, length).map(|headers| headers.tuple)
+}
+
+/// What [`parse`] tells, and where the transport header begins: for who has to see more of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Headers<'a> {
+    /// What policy asks for.
+    pub tuple: FiveTuple,
+    /// The copied bytes from the transport header on; `None` in a later fragment.
+    pub payload: Option<&'a [u8]>,
+}
+
+/// As [`parse`].
+///
+/// # Errors
+/// As [`parse`].
+pub fn headers(family: Family, copied: &[u8], length: usize) -> Result<Headers<'_>, WireError> {
     let packet = View::new(copied, length);
     let [first] = packet.head()?;
     match (family, first >> 4) {

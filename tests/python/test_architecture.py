@@ -41,7 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
               "metrics", "netfilter", "processors", "reference", "resources", "settings", "snapshot",
               "sources", "table"},
     "demo": {"flow", "path", "settings", "snapshot", "table"},
-    "analysis": {CORE, "columns", "conversion", "flow", "model", "reference", "resources", "settings", "snapshot", "sources", "table", "tabular"},
+    "analysis": {CORE, "columns", "conversion", "flow", "lockout", "model", "path", "reference", "resources", "settings", "snapshot", "sources", "table", "tabular"},
     "bench": {CORE},
     "queue_bench": {CORE, "bench", "demo", "flow", "netfilter", "snapshot"},
     "cli": {CORE, "agent", "analysis", "bench", "config", "control", "demo", "doctor", "flow", "handlers",

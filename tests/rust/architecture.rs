@@ -14,6 +14,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("compile", &["model", "selector", "labels", "program", "flow"]),
     ("table", &["program", "flow", "model"]),
     ("wire", &["flow"]),
+    ("capture", &["flow", "wire"]),
     ("nfqueue", &[]),
     ("load", &["nfqueue"]),
     ("workload", &["model", "flow", "compile", "program", "table"]),
@@ -22,7 +23,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "python",
         &[
             "flow", "labels", "selector", "model", "program", "compile", "table", "workload", "wire",
-            "nfqueue", "enforce", "load",
+            "nfqueue", "enforce", "load", "capture",
         ],
     ),
 ];

@@ -22,6 +22,7 @@ from labelgate.cli.explain import explain
 from labelgate.cli.install_unit import install_unit
 from labelgate.cli.lint import lint_verb
 from labelgate.cli.reload import reload
+from labelgate.cli.replay import replay
 from labelgate.cli.run import run
 from labelgate.cli.schema import schema
 from labelgate.cli.selector import selector
@@ -44,6 +45,7 @@ for verb in (
     check, lint_verb, diff_command, explain, connectivity, selector, schema, bench,
     run, status, reload, apply, confirm, rollback, config, doctor,
     install_unit, clean, demo, version,
+    replay,
 ):  # fmt: skip
     cli.add_command(verb)
 

@@ -21,7 +21,10 @@ class ProgressBar:
     It goes away when all is read, and on exit at the latest; the next reading begins a new one.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, *, what: str = "reading policies"
+    ) -> None:
+        self._what = what
         self._clock = clock
         self._is_watched = sys.stderr.isatty()
         self._next: float | None = None
@@ -43,7 +46,7 @@ class ProgressBar:
             from rich.progress import Progress
 
             bar = Progress(console=Console(stderr=True), transient=True)
-            self._shown = bar, bar.add_task("reading policies", total=whole)
+            self._shown = bar, bar.add_task(self._what, total=whole)
             bar.start()
         bar, task = self._shown
         bar.update(task, completed=done)

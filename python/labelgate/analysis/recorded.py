@@ -1,0 +1,286 @@
+"""Recorded flows by column, whatever recorded them: captures, flow logs in JSON lines or CSV, conntrack."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelgate import _core
+from labelgate.flow import ICMP, ICMPV6, FieldError, IPAddress, protocol_number, read_address
+from labelgate.lockout.flows import Flow as Tracked
+from labelgate.lockout.flows import read_flows
+
+BLOCK = 1 << 16
+"""Flows of a block, or so."""
+MOST_FLOWS = 1 << 18
+"""Under way at a time in a capture."""
+BEGUN, UNDER_WAY, ORPHAN = range(3)
+"""Of `Recorded.begin`."""
+
+Progress = Callable[[int, int], None]
+"""Told how many bytes are read, and how many there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """Flows of one IP version, each in the direction of who began it; every field is an array of n values."""
+
+    src: NDArray[Any]
+    """uint32 (n,) or uint8 (n, 16)."""
+    dst: NDArray[Any]
+    protocol: NDArray[np.uint8]
+    sport: NDArray[np.uint16]
+    """ICMP: the id."""
+    dport: NDArray[np.uint16]
+    """ICMP: `type << 8 | code`."""
+    ct: NDArray[np.uint8]
+    """Of the first packet, as in `labelgate.flow.CT_STATES`."""
+    begin: NDArray[np.uint8]
+    """`BEGUN`: the direction is known; `UNDER_WAY`: it is not; `ORPHAN`: an error about an unknown flow."""
+    packets: NDArray[np.uint64]
+    replies: NDArray[np.uint64]
+    bytes: NDArray[np.uint64]
+    reply_bytes: NDArray[np.uint64]
+    first: NDArray[np.uint64]
+    """Nanoseconds since 1970; 0: not recorded."""
+    last: NDArray[np.uint64]
+    answered: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.protocol)
+
+    @property
+    def version(self) -> int:
+        """4 or 6."""
+        return 4 if self.src.ndim == 1 else 6
+
+    def address(self, side: NDArray[Any], row: int) -> IPAddress:
+        """The address of a row of `src` or `dst`."""
+        value = side[row]
+        return IPv4Address(int(value)) if self.version == 4 else IPv6Address(value.tobytes())
+
+    def pick(self, rows: NDArray[Any]) -> Recorded:
+        """Those of these rows."""
+        return Recorded(*(np.ascontiguousarray(getattr(self, item.name)[rows]) for item in fields(self)))
+
+
+_DTYPES = {
+    "protocol": np.uint8, "sport": np.uint16, "dport": np.uint16, "ct": np.uint8, "begin": np.uint8,
+    "packets": np.uint64, "replies": np.uint64, "bytes": np.uint64, "reply_bytes": np.uint64,
+    "first": np.uint64, "last": np.uint64, "answered": np.bool_,
+}  # fmt: skip
+
+
+@dataclass
+class Source:
+    """Recorded flows, block by block, and what could not be read of them."""
+
+    blocks: Iterator[Recorded]
+    counters: Counter[str] = field(default_factory=Counter)
+    """What is in no block, and how often; complete once all blocks are taken."""
+    problems: list[str] = field(default_factory=list)
+    """The first lines that cannot be read: where, what was found, what was expected."""
+
+
+def from_capture(
+    path: str,
+    *,
+    flows: int = MOST_FLOWS,
+    complete: bool = False,
+    progress: Progress = lambda done, whole: None,
+) -> Source:
+    """A capture file; the arguments are those of `labelgate._core.Capture`.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no capture; once blocks are taken: it is damaged.
+    """
+    capture = _core.Capture(path, flows=flows, complete=complete)
+    whole = Path(path).stat().st_size
+    source = Source(iter(()))
+
+    def blocks() -> Iterator[Recorded]:
+        while (found := capture.read(BLOCK)) is not None:
+            progress(min(capture.bytes_read, whole - 1), whole)
+            for columns in found:
+                if len(columns["protocol"]):
+                    yield Recorded(**{item.name: columns[item.name] for item in fields(Recorded)})
+        progress(whole, whole)
+        _count(json.loads(capture.counters()), source.counters)
+
+    source.blocks = blocks()
+    return source
+
+
+def _count(found: Mapping[str, Any], counters: Counter[str]) -> None:
+    """The counters of a capture, by the words that people read."""
+    counters["packets"] = found["packets"]
+    for name, words in (
+        ("not_ip", "packets: not IP"),
+        ("fragments", "packets: later fragments, judged with their first one"),
+        ("cut_link", "packets: malformed: end in the link layer"),
+        ("evicted", "flows: given out early, the table of flows was full"),
+        ("is_cut", "packets: the file ends inside one"),
+    ):
+        if found[name]:
+            counters[words] += int(found[name])
+    for kind, count in found["malformed"].items():
+        if count:
+            counters[f"packets: malformed: {kind}"] += count
+
+
+def from_conntrack() -> Source:
+    """What conntrack of this network namespace tracks now, answered or not.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    tracked = read_flows(in_any_state=True)
+    return Source(_packed(map(_of_tracked, tracked)))
+
+
+def _of_tracked(flow: Tracked) -> dict[str, Any]:
+    kind, code, ident = flow.icmp or (0, 0, 0)
+    return {
+        "src": flow.src, "dst": flow.dst, "protocol": flow.protocol,
+        "sport": ident if flow.icmp else flow.sport,
+        "dport": kind << 8 | code if flow.icmp else flow.dport,
+        "packets": 1, "answered": True,
+    }  # fmt: skip
+
+
+def from_lines(lines: IO[bytes], form: str) -> Source:
+    """Flow logs: `form` is `jsonl` or `csv`; closed at the end.
+
+    What cannot be read is counted, and the first of it told.
+    """
+    source = Source(iter(()))
+    rows = _json_rows(lines, source) if form == "jsonl" else _csv_rows(lines)
+
+    def read() -> Iterator[dict[str, Any]]:
+        with lines:
+            for number, row in rows:
+                try:
+                    yield _of_row(row)
+                except FieldError as error:
+                    source.counters["lines: cannot be read"] += 1
+                    if len(source.problems) < 5:
+                        source.problems.append(f"line {number}: {error}")
+
+    source.blocks = _packed(read())
+    return source
+
+
+def _json_rows(lines: IO[bytes], source: Source) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(lines, 1):
+        if line.isspace():
+            continue
+        try:
+            yield number, json.loads(line)
+        except (ValueError, RecursionError) as error:
+            source.counters["lines: cannot be read"] += 1
+            if len(source.problems) < 5:
+                source.problems.append(f"line {number}: not JSON: {error}")
+
+
+def _csv_rows(lines: IO[bytes]) -> Iterator[tuple[int, Any]]:
+    text = (line.decode("utf-8", "replace") for line in lines)
+    for number, row in enumerate(csv.DictReader(text), 2):
+        yield number, {name: value for name, value in row.items() if value not in (None, "", "-")}
+
+
+_NAMES = {
+    "src": ("src", "source_ip"),
+    "dst": ("dst", "dest_ip"),
+    "protocol": ("protocol", "proto"),
+    "sport": ("sport", "source_port"),
+    "dport": ("dport", "dest_port"),
+    "icmpType": ("icmpType",),
+    "icmpCode": ("icmpCode",),
+    "packets": ("packets", "packets_out"),
+    "replies": ("replies", "packets_in"),
+    "bytes": ("bytes", "bytes_out"),
+    "replyBytes": ("replyBytes", "bytes_in"),
+    "action": ("action", "verdict"),
+}
+"""Our name of a field, and Calico's in its flow logs."""
+
+
+def _of_row(row: Any) -> dict[str, Any]:
+    """One line; other fields than those of `_NAMES` are somebody else's and stay unread."""
+    if not isinstance(row, dict):
+        raise FieldError("", "expected an object")
+    if isinstance(row.get("tuple"), dict):
+        row = {**row, **row["tuple"]}
+    said = {
+        ours: value
+        for ours, names in _NAMES.items()
+        for value in [next((row[name] for name in names if row.get(name) is not None), None)]
+        if value is not None
+    }
+    for name in ("src", "dst", "protocol"):
+        if name not in said:
+            raise FieldError(name, "missing")
+    src, dst = read_address(said["src"], "src"), read_address(said["dst"], "dst")
+    if src.version != dst.version:
+        raise FieldError("dst", f"found `{dst}`, expected the IP version of src `{src}`")
+    protocol = protocol_number(said["protocol"])
+    is_icmp = protocol in (ICMP, ICMPV6)
+    service = _number(said, "icmpType", 255) << 8 | _number(said, "icmpCode", 255)
+    return {
+        "src": src, "dst": dst, "protocol": protocol,
+        "sport": 0 if is_icmp else _number(said, "sport", 65535),
+        "dport": service if is_icmp else _number(said, "dport", 65535),
+        "packets": _number(said, "packets", 2**63) or 1,
+        "replies": _number(said, "replies", 2**63),
+        "bytes": _number(said, "bytes", 2**63),
+        "reply_bytes": _number(said, "replyBytes", 2**63),
+        "answered": str(said.get("action", "allow")).lower() not in ("deny", "denied", "drop"),
+    }  # fmt: skip
+
+
+def _number(said: Mapping[str, Any], name: str, limit: int) -> int:
+    value = said.get(name, 0)
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= limit:
+        return value
+    raise FieldError(name, f"found `{value}`, expected a number 0..{limit}")
+
+
+def _packed(flows: Iterable[dict[str, Any]]) -> Iterator[Recorded]:
+    """Blocks of one IP version."""
+    waiting: dict[int, list[dict[str, Any]]] = {4: [], 6: []}
+    for flow in flows:
+        rows = waiting[flow["src"].version]
+        rows.append(flow)
+        if len(rows) >= BLOCK:
+            yield packed(rows)
+            rows.clear()
+    for rows in waiting.values():
+        if rows:
+            yield packed(rows)
+
+
+def packed(rows: list[dict[str, Any]]) -> Recorded:
+    """Flows of one IP version; addresses are objects, what is left out is 0."""
+    sides = {name: _addresses([row[name] for row in rows]) for name in ("src", "dst")}
+    return Recorded(
+        **sides,
+        **{name: np.array([row.get(name, 0) for row in rows], dtype) for name, dtype in _DTYPES.items()},
+    )
+
+
+def _addresses(addresses: list[IPAddress]) -> NDArray[Any]:
+    if addresses[0].version == 4:
+        return np.array([int(address) for address in addresses], np.uint32)
+    return np.frombuffer(b"".join(address.packed for address in addresses), np.uint8).reshape(-1, 16).copy()

@@ -1,0 +1,288 @@
+"""What `labelgate replay` does: read, judge, count, and say it in words."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Any
+
+import click
+
+from labelgate.analysis.recorded import Recorded, Source, from_capture, from_conntrack, from_lines
+from labelgate.analysis.replay import (
+    DENIED,
+    STATES,
+    ClusterJudge,
+    Differences,
+    Judge,
+    Judged,
+    NodeJudge,
+    Reasons,
+    Tally,
+    Whereabouts,
+    flow_to_json,
+    whereabouts,
+)
+from labelgate.cli.options import EnvironmentProblem, read_host
+from labelgate.cli.progress import ProgressBar
+from labelgate.config import load_config
+from labelgate.flow import Hook
+from labelgate.links import read_links
+from labelgate.model import core_model
+from labelgate.settings import HostFacts
+from labelgate.snapshot import load
+
+Route = tuple[IPv4Network | IPv6Network, str]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What was recorded, and how it is to be read."""
+
+    path: str
+    form: str
+    """As the option says it."""
+    most_flows: int
+    is_complete: bool
+
+    def open(self, progress: ProgressBar) -> Source:
+        """Its flows."""
+        try:
+            return self._source(progress)
+        except (OSError, ValueError) as error:
+            raise EnvironmentProblem(f"{self.path}: {error}") from None
+
+    @property
+    def kind(self) -> str:
+        """What the option says, or the name does."""
+        if self.form != "auto":
+            return self.form
+        if self.path == "conntrack":
+            return "conntrack"
+        return next((form for end, form in _FORMS.items() if self.path.endswith(end)), "capture")
+
+    def _source(self, progress: ProgressBar) -> Source:
+        if self.kind == "conntrack":
+            return from_conntrack()
+        if self.kind == "capture":
+            path = "/dev/stdin" if self.path == "-" else self.path
+            return from_capture(path, flows=self.most_flows, complete=self.is_complete, progress=progress)
+        return from_lines(sys.stdin.buffer if self.path == "-" else open(self.path, "rb"), self.kind)
+
+
+_FORMS = {".jsonl": "jsonl", ".json": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
+
+
+@contextmanager
+def reading(capture: str) -> Iterator[None]:
+    """What goes wrong while blocks are taken, in the words of the command line."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise EnvironmentProblem(f"{capture}: {error}") from None
+
+
+def read_routes(texts: tuple[str, ...]) -> tuple[Route, ...]:
+    """`NET=INTERFACE`."""
+    routes = []
+    for text in texts:
+        net, equals, name = text.rpartition("=")
+        try:
+            routes.append((ip_network(net), name))
+        except ValueError:
+            equals = ""
+        if not equals or not name:
+            raise click.UsageError(
+                f"--route: found `{text}`, expected NET=INTERFACE, for example 0.0.0.0/0=eth0"
+            )
+    return tuple(routes)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where packets are judged."""
+
+    node: str | None
+    host_file: str | None
+    config_file: str | None
+    routes: tuple[str, ...]
+    hook: Hook | None
+    in_: str | None
+    out: str | None
+    staged: bool
+
+
+def make_judge(paths: tuple[str, ...], place: Place, progress: ProgressBar) -> Judge:
+    """The judge of one set of policies."""
+    snapshot = load(*paths, progress=progress)
+    host, prefixes, node = HostFacts({}), None, place.node
+    if place.host_file is not None:
+        host_node, host, prefixes = read_host(place.host_file)
+        node = node or host_node
+    settings = load_config(place.config_file, snapshot.felix_configurations, node, prefixes=prefixes).settings
+    for warning in snapshot.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    table = snapshot.compile(node=node, host=host, settings=settings, staged=place.staged)
+    if node is None:
+        return ClusterJudge(table)
+    if node not in (nodes := snapshot.nodes()):
+        found = ", ".join(nodes) or "none"
+        click.echo(f"warning: no endpoint names node `{node}` (nodes found: {found})", err=True)
+    model = json.loads(core_model(snapshot, settings))
+    where = _whereabouts(model, node, host, read_routes(place.routes))
+    return NodeJudge(table, where, in_=place.in_, out=place.out, hook=place.hook)
+
+
+def _whereabouts(model: dict[str, Any], node: str, host: HostFacts, routes: tuple[Route, ...]) -> Whereabouts:
+    """With no route given all that is elsewhere is behind the one interface that is known, if it is one."""
+    hosts = [one for one in model["hosts"] if one["node"] == node]
+    workloads = [
+        (one["interface"], [net.partition("/")[0] for net in one["networks"]])
+        for one in model["workloads"]
+        if one["node"] == node and one["interface"]
+    ]
+    if not routes:
+        named = {one["interface"] for one in hosts if one["interface"] not in ("", "*")}
+        outer = (named | set(host.interfaces)) - {"lo"} - {name for name, _ in workloads}
+        if len(outer) == 1:
+            name = next(iter(outer))
+            routes = ((ip_network("0.0.0.0/0"), name), (ip_network("::/0"), name))
+    return whereabouts(
+        host.interfaces, workloads, [text for one in hosts for text in one["addresses"]], routes
+    )
+
+
+def run(
+    policies: list[tuple[str, ...]], place: Place, recording: Recording, *, each: bool, output: str
+) -> int:
+    """Reads, judges and prints; the exit code."""
+    with ProgressBar() as progress:
+        judges = [make_judge(paths, place, progress) for paths in policies]
+        if recording.kind == "conntrack" and place.host_file is None:
+            judges = [_on_this_host(judge) for judge in judges]
+    with ProgressBar(what="reading flows") as progress, reading(recording.path):
+        source = recording.open(progress)
+        tallies, differences = _run(source, judges, _flow_line(judges) if each else None)
+    report = _report(source, judges, tallies, differences)
+    click.echo(json.dumps(report) if output == "json" else _text(report))
+    return int(bool(differences.groups if len(judges) == 2 else tallies[0].states[DENIED][0]))
+
+
+def _on_this_host(judge: Judge) -> Judge:
+    """With the addresses that this host has now."""
+    return judge.on_host(read_links().host_facts) if isinstance(judge, NodeJudge) else judge
+
+
+def _run(
+    source: Source, judges: list[Judge], each: Callable[[Recorded, list[Judged]], None] | None
+) -> tuple[list[Tally], Differences]:
+    tallies, differences = [Tally() for _ in judges], Differences()
+    for block in source.blocks:
+        judged = [judge.judge(block) for judge in judges]
+        for tally, one in zip(tallies, judged, strict=True):
+            tally.add(block, one)
+        if len(judged) == 2:
+            differences.add(block, judged[0], judged[1])
+        if each is not None:
+            each(block, judged)
+    return tallies, differences
+
+
+def _flow_line(judges: list[Judge]) -> Callable[[Recorded, list[Judged]], None]:
+    def show(block: Recorded, judged: list[Judged]) -> None:
+        for row in range(len(block)):
+            line = flow_to_json(block, row)
+            fates = [_fate(judge.reasons, one, row) for judge, one in zip(judges, judged, strict=True)]
+            line |= fates[0] | ({"against": fates[1]} if len(fates) > 1 else {})
+            click.echo(json.dumps(line))
+
+    return show
+
+
+def _fate(reasons: Reasons, judged: Judged, row: int) -> dict[str, Any]:
+    number = int(judged.decider[row])
+    return {"fate": STATES[judged.state[row]], "by": None if number < 0 else reasons.all[number]._asdict()}
+
+
+def _report(
+    source: Source, judges: list[Judge], tallies: list[Tally], differences: Differences
+) -> dict[str, Any]:
+    """The whole result, in the form of `-o json`."""
+
+    def side(judge: Judge, tally: Tally) -> dict[str, Any]:
+        states = zip(STATES, tally.states, strict=True)
+        rules = sorted(tally.rules.items(), key=lambda item: -int(item[1][0]))
+        return {
+            "fates": {state: _counts(counts) for state, counts in states},
+            "rules": [{**judge.reasons.all[number]._asdict(), **_counts(counts)} for number, counts in rules],
+        }
+
+    sides = [side(judge, tally) for judge, tally in zip(judges, tallies, strict=True)]
+    report: dict[str, Any] = {"read": dict(source.counters), "problems": source.problems, **sides[0]}
+    if len(sides) == 2:
+        report["against"] = sides[1]
+        report["differences"] = [
+            {
+                "before": _side(judges[0].reasons, key[0], key[1]),
+                "after": _side(judges[1].reasons, key[2], key[3]),
+                **_counts(counts),
+                "examples": examples,
+            }
+            for key, (counts, examples) in sorted(
+                differences.groups.items(), key=lambda item: -int(item[1][0][0])
+            )
+        ]
+    return report
+
+
+def _side(reasons: Reasons, state: int, number: int) -> dict[str, Any]:
+    return {"fate": STATES[state], "by": None if number < 0 else reasons.all[number]._asdict()}
+
+
+def _counts(counts: Any) -> dict[str, int]:
+    return dict(zip(("flows", "packets", "bytes"), map(int, counts), strict=True))
+
+
+def _text(report: dict[str, Any]) -> str:
+    lines = [*_fates(report, "")]
+    if "against" in report:
+        lines += ["", *_fates(report["against"], "against: "), "", *_different(report["differences"])]
+    lines += [f"{count:>12}  {words}" for words, count in report["read"].items()]
+    return "\n".join([*lines, *(f"warning: {problem}" for problem in report["problems"])])
+
+
+def _fates(side: dict[str, Any], prefix: str) -> Iterator[str]:
+    yield f"{prefix}{'flows':>12}  {'packets':>12}"
+    for state, counts in side["fates"].items():
+        if counts["flows"]:
+            yield f"{counts['flows']:>12}  {counts['packets']:>12}  {state}"
+    yield "by rule:"
+    for row in side["rules"]:
+        if row["tier"] or row["verdict"] != "continue":
+            yield f"{row['flows']:>12}  {row['packets']:>12}  {_why(row)}"
+
+
+def _why(row: dict[str, Any]) -> str:
+    where = [f"tier {row['tier']}"] if row["tier"] else []
+    if row["policy"]:
+        where.append(row["policy"] + ("" if row["rule"] is None else f" rule {row['rule']}"))
+    return f"{row['verdict']} at {row['place']}: {row['reason']}" + (
+        f" [{', '.join(where)}]" if where else ""
+    )
+
+
+def _different(groups: list[dict[str, Any]]) -> Iterator[str]:
+    if not groups:
+        yield "no flow has another verdict"
+    for group in groups:
+        yield f"{group['flows']} flows, {group['packets']} packets:"
+        for name in ("before", "after"):
+            by = group[name]["by"]
+            yield f"    {name:<7} {group[name]['fate']}" + (f", {_why(by)}" if by else "")
+        for flow in group["examples"]:
+            service = flow.get("dport", f"type {flow.get('icmpType')}")
+            yield f"    e.g.    {flow['src']} > {flow['dst']} protocol {flow['protocol']} {service}"

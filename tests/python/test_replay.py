@@ -1,0 +1,343 @@
+"""Recorded flows and what becomes of them, against the way that each packet takes by itself."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from collections.abc import Sequence
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any
+
+import labelgate
+import pytest
+from cases import Case, load_cases
+from click.testing import CliRunner
+from labelgate.analysis.recorded import Recorded, packed
+from labelgate.analysis.replay import (
+    DENIED,
+    NO_ENDPOINT,
+    NodeJudge,
+    Whereabouts,
+    _packet,
+)
+from labelgate.cli import cli
+from labelgate.flow import CT_STATES, HOOKS, Packet
+from labelgate.path import walk
+from labelgate.table import DecisionTable
+from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import ARP, Ether
+from scapy.packet import Packet as Bytes
+from scapy.utils import wrpcap
+
+POLICY = """\
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: edge, labels: {role: edge}}
+spec: {node: edge1, interfaceName: eth0, expectedIPs: [198.51.100.10, "2001:db8::10"]}
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: edge}
+spec:
+  selector: role == 'edge'
+  types: [Ingress, Egress]
+  ingress:
+  - {action: Allow, protocol: TCP, destination: {ports: [80]}}
+  - {action: Allow, protocol: ICMP}
+  egress:
+  - {action: Allow, protocol: UDP, destination: {ports: [5353]}}
+---
+apiVersion: projectcalico.org/v3
+kind: WorkloadEndpoint
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec:
+  {node: edge1, orchestrator: k8s, workload: web, endpoint: eth0, interfaceName: cali1,
+   ipNetworks: [10.65.0.2/32]}
+---
+apiVersion: projectcalico.org/v3
+kind: NetworkPolicy
+metadata: {name: web, namespace: shop}
+spec:
+  selector: app == 'web'
+  types: [Ingress, Egress]
+  ingress: [{action: Allow, protocol: TCP, destination: {ports: [8080]}}]
+"""
+HOST, OTHER, POD = "198.51.100.10", "192.0.2.5", "10.65.0.2"
+UNTRACKED = """\
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: edge, labels: {role: edge}}
+spec: {node: edge1, interfaceName: eth0, expectedIPs: [198.51.100.10]}
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: cache}
+spec:
+  selector: role == 'edge'
+  doNotTrack: true
+  applyOnForward: true
+  types: [Ingress]
+  ingress: [{action: Allow, protocol: UDP, destination: {ports: [11211]}}]
+"""
+
+FRAME = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
+"""With addresses: scapy would ask the network for them."""
+
+
+def tcp(src: str, dst: str, dport: int, flags: str = "S", sport: int = 40000) -> Bytes:
+    return FRAME / IP(src=src, dst=dst) / TCP(sport=sport, dport=dport, flags=flags)
+
+
+PACKETS = [
+    tcp(OTHER, HOST, 80), tcp(HOST, OTHER, 40000, "SA", sport=80),  # allowed, with its reply
+    tcp(OTHER, HOST, 81), tcp(OTHER, HOST, 81),  # denied, sent again
+    tcp(OTHER, HOST, 22),  # failsafe
+    FRAME / IP(src=OTHER, dst=HOST) / ICMP(type=8, id=7),
+    FRAME / IP(src=HOST, dst=OTHER) / ICMP(type=0, id=7),
+    FRAME / IP(src=HOST, dst=OTHER) / UDP(sport=40000, dport=5353),
+    FRAME / IP(src=HOST, dst=OTHER) / UDP(sport=40000, dport=5354),  # denied
+    FRAME / IPv6(src="2001:db8::5", dst="2001:db8::10") / TCP(sport=40000, dport=80, flags="S"),
+    tcp(OTHER, POD, 8080), tcp(OTHER, POD, 8081),
+    tcp(OTHER, "203.0.113.1", 80),  # not of this node
+    tcp(OTHER, HOST, 9999, "A"),  # under way
+    FRAME / ARP(),
+]  # fmt: skip
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> str:
+    path = tmp_path / "policy.yaml"
+    path.write_text(POLICY, encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def capture(tmp_path: Path) -> str:
+    path = str(tmp_path / "traffic.pcap")
+    wrpcap(path, PACKETS)
+    return path
+
+
+def replay(*arguments: str, code: int, text: bytes | None = None) -> Any:
+    result = CliRunner().invoke(cli, ["replay", *arguments, "-o", "json"], input=text)
+    assert result.exit_code == code, result.output
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def fates(report: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    found = report["fates"].items()
+    return {fate: (counts["flows"], counts["packets"]) for fate, counts in found if counts["flows"]}
+
+
+def test_a_capture_judged_by_a_node(policy: str, capture: str) -> None:
+    *flows, report = replay(policy, capture, "--node", "edge1", "--flows", code=1)
+    assert fates(report) == {
+        "allowed": (6, 8), "denied": (3, 4), "unknown direction": (1, 1), "not of this node": (1, 1),
+    }  # fmt: skip
+    assert report["read"] == {"packets": 15, "packets: not IP": 1}
+    denied = {(flow["dst"], flow["dport"]): flow["by"] for flow in flows if flow["fate"] == "denied"}
+    assert {key: (by["place"], by["policy"], by["reason"]) for key, by in denied.items()} == {
+        (HOST, 81): ("filter-input", None, "end of tier (E-21)"),
+        (OTHER, 5354): ("filter-output", None, "end of tier (E-21)"),
+        (POD, 8081): ("filter-forward", None, "end of tier (E-21)"),
+    }
+    by_rule = {(row["policy"], row["rule"], row["place"]): row["packets"] for row in report["rules"]}
+    assert by_rule["GlobalNetworkPolicy/edge", 0, "filter-input"] == 3
+    assert by_rule["NetworkPolicy/shop/web", 0, "filter-forward"] == 1
+
+
+def test_a_capture_judged_by_the_cluster(policy: str, capture: str) -> None:
+    (report,) = replay(policy, capture, code=1)
+    assert fates(report) == {
+        "allowed": (1, 1), "denied": (1, 1), "no endpoint": (8, 11), "unknown direction": (1, 1),
+    }  # fmt: skip
+
+
+def test_from_the_start(policy: str, capture: str) -> None:
+    """What was under way is new to conntrack: nothing allows port 9999."""
+    (report,) = replay(policy, capture, "--node", "edge1", "--from-start", code=1)
+    assert fates(report)["denied"] == (4, 5)
+
+
+def test_gzip_and_standard_input(policy: str, capture: str, tmp_path: Path) -> None:
+    zipped = tmp_path / "traffic.pcap.gz"
+    zipped.write_bytes(gzip.compress(Path(capture).read_bytes()))
+    assert replay(policy, str(zipped), code=1) == replay(policy, capture, code=1)
+
+
+def test_against_another_policy(policy: str, capture: str, tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(POLICY.replace("ports: [80]", "ports: [81]"), encoding="utf-8")
+    (report,) = replay(policy, capture, "--against", str(other), "--node", "edge1", code=1)
+    found = {
+        (group["before"]["fate"], group["after"]["fate"]): (
+            group["before"]["by"]["policy"], group["after"]["by"]["policy"], group["flows"], group["packets"],
+            {example["dport"] for example in group["examples"]},
+        )
+        for group in report["differences"]
+    }  # fmt: skip
+    name = "GlobalNetworkPolicy/edge"
+    assert found == {
+        ("allowed", "denied"): (name, None, 2, 3, {80}),
+        ("denied", "allowed"): (None, name, 1, 2, {81}),
+    }
+    (same,) = replay(policy, capture, "--against", policy, "--node", "edge1", code=0)
+    assert same["differences"] == []
+    shown = CliRunner().invoke(cli, ["replay", policy, capture, "--against", str(other), "--node", "edge1"])
+    assert f"{OTHER} > {HOST} protocol 6 81" in shown.stdout
+
+
+def test_interfaces_by_route(policy: str, capture: str) -> None:
+    """Behind eth1 is no endpoint; the workload's policy stays."""
+    (report,) = replay(policy, capture, "--node", "edge1", "--route", "0.0.0.0/0=eth1", code=1)
+    assert fates(report) == {
+        "allowed": (1, 1), "denied": (1, 1), "no endpoint": (6, 9), "unknown direction": (1, 1),
+        "not of this node": (2, 2),
+    }  # fmt: skip
+
+
+def test_one_hook(policy: str, capture: str) -> None:
+    (report,) = replay(policy, capture, "--node", "edge1", "--in", "eth0", "--hook", "filter-input", code=1)
+    assert {row["place"] for row in report["rules"]} == {"filter-input"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--in", "eth0"), "say which by --node"),
+        (("--node", "edge1", "--hook", "filter-input"), "--hook needs"),
+        (("--node", "edge1", "--route", "eth0"), "found `eth0`, expected NET=INTERFACE"),
+        (("--flows",), "--flows needs -o json"),
+    ],
+)
+def test_usage(policy: str, capture: str, arguments: Sequence[str], message: str) -> None:
+    result = CliRunner().invoke(cli, ["replay", policy, capture, *arguments])
+    assert (result.exit_code, message in result.output) == (2, True), result.output
+
+
+def test_what_is_no_capture(policy: str, tmp_path: Path) -> None:
+    for content in (b"no capture", b"\xd4\xc3\xb2\xa1" + bytes(4)):
+        path = tmp_path / "broken"
+        path.write_bytes(content)
+        result = CliRunner().invoke(cli, ["replay", policy, str(path)])
+        assert (result.exit_code, "found neither pcap nor pcapng" in result.output) == (3, True)
+    result = CliRunner().invoke(cli, ["replay", policy, str(tmp_path / "nothing")])
+    assert (result.exit_code, "No such file" in result.output) == (3, True)
+
+
+LINES = [
+    {"src": OTHER, "dst": POD, "protocol": "tcp", "sport": 40000, "dport": 8080, "packets": 3, "replies": 2},
+    {"source_ip": OTHER, "dest_ip": POD, "proto": "tcp", "source_port": 40000, "dest_port": 8081,
+     "packets_out": 4, "action": "allow", "dest_name": "web-*"},
+    {"src": OTHER, "dst": POD, "protocol": "icmp", "icmpType": 8},
+]  # fmt: skip
+WRONG = ['{"src": "10.0.0.1"}', "no JSON", '{"src": "10.0.0.1", "dst": "::1", "protocol": 6}']
+
+
+def test_flow_logs(policy: str, tmp_path: Path) -> None:
+    path = tmp_path / "flows.jsonl"
+    path.write_text("\n".join([*map(json.dumps, LINES), *WRONG]), encoding="utf-8")
+    (report,) = replay(policy, str(path), code=1)
+    assert fates(report) == {"allowed": (1, 5), "denied": (2, 5)}
+    assert report["read"] == {"lines: cannot be read": 3}
+    assert [problem.split(":")[0] for problem in report["problems"]] == ["line 4", "line 5", "line 6"]
+    text = ",".join(LINES[1]) + "\n" + ",".join(map(str, LINES[1].values())) + "\n"
+    (report,) = replay(policy, "-", "--format", "csv", code=1, text=text.encode())
+    assert fates(report) == {"denied": (1, 4)}
+
+
+def test_replies_of_untracked_flows_are_asked_about(tmp_path: Path) -> None:
+    """E-61: the answer of the cache is new to conntrack, and the host endpoint denies it."""
+    path, capture = tmp_path / "untracked.yaml", str(tmp_path / "cache.pcap")
+    question = FRAME / IP(src=OTHER, dst=HOST) / UDP(sport=40000, dport=11211)
+    answer = FRAME / IP(src=HOST, dst=OTHER) / UDP(sport=11211, dport=40000)
+    wrpcap(capture, [question, answer])
+    path.write_text(UNTRACKED, encoding="utf-8")
+    *flows, _ = replay(str(path), capture, "--node", "edge1", "--flows", code=1)
+    assert [(flow["fate"], flow["by"]["place"]) for flow in flows] == [("denied", "replies at filter-output")]
+    both = UNTRACKED.replace("[Ingress]", "[Ingress, Egress]")
+    path.write_text(
+        both + "  egress: [{action: Allow, protocol: UDP, source: {ports: [11211]}}]\n", encoding="utf-8"
+    )
+    (report,) = replay(str(path), capture, "--node", "edge1", code=0)
+    assert fates(report) == {"allowed": (1, 2)}
+
+
+# Against each packet's own way.
+
+CASES = [case for case in load_cases() if case.questions]
+
+
+def block_of(case: Case, version: int, dice: random.Random) -> Recorded | None:
+    """Flows between the addresses that a case speaks of, at the ports that it speaks of."""
+    packets = [question.packet for question in case.questions]
+    addresses = sorted(
+        {side for packet in packets for side in (packet.src, packet.dst) if side.version == version}
+    )
+    ports = sorted({port for packet in packets for port in (packet.sport, packet.dport) if port})
+    if not addresses or not ports:
+        return None
+    rows = [
+        {
+            "src": dice.choice(addresses), "dst": dice.choice(addresses),
+            "protocol": dice.choice([6, 17, 1 if version == 4 else 58]),
+            "sport": dice.choice(ports), "dport": dice.choice(ports), "packets": 1,
+            "ct": dice.choice([0, 0, 0, 2, 3]),
+        }
+        for _ in range(60)
+    ]  # fmt: skip
+    return packed(rows)
+
+
+def test_a_node_judges_as_each_packet_is_judged() -> None:
+    dice, asked = random.Random(8), 0
+    for case in CASES:
+        table = labelgate.load(case.policy).compile(
+            node=case.node, host=case.host, settings=case.settings, staged=case.staged
+        )
+        for version in (4, 6):
+            if (block := block_of(case, version, dice)) is None:
+                continue
+            in_, out = dice.choice([("eth0", None), (None, "eth0"), ("eth0", "cali111"), ("cali222", "eth1")])
+            judge = NodeJudge(table, Whereabouts(), in_=in_, out=out)
+            judged = judge.judge(block)
+            for row in range(len(block)):
+                assert_same(table, judge, judged, block, row, (in_, out))
+                asked += 1
+    assert asked > 1000
+
+
+def assert_same(
+    table: DecisionTable, judge: NodeJudge, judged: Any, block: Recorded, row: int, way: tuple[Any, Any]
+) -> None:
+    packet = _packet(block, row, HOOKS[0])
+    fields = {name: getattr(packet, name) for name in packet.__dataclass_fields__}
+    fields |= {"in_": way[0], "out": way[1], "ct": CT_STATES[block.ct[row]]}
+    visits = list(walk(table.decide_packet, Packet(**fields)))
+    denied = visits[-1].answer.verdict == "deny"
+    assert (judged.state[row] == DENIED) == denied
+    why = judge.reasons.all[judged.decider[row]]
+    said = [visit for visit in visits if visit.answer.verdict != "continue"]
+    decisive = said[-1] if said else next(visit for visit in visits if visit.packet.hook.startswith("filter"))
+    answer = decisive.answer
+    assert why == (
+        decisive.packet.hook, answer.verdict, answer.tier, answer.policy, answer.rule, answer.reason
+    )  # fmt: skip
+    if judged.state[row] == NO_ENDPOINT:
+        assert answer.endpoint is None
+
+
+def test_whereabouts() -> None:
+    where = Whereabouts(
+        frozenset([ip_address(HOST)]),
+        {ip_address(POD): "cali1"},
+        ((ip_network("10.0.0.0/8"), "eth1"), (ip_network("0.0.0.0/0"), "eth0")),
+    )
+    found = {text: where.of(ip_address(text)) for text in (HOST, POD, "10.9.9.9", OTHER, "224.0.0.1", "::5")}
+    assert found == {
+        HOST: (True, None), POD: (False, "cali1"), "10.9.9.9": (False, "eth1"), OTHER: (False, "eth0"),
+        "224.0.0.1": (True, None), "::5": (False, None),
+    }  # fmt: skip
