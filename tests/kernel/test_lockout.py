@@ -12,7 +12,7 @@ from pathlib import Path
 
 import policies
 import pytest
-from kit import add_rules
+from kit import add_rules, wait_until
 from labelgate.control import ControlError, ask
 from labelgate.demo.daemon import Daemon
 from labelgate.demo.traffic import Probe, connect, ready, send
@@ -26,7 +26,8 @@ from labelgate.demo.world import (
     STRANGER,
     World,
 )
-from labelgate.lockout.flows import read_flows, read_flows_by_netlink
+from labelgate.flow import UDP
+from labelgate.lockout.flows import Flow, read_flows, read_flows_by_netlink
 
 NFT = "nft"
 """Where the variant of iptables has no say."""
@@ -227,6 +228,11 @@ FORWARDING = f"{NO_FAILSAFES}---{policies.host()}---" + policies.policy(
 )
 
 
+def every_flow(world: World) -> list[Flow]:
+    """In whatever state."""
+    return world.call(EDGE, lambda: read_flows(in_any_state=True))
+
+
 def test_netlink_tells_the_same_as_proc(world: World, tmp_path: Path) -> None:
     """For kernels without /proc/net/nf_conntrack: TCP, UDP, ICMP of both families, translated ones."""
     path = tmp_path / "policy.yaml"
@@ -245,7 +251,11 @@ def test_netlink_tells_the_same_as_proc(world: World, tmp_path: Path) -> None:
             ending[0].shutdown(socket.SHUT_WR)
             assert ending[1].recv(1) == b""
             stack.enter_context(datagrams(world, CLIENT, 9997))[0].send(b"x")
-            read_all = world.call(EDGE, lambda: read_flows(in_any_state=True))
+            # A datagram in the queue is known to nobody before it is answered.
+            assert wait_until(
+                lambda: (UDP, 9997) in {(flow.protocol, flow.dport) for flow in every_flow(world)}
+            )
+            read_all = every_flow(world)
             told_all = world.call(EDGE, lambda: read_flows_by_netlink(in_any_state=True))
     assert set(read) == set(told)
     assert set(read_all) == set(told_all)

