@@ -107,6 +107,7 @@ class Enforcement:
         self._applied = self._facts(first)
         self._is_in_force = self._must_stay_closed = True
 
+    @panics_refused()
     def follow_indexes(self, links: Links) -> None:
         """Has packets judged by the names that interfaces have now, before anything else is made anew.
 
