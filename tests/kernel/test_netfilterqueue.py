@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import random
 import signal
+import socket
 from pathlib import Path
 
 import policies
 import pytest
 from kit import Ear, enforce, inject, ip, passing, saved, told, twins, wait_until, words
 from labelgate.demo.daemon import Daemon
-from labelgate.demo.traffic import Probe, conntrack_entries, send
+from labelgate.demo.traffic import Probe, conntrack_entries, ready, send
 from labelgate.demo.world import (
     BANNED,
     CLIENT,
@@ -25,11 +27,15 @@ from labelgate.demo.world import (
     World,
 )
 from scapy.layers.inet import UDP
+from test_daemon import Traffic
+from test_queue import ROOM, SENT, flood, stopped, waiting_and_dropped
 
 HANDLER = ("--handler", "netfilterqueue")
 ALLOWED, REFUSED = Probe("tcp", CLIENT, EDGE_OUTSIDE, 9100), Probe("tcp", STRANGER, EDGE_OUTSIDE, 9100)
+DATAGRAM = Probe("udp", CLIENT, EDGE_OUTSIDE, 9100)
 SSH = Probe("tcp", STRANGER, EDGE_OUTSIDE, 22)
 NODE_PORT = Probe("tcp", CLIENT, EDGE_OUTSIDE, 30443)
+IP_MTU_DISCOVER, IP_PMTUDISC_DO = 10, 2  # linux/in.h
 
 
 def on_packet(folder: Path, body: str) -> tuple[str, ...]:
@@ -202,3 +208,77 @@ def test_arguments_that_cannot_be(world: World, tmp_path: Path, options: tuple[s
     daemon.start()
     daemon.wait_for(said)
     assert daemon.exit_code() in (2, 3)
+
+
+@pytest.mark.parametrize("mode", ["closed", "open"])
+def test_a_full_queue_drops(world: World, mode: str, tmp_path: Path) -> None:
+    """Counted by the kernel, whatever `fail` says: the package cannot ask for a queue that fails open."""
+    config = {"queues": {"maxlen": ROOM}, "fail": {"filter-input": mode}}
+    with (
+        enforce(world, tmp_path, "nft", policies.MANAGEMENT, HANDLER, **config) as daemon,
+        Ear(world, EDGE, 4, socket.IPPROTO_UDP) as ear,
+    ):
+        with stopped(daemon.process.pid):
+            flood(world, DATAGRAM)
+            full = (ROOM, SENT - ROOM)
+            assert wait_until(lambda: waiting_and_dropped(world, "filter-input") == full)
+        assert len(ear.packets()) == ROOM
+        assert daemon.counters()["hooks"]["filter-input"]["queue_dropped"] == SENT - ROOM
+        assert passing(world, ALLOWED, REFUSED) == words(ALLOWED)
+
+
+def test_one_handler_takes_the_place_of_the_other(world: World, tmp_path: Path) -> None:
+    """The core's loop, Python, Python again, the core's: under traffic that is counted, none is lost."""
+    path = tmp_path / "policy.yaml"
+    path.write_text(policies.MANAGEMENT, encoding="utf-8")
+    before = Daemon(world, path, backend="nft")
+    with before as first, Traffic(world) as traffic:
+        for handler in (HANDLER, HANDLER, ()):
+            traffic.wait_for_arrivals(50)
+            after = Daemon(world, path, backend="nft", options=("--replace", "--stop", "remove", *handler))
+            after.start()
+            after.wait_for("in force")
+            assert before.exit_code() == 0
+            before = after
+        traffic.wait_for_arrivals(50)
+        traffic.stop()
+        assert first is not before
+        assert traffic.arrived == traffic.sent
+    assert before.stop() == 0
+    assert saved(world, "nft") == []
+
+
+@pytest.mark.parametrize("has_function", [False, True])
+def test_jumbo_frames(world: World, tmp_path: Path, has_function: bool) -> None:
+    """Packets far larger than what is copied to Python are judged by their headers, and arrive whole.
+
+    A function sees as much of one as the package has room for, and how long it is.
+    """
+    body = """
+if decision.verdict == "allow":
+    assert len(packet.payload) == 3904 < int.from_bytes(packet.payload[2:4]) == 8928
+return decision.verdict"""
+    options = on_packet(tmp_path, body) if has_function else HANDLER
+    for host in (OUTSIDE, EDGE):
+        world.run(host, "ip", "link", "set", "eth0", "mtu", "9000")
+    data = random.Random(1).randbytes(8900)
+
+    def opened(address: str, port: int) -> socket.socket:
+        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        made.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO)  # Never in fragments.
+        made.bind((address, port))
+        return made
+
+    with (
+        enforce(world, tmp_path, "nft", policies.MANAGEMENT, options) as daemon,
+        world.call(EDGE, opened, EDGE_OUTSIDE, 9100) as receiver,
+    ):
+        for source, arrives in ((CLIENT, True), (STRANGER, False)):
+            with world.call(OUTSIDE, opened, source, 0) as sender:
+                sender.sendto(data, (EDGE_OUTSIDE, 9100))
+                assert ready(world, receiver) == arrives
+                assert not arrives or receiver.recv(65535) == data
+        verdicts = daemon.verdicts("filter-input")
+        assert verdicts["allow"] >= 1
+        assert verdicts["deny"] >= 1
+        assert daemon.counters()["hooks"]["filter-input"]["malformed"] == {}
