@@ -27,7 +27,6 @@ from labelgate.demo.world import (
     World,
 )
 from scapy.layers.inet import UDP
-from test_daemon import Traffic
 from test_queue import ROOM, SENT, flood, stopped, waiting_and_dropped
 
 HANDLER = ("--handler", "netfilterqueue")
@@ -228,23 +227,34 @@ def test_a_full_queue_drops(world: World, mode: str, tmp_path: Path) -> None:
 
 
 def test_one_handler_takes_the_place_of_the_other(world: World, tmp_path: Path) -> None:
-    """The core's loop, Python, Python again, the core's: under traffic that is counted, none is lost."""
+    """What waits for the one that is replaced is answered by it, however late; Python can take over again."""
+    gate = tmp_path / "gate"
+    body = f"""
+import os, time
+while not os.path.exists({str(gate)!r}):
+    time.sleep(0.005)
+return decision.verdict"""
     path = tmp_path / "policy.yaml"
     path.write_text(policies.MANAGEMENT, encoding="utf-8")
-    before = Daemon(world, path, backend="nft")
-    with before as first, Traffic(world) as traffic:
-        for handler in (HANDLER, HANDLER, ()):
-            traffic.wait_for_arrivals(50)
-            after = Daemon(world, path, backend="nft", options=("--replace", "--stop", "remove", *handler))
-            after.start()
-            after.wait_for("in force")
-            assert before.exit_code() == 0
-            before = after
-        traffic.wait_for_arrivals(50)
-        traffic.stop()
-        assert first is not before
-        assert traffic.arrived == traffic.sent
-    assert before.stop() == 0
+    first = Daemon(world, path, backend="nft", options=on_packet(tmp_path, body))
+    native = Daemon(world, path, backend="nft", options=("--replace",))
+    last = Daemon(world, path, backend="nft", options=("--replace", "--stop", "remove", *HANDLER))
+    with first, Ear(world, EDGE, 4, socket.IPPROTO_UDP) as ear:
+        flood(world, DATAGRAM)
+        assert wait_until(lambda: sum(waiting_and_dropped(world, "filter-input")) >= SENT - 1)
+        native.start()
+        assert wait_until(lambda: any("--queue-num 4220" in rule for rule in saved(world, "nft")))
+        assert ear.packets(held=2 * SENT) == []  # Neighbour discovery waits, too.
+        gate.touch()
+        native.wait_for("in force")
+        assert first.exit_code() == 0
+        assert len(ear.packets()) == SENT
+        assert passing(world, ALLOWED, REFUSED) == words(ALLOWED)
+    last.start()
+    last.wait_for("in force")
+    assert native.exit_code() == 0
+    assert passing(world, ALLOWED, REFUSED) == words(ALLOWED)
+    assert last.stop() == 0
     assert saved(world, "nft") == []
 
 
