@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import random
 import signal
+import socket
 from pathlib import Path
 
 import policies
 import pytest
 from kit import Ear, enforce, inject, ip, passing, saved, told, twins, wait_until, words
 from labelgate.demo.daemon import Daemon
-from labelgate.demo.traffic import Probe, conntrack_entries, send
+from labelgate.demo.traffic import Probe, conntrack_entries, ready, send
 from labelgate.demo.world import (
     BANNED,
     CLIENT,
@@ -25,11 +27,14 @@ from labelgate.demo.world import (
     World,
 )
 from scapy.layers.inet import UDP
+from test_queue import ROOM, SENT, flood, stopped, waiting_and_dropped
 
 HANDLER = ("--handler", "netfilterqueue")
 ALLOWED, REFUSED = Probe("tcp", CLIENT, EDGE_OUTSIDE, 9100), Probe("tcp", STRANGER, EDGE_OUTSIDE, 9100)
+DATAGRAM = Probe("udp", CLIENT, EDGE_OUTSIDE, 9100)
 SSH = Probe("tcp", STRANGER, EDGE_OUTSIDE, 22)
 NODE_PORT = Probe("tcp", CLIENT, EDGE_OUTSIDE, 30443)
+IP_MTU_DISCOVER, IP_PMTUDISC_DO = 10, 2  # linux/in.h
 
 
 def on_packet(folder: Path, body: str) -> tuple[str, ...]:
@@ -202,3 +207,88 @@ def test_arguments_that_cannot_be(world: World, tmp_path: Path, options: tuple[s
     daemon.start()
     daemon.wait_for(said)
     assert daemon.exit_code() in (2, 3)
+
+
+@pytest.mark.parametrize("mode", ["closed", "open"])
+def test_a_full_queue_drops(world: World, mode: str, tmp_path: Path) -> None:
+    """Counted by the kernel, whatever `fail` says: the package cannot ask for a queue that fails open."""
+    config = {"queues": {"maxlen": ROOM}, "fail": {"filter-input": mode}}
+    with (
+        enforce(world, tmp_path, "nft", policies.MANAGEMENT, HANDLER, **config) as daemon,
+        Ear(world, EDGE, 4, socket.IPPROTO_UDP) as ear,
+    ):
+        with stopped(daemon.process.pid):
+            flood(world, DATAGRAM)
+            full = (ROOM, SENT - ROOM)
+            assert wait_until(lambda: waiting_and_dropped(world, "filter-input") == full)
+        assert len(ear.packets()) == ROOM
+        assert daemon.counters()["hooks"]["filter-input"]["queue_dropped"] == SENT - ROOM
+        assert passing(world, ALLOWED, REFUSED) == words(ALLOWED)
+
+
+def test_one_handler_takes_the_place_of_the_other(world: World, tmp_path: Path) -> None:
+    """What waits for the one that is replaced is answered by it, however late; Python can take over again."""
+    gate = tmp_path / "gate"
+    body = f"""
+import os, time
+while not os.path.exists({str(gate)!r}):
+    time.sleep(0.005)
+return decision.verdict"""
+    path = tmp_path / "policy.yaml"
+    path.write_text(policies.MANAGEMENT, encoding="utf-8")
+    first = Daemon(world, path, backend="nft", options=on_packet(tmp_path, body))
+    native = Daemon(world, path, backend="nft", options=("--replace",))
+    last = Daemon(world, path, backend="nft", options=("--replace", "--stop", "remove", *HANDLER))
+    with first, Ear(world, EDGE, 4, socket.IPPROTO_UDP) as ear:
+        flood(world, DATAGRAM)
+        assert wait_until(lambda: sum(waiting_and_dropped(world, "filter-input")) >= SENT - 1)
+        native.start()
+        assert wait_until(lambda: any("--queue-num 4220" in rule for rule in saved(world, "nft")))
+        assert ear.packets(held=2 * SENT) == []  # Neighbour discovery waits, too.
+        gate.touch()
+        native.wait_for("in force")
+        assert first.exit_code() == 0
+        assert len(ear.packets()) == SENT
+        assert passing(world, ALLOWED, REFUSED) == words(ALLOWED)
+    last.start()
+    last.wait_for("in force")
+    assert native.exit_code() == 0
+    assert passing(world, ALLOWED, REFUSED) == words(ALLOWED)
+    assert last.stop() == 0
+    assert saved(world, "nft") == []
+
+
+@pytest.mark.parametrize("has_function", [False, True])
+def test_jumbo_frames(world: World, tmp_path: Path, has_function: bool) -> None:
+    """Packets far larger than what is copied to Python are judged by their headers, and arrive whole.
+
+    A function sees as much of one as the package has room for, and how long it is.
+    """
+    body = """
+if decision.verdict == "allow":
+    assert len(packet.payload) == 3904 < int.from_bytes(packet.payload[2:4]) == 8928
+return decision.verdict"""
+    options = on_packet(tmp_path, body) if has_function else HANDLER
+    for host in (OUTSIDE, EDGE):
+        world.run(host, "ip", "link", "set", "eth0", "mtu", "9000")
+    data = random.Random(1).randbytes(8900)
+
+    def opened(address: str, port: int) -> socket.socket:
+        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        made.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO)  # Never in fragments.
+        made.bind((address, port))
+        return made
+
+    with (
+        enforce(world, tmp_path, "nft", policies.MANAGEMENT, options) as daemon,
+        world.call(EDGE, opened, EDGE_OUTSIDE, 9100) as receiver,
+    ):
+        for source, arrives in ((CLIENT, True), (STRANGER, False)):
+            with world.call(OUTSIDE, opened, source, 0) as sender:
+                sender.sendto(data, (EDGE_OUTSIDE, 9100))
+                assert ready(world, receiver) == arrives
+                assert not arrives or receiver.recv(65535) == data
+        verdicts = daemon.verdicts("filter-input")
+        assert verdicts["allow"] >= 1
+        assert verdicts["deny"] >= 1
+        assert daemon.counters()["hooks"]["filter-input"]["malformed"] == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import pytest
 from kit import wait_until
 from labelgate.netfilter.apply import Tools, Variant
 from labelgate.netfilter.facts import FAMILIES, Family
-from labelgate.netfilter.watch import LegacyWatch, NftWatch
+from labelgate.netfilter.watch import LegacyWatch, NftWatch, RuleWatch
 from namespaces import a_new_one
 
 
@@ -106,3 +107,31 @@ def test_many_events_are_one_change() -> None:
         assert not watch.has_changed()
     finally:
         watch.close()
+
+
+def test_an_event_needs_no_timer() -> None:
+    """nft: what wakes the daemon is the change itself, and the look at the rules is due at that instant."""
+    now = 0.0
+    with RuleWatch("nft", lambda: now) as watch:
+        now += RuleWatch.SPACING  # It has been quiet for a moment; from here on the clock stands still.
+        assert not watch.is_due()
+        assert select.select(watch.descriptors, [], [], 0)[0] == []
+        load("nft", "v4", "filter", "-A INPUT -i eth0 -j ACCEPT")
+        assert select.select(watch.descriptors, [], [], 30)[0] == list(watch.descriptors)
+        assert watch.is_due()
+
+
+def test_a_table_is_compared_within_a_second() -> None:
+    """legacy: so often the daemon wakes by itself, whatever has been heard, and looks each time."""
+    now = 0.0
+    load("legacy", "v4", "filter", "-A INPUT -i eth0 -j ACCEPT")
+    with RuleWatch("legacy", lambda: now) as watch:
+        assert watch.descriptors == ()
+        for change in ("-A INPUT -i eth1 -j ACCEPT", "-D INPUT -i eth1 -j ACCEPT"):
+            assert watch.patience <= 1
+            load("legacy", "v4", "filter", change)
+            now += watch.patience
+            assert watch.is_due()
+            watch.done(again=False)
+            now += RuleWatch.SPACING
+            assert not watch.is_due()

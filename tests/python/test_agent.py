@@ -258,7 +258,44 @@ def test_links_that_could_not_be_followed_are_tried_again(kernel: Kernel, policy
     kernel.steps = [change, lambda: None]
     said = run(policy)
     assert "interfaces are now eth0, eth1" in said
-    assert kernel.touched[2:-2] == ["swapped 2", "refused", "swapped 2", "swapped 2", "applied"]
+    assert kernel.touched[2:-2] == [
+        *("swapped 2", "swapped 2", "refused", "swapped 2"),
+        *("swapped 2", "swapped 2", "applied"),
+    ]
+
+
+class Judged:
+    """In the place of the shadow: by what packets are answered, and by which indexes."""
+
+    def __init__(self) -> None:
+        self.by: list[tuple[tuple[str, ...], dict[int, str]]] = []
+
+    def swapped(self, _: int, generation: Any, indexes: Any) -> None:
+        self.by.append((tuple(link.name for link in generation.links.links), dict(indexes)))
+
+    def counters(self) -> dict[str, int]:
+        return {}
+
+    def stop(self) -> None:
+        pass
+
+
+def test_a_new_interface_is_not_judged_as_one_that_has_gone(kernel: Kernel, policy: Path) -> None:
+    """Its index may be the same: the table in force learns the names first. What is judged by the table of
+    before is judged with the interfaces that this one knows, also where the new one is taken back."""
+    agent, judged = agent_of(policy, []), Judged()
+
+    def change() -> None:
+        agent._enforcement._shadow = judged  # type: ignore[assignment]
+        kernel.links, kernel.refuses = Links((UPLINK, Link(3, "cali1", ()))), 1
+
+    policy.write_text(f"{POLICY}---{TWIN}", encoding="utf-8")
+    kernel.links = Links((UPLINK, LATE))
+    kernel.steps = [change]
+    agent.run()
+    before, after, indexes = ("eth0", "eth1"), ("eth0", "cali1"), {2: "eth0", 3: "cali1"}
+    assert judged.by[:3] == [(before, indexes), (after, indexes), (before, indexes)]
+    assert judged.by[3:] == [(before, indexes), (after, indexes)], "tried again"
 
 
 def test_links_that_cannot_be_read_now_end_nothing(kernel: Kernel, policy: Path) -> None:

@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "control": set(),
     "metrics": set(),
     "lockout": {"flow", "links", "path", "settings", "table"},
-    "doctor": {CORE, "config", "control", "flow", "netfilter", "snapshot"},
+    "doctor": {CORE, "config", "control", "flow", "netfilter", "processors", "snapshot"},
     "handlers": {CORE, "flow", "table"},
     "agent": {CORE, "compiler", "config", "control", "engines", "flow", "handlers", "links", "lockout",
               "metrics", "netfilter", "processors", "reference", "resources", "settings", "snapshot",

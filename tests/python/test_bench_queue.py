@@ -8,7 +8,9 @@ import math
 import os
 import re
 import shutil
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import labelgate
@@ -17,11 +19,11 @@ from click.testing import CliRunner, Result
 from labelgate.bench import Spread
 from labelgate.cli import cli
 from labelgate.cli.queue_plot import draw
-from labelgate.queue_bench import policies
+from labelgate.queue_bench import measures, policies
 from labelgate.queue_bench.cache import Cache
 from labelgate.queue_bench.cases import Measure, Other, Selection, cases, peer
 from labelgate.queue_bench.measures import Checked, busiest, percentiles
-from labelgate.queue_bench.ratios import Ratio, ratios
+from labelgate.queue_bench.ratios import PEER_BARS, SLOWER_BARS, Ratio, ratios
 from labelgate.queue_bench.rounds import Found, Report, spreads
 from labelgate.settings import HostFacts
 
@@ -208,6 +210,43 @@ def test_bars_are_of_the_largest_table() -> None:
         "NetfilterQueue 1,000 / mixed verdicts 1,000: handler": (pytest.approx(1.33, abs=0.01), False),
         "mixed verdicts 1,000 / mine: handler": (1.5, None),
     }
+
+
+def test_peers_have_bars_where_they_give_the_same_verdicts() -> None:
+    ours = [drained("labelgate 10,000", 110), drained("mixed verdicts 10,000", 200)]
+    peers = [drained("nfq_batch", 100), drained("nfq_batch multi", 150), drained("nfq_library", 165)]
+    made = {ratio.name: (ratio.bar, ratio.is_met) for ratio in ratios(report(*ours, *peers))}
+    assert made == {
+        "labelgate 10,000 / nfq_batch: handler": ("<= 1.12", True),
+        "labelgate 10,000 / nfq_batch multi: handler": ("", None),
+        "nfq_library / labelgate 10,000: handler": (">= 1.6", False),
+        "mixed verdicts 10,000 / nfq_batch: handler": ("", None),
+        "mixed verdicts 10,000 / nfq_batch multi: handler": ("<= 1.12", False),
+        "nfq_library / mixed verdicts 10,000: handler": ("", None),
+    }
+
+
+def test_bars_are_of_the_peers_that_are_told_of() -> None:
+    text = (Path(__file__).parents[2] / "benches" / "README.md").read_text(encoding="utf-8")
+    for name in [*PEER_BARS, *SLOWER_BARS]:
+        assert name == "null verdict" or f"'{name}=./nfq_" in text
+
+
+def test_what_was_not_done_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that could not begin, connections that were refused: no figure, not a huge one."""
+    assert measures.per(1_000_000, 4) == 250_000
+    monkeypatch.setattr(measures, "stream", lambda *_: 0)
+    monkeypatch.setattr(measures, "Processors", SimpleNamespace(nanoseconds=lambda _: time.process_time_ns()))
+    bench: Any = SimpleNamespace(_processors=measures.Processors, _pids=[], _rig=None, _router=None)
+    sample = measures.Bench._bulk(bench, measures.Effort(0, 0, 0, 0))
+    assert sample["gbit"] == 0
+    assert math.isnan(sample["cpu"])
+    rig: Any = SimpleNamespace(call=lambda *_: ([], 9))
+    sample = measures.connections(rig, ["x"], b"", 1.0, bench._processors, [])
+    assert (sample["perSecond"], sample["lost"], math.isnan(sample["cpu"])) == (0, 9, True)
+    assert spreads([sample])["cpu"] is None
+    none, some = [{"cpu": math.nan}], [{"cpu": 5.0}]
+    assert ratios(report(found("labelgate 10", burst=none), found("nft rules 10", burst=some))) == []
 
 
 def test_rules_are_compared_with_as_many_policies() -> None:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from labelgate.config import load_config
-from labelgate.doctor import Diagnosis, kernel, rules
+from labelgate.config import Config, load_config
+from labelgate.doctor import Diagnosis, examination, examine, kernel, rules
+from labelgate.doctor import files as doctor_files
+from labelgate.doctor.files import files
 from labelgate.netfilter.readback import parse_save
 from labelgate.netfilter.routing import RoutingRule
 
@@ -88,3 +95,124 @@ def test_native_tables() -> None:
     text = """{"nftables": [{"metainfo": {"version": "1.0.6"}}, {"table": {"family": "ip", "name": "filter"}},
     {"table": {"family": "inet", "name": "firewalld"}}]}"""
     assert rules.foreign_tables(text) == ["inet firewalld"]
+
+
+def test_buffers() -> None:
+    hook = {"receive_buffer_wanted": 100, "receive_buffer_granted": 100, "overruns": 0}
+    assert states(kernel.buffers({"filter-input": hook})) == ["ok"]
+    assert states(kernel.buffers({"filter-input": hook | {"overruns": 1}})) == ["warning"]
+    found = kernel.buffers({"raw-output": hook, "filter-input": hook | {"receive_buffer_granted": 99}})
+    assert (found.state, found.found) == ("warning", "199 of 200 bytes granted, 0 overruns")
+
+
+def config(**keys: str) -> Config:
+    return load_config(
+        None, environ={f"LABELGATE_QUEUES_{key.upper()}": value for key, value in keys.items()}
+    )
+
+
+def test_workers() -> None:
+    two = frozenset({0, 1})
+    assert states(kernel.workers(config(workers="2", cpus="0,1"), two, 2)) == ["ok"]
+    assert kernel.workers(config(workers="3"), two, 2).state == "warning"
+    found = kernel.workers(config(workers="1", cpus="1,2,7"), two, 2)
+    assert (found.state, found.found) == ("failure", "no processor 2, 7")
+    assert kernel.workers(config(workers="4", base="65500"), frozenset(range(8)), 8).state == "failure"
+
+
+def test_queue_numbers_of_all_workers() -> None:
+    later = QUEUES.replace(" 4200", " 4227")
+    assert rules.queue_numbers(later, config(workers="1"), None).state == "ok"
+    taken = rules.queue_numbers(later, config(workers="2"), None)
+    assert (taken.state, taken.subject) == ("failure", "queues 4200..4227")
+
+
+@pytest.mark.parametrize("error", [OSError(11, "no processes"), subprocess.TimeoutExpired("nft", 30)])
+def test_programs_that_cannot_be_run(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(rules.subprocess, "run", fail)
+    monkeypatch.setattr(rules.shutil, "which", lambda name, **_: f"/sbin/{name}")
+    found = list(rules.rules_can_be_written({"nft": {}}))
+    assert {one.state for one in found} == {"failure"}
+    assert all("cannot be run" in one.found for one in found)
+    assert states(*rules.native_tables()) == ["note"]
+
+
+def test_a_program_that_fails_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = subprocess.CompletedProcess(["x"], 4, "", "")
+    monkeypatch.setattr(rules.subprocess, "run", lambda *_, **__: done)
+    assert "ended with 4" in next(rules.rules_can_be_written({"nft": {}})).found
+
+
+def test_what_cannot_be_looked_at_leaves_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    def looked() -> dict[str, Diagnosis]:
+        return {one.subject: one for one in examine(CONFIG)}
+
+    monkeypatch.setattr(examination, "_status", lambda _: None)
+    monkeypatch.setattr(rules, "read_variants", dict)
+    whole = looked()
+    monkeypatch.setattr(examination, "read_routing_rules", fail)
+    found = looked()
+    assert (found["ip rule"].state, found.keys()) == ("warning", whole.keys())
+    assert "Too many open files" in found["ip rule"].found
+
+
+@pytest.fixture
+def policies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of root's, as if it were not in /tmp."""
+    monkeypatch.setattr(doctor_files, "TEMPORARY", ())
+    monkeypatch.setattr(doctor_files, "HOMES", ())
+    folder = tmp_path / "policies"
+    folder.mkdir(mode=0o700)
+    (folder / "one.yaml").write_text("")
+    (folder / "one.yaml").chmod(0o600)
+    monkeypatch.setattr(doctor_files, "_may", with_open_parents(tmp_path, doctor_files._may))
+    return folder
+
+
+def with_open_parents(tmp_path: Path, real: Callable[[os.stat_result, int], bool]) -> Any:
+    above = {parent.stat().st_ino for parent in (tmp_path, *tmp_path.parents)}
+    return lambda found, bits: found.st_ino in above or real(found, bits)
+
+
+def test_files_that_root_owns(policies: Path) -> None:
+    assert states(*files([str(policies)])) == ["ok"]
+
+
+@pytest.mark.parametrize(
+    ("owner", "folder_mode", "mode", "is_read"),
+    [
+        ((1000, 1000), 0o755, 0o600, False),
+        ((1000, 0), 0o755, 0o640, True),
+        ((1000, 1000), 0o755, 0o644, True),
+        ((0, 0), 0o755, 0o200, False),
+        ((1000, 1000), 0o700, 0o644, False),
+    ],
+)
+def test_files_of_others(
+    policies: Path, owner: tuple[int, int], folder_mode: int, mode: int, is_read: bool
+) -> None:
+    """Who is root without CAP_DAC_OVERRIDE is owner, group or everybody, as anybody else."""
+    file = policies / "one.yaml"
+    file.chmod(mode)
+    policies.chmod(folder_mode)
+    if folder_mode == 0o700:
+        os.chown(policies, *owner)
+    os.chown(file, *owner)
+    found = list(files([str(policies)]))
+    assert states(*found) == ["ok" if is_read else "warning"]
+    assert is_read or "mode" in found[0].found
+
+
+def test_files_that_the_unit_does_not_see(policies: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_files, "TEMPORARY", (str(policies.parent),))
+    link = policies / "link.yaml"
+    link.symlink_to("/nowhere/at/all")
+    assert "does not see" in next(files([str(policies)])).found
+    monkeypatch.setattr(doctor_files, "TEMPORARY", ())
+    assert "No such file" in next(files([str(link)])).found

@@ -504,6 +504,7 @@ class Agent:
         """Interfaces or addresses changed: the same program on other interfaces."""
         current = self._enforcement.current
         try:
+            self._enforcement.follow_indexes(links)
             after = _on_links(current, links)
         except ValueError as error:
             self._say(f"{error}\ngeneration {current.number} stays in force: for the interfaces of before")

@@ -119,6 +119,14 @@ class Enforcement:
         self._rules_missing, self._rules_seen = None, time.monotonic()
 
     @panics_refused()
+    def follow_indexes(self, links: Links) -> None:
+        """Has packets judged by the names that interfaces have now, before anything else is made anew.
+
+        A new interface that got the index of one that has gone would else be judged as that one.
+        """
+        self._swap(self.current, links)
+
+    @panics_refused()
     def put_in_force(self, generation: Generation) -> None:
         """Puts another generation in the place of the current one.
 
@@ -373,7 +381,7 @@ class Enforcement:
         )
         number = self._enforcer.swap(generation.table.core, links.indexes)
         if self._shadow:
-            self._shadow.swapped(number, generation, links)
+            self._shadow.swapped(number, generation, links.indexes)
 
     def _follow_hazards(self, hooks: frozenset[Hook]) -> None:
         """Bit D may be repeated only while rules test it: the loop stops first and begins again last."""

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_address
 from typing import Any
 
 from labelgate.agent.generation import Generation
 from labelgate.flow import Packet
 from labelgate.handlers import PacketLoop
-from labelgate.links import Links
 from labelgate.reference import Reference
 
 _SECONDS = 0.2
@@ -35,6 +33,8 @@ class Shadow:
         self._say = say
         # The main thread changes it meanwhile: to be copied before it is gone through.
         self._generations: dict[int, Generation] = {1: first}
+        self._indexes: dict[int, dict[int, str | None]] = {1: _names(first.links.indexes)}
+        """By which packets were judged; the table may be bound to the interfaces of before."""
         self._references: dict[int, Reference] = {}
         self._early: list[dict[str, Any]] = []
         """Samples of a table whose generation is not yet known here."""
@@ -43,11 +43,13 @@ class Shadow:
         self._thread = threading.Thread(target=self._run, name="labelgate-shadow")
         self._thread.start()
 
-    def swapped(self, number: int, generation: Generation, links: Links) -> None:
-        """The packet loop answers by this generation on these links; `number` is the loop's own."""
-        self._generations[number] = replace(generation, links=links)
+    def swapped(self, number: int, generation: Generation, indexes: Iterable[tuple[int, str]]) -> None:
+        """The packet loop answers by this generation and these indexes; `number` is the loop's own."""
+        self._indexes[number] = _names(indexes)
+        self._generations[number] = generation
         for old in [known for known in self._generations if known <= number - _KEPT]:
             del self._generations[old]
+            del self._indexes[old]
 
     def counters(self) -> dict[str, int]:
         """Decisions that were judged, that were wrong, and that could not be judged any more."""
@@ -77,7 +79,7 @@ class Shadow:
         if generation is None and number > max(tuple(self._generations)):
             self._early.append(sample)
             return
-        names = {} if generation is None else {0: None, **dict(generation.links.indexes)}
+        names = self._indexes.get(number, {})
         if generation is None or not {sample["in"], sample["out"]} <= names.keys():
             self.left_out += 1
             return
@@ -98,6 +100,10 @@ class Shadow:
             # Only the latest is needed again and again.
             self._references = {number: Reference(generation.snapshot, config.node, host, config.settings)}
         return self._references[number]
+
+
+def _names(indexes: Iterable[tuple[int, str]]) -> dict[int, str | None]:
+    return {0: None, **dict(indexes)}
 
 
 def packet_of(sample: Mapping[str, Any], names: Mapping[int, str | None]) -> Packet:

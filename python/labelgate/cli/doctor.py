@@ -17,13 +17,13 @@ from labelgate.doctor import examine
 @socket_option
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def doctor(config_file: str | None, socket: str | None, output: str) -> None:
-    """Look at kernel, capabilities, iptables, queues, marks, rules of others and the daemon.
+    """Look at kernel, capabilities, iptables, queues, marks, rules of others, files and the daemon.
 
     Each finding comes with what it means and how to mend it. Nothing is changed.
 
     Exit code 1 if there is a warning or a failure.
     """
-    found = list(examine(load_config(config_file, flags={"socket": socket})))
+    found = list(examine(load_config(config_file, flags={"socket": socket}), config_file))
     if output == "json":
         click.echo(json.dumps([diagnosis.to_json() for diagnosis in found], indent=2))
     else:

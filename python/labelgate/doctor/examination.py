@@ -2,35 +2,66 @@
 
 from __future__ import annotations
 
+import os
 import platform
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-untyped]
 
 from labelgate.config import Config
 from labelgate.control import ControlError, NoDaemon, ask
 from labelgate.doctor import kernel, rules
 from labelgate.doctor.diagnosis import Diagnosis
+from labelgate.doctor.files import files
+from labelgate.doctor.rules import Tables
 from labelgate.netfilter.routing import read_routing_rules
 
 
-def examine(config: Config) -> Iterator[Diagnosis]:
+def examine(config: Config, config_file: str | None = None) -> Iterator[Diagnosis]:
     """Looks at the network namespace of the calling thread; changes nothing that stays."""
-    yield kernel.versions()
-    yield kernel.kernel_version(platform.release())
-    yield from kernel.capabilities(Path("/proc/self/status").read_text(encoding="ascii"))
-    yield kernel.queues_can_be_bound()
-    yield from kernel.conntrack()
-    found = rules.read_variants()
-    yield from rules.variants(found)
-    yield from rules.rules_can_be_written(found)
     status = _status(config)
-    yield rules.queue_numbers(rules.read_queues(), config, status["pid"] if status else None)
-    yield from rules.foreign_rules(found, config)
-    yield from rules.routing(read_routing_rules(), config)
-    yield from rules.native_tables()
-    yield kernel.reverse_path(kernel.read_reverse_path())
-    yield from _daemon(status, config)
+    usable, configured = frozenset(os.sched_getaffinity(0)), os.cpu_count() or 1
+    capabilities = Path("/proc/self/status")
+    found: dict[str, Tables] = {}
+    looks: list[tuple[str, Callable[[], Iterable[Diagnosis]]]] = [
+        ("versions", lambda: [kernel.versions()]),
+        ("kernel", lambda: [kernel.kernel_version(platform.release())]),
+        ("capabilities", lambda: kernel.capabilities(capabilities.read_text(encoding="ascii"))),
+        ("NFQUEUE", lambda: kernel.queues(config, is_running=status is not None)),
+        ("workers", lambda: [kernel.workers(config, usable, configured)]),
+        ("conntrack", kernel.conntrack),
+        ("iptables", lambda: rules.variants(found)),
+        ("rules", lambda: rules.rules_can_be_written(found)),
+        ("queues", lambda: [rules.queue_numbers(rules.read_queues(), config, _pid(status))]),
+        ("rules of others", lambda: rules.foreign_rules(found, config)),
+        ("ip rule", lambda: rules.routing(read_routing_rules(), config)),
+        ("nftables", rules.native_tables),
+        ("rp_filter", lambda: [kernel.reverse_path(kernel.read_reverse_path())]),
+        ("files", lambda: files([*([config_file] if config_file else []), *config.policies])),
+        ("daemon", lambda: _daemon(status, config)),
+    ]
+    for subject, look in looks:
+        if subject == "iptables":
+            found |= rules.read_variants()
+        yield from _looked(subject, look)
+
+
+def _looked(subject: str, look: Callable[[], Iterable[Diagnosis]]) -> Iterator[Diagnosis]:
+    """One thing that cannot be looked at leaves the others to be."""
+    try:
+        yield from look()
+    except (OSError, ValueError, LookupError, NetlinkError, subprocess.SubprocessError) as error:
+        yield Diagnosis(
+            subject, "warning", f"cannot be looked at: {error!r}", "what it would have shown is not known",
+            "run as root, on a host that has processes and descriptors left",
+        )  # fmt: skip
+
+
+def _pid(status: dict[str, Any] | None) -> int | None:
+    return status["pid"] if status else None
 
 
 def _status(config: Config) -> dict[str, Any] | None:
@@ -59,20 +90,4 @@ def _daemon(status: dict[str, Any] | None, config: Config) -> Iterator[Diagnosis
             "state", "warning", problem, "no policy can be applied, and none falls back on it",
             "mend the disk or the permissions, or set `state` to another folder",
         )  # fmt: skip
-    yield from _buffers(status["counters"]["hooks"])
-
-
-def _buffers(hooks: dict[str, Any]) -> Iterator[Diagnosis]:
-    """Whether bursts fit, and whether any did not."""
-    wanted = sum(hook["receive_buffer_wanted"] for hook in hooks.values())
-    granted = sum(hook["receive_buffer_granted"] for hook in hooks.values())
-    overruns = sum(hook["overruns"] for hook in hooks.values())
-    if granted < wanted or overruns:
-        yield Diagnosis(
-            "receive buffers", "warning", f"{granted} of {wanted} bytes granted, {overruns} overruns",
-            "bursts lose packets before the queue is full",
-            "give the daemon CAP_NET_ADMIN in the initial user namespace, raise net.core.rmem_max, "
-            "or set `queues.maxlen` lower",
-        )  # fmt: skip
-    else:
-        yield Diagnosis("receive buffers", "ok", f"{granted} bytes, no overrun")
+    yield kernel.buffers(status["counters"]["hooks"])

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from labelgate import _core
+from labelgate.config import Config
 from labelgate.doctor.diagnosis import Diagnosis
 from labelgate.flow import HOOKS
+from labelgate.processors import receiving_processors
 from labelgate.snapshot import Snapshot
 
 OLDEST_KERNEL = (5, 7)
 """POSTROUTING shows the in-interface of forwarded packets from here on."""
 CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}  # linux/capability.h
-SPARE_QUEUE = 65500
+LAST_QUEUE = 65535
 NEARLY_FULL = 0.8
 
 
@@ -48,22 +52,69 @@ def capabilities(status: str) -> Iterator[Diagnosis]:
             )  # fmt: skip
 
 
-def queues_can_be_bound() -> Diagnosis:
-    """Binds some for a moment, as the daemon does."""
+def queues(config: Config, *, is_running: bool = False) -> Iterator[Diagnosis]:
+    """Binds some for a moment, as the daemon does, and where none runs says what buffers it would get."""
     table = Snapshot().compile(node="doctor").core
-    nothing = [False] * len(HOOKS)
+    nothing, workers = [False] * len(HOOKS), workers_of(config)
     try:
         enforcer = _core.Enforcer(
-            table, [], base=SPARE_QUEUE, maxlen=16, marks=(0x100, 0x400, 0x1000), fail_open=nothing,
+            table, [], base=LAST_QUEUE + 1 - 2 * len(HOOKS) * workers, workers=workers,
+            maxlen=config.queue_maxlen, marks=(0x100, 0x400, 0x1000), fail_open=nothing,
             malformed_accept=False, filter_reject=False, filter_return=False, without_repeat=nothing,
         )  # fmt: skip
     except OSError as error:
-        return Diagnosis(
+        yield Diagnosis(
             "NFQUEUE", "failure", str(error), "no packet can be handed to the daemon",
             "load the module nfnetlink_queue (`modprobe nfnetlink_queue`), or use a kernel that has it",
         )  # fmt: skip
+        return
+    hooks = json.loads(enforcer.counters())["hooks"]
     enforcer.stop()
-    return Diagnosis("NFQUEUE", "ok", "queues can be bound")
+    yield Diagnosis("NFQUEUE", "ok", "queues can be bound")
+    if not is_running:
+        yield buffers(hooks)
+
+
+def buffers(hooks: Mapping[str, Any]) -> Diagnosis:
+    """Of the counters of a packet loop: whether bursts fit, and whether any did not."""
+    wanted, granted, overruns = (
+        sum(hook[name] for hook in hooks.values())
+        for name in ("receive_buffer_wanted", "receive_buffer_granted", "overruns")
+    )
+    if granted >= wanted and not overruns:
+        return Diagnosis("receive buffers", "ok", f"{granted} bytes, no overrun")
+    return Diagnosis(
+        "receive buffers", "warning", f"{granted} of {wanted} bytes granted, {overruns} overruns",
+        "bursts lose packets before the queue is full",
+        "give the daemon CAP_NET_ADMIN in the initial user namespace, raise net.core.rmem_max, "
+        "or set `queues.maxlen` lower",
+    )  # fmt: skip
+
+
+def workers_of(config: Config) -> int:
+    """As many as the daemon would start."""
+    return config.queue_workers or receiving_processors()
+
+
+def workers(config: Config, usable: frozenset[int], configured: int) -> Diagnosis:
+    """Of the processors that may be used, and the number of those that the machine can have."""
+    count, last = workers_of(config), config.queue_base + 2 * len(HOOKS) * workers_of(config) - 1
+    missing = sorted({cpu for cpu in config.queue_cpus if cpu >= configured})
+    if missing or last > LAST_QUEUE:
+        found = f"no processor {', '.join(map(str, missing))}" if missing else f"queue numbers up to {last}"
+        return Diagnosis(
+            "workers", "failure", found, "the daemon cannot start",
+            "set `queues.cpus` to processors that are there"
+            if missing
+            else f"set `queues.base` lower: each of {count} workers has {2 * len(HOOKS)} queues",
+        )  # fmt: skip
+    if count > len(usable):
+        return Diagnosis(
+            "workers", "warning", f"{count} on {len(usable)} processors",
+            "workers take time from each other, and from what receives packets",
+            "set `queues.workers` to auto, or to no more than there are processors",
+        )  # fmt: skip
+    return Diagnosis("workers", "ok", f"{count} on {len(usable)} processors")
 
 
 def conntrack(net: Path = Path("/proc/sys/net/netfilter")) -> Iterator[Diagnosis]:
@@ -101,7 +152,10 @@ def reverse_path(filters: Mapping[str, int]) -> Diagnosis:
 
 def read_reverse_path(conf: Path = Path("/proc/sys/net/ipv4/conf")) -> dict[str, int]:
     """By interface."""
-    values = {entry.name: _number(entry / "rp_filter") for entry in conf.iterdir()}
+    try:
+        values = {entry.name: _number(entry / "rp_filter") for entry in conf.iterdir()}
+    except OSError:
+        return {}
     return {name: value for name, value in values.items() if value is not None}
 
 

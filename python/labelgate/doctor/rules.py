@@ -10,6 +10,7 @@ from pathlib import Path
 
 from labelgate.config import Config
 from labelgate.doctor.diagnosis import Diagnosis
+from labelgate.doctor.kernel import workers_of
 from labelgate.flow import HOOKS
 from labelgate.netfilter.apply import VARIANTS, ApplyError, Tools, families
 from labelgate.netfilter.facts import Family, Marks
@@ -90,10 +91,15 @@ def _tried(variant: str, family: Family, table: str) -> str | None:
     if program is None:
         return f"ip6tables-{variant}-restore is not installed"
     text = f"*{table}\n{_NEEDED[table]}\nCOMMIT\n"
-    done = subprocess.run(
-        [program, "--test", "--noflush"], input=text, capture_output=True, text=True, timeout=30, check=False
-    )
-    return None if done.returncode == 0 else f"{table}: {done.stderr.strip().splitlines()[0]}"
+    try:
+        done = subprocess.run(
+            [program, "--test", "--noflush"],
+            input=text, capture_output=True, text=True, timeout=30, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"{table}: {program} cannot be run: {error}"
+    said = done.stderr.strip().splitlines() or [f"{program} ended with {done.returncode}"]
+    return None if done.returncode == 0 else f"{table}: {said[0]}"
 
 
 def foreign_rules(found: Mapping[str, Tables], config: Config) -> Iterator[Diagnosis]:
@@ -130,7 +136,7 @@ def routing(rules: Sequence[RoutingRule], config: Config) -> Iterator[Diagnosis]
 
 def queue_numbers(text: str, config: Config, daemon: int | None) -> Diagnosis:
     """From /proc/net/netfilter/nfnetlink_queue: who has our numbers; `daemon` is the running one."""
-    ours = range(config.queue_base, config.queue_base + 2 * len(HOOKS))
+    ours = range(config.queue_base, config.queue_base + 2 * len(HOOKS) * workers_of(config))
     rows = [line.split() for line in text.splitlines()]
     taken = {int(row[0]): int(row[1]) for row in rows if int(row[0]) in ours}
     others = {number: owner for number, owner in taken.items() if owner != daemon and daemon is None}
@@ -149,12 +155,17 @@ def native_tables() -> Iterator[Diagnosis]:
     program = shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin:/bin")
     if program is None:
         return
-    done = subprocess.run(
-        [program, "-j", "list", "tables"], capture_output=True, text=True, timeout=30, check=False
-    )
-    if done.returncode != 0:
+    try:
+        done = subprocess.run(
+            [program, "-j", "list", "tables"], capture_output=True, text=True, timeout=30, check=True
+        )
+        names = foreign_tables(done.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError, LookupError) as error:
+        yield Diagnosis(
+            "nftables", "note", f"cannot be read: {error}", "whether other programs have tables is not known",
+            "run `nft list tables` to see why",
+        )  # fmt: skip
         return
-    names = foreign_tables(done.stdout)
     if names:
         yield Diagnosis(
             "nftables", "note", f"tables of other programs: {', '.join(names)}",

@@ -189,8 +189,8 @@ class Bench:
         """As many packets as the source can send."""
         start = time.monotonic()
         counted, all_, _ = self._sent(self._flooding, self._watch.received, MOST_PACKETS, effort.flood)
-        packets = max(counted.delivered, 1)
-        return {"kpps": packets / (counted.until - start) / 1e3, "cpu": all_ / packets}
+        packets = counted.delivered
+        return {"kpps": packets / (counted.until - start) / 1e3, "cpu": per(all_, packets)}
 
     def _burst(self, effort: Effort) -> Sample:
         """So many packets, then who answers them: what one costs all in all, on its way to the receiver."""
@@ -202,7 +202,7 @@ class Bench:
             packets, used = packets + counted.delivered, used + all_
             if number and time.monotonic() > over:
                 break
-        return {"cpu": used / max(packets, 1)}
+        return {"cpu": per(used, packets)}
 
     def _drain(self, effort: Effort) -> Sample:
         """The same, to nowhere: what a packet costs who answers it, and the rest of its way in the router."""
@@ -211,7 +211,7 @@ class Bench:
             with self._standing_still():
                 counted, _, handled = self._sent(self._draining, self._watch.answered, BURST, CALM_SECONDS)
             packets, used = packets + counted.delivered, used + handled
-        return {"handler": used / max(packets, 1)}
+        return {"handler": per(used, packets)}
 
     @contextmanager
     def _standing_still(self) -> Iterator[None]:
@@ -285,7 +285,7 @@ class Bench:
         count = stream(self._rig, self._router, effort.bulk)
         seconds = time.monotonic() - start
         used = self._processors.nanoseconds(self._pids) - before
-        return {"gbit": count * 8 / seconds / 1e9, "cpu": used / max(count, 1)}
+        return {"gbit": count * 8 / seconds / 1e9, "cpu": per(used, count)}
 
 
 def frames(router: Router, target: str, ports: Sequence[int]) -> _core.FrameSource:
@@ -326,7 +326,7 @@ def connections(
     elapsed = time.monotonic() - start
     used = processors.nanoseconds(pids) - before
     per_second = len(found) / elapsed
-    return {"perSecond": per_second, "cpu": used / max(len(found), 1), "lost": lost, **percentiles(found)}
+    return {"perSecond": per_second, "cpu": per(used, len(found)), "lost": lost, **percentiles(found)}
 
 
 def stream(rig: Rig, router: Router, seconds: float) -> int:
@@ -353,6 +353,11 @@ def stream(rig: Rig, router: Router, seconds: float) -> int:
     rig.call(SENDER, send)
     receiver.join()
     return counted[0]
+
+
+def per(nanoseconds: int, done: int) -> float:
+    """What each cost; NaN, no figure, where nothing was done: the time then went into failing."""
+    return nanoseconds / done if done > 0 else math.nan
 
 
 def percentiles(nanoseconds: Sequence[int]) -> Sample:

@@ -37,6 +37,17 @@ LINEAR_BARS = {("legacy", 1000): ">= 7", ("legacy", 10_000): ">= 70", ("nft", 10
 """Processor time a packet over that of labelgate with as many policies."""
 
 
+PEER_BARS = {
+    "null verdict": "<= 1.12",
+    "nfq_batch": "<= 1.12",
+    "nfq_batch multi": "<= 1.12",
+}
+"""Our handler over that of another one: peers by the names that benches/README.md gives them."""
+SLOWER_BARS = {"nfq_library": ">= 1.6"}
+"""Theirs over ours."""
+NETFILTERQUEUE_BAR = ">= 2.2"
+
+
 def ratios(report: Report) -> list[Ratio]:
     """Those for which both figures are there."""
     return list(_ratios({one.name: one for one in report.found}))
@@ -47,13 +58,22 @@ def _ratios(found: dict[str, Found]) -> Iterator[Ratio]:
     mixed = [one for name, one in found.items() if name.startswith("mixed verdicts ")]
     for ours in native[-1:] + mixed:
         for other in found.values():
-            if other.name.startswith("NetfilterQueue"):
-                yield from _ratio(other, ours, "drain", "handler", ">= 2.2")
-            elif other not in (*native, *mixed):
-                bar = "<= 1.12" if other.name == "null verdict" and ours in native else ""
-                yield from _ratio(ours, other, "drain", "handler", bar)
+            if other not in (*native, *mixed):
+                yield from _handlers(ours, other, is_mixed=ours in mixed)
     yield from _through(found, native[-1:])
     yield from _linear(found)
+
+
+def _handlers(ours: Found, other: Found, *, is_mixed: bool) -> Iterator[Ratio]:
+    """Bars are of handlers that give the same verdicts: every other packet another one, or not."""
+    is_same = is_mixed == other.name.endswith(" multi")
+    if other.name.startswith("NetfilterQueue"):
+        yield from _ratio(other, ours, "drain", "handler", NETFILTERQUEUE_BAR)
+    elif other.name in SLOWER_BARS:
+        yield from _ratio(other, ours, "drain", "handler", SLOWER_BARS[other.name] if is_same else "")
+    else:
+        bar = PEER_BARS.get(other.name, "") if is_same else ""
+        yield from _ratio(ours, other, "drain", "handler", bar)
 
 
 def _through(found: dict[str, Found], largest: list[Found]) -> Iterator[Ratio]:

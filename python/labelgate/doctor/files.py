@@ -1,0 +1,70 @@
+"""Whether the daemon of the unit can read what it is told to: it is root without the right to read all."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from labelgate.doctor.diagnosis import Diagnosis
+
+HOMES = ("/home", "/root", "/run/user")
+"""ProtectHome= hides them."""
+TEMPORARY = ("/tmp", "/var/tmp")
+"""PrivateTmp= puts others in their place."""
+MOST_FILES, MOST_NAMED = 100_000, 5
+
+
+def files(paths: Iterable[str]) -> Iterator[Diagnosis]:
+    """The configuration file and the policies of the configuration, with all that is in folders."""
+    found = list(dict.fromkeys(_in_the_way(paths)))
+    if not found:
+        yield Diagnosis("files", "ok", "the unit can read configuration and policies")
+        return
+    more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+    yield Diagnosis(
+        "files", "warning", "; ".join(found[:MOST_NAMED]) + more,
+        "the daemon of the systemd unit cannot read it: it has no CAP_DAC_OVERRIDE, and a view of its own",
+        "have root own it or let others read it, and keep it in /etc/labelgate",
+    )  # fmt: skip
+
+
+def _in_the_way(paths: Iterable[str]) -> Iterator[str]:
+    for path in paths:
+        for number, file in enumerate(_all(path)):
+            if number >= MOST_FILES:
+                break
+            yield from _why_not(file)
+
+
+def _all(path: str) -> Iterator[str]:
+    yield path
+    for folder, folders, names in os.walk(path):
+        yield from (os.path.join(folder, name) for name in (*folders, *names))
+
+
+def _why_not(file: str) -> Iterator[str]:
+    """Behind links, as the kernel goes."""
+    real = Path(os.path.realpath(file))
+    for hidden in TEMPORARY if sys.executable.startswith(HOMES) else (*HOMES, *TEMPORARY):
+        if real.is_relative_to(hidden):
+            yield f"{file} is in {hidden}, which the unit does not see"
+            return
+    for place in [*reversed(real.parents), real]:
+        try:
+            mode = place.stat()
+        except OSError as error:
+            yield f"{place}: {error.strerror}"
+            return
+        is_last = place == real
+        if not _may(mode, 0o5 if is_last and stat.S_ISDIR(mode.st_mode) else 0o4 if is_last else 0o1):
+            yield f"{place} (owner {mode.st_uid}, mode {stat.S_IMODE(mode.st_mode):o})"
+            return
+
+
+def _may(found: os.stat_result, bits: int) -> bool:
+    """Whether root may without CAP_DAC_OVERRIDE: as owner, as group, or as everybody."""
+    shift = 6 if found.st_uid == 0 else 3 if found.st_gid == 0 else 0
+    return found.st_mode >> shift & bits == bits
