@@ -58,6 +58,7 @@ from labelgate.resources.policy import (
     Tier,
     TierSpec,
 )
+from labelgate.resources.policy_test import DecidedBy, Expectation, PolicyTest, TestPeer
 from labelgate.resources.rule import EntityRule, Icmp, Rule, ServiceAccounts, Services
 from labelgate.resources.service import EndpointSlice, Service, SliceEndpoint, SlicePort
 from labelgate.resources.sets import GlobalNetworkSet, NetworkSet, NetworkSetSpec
@@ -86,11 +87,13 @@ __all__ = [
     "ClusterTransport",
     "Container",
     "ContainerPort",
+    "DecidedBy",
     "Document",
     "EgressRule",
     "EndpointPort",
     "EndpointSlice",
     "EntityRule",
+    "Expectation",
     "FelixConfiguration",
     "FelixConfigurationSpec",
     "GlobalNetworkPolicy",
@@ -125,6 +128,7 @@ __all__ = [
     "PodSpec",
     "PodStatus",
     "PolicySpec",
+    "PolicyTest",
     "Port",
     "PortRange",
     "Problem",
@@ -146,6 +150,7 @@ __all__ = [
     "StagedNetworkPolicy",
     "StagedNetworkPolicySpec",
     "Summary",
+    "TestPeer",
     "Tier",
     "TierSpec",
     "WorkloadEndpoint",

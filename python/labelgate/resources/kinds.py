@@ -17,6 +17,7 @@ from labelgate.resources.kubernetes import KubernetesNetworkPolicy, Namespace, P
 from labelgate.resources.metadata import Resource
 from labelgate.resources.part import Part, all_findings, field_names, part_of
 from labelgate.resources.policy import GlobalNetworkPolicy, NetworkPolicy, Profile, Tier
+from labelgate.resources.policy_test import PolicyTest
 from labelgate.resources.service import EndpointSlice, Service
 from labelgate.resources.sets import GlobalNetworkSet, NetworkSet
 from labelgate.resources.staged import (
@@ -64,6 +65,7 @@ STORED_TYPES: tuple[type[Resource], ...] = (
 KINDS = {(model.version, model.kind_name): model for model in RESOURCE_TYPES} | {
     (STORED, model.kind_name): model for model in STORED_TYPES
 }
+KINDS[PolicyTest.version, PolicyTest.kind_name] = PolicyTest  # No part of a snapshot: `Loading.tests`.
 DEFAULT_NAMESPACE = "default"
 """Where a namespaced resource without `namespace` belongs, as with kubectl and calicoctl."""
 
