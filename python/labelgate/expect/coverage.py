@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from labelgate.expect.judge import Rule
 from labelgate.expect.places import PlacedRule, placed_rules
 from labelgate.expect.world import World
 from labelgate.tabular import Tabular
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ class Coverage(Tabular):
 
     def columns(self) -> Mapping[str, NDArray[Any]]:
         """A row for each rule."""
+        import numpy as np
+
         return {
             "place": np.array([rule.place for rule in self.rules], object),
             "policy": np.array([rule.policy for rule in self.rules], object),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from labelgate.expect.judge import Answered, Direction
 from labelgate.expect.world import World
@@ -50,7 +51,7 @@ def near_misses(world: World, answer: Answered, action: str) -> list[NearMiss]:
     endpoint = world.members.get((passed.step.endpoint if passed else None) or "")
     if passed is None or not isinstance(endpoint, Endpoint):
         return []
-    cluster = Cluster.of(world.snapshot, world.settings.workload_prefixes[0])
+    cluster = _cluster(world)
     kind = _KINDS.get(passed.step.stage, "normal")
     found = [
         NearMiss(policy.full_name, passed.direction, number, action, unmet)
@@ -62,6 +63,11 @@ def near_misses(world: World, answer: Answered, action: str) -> list[NearMiss]:
     ]
     least = min((len(miss.unmet) for miss in found), default=0)
     return [miss for miss in found if len(miss.unmet) == least][:MOST]
+
+
+@lru_cache(maxsize=4)
+def _cluster(world: World) -> Cluster:
+    return Cluster.of(world.snapshot, world.settings.workload_prefixes[0])
 
 
 def _unmet(cluster: Cluster, rule: Rule, packet: Packet) -> tuple[str, ...]:
