@@ -172,6 +172,46 @@ def test_the_deciding_rule_is_part_of_the_answer(tmp_path: Path) -> None:
     ):
         result = run(written(tmp_path, asked % (f"NetworkPolicy/shop/{policy}", rule)))
         assert result.exit_code == code, result.output
+    assert "would match: NetworkPolicy/shop/other has no such rule" in result.output
+
+
+def test_a_rule_that_comes_too_late_is_told_of(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    more = """
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: first}
+spec: {selector: app == 'db', order: 1, ingress: [{action: Allow}]}
+"""
+    policy.write_text((EXAMPLES / "01-workload.yaml").read_text() + more)
+    by = "{policy: NetworkPolicy/shop/db-from-web, rule: 0}"
+    asked = f"{{from: shop/web, to: shop/db, port: 5432, expect: allow, decidedBy: {by}}}"
+    result = run(written(tmp_path, asked, str(policy)))
+    assert result.exit_code == 1
+    assert re.search(
+        r"would match: NetworkPolicy/shop/db-from-web ingress rule 0 at \S+, but another", result.output
+    )
+    assert "decided:  GlobalNetworkPolicy/first ingress rule 0" in result.output
+
+
+def test_failsafes_of_one_node_and_exempt_sources_are_told_apart(tmp_path: Path) -> None:
+    felix = """
+---
+apiVersion: projectcalico.org/v3
+kind: FelixConfiguration
+metadata: {name: node.edge1}
+spec: {failsafeInboundHostPorts: [{protocol: TCP, port: 7777}]}
+"""
+    policy = tmp_path / "policy.yaml"
+    policy.write_text((EXAMPLES / "02-host-endpoint.yaml").read_text() + felix)
+    asked = "{from: 192.0.2.5, to: HostEndpoint/edge1-out, port: '7000:8000', expect: deny}"
+    result = run(written(tmp_path, asked, str(policy)))
+    assert result.exit_code == 1
+    assert "found:    allow at filter-input: 192.0.2.5 -> HostEndpoint/edge1-out" in result.output
+    assert "protocol 6 port 7777" in result.output
+    sources = WORLD.boundaries.of_net(ip_network("::/0"))
+    assert {"::", "::1", "fe80::", "fec0::"} <= set(map(str, sources))
 
 
 def test_other_policies_can_be_asked(tmp_path: Path) -> None:

@@ -30,7 +30,12 @@ Timed = tuple[Result, float]
     metavar="POLICY",
     help="Policies in the place of those that the tests name: file or folder; repeatable.",
 )
-@click.option("-k", "words", metavar="EXPR", help="Only expectations whose name or question has this text.")
+@click.option(
+    "-k",
+    "words",
+    metavar="TEXT",
+    help="Only expectations with this text in their name or question, in any case.",
+)
 @click.option("--junit", "junit_file", metavar="FILE", help="Write the results as JUnit XML.")
 @click.option("--coverage", is_flag=True, help="Say which rules no expectation exercises.")
 @click.option(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from labelgate.expect.judge import Answered, Direction
+from labelgate.expect.judge import Answered, Direction, Passed
 from labelgate.expect.world import World
 from labelgate.flow import Packet
 from labelgate.reference.cluster import Cluster
@@ -36,33 +37,43 @@ _KINDS: dict[str, Kind] = {
 
 @dataclass(frozen=True, slots=True)
 class NearMiss:
-    """A rule with the action that was expected, and what it asks that the packet has not."""
+    """A rule that was expected to decide, and what it asks that the packet has not."""
 
     policy: str
     direction: Direction
     rule: int
-    action: str
     unmet: tuple[str, ...]
+    """Empty: it matches, but another decides."""
 
 
 def near_misses(world: World, answer: Answered, action: str) -> list[NearMiss]:
-    """The rules of the deciding endpoint's policies with this action that miss by least, in their order."""
-    passed = answer.deciding[-1] if answer.deciding else None
-    endpoint = world.members.get((passed.step.endpoint if passed else None) or "")
-    if passed is None or not isinstance(endpoint, Endpoint):
-        return []
-    cluster = _cluster(world)
-    kind = _KINDS.get(passed.step.stage, "normal")
+    """The rules with this action that miss by least, of the endpoint that decided, in their order."""
     found = [
-        NearMiss(policy.full_name, passed.direction, number, action, unmet)
-        for _, policies in cluster.tiers_of(endpoint, kind, passed.direction)
-        for policy in policies
-        if policy.in_force
-        for number, rule in enumerate(policy.rules[passed.direction])
-        if rule.action == action and (unmet := _unmet(cluster, rule, answer.question.packet))
+        miss for miss, done in _rules(world, answer, answer.deciding[-1:]) if done == action and miss.unmet
     ]
     least = min((len(miss.unmet) for miss in found), default=0)
     return [miss for miss in found if len(miss.unmet) == least][:MOST]
+
+
+def of_policy(world: World, answer: Answered, policy: str, rule: int | None) -> list[NearMiss]:
+    """The rules of one policy, or one of them, wherever on the way it applies."""
+    found = (miss for miss, _ in _rules(world, answer, answer.steps) if miss.policy == policy)
+    return list(dict.fromkeys(miss for miss in found if rule in (None, miss.rule)))[:MOST]
+
+
+def _rules(world: World, answer: Answered, asked: Iterable[Passed]) -> Iterator[tuple[NearMiss, str]]:
+    """Every rule of the policies in force at the endpoints and stages of some steps, with its action."""
+    cluster = _cluster(world)
+    stages = dict.fromkeys((passed.step.endpoint, passed.step.stage, passed.direction) for passed in asked)
+    for name, stage, direction in stages:
+        endpoint = world.members.get(name or "")
+        if not isinstance(endpoint, Endpoint):
+            continue
+        for _, policies in cluster.tiers_of(endpoint, _KINDS.get(stage, "normal"), direction):
+            for policy in policies:
+                for number, rule in enumerate(policy.rules[direction] if policy.in_force else ()):
+                    unmet = _unmet(cluster, rule, answer.question.packet)
+                    yield NearMiss(policy.full_name, direction, number, unmet), rule.action
 
 
 @lru_cache(maxsize=4)

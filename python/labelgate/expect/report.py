@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 
-from labelgate.expect.judge import Answered, Passed, Result, is_decided_by
-from labelgate.expect.near import near_misses
+from labelgate.expect.judge import Answered, Passed, Result
+from labelgate.expect.near import near_misses, of_policy
 from labelgate.expect.places import PlacedRule, placed_rules
 from labelgate.expect.world import World
 
@@ -65,20 +65,22 @@ def _decided(passed: Passed, world: World) -> str:
 def _would(result: Result, answer: Answered, world: World) -> Iterator[str]:
     """The rules that come nearest to deciding as expected."""
     expectation = result.expectation
-    if (answer.verdict == "deny") == (expectation.expect == "deny"):
-        wanted = expectation.decided_by
-        if wanted is not None and not any(is_decided_by(wanted, passed.step) for passed in answer.deciding):
-            yield "  would match: nothing else: the answer is as expected, another rule gives it"
+    wanted = expectation.decided_by
+    if (answer.verdict == "deny") != (expectation.expect == "deny"):
+        action = "Deny" if expectation.expect == "deny" else "Allow"
+        misses, none = near_misses(world, answer, action), f"no rule here has action {action}"
+    elif wanted is not None and wanted.policy is not None:
+        misses = of_policy(world, answer, wanted.policy, wanted.rule)
+        none = f"{wanted.policy} has no such rule where this packet is judged"
+    else:
         return
-    action = "Deny" if expectation.expect == "deny" else "Allow"
-    misses = near_misses(world, answer, action)
     if not misses:
-        yield f"  would match: no rule here has action {action}"
+        yield f"  would match: {none}"
     for miss in misses:
         place = _places(world).get((miss.policy, miss.direction, miss.rule))
         at = f" at {place.place}" if place else ""
-        unmet = ", ".join(miss.unmet)
-        yield f"  would match: {miss.policy} {miss.direction} rule {miss.rule}{at}, but for: {unmet}"
+        but = f"but for: {', '.join(miss.unmet)}" if miss.unmet else "but another decides"
+        yield f"  would match: {miss.policy} {miss.direction} rule {miss.rule}{at}, {but}"
 
 
 @lru_cache(maxsize=4)

@@ -19,6 +19,9 @@ from labelgate.settings import HostFacts, Settings
 from labelgate.snapshot import Snapshot
 from labelgate.table import DecisionTable
 
+_EXEMPT_SOURCES = ("fe80::/10", "::")
+"""Which a workload may send from although they are not its own (E-30)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Boundaries:
@@ -144,4 +147,8 @@ class World:
     @cached_property
     def boundaries(self) -> Boundaries:
         """Where rules, sets and endpoints tell addresses and ports apart."""
-        return Boundaries.of(json.loads(core_model(self.snapshot, self.settings)))
+        named = {felix.metadata.name for felix in self.snapshot.felix_configurations}
+        nodes = [name.removeprefix("node.") for name in sorted(named) if name.startswith("node.")]
+        settings = [json.loads(core_model(Snapshot(), self._settings(node))) for node in nodes]
+        model = json.loads(core_model(self.snapshot, self.settings))
+        return Boundaries.of([model, settings, _EXEMPT_SOURCES])
