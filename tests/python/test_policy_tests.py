@@ -133,6 +133,11 @@ def test_a_failure_says_what_decided_and_what_would_have(tmp_path: Path) -> None
         (
             "{from: 192.0.2.1, to: HostEndpoint/edge1-out, node: edge9, port: 1, expect: deny}",
             "02-host-endpoint.yaml",
+            "the host endpoint is one of `edge1`",
+        ),
+        (
+            "{from: 192.0.2.1, to: 198.51.100.10, in: eth0, node: edge9, port: 1, expect: deny}",
+            "02-host-endpoint.yaml",
             "no endpoint names node `edge9`",
         ),
     ],

@@ -9,7 +9,7 @@ from typing import cast
 
 from labelgate._core import selector_answer
 from labelgate.expect.world import World
-from labelgate.flow import TCP, CtState, FieldError, Hook, IPAddress, Packet
+from labelgate.flow import TCP, UDPLITE, CtState, FieldError, Hook, IPAddress, Packet
 from labelgate.path import Destination, read_destination
 from labelgate.reference.labels import Host, Workload
 from labelgate.resources import Expectation, PolicyTest, TestPeer
@@ -88,7 +88,7 @@ def _is_pair(source: Side, destination: Side) -> bool:
 def _ports(world: World, expectation: Expectation) -> list[int | None]:
     """Where a protocol has ports and none is named, all are meant."""
     protocol = TCP if expectation.protocol is None else expectation.protocol
-    if protocol not in WITH_PORTS:
+    if protocol not in (*WITH_PORTS, UDPLITE):
         return [None]
     found: set[int] = set()
     for ports in expectation.port or [PortRange(1, 65535)]:
@@ -208,8 +208,11 @@ def _is_of_node(expectation: Expectation, source: Side, destination: Side) -> bo
 
 def _node(world: World, test: PolicyTest, expectation: Expectation, sides: tuple[Side, Side]) -> str:
     hosts = {side.owner.node for side in sides if isinstance(side.owner, Host)}
-    named = expectation.node or test.spec.node
-    candidates = {named} if named else hosts or set(world.nodes)
+    if expectation.node and hosts - {expectation.node}:
+        (host, *_) = sorted(hosts - {expectation.node})
+        raise Unanswerable(f"`node` is `{expectation.node}`, but the host endpoint is one of `{host}`")
+    default = {test.spec.node} if test.spec.node else set(world.nodes)
+    candidates = {expectation.node} if expectation.node else hosts or default
     if len(candidates) != 1:
         raise Unanswerable("whose way is meant? Give `node` here or in `spec`")
     (node,) = candidates

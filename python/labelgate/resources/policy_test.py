@@ -17,6 +17,7 @@ from labelgate.resources.rule import Icmp
 from labelgate.resources.values import (
     ICMP,
     ICMPV6,
+    PROTOCOLS,
     WITH_PORTS,
     Address,
     IPNetwork,
@@ -167,7 +168,7 @@ class Expectation(Part):
             yield Finding(("icmp",), Wrong("test-icmp", "`icmp`"), (("protocol",),))
         if number is None and not self.port and self.icmp is None:
             yield Finding((), Wrong("test-service", "neither"), (("protocol",), ("port",)))
-        if self.port and number is not None and number not in WITH_PORTS:
+        if self.port and number is not None and number not in (*WITH_PORTS, PROTOCOLS["UDPLite"]):
             yield Finding(("port",), Wrong("test-ports", "`port`"), (("protocol",),))
         if self.hook is None and self.expect not in ("allow", "deny"):
             yield Finding(("expect",), Wrong("test-word", quote(self.expect)), (("hook",),))
