@@ -12,7 +12,7 @@ from labelgate.expect.world import World
 from labelgate.flow import TCP, UDPLITE, CtState, FieldError, Hook, IPAddress, Packet
 from labelgate.path import Destination, read_destination
 from labelgate.reference.labels import Host, Workload
-from labelgate.resources import Expectation, PolicyTest, TestPeer
+from labelgate.resources import AskedPeer, Expectation, PolicyTest
 from labelgate.resources.values import WITH_PORTS, PortRange, did_you_mean
 from labelgate.settings import HostFacts
 from labelgate.table import DecisionTable
@@ -97,7 +97,7 @@ def _ports(world: World, expectation: Expectation) -> list[int | None]:
     return [*sorted(found)]
 
 
-def _sides(world: World, test: PolicyTest, peer: TestPeer) -> Iterator[Side]:
+def _sides(world: World, test: PolicyTest, peer: AskedPeer) -> Iterator[Side]:
     if peer.net is not None:
         nets = (
             [peer.net.network_address] if peer.net.num_addresses == 1 else world.boundaries.of_net(peer.net)
@@ -109,7 +109,7 @@ def _sides(world: World, test: PolicyTest, peer: TestPeer) -> Iterator[Side]:
         yield from _named(world, test, peer.name or "")
 
 
-def _selected(world: World, peer: TestPeer) -> Iterator[Side]:
+def _selected(world: World, peer: AskedPeer) -> Iterator[Side]:
     chosen = [
         workload
         for workload in world.workloads.values()

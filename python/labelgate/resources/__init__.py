@@ -24,6 +24,7 @@ from labelgate.resources.endpoint import (
     WorkloadEndpointSpec,
 )
 from labelgate.resources.errors import LoadError, Location, Problem
+from labelgate.resources.expectations import AskedPeer, DecidedBy, Expectation, PolicyTest
 from labelgate.resources.felix import FelixConfiguration, FelixConfigurationSpec, ProtoPort
 from labelgate.resources.kinds import RESOURCE_TYPES
 from labelgate.resources.kubernetes import (
@@ -58,7 +59,6 @@ from labelgate.resources.policy import (
     Tier,
     TierSpec,
 )
-from labelgate.resources.policy_test import DecidedBy, Expectation, PolicyTest, TestPeer
 from labelgate.resources.rule import EntityRule, Icmp, Rule, ServiceAccounts, Services
 from labelgate.resources.service import EndpointSlice, Service, SliceEndpoint, SlicePort
 from labelgate.resources.sets import GlobalNetworkSet, NetworkSet, NetworkSetSpec
@@ -76,6 +76,7 @@ from labelgate.resources.values import IPAddress, IPNetwork, PortRange
 __all__ = [
     "RESOURCE_TYPES",
     "STORED",
+    "AskedPeer",
     "ClusterEgressPeer",
     "ClusterEgressRule",
     "ClusterIngressPeer",
@@ -150,7 +151,6 @@ __all__ = [
     "StagedNetworkPolicy",
     "StagedNetworkPolicySpec",
     "Summary",
-    "TestPeer",
     "Tier",
     "TierSpec",
     "WorkloadEndpoint",

@@ -12,12 +12,12 @@ from pydantic_core import ErrorDetails
 from labelgate.resources.cluster_policy import KubernetesClusterNetworkPolicy
 from labelgate.resources.endpoint import HostEndpoint, WorkloadEndpoint
 from labelgate.resources.errors import Finding, Location, Path, Wrong, describe
+from labelgate.resources.expectations import PolicyTest
 from labelgate.resources.felix import FelixConfiguration
 from labelgate.resources.kubernetes import KubernetesNetworkPolicy, Namespace, Pod, ServiceAccount
 from labelgate.resources.metadata import Resource
 from labelgate.resources.part import Part, all_findings, field_names, part_of
 from labelgate.resources.policy import GlobalNetworkPolicy, NetworkPolicy, Profile, Tier
-from labelgate.resources.policy_test import PolicyTest
 from labelgate.resources.service import EndpointSlice, Service
 from labelgate.resources.sets import GlobalNetworkSet, NetworkSet
 from labelgate.resources.staged import (

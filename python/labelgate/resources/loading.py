@@ -17,9 +17,9 @@ from labelgate.resources.errors import (
     Wrong,
     path_text,
 )
+from labelgate.resources.expectations import PolicyTest
 from labelgate.resources.kinds import Header
 from labelgate.resources.metadata import Resource
-from labelgate.resources.policy_test import PolicyTest
 from labelgate.resources.positions import Place, SyntaxProblem
 
 _NOTHING = Header(None, None, None, None)

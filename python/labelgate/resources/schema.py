@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from labelgate.resources.expectations import PolicyTest
 from labelgate.resources.kinds import RESOURCE_TYPES
 from labelgate.resources.metadata import Resource
 from labelgate.resources.part import Part, field_names, part_of
-from labelgate.resources.policy_test import PolicyTest
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

@@ -42,7 +42,7 @@ _NAMED = ("HostEndpoint", "WorkloadEndpoint", "Pod", "GlobalNetworkSet", "Networ
 
 
 @dataclass(frozen=True, slots=True)
-class TestPeer:
+class AskedPeer:
     """One of `from` or `to`."""
 
     text: str
@@ -57,28 +57,28 @@ class TestPeer:
     """With a selector: only workloads of it."""
 
 
-def _peer(value: Any) -> TestPeer:
+def _peer(value: Any) -> AskedPeer:
     if isinstance(value, dict):
         return _selected(value)
     if not isinstance(value, str) or not value:
         raise Wrong("test-peer", describe(value))
     if re.match(r"[0-9.]+(/[0-9]+)?\Z", value) or ":" in value:
-        return TestPeer(value, net=loose_network("test-peer")(value))
+        return AskedPeer(value, net=loose_network("test-peer")(value))
     parts = value.split("/")
     if len(parts) == 2 and all(parts) and parts[0] == parts[0].lower():
-        return TestPeer(value, name=value)
+        return AskedPeer(value, name=value)
     if parts[0] not in _NAMED or len(parts) not in (2, 3) or not all(parts):
         raise Wrong("test-peer", quote(value), hint=did_you_mean(parts[0], _NAMED))
-    return TestPeer(value, name=value)
+    return AskedPeer(value, name=value)
 
 
-def _selected(value: dict[str, Any]) -> TestPeer:
+def _selected(value: dict[str, Any]) -> AskedPeer:
     unknown = sorted(str(name) for name in value if name not in ("selector", "namespace"))
     if unknown or not all(isinstance(text, str) and text for text in value.values()) or not value:
         raise Wrong("test-peer", quote(unknown[0]) if unknown else describe(value))
     chosen, namespace = selector(value.get("selector", "all()")), value.get("namespace")
     text = f"{{selector: {chosen}" + (f", namespace: {namespace}}}" if namespace else "}")
-    return TestPeer(text, selector=chosen, namespace=namespace)
+    return AskedPeer(text, selector=chosen, namespace=namespace)
 
 
 def _number_range(value: Any) -> PortRange:
@@ -99,7 +99,7 @@ def _word(code: str, words: tuple[str, ...]) -> Any:
 
 
 Peers = Annotated[
-    list[Annotated[TestPeer, PlainValidator(_peer, json_schema_input_type=str | dict[str, str])]],
+    list[Annotated[AskedPeer, PlainValidator(_peer, json_schema_input_type=str | dict[str, str])]],
     BeforeValidator(_listed, json_schema_input_type=list[str | dict[str, str]] | str | dict[str, str]),
     Field(min_length=1),
 ]
