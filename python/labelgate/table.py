@@ -256,12 +256,13 @@ class DecisionTable(Tabular):
         return rows
 
     def columns(self) -> Mapping[str, NDArray[Any]]:
-        """The rows of `outcomes` with their ids, uint32; without the Log rules."""
+        """The rows of `outcomes` with their ids, uint32, those of policies first; without the Log rules."""
         import numpy as np
 
-        rows = self.outcomes
+        ids = np.argsort(self.outcomes["policy"] == None, kind="stable").astype(np.uint32)  # noqa: E711
+        rows = self.outcomes[ids]
         names = ("action", "tier", "policy", "rule", "reason")
-        return {"outcome": np.arange(len(rows), dtype=np.uint32), **{name: rows[name] for name in names}}
+        return {"outcome": ids, **{name: rows[name] for name in names}}
 
     def caption(self) -> str:
         """How large it is, and which engines answer."""

@@ -78,19 +78,22 @@ class Tabular:
 
     def _repr_html_(self) -> str:
         columns = dict(self.columns())
-        rows = zip(*(column[:MOST_ROWS].tolist() for column in columns.values()), strict=True)
+        first = {name: column[:MOST_ROWS].tolist() for name, column in columns.items()}
+        # Rules are numbered from 0: what stands for no rule in an array is shown as nothing.
+        first |= {"rule": [None if rule == -1 else rule for rule in first["rule"]]} if "rule" in first else {}
+        rows = zip(*first.values(), strict=True)
         count = len(next(iter(columns.values()))) if columns else 0
         return html_table(self.caption(), list(columns), list(rows), count)
 
 
 _STYLE = (
-    ".labelgate{font-size:13px;line-height:1.45;margin:4px 0;overflow-x:auto}"
+    ".labelgate{font-size:13px;line-height:1.45;margin:6px 0 10px;overflow-x:auto}"
     ".labelgate table{border-collapse:collapse;border:0;margin:0;color:inherit;background:none}"
     ".labelgate caption{caption-side:top;text-align:left;padding:0 0 6px;color:inherit;font-weight:600;"
     "white-space:nowrap}"
     ".labelgate th,.labelgate td{padding:3px 14px 3px 0;text-align:left;vertical-align:top;border:0;"
-    "border-bottom:1px solid rgba(128,128,128,.35);background:none;color:inherit;max-width:44em;"
-    "overflow-wrap:anywhere}"
+    "border-bottom:1px solid rgba(128,128,128,.35);background:none;color:inherit;max-width:none;"
+    "white-space:nowrap}"
     ".labelgate thead th{border-bottom:2px solid rgba(128,128,128,.6);font-weight:600;white-space:nowrap}"
     ".labelgate .number{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}"
     ".labelgate .none{opacity:.55}"
@@ -123,7 +126,8 @@ def html_table(
     count = len(rows) if count is None else count
     shown = [row[:MOST_COLUMNS] for row in rows[:MOST_ROWS]]
     is_number = [
-        bool(shown) and all(_is_number(row[at]) or row[at] is None for row in shown)
+        all(_is_number(row[at]) or row[at] is None for row in shown)
+        and any(_is_number(row[at]) for row in shown)
         for at in range(min(len(names), MOST_COLUMNS))
     ]
     head = "".join(

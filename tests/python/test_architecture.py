@@ -42,11 +42,13 @@ MAY_IMPORT: dict[str, set[str]] = {
               "sources", "table"},
     "demo": {"flow", "path", "settings", "snapshot", "table"},
     "analysis": {CORE, "columns", "conversion", "flow", "lockout", "model", "path", "reference", "resources", "settings", "snapshot", "sources", "table", "tabular"},
+    "expect": {CORE, "config", "conversion", "flow", "model", "path", "reference", "resources", "settings", "snapshot", "sources", "table", "tabular"},
     "bench": {CORE},
     "queue_bench": {CORE, "bench", "demo", "flow", "netfilter", "snapshot"},
-    "cli": {CORE, "agent", "analysis", "bench", "config", "control", "demo", "doctor", "flow", "handlers",
-            "links", "lockout", "model", "netfilter", "path", "queue_bench", "reference", "resources",
-            "settings", "snapshot", "sources", "table"},
+    "cli": {CORE, "agent", "analysis", "bench", "config", "control", "demo", "doctor", "expect", "flow",
+            "handlers", "links", "lockout", "model", "netfilter", "path", "queue_bench", "reference",
+            "resources", "settings", "snapshot", "sources", "table"},
+    "pytest_plugin": {"expect", "resources", "config"},
 }  # fmt: skip
 MOST_LINES, MOST_FUNCTION_LINES = 620, 100
 

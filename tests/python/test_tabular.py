@@ -11,6 +11,7 @@ from typing import Any
 import labelgate
 import numpy as np
 import pytest
+from labelgate.analysis.matrix import matrix
 from labelgate.tabular import MOST_CHARACTERS, MOST_COLUMNS, MOST_ROWS, Tabular, html_table
 from numpy.typing import NDArray
 
@@ -122,9 +123,26 @@ def test_a_table_shows_what_its_outcomes_mean() -> None:
     found = table()
     assert repr(found).startswith("<DecisionTable: 1 endpoint, ")
     rows = found.to_numpy()
-    assert rows["outcome"].tolist() == list(range(len(found.outcomes)))
-    assert rows["policy"].tolist() == found.outcomes["policy"].tolist()
-    assert "GlobalNetworkPolicy/edge-host" in rows["policy"].tolist()
+    assert sorted(rows["outcome"].tolist()) == list(range(len(found.outcomes)))
+    assert rows["policy"].tolist() == found.outcomes["policy"][rows["outcome"]].tolist()
+    policies = [policy for policy in found.outcomes["policy"] if policy is not None]
+    assert rows["policy"].tolist()[: len(policies)] == policies
+    assert policies
+    assert '<td class="number none">-</td>' in found._repr_html_()
+    assert "-1" not in found._repr_html_()
+
+
+def test_a_matrix_is_shown_as_a_grid_and_handed_over_by_cell() -> None:
+    policy = POLICY.replace("02-host-endpoint", "01-workload")
+    found = matrix(labelgate.load(policy).compile(node=None), port=5432, protocol=6)
+    assert Strict(found._repr_html_()).rows == 3
+    rows = found.to_numpy()
+    assert [tuple(row) for row in rows] == [
+        ("shop/db", "shop/db", "-"),
+        ("shop/db", "shop/web", "no"),
+        ("shop/web", "shop/db", "yes"),
+        ("shop/web", "shop/web", "-"),
+    ]
 
 
 def test_a_tally_counts_batches() -> None:

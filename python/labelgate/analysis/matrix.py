@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from labelgate.flow import IPAddress, Packet
 from labelgate.table import DecisionTable
+from labelgate.tabular import Tabular, html_table
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 By = Literal["workload", "namespace"]
 _LEGENDS: Mapping[By, str] = {
@@ -18,14 +22,35 @@ _LEGENDS: Mapping[By, str] = {
 
 
 @dataclass(frozen=True)
-class Matrix:
-    """A square grid: rows connect to columns."""
+class Matrix(Tabular):
+    """A square grid: rows connect to columns. As an array or frame it has a row for each cell."""
 
     names: tuple[str, ...]
     """Of rows and columns, sorted: `namespace/name` or `namespace`."""
     cells: tuple[tuple[str, ...], ...]
     legend: str
     """What the words in the cells mean."""
+
+    def columns(self) -> Mapping[str, NDArray[Any]]:
+        """`from`, `to` and what the cell says, text."""
+        import numpy as np
+
+        count = len(self.names)
+        names = np.array(self.names, object)
+        reached = [cell for row in self.cells for cell in row]
+        return {
+            "from": np.repeat(names, count),
+            "to": np.tile(names, count),
+            "reached": np.array(reached, object),
+        }
+
+    def caption(self) -> str:
+        """What rows, columns and words mean."""
+        return f"rows connect to columns; {self.legend}"
+
+    def _repr_html_(self) -> str:
+        rows = ((name, *row) for name, row in zip(self.names, self.cells, strict=True))
+        return html_table(self.caption(), ["", *self.names], rows, len(self.names))
 
     def text(self) -> str:
         """As plain text; columns are numbered as the rows are."""

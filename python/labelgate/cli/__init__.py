@@ -27,6 +27,7 @@ from labelgate.cli.run import run
 from labelgate.cli.schema import schema
 from labelgate.cli.selector import selector
 from labelgate.cli.status import status
+from labelgate.cli.test import test
 from labelgate.cli.version import version
 from labelgate.config import ConfigError
 from labelgate.resources import LoadError
@@ -42,8 +43,8 @@ def cli() -> None:
 
 
 for verb in (
-    check, lint_verb, diff_command, explain, connectivity, selector, schema, bench,
-    run, status, reload, apply, confirm, rollback, config, doctor,
+    check, lint_verb, diff_command, explain, connectivity, test, selector, schema, bench, run,
+    status, reload, apply, confirm, rollback, config, doctor,
     install_unit, clean, demo, version,
     replay,
 ):  # fmt: skip

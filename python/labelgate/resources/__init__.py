@@ -24,6 +24,7 @@ from labelgate.resources.endpoint import (
     WorkloadEndpointSpec,
 )
 from labelgate.resources.errors import LoadError, Location, Problem
+from labelgate.resources.expectations import AskedPeer, DecidedBy, Expectation, PolicyTest
 from labelgate.resources.felix import FelixConfiguration, FelixConfigurationSpec, ProtoPort
 from labelgate.resources.kinds import RESOURCE_TYPES
 from labelgate.resources.kubernetes import (
@@ -75,6 +76,7 @@ from labelgate.resources.values import IPAddress, IPNetwork, PortRange
 __all__ = [
     "RESOURCE_TYPES",
     "STORED",
+    "AskedPeer",
     "ClusterEgressPeer",
     "ClusterEgressRule",
     "ClusterIngressPeer",
@@ -86,11 +88,13 @@ __all__ = [
     "ClusterTransport",
     "Container",
     "ContainerPort",
+    "DecidedBy",
     "Document",
     "EgressRule",
     "EndpointPort",
     "EndpointSlice",
     "EntityRule",
+    "Expectation",
     "FelixConfiguration",
     "FelixConfigurationSpec",
     "GlobalNetworkPolicy",
@@ -125,6 +129,7 @@ __all__ = [
     "PodSpec",
     "PodStatus",
     "PolicySpec",
+    "PolicyTest",
     "Port",
     "PortRange",
     "Problem",

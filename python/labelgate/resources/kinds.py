@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 from labelgate.resources.cluster_policy import KubernetesClusterNetworkPolicy
 from labelgate.resources.endpoint import HostEndpoint, WorkloadEndpoint
 from labelgate.resources.errors import Finding, Location, Path, Wrong, describe
+from labelgate.resources.expectations import PolicyTest
 from labelgate.resources.felix import FelixConfiguration
 from labelgate.resources.kubernetes import KubernetesNetworkPolicy, Namespace, Pod, ServiceAccount
 from labelgate.resources.metadata import Resource
@@ -64,6 +65,7 @@ STORED_TYPES: tuple[type[Resource], ...] = (
 KINDS = {(model.version, model.kind_name): model for model in RESOURCE_TYPES} | {
     (STORED, model.kind_name): model for model in STORED_TYPES
 }
+KINDS[PolicyTest.version, PolicyTest.kind_name] = PolicyTest  # No part of a snapshot: `Loading.tests`.
 DEFAULT_NAMESPACE = "default"
 """Where a namespaced resource without `namespace` belongs, as with kubectl and calicoctl."""
 

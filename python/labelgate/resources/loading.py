@@ -17,6 +17,7 @@ from labelgate.resources.errors import (
     Wrong,
     path_text,
 )
+from labelgate.resources.expectations import PolicyTest
 from labelgate.resources.kinds import Header
 from labelgate.resources.metadata import Resource
 from labelgate.resources.positions import Place, SyntaxProblem
@@ -43,6 +44,8 @@ class Loading:
 
     resources: list[Resource] = field(default_factory=list)
     """The valid ones, in the order met."""
+    tests: list[PolicyTest] = field(default_factory=list)
+    """Expectations, which are no resources: they never change a verdict."""
     problems: list[Problem] = field(default_factory=list)
     documents: list[Summary] = field(default_factory=list)
     """All documents, in the order met."""
@@ -109,6 +112,10 @@ class Loading:
         if isinstance(outcome, list):
             for finding in outcome:
                 self._finding(document, finding, prefix, location, head)
+        elif first is location and not document.problems and isinstance(outcome, PolicyTest):
+            path = (*prefix, "spec", "expectations")
+            outcome.put_places(tuple(map(document.place, [(*path, n) for n in range(outcome.count)])))
+            self.tests.append(outcome)
         elif first is location and not document.problems:
             self.resources.append(outcome)
 

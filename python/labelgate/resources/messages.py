@@ -451,6 +451,60 @@ _FELIX = {
     ),
 }
 
+_TESTS = {
+    "test-peer": Message(
+        None,
+        "not an endpoint of an expectation",
+        "an address, a network, `namespace/name` of a workload, `Kind/name`, or "
+        "`{{selector: ..., namespace: ...}}`",
+        "host endpoints are `HostEndpoint/name`",
+    ),
+    "test-port": Message(
+        None, "a port by name", "a number, or a range like `80:90`", "ask for the number behind it"
+    ),
+    "test-source-port": Message(None, "source port out of range", _PORTS, "leave it out for any client"),
+    "test-expect": Message(
+        None,
+        "unknown answer",
+        "`allow` or `deny`; with `hook` also `allow-notrack`, `allow-skip-hep` or `continue`",
+        "say whether the packet gets through",
+    ),
+    "test-word": Message(
+        None, "the answer of one hook", "`allow` or `deny` for a whole way", "name the `hook` that answers so"
+    ),
+    "test-hook": Message(
+        None,
+        "unknown hook",
+        "`raw-prerouting`, `raw-output`, `mangle-prerouting`, `filter-input`, `filter-forward`, "
+        "`filter-output` or `mangle-postrouting`",
+        "leave it out for the whole way",
+    ),
+    "test-state": Message(
+        None,
+        "unknown state",
+        "`new`, `established`, `related`, `invalid` or `untracked`",
+        "leave it out for `new`",
+    ),
+    "test-icmp": Message(
+        None,
+        "`icmp` and `protocol` do not fit",
+        "`icmp` with a type beside protocol `ICMP` or `ICMPv6`, else none",
+        "a ping is `icmp: {{type: 8}}`, of ICMPv6 `icmp: {{type: 128}}`",
+    ),
+    "test-service": Message(None, "no service is asked for", "`port`, or `protocol`", "add `port`"),
+    "test-ports": Message(None, "ports of a protocol without ports", _PORTS_NEED, "remove `port`"),
+    "test-decided": Message(
+        None, "not what decided", "`policy`, with `rule` if you like, or `tier`", "leave `decidedBy` out"
+    ),
+    "test-dnat": Message(
+        None,
+        "`dnat` lies between hooks",
+        "`dnat` for a whole way, without `hook`",
+        "for one hook name the translated address in `to`",
+    ),
+    "test-empty": Message(None, "no expectations", "at least one", "remove the document"),
+}
+
 MESSAGES: dict[str, Message] = {
     **_FILES,
     **_DOCUMENTS,
@@ -460,4 +514,5 @@ MESSAGES: dict[str, Message] = {
     **_ENDPOINTS,
     **_KUBERNETES,
     **_FELIX,
+    **_TESTS,
 }

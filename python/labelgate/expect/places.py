@@ -1,0 +1,101 @@
+"""Where rules of policies stand in their files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from labelgate.conversion import cluster_policy, kubernetes_policy
+from labelgate.model import core_parts
+from labelgate.resources import KubernetesClusterNetworkPolicy, KubernetesNetworkPolicy, Location, Resource
+from labelgate.resources.documents import Document, decode, documents
+from labelgate.resources.errors import Path
+from labelgate.resources.positions import Place, SyntaxProblem
+from labelgate.settings import Settings
+from labelgate.snapshot import Snapshot
+from labelgate.sources.files import STDIN, read_file
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedRule:
+    """A rule of a policy in force."""
+
+    policy: str
+    direction: str
+    number: int
+    """From 0, as traces count: a Kubernetes entry may be several rules."""
+    action: str
+    place: str
+    """`file:line` of the rule, or of its policy where that cannot be said."""
+
+    def __str__(self) -> str:
+        """Policy, direction and number."""
+        return f"{self.policy} {self.direction} rule {self.number}"
+
+
+def placed_rules(snapshot: Snapshot, settings: Settings) -> list[PlacedRule]:
+    """Every rule of every policy in force, by policy, direction and number; profiles have none here."""
+    files = Files()
+    found = []
+    by_key = {resource.key: resource for resource in snapshot.resources()}
+    for key, parts in sorted(core_parts(snapshot, settings).items()):
+        policy = parts.get("policy")
+        if policy is None or policy.get("staged"):
+            continue
+        resource = by_key[key]
+        for direction in ("ingress", "egress"):
+            if not policy[f"applies_{direction}"]:
+                continue
+            entries = list(_entries(resource, direction))
+            for number, rule in enumerate(policy[direction]):
+                entry = entries[number] if number < len(entries) else number
+                place = files.place(resource.location, ("spec", direction, entry))
+                found.append(PlacedRule(key, direction, number, rule["action"], place))
+    return found
+
+
+def _entries(resource: Resource, direction: str) -> Iterator[int]:
+    """The entry of the document that each rule comes from, in order."""
+    entries = getattr(resource.spec, direction)  # type: ignore[attr-defined]
+    for number, entry in enumerate(entries):
+        yield from [number] * _rules_of(resource, direction, entry)
+
+
+def _rules_of(resource: Resource, direction: str, entry: object) -> int:
+    """How many rules an entry of a Kubernetes policy becomes; one of Calico's is one rule."""
+    if not isinstance(resource, KubernetesNetworkPolicy | KubernetesClusterNetworkPolicy):
+        return 1
+    alone = resource.spec.model_copy(update={"ingress": [], "egress": [], direction: [entry]})
+    policy = resource.model_copy(update={"spec": alone})
+    convert = cluster_policy if isinstance(policy, KubernetesClusterNetworkPolicy) else kubernetes_policy
+    return len(convert(policy)[direction])  # type: ignore[arg-type]
+
+
+class Files:
+    """Documents of files, read anew when a place in one is asked for."""
+
+    def __init__(self) -> None:
+        self._documents: dict[str, list[Document]] = {}
+
+    def place(self, location: Location, path: Path) -> str:
+        """`file:line` of a value of a resource."""
+        for document in self._of(location.file):
+            if document.start == Place(location.line, location.column):
+                return f"{location.file}:{document.place(path).line}"
+            items = document.data.get("items") if isinstance(document.data, dict) else None
+            for number in range(len(items) if isinstance(items, list) else 0):
+                if document.place(("items", number)) == Place(location.line, location.column):
+                    return f"{location.file}:{document.place(('items', number, *path)).line}"
+        return f"{location.file}:{location.line}"
+
+    def _of(self, file: str) -> list[Document]:
+        if file not in self._documents:
+            content = None if file in (STDIN, "<stdin>", "<text>", "<data>") else read_file(file)
+            found: list[Document] = []
+            if isinstance(content, bytes):
+                try:
+                    found = list(documents(decode(content), is_json=file.endswith(".json")))
+                except SyntaxProblem:
+                    found = []  # It has changed since it was loaded.
+            self._documents[file] = found
+        return self._documents[file]

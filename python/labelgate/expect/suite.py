@@ -1,0 +1,79 @@
+"""The expectations of files, each with the policies that it is about."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+
+from labelgate.expect.judge import Result, judge
+from labelgate.expect.world import World
+from labelgate.resources import LoadError, Loading, PolicyTest, Problem
+from labelgate.resources.errors import Wrong
+from labelgate.snapshot import load
+from labelgate.sources.files import STDIN, all_files, read_file
+
+_MARK = b"PolicyTest"
+
+
+def holds_tests(content: bytes) -> bool:
+    """Whether it is worth parsing."""
+    return _MARK in content
+
+
+def read_tests(paths: Iterable[str | os.PathLike[str]]) -> list[PolicyTest]:
+    """The tests of files and folders (recursive), in order; other documents are left alone.
+
+    Raises:
+        LoadError: with all that is wrong with files that hold tests, or cannot be read.
+    """
+    tests: list[PolicyTest] = []
+    problems: list[Problem] = []
+    for file in all_files(paths):
+        loading = Loading()  # For each its own: files of examples may well say the same twice.
+        content = sys.stdin.buffer.read() if file == STDIN else read_file(file)
+        if isinstance(content, Wrong):
+            loading.add_unreadable(content, file)
+        elif holds_tests(content):
+            loading.add(content, "<stdin>" if file == STDIN else file)
+        tests += loading.tests
+        problems += loading.problems
+    if problems:
+        raise LoadError(problems)
+    return tests
+
+
+class Suite:
+    """Tests with their policies, which are loaded and compiled once for all that share them."""
+
+    def __init__(self, policies: Iterable[str] = (), config_file: str | None = None) -> None:
+        """`policies` stand in the place of those that the tests name."""
+        self._policies = tuple(policies)
+        self._config_file = config_file
+        self.worlds: dict[tuple[str, ...], World] = {}
+
+    def world(self, test: PolicyTest) -> World:
+        """What a test is asked of.
+
+        Raises:
+            LoadError, ConfigError: its policies cannot be loaded.
+        """
+        paths = self._policies or tuple(policy_paths(test))
+        key = tuple(map(os.path.realpath, paths))
+        if key not in self.worlds:
+            self.worlds[key] = World(load(*paths), self._config_file)
+        return self.worlds[key]
+
+    def results(self, tests: Iterable[PolicyTest]) -> Iterator[Result]:
+        """All expectations, judged, in order."""
+        for test in tests:
+            world = self.world(test)
+            for index in range(test.count):
+                yield judge(world, test, index)
+
+
+def policy_paths(test: PolicyTest) -> list[str]:
+    """Those that a test names, seen from its file; else the folder of that."""
+    folder = os.path.dirname(test.location.file)
+    named = [os.path.normpath(os.path.join(folder, path)) for path in test.spec.policies or ()]
+    return named or [folder or "."]

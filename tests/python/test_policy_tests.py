@@ -1,0 +1,437 @@
+"""Expectations: what they ask, what a failure says, and which rules they exercise."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterable
+from importlib.resources import files
+from ipaddress import ip_address, ip_network
+from itertools import product
+from pathlib import Path
+from xml.etree import ElementTree
+
+import labelgate
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import example, given
+from hypothesis import strategies as st
+from labelgate.cli import cli
+from labelgate.expect.suite import Suite, read_tests
+from labelgate.expect.world import World
+from labelgate.flow import Connection, IPAddress, Packet
+from labelgate.resources.values import PortRange
+
+EXAMPLES = Path(str(files("labelgate"))) / "examples"
+NAMES = sorted(path.name for path in EXAMPLES.glob("*.yaml"))
+HEAD = "apiVersion: labelgate/v1\nkind: PolicyTest\nmetadata: {name: shop}\nspec:\n  policies: [%s]\n"
+
+
+def written(folder: Path, expectations: str, policy: str = "01-workload.yaml", more: str = "") -> Path:
+    file = folder / "shop.yaml"
+    head = HEAD % (EXAMPLES / policy)
+    file.write_text(f"{head}{more}  expectations:\n  - {expectations}\n")
+    return file
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, ["test", *map(str, arguments)])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_example_has_expectations_that_hold_and_exercise_every_rule(name: str) -> None:
+    result = run(EXAMPLES / "tests" / name, "--coverage", "--fail-under", "100")
+    assert result.exit_code == 0, result.output
+    assert "not exercised" not in result.output
+
+
+def test_a_folder_is_run_whole_and_its_policies_are_left_alone() -> None:
+    result = run(EXAMPLES)
+    assert result.exit_code == 0, result.output
+    assert len({test.metadata.name for test in read_tests([EXAMPLES])}) == len(NAMES)
+
+
+def test_expectations_are_no_resources(tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text((EXAMPLES / "01-workload.yaml").read_text())
+    written(tmp_path, "{from: shop/web, to: shop/db, port: 5432, expect: allow}")
+    plain, beside = labelgate.load(EXAMPLES / "01-workload.yaml"), labelgate.load(tmp_path)
+    assert beside == plain
+    assert CliRunner().invoke(cli, ["check", "-f", str(tmp_path)]).exit_code == 0
+
+
+def test_without_policies_those_of_the_folder_are_meant(tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text((EXAMPLES / "01-workload.yaml").read_text())
+    file = written(tmp_path, "{from: shop/web, to: shop/db, port: 5432, expect: allow}")
+    file.write_text(re.sub("  policies.*\n", "", file.read_text()))
+    assert run(file).exit_code == 0
+
+
+def test_a_failure_says_what_decided_and_what_would_have(tmp_path: Path) -> None:
+    file = written(tmp_path, "{from: 203.0.113.7, to: shop/web, port: 80, expect: allow}")
+    result = run(file)
+    policy = EXAMPLES / "01-workload.yaml"
+    line = next(
+        number
+        for number, text in enumerate(policy.read_text().splitlines(), 1)
+        if text == "  - action: Allow"
+    )
+    assert result.exit_code == 1
+    assert result.output.splitlines() == [
+        f"{file}:7:5: shop[0]: 203.0.113.7 -> shop/web TCP 80 allow",
+        "  expected: allow",
+        "  found:    deny: 203.0.113.7 -> shop/web (10.65.0.2), protocol 6 port 80",
+        "  decided:  no rule: end of tier (E-21), ingress [WorkloadEndpoint/shop/web, tier default]",
+        f"  would match: NetworkPolicy/shop/web-front ingress rule 0 at {policy}:{line}, "
+        "but for: destination port",
+        "0 as expected, 1 not as expected (1 questions)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("expectation", "policy", "why"),
+    [
+        (
+            "{from: shop/wbe, to: shop/db, port: 1, expect: allow}",
+            "01-workload.yaml",
+            "did you mean `shop/web`?",
+        ),
+        (
+            "{from: {selector: a == 'b'}, to: shop/db, port: 1, expect: deny}",
+            "01-workload.yaml",
+            "no workload",
+        ),
+        (
+            "{from: 192.0.2.1, to: 192.0.2.2, port: 1, expect: allow}",
+            "01-workload.yaml",
+            "no policy is asked",
+        ),
+        ("{from: shop/web, to: shop/web, port: 1, expect: allow}", "01-workload.yaml", "nothing to ask"),
+        ("{from: shop/web, to: 'fd00::1', port: 1, expect: deny}", "01-workload.yaml", "nothing to ask"),
+        (
+            "{from: 192.0.2.1, to: 192.0.2.2, in: eth0, port: 1, expect: deny}",
+            "02-host-endpoint.yaml",
+            "give `out`",
+        ),
+        (
+            "{from: 192.0.2.1, to: 192.0.2.2, out: eth0, port: 1, expect: deny}",
+            "02-host-endpoint.yaml",
+            "give `in`",
+        ),
+        (
+            "{from: 192.0.2.1, to: HostEndpoint/edge1-out, hook: filter-forward, port: 1, expect: deny}",
+            "02-host-endpoint.yaml",
+            "needs `in` and `out`",
+        ),
+        (
+            "{from: 192.0.2.1, to: HostEndpoint/edge1-out, dnat: x, port: 1, expect: deny}",
+            "02-host-endpoint.yaml",
+            "expected ADDRESS",
+        ),
+        (
+            "{from: 192.0.2.1, to: HostEndpoint/edge1-out, node: edge9, port: 1, expect: deny}",
+            "02-host-endpoint.yaml",
+            "the host endpoint is one of `edge1`",
+        ),
+        (
+            "{from: 192.0.2.1, to: 198.51.100.10, in: eth0, node: edge9, port: 1, expect: deny}",
+            "02-host-endpoint.yaml",
+            "no endpoint names node `edge9`",
+        ),
+    ],
+)
+def test_what_cannot_be_asked_is_no_success(tmp_path: Path, expectation: str, policy: str, why: str) -> None:
+    result = run(written(tmp_path, expectation, policy))
+    assert result.exit_code == 1
+    assert "cannot be asked" in result.output
+    assert why in result.output
+
+
+def test_nothing_to_ask_is_a_wrong_call(tmp_path: Path) -> None:
+    file = written(tmp_path, "{from: shop/web, to: shop/db, port: 5432, expect: allow}")
+    assert run(file, "-k", "5432").exit_code == 0
+    assert run(file, "-k", "no such words").exit_code == 2
+    assert run(EXAMPLES / "01-workload.yaml").exit_code == 2
+    assert run(file, "--fail-under", "3").exit_code == 2
+
+
+def test_files_that_do_not_load_say_so(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("kind: PolicyTest\n")
+    for arguments in ([tmp_path / "absent.yaml"], [broken], [EXAMPLES / "tests", "-f", tmp_path / "absent"]):
+        result = CliRunner().invoke(cli, ["test", *map(str, arguments)])
+        assert isinstance(result.exception, labelgate.LoadError)
+    program = [sys.executable, "-m", "labelgate", "test", str(broken)]
+    assert subprocess.run(program, capture_output=True, check=False).returncode == 3
+
+
+def test_the_deciding_rule_is_part_of_the_answer(tmp_path: Path) -> None:
+    asked = "{from: shop/web, to: shop/db, port: 5432, expect: allow, decidedBy: {policy: %s, rule: %d}}"
+    for policy, rule, code in (
+        ("web-front", 0, 0),
+        ("db-from-web", 0, 0),
+        ("db-from-web", 1, 1),
+        ("other", 0, 1),
+    ):
+        result = run(written(tmp_path, asked % (f"NetworkPolicy/shop/{policy}", rule)))
+        assert result.exit_code == code, result.output
+    assert "would match: NetworkPolicy/shop/other has no such rule" in result.output
+
+
+def test_a_rule_that_comes_too_late_is_told_of(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    more = """
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: first}
+spec: {selector: app == 'db', order: 1, ingress: [{action: Allow}]}
+"""
+    policy.write_text((EXAMPLES / "01-workload.yaml").read_text() + more)
+    by = "{policy: NetworkPolicy/shop/db-from-web, rule: 0}"
+    asked = f"{{from: shop/web, to: shop/db, port: 5432, expect: allow, decidedBy: {by}}}"
+    result = run(written(tmp_path, asked, str(policy)))
+    assert result.exit_code == 1
+    assert re.search(
+        r"would match: NetworkPolicy/shop/db-from-web ingress rule 0 at \S+, but another", result.output
+    )
+    assert "decided:  GlobalNetworkPolicy/first ingress rule 0" in result.output
+
+
+def test_failsafes_of_one_node_and_exempt_sources_are_told_apart(tmp_path: Path) -> None:
+    felix = """
+---
+apiVersion: projectcalico.org/v3
+kind: FelixConfiguration
+metadata: {name: node.edge1}
+spec: {failsafeInboundHostPorts: [{protocol: TCP, port: 7777}]}
+"""
+    policy = tmp_path / "policy.yaml"
+    policy.write_text((EXAMPLES / "02-host-endpoint.yaml").read_text() + felix)
+    asked = "{from: 192.0.2.5, to: HostEndpoint/edge1-out, port: '7000:8000', expect: deny}"
+    result = run(written(tmp_path, asked, str(policy)))
+    assert result.exit_code == 1
+    assert "found:    allow at filter-input: 192.0.2.5 -> HostEndpoint/edge1-out" in result.output
+    assert "protocol 6 port 7777" in result.output
+    sources = WORLD.boundaries.of_net(ip_network("::/0"))
+    assert {"::", "::1", "fe80::", "fec0::"} <= set(map(str, sources))
+
+
+def test_other_policies_can_be_asked(tmp_path: Path) -> None:
+    text = (EXAMPLES / "01-workload.yaml").read_text()
+    changed = tmp_path / "candidate.yaml"
+    changed.write_text(text.replace("ports: [5432]", "ports: [5433]"))
+    result = run(EXAMPLES / "tests" / "01-workload.yaml", "-f", changed)
+    assert result.exit_code == 1
+    assert "web asks db" in result.output
+    assert f"{changed}:" in result.output
+
+
+def test_a_rule_that_is_never_asked_is_named_with_its_line(tmp_path: Path) -> None:
+    file = written(
+        tmp_path,
+        "{from: shop/web, to: kube-system/dns, port: 53, expect: allow}",
+        "kubernetes-default-deny.yaml",
+    )
+    result = run(file, "--coverage", "--fail-under", "20.1")
+    policy = (EXAMPLES / "kubernetes-default-deny.yaml").read_text().splitlines()
+    assert result.exit_code == 1
+    missed = re.findall(r":(\d+): not exercised: (\S+) (\w+) rule (\d)", result.output)
+    assert [(name.rpartition("/")[2], number) for _, name, _, number in missed] == [
+        ("allow-dns", "1"), ("db-from-web", "0"), ("web-open", "0"), ("web-to-db", "0"),
+    ]  # fmt: skip
+    assert all(policy[int(line) - 1].lstrip().startswith(("- from", "- to")) for line, *_ in missed)
+    assert "1 of 5 rules exercised (20.0 %)" in result.output
+
+
+def test_rules_that_pass_and_log_are_exercised_between_workloads(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    more = """
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: first}
+spec:
+  selector: app == 'db'
+  order: 1
+  ingress: [{action: Log}, {action: Deny, protocol: UDP}, {action: Pass}]
+"""
+    policy.write_text((EXAMPLES / "01-workload.yaml").read_text() + more)
+    file = written(tmp_path, "{from: shop/web, to: shop/db, port: 5432, expect: allow}", str(policy))
+    result = run(file, "--coverage", "-f", policy)
+    missed = re.findall(r"not exercised: GlobalNetworkPolicy/first ingress rule (\d)", result.output)
+    assert (result.exit_code, missed) == (0, ["1"]), result.output
+
+
+def test_junit_is_as_its_readers_want_it(tmp_path: Path) -> None:
+    file = written(
+        tmp_path,
+        '{name: "<&> it", from: 203.0.113.7, to: shop/web, port: 80, expect: allow}'
+        + "\n  - {from: shop/web, to: shop/db, port: 5432, expect: allow}"
+        + "\n  - {from: shop/nobody, to: shop/db, port: 5432, expect: allow}",
+    )
+    xml = tmp_path / "results.xml"
+    assert run(file, "--junit", xml).exit_code == 1
+    root = ElementTree.parse(xml).getroot()
+    check_junit(root)
+    assert (root.get("tests"), root.get("failures"), root.get("errors")) == ("3", "1", "1")
+    cases = root.findall("testsuite/testcase")
+    assert [[child.tag for child in case] for case in cases] == [["failure"], [], ["error"]]
+    assert cases[0].get("name") == "<&> it [0]"
+    assert [case.get("line") for case in cases] == ["7", "8", "9"]
+    assert "would match: NetworkPolicy/shop/web-front" in (cases[0][0].text or "")
+
+
+COUNTS = {"tests", "failures", "errors", "time"}
+JUNIT = {
+    "testsuites": ({"name"} | COUNTS, {"testsuite"}),
+    "testsuite": ({"name"} | COUNTS, {"testcase"}),
+    "testcase": ({"name", "classname", "time", "file", "line"}, {"failure", "error"}),
+    "failure": ({"message", "type"}, set()),
+    "error": ({"message", "type"}, set()),
+}
+"""Elements, with the attributes and children that the schema of Jenkins' JUnit reader knows."""
+
+
+def check_junit(element: ElementTree.Element) -> None:
+    attributes, children = JUNIT[element.tag]
+    assert set(element.attrib) == attributes
+    assert {child.tag for child in element} <= children
+    for name in ("tests", "failures", "errors", "line"):
+        assert element.get(name, "0").isdigit()
+    assert float(element.get("time", "0")) >= 0
+    cases = list(element.iter("testcase"))
+    if "tests" in attributes:
+        assert element.get("tests") == str(len(cases))
+        assert element.get("failures") == str(len(list(element.iter("failure"))))
+    for child in element:
+        check_junit(child)
+
+
+def test_a_whole_network_is_meant_by_its_name(tmp_path: Path) -> None:
+    """One address in it is treated otherwise, and found."""
+    asked = "{from: %s, to: shop/web, port: 443, expect: allow}"
+    assert run(written(tmp_path, asked % "203.0.113.0/26")).exit_code == 0
+    result = run(written(tmp_path, asked % "203.0.113.0/24"))
+    assert result.exit_code == 1
+    assert "found:    deny: 203.0.113.99 ->" in result.output
+
+
+WORLD = World(labelgate.load(EXAMPLES / "01-workload.yaml"))
+INSIDE = ["203.0.113.99", "203.0.113.1", "10.65.0.2", "192.0.2.1"]
+TO = ["10.65.0.2", "10.65.0.3"]
+
+
+@given(
+    st.sampled_from(INSIDE),
+    st.integers(28, 32),
+    st.integers(1, 65535),
+    st.integers(0, 50),
+    st.sampled_from(TO),
+)
+@example("203.0.113.99", 28, 440, 5, "10.65.0.2")
+@example("10.65.0.2", 31, 5430, 5, "10.65.0.3")
+def test_one_address_and_port_of_each_range_answer_for_all(
+    inside: str, length: int, first: int, more: int, to: str
+) -> None:
+    """By brute force: every answer that any packet of a network and a port range gets is found."""
+    net = ip_network((inside, length), strict=False)
+    ports = PortRange(first, min(first + more, 65535))
+
+    def answers(addresses: Iterable[IPAddress], numbers: Iterable[int]) -> set[Connection]:
+        pairs = product(addresses, numbers)
+        packets = (Packet("filter-forward", a, ip_address(to), 6, sport=49152, dport=n) for a, n in pairs)
+        return set(map(WORLD.cluster.connectivity, packets))
+
+    addresses, numbers = WORLD.boundaries.of_net(net), WORLD.boundaries.of_ports(ports)
+    assert set(addresses) <= set(net)
+    assert answers(addresses, numbers) == answers(net, range(ports.first, ports.last + 1))
+
+
+def test_expectations_are_asked_of_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not of the reference, which only explains."""
+    monkeypatch.setattr("labelgate.reference.Reference.answer", None)
+    monkeypatch.setattr("labelgate.reference.Reference.connectivity", None)
+    suite = Suite()
+    results = list(suite.results(read_tests([EXAMPLES / "tests"])))
+    assert all(result.is_as_expected for result in results)
+    assert sum(len(result.answers) for result in results) > 400
+
+
+def pytest_run(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    program = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "labelgate.pytest_plugin",
+        "-q",
+    ]
+    where = str(Path(labelgate.__file__).parents[1])
+    environ = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": where}
+    return subprocess.run(
+        [*program, *map(str, arguments)], cwd=folder, env=environ, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_plugin_is_found_by_pytest() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert project["entry-points"]["pytest11"] == {"labelgate": "labelgate.pytest_plugin"}
+
+
+def test_pytest_collects_expectations(tmp_path: Path) -> None:
+    file = written(
+        tmp_path,
+        "{from: shop/web, to: shop/db, port: 5432, expect: allow}\n"
+        "  - {from: 203.0.113.7, to: shop/web, port: 80, expect: allow}",
+    )
+    (tmp_path / "other.yaml").write_text("a: 1\n")
+    found = pytest_run(tmp_path, "-rA", ".")
+    assert found.returncode == 1, found.stdout + found.stderr
+    assert "1 failed, 1 passed" in found.stdout
+    assert "would match: NetworkPolicy/shop/web-front ingress rule 0" in found.stdout
+    assert "Traceback" not in found.stdout
+    found = pytest_run(
+        tmp_path, "--junitxml=out.xml", f"--labelgate-policies={EXAMPLES / '01-workload.yaml'}", file
+    )
+    lines = [case.get("line") for case in ElementTree.parse(tmp_path / "out.xml").getroot().iter("testcase")]
+    assert len(lines) == 2
+    file.write_text(file.read_text().replace("expect: allow", "expect: alow"))
+    found = pytest_run(tmp_path, ".")
+    assert found.returncode == 2
+    assert "found: `alow`" in found.stdout
+
+
+def test_pytest_without_expectations_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "data.yaml").write_text("kind: List\n")
+    (tmp_path / "test_one.py").write_text("def test_one(): pass\n")
+    assert "1 passed" in pytest_run(tmp_path, ".").stdout
+
+
+def test_the_program_needs_no_pytest() -> None:
+    program = (
+        "import sys; sys.modules['pytest'] = None; from labelgate.cli import cli; cli(['test', '--help'])"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
+def test_the_documentation_says_what_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "policy-tests.md").read_text()
+    first, second = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("labelgate.expect.suite.policy_paths", lambda _test: ["01-workload.yaml"])
+    Path("01-workload.yaml").write_text((EXAMPLES / "01-workload.yaml").read_text())
+    file = Path("policies/shop-test.yaml")
+    file.parent.mkdir()
+    file.write_text(first)
+    result = run(file)
+    assert result.exit_code == 0, result.output
+    file.write_text(first.replace("port: 443", "port: 80"))
+    shown = "\n".join(run(file).output.splitlines()[:5])
+    assert shown in text
+    file.write_text(first[: first.index("  - name")] + second)
+    assert len(read_tests([file])[0].spec.expectations) == len(second.splitlines())
