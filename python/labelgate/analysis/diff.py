@@ -83,10 +83,11 @@ def diff(
     scopes: list[tuple[str | None, bool]] = [(node, True)]
     scopes += [(name, False) for name in sorted(nodes if node is None else nodes & {node})]
     pairs: dict[str | None, Any] = {}
+    models: dict[tuple[int, Settings], bytes] = {}
     for name, workloads in scopes:
         settings = (settings_of(old, name), settings_of(new, name))
         if name not in pairs:
-            pairs[name] = states(old, new, name, settings, host)
+            pairs[name] = states(old, new, name, settings, host, models)
             others += _setting_changes(*settings, name or "all workloads")
         for comparison in comparisons(pairs[name], workloads=workloads):
             found += changes_of(comparison, known)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from labelgate import _core
 from labelgate.analysis.addresses import IPV4, IPV6
 from labelgate.analysis.partition import Packets
 from labelgate.analysis.program import (
@@ -31,6 +32,7 @@ from labelgate.analysis.program import (
 )
 from labelgate.columns import Flows
 from labelgate.flow import UDP, Hook
+from labelgate.model import core_model
 from labelgate.settings import Failsafe, HostFacts, Settings
 from labelgate.snapshot import Snapshot
 from labelgate.table import DecisionTable
@@ -139,13 +141,15 @@ def states(
     node: str | None,
     settings: tuple[Settings, Settings],
     host: HostFacts | None,
+    models: dict[tuple[int, Settings], bytes],
 ) -> tuple[State, State]:
-    """Both compiled for a node (None: all workloads)."""
+    """Both compiled for a node (None: all workloads); `models` keeps what is the same for every node."""
     facts = host or _facts((old, new), node)
-    tables = [
-        snapshot.compile(node=node, host=facts, settings=one)
-        for snapshot, one in zip((old, new), settings, strict=True)
-    ]
+    tables: list[DecisionTable] = []
+    for place, (snapshot, one) in enumerate(zip((old, new), settings, strict=True)):
+        if (place, one) not in models:
+            models[place, one] = core_model(snapshot, one)
+        tables.append(DecisionTable(_core.compile(models[place, one], node), facts, one))
     contents = read_programs(*(table.program for table in tables))
     first, second = (State(*found) for found in zip((old, new), settings, tables, contents, strict=True))
     return first, second
@@ -177,7 +181,7 @@ def comparisons(pair: tuple[State, State], *, workloads: bool) -> Iterator[Compa
         if chains[0] == chains[1] and settled[0] == settled[1]:
             continue
         key = (place.direction, chains, settled) if place.kind == "workload" else place
-        groups.setdefault(key, (place, []))[1].append(place.member)
+        groups.setdefault(key, (place, []))[1].append(place.member())
     for place, members in groups.values():
         rules = dict.fromkeys(
             rule for side in (0, 1) for rule in _rules(pair[side], place, place.chains[side])
@@ -198,7 +202,18 @@ class _Place:
     direction: Direction
     subjects: tuple[Subject, Subject]
     chains: tuple[int | None, int | None]
-    member: Member
+    where: str = ""
+    """What is added to the name of a host endpoint."""
+
+    def member(self) -> Member:
+        old, new = (subject.endpoint for subject in self.subjects)
+        nets = {net for one in (old, new) if one is not None for net in _nets(one, self.direction)}
+        told = new or old
+        assert told is not None
+        is_workload = self.kind == "workload"
+        return Member(
+            told.name + self.where, tuple(sorted(nets, key=str)) if is_workload else (), _presence(old, new)
+        )
 
 
 @dataclass(frozen=True)
@@ -280,11 +295,9 @@ def _workload_places(pair: tuple[State, State]) -> Iterator[_Place]:
         old, new = found[0].get(name), found[1].get(name)
         directions: tuple[Direction, Direction] = ("ingress", "egress")
         for index, direction in enumerate(directions):
-            nets = {net for one in (old, new) if one is not None for net in _nets(one, direction)}
-            member = Member(name, tuple(sorted(nets, key=str)), _presence(old, new))
             chains = [None if one is None else one.normal[index] for one in (old, new)]
             subjects = (Subject(old), Subject(new))
-            yield _Place("workload", direction, subjects, (chains[0], chains[1]), member)
+            yield _Place("workload", direction, subjects, (chains[0], chains[1]))
 
 
 def _presence(old: object | None, new: object | None) -> Literal["both", "old", "new"]:
@@ -315,10 +328,8 @@ def _host_places(pair: tuple[State, State]) -> Iterator[_Place]:
             assert told is not None
             is_plain = name in (told.interface, ANY_INTERFACE) or name.startswith(_CARRIER)
             where = "" if is_plain and told.name not in moved else f" on {name}"
-            yield _Place(
-                kind, direction, (Subject(found[0], name), Subject(found[1], name)), (chains[0], chains[1]),
-                Member(told.name + where, (), _presence(found[0], found[1])),
-            )  # fmt: skip
+            subjects = (Subject(found[0], name), Subject(found[1], name))
+            yield _Place(kind, direction, subjects, (chains[0], chains[1]), where)
 
 
 def _moved(pair: tuple[State, State]) -> set[str]:
