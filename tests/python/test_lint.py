@@ -9,9 +9,12 @@ import fastjsonschema
 import labelgate
 import pytest
 from click.testing import CliRunner
-from labelgate.analysis.lint import Finding, UnknownRules, lint
+from labelgate.analysis.lint import Finding, UnknownRules, lint, read
+from labelgate.analysis.lint.coverage import contents_of
 from labelgate.analysis.lint.sarif import sarif
+from labelgate.analysis.lint.written import written_rules
 from labelgate.cli import cli
+from labelgate.settings import Settings
 
 CASES = Path(__file__).parents[1] / "lint"
 SHADOWED = CASES / "LG101" / "firing.yaml"
@@ -145,3 +148,43 @@ def test_examples_are_clean_but_for_what_they_show() -> None:
         ("01-workload.yaml", "LG105"),
         ("05-untracked.yaml", "LG301"),
     }
+
+
+POLICY_CASES = sorted((CASES.parent / "cases").glob("*/policy.yaml"))
+
+
+@pytest.mark.parametrize("file", POLICY_CASES[::3], ids=lambda file: file.parent.name)
+def test_every_compiled_rule_has_its_place(file: Path) -> None:
+    """Rules of Kubernetes' policies become several; each leads back to where it is written."""
+    snapshot, places = read([str(file)])
+    resources = {resource.key: resource for resource in snapshot.resources()}
+    for found in contents_of(snapshot, Settings()).lists:
+        if found.policy in resources:
+            written = written_rules(resources[found.policy], found.direction)
+            assert len(written) == len(found.rules)
+    length = len(file.read_text(encoding="utf-8").splitlines())
+    assert all(1 <= one.line <= length for one in lint(snapshot, places=places))
+
+
+def test_peers_of_kubernetes_have_places_of_their_own(tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text("""
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec: {nodeName: n1}
+status: {phase: Running, podIP: 10.65.0.2}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: web, namespace: shop}
+spec:
+  podSelector: {}
+  ingress:
+  - from:
+    - ipBlock: {cidr: 10.0.0.0/8}
+    - ipBlock: {cidr: 10.1.0.0/16}
+    ports: [{port: 80}, {port: 53, protocol: UDP}]
+""")
+    (found,) = lint(file, select=["LG102"])
+    assert (found.path, found.line) == ("spec.ingress[0].from[1]", 16)

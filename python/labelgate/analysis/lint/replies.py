@@ -24,12 +24,12 @@ from labelgate.analysis.program import (
     Side,
     set_of,
 )
-from labelgate.flow import ICMP, ICMPV6
+from labelgate.flow import ICMP, ICMPV6, SCTP, TCP, UDP
 from labelgate.resources.errors import Path
 from labelgate.resources.metadata import Resource
 
 USUAL_SOURCE_PORT = 40000
-"""That of the partition's samples, where it is in the class."""
+"""For examples, where it is in the class."""
 
 
 def remarks(selection: Selection) -> Iterator[Remark]:
@@ -101,23 +101,25 @@ def _lost(
 
 
 def _example(partition: Partition, lost: Mask, direction: str) -> str:
-    """A reply to a packet of one cell, of a usual one if there is one."""
-    usual = lost & (partition.services.samples["sport"] == USUAL_SOURCE_PORT)
-    cell = np.argwhere(usual if usual.any() else lost)[0]
-    source, destination, service = (np.array([number]) for number in cell)
-    packets = partition.packets(source, destination, service)
+    """A reply to a packet of one cell, with a usual port if there is one in it."""
+    cell = tuple(int(number) for number in np.argwhere(lost)[0])
+    packets = partition.packets(*(np.array([number]) for number in cell))
 
-    def text(column: NDArray[Any]) -> str:
-        value = column[0]
-        return str(ip_address(int(value) if partition.family == 4 else bytes(value)))
+    def address(column: NDArray[Any]) -> str:
+        return str(ip_address(int(column[0]) if partition.family == 4 else bytes(column[0])))
 
-    remote, own = text(packets.src), text(packets.dst)
-    sport, dport, protocol = int(packets.sport[0]), int(packets.dport[0]), int(packets.protocol[0])
-    name = {6: "tcp", 17: "udp", 132: "sctp"}.get(protocol, f"protocol {protocol}")
-    sides = [f"{remote} port {sport}", f"{own} port {dport}"]
-    if direction == "egress":
-        sides.reverse()
-    return f"{name} {sides[0]} to {sides[1]}"
+    pieces = partition.services.pieces[cell[2]]
+    usual = (
+        one for one in pieces if not one.is_opaque and one.sports[0] <= USUAL_SOURCE_PORT <= one.sports[1]
+    )
+    piece = next(usual, pieces[0])
+    protocol, remote, own = min(piece.protocols), address(packets.src), address(packets.dst)
+    if not piece.is_opaque:
+        first, last = piece.sports
+        remote += f" port {USUAL_SOURCE_PORT if first <= USUAL_SOURCE_PORT <= last else first}"
+        own += f" port {piece.dports[0]}"
+    name = {TCP: "tcp", UDP: "udp", SCTP: "sctp"}.get(protocol, f"protocol {protocol}")
+    return f"{name} {own} to {remote}" if direction == "egress" else f"{name} {remote} to {own}"
 
 
 def _turned(rule: Rule) -> Rule:
