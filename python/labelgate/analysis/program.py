@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 
@@ -143,7 +143,7 @@ class ProgramContents:
 
     endpoints: tuple[Endpoint, ...]
     chains: tuple[Chain, ...]
-    lists: tuple[RuleList, ...]
+    lists: Sequence[RuleList]
 
     def chain_lists(self, chain: int) -> Iterator[RuleList]:
         """The lists of a chain in the order in which packets meet them, profiles last."""
@@ -203,12 +203,18 @@ def _bytes(addresses: Sequence[int], size: int, order: Literal["little", "big"])
     return b"".join(number.to_bytes(size, order) for pair in ranges for number in pair)
 
 
+_EMPTY: dict[str, Any] = {"in": [], "not_in": [], "ports": None, "not_ports": None}
+
+
 def _read(program: _core.Program, shared: _SharedSets) -> ProgramContents:
     raw = json.loads(program.contents())
     addresses = [shared.address_set(*found) for found in program.address_sets()]
     ports = [shared.port_set(found) for found in program.port_sets()]
 
     def side(found: dict[str, Any]) -> Side:
+        if found == _EMPTY:
+            return ANYWHERE
+
         def port_match(match: dict[str, Any] | None) -> Ports | None:
             return (
                 None
@@ -242,14 +248,40 @@ def _read(program: _core.Program, shared: _SharedSets) -> ProgramContents:
             )
             for chain in raw["chains"]
         ),
-        tuple(
-            RuleList(
-                found["policy"], found["tier"], found["direction"].lower(), tuple(map(rule, found["rules"])),
+        _Lists(raw["lists"], rule),
+    )
+
+
+class _Lists(Sequence[RuleList]):
+    """Rule lists, each read when it is first asked for: of a node's program most are nobody's."""
+
+    def __init__(self, raw: list[dict[str, Any]], rule: Callable[[dict[str, Any]], Rule]) -> None:
+        self._raw, self._rule = raw, rule
+        self._read: dict[int, RuleList] = {}
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    @overload
+    def __getitem__(self, index: int) -> RuleList: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[RuleList]: ...
+
+    def __getitem__(self, index: int | slice) -> RuleList | Sequence[RuleList]:
+        if isinstance(index, slice):
+            return [self[at] for at in range(*index.indices(len(self)))]
+        at = range(len(self._raw))[index]
+        if at not in self._read:
+            found = self._raw[at]
+            self._read[at] = RuleList(
+                found["policy"],
+                found["tier"],
+                found["direction"].lower(),
+                tuple(map(self._rule, found["rules"])),
                 tuple(one["number"] for one in found["rules"]),
             )
-            for found in raw["lists"]
-        ),
-    )  # fmt: skip
+        return self._read[at]
 
 
 def _endpoint(number: int, found: dict[str, Any]) -> Endpoint:

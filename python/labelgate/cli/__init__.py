@@ -16,6 +16,7 @@ from labelgate.cli.clean import clean
 from labelgate.cli.config import config
 from labelgate.cli.connectivity import connectivity
 from labelgate.cli.demo import demo
+from labelgate.cli.diff import diff_command
 from labelgate.cli.doctor import doctor
 from labelgate.cli.explain import explain
 from labelgate.cli.install_unit import install_unit
@@ -40,7 +41,7 @@ def cli() -> None:
 
 
 for verb in (
-    check, lint_verb, explain, connectivity, selector, schema, bench,
+    check, lint_verb, diff_command, explain, connectivity, selector, schema, bench,
     run, status, reload, apply, confirm, rollback, config, doctor,
     install_unit, clean, demo, version,
 ):  # fmt: skip

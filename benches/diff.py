@@ -1,0 +1,149 @@
+"""How long `labelgate diff` takes on 1,000 policies and an edit: `python benches/diff.py`.
+
+A cluster of 1,000 workloads in 20 namespaces on 2 nodes, with a host endpoint each, and 1,000 policies by
+label. Five edits, each of one document; each is run --rounds times and the median told, in processor time: of
+the comparison (two snapshots to changes), and of the whole command in a process of its own, which parses 2,000
+documents twice. Fails where a comparison takes longer than --most seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from labelgate.analysis.diff import diff
+from labelgate.resources import load_text
+from labelgate.snapshot import Snapshot
+
+WORKLOADS, POLICIES, NODES, NAMESPACES = 1000, 1000, 2, 20
+CALICO = "projectcalico.org/v3"
+Document = dict[str, Any]
+
+
+def document(kind: str, name: str, spec: Document, **metadata: Any) -> Document:
+    return {"apiVersion": CALICO, "kind": kind, "metadata": {"name": name, **metadata}, "spec": spec}
+
+
+def documents() -> Iterator[Document]:
+    for index in range(WORKLOADS):
+        spec = {
+            "orchestrator": "k8s", "workload": f"w{index}", "node": f"n{index % NODES}", "endpoint": "eth0",
+            "interfaceName": f"cali{index}", "ipNetworks": [f"10.65.{index // 250}.{index % 250 + 1}/32"],
+            "profiles": ["projectcalico-default-allow"],
+            "ports": [{"name": "http", "protocol": "TCP", "port": 8000 + index % 3}],
+        }  # fmt: skip
+        labels = {"app": f"a{index % 200}", "zone": f"z{index % 7}", "team": f"t{index % 31}"}
+        yield document(
+            "WorkloadEndpoint", f"w{index}", spec, namespace=f"ns{index % NAMESPACES}", labels=labels
+        )
+    for index in range(NODES):
+        spec = {"node": f"n{index}", "interfaceName": "eth0", "expectedIPs": [f"192.0.2.{index + 1}"]}
+        yield document("HostEndpoint", f"h{index}", spec, labels={"role": "node"})
+    host = [{"action": "Allow", "protocol": "TCP", "source": {"nets": ["10.65.0.0/16"]}}]
+    yield document("GlobalNetworkPolicy", "hosts", {"selector": "role == 'node'", "ingress": host})
+    for index in range(POLICIES - 1):
+        yield document("GlobalNetworkPolicy", f"p{index}", policy(index))
+
+
+def policy(index: int) -> Document:
+    peer = {"selector": f"app == 'a{(index * 7) % 200}' && zone != 'z{index % 7}'"}
+    ports = [8000 + index % 50, "http", f"{9000 + index % 90}:{9010 + index % 90}"]
+    rules = [
+        {"action": "Allow", "protocol": "TCP", "source": peer, "destination": {"ports": ports}},
+        {"action": "Allow", "protocol": "UDP", "source": {"nets": [f"10.{index % 60}.0.0/16"]}},
+        {"action": "Deny", "source": {"selector": f"team == 't{index % 31}'"}},
+    ]
+    out = [{"action": "Allow", "destination": {"selector": f"app == 'a{(index * 3) % 200}'"}}]
+    return {
+        "selector": f"app == 'a{index % 200}'", "order": index, "ingress": rules, "egress": out,
+        "types": ["Ingress", "Egress"],
+    }  # fmt: skip
+
+
+def edits(before: list[Document]) -> Iterator[tuple[str, list[Document]]]:
+    """Each with what it edits."""
+    by_name = {one["metadata"]["name"]: at for at, one in enumerate(before)}
+
+    def edited(name: str) -> tuple[list[Document], Document]:
+        after = list(before)
+        after[by_name[name]] = copy.deepcopy(before[by_name[name]])
+        return after, after[by_name[name]]
+
+    after, one = edited("p17")
+    one["spec"]["ingress"][0]["destination"]["ports"] = [443]
+    yield "ports of one policy", after
+    after, one = edited("p0")
+    one["spec"]["selector"] = "all()"
+    yield "one policy comes to select all", after
+    yield "one policy removed", [one for one in before if one["metadata"]["name"] != "p500"]
+    after, one = edited("w0")
+    one["metadata"]["labels"]["team"] = "t9"
+    yield "a label of one workload", after
+    after, one = edited("hosts")
+    one["spec"]["ingress"][0]["source"]["nets"] = ["10.0.0.0/8"]
+    yield "policy of every host endpoint", after
+
+
+def snapshot(found: list[Document]) -> Snapshot:
+    return Snapshot.of(load_text(text(found)))
+
+
+def text(found: list[Document]) -> str:
+    return "\n---\n".join(map(json.dumps, found))
+
+
+def children_seconds() -> float:
+    used = os.times()
+    return used.children_user + used.children_system
+
+
+def command_seconds(before: list[Document], after: list[Document]) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder, name) for name in ("old.yaml", "new.yaml")]
+        for path, found in zip(paths, (before, after), strict=True):
+            path.write_text(text(found))
+        started = children_seconds()
+        command = [sys.executable, "-m", "labelgate", "diff", *map(str, paths), "-o", "json"]
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, timeout=300)
+        if done.returncode not in (0, 1, 4):
+            raise SystemExit(f"labelgate diff ended with {done.returncode}")
+        return children_seconds() - started
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--most", type=float, default=2.0, help="seconds that a comparison may take")
+    asked = options.parse_args()
+    before = list(documents())
+    old, slow = snapshot(before), []
+    for name, after in edits(before):
+        new, seconds = snapshot(after), []
+        for _ in range(asked.rounds):
+            started = time.process_time()
+            found = diff(old, new)
+            seconds.append(time.process_time() - started)
+        median = statistics.median(seconds)
+        whole = command_seconds(before, after)
+        print(
+            f"{name:32} {len(found.changes):5} changes {median:6.2f} s, whole command {whole:6.2f} s",
+            flush=True,
+        )
+        if median > asked.most:
+            slow.append(name)
+    if slow:
+        raise SystemExit(f"slower than {asked.most} s: {', '.join(slow)}")
+
+
+if __name__ == "__main__":
+    main()

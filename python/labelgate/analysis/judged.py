@@ -1,0 +1,400 @@
+"""What is judged where: every place at which policy decides, in two states of the resources, side by side.
+
+A place is a workload and a direction, or an interface of a host endpoint, a kind of policy and a direction.
+Places whose rules are the same in both states are not asked about; those that go from the same rules to the
+same rules are asked about once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelgate import _core
+from labelgate.analysis.addresses import IPV4, IPV6
+from labelgate.analysis.partition import Packets
+from labelgate.analysis.program import (
+    ANYWHERE,
+    Direction,
+    Endpoint,
+    Ports,
+    ProgramContents,
+    Rule,
+    RuleList,
+    Side,
+    read_programs,
+    set_of,
+)
+from labelgate.columns import Flows
+from labelgate.flow import UDP, Hook
+from labelgate.model import core_model
+from labelgate.settings import Failsafe, HostFacts, Settings
+from labelgate.snapshot import Snapshot
+from labelgate.table import DecisionTable
+
+IPIP = 4
+_CARRIER = "with "
+"""Begins the name of an interface of which only an address is known."""
+Kind = Literal["workload", "normal", "forward", "untracked", "preDNAT"]
+Judged = tuple[NDArray[np.uint8], NDArray[np.uint32]]
+ANY_INTERFACE = "*"
+"""Stands for every interface that no host endpoint but a `*` one governs; no interface has this name."""
+
+_HOOKS: dict[tuple[Kind, Direction], tuple[Hook, ...]] = {
+    ("workload", "ingress"): ("filter-forward",),
+    ("workload", "egress"): ("filter-forward", "filter-input"),
+    ("normal", "ingress"): ("filter-input",),
+    ("normal", "egress"): ("filter-output", "mangle-postrouting"),
+    ("forward", "ingress"): ("filter-forward",),
+    ("forward", "egress"): ("filter-forward",),
+    ("untracked", "ingress"): ("raw-prerouting",),
+    ("untracked", "egress"): ("raw-output",),
+    ("preDNAT", "ingress"): ("mangle-prerouting",),
+}
+"""Where a place is met; asked about is the first. What `normal` egress denies it denies at both hooks."""
+
+
+@dataclass(frozen=True)
+class State:
+    """One of the two states, compiled for a node, or for all workloads of a cluster."""
+
+    snapshot: Snapshot
+    settings: Settings
+    table: DecisionTable
+    contents: ProgramContents
+
+    def ask(self, subject: Subject, kind: Kind, direction: Direction, packets: Packets) -> Judged:
+        """Verdicts, indexes of `VERDICTS`, and outcomes, rows of `table.outcomes`.
+
+        Where nobody is: unknown workloads are denied (E-38), outcomes 0 then mean nothing.
+        """
+        if kind == "workload":
+            return self._ask_workload(subject, direction, packets)
+        to = (subject.interface, None) if direction == "ingress" else (None, subject.interface)
+        return self.table.decide_batch(
+            _HOOKS[kind, direction][0], packets.src, packets.dst, packets.protocol, packets.sport,
+            packets.dport, in_=to[0], out=to[1], fragment=packets.fragment,
+        )  # fmt: skip
+
+    def _ask_workload(self, subject: Subject, direction: Direction, packets: Packets) -> Judged:
+        verdicts, outcomes = np.zeros(len(packets), np.uint8), np.zeros(len(packets), np.uint32)
+        if subject.endpoint is None:
+            return verdicts, outcomes
+        flows = Flows.read(
+            self.table.core, hook="filter-forward", src=packets.src, dst=packets.dst, in_=None, out=None,
+            protocol=packets.protocol, sport=packets.sport, dport=packets.dport, ct="new", accepted=False,
+            dnatted=False, fragment=packets.fragment,
+        )  # fmt: skip
+        numbers = np.full(len(packets), subject.endpoint.number, np.uint32)
+        self.table.core.gate_batch(direction == "egress", numbers, flows, verdicts, outcomes)
+        return verdicts, outcomes
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Who judges at a place, in one state."""
+
+    endpoint: Endpoint | None
+    """None: nobody."""
+    interface: str | None = None
+    """Of a host endpoint."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """An endpoint at a place that it shares with others."""
+
+    name: str
+    nets: tuple[Any, ...]
+    """Workloads: its addresses as nets, in either state; none: any."""
+    presence: Literal["both", "old", "new"]
+    """In which state it exists."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A place in both states, and everyone to whom the same rules, then and now, apply."""
+
+    kind: Kind
+    direction: Direction
+    states: tuple[State, State]
+    subjects: tuple[Subject, Subject]
+    """Of one of the members."""
+    rules: tuple[Rule, ...]
+    """All that decides there, in either state; with the boundaries of failsafe ports and encapsulation."""
+    members: tuple[Member, ...]
+
+    @property
+    def hooks(self) -> tuple[Hook, ...]:
+        """Where it is met."""
+        return _HOOKS[self.kind, self.direction]
+
+
+def states(
+    old: Snapshot,
+    new: Snapshot,
+    node: str | None,
+    settings: tuple[Settings, Settings],
+    host: HostFacts | None,
+    models: dict[tuple[int, Settings], bytes],
+) -> tuple[State, State]:
+    """Both compiled for a node (None: all workloads); `models` keeps what is the same for every node."""
+    facts = host or _facts((old, new), node)
+    tables: list[DecisionTable] = []
+    for place, (snapshot, one) in enumerate(zip((old, new), settings, strict=True)):
+        if (place, one) not in models:
+            models[place, one] = core_model(snapshot, one)
+        tables.append(DecisionTable(_core.compile(models[place, one], node), facts, one))
+    contents = read_programs(*(table.program for table in tables))
+    first, second = (State(*found) for found in zip((old, new), settings, tables, contents, strict=True))
+    return first, second
+
+
+def _facts(snapshots: Iterable[Snapshot], node: str | None) -> HostFacts:
+    """Interfaces as host endpoints would have them: each with its expected addresses."""
+    hosts = [found for one in snapshots for found in one.host_endpoints if found.spec.node == node]
+    named: dict[str, set[str]] = {}
+    for host in hosts:
+        if host.spec.interface_name not in ("", None, "*"):
+            named.setdefault(host.spec.interface_name, set()).update(map(str, host.spec.expected_ips))
+    for host in hosts:
+        wanted = set(map(str, host.spec.expected_ips))
+        if not host.spec.interface_name and not any(wanted & carried for carried in named.values()):
+            named[_CARRIER + min(wanted)] = wanted
+    return HostFacts({name: tuple(sorted(addresses)) for name, addresses in named.items()})
+
+
+def comparisons(pair: tuple[State, State], *, workloads: bool) -> Iterator[Comparison]:
+    """Every place of two states whose rules differ: of their workloads, or of their host endpoints."""
+    places = _workload_places(pair) if workloads else _host_places(pair)
+    keys = tuple(_ChainKeys(state.contents, {}) for state in pair)
+    shared = _Interned({})
+    groups: dict[Any, tuple[_Place, list[Member]]] = {}
+    for place in places:
+        chains = tuple(keys[side].of(place.chains[side], shared) for side in (0, 1))
+        settled = tuple(_prelude(state.settings, place) for state in pair)
+        if chains[0] == chains[1] and settled[0] == settled[1]:
+            continue
+        key = (place.direction, chains, settled) if place.kind == "workload" else place
+        groups.setdefault(key, (place, []))[1].append(place.member())
+    for place, members in groups.values():
+        rules = dict.fromkeys(
+            rule for side in (0, 1) for rule in _rules(pair[side], place, place.chains[side])
+        )
+        yield Comparison(place.kind, place.direction, pair, place.subjects, tuple(rules), tuple(members))
+
+
+def _rules(state: State, place: _Place, chain: int | None) -> Iterator[Rule]:
+    """Whatever decides at a place in one state."""
+    yield from _prelude(state.settings, place)
+    if chain is not None:
+        yield from state.contents.chain_rules(chain)
+
+
+@dataclass(frozen=True)
+class _Place:
+    kind: Kind
+    direction: Direction
+    subjects: tuple[Subject, Subject]
+    chains: tuple[int | None, int | None]
+    where: str = ""
+    """What is added to the name of a host endpoint."""
+
+    def member(self) -> Member:
+        old, new = (subject.endpoint for subject in self.subjects)
+        nets = {net for one in (old, new) if one is not None for net in _nets(one, self.direction)}
+        told = new or old
+        assert told is not None
+        is_workload = self.kind == "workload"
+        return Member(
+            told.name + self.where, tuple(sorted(nets, key=str)) if is_workload else (), _presence(old, new)
+        )
+
+
+@dataclass(frozen=True)
+class _Interned:
+    numbers: dict[Any, int]
+
+    def number(self, value: Any) -> int:
+        return self.numbers.setdefault(value, len(self.numbers))
+
+
+@dataclass(frozen=True)
+class _ChainKeys:
+    """Numbers of chains such that equal ones answer alike; Log rules and names decide nothing."""
+
+    contents: ProgramContents
+    known: dict[int, int]
+
+    def of(self, chain: int | None, shared: _Interned) -> int | None:
+        if chain is None:
+            return None
+        if chain not in self.known:
+            found = self.contents.chains[chain]
+            tiers = tuple((self._lists(tier.lists, shared), tier.end) for tier in found.tiers)
+            key = (tiers, self._lists(found.profiles, shared), found.end)
+            self.known[chain] = shared.number(key)
+        return self.known[chain]
+
+    def _lists(self, numbers: tuple[int, ...], shared: _Interned) -> tuple[int, ...]:
+        return tuple(self._list(number, shared) for number in numbers)
+
+    def _list(self, number: int, shared: _Interned) -> int:
+        at = -1 - number
+        if at not in self.known:
+            rules: RuleList = self.contents.lists[number]
+            self.known[at] = shared.number(tuple(rule for rule in rules.rules if rule.action != "Log"))
+        return self.known[at]
+
+
+def _prelude(settings: Settings, place: _Place) -> tuple[Rule, ...]:
+    """What is settled ahead of a place's rules, as rules: boundaries, of which only the criteria count."""
+    if place.kind == "workload":
+        found = []
+        if place.direction == "egress" and settings.workload_vxlan_port is not None:
+            port = settings.workload_vxlan_port
+            found.append(Rule("Deny", UDP, destination=Side(ports=Ports(((port, port),)))))
+        if place.direction == "egress" and settings.workload_ipip_denied:
+            found.append(Rule("Deny", IPIP))
+        return tuple(found)
+    if place.kind == "forward":
+        # E-27: no boundary, but it decides what no rule does.
+        return (Rule(f"unmarked: {settings.forward_unmarked}"),)
+    inbound, outbound = settings.failsafe_inbound, settings.failsafe_outbound
+    own, other = (inbound, outbound) if place.direction == "ingress" else (outbound, inbound)
+    found = [_failsafe(entry, place.direction, is_return=False) for entry in own]
+    if place.kind == "untracked":
+        found += [_failsafe(entry, place.direction, is_return=True) for entry in other]
+    return tuple(found)
+
+
+def _failsafe(entry: Failsafe, direction: Direction, *, is_return: bool) -> Rule:
+    """E-40, E-43: inbound entries name the source's net, outbound ones the destination's."""
+    remote, families = ANYWHERE, (True, True)
+    if entry.net is not None:
+        span = (int(entry.net.network_address), int(entry.net.broadcast_address))
+        remote = Side((set_of(entry.net.version, [span]),))
+        families = (entry.net.version == IPV4, entry.net.version == IPV6)
+    ports = Ports(((entry.port, entry.port),))
+    source, destination = (remote, ANYWHERE) if direction == "ingress" else (ANYWHERE, remote)
+    if is_return:
+        source = Side(source.in_sets, ports=ports)
+    else:
+        destination = Side(destination.in_sets, ports=ports)
+    return Rule("Allow", entry.protocol, source=source, destination=destination, families=families)
+
+
+def _workload_places(pair: tuple[State, State]) -> Iterator[_Place]:
+    found = [{one.name: one for one in state.contents.endpoints if one.kind == "workload"} for state in pair]
+    for name in sorted(found[0].keys() | found[1].keys()):
+        old, new = found[0].get(name), found[1].get(name)
+        directions: tuple[Direction, Direction] = ("ingress", "egress")
+        for index, direction in enumerate(directions):
+            chains = [None if one is None else one.normal[index] for one in (old, new)]
+            subjects = (Subject(old), Subject(new))
+            yield _Place("workload", direction, subjects, (chains[0], chains[1]))
+
+
+def _presence(old: object | None, new: object | None) -> Literal["both", "old", "new"]:
+    return "both" if old is not None and new is not None else "new" if old is None else "old"
+
+
+def _nets(endpoint: Endpoint, direction: Direction) -> list[Any]:
+    """The addresses that packets to it, or from it, have on its side."""
+    if direction == "egress":
+        return [ip_network(net) for net in endpoint.sources]
+    return [ip_network(ip_address(address)) for address in endpoint.addresses]
+
+
+def _host_places(pair: tuple[State, State]) -> Iterator[_Place]:
+    """Of every interface that a host endpoint governs in one of the states."""
+    names = sorted({name for state in pair for name in _interfaces(state)} - _like_any(pair))
+    kinds: tuple[tuple[Kind, Direction], ...] = tuple(
+        (kind, direction) for kind, direction in _HOOKS if kind != "workload"
+    )
+    moved = _moved(pair)
+    for name in names:
+        for kind, direction in kinds:
+            found = [_governor(state, name, kind) for state in pair]
+            if found[0] is None and found[1] is None:
+                continue
+            chains = tuple(None if one is None else _chain(one, kind, direction) for one in found)
+            told = found[1] or found[0]
+            assert told is not None
+            is_plain = name in (told.interface, ANY_INTERFACE) or name.startswith(_CARRIER)
+            where = "" if is_plain and told.name not in moved else f" on {name}"
+            subjects = (Subject(found[0], name), Subject(found[1], name))
+            yield _Place(kind, direction, subjects, (chains[0], chains[1]), where)
+
+
+def _moved(pair: tuple[State, State]) -> set[str]:
+    """Host endpoints whose interface is another one in the other state."""
+    found = [
+        {one.name: (one.interface, one.is_any) for one in state.contents.endpoints if one.kind == "host"}
+        for state in pair
+    ]
+    return {name for name in found[0].keys() & found[1].keys() if found[0][name] != found[1][name]}
+
+
+def _interfaces(state: State) -> Iterator[str]:
+    hosts = [one for one in state.contents.endpoints if one.kind == "host"]
+    prefixes = state.settings.workload_prefixes
+    yield from (name for name in state.table.host.interfaces if not name.startswith(prefixes))
+    yield from (one.interface for one in hosts if one.interface and not one.interface.startswith(prefixes))
+    if any(one.is_any for one in hosts):
+        # E-47: `lo` may be exempt.
+        yield from (ANY_INTERFACE, "lo")
+
+
+def _like_any(pair: tuple[State, State]) -> set[str]:
+    """Interfaces without a host endpoint of their own in either state: as `ANY_INTERFACE`."""
+    names = {name for state in pair for name in _interfaces(state)} - {ANY_INTERFACE}
+    if pair[0].settings.exempt_loopback != pair[1].settings.exempt_loopback:
+        names.discard("lo")
+    return {name for name in names if all(_own(state, name) is None for state in pair)}
+
+
+def _own(state: State, interface: str) -> Endpoint | None:
+    """E-45: the smallest name of those that name the interface, or have an address that it carries."""
+    carried = set(state.table.host.interfaces.get(interface, ()))
+    found = (
+        one
+        for one in state.contents.endpoints
+        if one.kind == "host"
+        and (
+            one.interface == interface
+            or (one.interface is None and not one.is_any and carried & set(one.addresses))
+        )
+    )
+    return min(found, key=_smallest, default=None)
+
+
+def _smallest(endpoint: Endpoint) -> tuple[str, str]:
+    return endpoint.short_name, endpoint.name
+
+
+def _governor(state: State, interface: str, kind: Kind) -> Endpoint | None:
+    """E-45..E-47."""
+    own = _own(state, interface)
+    hosts = (one for one in state.contents.endpoints if one.is_any)
+    anybody = min(hosts, key=_smallest, default=None)
+    if interface == "lo" and state.settings.exempt_loopback:
+        anybody = None
+    if kind == "untracked":
+        return own
+    if kind == "preDNAT" and (own is None or own.prednat is None):
+        return anybody if anybody is not None and anybody.prednat is not None else own
+    return own or anybody
+
+
+def _chain(endpoint: Endpoint, kind: Kind, direction: Direction) -> int | None:
+    index = direction == "egress"
+    if kind == "preDNAT":
+        return endpoint.prednat
+    chains = {"normal": endpoint.normal, "forward": endpoint.forward, "untracked": endpoint.untracked}[kind]
+    return None if chains is None else chains[index]

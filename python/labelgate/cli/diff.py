@@ -1,0 +1,78 @@
+"""`labelgate diff`: what an edit of policy changes, in verdicts."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+
+from labelgate.analysis.diff import Difference, diff
+from labelgate.analysis.diff_report import lines, to_json
+from labelgate.cli.options import config_option, read_host
+from labelgate.cli.progress import ProgressBar
+from labelgate.config import load_config
+from labelgate.settings import Settings
+from labelgate.snapshot import Snapshot, load
+
+CHANGED, WIDENED = 1, 4
+
+
+@click.command("diff")
+@click.argument("old", metavar="OLD")
+@click.argument("new", metavar="NEW")
+@click.option("--node", metavar="NAME", help="Only the endpoints of this node [default: those of all nodes].")
+@click.option("--host", "host_file", type=click.Path(exists=True, dir_okay=False), help="Host facts (YAML).")
+@config_option
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--examples/--no-examples", default=True, help="A packet for each change [default: yes].")
+def diff_command(
+    old: str,
+    new: str,
+    node: str | None,
+    host_file: str | None,
+    config_file: str | None,
+    output: str,
+    examples: bool,
+) -> None:
+    """Say whose verdicts change between two states of the resources, for which packets.
+
+    \b
+    labelgate diff policies-before/ policies/
+    git worktree add /tmp/main main && labelgate diff /tmp/main/policies policies
+
+    OLD and NEW are files or folders, each with everything: policies, endpoints, network sets. Complete:
+    every class of packets is asked about once, at every hook; nothing is sampled. `+` lines let more
+    through, `-` lines less.
+
+    \b
+    Exit codes: 0 nothing changes, 1 something changes and nothing lets more through,
+    4 something lets more through, 2 usage, 3 what cannot be read.
+    """
+    facts = None
+    if host_file is not None:
+        host_node, facts, _ = read_host(host_file)
+        node = node or host_node
+        if node is None:
+            raise click.UsageError("--host is of one node: name it with --node, or in the file")
+    with ProgressBar() as progress:
+        before = load(old, progress=progress)
+    with ProgressBar() as progress:
+        after = load(new, progress=progress)
+
+    def settings_of(snapshot: Snapshot, name: str | None) -> Settings:
+        return load_config(config_file, snapshot.felix_configurations, name).settings
+
+    found = diff(before, after, node=node, host=facts, settings_of=settings_of)
+    if output == "json":
+        click.echo(json.dumps(to_json(found), indent=2))
+    else:
+        for line in lines(found, examples=examples):
+            click.echo(line)
+    sys.exit(_exit_code(found))
+
+
+def _exit_code(found: Difference) -> int:
+    if not found:
+        return 0
+    return WIDENED if found.widens else CHANGED
