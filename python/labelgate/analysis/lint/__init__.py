@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from os import PathLike, fspath
 
-from labelgate.analysis.lint import chains, hosts, policies, selectors
+from labelgate.analysis.lint import chains, hosts, policies, replies, selectors
 from labelgate.analysis.lint.catalogue import RULES, LintRule, Severity, UnknownRules, at_least, chosen
 from labelgate.analysis.lint.finding import Finding, Remark, finding
 from labelgate.analysis.lint.places import Places
@@ -72,5 +72,5 @@ def read(paths: Iterable[str], progress: Progress = lambda done, whole: None) ->
 
 def _remarks(snapshot: Snapshot, settings: Settings) -> Iterable[Remark]:
     selection = Selection(snapshot, settings)
-    for part in (policies, hosts, selectors, chains):
+    for part in (policies, hosts, selectors, chains, replies):
         yield from part.remarks(selection)

@@ -191,7 +191,7 @@ class Chains:
     # --- order ties (LG204) ------------------------------------------------------------------------------
 
     def _ties(self, walk: Walk) -> Iterator[Remark]:
-        orders = {policy.full_name: policy.order for policy in self.selection.policies}
+        orders = self.selection.orders
         for first, end in walk.tiers:
             groups: dict[float, list[int]] = {}
             for place in range(first, end):

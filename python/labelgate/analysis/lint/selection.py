@@ -44,6 +44,11 @@ class Selection:
         return tuple(policies_of.policies(self.snapshot, staged=False))
 
     @cached_property
+    def orders(self) -> dict[str, float]:
+        """The order of each policy, by key (E-5)."""
+        return {policy.full_name: policy.order for policy in self.policies}
+
+    @cached_property
     def resources(self) -> dict[str, Resource]:
         """By key."""
         return {resource.key: resource for resource in self.snapshot.resources()}
