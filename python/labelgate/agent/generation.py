@@ -32,6 +32,8 @@ FIXED_KEYS = (
     *(f"fail.{hook}" for hook in HOOKS),
     "malformed",
     "shadow",
+    "events.rate",
+    "events.file",
     "watch",
     "socket",
     "state",
