@@ -180,8 +180,8 @@ def test_every_key_in_a_file(file: Path) -> None:
     }  # fmt: skip
     assert {key for key, given in found.sources.items() if given.source == "default"} == unset
     assert found.sources["queues.maxlen"] == Given(1024, "labelgate.yaml:8")
-    assert found.sources["fail.filter-input"] == Given("closed", "labelgate.yaml:13")
-    assert found.sources["iptablesFilterDenyAction"] == Given("Reject", "labelgate.yaml:24")
+    assert found.sources["fail.filter-input"] == Given("closed", "labelgate.yaml:14")
+    assert found.sources["iptablesFilterDenyAction"] == Given("Reject", "labelgate.yaml:25")
 
 
 def test_every_key_in_the_environment(file: Path) -> None:
