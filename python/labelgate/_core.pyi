@@ -134,6 +134,15 @@ class Table:
     def describe(self) -> str:
         """`labelgate.engines.Description` as JSON."""
 
+    def rules(self) -> str:
+        """The rules in force, as JSON: `[{"tier", "policy", "direction", "rule", "action", "reason",
+        "uncounted"}]`, each as in `Enforcer.rule_counts`.
+
+        `uncounted` says why not every packet that meets a rule is counted, or is null: `kernel` (kernel rules
+        may answer ahead of the queue), `pass` (a Pass rule), `linear` (a Log rule, and the `linear` engine
+        answers for a chain). Releases the GIL.
+        """
+
     def outcomes(self) -> list[_Outcome]:
         """(action, tier, policy, rule or -1, reason, outcome ids of the Log rules passed), by outcome id."""
 
@@ -305,10 +314,12 @@ class Enforcer:
     def events(self, most: int) -> str:
         """What was denied or met a Log rule and was not yet taken, of `most` packets, as a JSON list.
 
-        Each has `time` (milliseconds since 1970), `kind` (`deny` or `log`), `generation` (the loop's number of
-        the table), `hook`, `verdict`, the fields of a packet line (`icmp` is [type, code]; `in` and `out` are
-        ifindexes, 0: none), `stage`, `endpoint`, `tier`, `policy`, `direction`, `rule`, `action`, `reason`,
-        `length` (of the packet, in bytes) and `header` (its first 128 bytes, in hex). Releases the GIL.
+        Each has `time` (milliseconds since 1970), `kind` (`deny` or `log`), `generation` (the loop's number
+        of the table), `hook`, `verdict`, the fields of a packet line (`icmp` is [type, code]; `in` and `out`
+        are ifindexes, 0: none), `stage`, `endpoint`, `tier`, `policy`, `direction`, `rule`, `action`,
+        `reason`, `length` (of the packet, in bytes) and `header` (its first 128 bytes, in hex).
+
+        Releases the GIL.
         """
 
     def untold(self) -> tuple[int, int]:
@@ -326,10 +337,11 @@ class Enforcer:
     def rule_counts(self) -> str:
         """How often rules were met, table by table, as JSON; only what was met at all.
 
-        `[{"generation": 2, "isOver": false, "rules": [{"tier": "default", "policy": "GlobalNetworkPolicy/web",
+        `[{"generation": 2, "isOver": false, "rules": [{"tier": "default", "policy": "Profile/a",
         "direction": "Ingress", "rule": 0, "action": "Deny", "reason": "rule (M-51)", "packets": 7,
-        "lastHit": 1795680000000}]}]`: `lastHit` in milliseconds since 1970. What stands in the place of a rule
-        (end of a tier, failsafe port, no endpoint) is counted by its reason, with nulls for what it has not.
+        "lastHit": 1795680000000}]}]`: `lastHit` in milliseconds since 1970. What stands in the place of a
+        rule (end of a tier, failsafe port, no endpoint) is counted by its reason, with nulls for what it has
+        not.
         `generation` is the number of the table that was the first to be counted so; the same program on other
         interfaces is counted on. The table in force comes last. Counts of a table that packets no longer meet
         are given once, with `isOver`: one caller adds them up, others ask that one.

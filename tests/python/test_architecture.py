@@ -37,18 +37,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lockout": {"flow", "links", "path", "settings", "table"},
     "doctor": {CORE, "config", "control", "flow", "netfilter", "processors", "snapshot"},
     "handlers": {CORE, "flow", "table"},
-    "agent": {CORE, "compiler", "config", "control", "engines", "flow", "handlers", "links", "lockout",
-              "metrics", "netfilter", "processors", "reference", "resources", "settings", "snapshot",
-              "sources", "table"},
+    "agent": {CORE, "compiler", "config", "control", "engines", "flow", "handlers", "links", "lockout", "metrics", "model", "netfilter", "processors", "reference", "resources", "settings", "snapshot", "sources", "table"},
+    "events": {},
     "demo": {"flow", "path", "settings", "snapshot", "table"},
     "analysis": {CORE, "columns", "conversion", "flow", "lockout", "model", "path", "reference", "resources", "settings", "snapshot", "sources", "table", "tabular"},
     "expect": {CORE, "config", "conversion", "flow", "model", "path", "reference", "resources", "settings", "snapshot", "sources", "table", "tabular"},
     "bench": {CORE},
     "queue_bench": {CORE, "bench", "demo", "flow", "netfilter", "snapshot"},
-    "cli": {CORE, "agent", "analysis", "bench", "config", "control", "demo", "doctor", "expect", "flow",
-            "handlers", "links", "lockout", "model", "netfilter", "path", "queue_bench", "reference",
-            "resources", "settings", "snapshot", "sources", "table"},
-    "pytest_plugin": {"expect", "resources", "config"},
+    "cli": {CORE, "agent", "analysis", "bench", "config", "control", "demo", "doctor", "events", "expect", "flow", "handlers", "links", "lockout", "model", "netfilter", "path", "queue_bench", "reference", "resources", "settings", "snapshot", "sources", "table"},
+    "pytest_plugin": {"config", "expect", "resources"},
 }  # fmt: skip
 MOST_LINES, MOST_FUNCTION_LINES = 620, 100
 

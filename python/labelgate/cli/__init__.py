@@ -18,11 +18,13 @@ from labelgate.cli.connectivity import connectivity
 from labelgate.cli.demo import demo
 from labelgate.cli.diff import diff_command
 from labelgate.cli.doctor import doctor
+from labelgate.cli.events import events
 from labelgate.cli.explain import explain
 from labelgate.cli.install_unit import install_unit
 from labelgate.cli.lint import lint_verb
 from labelgate.cli.reload import reload
 from labelgate.cli.replay import replay
+from labelgate.cli.rules import rules
 from labelgate.cli.run import run
 from labelgate.cli.schema import schema
 from labelgate.cli.selector import selector
@@ -43,10 +45,9 @@ def cli() -> None:
 
 
 for verb in (
-    check, lint_verb, diff_command, explain, connectivity, test, selector, schema, bench, run,
-    status, reload, apply, confirm, rollback, config, doctor,
+    check, lint_verb, diff_command, explain, connectivity, replay, test, selector, schema, bench,
+    run, status, events, rules, reload, apply, confirm, rollback, config, doctor,
     install_unit, clean, demo, version,
-    replay,
 ):  # fmt: skip
     cli.add_command(verb)
 
