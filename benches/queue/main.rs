@@ -15,7 +15,7 @@ use std::time::Instant;
 use labelgate::compile::compile;
 use labelgate::enforce::{EnforcerConfig, Marks, Replay};
 use labelgate::flow::{FlowKey, InterfaceId, Verdict};
-use labelgate::table::{Budgets, DecisionTable, Engines};
+use labelgate::table::{Budgets, DecisionTable, Engines, Passing};
 use labelgate::workload::measure::questions;
 use labelgate::workload::{Named, Workload};
 
@@ -77,9 +77,9 @@ fn of(mut times: Vec<f64>) -> String {
 }
 
 fn check(table: &DecisionTable, keys: &[FlowKey]) {
-    let mut decisions = Vec::new();
+    let (mut decisions, mut passing) = (Vec::new(), Passing::with_capacity(64));
     for keys in keys.chunks(64) {
-        table.decide_packets(keys, &mut decisions);
+        table.decide_packets(keys, &mut decisions, &mut passing);
         for (key, found) in keys.iter().zip(&decisions) {
             let wanted = table.decide(key);
             assert_eq!((found.verdict, found.accepted), (wanted.verdict, wanted.accepted), "{key:?}");

@@ -219,6 +219,21 @@ class Enforcer:
     def counters(self) -> str:
         """All counters since the start, as JSON."""
 
+    def rule_counts(self) -> str:
+        """How often rules were met, table by table, as JSON; only what was met at all.
+
+        `[{"generation": 2, "isOver": false, "rules": [{"tier": "default", "policy":
+        "GlobalNetworkPolicy/web", "direction": "Ingress", "rule": 0, "action": "Deny", "reason": "rule (M-51)", "packets": 7,
+        "lastHit": 1795680000000}]}]`: `lastHit` in milliseconds since 1970. What stands in the place of a
+        rule (end of a tier, failsafe port, no endpoint) is counted by its reason, with nulls for what it has not.
+        `generation` is the number of the table that was the first to be counted so; the same program on other
+        interfaces is counted on. The table in force comes last. Counts of a table that packets no longer meet
+        are given once, with `isOver`: one caller adds them up, others ask that one.
+
+        A packet counts for every chain that it passes, for the rule that decided there, and for the Log rules
+        before; not for Pass rules, nor for Log rules of chains that the `linear` engine answers for.
+        """
+
     def is_alive(self) -> bool:
         """Whether the loop still answers packets."""
 

@@ -188,18 +188,19 @@ impl<'m, 'b> Chains<'m, 'b> {
                 name: tier.name.to_owned(),
                 policies: lists.collect::<Result<_, _>>()?,
                 end,
-                outcome: self.end_of_tier(tier.name, end, reason),
+                outcome: self.end_of_tier(tier.name, direction, end, reason),
             });
         }
         Ok(tiers)
     }
 
-    fn end_of_tier(&mut self, tier: &str, end: TierEnd, reason: Reason) -> OutcomeId {
+    fn end_of_tier(&mut self, tier: &str, direction: Direction, end: TierEnd, reason: Reason) -> OutcomeId {
         if end == TierEnd::Fall {
             return reason.outcome();
         }
-        let tier = Some(tier.to_owned());
-        let origin = RuleOrigin { tier, policy: None, rule: None, action: reason.action(), reason };
+        let (tier, direction) = (Some(tier.to_owned()), Some(direction));
+        let origin =
+            RuleOrigin { tier, policy: None, direction, rule: None, action: reason.action(), reason };
         self.builder.outcome(&Shared::new(origin))
     }
 

@@ -122,6 +122,7 @@ impl Template {
             origin: Shared::new(RuleOrigin {
                 tier: None,
                 policy,
+                direction: Some(direction),
                 rule: None,
                 action: reason.action(),
                 reason,
@@ -531,6 +532,7 @@ fn origin(source: &RuleSource<'_>, index: usize, action: Action) -> RuleOrigin {
     RuleOrigin {
         tier: source.tier.map(str::to_owned),
         policy: Some(source.key.to_owned()),
+        direction: Some(source.direction),
         rule: Some(u32::try_from(index).expect("a policy has at most 1024 rules")),
         action: Some(action),
         reason,

@@ -4,11 +4,12 @@
 use rustc_hash::FxHashMap;
 
 use super::counters::QueueCounts;
+use super::hits::WorkerHits;
 use super::samples::{Sample, Sampler, Sampling};
 use super::{Decide, Generation, Protocol};
 use crate::flow::{CtState, Family, FlowKey, Hook, InterfaceId, Verdict};
 use crate::nfqueue::{self, BATCH, QueuedPacket, Reply};
-use crate::table::Decision;
+use crate::table::{Decision, Passing};
 use crate::wire;
 
 /// Interfaces that the generation does not list, by ifindex, as first met in it.
@@ -34,6 +35,7 @@ pub struct Scratch {
     /// Of those that wait without a reply, in their order.
     keys: Vec<FlowKey>,
     decisions: Vec<Decision>,
+    passing: Passing,
     sampler: Option<Sampler>,
 }
 
@@ -44,6 +46,7 @@ impl Scratch {
             waiting: Vec::with_capacity(BATCH),
             keys: Vec::with_capacity(BATCH),
             decisions: Vec::with_capacity(BATCH),
+            passing: Passing::with_capacity(BATCH),
             sampler: sampling.map(Sampling::sampler),
         }
     }
@@ -72,6 +75,7 @@ pub struct Judge<'a, D> {
     pub learned: &'a mut Learned,
     pub interface_name: fn(u32) -> Option<String>,
     pub counts: &'a QueueCounts,
+    pub hits: &'a WorkerHits,
     pub scratch: &'a mut Scratch,
 }
 
@@ -89,8 +93,9 @@ impl<D: Decide> nfqueue::Judge for Judge<'_, D> {
     }
 
     fn answer(&mut self, mut reply: impl FnMut(u32, Reply)) {
-        let Scratch { waiting, keys, decisions, sampler } = &mut *self.scratch;
-        self.generation.table.decide_packets(keys, decisions);
+        let Scratch { waiting, keys, decisions, passing, sampler } = &mut *self.scratch;
+        self.generation.table.decide_packets(keys, decisions, passing);
+        self.hits.add_all(decisions, passing);
         self.counts.packets.add(waiting.len() as u64);
         let mut verdicts = [0; Verdict::ALL.len()];
         let mut decided = decisions.iter().zip(&*keys);

@@ -12,6 +12,7 @@
 //! what its rules queue (rules with `--queue-bypass` accept it). Never half alive.
 
 mod counters;
+mod hits;
 mod judge;
 mod marks;
 mod replay;
@@ -34,14 +35,16 @@ use rustc_hash::FxHashMap;
 
 use crate::flow::{Family, FlowKey, Hook, InterfaceId, Verdict};
 use crate::nfqueue::{Channel, Grant, Queue, QueueOptions, Wake, block_signals, interface_name, thread_id};
-use crate::table::{Decision, DecisionTable};
+use crate::table::{Decision, DecisionTable, Meanings, Passing};
 
 pub use counters::{Counters, HookCounters};
+pub use hits::TableHits;
 pub use marks::{Marks, Protocol};
 pub use replay::Replay;
 pub use samples::Sample;
 
 use counters::{QueueCounts, Turns};
+use hits::{Hits, Ledger};
 use samples::Sampling;
 use worker::{HookQueue, Worker};
 
@@ -86,18 +89,40 @@ pub const fn queue_number(config: &EnforcerConfig, hook: Hook, family: Family, w
 
 /// What the loop asks of a table.
 trait Decide: Send + Sync + 'static {
-    /// Packets of one hook and IP version, in order; replaces `decisions`.
-    fn decide_packets(&self, keys: &[FlowKey], decisions: &mut Vec<Decision>);
+    /// What its outcome ids mean, apart from it.
+    type Meanings: Clone + Send;
+
+    /// Packets of one hook and IP version, in order; replaces `decisions` and what was passed on the way to them.
+    fn decide_packets(&self, keys: &[FlowKey], decisions: &mut Vec<Decision>, passing: &mut Passing);
     fn interface(&self, name: &str) -> InterfaceId;
+    /// Outcome ids are below this.
+    fn outcome_count(&self) -> usize;
+    fn meanings(&self) -> Self::Meanings;
+    /// Whether an outcome id has the same meaning in both.
+    fn counts_as(&self, other: &Self) -> bool;
 }
 
 impl Decide for DecisionTable {
-    fn decide_packets(&self, keys: &[FlowKey], decisions: &mut Vec<Decision>) {
-        self.decide_packets(keys, decisions);
+    type Meanings = Meanings;
+
+    fn decide_packets(&self, keys: &[FlowKey], decisions: &mut Vec<Decision>, passing: &mut Passing) {
+        self.decide_packets(keys, decisions, passing);
     }
 
     fn interface(&self, name: &str) -> InterfaceId {
         self.interface(name)
+    }
+
+    fn outcome_count(&self) -> usize {
+        self.outcome_count()
+    }
+
+    fn meanings(&self) -> Meanings {
+        self.meanings()
+    }
+
+    fn counts_as(&self, other: &Self) -> bool {
+        self.counts_as(other)
     }
 }
 
@@ -106,26 +131,42 @@ struct Generation<D> {
     number: u64,
     table: Arc<D>,
     interfaces: FxHashMap<u32, InterfaceId>,
+    hits: Arc<Hits>,
 }
 
 impl<D: Decide> Generation<D> {
-    fn new(number: u64, table: Arc<D>, interfaces: Vec<(u32, String)>) -> Self {
+    fn first(workers: usize, table: Arc<D>, interfaces: Vec<(u32, String)>) -> Self {
+        let hits = Hits::new(1, workers, table.outcome_count());
+        Self::new(1, table, interfaces, hits)
+    }
+
+    /// The same program on other interfaces is counted on.
+    fn after(before: &Self, number: u64, table: Arc<D>, interfaces: Vec<(u32, String)>) -> Self {
+        let hits = if table.counts_as(&before.table) {
+            Arc::clone(&before.hits)
+        } else {
+            Hits::new(number, before.hits.workers(), table.outcome_count())
+        };
+        Self::new(number, table, interfaces, hits)
+    }
+
+    fn new(number: u64, table: Arc<D>, interfaces: Vec<(u32, String)>, hits: Arc<Hits>) -> Self {
         let id = |(index, name): (u32, String)| (index, table.interface(&name));
         let interfaces = interfaces.into_iter().map(id).collect();
-        Self { number, table, interfaces }
+        Self { number, table, interfaces, hits }
     }
 }
 
 /// What the workers and the others have in common.
-struct Shared<D> {
+struct Shared<D: Decide> {
     marks: Marks,
     filter_reject: AtomicBool,
     filter_return: AtomicBool,
     malformed_accept: bool,
     null: Option<Verdict>,
     generation: ArcSwap<Generation<D>>,
-    /// Number of the generation made last.
-    latest: AtomicU64,
+    /// Held while tables change, and while their hits are read.
+    ledger: Mutex<Ledger<D::Meanings>>,
     /// In the order of the queues.
     counts: Vec<QueueCounts>,
     /// One bit for each hook.
@@ -160,13 +201,32 @@ struct Progress {
 impl<D: Decide> Shared<D> {
     /// Two callers at once get two numbers; the later table wins.
     fn swap(&self, table: Arc<D>, interfaces: Vec<(u32, String)>) -> u64 {
-        let number = self.latest.fetch_add(1, Ordering::Relaxed) + 1;
-        self.generation.store(Arc::new(Generation::new(number, table, interfaces)));
+        let mut ledger = self.ledger();
+        let before = self.generation.load_full();
+        let number = before.number + 1;
+        let new = Arc::new(Generation::after(&before, number, table, interfaces));
+        let is_counted_on = Arc::ptr_eq(&before.hits, &new.hits);
+        self.generation.store(new);
+        if !is_counted_on {
+            ledger.keep(before.table.meanings(), Arc::clone(&before.hits));
+        }
         number
     }
-}
 
-impl<D> Shared<D> {
+    /// Nothing that is done under the lock can panic: a poisoned one is as good.
+    fn ledger(&self) -> MutexGuard<'_, Ledger<D::Meanings>> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The hits of the tables before, as far as they have not been given as over, and of the one in force.
+    fn hits(&self) -> Vec<TableHits<D::Meanings>> {
+        let mut ledger = self.ledger();
+        let mut found = ledger.read();
+        let generation = self.generation.load();
+        found.push(hits::table_hits(generation.table.meanings(), &generation.hits, false));
+        found
+    }
+
     fn protocol(&self) -> Protocol {
         Protocol {
             marks: self.marks,
@@ -275,7 +335,7 @@ impl Enforcer {
                 grants.push(grant);
             }
         }
-        let shared = Arc::new(share(&config, Generation::new(1, table, interfaces), grants)?);
+        let shared = Arc::new(share(&config, table, interfaces, grants)?);
         let enforcer = Self { shared, threads: Mutex::default() };
         for (number, queues) in workers.into_iter().enumerate() {
             // Where one cannot be started, those before it end with the enforcer.
@@ -331,6 +391,12 @@ impl Enforcer {
         let workers = self.shared.wakes.len();
         let hooks = places().flat_map(|(hook, _)| std::iter::repeat_n(hook, workers));
         counters::sum(self.shared.generation.load().number, hooks.zip(&self.shared.counts))
+    }
+
+    /// How often outcomes were met, table by table: those before the one in force, then it. What is said to be over is
+    /// said once; whoever adds up keeps it.
+    pub fn hits(&self) -> Vec<TableHits<Meanings>> {
+        self.shared.hits()
     }
 
     /// Waits until every packet that is queued now has been answered; false if that took too long or the loop has
@@ -411,7 +477,12 @@ fn cannot_bind(number: u16, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("queue {number} cannot be bound: {error}{why}"))
 }
 
-fn share<D>(config: &EnforcerConfig, generation: Generation<D>, grants: Vec<Grant>) -> io::Result<Shared<D>> {
+fn share<D: Decide>(
+    config: &EnforcerConfig,
+    table: Arc<D>,
+    interfaces: Vec<(u32, String)>,
+    grants: Vec<Grant>,
+) -> io::Result<Shared<D>> {
     let workers = usize::from(config.workers);
     let wakes = (0..workers).map(|_| Wake::new()).collect::<io::Result<_>>()?;
     let shared = Shared {
@@ -420,8 +491,8 @@ fn share<D>(config: &EnforcerConfig, generation: Generation<D>, grants: Vec<Gran
         filter_return: AtomicBool::new(config.filter_return),
         malformed_accept: config.malformed_accept,
         null: config.null,
-        latest: AtomicU64::new(generation.number),
-        generation: ArcSwap::from_pointee(generation),
+        generation: ArcSwap::from_pointee(Generation::first(workers, table, interfaces)),
+        ledger: Mutex::default(),
         counts: grants.into_iter().map(QueueCounts::new).collect(),
         without_repeat: AtomicU64::new(0),
         turns: (0..workers).map(|_| Turns::default()).collect(),

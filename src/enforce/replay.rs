@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::counters::{self, Counters};
 use super::worker::{HookQueue, Worker};
-use super::{EnforcerConfig, Generation, check, queue_number, share};
+use super::{EnforcerConfig, check, queue_number, share};
 use crate::flow::{Family, Hook};
 use crate::nfqueue::{BATCH, Channel, Grant, Inbox, Queue, Received, interface_name};
 use crate::table::DecisionTable;
@@ -46,7 +46,7 @@ impl Replay {
         family: Family,
     ) -> io::Result<Self> {
         check(config)?;
-        let shared = share(config, Generation::new(1, table, interfaces), vec![Grant::default()])?;
+        let shared = share(config, table, interfaces, vec![Grant::default()])?;
         let queue = Queue::new(
             queue_number(config, hook, family, 0),
             Recording { count: 0, sent: Vec::with_capacity(BATCH * 128) },

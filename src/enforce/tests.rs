@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use super::counters::{self, Counters};
 use super::worker::{Drain, HookQueue, Worker};
-use super::{Decide, EnforcerConfig, Generation, Marks, Sample, Shared, check, queue_number, share, spawn};
+use super::{Decide, EnforcerConfig, Marks, Sample, Shared, check, queue_number, share, spawn};
 use crate::flow::{
     CtState, Family, FiveTuple, FlowKey, Hook, InterfaceId, OutcomeId, Transport, Verdict, protocol,
 };
 use crate::nfqueue::fake_kernel::{packet, reply};
 use crate::nfqueue::{Channel, Grant, Inbox, Poller, Queue, ReceiveBuffer, Received, Socket};
-use crate::table::Decision;
+use crate::table::{Decision, Passing, Tally};
 
 const A: u32 = 0x0100;
 const D: u32 = 0x0400;
@@ -67,9 +67,21 @@ impl Table {
 }
 
 impl Decide for Table {
-    fn decide_packets(&self, keys: &[FlowKey], decisions: &mut Vec<Decision>) {
+    type Meanings = ();
+
+    fn decide_packets(&self, keys: &[FlowKey], decisions: &mut Vec<Decision>, _: &mut Passing) {
         decisions.clear();
         decisions.extend(keys.iter().map(|key| self.decide(key)));
+    }
+
+    fn outcome_count(&self) -> usize {
+        5
+    }
+
+    fn meanings(&self) {}
+
+    fn counts_as(&self, other: &Self) -> bool {
+        self.denies == other.denies
     }
 
     fn interface(&self, name: &str) -> InterfaceId {
@@ -98,8 +110,7 @@ impl Running {
         let table = Arc::new(Table::default());
         let buffer = ReceiveBuffer { wanted: 100, granted: 60 };
         let grants = vec![Grant { buffer, segmented: true }; hooks.len()];
-        let generation = Generation::new(1, table, named(interfaces));
-        let shared = Arc::new(share(config, generation, grants).unwrap());
+        let shared = Arc::new(share(config, table, named(interfaces), grants).unwrap());
         let (mut queues, mut kernel) = (Vec::new(), Vec::new());
         for &hook in hooks {
             let (socket, other) = Socket::pair();
@@ -328,6 +339,28 @@ fn a_new_table_answers_the_next_packet() {
     assert_eq!(running.counters().hooks[hook.name()].packets, 2);
 }
 
+#[test]
+fn outcomes_are_counted_over_tables() {
+    let running = Running::start(&CONFIG, &[Hook::FilterInput], &[]);
+    let ask = |ports: &[u8]| ports.iter().for_each(|&port| drop(running.ask(0, (0, 0), &udp(port))));
+    let packets = || -> Vec<(u64, bool, Vec<(u32, u64)>)> {
+        let tables = running.shared.hits().into_iter();
+        let of = |tallies: Vec<(OutcomeId, Tally)>| {
+            tallies.iter().map(|(outcome, tally)| (outcome.number(), tally.packets)).collect()
+        };
+        tables.map(|table| (table.generation, table.is_over, of(table.tallies))).collect()
+    };
+    ask(&[1, 2, 1]);
+    // The same outcomes on other interfaces.
+    running.shared.swap(Arc::new(Table { first_interface: 5, ..Table::default() }), Vec::new());
+    ask(&[1]);
+    assert_eq!(packets(), [(1, false, vec![(1, 3), (2, 1)])]);
+    running.shared.swap(Arc::new(Table { denies: true, ..Table::default() }), Vec::new());
+    ask(&[2, 2]);
+    assert_eq!(packets(), [(1, true, vec![(1, 3), (2, 1)]), (3, false, vec![(2, 2)])]);
+    assert_eq!(packets(), [(3, false, vec![(2, 2)])]);
+}
+
 /// `lo` has index 1 in every namespace. What was learned of it holds for one table only.
 #[test]
 fn an_unlisted_interface_is_looked_up_by_name_once_per_table() {
@@ -380,8 +413,8 @@ fn a_drain_ends_when_the_last_queue_was_empty() {
 /// Two workers with one queue each; the kernel's ends of them.
 fn two_workers() -> (Arc<Shared<Table>>, [UnixDatagram; 2], [JoinHandle<()>; 2]) {
     let config = EnforcerConfig { workers: 2, ..CONFIG };
-    let generation = Generation::new(1, Arc::new(Table::default()), Vec::new());
-    let shared = Arc::new(share(&config, generation, vec![Grant::default(); 2]).unwrap());
+    let (table, grants) = (Arc::new(Table::default()), vec![Grant::default(); 2]);
+    let shared = Arc::new(share(&config, table, Vec::new(), grants).unwrap());
     let started = [0, 1].map(|worker| {
         let (socket, kernel) = Socket::pair();
         kernel.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -503,8 +536,8 @@ impl Channel for Counting {
 #[test]
 fn a_batch_is_one_receive_and_one_send() {
     for (batches, expected) in [(0, 1), (2, 3), (100, 4)] {
-        let generation = Generation::new(1, Arc::new(Table::default()), Vec::new());
-        let shared = Arc::new(share(&CONFIG, generation, vec![Grant::default()]).unwrap());
+        let (table, grants) = (Arc::new(Table::default()), vec![Grant::default()]);
+        let shared = Arc::new(share(&CONFIG, table, Vec::new(), grants).unwrap());
         let queue = Queue::new(4206, Counting { batches, received: 0, sent: 0 });
         let queues = vec![HookQueue { hook: Hook::FilterInput, family: Family::V4, queue, counts: 0 }];
         let mut worker = Worker::new(0, queues, Arc::clone(&shared), |_| None);
@@ -537,8 +570,8 @@ impl Channel for Broken {
 
 #[test]
 fn a_broken_socket_ends_the_loop_and_is_told() {
-    let generation = Generation::new(1, Arc::new(Table::default()), Vec::new());
-    let shared = Arc::new(share(&CONFIG, generation, vec![Grant::default()]).unwrap());
+    let (table, grants) = (Arc::new(Table::default()), vec![Grant::default()]);
+    let shared = Arc::new(share(&CONFIG, table, Vec::new(), grants).unwrap());
     let (socket, kernel) = Socket::pair();
     kernel.send(b"x").unwrap();
     let queue = Queue::new(4206, Broken(socket));

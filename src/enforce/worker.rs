@@ -25,7 +25,7 @@ pub struct HookQueue<C> {
 }
 
 /// The loop and all that it alone touches.
-pub struct Worker<C, D> {
+pub struct Worker<C, D: Decide> {
     /// Counted from 0.
     pub number: usize,
     pub queues: Vec<HookQueue<C>>,
@@ -81,6 +81,7 @@ impl<C: Channel, D: Decide> Worker<C, D> {
                 learned: &mut self.learned,
                 interface_name: self.interface_name,
                 counts,
+                hits: generation.hits.worker(self.number),
                 scratch: &mut self.scratch,
             };
             queue.answer(&self.inbox, count, &mut anomalies, &mut judge);

@@ -495,6 +495,8 @@ pub struct RuleOrigin {
     pub tier: Option<String>,
     /// `Kind/namespace/name` or `Kind/name` of the policy or profile.
     pub policy: Option<String>,
+    /// Of the rules that it is one of, or the end of; none where the reason alone tells.
+    pub direction: Option<Direction>,
     /// Counts from 0 within its direction.
     pub rule: Option<u32>,
     /// What was done; none where nothing was decided.
@@ -609,6 +611,13 @@ reasons! {
 pub fn reason_outcomes() -> Vec<RuleOrigin> {
     Reason::ALL
         .iter()
-        .map(|&reason| RuleOrigin { tier: None, policy: None, rule: None, action: reason.action(), reason })
+        .map(|&reason| RuleOrigin {
+            tier: None,
+            policy: None,
+            direction: None,
+            rule: None,
+            action: reason.action(),
+            reason,
+        })
         .collect()
 }

@@ -95,6 +95,18 @@ impl Enforcer {
         serde_json::to_string(&self.0.counters()).map_err(value_error)
     }
 
+    fn rule_counts(&self, py: Python<'_>) -> PyResult<String> {
+        let tables = py.detach(|| self.0.hits());
+        let counts = tables.iter().map(|table| {
+            json!({
+                "generation": table.generation,
+                "isOver": table.is_over,
+                "rules": table.meanings.counts(table.tallies.iter().copied()),
+            })
+        });
+        serde_json::to_string(&counts.collect::<Vec<_>>()).map_err(value_error)
+    }
+
     fn is_alive(&self) -> bool {
         self.0.is_alive()
     }

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use super::answer::Answer;
 use super::flat::{AddressBlock, OPAQUE, PointBlock};
-use super::{Decision, DecisionTable, hooks};
+use super::{Decision, DecisionTable, Trace, hooks};
 use crate::flow::{CtState, Family, FiveTuple, FlowKey, Hook, InterfaceId, Transport};
 use crate::program::ChainId;
 
@@ -420,16 +420,21 @@ impl DecisionTable {
         verdicts: &mut [u8; N],
         outcomes: &mut [u32; N],
     ) {
-        let decisions = self.decisions(block);
+        let decisions = self.decisions(block, 0, &mut ());
         for index in 0..N {
             verdicts[index] = decisions[index].verdict as u8;
             outcomes[index] = decisions[index].outcome.number();
         }
     }
 
-    /// What [`Self::decide`] says of each.
+    /// What [`Self::decide`] says of each; `from` is the place of the first in its batch.
     #[inline]
-    pub(super) fn decisions<const N: usize>(&self, block: &Block<N>) -> [Decision; N] {
+    pub(super) fn decisions<const N: usize, T: Trace>(
+        &self,
+        block: &Block<N>,
+        from: usize,
+        trace: &mut T,
+    ) -> [Decision; N] {
         if N > 1
             && let Some(decisions) = self.lone_block(block)
         {
@@ -438,7 +443,8 @@ impl DecisionTable {
         let tree = if N > 1 { self.tree_block(block) } else { None };
         array::from_fn(|index| {
             let tree = tree.as_ref().map(|(chain, answers)| (*chain, answers[index]));
-            hooks::decide(self, &block.key(index), tree)
+            trace.packet(from + index);
+            hooks::decide(self, &block.key(index), tree, trace)
         })
     }
 

@@ -234,6 +234,11 @@ impl Engines {
         self.trees.has(chain, family)
     }
 
+    /// What the outcome ids of chains mean.
+    pub fn answers(&self) -> &Answers {
+        &self.answers
+    }
+
     /// How many outcome ids there are.
     pub fn outcome_count(&self) -> usize {
         self.answers.count()

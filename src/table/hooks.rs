@@ -13,10 +13,16 @@ use crate::flow::{
 };
 use crate::program::{Action, ChainId, EndpointToHost, Failsafe, ForwardUnmarked, Reason, Settings};
 
-/// The answer to one packet at one hook; `tree` is that of a chain in `tree` which has been asked before.
+/// The answer to one packet at one hook; `tree` is that of a chain in `tree` which has been asked before. Where one chain
+/// decides there is nothing to trace.
 #[inline]
-pub fn decide(table: &DecisionTable, key: &FlowKey, tree: Option<(ChainId, Answer)>) -> Decision {
-    lone_decision(table, key, tree).unwrap_or_else(|| walk(table, key, tree, &mut ()).0)
+pub fn decide<T: Trace>(
+    table: &DecisionTable,
+    key: &FlowKey,
+    tree: Option<(ChainId, Answer)>,
+    trace: &mut T,
+) -> Decision {
+    lone_decision(table, key, tree).unwrap_or_else(|| walk(table, key, tree, trace).0)
 }
 
 /// What most packets of a busy node are: new ones that meet one chain, without the bookkeeping that takes as long as the

@@ -21,6 +21,7 @@ mod hooks;
 mod interfaces;
 mod lineage;
 mod linear;
+mod meanings;
 mod named;
 mod packets;
 mod pages;
@@ -39,6 +40,8 @@ use crate::program::{Action, Program, RuleOrigin};
 pub use batch::{Addresses, Column, Flows, FlowsError};
 pub use connectivity::Gate;
 pub use engines::{Budgets, Builder, Description, Engines, Other};
+pub use meanings::{Meanings, RuleCount, Tally};
+pub use packets::{Passed, Passing};
 pub use statics::{HostRules, RuleFacts, Static, WorkloadRules};
 use stops::AllStops;
 
@@ -124,6 +127,9 @@ pub trait Trace {
     /// Nobody listens: the engines need not say what was passed.
     const IS_SILENT: bool = false;
 
+    /// What follows is of the next packet of a batch, by its place there.
+    fn packet(&mut self, _place: usize) {}
+
     /// One more step.
     fn step(&mut self, step: Step);
 }
@@ -201,7 +207,7 @@ impl DecisionTable {
     /// The answer to one packet at one hook.
     #[inline]
     pub fn decide(&self, key: &FlowKey) -> Decision {
-        hooks::decide(self, key, None)
+        hooks::decide(self, key, None, &mut ())
     }
 
     /// The same answer, with the step that decided.

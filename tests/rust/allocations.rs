@@ -1,4 +1,4 @@
-//! Answering a packet allocates nothing.
+//! Answering a packet allocates nothing; nor does noting what it passed.
 
 // What this file does not use, and models as `json!` literals, which are handed on.
 #[allow(dead_code, clippy::needless_pass_by_value)]
@@ -11,7 +11,8 @@ use std::sync::Arc;
 use allocation_counter::measure;
 use labelgate::flow::{CtState, Family, FiveTuple, FlowKey, Hook, InterfaceId, Transport, protocol};
 use labelgate::model::HostFacts;
-use labelgate::table::{Budgets, DecisionTable, Engines};
+use labelgate::program::Action;
+use labelgate::table::{Budgets, DecisionTable, Engines, Passing};
 use serde_json::json;
 
 fn table(example: u32, budgets: &Budgets) -> DecisionTable {
@@ -85,4 +86,31 @@ fn a_decision_allocates_nothing() {
             assert_eq!(counted.count_total, 0, "{engine}, worked example {example}");
         }
     }
+}
+
+/// What a packet passed is what its trace says, but for the step that decides, and Pass and Log rules.
+#[test]
+fn chains_that_let_a_packet_through_are_noted() {
+    let mut count = 0;
+    for example in 1..=5 {
+        let table = table(example, &Budgets::default());
+        let keys = keys(&table);
+        let (mut decisions, mut passing) = (Vec::with_capacity(64), Passing::with_capacity(64));
+        for batch in keys.chunk_by(|one, next| one.hook == next.hook).flat_map(|keys| keys.chunks(64)) {
+            let allocated = measure(|| table.decide_packets(batch, &mut decisions, &mut passing));
+            assert_eq!(allocated.count_total, 0, "worked example {example}");
+            let mut expected = Vec::new();
+            for (place, key) in batch.iter().enumerate() {
+                let mut steps = table.trace(key).1;
+                steps.pop();
+                steps.retain(|step| !matches!(step.action, Some(Action::Pass | Action::Log)));
+                expected.extend(steps.iter().map(|step| (place, table.origin(step))));
+            }
+            let found = passing.passed().iter();
+            let found: Vec<_> = found.map(|one| (one.packet, table.meaning(one.outcome).0)).collect();
+            assert_eq!(found, expected, "worked example {example}");
+            count += found.len();
+        }
+    }
+    assert!(count > 100, "{count}");
 }

@@ -11,7 +11,7 @@ use allocation_counter::measure;
 use labelgate::compile::compile;
 use labelgate::enforce::{EnforcerConfig, Marks, Replay};
 use labelgate::flow::{Family, FlowKey, Hook, InterfaceId};
-use labelgate::table::{Budgets, DecisionTable, Engines};
+use labelgate::table::{Budgets, DecisionTable, Engines, Passing};
 use labelgate::workload::measure::questions;
 use labelgate::workload::{Named, Workload};
 
@@ -113,11 +113,11 @@ fn a_batch_is_decided_as_its_packets_are() {
     let mut verdicts = BTreeMap::new();
     for (name, world) in worlds() {
         for (place, keys) in &world.keys {
-            let mut decisions = Vec::new();
+            let (mut decisions, mut passing) = (Vec::new(), Passing::with_capacity(64));
             // Whole stages, parts of them, and what is left over.
             for size in [64, 33, 8, 7, 1] {
                 for batch in keys.chunks(size) {
-                    world.table.decide_packets(batch, &mut decisions);
+                    world.table.decide_packets(batch, &mut decisions, &mut passing);
                     let wanted = batch.iter().map(|key| world.table.decide(key));
                     assert_eq!(decisions, wanted.collect::<Vec<_>>(), "{name}, {place:?}, {size}");
                     for decision in &decisions {

@@ -25,6 +25,9 @@ class PacketLoop(Protocol):
     def counters(self) -> str:
         """The counters now, as JSON."""
 
+    def rule_counts(self) -> str:
+        """How often rules were met, as JSON; for one caller, who adds up."""
+
     def samples(self, most: int) -> str:
         """Decisions to be judged again, as JSON."""
 

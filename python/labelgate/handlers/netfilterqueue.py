@@ -130,6 +130,10 @@ class NetfilterQueueLoop:
         """No decision is kept."""
         return "[]"
 
+    def rule_counts(self) -> str:
+        """Rules are not counted."""
+        return "[]"
+
     def set_without_repeat(self, hooks: list[bool]) -> None:
         """Hooks at which packets must not pass the table twice, in the order of `HOOKS`."""
         with self._lock:

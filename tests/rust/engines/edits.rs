@@ -46,6 +46,7 @@ fn renumber(choices: &mut Choices, program: &mut Program) {
     let outcome = RuleOrigin {
         tier: None,
         policy: Some("GlobalNetworkPolicy/other".to_owned()),
+        direction: None,
         rule: Some(0),
         action: Some(Action::Log),
         reason: Reason::RuleLog,

@@ -114,7 +114,14 @@ pub fn program(choices: &mut Choices) -> Program {
 /// numbered in the order of the rules.
 pub fn of_rules(rules: Vec<Rule>, address_sets: Vec<AddressSet>, port_sets: Vec<PortSet>) -> Program {
     let mut outcomes = reason_outcomes();
-    let end = RuleOrigin { tier: None, policy: None, rule: None, action: None, reason: Reason::EndOfTier };
+    let end = RuleOrigin {
+        tier: None,
+        policy: None,
+        direction: None,
+        rule: None,
+        action: None,
+        reason: Reason::EndOfTier,
+    };
     outcomes.extend((0..).zip(&rules).map(|(number, rule)| RuleOrigin {
         rule: Some(number),
         action: Some(rule.action),
@@ -199,7 +206,14 @@ impl Maker<'_> {
     /// One that nothing else has, so that no two rules can be taken for each other.
     fn outcome(&mut self, action: Action, reason: Reason) -> OutcomeId {
         let rule = u32::try_from(self.outcomes.len()).ok();
-        self.outcomes.push(RuleOrigin { tier: None, policy: None, rule, action: Some(action), reason });
+        self.outcomes.push(RuleOrigin {
+            tier: None,
+            policy: None,
+            direction: None,
+            rule,
+            action: Some(action),
+            reason,
+        });
         OutcomeId::new(self.outcomes.len() - 1)
     }
 

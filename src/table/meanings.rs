@@ -1,0 +1,96 @@
+//! What outcome ids have meant, apart from the table: counts are read when it is gone.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::DecisionTable;
+use super::answer::Answers;
+use crate::flow::OutcomeId;
+use crate::program::{Action, Program};
+
+/// How often something was met.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Tally {
+    /// Packets.
+    pub packets: u64,
+    /// When the last of them was answered: milliseconds since 1970 (UTC).
+    pub last_hit: u64,
+}
+
+impl Tally {
+    /// Adds what was counted elsewhere.
+    pub fn add(&mut self, other: Self) {
+        self.packets = self.packets.wrapping_add(other.packets);
+        self.last_hit = self.last_hit.max(other.last_hit);
+    }
+}
+
+/// How often a rule was met, or what stands in the place of one: the end of a tier, a failsafe port, no endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RuleCount<'a> {
+    /// Tier, if one is concerned.
+    pub tier: Option<&'a str>,
+    /// `Kind/namespace/name` or `Kind/name` of the policy or profile.
+    pub policy: Option<&'a str>,
+    /// `Ingress` or `Egress`, where it has one.
+    pub direction: Option<&'static str>,
+    /// Counts from 0 within its direction.
+    pub rule: Option<u32>,
+    /// What it does; none where a setting decides, or nobody.
+    pub action: Option<&'static str>,
+    /// Why.
+    pub reason: &'static str,
+    /// How often.
+    #[serde(flatten)]
+    pub tally: Tally,
+}
+
+/// What the outcome ids of a table mean. Keeps no engine alive.
+#[derive(Clone, Debug)]
+pub struct Meanings {
+    program: Arc<Program>,
+    answers: Answers,
+}
+
+impl Meanings {
+    /// Of outcome ids of the table to those of rules. Log rules that were passed on the way have been met too.
+    pub fn counts(&self, met: impl IntoIterator<Item = (OutcomeId, Tally)>) -> Vec<RuleCount<'_>> {
+        let mut tallies: BTreeMap<OutcomeId, Tally> = BTreeMap::new();
+        for (outcome, tally) in met {
+            let (own, logged) = self.answers.meaning(outcome);
+            for &id in logged.iter().chain([&own]) {
+                tallies.entry(id).or_default().add(tally);
+            }
+        }
+        tallies.into_iter().map(|(outcome, tally)| self.count(outcome, tally)).collect()
+    }
+
+    fn count(&self, outcome: OutcomeId, tally: Tally) -> RuleCount<'_> {
+        let origin = self.program.outcome(outcome);
+        RuleCount {
+            tier: origin.tier.as_deref(),
+            policy: origin.policy.as_deref(),
+            direction: origin.direction.map(crate::flow::Direction::name),
+            rule: origin.rule,
+            action: origin.action.map(Action::name),
+            reason: origin.reason.text(),
+            tally,
+        }
+    }
+}
+
+impl DecisionTable {
+    /// What its outcome ids mean, for whoever outlives it.
+    pub fn meanings(&self) -> Meanings {
+        Meanings { program: Arc::clone(self.engines.program()), answers: self.engines.answers().clone() }
+    }
+
+    /// Whether both number their outcomes alike: one program on other interfaces.
+    pub fn counts_as(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.engines, &other.engines)
+    }
+}
