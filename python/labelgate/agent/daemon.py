@@ -29,6 +29,7 @@ from labelgate.agent.exporter import exporter
 from labelgate.agent.generation import AgentError, Generation, Loader, Options
 from labelgate.agent.handover import Presence
 from labelgate.agent.health import health
+from labelgate.agent.hits import denied, rows
 from labelgate.agent.notify import ServiceManager
 from labelgate.agent.process import STOPPING, Signals, StopMode, start_mode, stop_mode
 from labelgate.agent.state import Record, StateError
@@ -123,7 +124,7 @@ class Agent:
         self._listen(open_things)
         self._watch_files(open_things)
         if listen := first.config.metrics_listen:
-            server = exporter(listen, self._status, lambda: health(self._enforcement), self._say)
+            server = exporter(listen, self._measured, lambda: health(self._enforcement), self._say)
             open_things.callback(server.stop)
         if STDIN not in self._options.paths:
             self._store.keep_later(Record(first.source))
@@ -247,6 +248,14 @@ class Agent:
         answer["trial"] = trial and {"secondsLeft": round(trial.seconds_left(), 3)}
         answer["state"] = {"problem": self._store.problem}
         return answer
+
+    def _measured(self) -> dict[str, Any]:
+        """The status with every rule that metrics are wanted of."""
+        packets, most = self._enforcement.hits.packets(), self._enforcement.current.config.metrics_rules
+        by_policy = denied(packets)
+        return self._status() | {
+            "hits": {"rules": rows(packets)[:most] if most else None, "denied": by_policy}
+        }
 
     def _answer_check(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """What policies would deny of that which works now; nothing is changed."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from labelgate import _core
 from labelgate.agent.generation import AgentError, Generation
+from labelgate.agent.hits import Hits
 from labelgate.agent.process import StopMode
 from labelgate.agent.pulse import HUNG_SECONDS, Pulse
 from labelgate.agent.queues import Passed, QueueState, free_block, read_queues
@@ -59,6 +60,8 @@ class Enforcement:
         self._enforcer: PacketLoop
         self.pulse: Pulse
         """Of the workers."""
+        self.hits: Hits
+        """Of the rules."""
         self._warn = Bounded(say)
         self._restored = 0
         self._passed = Passed()
@@ -99,7 +102,7 @@ class Enforcement:
         rules = ruleset(self._facts(first))
         self._enforcer = self._bind(first)
         open_things.callback(self._enforcer.stop)
-        self.pulse = Pulse(self._enforcer.turns)
+        self.pulse, self.hits = Pulse(self._enforcer.turns), Hits(self._enforcer.rule_counts)
         self._warn_of_kernel()
         if first.config.shadow:
             self._shadow = Shadow(self._enforcer, first, self._say)

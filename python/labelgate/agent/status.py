@@ -15,6 +15,7 @@ from labelgate.agent.changes import Changes
 from labelgate.agent.enforcement import Enforcement
 from labelgate.agent.generation import Generation, Options
 from labelgate.agent.health import health
+from labelgate.agent.hits import denied, rows
 from labelgate.engines import summary
 from labelgate.resources import LoadError, Problem
 
@@ -34,6 +35,8 @@ POLICY_KINDS = (
     "GlobalNetworkPolicy", "NetworkPolicy", "KubernetesNetworkPolicy", "KubernetesClusterNetworkPolicy",
     "StagedGlobalNetworkPolicy", "StagedNetworkPolicy", "StagedKubernetesNetworkPolicy",
 )  # fmt: skip
+MOST_HITS = 50
+"""Rules and policies that are told of, those most met."""
 ENDPOINT_KINDS = ("HostEndpoint", "WorkloadEndpoint", "Pod")
 
 
@@ -84,7 +87,17 @@ def status(
         "queues": enforcement.queues(),
         "workers": _workers(enforcement),
         "process": {"cpuSeconds": round(time.process_time(), 3), "residentBytes": _resident_bytes()},
+        "hits": _hits(enforcement),
         "counters": enforcement.counters(),
+    }
+
+
+def _hits(enforcement: Enforcement) -> dict[str, Any]:
+    packets = enforcement.hits.packets()
+    by_policy = sorted(denied(packets).items(), key=lambda item: -item[1])[:MOST_HITS]
+    return {
+        "rules": rows(packets, MOST_HITS),
+        "denied": [{"policy": policy, "packets": count} for policy, count in by_policy],
     }
 
 

@@ -24,6 +24,7 @@ from labelgate.cli.run import run
 from labelgate.cli.schema import schema
 from labelgate.cli.selector import selector
 from labelgate.cli.status import status
+from labelgate.cli.top import top
 from labelgate.cli.version import version
 from labelgate.config import ConfigError
 from labelgate.resources import LoadError
@@ -39,7 +40,7 @@ def cli() -> None:
 
 
 for verb in (
-    check, explain, connectivity, selector, schema, bench, run, status, reload, apply, confirm, rollback,
+    check, explain, connectivity, selector, schema, bench, run, status, top, reload, apply, confirm, rollback,
     config, doctor,
     install_unit, clean, demo, version,
 ):  # fmt: skip
