@@ -337,11 +337,11 @@ class Enforcer:
     def rule_counts(self) -> str:
         """How often rules were met, table by table, as JSON; only what was met at all.
 
-        `[{"generation": 2, "isOver": false, "rules": [{"tier": "default", "policy": "Profile/a",
-        "direction": "Ingress", "rule": 0, "action": "Deny", "reason": "rule (M-51)", "packets": 7,
-        "lastHit": 1795680000000}]}]`: `lastHit` in milliseconds since 1970. What stands in the place of a
-        rule (end of a tier, failsafe port, no endpoint) is counted by its reason, with nulls for what it has
-        not.
+        `[{"generation": 2, "isOver": false, "rules": [{"tier": "default", "policy":
+        "GlobalNetworkPolicy/web", "direction": "Ingress", "rule": 0, "action": "Deny", "reason":
+        "rule (M-51)", "packets": 7, "lastHit": 1795680000000}]}]`: `lastHit` in milliseconds since 1970.
+        What stands in the place of a rule (end of a tier, failsafe port, no endpoint) is counted by its
+        reason, with nulls for what it has not.
         `generation` is the number of the table that was the first to be counted so; the same program on other
         interfaces is counted on. The table in force comes last. Counts of a table that packets no longer meet
         are given once, with `isOver`: one caller adds them up, others ask that one.

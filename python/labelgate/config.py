@@ -104,6 +104,8 @@ class Config:
     """Whether files are followed as they change."""
     metrics_listen: Listen | None
     """Where metrics and health are told over HTTP; None: nowhere."""
+    metrics_rules: int
+    """So many rules have a metric of their own, those met first."""
     settings: Settings
     sources: Mapping[str, Given]
     """Every key with its effective value and source."""
@@ -295,6 +297,7 @@ KEYS: Mapping[str, tuple[Callable[[Any], Any], Any]] = {
     "state": (_path, "/var/lib/labelgate"),
     "watch": (_flag, True),
     "metrics.listen": (_listen, None),
+    "metrics.rules": (_number(0, 10_000), 0),
     "socket": (_path, "/run/labelgate/control.sock"),
     "forwardUnmarked": (_word("return", "accept", "deny"), "return"),
     "exemptLoopback": (_flag, False),
@@ -588,6 +591,7 @@ def _config(effective: Mapping[str, Given]) -> Config:
         socket=value("socket"),
         watch=value("watch"),
         metrics_listen=value("metrics.listen"),
+        metrics_rules=value("metrics.rules"),
         settings=settings,
         sources=effective,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import stat
 import sys
 from collections.abc import Iterator
 
@@ -14,20 +15,25 @@ from labelgate.netfilter.watch import RuleWatch
 _NETLINK_NETFILTER = 12
 _SO_PROTOCOL = 38
 NEVER = 1e9
+KEPT: list[socket.socket] = []
 
 
 def queue_sockets() -> Iterator[int]:
     """Sockets to nfnetlink that hear no group: those of the queues."""
     for name in os.listdir("/proc/self/fd"):
         number = int(name)
+        # A copy of a pipe that stays open would keep a program that is being started waiting for its end.
         try:
-            with socket.socket(fileno=os.dup(number)) as one:
-                protocol = one.getsockopt(socket.SOL_SOCKET, _SO_PROTOCOL)
-                is_netfilter = one.family == socket.AF_NETLINK and protocol == _NETLINK_NETFILTER
-                if is_netfilter and one.getsockname()[1] == 0:
-                    yield number
+            is_socket = stat.S_ISSOCK(os.fstat(number).st_mode)
         except OSError:
-            continue  # No socket, or the list of the folder itself.
+            continue  # The list of the folder itself.
+        if not is_socket:
+            continue
+        with socket.socket(fileno=os.dup(number)) as one:
+            protocol = one.getsockopt(socket.SOL_SOCKET, _SO_PROTOCOL)
+            is_netfilter = one.family == socket.AF_NETLINK and protocol == _NETLINK_NETFILTER
+            if is_netfilter and one.getsockname()[1] == 0:
+                yield number
 
 
 def shrink() -> None:
@@ -44,12 +50,19 @@ def replace() -> None:
         os.dup2(nothing, number)
 
 
+def lose() -> None:
+    """In the place of the first socket one that never has anything: its queue is not bound any more."""
+    silent, _other = socket.socketpair()
+    os.dup2(silent.fileno(), next(queue_sockets()))
+    KEPT.extend((silent, _other))
+
+
 def blind() -> None:
     """Only events, or what stands for them, lead to a look at the rules."""
     RuleWatch.EVERY = NEVER
 
 
-HOW = {"shrink": shrink, "replace": replace}
+HOW = {"shrink": shrink, "replace": replace, "lose": lose}
 
 if __name__ == "__main__":
     how = sys.argv.pop(1)

@@ -62,6 +62,9 @@ def test_socket_overrun(world: World, backend: str, mode: str, tmp_path: Path) -
         counted = daemon.counters()["hooks"]["filter-input"]
         assert counted["overruns"] >= 1
         assert counted["socket_dropped"] == dropped
+        passed = SENT - counted["packets"] if mode == "open" else 0
+        assert counted["fail_open"] == {"malformed": 0, "socket_full": passed}
+        assert passed > 0 or mode == "closed"
         assert passing(world, *twins(ALLOWED, REFUSED)) == words(*twins(ALLOWED)), "it goes on"
 
 

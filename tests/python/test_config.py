@@ -87,6 +87,7 @@ def test_defaults() -> None:
         socket="/run/labelgate/control.sock",
         watch=True,
         metrics_listen=None,
+        metrics_rules=0,
         settings=Settings(),
         sources=found.sources,
     )
@@ -128,7 +129,7 @@ allowVXLANPacketsFromWorkloads: false
 allowIPIPPacketsFromWorkloads: true
 socket: /run/gate.sock
 watch: false
-metrics: {listen: "[::1]:9191"}
+metrics: {listen: "[::1]:9191", rules: 50}
 start: last-good
 lockout: warn
 revoke: New-only
@@ -162,6 +163,7 @@ def test_every_key_in_a_file(file: Path) -> None:
         socket="/run/gate.sock",
         watch=False,
         metrics_listen=Listen("::1", 9191),
+        metrics_rules=50,
         settings=Settings(
             endpoint_to_host="Return",
             filter_allow="Return",

@@ -30,6 +30,7 @@ from labelgate.agent.exporter import exporter
 from labelgate.agent.generation import AgentError, Generation, Loader, Options
 from labelgate.agent.handover import Presence
 from labelgate.agent.health import health
+from labelgate.agent.hits import hit_rows
 from labelgate.agent.notify import ALIVE_SECONDS, ServiceManager
 from labelgate.agent.panics import panics_refused
 from labelgate.agent.process import STOPPING, Signals, StopMode, start_mode, stop_mode
@@ -138,7 +139,7 @@ class Agent:
         self._listen(open_things)
         self._watch_files(open_things)
         if listen := first.config.metrics_listen:
-            server = exporter(listen, self._status, lambda: health(self._enforcement), self._say)
+            server = exporter(listen, self._measured, lambda: health(self._enforcement), self._say)
             open_things.callback(server.stop)
         if STDIN not in self._options.paths:
             self._store.keep_later(Record(first.source))
@@ -286,6 +287,12 @@ class Agent:
     def _answer_rules(self, arguments: dict[str, Any]) -> dict[str, Any]:
         refuse_unknown(arguments)
         return self._enforcement.rule_counts.rows()
+
+    def _measured(self) -> dict[str, Any]:
+        """The status with every rule that metrics are wanted of."""
+        counts, most = self._enforcement.rule_counts, self._enforcement.current.config.metrics_rules
+        rules = hit_rows(counts.rows()["rules"])[:most] if most else None
+        return self._status() | {"hits": {"rules": rules, "denied": counts.denied()}}
 
     def _answer_check(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """What policies would deny of that which works now; nothing is changed."""

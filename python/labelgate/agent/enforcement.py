@@ -64,6 +64,7 @@ class Enforcement:
         self._enforcer: PacketLoop
         self.pulse: Pulse
         """Of the workers."""
+        """Of the rules."""
         self._warn = Bounded(say)
         self._restored = 0
         self._passed = Passed()

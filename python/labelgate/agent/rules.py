@@ -7,6 +7,7 @@ long as its policy, direction and content are: rules that come or go above it do
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from labelgate.agent.generation import Generation
+from labelgate.agent.hits import name_of
 from labelgate.handlers import PacketLoop
 from labelgate.model import core_parts
 from labelgate.resources import Resource
@@ -77,10 +79,13 @@ def _numbered(rules: Iterable[Any]) -> Iterator[tuple[str, str]]:
 
 
 class RuleCounts:
-    """Adds up what the packet loop counts; main thread only."""
+    """Adds up what the packet loop counts; it gives the last words of a table once, so there is one of these."""
 
     def __init__(self, loop: PacketLoop, first: Generation) -> None:
         self._loop = loop
+        self._lock = threading.Lock()
+        self._denied: dict[str, None] = {}
+        """Who denied, in the order in which that was seen first."""
         self._sums: defaultdict[Key, _Count] = defaultdict(_Count)
         """Of tables that are over."""
         self._contents = {1: _Contents(_resources(first), first)}
@@ -93,6 +98,10 @@ class RuleCounts:
 
     def swapped(self, number: int, generation: Generation) -> None:
         """The packet loop answers by this generation; `number` is the loop's own."""
+        with self._lock:
+            self._swapped(number, generation)
+
+    def _swapped(self, number: int, generation: Generation) -> None:
         before = self._contents[self._latest]
         if generation.snapshot is not before.generation.snapshot:
             resources, now = _resources(generation), _now()
@@ -109,6 +118,23 @@ class RuleCounts:
 
     def rows(self) -> dict[str, Any]:
         """The rules in force, and what else packets met, as `labelgate rules -o json` prints it."""
+        with self._lock:
+            return self._rows()
+
+    def denied(self) -> dict[str, int]:
+        """Packets that were denied, by policy or by what denied without one, also by rules that are gone.
+
+        The sums never go back, and who denied first stays first.
+        """
+        with self._lock:
+            sums: Counter[str] = Counter()
+            for (tier, policy, _, reason, _, _, action), count in self._read()[0].items():
+                if action == "Deny":
+                    sums[name_of(policy, reason, tier)] += count.packets
+            self._denied.update(dict.fromkeys(sums))
+            return {name: sums[name] for name in self._denied}
+
+    def _rows(self) -> dict[str, Any]:
         contents = self._contents[self._latest]
         counted, names = self._read()
         rows, seen = [], set()

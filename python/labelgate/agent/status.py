@@ -15,6 +15,7 @@ from labelgate.agent.changes import Changes
 from labelgate.agent.enforcement import Enforcement
 from labelgate.agent.generation import Generation, Options
 from labelgate.agent.health import health
+from labelgate.agent.hits import hit_rows
 from labelgate.engines import summary
 from labelgate.resources import LoadError, Problem
 
@@ -34,6 +35,8 @@ POLICY_KINDS = (
     "GlobalNetworkPolicy", "NetworkPolicy", "KubernetesNetworkPolicy", "KubernetesClusterNetworkPolicy",
     "StagedGlobalNetworkPolicy", "StagedNetworkPolicy", "StagedKubernetesNetworkPolicy",
 )  # fmt: skip
+MOST_HITS = 50
+"""Rules and policies that are told of, those most met."""
 ENDPOINT_KINDS = ("HostEndpoint", "WorkloadEndpoint", "Pod")
 
 
@@ -84,7 +87,18 @@ def status(
         "queues": enforcement.queues(),
         "workers": _workers(enforcement),
         "process": {"cpuSeconds": round(time.process_time(), 3), "residentBytes": _resident_bytes()},
+        "hits": _hits(enforcement),
         "counters": enforcement.counters(),
+    }
+
+
+def _hits(enforcement: Enforcement) -> dict[str, Any]:
+    counts = enforcement.rule_counts
+    rules = sorted(hit_rows(counts.rows()["rules"]), key=lambda row: -row["packets"])
+    by_policy = sorted(counts.denied().items(), key=lambda item: -item[1])[:MOST_HITS]
+    return {
+        "rules": rules[:MOST_HITS],
+        "denied": [{"policy": policy, "packets": count} for policy, count in by_policy],
     }
 
 

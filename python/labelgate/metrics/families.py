@@ -26,6 +26,8 @@ Sample = tuple[tuple[str, ...], float | None]
 
 PREFIX = "labelgate_"
 
+MOST_POLICIES = 500
+"""That have a metric of their own, those met first."""
 HOOK_COUNTERS = (
     ("loop_guard", "loop_guard_packets", "Packets that came to a queue although they were decided"),
     ("unknown_interface", "unknown_interface_packets", "Packets of interfaces that are gone: denied"),
@@ -79,6 +81,7 @@ def families(status: Status) -> Iterator[Metric]:
     yield from _changes(status)
     yield from _packets(status["counters"]["hooks"])
     yield from _queues(status["queues"])
+    yield from _hits(status["hits"])
     yield from _workers(status["workers"])
     yield from _shadow(status["counters"].get("shadow"))
 
@@ -150,6 +153,22 @@ def _queues(rows: Iterable[Mapping[str, Any]]) -> Iterator[Metric]:
         yield _gauges(name, text, labels, [((row["hook"], row["family"]), row[key]) for row in rows])
     unbound = sum(len(row["unbound"]) for row in rows)
     yield _gauge("queues_unbound", "Queues of ours that nobody listens to", unbound)
+
+
+def _hits(hits: Mapping[str, Any]) -> Iterator[Metric]:
+    """Each policy that denied, up to a bound; each rule only where `metrics.rules` is set."""
+    shown = dict(itertools.islice(hits["denied"].items(), MOST_POLICIES))
+    others = sum(hits["denied"].values()) - sum(shown.values())
+    denied = [((policy,), count) for policy, count in shown.items()]
+    text = "Packets denied, by policy or by what denied without one; `(others)` are those met later"
+    yield _counters("denied_packets", text, ["policy"], [*denied, (("(others)",), others)])
+    if hits["rules"] is not None:
+        labels = ["tier", "policy", "direction", "rule", "action"]
+        samples = [
+            (tuple("" if row[label] is None else str(row[label]) for label in labels), row["packets"])
+            for row in hits["rules"]
+        ]
+        yield _counters("rule_hits", "Packets that met a rule", labels, samples)
 
 
 def _workers(rows: Iterable[Mapping[str, Any]]) -> Iterator[Metric]:
