@@ -154,8 +154,9 @@ def test_without_state_nothing_is_applied(world: World, management: Path, swappe
 
 
 def test_a_service_starts_with_what_was_good(world: World, management: Path) -> None:
-    options = ("--config", str(management.parent / "config.yaml"))
-    (management.parent / "config.yaml").write_text("start: last-good", encoding="utf-8")
+    config = management.parent / "config.yaml"
+    config.write_text("start: last-good", encoding="utf-8")
+    options = ("--config", str(config))
     with Daemon(world, management, backend=NFT, options=options, watch=True) as daemon:
         daemon.stop()
         management.write_text("kind: [", encoding="utf-8")
@@ -167,6 +168,16 @@ def test_a_service_starts_with_what_was_good(world: World, management: Path) -> 
         management.write_text(SWAPPED, encoding="utf-8")
         daemon.wait_for("generation 2 in force")
         assert passes(world) == [False, True]
+        # The configuration, too: it says itself that a start is to go on with what was good.
+        daemon.stop()
+        config.write_text("start: [", encoding="utf-8")
+        daemon.start()
+        daemon.wait_for("the one that was in force last is taken")
+        daemon.wait_for("generation 1 in force")
+        assert passes(world) == [False, True]
+        assert ask(daemon.socket, "status")["refused"]["message"].startswith(f"{config}:1")
+        config.write_text("start: strict", encoding="utf-8")
+        daemon.wait_for("generation 2 in force")
 
 
 def test_a_damaged_state_is_said_and_set_aside(world: World, management: Path) -> None:
