@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
               "netfilter", "processors", "reference", "resources", "settings", "snapshot", "sources",
               "table"},
     "demo": {"flow", "path", "settings", "snapshot", "table"},
-    "analysis": {CORE, "flow", "lockout", "path", "settings", "table"},
+    "analysis": {CORE, "conversion", "flow", "lockout", "path", "reference", "settings", "snapshot", "table"},
     "bench": {CORE},
     "queue_bench": {CORE, "bench", "demo", "flow", "netfilter", "snapshot"},
     "cli": {CORE, "agent", "analysis", "bench", "config", "control", "demo", "doctor", "flow", "handlers",

@@ -54,6 +54,8 @@ class Recorded:
     """Nanoseconds since 1970; 0: not recorded."""
     last: NDArray[np.uint64]
     answered: NDArray[np.bool_]
+    denied: NDArray[np.bool_]
+    """Whoever recorded it says so; nothing passed."""
 
     def __len__(self) -> int:
         return len(self.protocol)
@@ -76,7 +78,7 @@ class Recorded:
 _DTYPES = {
     "protocol": np.uint8, "sport": np.uint16, "dport": np.uint16, "ct": np.uint8, "begin": np.uint8,
     "packets": np.uint64, "replies": np.uint64, "bytes": np.uint64, "reply_bytes": np.uint64,
-    "first": np.uint64, "last": np.uint64, "answered": np.bool_,
+    "first": np.uint64, "last": np.uint64, "answered": np.bool_, "denied": np.bool_,
 }  # fmt: skip
 
 
@@ -112,7 +114,8 @@ def from_capture(
         while (found := capture.read(BLOCK)) is not None:
             progress(min(capture.bytes_read, whole - 1), whole)
             for columns in found:
-                if len(columns["protocol"]):
+                if n := len(columns["protocol"]):
+                    columns["denied"] = np.zeros(n, np.bool_)
                     yield Recorded(**{item.name: columns[item.name] for item in fields(Recorded)})
         progress(whole, whole)
         _count(json.loads(capture.counters()), source.counters)
@@ -235,6 +238,7 @@ def _of_row(row: Any) -> dict[str, Any]:
         raise FieldError("dst", f"found `{dst}`, expected the IP version of src `{src}`")
     protocol = protocol_number(said["protocol"])
     is_icmp = protocol in (ICMP, ICMPV6)
+    is_denied = str(said.get("action", "allow")).lower() in ("deny", "denied", "drop")
     service = _number(said, "icmpType", 255) << 8 | _number(said, "icmpCode", 255)
     return {
         "src": src, "dst": dst, "protocol": protocol,
@@ -244,7 +248,8 @@ def _of_row(row: Any) -> dict[str, Any]:
         "replies": _number(said, "replies", 2**63),
         "bytes": _number(said, "bytes", 2**63),
         "reply_bytes": _number(said, "replyBytes", 2**63),
-        "answered": str(said.get("action", "allow")).lower() not in ("deny", "denied", "drop"),
+        "answered": not is_denied,
+        "denied": is_denied,
     }  # fmt: skip
 
 

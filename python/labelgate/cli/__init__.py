@@ -25,6 +25,7 @@ from labelgate.cli.run import run
 from labelgate.cli.schema import schema
 from labelgate.cli.selector import selector
 from labelgate.cli.status import status
+from labelgate.cli.suggest import suggest
 from labelgate.cli.version import version
 from labelgate.config import ConfigError
 from labelgate.resources import LoadError
@@ -43,7 +44,7 @@ for verb in (
     check, explain, connectivity, selector, schema, bench, run, status, reload, apply, confirm, rollback,
     config, doctor,
     install_unit, clean, demo, version,
-    replay,
+    replay, suggest,
 ):  # fmt: skip
     cli.add_command(verb)
 
