@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import random
 from collections.abc import Sequence
@@ -14,7 +15,8 @@ import labelgate
 import pytest
 from cases import Case, load_cases
 from click.testing import CliRunner
-from labelgate.analysis.recorded import Recorded, packed
+from labelgate.analysis import recorded
+from labelgate.analysis.recorded import Recorded, from_lines, packed
 from labelgate.analysis.replay import (
     DENIED,
     NO_ENDPOINT,
@@ -24,6 +26,7 @@ from labelgate.analysis.replay import (
 )
 from labelgate.cli import cli
 from labelgate.flow import CT_STATES, HOOKS, Packet
+from labelgate.lockout.flows import Flow as Tracked
 from labelgate.path import walk
 from labelgate.table import DecisionTable
 from scapy.layers.inet import ICMP, IP, TCP, UDP
@@ -247,6 +250,43 @@ def test_flow_logs(policy: str, tmp_path: Path) -> None:
     text = ",".join(LINES[1]) + "\n" + ",".join(map(str, LINES[1].values())) + "\n"
     (report,) = replay(policy, "-", "--format", "csv", code=1, text=text.encode())
     assert fates(report) == {"denied": (1, 4)}
+
+
+def test_events_are_flow_logs() -> None:
+    """As `labelgate events -o json` writes them."""
+    event = {
+        "time": 1_790_000_000_000, "kind": "log", "generation": 2, "hook": "filter-input", "verdict": "deny",
+        "src": OTHER, "dst": POD, "protocol": 1, "sport": None, "dport": None, "icmp": [8, 0], "in": "eth0",
+    }  # fmt: skip
+    (block,) = from_lines(io.BytesIO(json.dumps(event).encode()), "jsonl").blocks
+    assert (block.dport.tolist(), block.denied.tolist()) == ([8 << 8], [True])
+
+
+TRACKED = [
+    Tracked(6, ip_address(OTHER), ip_address(HOST), 40000, 80),
+    Tracked(6, ip_address(OTHER), ip_address(HOST), 40001, 81),
+    Tracked(1, ip_address(OTHER), ip_address(HOST), icmp=(8, 0, 7)),
+    Tracked(6, ip_address("2001:db8::5"), ip_address("2001:db8::10"), 40000, 80),
+]
+
+
+def test_conntrack(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorded, "read_flows", lambda in_any_state: TRACKED if in_any_state else [])
+    *flows, report = replay(
+        policy, "conntrack", "--node", "edge1", "--route", "::/0=eth0", "--route", "0.0.0.0/0=eth0",
+        "--flows", code=1,
+    )  # fmt: skip
+    assert fates(report) == {"allowed": (3, 3), "denied": (1, 1)}
+    assert [flow["dport"] for flow in flows if flow["fate"] == "denied"] == [81]
+
+
+def test_conntrack_by_the_routes_of_this_host(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only `lo` is sure to be here: from the host to itself, where no endpoint is."""
+    here = [Tracked(6, ip_address("127.0.0.1"), ip_address("127.0.0.2"), 40000, 80)]
+    monkeypatch.setattr(recorded, "read_flows", lambda in_any_state: here)
+    (report,) = replay(policy, "conntrack", "--node", "edge1", code=0)
+    assert fates(report) == {"no endpoint": (1, 1)}
+    assert [row["place"] for row in report["rules"]] == ["raw-output", "filter-output", "mangle-postrouting"]
 
 
 def test_replies_of_untracked_flows_are_asked_about(tmp_path: Path) -> None:

@@ -222,8 +222,8 @@ def _of_row(row: Any) -> dict[str, Any]:
     """One line; other fields than those of `_NAMES` are somebody else's and stay unread."""
     if not isinstance(row, dict):
         raise FieldError("", "expected an object")
-    if isinstance(row.get("tuple"), dict):
-        row = {**row, **row["tuple"]}
+    if isinstance(icmp := row.get("icmp"), list) and len(icmp) == 2:  # As `labelgate events` has it.
+        row = {"icmpType": icmp[0], "icmpCode": icmp[1], **row}
     said = {
         ours: value
         for ours, names in _NAMES.items()

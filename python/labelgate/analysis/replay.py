@@ -173,6 +173,13 @@ class Whereabouts:
         return False, max(fitting)[1] if fitting else None
 
 
+class Directory(Protocol):
+    """Knows where addresses are."""
+
+    def of(self, address: IPAddress) -> tuple[bool, str | None]:
+        """Whether it is the node's own, and the interface towards it if it is not."""
+
+
 class NodeJudge:
     """The whole way through one node, by the interfaces that lead to the two ends of a flow.
 
@@ -182,7 +189,7 @@ class NodeJudge:
     def __init__(
         self,
         table: DecisionTable,
-        whereabouts: Whereabouts,
+        whereabouts: Directory,
         *,
         in_: str | None = None,
         out: str | None = None,
@@ -196,12 +203,10 @@ class NodeJudge:
         self._numbers: dict[tuple[str, int, int], int] = {}
         self._judges_replies = table.has_untracked_policy and hook is None
 
-    def on_host(self, host: HostFacts) -> NodeJudge:
-        """The same with these interfaces and addresses of the node."""
-        found = {ip_address(text) for texts in host.interfaces.values() for text in texts}
-        where = replace(self._whereabouts, local=self._whereabouts.local | found)
+    def on_host(self, host: HostFacts, whereabouts: Directory) -> NodeJudge:
+        """The same on the interfaces of a host that knows where addresses are."""
         in_, out = self._forced or (None, None)
-        return NodeJudge(self._table.on_host(host), where, in_=in_, out=out, hook=self._hook)
+        return NodeJudge(self._table.on_host(host), whereabouts, in_=in_, out=out, hook=self._hook)
 
     def judge(self, block: Recorded) -> Judged:
         """Hook after hook, each asked about those that came so far."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
@@ -30,8 +30,9 @@ from labelgate.analysis.replay import (
 from labelgate.cli.options import EnvironmentProblem, read_host
 from labelgate.cli.progress import ProgressBar
 from labelgate.config import load_config
-from labelgate.flow import Hook
+from labelgate.flow import Hook, IPAddress
 from labelgate.links import read_links
+from labelgate.lockout.flows import Host
 from labelgate.model import core_model
 from labelgate.settings import HostFacts
 from labelgate.snapshot import load
@@ -162,9 +163,9 @@ def run(
     """Reads, judges and prints; the exit code."""
     with ProgressBar() as progress:
         judges = [make_judge(paths, place, progress) for paths in policies]
-        if recording.kind == "conntrack" and place.host_file is None:
-            judges = [_on_this_host(judge) for judge in judges]
-    with ProgressBar(what="reading flows") as progress, reading(recording.path):
+    with ProgressBar(what="reading flows") as progress, reading(recording.path), ExitStack() as stack:
+        if recording.kind == "conntrack" and place.host_file is None and not place.routes:
+            judges = _on_this_host(judges, stack)
         source = recording.open(progress)
         tallies, differences = _run(source, judges, _flow_line(judges) if each else None)
     report = _report(source, judges, tallies, differences)
@@ -172,9 +173,26 @@ def run(
     return int(bool(differences.groups if len(judges) == 2 else tallies[0].states[DENIED][0]))
 
 
-def _on_this_host(judge: Judge) -> Judge:
-    """With the addresses that this host has now."""
-    return judge.on_host(read_links().host_facts) if isinstance(judge, NodeJudge) else judge
+class _ThisHost:
+    """Where addresses are by the routes of this host as they are now."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def of(self, address: IPAddress) -> tuple[bool, str | None]:
+        """As `Whereabouts.of`."""
+        if self._host.is_local(address) or address.is_multicast:
+            return True, None
+        return False, self._host.interface(address)
+
+
+def _on_this_host(judges: list[Judge], stack: ExitStack) -> list[Judge]:
+    """With the addresses and routes that this host has now."""
+    links = read_links()
+    here = _ThisHost(stack.enter_context(Host(links)))
+    return [
+        judge.on_host(links.host_facts, here) if isinstance(judge, NodeJudge) else judge for judge in judges
+    ]
 
 
 def _run(
