@@ -202,6 +202,15 @@ def test_interfaces_by_route(policy: str, capture: str) -> None:
     }  # fmt: skip
 
 
+def test_what_is_dnated_is_not_judged(policy: str, capture: str) -> None:
+    """The pod's flows, one of which would be denied."""
+    for place in ((), ("--node", "edge1")):
+        (report,) = replay(policy, capture, "--dnated", "10.65.0.0/16", *place, code=1 if place else 0)
+        assert fates(report)["DNATed"] == (2, 2)
+    result = CliRunner().invoke(cli, ["replay", policy, capture, "--dnated", "10.65.0.1/16"])
+    assert (result.exit_code, "--dnated:" in result.output) == (2, True)
+
+
 def test_one_hook(policy: str, capture: str) -> None:
     (report,) = replay(policy, capture, "--node", "edge1", "--in", "eth0", "--hook", "filter-input", code=1)
     assert {row["place"] for row in report["rules"]} == {"filter-input"}
@@ -266,6 +275,7 @@ TRACKED = [
     Tracked(6, ip_address(OTHER), ip_address(HOST), 40000, 80),
     Tracked(6, ip_address(OTHER), ip_address(HOST), 40001, 81),
     Tracked(1, ip_address(OTHER), ip_address(HOST), icmp=(8, 0, 7)),
+    Tracked(6, ip_address(OTHER), ip_address(HOST), 40001, 30080, ip_address(POD), 8080),
     Tracked(6, ip_address("2001:db8::5"), ip_address("2001:db8::10"), 40000, 80),
 ]
 
@@ -276,7 +286,7 @@ def test_conntrack(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
         policy, "conntrack", "--node", "edge1", "--route", "::/0=eth0", "--route", "0.0.0.0/0=eth0",
         "--flows", code=1,
     )  # fmt: skip
-    assert fates(report) == {"allowed": (3, 3), "denied": (1, 1)}
+    assert fates(report) == {"allowed": (3, 3), "denied": (1, 1), "DNATed": (1, 1)}
     assert [flow["dport"] for flow in flows if flow["fate"] == "denied"] == [81]
 
 

@@ -226,6 +226,7 @@ def test_host_endpoints_get_a_global_policy(tmp_path: Path) -> None:
     ("change", "words"),
     [
         ({"begin": 1}, "no connection, or who began it is not known"),
+        ({"begin": 3}, "DNATed: their destination is another one"),
         ({"ct": 3}, "no connection, or who began it is not known"),
         ({"answered": False}, "TCP that nobody has answered"),
         ({"denied": True}, "denied where they were recorded"),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
-from ipaddress import IPv4Address, IPv6Address
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,7 +23,7 @@ BLOCK = 1 << 16
 """Flows of a block, or so."""
 MOST_FLOWS = 1 << 18
 """Under way at a time in a capture."""
-BEGUN, UNDER_WAY, ORPHAN = range(3)
+BEGUN, UNDER_WAY, ORPHAN, DNATED = range(4)
 """Of `Recorded.begin`."""
 
 Progress = Callable[[int, int], None]
@@ -45,7 +45,8 @@ class Recorded:
     ct: NDArray[np.uint8]
     """Of the first packet, as in `labelgate.flow.CT_STATES`."""
     begin: NDArray[np.uint8]
-    """`BEGUN`: the direction is known; `UNDER_WAY`: it is not; `ORPHAN`: an error about an unknown flow."""
+    """`BEGUN`: the direction is known; `UNDER_WAY`: it is not; `ORPHAN`: an error about an unknown flow.
+    `DNATED`: somebody gives it another destination on its way."""
     packets: NDArray[np.uint64]
     replies: NDArray[np.uint64]
     bytes: NDArray[np.uint64]
@@ -80,6 +81,15 @@ _DTYPES = {
     "packets": np.uint64, "replies": np.uint64, "bytes": np.uint64, "reply_bytes": np.uint64,
     "first": np.uint64, "last": np.uint64, "answered": np.bool_, "denied": np.bool_,
 }  # fmt: skip
+
+
+def marked(block: Recorded, nets: Sequence[IPv4Network | IPv6Network]) -> Recorded:
+    """The same with `DNATED` where the destination is in one of the nets."""
+    keys = block.dst if block.version == 4 else block.dst.view("V16")[:, 0]
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    found = [any(block.address(block.dst, int(row)) in net for net in nets) for row in first]
+    is_dnated = np.array(found, np.bool_)[inverse.reshape(-1)] & (block.begin == BEGUN)
+    return replace(block, begin=np.where(is_dnated, DNATED, block.begin).astype(np.uint8))
 
 
 @dataclass
@@ -157,7 +167,7 @@ def _of_tracked(flow: Tracked) -> dict[str, Any]:
         "src": flow.src, "dst": flow.dst, "protocol": flow.protocol,
         "sport": ident if flow.icmp else flow.sport,
         "dport": kind << 8 | code if flow.icmp else flow.dport,
-        "packets": 1, "answered": True,
+        "packets": 1, "answered": True, "begin": BEGUN if flow.target is None else DNATED,
     }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from labelgate.analysis.recorded import BEGUN, Recorded
+from labelgate.analysis.recorded import BEGUN, DNATED, Recorded
 from labelgate.analysis.selection import Group, group_of, selectors
 from labelgate.conversion import quoted
 from labelgate.flow import CT_STATES, ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE, IPAddress
@@ -104,10 +104,12 @@ class Observed:
 
     def add(self, block: Recorded, *, unanswered: bool = False) -> None:
         """Takes a block in; `unanswered`: TCP that nobody has answered, too."""
+        dnated = block.begin == DNATED
         lost = (block.begin != BEGUN) | (block.ct != _NEW)
         silent = (block.protocol == TCP) & ~block.answered & (not unanswered)
         denied = block.denied
-        self.counters["no connection, or who began it is not known"] += int(lost.sum())
+        self.counters["no connection, or who began it is not known"] += int((lost & ~dnated).sum())
+        self.counters["DNATed: their destination is another one"] += int(dnated.sum())
         self.counters["denied where they were recorded"] += int((denied & ~lost).sum())
         self.counters["TCP that nobody has answered"] += int((silent & ~denied & ~lost).sum())
         for row in np.flatnonzero(~(lost | silent | denied)):

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from labelgate.analysis.recorded import Recorded, Source, from_capture, from_conntrack, from_lines
+from labelgate.analysis.recorded import Recorded, Source, from_capture, from_conntrack, from_lines, marked
 from labelgate.analysis.replay import (
     DENIED,
     STATES,
@@ -40,6 +40,13 @@ from labelgate.snapshot import load
 Route = tuple[IPv4Network | IPv6Network, str]
 
 
+def _nets(texts: tuple[str, ...]) -> list[IPv4Network | IPv6Network]:
+    try:
+        return [ip_network(text) for text in texts]
+    except ValueError as error:
+        raise click.UsageError(f"--dnated: {error}, expected a net, for example 10.96.0.0/12") from None
+
+
 @dataclass(frozen=True)
 class Recording:
     """What was recorded, and how it is to be read."""
@@ -49,6 +56,13 @@ class Recording:
     """As the option says it."""
     most_flows: int
     is_complete: bool
+    dnated: tuple[str, ...] = ()
+    """Nets of destinations that are none."""
+
+    def blocks(self, source: Source) -> Iterator[Recorded]:
+        """The flows of a source, those to such destinations marked."""
+        nets = _nets(self.dnated)
+        return (marked(block, nets) for block in source.blocks) if nets else source.blocks
 
     def open(self, progress: ProgressBar) -> Source:
         """Its flows."""
@@ -167,7 +181,7 @@ def run(
         if recording.kind == "conntrack" and place.host_file is None and not place.routes:
             judges = _on_this_host(judges, stack)
         source = recording.open(progress)
-        tallies, differences = _run(source, judges, _flow_line(judges) if each else None)
+        tallies, differences = _run(recording.blocks(source), judges, _flow_line(judges) if each else None)
     report = _report(source, judges, tallies, differences)
     click.echo(json.dumps(report) if output == "json" else _text(report))
     return int(bool(differences.groups if len(judges) == 2 else tallies[0].states[DENIED][0]))
@@ -196,10 +210,10 @@ def _on_this_host(judges: list[Judge], stack: ExitStack) -> list[Judge]:
 
 
 def _run(
-    source: Source, judges: list[Judge], each: Callable[[Recorded, list[Judged]], None] | None
+    blocks: Iterator[Recorded], judges: list[Judge], each: Callable[[Recorded, list[Judged]], None] | None
 ) -> tuple[list[Tally], Differences]:
     tallies, differences = [Tally() for _ in judges], Differences()
-    for block in source.blocks:
+    for block in blocks:
         judged = [judge.judge(block) for judge in judges]
         for tally, one in zip(tallies, judged, strict=True):
             tally.add(block, one)

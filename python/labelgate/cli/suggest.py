@@ -31,6 +31,9 @@ from labelgate.cli.options import policies
 @click.option("--net4", type=click.IntRange(0, 32), default=32, show_default=True, metavar="LENGTH")
 @click.option("--net6", type=click.IntRange(0, 128), default=128, show_default=True, metavar="LENGTH")
 @click.option("--unanswered", is_flag=True, help="TCP that nobody has answered counts, too.")
+@click.option(
+    "--dnated", multiple=True, metavar="NET", help="Flows to it have another destination (Services)."
+)
 @click.option("--from-start", is_flag=True, help="Nothing was under way when the capture began.")
 @click.option("--max-flows", type=click.IntRange(1), default=1 << 18, show_default=True)
 @click.option("--workload-prefix", default="cali", hidden=True)

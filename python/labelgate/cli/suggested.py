@@ -28,16 +28,17 @@ def run(
     unanswered: bool,
     from_start: bool,
     max_flows: int,
+    dnated: tuple[str, ...],
     workload_prefix: str,
 ) -> int:
     """Prints the policies; the exit code."""
     with ProgressBar() as progress:
         observed = Observed(load(*paths, progress=progress), workload_prefix)
     for capture in captures:
-        recording = Recording(capture, form, max_flows, from_start)
+        recording = Recording(capture, form, max_flows, from_start, dnated)
         with ProgressBar(what="reading flows") as progress, reading(capture):
             source = recording.open(progress)
-            for block in source.blocks:
+            for block in recording.blocks(source):
                 observed.add(block, unanswered=unanswered)
         for problem in source.problems:
             click.echo(f"warning: {capture}: {problem}", err=True)
