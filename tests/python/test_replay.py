@@ -6,6 +6,8 @@ import gzip
 import io
 import json
 import random
+import subprocess
+import sys
 from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -166,6 +168,9 @@ def test_from_the_start(policy: str, capture: str) -> None:
 
 
 def test_gzip_and_standard_input(policy: str, capture: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "labelgate", "replay", policy, "-", "-o", "json"]
+    piped = subprocess.run(command, input=Path(capture).read_bytes(), capture_output=True, check=False)
+    assert [json.loads(piped.stdout)] == replay(policy, capture, code=piped.returncode)
     zipped = tmp_path / "traffic.pcap.gz"
     zipped.write_bytes(gzip.compress(Path(capture).read_bytes()))
     assert replay(policy, str(zipped), code=1) == replay(policy, capture, code=1)

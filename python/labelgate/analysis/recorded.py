@@ -122,7 +122,8 @@ def from_capture(
 
     def blocks() -> Iterator[Recorded]:
         while (found := capture.read(BLOCK)) is not None:
-            progress(min(capture.bytes_read, whole - 1), whole)
+            if whole:  # A pipe has no size.
+                progress(min(capture.bytes_read, whole - 1), whole)
             for columns in found:
                 if n := len(columns["protocol"]):
                     columns["denied"] = np.zeros(n, np.bool_)
