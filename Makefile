@@ -50,6 +50,7 @@ bench: setup ## Measure answers a second in bulk, what asking from Python costs,
 	$(PY) benches/answers.py --least 20000
 	$(PY) benches/boundary.py
 	$(PY) benches/live.py
+	$(PY) benches/replay.py --least 1000000
 
 lint: setup ## Check format, lints and types
 	cargo fmt --all --check

@@ -13,8 +13,8 @@ use super::link::Way;
 
 /// Read at once; grows up to [`MOST_BYTES`] for a longer block.
 const BUFFER: usize = 1 << 18;
-/// No packet is as long, with all that pcapng can say about it.
-const MOST_BYTES: usize = 1 << 24;
+/// No block is as long: packets have 256 KiB at most in captures of libpcap.
+const MOST_BYTES: usize = 1 << 22;
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 const NANOSECONDS: u64 = 1_000_000_000;
 

@@ -69,6 +69,7 @@ TARGETS = (
     Target("packet", 320),
     Target("message", 512),
     Target("model", 8192),
+    Target("capture", 1024),
     Target("selector-reference", 512, in_python=True),
     Target("documents", 8192, in_python=True),
 )

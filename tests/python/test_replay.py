@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import random
+import subprocess
+import sys
 from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -14,7 +17,8 @@ import labelgate
 import pytest
 from cases import Case, load_cases
 from click.testing import CliRunner
-from labelgate.analysis.recorded import Recorded, packed
+from labelgate.analysis import recorded
+from labelgate.analysis.recorded import Recorded, from_lines, packed
 from labelgate.analysis.replay import (
     DENIED,
     NO_ENDPOINT,
@@ -24,6 +28,7 @@ from labelgate.analysis.replay import (
 )
 from labelgate.cli import cli
 from labelgate.flow import CT_STATES, HOOKS, Packet
+from labelgate.lockout.flows import Flow as Tracked
 from labelgate.path import walk
 from labelgate.table import DecisionTable
 from scapy.layers.inet import ICMP, IP, TCP, UDP
@@ -163,6 +168,9 @@ def test_from_the_start(policy: str, capture: str) -> None:
 
 
 def test_gzip_and_standard_input(policy: str, capture: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "labelgate", "replay", policy, "-", "-o", "json"]
+    piped = subprocess.run(command, input=Path(capture).read_bytes(), capture_output=True, check=False)
+    assert [json.loads(piped.stdout)] == replay(policy, capture, code=piped.returncode)
     zipped = tmp_path / "traffic.pcap.gz"
     zipped.write_bytes(gzip.compress(Path(capture).read_bytes()))
     assert replay(policy, str(zipped), code=1) == replay(policy, capture, code=1)
@@ -197,6 +205,15 @@ def test_interfaces_by_route(policy: str, capture: str) -> None:
         "allowed": (1, 1), "denied": (1, 1), "no endpoint": (6, 9), "unknown direction": (1, 1),
         "not of this node": (2, 2),
     }  # fmt: skip
+
+
+def test_what_is_dnated_is_not_judged(policy: str, capture: str) -> None:
+    """The pod's flows, one of which would be denied."""
+    for place in ((), ("--node", "edge1")):
+        (report,) = replay(policy, capture, "--dnated", "10.65.0.0/16", *place, code=1 if place else 0)
+        assert fates(report)["DNATed"] == (2, 2)
+    result = CliRunner().invoke(cli, ["replay", policy, capture, "--dnated", "10.65.0.1/16"])
+    assert (result.exit_code, "--dnated:" in result.output) == (2, True)
 
 
 def test_one_hook(policy: str, capture: str) -> None:
@@ -247,6 +264,44 @@ def test_flow_logs(policy: str, tmp_path: Path) -> None:
     text = ",".join(LINES[1]) + "\n" + ",".join(map(str, LINES[1].values())) + "\n"
     (report,) = replay(policy, "-", "--format", "csv", code=1, text=text.encode())
     assert fates(report) == {"denied": (1, 4)}
+
+
+def test_events_are_flow_logs() -> None:
+    """As `labelgate events -o json` writes them."""
+    event = {
+        "time": 1_790_000_000_000, "kind": "log", "generation": 2, "hook": "filter-input", "verdict": "deny",
+        "src": OTHER, "dst": POD, "protocol": 1, "sport": None, "dport": None, "icmp": [8, 0], "in": "eth0",
+    }  # fmt: skip
+    (block,) = from_lines(io.BytesIO(json.dumps(event).encode()), "jsonl").blocks
+    assert (block.dport.tolist(), block.denied.tolist()) == ([8 << 8], [True])
+
+
+TRACKED = [
+    Tracked(6, ip_address(OTHER), ip_address(HOST), 40000, 80),
+    Tracked(6, ip_address(OTHER), ip_address(HOST), 40001, 81),
+    Tracked(1, ip_address(OTHER), ip_address(HOST), icmp=(8, 0, 7)),
+    Tracked(6, ip_address(OTHER), ip_address(HOST), 40001, 30080, ip_address(POD), 8080),
+    Tracked(6, ip_address("2001:db8::5"), ip_address("2001:db8::10"), 40000, 80),
+]
+
+
+def test_conntrack(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorded, "read_flows", lambda in_any_state: TRACKED if in_any_state else [])
+    *flows, report = replay(
+        policy, "conntrack", "--node", "edge1", "--route", "::/0=eth0", "--route", "0.0.0.0/0=eth0",
+        "--flows", code=1,
+    )  # fmt: skip
+    assert fates(report) == {"allowed": (3, 3), "denied": (1, 1), "DNATed": (1, 1)}
+    assert [flow["dport"] for flow in flows if flow["fate"] == "denied"] == [81]
+
+
+def test_conntrack_by_the_routes_of_this_host(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only `lo` is sure to be here: from the host to itself, where no endpoint is."""
+    here = [Tracked(6, ip_address("127.0.0.1"), ip_address("127.0.0.2"), 40000, 80)]
+    monkeypatch.setattr(recorded, "read_flows", lambda in_any_state: here)
+    (report,) = replay(policy, "conntrack", "--node", "edge1", code=0)
+    assert fates(report) == {"no endpoint": (1, 1)}
+    assert [row["place"] for row in report["rules"]] == ["raw-output", "filter-output", "mangle-postrouting"]
 
 
 def test_replies_of_untracked_flows_are_asked_about(tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
-from ipaddress import IPv4Address, IPv6Address
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,7 +23,7 @@ BLOCK = 1 << 16
 """Flows of a block, or so."""
 MOST_FLOWS = 1 << 18
 """Under way at a time in a capture."""
-BEGUN, UNDER_WAY, ORPHAN = range(3)
+BEGUN, UNDER_WAY, ORPHAN, DNATED = range(4)
 """Of `Recorded.begin`."""
 
 Progress = Callable[[int, int], None]
@@ -45,7 +45,8 @@ class Recorded:
     ct: NDArray[np.uint8]
     """Of the first packet, as in `labelgate.flow.CT_STATES`."""
     begin: NDArray[np.uint8]
-    """`BEGUN`: the direction is known; `UNDER_WAY`: it is not; `ORPHAN`: an error about an unknown flow."""
+    """`BEGUN`: the direction is known; `UNDER_WAY`: it is not; `ORPHAN`: an error about an unknown flow.
+    `DNATED`: somebody gives it another destination on its way."""
     packets: NDArray[np.uint64]
     replies: NDArray[np.uint64]
     bytes: NDArray[np.uint64]
@@ -54,6 +55,8 @@ class Recorded:
     """Nanoseconds since 1970; 0: not recorded."""
     last: NDArray[np.uint64]
     answered: NDArray[np.bool_]
+    denied: NDArray[np.bool_]
+    """Whoever recorded it says so; nothing passed."""
 
     def __len__(self) -> int:
         return len(self.protocol)
@@ -76,8 +79,17 @@ class Recorded:
 _DTYPES = {
     "protocol": np.uint8, "sport": np.uint16, "dport": np.uint16, "ct": np.uint8, "begin": np.uint8,
     "packets": np.uint64, "replies": np.uint64, "bytes": np.uint64, "reply_bytes": np.uint64,
-    "first": np.uint64, "last": np.uint64, "answered": np.bool_,
+    "first": np.uint64, "last": np.uint64, "answered": np.bool_, "denied": np.bool_,
 }  # fmt: skip
+
+
+def marked(block: Recorded, nets: Sequence[IPv4Network | IPv6Network]) -> Recorded:
+    """The same with `DNATED` where the destination is in one of the nets."""
+    keys = block.dst if block.version == 4 else block.dst.view("V16")[:, 0]
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    found = [any(block.address(block.dst, int(row)) in net for net in nets) for row in first]
+    is_dnated = np.array(found, np.bool_)[inverse.reshape(-1)] & (block.begin == BEGUN)
+    return replace(block, begin=np.where(is_dnated, DNATED, block.begin).astype(np.uint8))
 
 
 @dataclass
@@ -110,9 +122,11 @@ def from_capture(
 
     def blocks() -> Iterator[Recorded]:
         while (found := capture.read(BLOCK)) is not None:
-            progress(min(capture.bytes_read, whole - 1), whole)
+            if whole:  # A pipe has no size.
+                progress(min(capture.bytes_read, whole - 1), whole)
             for columns in found:
-                if len(columns["protocol"]):
+                if n := len(columns["protocol"]):
+                    columns["denied"] = np.zeros(n, np.bool_)
                     yield Recorded(**{item.name: columns[item.name] for item in fields(Recorded)})
         progress(whole, whole)
         _count(json.loads(capture.counters()), source.counters)
@@ -154,7 +168,7 @@ def _of_tracked(flow: Tracked) -> dict[str, Any]:
         "src": flow.src, "dst": flow.dst, "protocol": flow.protocol,
         "sport": ident if flow.icmp else flow.sport,
         "dport": kind << 8 | code if flow.icmp else flow.dport,
-        "packets": 1, "answered": True,
+        "packets": 1, "answered": True, "begin": BEGUN if flow.target is None else DNATED,
     }  # fmt: skip
 
 
@@ -219,8 +233,8 @@ def _of_row(row: Any) -> dict[str, Any]:
     """One line; other fields than those of `_NAMES` are somebody else's and stay unread."""
     if not isinstance(row, dict):
         raise FieldError("", "expected an object")
-    if isinstance(row.get("tuple"), dict):
-        row = {**row, **row["tuple"]}
+    if isinstance(icmp := row.get("icmp"), list) and len(icmp) == 2:  # As `labelgate events` has it.
+        row = {"icmpType": icmp[0], "icmpCode": icmp[1], **row}
     said = {
         ours: value
         for ours, names in _NAMES.items()
@@ -235,6 +249,7 @@ def _of_row(row: Any) -> dict[str, Any]:
         raise FieldError("dst", f"found `{dst}`, expected the IP version of src `{src}`")
     protocol = protocol_number(said["protocol"])
     is_icmp = protocol in (ICMP, ICMPV6)
+    is_denied = str(said.get("action", "allow")).lower() in ("deny", "denied", "drop")
     service = _number(said, "icmpType", 255) << 8 | _number(said, "icmpCode", 255)
     return {
         "src": src, "dst": dst, "protocol": protocol,
@@ -244,7 +259,8 @@ def _of_row(row: Any) -> dict[str, Any]:
         "replies": _number(said, "replies", 2**63),
         "bytes": _number(said, "bytes", 2**63),
         "reply_bytes": _number(said, "replyBytes", 2**63),
-        "answered": str(said.get("action", "allow")).lower() not in ("deny", "denied", "drop"),
+        "answered": not is_denied,
+        "denied": is_denied,
     }  # fmt: skip
 
 

@@ -13,16 +13,17 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from labelgate.analysis.recorded import BEGUN, Recorded
+from labelgate.analysis.recorded import BEGUN, DNATED, Recorded
 from labelgate.flow import CT_STATES, ICMP, ICMPV6, VERDICTS, Hook, IPAddress, Packet
 from labelgate.path import hooks_of
 from labelgate.settings import HostFacts
 from labelgate.table import DecisionTable
 
-ALLOWED, DENIED, NO_ENDPOINT, UNKNOWN_DIRECTION, NO_WAY = range(5)
-STATES = ("allowed", "denied", "no endpoint", "unknown direction", "not of this node")
-"""What becomes of a flow. The last three are not judged: no endpoint of ours has a say; who began it is not
-in the capture; neither end is the node's, or no interface towards it is known."""
+ALLOWED, DENIED, NO_ENDPOINT, UNKNOWN_DIRECTION, NO_WAY, TRANSLATED = range(6)
+STATES = ("allowed", "denied", "no endpoint", "unknown direction", "not of this node", "DNATed")
+"""What becomes of a flow. The last four are not judged: no endpoint of ours has a say; who began it is not
+in the capture; neither end is the node's, or no interface towards it is known; its destination is
+another one behind DNAT, which is not known."""
 _DENY, _CONTINUE = VERDICTS.index("deny"), VERDICTS.index("continue")
 _NEW, _ESTABLISHED, _UNTRACKED = map(CT_STATES.index, ("new", "established", "untracked"))
 _RELATED, _INVALID = CT_STATES.index("related"), CT_STATES.index("invalid")
@@ -105,7 +106,7 @@ class ClusterJudge:
         lost, invalid, related = block.begin != BEGUN, block.ct == _INVALID, block.ct == _RELATED
         state[related & ours] = ALLOWED
         state[invalid & ours], decider[invalid & ours] = DENIED, self.reasons.number(_INVALID_WHY)
-        state[lost] = UNKNOWN_DIRECTION
+        state[lost] = _unjudged(block)[lost]
         decider[lost | related] = -1
         visits = []
         for side in range(2):
@@ -142,6 +143,11 @@ class ClusterJudge:
         return state, numbers[0], numbers[1]
 
 
+def _unjudged(block: Recorded) -> NDArray[np.uint8]:
+    """The state of what has no known beginning, or no known end."""
+    return np.where(block.begin == DNATED, TRANSLATED, UNKNOWN_DIRECTION).astype(np.uint8)
+
+
 def _packet(block: Recorded, row: int, hook: Hook) -> Packet:
     protocol, sport, dport = (int(column[row]) for column in (block.protocol, block.sport, block.dport))
     src, dst = block.address(block.src, row), block.address(block.dst, row)
@@ -173,6 +179,13 @@ class Whereabouts:
         return False, max(fitting)[1] if fitting else None
 
 
+class Directory(Protocol):
+    """Knows where addresses are."""
+
+    def of(self, address: IPAddress) -> tuple[bool, str | None]:
+        """Whether it is the node's own, and the interface towards it if it is not."""
+
+
 class NodeJudge:
     """The whole way through one node, by the interfaces that lead to the two ends of a flow.
 
@@ -182,7 +195,7 @@ class NodeJudge:
     def __init__(
         self,
         table: DecisionTable,
-        whereabouts: Whereabouts,
+        whereabouts: Directory,
         *,
         in_: str | None = None,
         out: str | None = None,
@@ -196,12 +209,10 @@ class NodeJudge:
         self._numbers: dict[tuple[str, int, int], int] = {}
         self._judges_replies = table.has_untracked_policy and hook is None
 
-    def on_host(self, host: HostFacts) -> NodeJudge:
-        """The same with these interfaces and addresses of the node."""
-        found = {ip_address(text) for texts in host.interfaces.values() for text in texts}
-        where = replace(self._whereabouts, local=self._whereabouts.local | found)
+    def on_host(self, host: HostFacts, whereabouts: Directory) -> NodeJudge:
+        """The same on the interfaces of a host that knows where addresses are."""
         in_, out = self._forced or (None, None)
-        return NodeJudge(self._table.on_host(host), where, in_=in_, out=out, hook=self._hook)
+        return NodeJudge(self._table.on_host(host), whereabouts, in_=in_, out=out, hook=self._hook)
 
     def judge(self, block: Recorded) -> Judged:
         """Hook after hook, each asked about those that came so far."""
@@ -209,7 +220,7 @@ class NodeJudge:
         state, decider = np.full(n, NO_WAY, np.uint8), np.full(n, -1, np.int64)
         visits: list[tuple[NDArray[np.intp], NDArray[np.int64]]] = []
         lost = block.begin != BEGUN
-        state[lost] = UNKNOWN_DIRECTION
+        state[lost] = _unjudged(block)[lost]
         for (in_, out), rows in self._ways(block).items():
             rows = rows[~lost[rows]]
             if not len(rows):

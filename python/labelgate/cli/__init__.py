@@ -29,6 +29,7 @@ from labelgate.cli.run import run
 from labelgate.cli.schema import schema
 from labelgate.cli.selector import selector
 from labelgate.cli.status import status
+from labelgate.cli.suggest import suggest
 from labelgate.cli.test import test
 from labelgate.cli.top import top
 from labelgate.cli.version import version
@@ -46,7 +47,7 @@ def cli() -> None:
 
 
 for verb in (
-    check, lint_verb, diff_command, explain, connectivity, replay, test, selector, schema, bench,
+    check, lint_verb, diff_command, explain, connectivity, replay, suggest, test, selector, schema, bench,
     run, status, top, events, rules, reload, apply, confirm, rollback, config, doctor,
     install_unit, clean, demo, version,
 ):  # fmt: skip

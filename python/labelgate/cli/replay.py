@@ -32,6 +32,9 @@ from labelgate.flow import HOOKS
 @click.option("--out", metavar="NAME", help="Out-interface of every flow.")
 @click.option("--hook", type=click.Choice(HOOKS), help="Only this hook (needs --in or --out).")
 @click.option("--staged", is_flag=True, help="As if every staged policy were in force.")
+@click.option(
+    "--dnated", multiple=True, metavar="NET", help="Flows to it have another destination (Services)."
+)
 @click.option("--from-start", is_flag=True, help="Nothing was under way when the capture began.")
 @click.option("--max-flows", type=click.IntRange(1), default=1 << 18, show_default=True)
 @click.option("--flows", "each", is_flag=True, help="With -o json: a line for each flow, then the summary.")
@@ -43,6 +46,7 @@ def replay(
     against: tuple[str, ...],
     form: str,
     from_start: bool,
+    dnated: tuple[str, ...],
     max_flows: int,
     each: bool,
     output: str,
@@ -72,5 +76,5 @@ def replay(
     from labelgate.cli import replayed  # Here, because numpy takes its time.
 
     policies = [(policy, *more)] + ([(*against, *more)] if against else [])
-    recording = replayed.Recording(capture, form, max_flows, from_start)
+    recording = replayed.Recording(capture, form, max_flows, from_start, dnated)
     sys.exit(replayed.run(policies, replayed.Place(**place), recording, each=each, output=output))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
 import click
 
-from labelgate.analysis.recorded import Recorded, Source, from_capture, from_conntrack, from_lines
+from labelgate.analysis.recorded import Recorded, Source, from_capture, from_conntrack, from_lines, marked
 from labelgate.analysis.replay import (
     DENIED,
     STATES,
@@ -30,13 +30,21 @@ from labelgate.analysis.replay import (
 from labelgate.cli.options import EnvironmentProblem, read_host
 from labelgate.cli.progress import ProgressBar
 from labelgate.config import load_config
-from labelgate.flow import Hook
+from labelgate.flow import Hook, IPAddress
 from labelgate.links import read_links
+from labelgate.lockout.flows import Host
 from labelgate.model import core_model
 from labelgate.settings import HostFacts
 from labelgate.snapshot import load
 
 Route = tuple[IPv4Network | IPv6Network, str]
+
+
+def _nets(texts: tuple[str, ...]) -> list[IPv4Network | IPv6Network]:
+    try:
+        return [ip_network(text) for text in texts]
+    except ValueError as error:
+        raise click.UsageError(f"--dnated: {error}, expected a net, for example 10.96.0.0/12") from None
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,13 @@ class Recording:
     """As the option says it."""
     most_flows: int
     is_complete: bool
+    dnated: tuple[str, ...] = ()
+    """Nets of destinations that are none."""
+
+    def blocks(self, source: Source) -> Iterator[Recorded]:
+        """The flows of a source, those to such destinations marked."""
+        nets = _nets(self.dnated)
+        return (marked(block, nets) for block in source.blocks) if nets else source.blocks
 
     def open(self, progress: ProgressBar) -> Source:
         """Its flows."""
@@ -162,26 +177,43 @@ def run(
     """Reads, judges and prints; the exit code."""
     with ProgressBar() as progress:
         judges = [make_judge(paths, place, progress) for paths in policies]
-        if recording.kind == "conntrack" and place.host_file is None:
-            judges = [_on_this_host(judge) for judge in judges]
-    with ProgressBar(what="reading flows") as progress, reading(recording.path):
+    with ProgressBar(what="reading flows") as progress, reading(recording.path), ExitStack() as stack:
+        if recording.kind == "conntrack" and place.host_file is None and not place.routes:
+            judges = _on_this_host(judges, stack)
         source = recording.open(progress)
-        tallies, differences = _run(source, judges, _flow_line(judges) if each else None)
+        tallies, differences = _run(recording.blocks(source), judges, _flow_line(judges) if each else None)
     report = _report(source, judges, tallies, differences)
     click.echo(json.dumps(report) if output == "json" else _text(report))
     return int(bool(differences.groups if len(judges) == 2 else tallies[0].states[DENIED][0]))
 
 
-def _on_this_host(judge: Judge) -> Judge:
-    """With the addresses that this host has now."""
-    return judge.on_host(read_links().host_facts) if isinstance(judge, NodeJudge) else judge
+class _ThisHost:
+    """Where addresses are by the routes of this host as they are now."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def of(self, address: IPAddress) -> tuple[bool, str | None]:
+        """As `Whereabouts.of`."""
+        if self._host.is_local(address) or address.is_multicast:
+            return True, None
+        return False, self._host.interface(address)
+
+
+def _on_this_host(judges: list[Judge], stack: ExitStack) -> list[Judge]:
+    """With the addresses and routes that this host has now."""
+    links = read_links()
+    here = _ThisHost(stack.enter_context(Host(links)))
+    return [
+        judge.on_host(links.host_facts, here) if isinstance(judge, NodeJudge) else judge for judge in judges
+    ]
 
 
 def _run(
-    source: Source, judges: list[Judge], each: Callable[[Recorded, list[Judged]], None] | None
+    blocks: Iterator[Recorded], judges: list[Judge], each: Callable[[Recorded, list[Judged]], None] | None
 ) -> tuple[list[Tally], Differences]:
     tallies, differences = [Tally() for _ in judges], Differences()
-    for block in source.blocks:
+    for block in blocks:
         judged = [judge.judge(block) for judge in judges]
         for tally, one in zip(tallies, judged, strict=True):
             tally.add(block, one)

@@ -6,6 +6,7 @@ import json
 import logging
 import struct
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,56 @@ def pad(content: bytes) -> bytes:
     return content + bytes(-len(content) % 4)
 
 
+def captures() -> Iterator[bytes]:
+    """A flow with its reply and an error about it, in both forms and behind every header of a link layer."""
+    there = IP(src="10.0.0.1", dst="10.0.0.2") / UDP(sport=40000, dport=53)
+    back = IP(src="10.0.0.2", dst="10.0.0.1") / UDP(sport=53, dport=40000)
+    handshake = [
+        IPv6(src="::1", dst="::2") / TCP(sport=9, dport=80, flags="S"),
+        IPv6(src="::2", dst="::1") / TCP(sport=80, dport=9, flags="SA"),
+        IPv6(src="::1", dst="::2") / TCP(sport=9, dport=80, flags="R"),
+    ]
+    echo = [IP(src="10.0.0.1", dst="10.0.0.2") / ICMP(type=kind, id=7) for kind in (8, 0)]
+    error = IP(src="10.0.0.2", dst="10.0.0.1") / ICMP(type=3) / there
+    conversations = [[there, back, error], handshake, echo]
+    mac = bytes(12)
+    headers = {
+        1: [mac + b"\x08\0", mac + b"\x81\0\0\x64\x86\xdd"],
+        101: [b""],
+        0: [b"\x02\0\0\0"],
+        113: [bytes(14) + b"\x08\0"],
+        276: [b"\x08\0" + bytes(18)],
+    }
+    for link, starts in headers.items():
+        for start, packets in product(starts, conversations):
+            frames = [start + bytes(packet) for packet in packets]
+            yield pcap(link, frames)
+    yield pcapng(101, [bytes(packet) for packet in (*handshake, *echo)])
+
+
+def pcap(link: int, frames: list[bytes]) -> bytes:
+    """A file of these frames, a second apart."""
+    header = struct.pack("<IHHIIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, link)
+    lengths = [struct.pack("<IIII", second, 0, len(frame), len(frame)) for second, frame in enumerate(frames)]
+    return header + b"".join(map(bytes.__add__, lengths, frames))
+
+
+def pcapng(link: int, frames: list[bytes]) -> bytes:
+    """Section, interface with a name, packets."""
+    section = block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1))
+    interface = block(1, struct.pack("<HHIHH", link, 0, 65535, 2, 4) + b"eth0")
+    packets = [
+        block(6, struct.pack("<IIIII", 0, 0, 9, len(frame), len(frame)) + pad(frame)) for frame in frames
+    ]
+    return section + interface + b"".join(packets)
+
+
+def block(kind: int, body: bytes) -> bytes:
+    """A block of pcapng."""
+    length = struct.pack("<I", 12 + len(body))
+    return struct.pack("<I", kind) + length + body + length
+
+
 def documents() -> Iterator[bytes]:
     """Policies of the cases, and all that is refused in tests."""
     folders = [
@@ -138,6 +189,7 @@ SEEDS = {
     "packet": packets,
     "message": messages,
     "model": models,
+    "capture": captures,
     "selector-reference": selectors,
     "documents": documents,
 }

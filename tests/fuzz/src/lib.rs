@@ -1,6 +1,7 @@
 //! What must hold for any bytes that the core's parsers are given. Each module has one `check`, which panics where
 //! it does not hold: `make fuzz` feeds it what libFuzzer makes up, `cargo test` what is kept in `corpus/`.
 
+pub mod capture;
 #[path = "../../rust/etherparse_oracle.rs"]
 mod etherparse_oracle;
 pub mod message;
@@ -12,9 +13,10 @@ pub mod selector;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets; the name is that of the folder in `corpus/`.
-pub const TARGETS: [Target; 4] = [
+pub const TARGETS: [Target; 5] = [
     ("selector", selector::check),
     ("packet", packet::check),
     ("message", message::check),
     ("model", model::check),
+    ("capture", capture::check),
 ];

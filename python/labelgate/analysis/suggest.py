@@ -1,0 +1,370 @@
+"""Recorded flows to the least that policy must allow, for each group of endpoints with the same labels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
+from typing import Any, Literal
+
+import numpy as np
+
+from labelgate.analysis.recorded import BEGUN, DNATED, Recorded
+from labelgate.analysis.selection import Group, group_of, selectors
+from labelgate.conversion import quoted
+from labelgate.flow import CT_STATES, ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE, IPAddress
+from labelgate.reference.labels import NAMESPACE, Endpoint, Member, Workload, members
+from labelgate.reference.selectors import matches, parse
+from labelgate.snapshot import Snapshot
+
+Direction = Literal["ingress", "egress"]
+Peers = Literal["seen", "namespace"]
+"""Whom a rule finds: those seen only, or every workload of the namespaces that one was seen in."""
+_NEW = CT_STATES.index("new")
+_NAMES = {TCP: "TCP", UDP: "UDP", SCTP: "SCTP", ICMP: "ICMP", ICMPV6: "ICMPv6", UDPLITE: "UDPLite"}
+_PORTS = (TCP, UDP, SCTP)
+MOST_PORTS, MOST_NETS = 50, 256
+"""Of a list in a rule (semantics 1.2)."""
+
+Service = tuple[int, int]
+"""Protocol, and port or `type << 8 | code`."""
+Peer = Group | IPAddress
+"""A group of endpoints, by their labels, or an address that nobody has."""
+
+
+@dataclass
+class Evidence:
+    """The flows that something is there for."""
+
+    flows: int = 0
+    packets: int = 0
+    example: str = ""
+
+    def add(self, flows: int, packets: int, example: str) -> None:
+        """Counts flows in."""
+        self.flows, self.packets = self.flows + flows, self.packets + packets
+        self.example = self.example or example
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule, in the fields of Calico, and why it is there."""
+
+    fields: dict[str, Any]
+    evidence: Evidence
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """One staged policy."""
+
+    kind: str
+    name: str
+    namespace: str | None
+    selector: str
+    endpoints: tuple[str, ...]
+    rules: Mapping[Direction, Sequence[Rule]]
+
+
+@dataclass(frozen=True, order=True)
+class Subject:
+    """A group of endpoints that one policy is for."""
+
+    namespace: str
+    """Empty: host endpoints."""
+    labels: tuple[tuple[str, str], ...]
+
+    @property
+    def group(self) -> Group:
+        """Its labels as a group."""
+        return frozenset(self.labels)
+
+
+@dataclass
+class Observed:
+    """What endpoints were seen doing."""
+
+    snapshot: Snapshot
+    workload_prefix: str = "cali"
+    counters: Counter[str] = field(default_factory=Counter)
+    """Flows by what became of them."""
+    needs: dict[Subject, dict[Direction, dict[Service, dict[Peer, Evidence]]]] = field(default_factory=dict)
+    has_ipv6: set[Subject] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.members = members(self.snapshot, self.workload_prefix)
+        self.endpoints = [one for one in self.members if isinstance(one, Endpoint)]
+        self.owners: dict[Any, Endpoint] = {}
+        for endpoint in self.endpoints:
+            for net in endpoint.nets:
+                if net.prefixlen == net.max_prefixlen:
+                    self.owners.setdefault(net.network_address, endpoint)
+
+    def add(self, block: Recorded, *, unanswered: bool = False) -> None:
+        """Takes a block in; `unanswered`: TCP that nobody has answered, too."""
+        dnated = block.begin == DNATED
+        lost = (block.begin != BEGUN) | (block.ct != _NEW)
+        silent = (block.protocol == TCP) & ~block.answered & (not unanswered)
+        denied = block.denied
+        self.counters["no connection, or who began it is not known"] += int((lost & ~dnated).sum())
+        self.counters["DNATed: their destination is another one"] += int(dnated.sum())
+        self.counters["denied where they were recorded"] += int((denied & ~lost).sum())
+        self.counters["TCP that nobody has answered"] += int((silent & ~denied & ~lost).sum())
+        for row in np.flatnonzero(~(lost | silent | denied)):
+            self._see(block, int(row))
+
+    def _see(self, block: Recorded, row: int) -> None:
+        src, dst = block.address(block.src, row), block.address(block.dst, row)
+        service = int(block.protocol[row]), int(block.dport[row])
+        source, destination = self.owners.get(src), self.owners.get(dst)
+        if source is None and destination is None:
+            self.counters["between addresses that no endpoint has"] += 1
+            return
+        if (problem := _unspeakable(service)) is not None:
+            self.counters[problem] += 1
+            return
+        self.counters["taken"] += 1
+        packets = int(block.packets[row]) + int(block.replies[row])
+        example = f"{src} > {dst} {spoken(service)}"
+        if source is not None:
+            peer = dst if destination is None else group_of(destination.labels)
+            self._need(source, "egress", service, peer).add(1, packets, example)
+        if destination is not None:
+            peer = src if source is None else group_of(source.labels)
+            self._need(destination, "ingress", service, peer).add(1, packets, example)
+        for endpoint in (source, destination):
+            if endpoint is not None and block.version == 6:
+                self.has_ipv6.add(subject_of(endpoint))
+
+    def _need(self, endpoint: Endpoint, direction: Direction, service: Service, peer: Peer) -> Evidence:
+        needs = self.needs.setdefault(subject_of(endpoint), {"ingress": {}, "egress": {}})
+        return needs[direction].setdefault(service, {}).setdefault(peer, Evidence())
+
+
+def subject_of(endpoint: Endpoint) -> Subject:
+    """The group that its policy is for."""
+    namespace = endpoint.labels.get(NAMESPACE, "") if isinstance(endpoint, Workload) else ""
+    return Subject(namespace, tuple(sorted(group_of(endpoint.labels))))
+
+
+def _unspeakable(service: Service) -> str | None:
+    """What no rule can say (V-12, V-23)."""
+    protocol, number = service
+    if protocol == 0:
+        return "IP protocol 0, which no rule can name"
+    if protocol in (ICMP, ICMPV6) and number >> 8 == 255:
+        return "ICMP type 255, which no rule can name"
+    if protocol in _PORTS and number == 0:
+        return "port 0, which no rule can name"
+    return None
+
+
+def spoken(service: Service) -> str:
+    """A service in words.
+
+    >>> spoken((6, 80)), spoken((1, 2048)), spoken((47, 0))
+    ('TCP 80', 'ICMP type 8 code 0', 'protocol 47')
+    """
+    protocol, number = service
+    name = _NAMES.get(protocol, f"protocol {protocol}")
+    if protocol in (ICMP, ICMPV6):
+        return f"{name} type {number >> 8} code {number & 0xFF}"
+    return f"{name} {number}" if protocol in _PORTS else name
+
+
+def suggest(observed: Observed, *, peers: Peers = "seen", prefix: Mapping[int, int]) -> list[Suggestion]:
+    """A staged policy for each group of endpoints that was seen, both directions.
+
+    `prefix` is the length, by IP version, that addresses of nobody are widened to: 32 and 128 leave them.
+    """
+    names: Counter[str] = Counter()
+    found = []
+    for subject in sorted(observed.needs):
+        needs = observed.needs[subject]
+        owned = [one for one in observed.endpoints if subject_of(one) == subject]
+        writer = _Writer(observed, subject, peers, prefix)
+        rules: dict[Direction, list[Rule]] = {
+            direction: list(writer.rules(direction, needs[direction])) for direction in ("ingress", "egress")
+        }
+        if not subject.namespace and subject in observed.has_ipv6:
+            for direction in rules:
+                rules[direction] += _neighbour_discovery()
+        name = _name(subject, owned)
+        names[f"{subject.namespace}/{name}"] += 1
+        count = names[f"{subject.namespace}/{name}"]
+        found.append(
+            Suggestion(
+                "StagedNetworkPolicy" if subject.namespace else "StagedGlobalNetworkPolicy",
+                name if count == 1 else f"{name}-{count}",
+                subject.namespace or None,
+                _subject_selector(observed, subject),
+                tuple(sorted(one.name for one in owned)),
+                rules,
+            )
+        )
+    return found
+
+
+def _subject_selector(observed: Observed, subject: Subject) -> str:
+    """Of the policy: a namespaced one selects within its namespace, a global one everything."""
+    among = [
+        group_of(one.labels)
+        for one in observed.endpoints
+        if not subject.namespace or one.labels.get(NAMESPACE) == subject.namespace
+    ]
+    (selector,) = selectors([subject.group], among)
+    return selector
+
+
+def _name(subject: Subject, owned: Sequence[Endpoint]) -> str:
+    labels = dict(subject.labels)
+    keys = ("app.kubernetes.io/name", "app", "k8s-app", "role")
+    text = next((labels[key] for key in keys if key in labels), owned[0].short_name)
+    slug = "".join(letter if letter.isalnum() and letter.isascii() else "-" for letter in text.lower())
+    return f"suggested-{slug.strip('-')[:40].strip('-') or 'endpoint'}"
+
+
+def _neighbour_discovery() -> list[Rule]:
+    """E-53: a host endpoint denies it like anything else, and then the host has no IPv6."""
+    note = "neighbour discovery, without which there is no IPv6 (E-53)"
+    return [
+        Rule({"action": "Allow", "protocol": "ICMPv6", "icmp": {"type": kind}}, Evidence(), note)
+        for kind in (133, 134, 135, 136)
+    ]
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """Rules of one policy."""
+
+    observed: Observed
+    subject: Subject
+    peers: Peers
+    prefix: Mapping[int, int]
+
+    def rules(self, direction: Direction, needs: Mapping[Service, Mapping[Peer, Evidence]]) -> Iterator[Rule]:
+        """Services that the same peers use are one rule."""
+        together: dict[tuple[int, int, frozenset[Peer]], list[Service]] = {}
+        for protocol, number in sorted(needs):
+            peers = frozenset(needs[protocol, number])
+            alone = -1 if protocol in _PORTS else number
+            together.setdefault((protocol, alone, peers), []).append((protocol, number))
+        for (_, _, peers), services in together.items():
+            for side, chosen in self._sides(peers):
+                evidence = Evidence()
+                for service in services:
+                    for peer in chosen:
+                        one = needs[service][peer]
+                        evidence.add(one.flows, one.packets, one.example)
+                yield from _rules(direction, services, side, evidence)
+
+    def _sides(self, peers: frozenset[Peer]) -> Iterator[tuple[dict[str, Any], list[Peer]]]:
+        """The peers as what a rule says of its other side, with those that each finds."""
+        groups = [peer for peer in peers if isinstance(peer, frozenset)]
+        for scope, namespace_selector in self._scopes():
+            yield from self._by_label([one for one in groups if scope(dict(one))], scope, namespace_selector)
+        addresses = [peer for peer in peers if not isinstance(peer, frozenset)]
+        for version in (4, 6):
+            of_version = [address for address in addresses if address.version == version]
+            nets = _nets(of_version, self.prefix[version])
+            for start in range(0, len(nets), MOST_NETS):
+                part = nets[start : start + MOST_NETS]
+                chosen: list[Peer] = [one for one in of_version if any(one in net for net in part)]
+                yield {"nets": [str(net) for net in part]}, chosen
+
+    def _scopes(self) -> list[tuple[Any, str | None]]:
+        """Whom a selector can find at all, by the namespaceSelector beside it (M-21..M-23)."""
+        own = self.subject.namespace
+        if not own:
+            return [(lambda labels: True, None)]
+        return [
+            (lambda labels: labels.get(NAMESPACE) == own, None),
+            (lambda labels: labels.get(NAMESPACE, own) != own, "all()"),
+            (lambda labels: NAMESPACE not in labels, "global()"),
+        ]
+
+    def _by_label(
+        self, groups: list[Group], scope: Any, namespace_selector: str | None
+    ) -> Iterator[tuple[dict[str, Any], list[Peer]]]:
+        if not groups:
+            return
+        among = [group_of(one.labels) for one in _reachable(self.observed.members)]
+        # Beside `all()` those of the own namespace would be found, too.
+        found_by = [
+            one
+            for one in among
+            if scope(dict(one)) or (namespace_selector == "all()" and NAMESPACE in dict(one))
+        ]
+        whole = self.peers == "namespace"
+        for selector, chosen in _whole(groups) if whole else _covering(groups, found_by):
+            side = {"selector": selector}
+            if namespace_selector:
+                side["namespaceSelector"] = namespace_selector
+            yield side, [one for one in groups if one in chosen]
+
+
+def _reachable(members: Iterable[Member]) -> Iterator[Member]:
+    return (one for one in members if one.nets)
+
+
+def _whole(groups: Sequence[Group]) -> Iterator[tuple[str, set[Group]]]:
+    """Whole namespaces, and all host endpoints together."""
+    for namespace in sorted({dict(one).get(NAMESPACE, "") for one in groups}):
+        selector = f"{NAMESPACE} == {quoted(namespace)}" if namespace else f"!has({NAMESPACE})"
+        yield selector, {one for one in groups if dict(one).get(NAMESPACE, "") == namespace}
+
+
+def _covering(wanted: Sequence[Group], among: Sequence[Group]) -> Iterator[tuple[str, set[Group]]]:
+    """Selectors, and the groups that each is there for, none twice."""
+    left = list(dict.fromkeys(wanted))
+    for selector in selectors(wanted, among):
+        found = {group for group in left if matches(parse(selector), dict(group))}
+        left = [group for group in left if group not in found]
+        yield selector, found
+
+
+def _nets(addresses: Sequence[IPAddress], prefix: int) -> list[IPv4Network | IPv6Network]:
+    """The addresses widened to a prefix; neighbours are put together where nothing is added by it."""
+    widened = {ip_network((address, prefix), strict=False) for address in addresses}
+    collapsed: Iterable[Any] = collapse_addresses(sorted(widened))
+    return list(collapsed)
+
+
+def _rules(
+    direction: Direction, services: Sequence[Service], side: Mapping[str, Any], evidence: Evidence
+) -> Iterator[Rule]:
+    protocol, number = services[0]
+    peer, own = ("source", "destination") if direction == "ingress" else ("destination", "source")
+    fields: dict[str, Any] = {"action": "Allow", "protocol": _NAMES.get(protocol, protocol)}
+    if protocol in (ICMP, ICMPV6):
+        yield Rule(
+            {**fields, "icmp": {"type": number >> 8, "code": number & 0xFF}, peer: dict(side)}, evidence
+        )
+        return
+    if protocol not in _PORTS:
+        yield Rule({**fields, peer: dict(side)}, evidence)
+        return
+    ports = _ranges(sorted({port for _, port in services}))
+    for start in range(0, len(ports), MOST_PORTS):
+        part = ports[start : start + MOST_PORTS]
+        if direction == "egress":
+            yield Rule({**fields, peer: {**side, "ports": part}}, evidence)
+        else:
+            yield Rule({**fields, peer: dict(side), own: {"ports": part}}, evidence)
+
+
+def _ranges(ports: Sequence[int]) -> list[int | str]:
+    """Ports as a rule lists them: neighbours as ranges.
+
+    >>> _ranges([80, 8000, 8001, 8002])
+    [80, '8000:8002']
+    """
+    found: list[list[int]] = []
+    for port in ports:
+        if found and found[-1][1] == port - 1:
+            found[-1][1] = port
+        else:
+            found.append([port, port])
+    return [first if first == last else f"{first}:{last}" for first, last in found]

@@ -1,0 +1,55 @@
+"""`labelgate suggest`: from recorded flows to a policy that allows them and nothing else."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from labelgate.cli.options import policies
+
+
+@click.command()
+@policies()
+@click.argument("captures", nargs=-1, required=True, metavar="CAPTURE...")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["auto", "capture", "jsonl", "csv", "conntrack"]),
+    default="auto",
+    show_default=True,
+    help="Of CAPTURE; by its name if not said.",
+)
+@click.option(
+    "--peers",
+    type=click.Choice(["seen", "namespace"]),
+    default="seen",
+    show_default=True,
+    help="Rules find those that were seen, or all workloads of their namespaces.",
+)
+@click.option("--net4", type=click.IntRange(0, 32), default=32, show_default=True, metavar="LENGTH")
+@click.option("--net6", type=click.IntRange(0, 128), default=128, show_default=True, metavar="LENGTH")
+@click.option("--unanswered", is_flag=True, help="TCP that nobody has answered counts, too.")
+@click.option(
+    "--dnated", multiple=True, metavar="NET", help="Flows to it have another destination (Services)."
+)
+@click.option("--from-start", is_flag=True, help="Nothing was under way when the capture began.")
+@click.option("--max-flows", type=click.IntRange(1), default=1 << 18, show_default=True)
+@click.option("--workload-prefix", default="cali", hidden=True)
+def suggest(paths: tuple[str, ...], captures: tuple[str, ...], **options: Any) -> None:
+    """Write the least policy that allows what was recorded, as staged policies in Calico's YAML.
+
+    \b
+    labelgate suggest -f endpoints/ week.pcap.gz > suggested.yaml
+    labelgate suggest -f endpoints/ flows.jsonl --peers namespace --net4 24 > suggested.yaml
+    labelgate replay endpoints/ week.pcap.gz -f suggested.yaml --staged
+
+    -f names endpoints (pods, workload and host endpoints, namespaces, network sets). CAPTURE is what
+    `labelgate replay` reads. --net4 and --net6 widen addresses that no endpoint has to so long a prefix.
+
+    Exit code 1 if nothing was recorded of any endpoint.
+    """
+    from labelgate.cli import suggested  # Here, because numpy takes its time.
+
+    sys.exit(suggested.run(paths, captures, **options))

@@ -1,0 +1,105 @@
+"""What `labelgate suggest` does: read, observe, and write policies with what each rule is there for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+import yaml
+
+from labelgate.analysis.suggest import Direction, Observed, Peers, Rule, Suggestion, suggest
+from labelgate.cli.progress import ProgressBar
+from labelgate.cli.replayed import Recording, reading
+from labelgate.snapshot import load
+
+_WIDTH = 10_000
+"""A selector is one line, however long."""
+
+
+def run(
+    paths: tuple[str, ...],
+    captures: tuple[str, ...],
+    *,
+    form: str,
+    peers: Peers,
+    net4: int,
+    net6: int,
+    unanswered: bool,
+    from_start: bool,
+    max_flows: int,
+    dnated: tuple[str, ...],
+    workload_prefix: str,
+) -> int:
+    """Prints the policies; the exit code."""
+    with ProgressBar() as progress:
+        observed = Observed(load(*paths, progress=progress), workload_prefix)
+    for capture in captures:
+        recording = Recording(capture, form, max_flows, from_start, dnated)
+        with ProgressBar(what="reading flows") as progress, reading(capture):
+            source = recording.open(progress)
+            for block in recording.blocks(source):
+                observed.add(block, unanswered=unanswered)
+        for problem in source.problems:
+            click.echo(f"warning: {capture}: {problem}", err=True)
+        observed.counters.update(
+            {words: count for words, count in source.counters.items() if words != "packets"}
+        )
+    found = suggest(observed, peers=peers, prefix={4: net4, 6: net6})
+    click.echo(text(observed, found), nl=False)
+    return 0 if found else 1
+
+
+def text(observed: Observed, found: list[Suggestion]) -> str:
+    """The policies as YAML, with comments."""
+    seen = {name for one in found for name in one.endpoints}
+    silent = len(observed.endpoints) - len(seen)
+    lines = [
+        "# Suggested from recorded flows: what was seen is allowed, all else would be denied. The policies",
+        "# are staged: they decide nothing until their kind is NetworkPolicy or GlobalNetworkPolicy.",
+        *(f"# flows: {count} {words}" for words, count in sorted(observed.counters.items()) if count),
+    ]
+    if silent:
+        lines.append(f"# {silent} endpoints were in no flow: nothing is suggested for them")
+    return "\n".join([*lines, *(line for one in found for line in _policy(one))]) + "\n"
+
+
+def _policy(policy: Suggestion) -> Iterator[str]:
+    namespace = {} if policy.namespace is None else {"namespace": policy.namespace}
+    yield "---"
+    yield f"# for {', '.join(policy.endpoints[:5])}" + (
+        f" and {len(policy.endpoints) - 5} more" if len(policy.endpoints) > 5 else ""
+    )
+    head = {
+        "apiVersion": "projectcalico.org/v3",
+        "kind": policy.kind,
+        "metadata": {"name": policy.name, **namespace},
+    }
+    yield _yaml(head)
+    yield "spec:"
+    yield f"  {_yaml({'selector': policy.selector})}"
+    yield "  types: [Ingress, Egress]"
+    for direction in ("ingress", "egress"):
+        yield from _rules(direction, policy)
+
+
+def _rules(direction: Direction, policy: Suggestion) -> Iterator[str]:
+    rules = policy.rules[direction]
+    if not rules:
+        yield f"  {direction}: []"
+        return
+    yield f"  {direction}:"
+    for rule in rules:
+        yield f"  # {_because(rule)}"
+        first, *others = _yaml(rule.fields).splitlines()
+        yield f"  - {first}"
+        yield from (f"    {line}" for line in others)
+
+
+def _because(rule: Rule) -> str:
+    evidence = rule.evidence
+    return rule.note or f"{evidence.flows} flows, {evidence.packets} packets, e.g. {evidence.example}"
+
+
+def _yaml(fields: dict[str, Any]) -> str:
+    return yaml.safe_dump(fields, sort_keys=False, width=_WIDTH, default_flow_style=False).rstrip()

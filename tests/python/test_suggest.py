@@ -1,0 +1,261 @@
+"""Suggested policy: it loads, allows what was recorded, and denies every other flow of a small universe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import labelgate
+import pytest
+import yaml
+from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from labelgate.analysis.recorded import packed
+from labelgate.analysis.selection import group_of, selectors
+from labelgate.analysis.suggest import Observed, Peers, suggest
+from labelgate.cli import cli
+from labelgate.cli.suggested import text
+from labelgate.flow import Packet
+from labelgate.reference.selectors import matches, parse
+from labelgate.snapshot import Snapshot
+
+OUTSIDE = ("192.0.2.1", "192.0.2.2", "192.0.2.9")
+SERVICES = ((6, 80), (6, 81), (17, 53), (1, 8 << 8))
+
+
+@dataclass(frozen=True)
+class Pod:
+    """A workload of the universe."""
+
+    namespace: str
+    name: str
+    labels: tuple[tuple[str, str], ...]
+    address: str
+
+
+def world(tmp_path: Path, pods: Sequence[Pod], more: str = "") -> Snapshot:
+    documents: list[Any] = [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
+        for namespace in sorted({pod.namespace for pod in pods})
+    ]
+    documents += [
+        {
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": pod.name, "namespace": pod.namespace, "labels": dict(pod.labels)},
+            "spec": {"nodeName": "n1"}, "status": {"phase": "Running", "podIP": pod.address},
+        }
+        for pod in pods
+    ]  # fmt: skip
+    path = tmp_path / "world.yaml"
+    path.write_text(yaml.safe_dump_all(documents) + more, encoding="utf-8")
+    return labelgate.load(path)
+
+
+Flow = tuple[str, str, tuple[int, int]]
+
+
+def observe(snapshot: Snapshot, flows: Sequence[Flow]) -> Observed:
+    observed = Observed(snapshot)
+    if flows:
+        observed.add(packed([
+            {"src": ip_address(src), "dst": ip_address(dst), "protocol": protocol, "sport": 40000,
+             "dport": number, "packets": 2, "replies": 1, "answered": True}
+            for src, dst, (protocol, number) in flows
+        ]))  # fmt: skip
+    return observed
+
+
+def enforced(tmp_path: Path, suggested: str) -> Snapshot:
+    """The world with the suggestion, no longer staged."""
+    path = tmp_path / "suggested.yaml"
+    path.write_text(suggested.replace("kind: Staged", "kind: "), encoding="utf-8")
+    return labelgate.load(tmp_path / "world.yaml", path)
+
+
+def packet(flow: Flow) -> Packet:
+    src, dst, (protocol, number) = flow
+    if protocol == 1:
+        return Packet("filter-forward", ip_address(src), ip_address(dst), 1, icmp_type=number >> 8)
+    return Packet("filter-forward", ip_address(src), ip_address(dst), protocol, 40000, number)
+
+
+PODS = st.lists(
+    st.tuples(
+        st.sampled_from(["shop", "ops"]),
+        st.dictionaries(st.sampled_from(["app", "tier", "team"]), st.sampled_from(["a", "b"]), max_size=3),
+    ),
+    min_size=2,
+    max_size=6,
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(drawn=PODS, data=st.data())
+def test_what_was_recorded_is_allowed_and_nothing_else(
+    tmp_path: Path, drawn: list[tuple[str, dict[str, str]]], data: st.DataObject
+) -> None:
+    pods = [
+        Pod(namespace, f"pod{index}", tuple(sorted(labels.items())), f"10.0.0.{index + 1}")
+        for index, (namespace, labels) in enumerate(drawn)
+    ]
+    snapshot = world(tmp_path, pods)
+    inside = {pod.address: (pod.namespace, pod.labels) for pod in pods}
+    addresses = [*inside, *OUTSIDE]
+    universe = [
+        (src, dst, service)
+        for src, dst, service in product(addresses, addresses, SERVICES)
+        if src != dst and (src in inside or dst in inside)
+    ]
+    recorded = data.draw(st.lists(st.sampled_from(universe), max_size=8))
+    observed = observe(snapshot, recorded)
+    found = suggest(observed, prefix={4: 32, 6: 128})
+    table = enforced(tmp_path, text(observed, found)).compile(node=None)
+
+    def alike(flow: Flow) -> tuple[Any, ...]:
+        """Replicas with the same labels share a policy."""
+        return inside.get(flow[0], flow[0]), inside.get(flow[1], flow[1]), flow[2]
+
+    allowed = {alike(flow) for flow in recorded}
+    governed = {inside[end] for flow in recorded for end in flow[:2] if end in inside}
+    # What a group sends and what it may receive are apart: both ends must have been seen so.
+    egress = {key[0:1] + key[1:] for key in allowed}
+    for flow in universe:
+        answer = table.connectivity(packet(flow))
+        source, destination, _ = alike(flow)
+        if source not in governed and destination not in governed:
+            assert answer.verdict == "allow"
+        else:
+            assert (answer.verdict == "allow") == (alike(flow) in egress), flow
+
+
+def test_selectors_find_all_of_the_wanted_and_nobody_else() -> None:
+    groups = [group_of({"app": app, **extra}) for app in "abc" for extra in ({}, {"x": "1"}, {"y": "2"})]
+    for chosen in range(1, 2 ** len(groups), 7):
+        wanted = [group for index, group in enumerate(groups) if chosen >> index & 1]
+        found = [parse(selector) for selector in selectors(wanted, groups)]
+        assert [group for group in groups if any(matches(one, dict(group)) for one in found)] == wanted
+
+
+WEB = Pod("shop", "web-1", (("app", "web"), ("pod-template-hash", "1")), "10.0.0.1")
+WEB_TWIN = Pod("shop", "web-2", (("app", "web"), ("pod-template-hash", "2")), "10.0.0.2")
+DB = Pod("shop", "db", (("app", "db"),), "10.0.0.3")
+SCRAPER = Pod("ops", "scraper", (("app", "scraper"),), "10.0.0.4")
+OTHER = Pod("ops", "other", (("app", "other"),), "10.0.0.5")
+FLOWS = [
+    (WEB.address, DB.address, (6, 5432)),
+    (SCRAPER.address, WEB.address, (6, 9100)),
+    *((OUTSIDE[0], WEB.address, (6, port)) for port in (80, 8000, 8001)),
+]
+
+
+def written(tmp_path: Path, peers: Peers = "seen", net4: int = 32) -> dict[str, dict[str, Any]]:
+    observed = observe(world(tmp_path, [WEB, WEB_TWIN, DB, SCRAPER, OTHER]), FLOWS)
+    found = text(observed, suggest(observed, peers=peers, prefix={4: net4, 6: 128}))
+    (tmp_path / "staged.yaml").write_text(found, encoding="utf-8")
+    staged = labelgate.load(tmp_path / "world.yaml", tmp_path / "staged.yaml")
+    assert len(staged.staged_network_policies) == 3
+    documents = [document for document in yaml.safe_load_all(found) if document]
+    return {document["metadata"]["name"]: document["spec"] for document in documents}
+
+
+def test_what_is_written(tmp_path: Path) -> None:
+    policies = written(tmp_path)
+    assert policies["suggested-web"] == {
+        "selector": "app == 'web'",
+        "types": ["Ingress", "Egress"],
+        "ingress": [
+            {"action": "Allow", "protocol": "TCP", "source": {"nets": ["192.0.2.1/32"]},
+             "destination": {"ports": [80, "8000:8001"]}},
+            {"action": "Allow", "protocol": "TCP",
+             "source": {"selector": "app == 'scraper'", "namespaceSelector": "all()"},
+             "destination": {"ports": [9100]}},
+        ],
+        "egress": [
+            {"action": "Allow", "protocol": "TCP",
+             "destination": {"selector": "app == 'db'", "ports": [5432]}}
+        ],
+    }  # fmt: skip
+    assert policies["suggested-db"]["egress"] == []
+
+
+def test_how_much_is_generalised(tmp_path: Path) -> None:
+    nets, scraper = written(tmp_path, "namespace", 24)["suggested-web"]["ingress"]
+    assert nets["source"] == {"nets": ["192.0.2.0/24"]}
+    assert scraper["source"]["selector"] == "projectcalico.org/namespace == 'ops'"
+
+
+HOST = """
+---
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: edge, labels: {role: edge}}
+spec: {node: n1, interfaceName: eth0, expectedIPs: [198.51.100.10]}
+"""
+
+
+def test_host_endpoints_get_a_global_policy(tmp_path: Path) -> None:
+    snapshot = world(tmp_path, [WEB, DB], HOST)
+    observed = observe(
+        snapshot, [(OUTSIDE[0], "198.51.100.10", (6, 80)), ("198.51.100.10", WEB.address, (6, 81))]
+    )
+    found = suggest(observed, prefix={4: 32, 6: 128})
+    assert [(one.kind, one.name, one.selector) for one in found] == [
+        ("StagedGlobalNetworkPolicy", "suggested-edge", "role == 'edge'"),
+        ("StagedNetworkPolicy", "suggested-web", "app == 'web'"),
+    ]
+    snapshot = enforced(tmp_path, text(observed, found))
+    table = snapshot.compile(node="n1")
+    verdicts = {
+        port: table.decide(hook="filter-input", in_="eth0", src=OUTSIDE[0], dst="198.51.100.10",
+                           protocol="tcp", sport=40000, dport=port).verdict
+        for port in (80, 81)
+    }  # fmt: skip
+    assert verdicts == {80: "allow", 81: "deny"}
+    cluster = snapshot.compile(node=None)
+    assert cluster.connectivity(packet(("198.51.100.10", WEB.address, (6, 81)))).verdict == "allow"
+    assert cluster.connectivity(packet((OUTSIDE[0], WEB.address, (6, 81)))).verdict == "deny"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"begin": 1}, "no connection, or who began it is not known"),
+        ({"begin": 3}, "DNATed: their destination is another one"),
+        ({"ct": 3}, "no connection, or who began it is not known"),
+        ({"answered": False}, "TCP that nobody has answered"),
+        ({"denied": True}, "denied where they were recorded"),
+        ({"protocol": 0}, "IP protocol 0, which no rule can name"),
+        ({"src": ip_address("192.0.2.7"), "dst": ip_address("192.0.2.8")},
+         "between addresses that no endpoint has"),
+    ],
+)  # fmt: skip
+def test_what_is_left_out_is_counted(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    observed = Observed(world(tmp_path, [WEB, DB]))
+    flow = {"src": ip_address(WEB.address), "dst": ip_address(DB.address), "protocol": 6, "dport": 80,
+            "answered": True}  # fmt: skip
+    observed.add(packed([flow | change]))
+    assert (observed.counters[words], observed.needs) == (1, {})
+
+
+def test_the_command(tmp_path: Path) -> None:
+    world(tmp_path, [WEB, DB])
+    flows, out = tmp_path / "flows.jsonl", tmp_path / "out.yaml"
+    line = {"src": WEB.address, "dst": DB.address, "protocol": "tcp", "dport": 5432, "packets": 7}
+    flows.write_text(json.dumps(line), encoding="utf-8")
+    arguments = ["suggest", "-f", str(tmp_path / "world.yaml"), str(flows)]
+    result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code == 0, result.output
+    assert "# 1 flows, 7 packets, e.g. 10.0.0.1 > 10.0.0.3 TCP 5432" in result.stdout
+    out.write_text(result.stdout, encoding="utf-8")
+    staged = ["replay", str(tmp_path / "world.yaml"), str(flows), "-f", str(out), "--staged"]
+    assert CliRunner().invoke(cli, staged).exit_code == 0
+    flows.write_text(json.dumps(line | {"dport": 5433}), encoding="utf-8")
+    assert CliRunner().invoke(cli, staged).exit_code == 1
+    flows.write_text("", encoding="utf-8")
+    assert CliRunner().invoke(cli, arguments).exit_code == 1
