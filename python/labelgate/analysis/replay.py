@@ -5,7 +5,8 @@ Replies and later packets belong to their flow: conntrack lets them pass where t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any, NamedTuple, Protocol
@@ -88,6 +89,14 @@ class Judge(Protocol):
         """What becomes of them."""
 
 
+def _keys(block: Recorded) -> Iterator[tuple[Any, ...]]:
+    """What the policy of workloads can see of each flow."""
+    sport = np.where(np.isin(block.protocol, (ICMP, ICMPV6)), 0, block.sport)
+    sides = [side if side.ndim == 1 else side.view("V16")[:, 0] for side in (block.src, block.dst)]
+    columns = [*sides, block.protocol, sport, block.dport]
+    return zip(itertools.repeat(block.version), *(column.tolist() for column in columns))
+
+
 class ClusterJudge:
     """New connections between workloads, wherever they live: a table of `Snapshot.compile(node=None)`."""
 
@@ -98,7 +107,7 @@ class ClusterJudge:
 
     def judge(self, block: Recorded) -> Judged:
         """Both gates of each flow; RELATED passes and INVALID is denied by endpoints of ours (E-20.2)."""
-        asked = np.array([self._ask(block, row) for row in range(len(block))], np.int64).reshape(-1, 3)
+        asked = self._ask(block)
         state, gates = asked[:, 0].astype(np.uint8), asked[:, 1:]
         denies = np.array([why.verdict == "deny" for why in self.reasons.all] + [False])
         decider = np.where(denies[gates[:, 0]] | (gates[:, 1] < 0), gates[:, 0], gates[:, 1])
@@ -114,19 +123,18 @@ class ClusterJudge:
             visits.append((rows, gates[rows, side]))
         return Judged(state, decider, visits)
 
-    def _ask(self, block: Recorded, row: int) -> tuple[int, int, int]:
-        """The state of one flow, and the number of what each gate says."""
-        protocol, dport = int(block.protocol[row]), int(block.dport[row])
-        is_icmp = protocol in (ICMP, ICMPV6)
-        sport = 0 if is_icmp else int(block.sport[row])
-        key = (block.src[row].tobytes(), block.dst[row].tobytes(), protocol, sport, dport)
-        found = self._known.get(key)
-        if found is None:
-            found = self._answer(_packet(block, row, "filter-forward"))
-            if len(self._known) >= 1 << 18:
-                self._known.clear()
-            self._known[key] = found
-        return found
+    def _ask(self, block: Recorded) -> NDArray[np.int64]:
+        """The state of each flow, and the number of what each gate says, (n, 3)."""
+        answers = []
+        for row, key in enumerate(_keys(block)):
+            found = self._known.get(key)
+            if found is None:
+                found = self._answer(_packet(block, row, "filter-forward"))
+                if len(self._known) >= 1 << 18:
+                    self._known.clear()
+                self._known[key] = found
+            answers.append(found)
+        return np.array(answers, np.int64).reshape(-1, 3)
 
     def _answer(self, packet: Packet) -> tuple[int, int, int]:
         answer = self._table.connectivity(packet)
