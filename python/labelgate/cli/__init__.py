@@ -24,7 +24,7 @@ from labelgate.cli.run import run
 from labelgate.cli.schema import schema
 from labelgate.cli.selector import selector
 from labelgate.cli.status import status
-from labelgate.cli.test import test
+from labelgate.cli.test import run_expectations
 from labelgate.cli.version import version
 from labelgate.config import ConfigError
 from labelgate.resources import LoadError
@@ -40,9 +40,8 @@ def cli() -> None:
 
 
 for verb in (
-    check, explain, connectivity, test, selector, schema, bench, run, status, reload, apply, confirm,
-    rollback, config, doctor,
-    install_unit, clean, demo, version,
+    check, explain, connectivity, run_expectations, selector, schema, bench, run, status, reload, apply,
+    confirm, rollback, config, doctor, install_unit, clean, demo, version,
 ):  # fmt: skip
     cli.add_command(verb)
 
