@@ -153,6 +153,8 @@ pub type StepTuple<'a> = (
     &'static str,
 );
 
+type StepTuples<'a> = Vec<StepTuple<'a>>;
+
 /// Verdict, failsafe, accepted, outcome, step.
 pub type DecisionTuple<'a> = (&'static str, bool, bool, u32, StepTuple<'a>);
 
@@ -264,7 +266,7 @@ impl Table {
     fn connectivity_trace(
         &self,
         packet: Question<'_>,
-    ) -> PyResult<(Option<Vec<StepTuple<'_>>>, Option<Vec<StepTuple<'_>>>)> {
+    ) -> PyResult<(Option<StepTuples<'_>>, Option<StepTuples<'_>>)> {
         let (egress, ingress) = self.0.connectivity_trace(&packet.tuple()?);
         let named = |steps: Vec<Step>| steps.iter().map(|step| step_tuple(&self.0, step)).collect();
         Ok((egress.map(named), ingress.map(named)))

@@ -30,6 +30,7 @@ from labelgate.cli.schema import schema
 from labelgate.cli.selector import selector
 from labelgate.cli.status import status
 from labelgate.cli.suggest import suggest
+from labelgate.cli.test import run_expectations
 from labelgate.cli.test import test
 from labelgate.cli.top import top
 from labelgate.cli.version import version
@@ -49,7 +50,7 @@ def cli() -> None:
 for verb in (
     check, lint_verb, diff_command, explain, connectivity, replay, suggest, test, selector, schema, bench,
     run, status, top, events, rules, reload, apply, confirm, rollback, config, doctor,
-    install_unit, clean, demo, version,
+    install_unit, clean, demo, version, run_expectations,
 ):  # fmt: skip
     cli.add_command(verb)
 

@@ -20,7 +20,7 @@ from labelgate.resources import PolicyTest
 Timed = tuple[Result, float]
 
 
-@click.command()
+@click.command("test")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @click.option(
     "-f",
@@ -45,7 +45,7 @@ Timed = tuple[Result, float]
     help="With --coverage: exit code 1 if fewer rules are exercised.",
 )
 @config_option
-def test(
+def run_expectations(
     paths: tuple[str, ...],
     policies: tuple[str, ...],
     words: str | None,
