@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-from labelgate.demo.world import World
+from labelgate.agent.handover import socket_path
+from labelgate.demo.world import EDGE, World
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -19,7 +20,10 @@ def _root() -> None:
 def world() -> Iterator[World]:
     """A world of its own for each test, removed also when the test fails."""
     with World() as world:
+        lock = world.call(EDGE, socket_path)
         yield world
+    for left in (lock, lock.with_suffix(".lock")):  # By a daemon that was killed.
+        left.unlink(missing_ok=True)
 
 
 @pytest.fixture(params=["nft", "legacy"])
