@@ -20,6 +20,7 @@ from labelgate.cli.diff import diff_command
 from labelgate.cli.doctor import doctor
 from labelgate.cli.explain import explain
 from labelgate.cli.install_unit import install_unit
+from labelgate.cli.reach import reach_command
 from labelgate.cli.reload import reload
 from labelgate.cli.run import run
 from labelgate.cli.schema import schema
@@ -41,7 +42,7 @@ def cli() -> None:
 
 for verb in (
     check, diff_command, explain, connectivity, selector, schema, bench, run, status, reload, apply, confirm,
-    rollback,
+    rollback, reach_command,
     config, doctor,
     install_unit, clean, demo, version,
 ):  # fmt: skip
