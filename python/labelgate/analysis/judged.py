@@ -177,10 +177,10 @@ def comparisons(pair: tuple[State, State], *, workloads: bool) -> Iterator[Compa
     groups: dict[Any, tuple[_Place, list[Member]]] = {}
     for place in places:
         chains = tuple(keys[side].of(place.chains[side], shared) for side in (0, 1))
-        settled = tuple(settled(state.settings, place.kind, place.direction) for state in pair)
-        if chains[0] == chains[1] and settled[0] == settled[1]:
+        ahead = tuple(settled(state.settings, place.kind, place.direction) for state in pair)
+        if chains[0] == chains[1] and ahead[0] == ahead[1]:
             continue
-        key = (place.direction, chains, settled) if place.kind == "workload" else place
+        key = (place.direction, chains, ahead) if place.kind == "workload" else place
         groups.setdefault(key, (place, []))[1].append(place.member())
     for place, members in groups.values():
         rules = dict.fromkeys(
