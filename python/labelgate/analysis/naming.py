@@ -187,7 +187,19 @@ class Names:
             return _join(plain)
         if len(other) <= _LISTED and len(rest.networks) < len(region.networks):
             return f"{_whole_text(whole)} but {_join(other)}"
-        return _join(plain)
+        return self._within_one_net(region) or _join(plain)
+
+    def _within_one_net(self, region: Region) -> str | None:
+        """For example `10.9.0.0/16 but 10.9.66.0/24`, where little is left out."""
+        first, last = region.networks[0], region.networks[-1]
+        if first.version != last.version:
+            return None
+        whole = first
+        while int(last.broadcast_address) > int(whole.broadcast_address):
+            whole = whole.supernet()
+        inside = Region.of(whole.version, edges_of_networks(whole.version, [whole]))
+        missing = self._parts(inside & region.rest())
+        return f"{whole} but {_join(missing)}" if len(missing) <= _LISTED else None
 
     def _parts(self, region: Region) -> list[str]:
         """Nets, then the endpoints whose addresses are the rest."""
