@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from random import Random
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from labelgate.analysis.addresses import contains, points
+from labelgate.analysis.addresses import complement, contains, edges_of_networks, points
 from labelgate.analysis.diff import diff
-from labelgate.analysis.regions import Services
+from labelgate.analysis.naming import Names
+from labelgate.analysis.regions import Region, Services
 from labelgate.analysis.services import WITH_PORTS, WITH_TYPES, Piece
 from labelgate.cli import cli
 from labelgate.columns import Flows
@@ -425,3 +426,22 @@ def test_services_are_canonical():
     assert joined.rest().rest() == joined
     assert joined.rest().text() == "every protocol but tcp 80-99"
     assert (joined | joined.rest()).text() == "every protocol"
+
+
+def test_services_from_several_source_ports_are_told_together():
+    found = Services.of(Piece(frozenset((6,)), False, sports, (80, 80)) for sports in ((0, 9), (20, 29)))
+    assert found.text() == "tcp 80 from ports 0-9,20-29"
+
+
+def test_peers_are_told_by_the_fewest_words():
+    names = Names(Snapshot.of(load_text("\n---\n".join([SPACE, *PODS]))))
+
+    def peers(*nets, but=()):
+        inside, outside = (edges_of_networks(4, map(ip_network, found)) for found in (nets, but))
+        return names.peers(Region.of(4, inside) & Region.of(4, complement(outside)))
+
+    assert peers("10.65.0.2/32", "10.65.0.9/32") == "pods app=web"
+    assert peers("10.9.0.0/16", "10.65.0.3/32") == "10.9.0.0/16, Pod/shop/db-1"
+    assert peers("10.9.0.0/16", but=["10.9.66.0/24"]) == "10.9.0.0/16 but 10.9.66.0/24"
+    assert peers("10.65.0.0/24", but=["10.65.0.3/32"]) == "10.65.0.0/24 but Pod/shop/db-1"
+    assert peers("0.0.0.0/0", but=["10.65.0.2/32", "10.65.0.9/32"]) == "every IPv4 address but pods app=web"

@@ -144,7 +144,7 @@ def states(
     models: dict[tuple[int, Settings], bytes],
 ) -> tuple[State, State]:
     """Both compiled for a node (None: all workloads); `models` keeps what is the same for every node."""
-    facts = host or _facts((old, new), node)
+    facts = host or interface_facts((old, new), node)
     tables: list[DecisionTable] = []
     for place, (snapshot, one) in enumerate(zip((old, new), settings, strict=True)):
         if (place, one) not in models:
@@ -155,7 +155,7 @@ def states(
     return first, second
 
 
-def _facts(snapshots: Iterable[Snapshot], node: str | None) -> HostFacts:
+def interface_facts(snapshots: Iterable[Snapshot], node: str | None) -> HostFacts:
     """Interfaces as host endpoints would have them: each with its expected addresses."""
     hosts = [found for one in snapshots for found in one.host_endpoints if found.spec.node == node]
     named: dict[str, set[str]] = {}
@@ -177,10 +177,10 @@ def comparisons(pair: tuple[State, State], *, workloads: bool) -> Iterator[Compa
     groups: dict[Any, tuple[_Place, list[Member]]] = {}
     for place in places:
         chains = tuple(keys[side].of(place.chains[side], shared) for side in (0, 1))
-        settled = tuple(_prelude(state.settings, place) for state in pair)
-        if chains[0] == chains[1] and settled[0] == settled[1]:
+        ahead = tuple(settled(state.settings, place.kind, place.direction) for state in pair)
+        if chains[0] == chains[1] and ahead[0] == ahead[1]:
             continue
-        key = (place.direction, chains, settled) if place.kind == "workload" else place
+        key = (place.direction, chains, ahead) if place.kind == "workload" else place
         groups.setdefault(key, (place, []))[1].append(place.member())
     for place, members in groups.values():
         rules = dict.fromkeys(
@@ -191,7 +191,7 @@ def comparisons(pair: tuple[State, State], *, workloads: bool) -> Iterator[Compa
 
 def _rules(state: State, place: _Place, chain: int | None) -> Iterator[Rule]:
     """Whatever decides at a place in one state."""
-    yield from _prelude(state.settings, place)
+    yield from settled(state.settings, place.kind, place.direction)
     if chain is not None:
         yield from state.contents.chain_rules(chain)
 
@@ -252,24 +252,24 @@ class _ChainKeys:
         return self.known[at]
 
 
-def _prelude(settings: Settings, place: _Place) -> tuple[Rule, ...]:
+def settled(settings: Settings, kind: Kind, direction: Direction) -> tuple[Rule, ...]:
     """What is settled ahead of a place's rules, as rules: boundaries, of which only the criteria count."""
-    if place.kind == "workload":
-        found = []
-        if place.direction == "egress" and settings.workload_vxlan_port is not None:
+    found: list[Rule] = []
+    if kind == "workload":
+        if direction == "egress" and settings.workload_vxlan_port is not None:
             port = settings.workload_vxlan_port
             found.append(Rule("Deny", UDP, destination=Side(ports=Ports(((port, port),)))))
-        if place.direction == "egress" and settings.workload_ipip_denied:
+        if direction == "egress" and settings.workload_ipip_denied:
             found.append(Rule("Deny", IPIP))
         return tuple(found)
-    if place.kind == "forward":
+    if kind == "forward":
         # E-27: no boundary, but it decides what no rule does.
         return (Rule(f"unmarked: {settings.forward_unmarked}"),)
     inbound, outbound = settings.failsafe_inbound, settings.failsafe_outbound
-    own, other = (inbound, outbound) if place.direction == "ingress" else (outbound, inbound)
-    found = [_failsafe(entry, place.direction, is_return=False) for entry in own]
-    if place.kind == "untracked":
-        found += [_failsafe(entry, place.direction, is_return=True) for entry in other]
+    own, other = (inbound, outbound) if direction == "ingress" else (outbound, inbound)
+    found += [_failsafe(entry, direction, is_return=False) for entry in own]
+    if kind == "untracked":
+        found += [_failsafe(entry, direction, is_return=True) for entry in other]
     return tuple(found)
 
 

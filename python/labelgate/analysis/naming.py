@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
+from functools import cached_property
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from itertools import combinations
 
-from labelgate.analysis.addresses import IPV4, IPV6, Network, contains, everything, numbers, points
+from labelgate.analysis.addresses import (
+    IPV4,
+    IPV6,
+    Network,
+    contains,
+    edges_of_networks,
+    everything,
+    numbers,
+    points,
+)
 from labelgate.analysis.regions import EVERYWHERE, Region
 from labelgate.conversion import is_workload
 from labelgate.snapshot import Snapshot
@@ -72,6 +82,15 @@ class Names:
                 owners = self._owners[address.version].setdefault(int(address), [])
                 if found.name not in owners:
                     owners.append(found.name)
+
+    @cached_property
+    def owned(self) -> Region:
+        """Every address that an endpoint has."""
+        v4, v6 = (
+            edges_of_networks(family, [ip_network(_address(family, one)) for one in self._owners[family]])
+            for family in (IPV4, IPV6)
+        )
+        return Region(v4, v6)
 
     def group(self, names: Iterable[str]) -> str:
         """For example `pods app=web in namespace shop`; one endpoint alone by its own name."""
@@ -168,7 +187,19 @@ class Names:
             return _join(plain)
         if len(other) <= _LISTED and len(rest.networks) < len(region.networks):
             return f"{_whole_text(whole)} but {_join(other)}"
-        return _join(plain)
+        return self._within_one_net(region) or _join(plain)
+
+    def _within_one_net(self, region: Region) -> str | None:
+        """For example `10.9.0.0/16 but 10.9.66.0/24`, where little is left out."""
+        first, last = region.networks[0], region.networks[-1]
+        if first.version != last.version:
+            return None
+        whole = first
+        while int(last.broadcast_address) > int(whole.broadcast_address):
+            whole = whole.supernet()
+        inside = Region.of(whole.version, edges_of_networks(whole.version, [whole]))
+        missing = self._parts(inside & region.rest())
+        return f"{whole} but {_join(missing)}" if len(missing) <= _LISTED else None
 
     def _parts(self, region: Region) -> list[str]:
         """Nets, then the endpoints whose addresses are the rest."""
@@ -186,6 +217,10 @@ class Names:
             else:
                 nets.append(_net_text(net))
         return [*nets, *([self.group(names)] if names else [])]
+
+
+def _address(family: int, number: int) -> IPv4Address | IPv6Address:
+    return IPv4Address(number) if family == IPV4 else IPv6Address(number)
 
 
 def _net_text(net: Network) -> str:

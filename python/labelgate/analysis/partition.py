@@ -113,8 +113,8 @@ class Partition:
         distinct = [rule for rule in dict.fromkeys(rules) if rule.exists_for(family)]
         return cls(
             family,
-            AddressClasses.of((found for rule in distinct for found in _sets(rule.source)), family),
-            AddressClasses.of((found for rule in distinct for found in _sets(rule.destination)), family),
+            AddressClasses.of((found for rule in distinct for found in rule_sets(rule.source)), family),
+            AddressClasses.of((found for rule in distinct for found in rule_sets(rule.destination)), family),
             ServiceClasses.of(distinct),
         )
 
@@ -188,7 +188,7 @@ def column(family: int, addresses: Edges) -> NDArray[Any]:
     return np.frombuffer(addresses.tobytes(), np.uint8).reshape(-1, 16).copy()
 
 
-def _sets(side: Side) -> Iterator[AddressSet]:
+def rule_sets(side: Side) -> Iterator[AddressSet]:
     """Every set that a side of a rule asks about."""
     yield from side.in_sets
     yield from side.not_in_sets

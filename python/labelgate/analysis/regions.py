@@ -217,7 +217,10 @@ def _group_text(group: ServiceGroup) -> str:
         unread = group.opaque and not group.rows and any(one in WITH_PORTS + WITH_TYPES for one in numbers)
         return f"{names} fragments" if unread else names
     are_types = all(number in WITH_TYPES for number in numbers)
-    rows = " or ".join(_row_text(row, are_types) for row in group.rows)
+    sports: dict[Spans, list[tuple[int, int]]] = {}
+    for first, last, dports in group.rows:
+        sports.setdefault(dports, []).append((first, last))
+    rows = " or ".join(_row_text(dports, found, are_types) for dports, found in sports.items())
     return f"{names} {rows}" + (" and fragments" if group.opaque else "")
 
 
@@ -225,12 +228,14 @@ def _protocol_spans(spans: Spans) -> str:
     return "protocols " + ",".join(_span(span) for span in spans)
 
 
-def _row_text(row: tuple[int, int, Spans], are_types: bool) -> str:
-    first, last, dports = row
+def _row_text(dports: Spans, sports: list[tuple[int, int]], are_types: bool) -> str:
     if are_types:
         return ",".join(map(_type_text, dports))
     text = _some([_span(span) for span in dports])
-    return text if (first, last) == (0, _LAST) else f"{text} from ports {_span((first, last))}"
+    if sports == [(0, _LAST)]:
+        return text
+    ports = "any port" if dports == ((0, _LAST),) else text
+    return f"{ports} from ports {_some([_span(span) for span in sports])}"
 
 
 def _type_text(span: tuple[int, int]) -> str:

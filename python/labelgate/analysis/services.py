@@ -18,7 +18,7 @@ WITH_PORTS = (TCP, UDP, SCTP, UDPLITE)
 WITH_TYPES = (ICMP, ICMPV6)
 _LAST = 65535
 _ECHO_REQUEST = {ICMP: 8 << 8, ICMPV6: 128 << 8}
-_USUAL_SOURCE_PORT = 40000
+USUAL_SOURCE_PORT = 40000
 _EXPERIMENTAL = 253
 """A protocol number that nothing real has (RFC 3692), where any will do."""
 
@@ -146,7 +146,7 @@ def _sample(piece: Piece) -> tuple[int, int, int, bool]:
     if protocol in WITH_TYPES:
         return protocol, 0, dport, False
     low, high = piece.sports
-    return protocol, _USUAL_SOURCE_PORT if low <= _USUAL_SOURCE_PORT <= high else low, dport, False
+    return protocol, USUAL_SOURCE_PORT if low <= USUAL_SOURCE_PORT <= high else low, dport, False
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from labelgate.cli.events import events
 from labelgate.cli.explain import explain
 from labelgate.cli.install_unit import install_unit
 from labelgate.cli.lint import lint_verb
+from labelgate.cli.reach import reach_command
 from labelgate.cli.reload import reload
 from labelgate.cli.replay import replay
 from labelgate.cli.rules import rules
@@ -31,7 +32,6 @@ from labelgate.cli.selector import selector
 from labelgate.cli.status import status
 from labelgate.cli.suggest import suggest
 from labelgate.cli.test import run_expectations
-from labelgate.cli.test import test
 from labelgate.cli.top import top
 from labelgate.cli.version import version
 from labelgate.config import ConfigError
@@ -48,9 +48,9 @@ def cli() -> None:
 
 
 for verb in (
-    check, lint_verb, diff_command, explain, connectivity, replay, suggest, test, selector, schema, bench,
+    check, lint_verb, diff_command, reach_command, explain, connectivity, replay, suggest, run_expectations, selector, schema, bench,
     run, status, top, events, rules, reload, apply, confirm, rollback, config, doctor,
-    install_unit, clean, demo, version, run_expectations,
+    install_unit, clean, demo, version,
 ):  # fmt: skip
     cli.add_command(verb)
 

@@ -68,7 +68,7 @@ def connectivity(
         raise click.UsageError("ask with --packets, or for a --matrix")
     if as_matrix and port is None:
         raise click.UsageError("--matrix needs --port")
-    number = _port_protocol(protocol)
+    number = port_protocol(protocol)
     with ProgressBar() as progress:
         snapshot = load(*paths, progress=progress)
     settings = load_config(config_file, snapshot.felix_configurations).settings
@@ -82,7 +82,8 @@ def connectivity(
     sys.exit(answer_lines(packets or "-", lambda line: judge(connection_from_json(line))))
 
 
-def _port_protocol(protocol: str) -> int:
+def port_protocol(protocol: str) -> int:
+    """The number of a protocol that has ports."""
     try:
         number = protocol_number(protocol)
     except FieldError as error:

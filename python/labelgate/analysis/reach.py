@@ -1,0 +1,339 @@
+"""Who reaches whom: workloads, host endpoints, and addresses outside of both, by the policy of both ends.
+
+New connections from a usual source port (40000). Between the two ends nothing else is asked: no DNAT, no
+routes, and no applyOnForward policy of nodes on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelgate import _core
+from labelgate.analysis.addresses import IPV4, IPV6, complement, networks, points
+from labelgate.analysis.judged import Kind, State, interface_facts, settled
+from labelgate.analysis.naming import Names
+from labelgate.analysis.partition import AddressClasses, column, rule_sets
+from labelgate.analysis.program import Direction, Rule, read_programs
+from labelgate.analysis.regions import Region, Services
+from labelgate.analysis.services import USUAL_SOURCE_PORT, Piece, ServiceClasses
+from labelgate.columns import Flows
+from labelgate.flow import VERDICTS
+from labelgate.model import core_model
+from labelgate.settings import Settings
+from labelgate.snapshot import Snapshot
+from labelgate.table import DecisionTable
+
+Mask = NDArray[np.bool_]
+MOST_QUESTIONS = 50_000_000
+_SETTLED: tuple[tuple[Kind, Direction], ...] = (
+    ("workload", "egress"), ("untracked", "ingress"), ("untracked", "egress"),
+)  # fmt: skip
+_FIELDS = ("protocol", "sport", "dport", "fragment")
+_DENY, _NOTRACK = VERDICTS.index("deny"), VERDICTS.index("allow-notrack")
+_SKIP_HEP, _UNTRACKED = VERDICTS.index("allow-skip-hep"), 4
+
+
+class TooMany(ValueError):
+    """More questions than anybody waits for."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One end of connections."""
+
+    name: str
+    """`Kind/namespace/name`, or nets in words."""
+    kind: Literal["workload", "host", "outside"]
+    addresses: dict[int, int]
+    """One by IP version."""
+    region: Region
+    """All addresses that it stands for."""
+    group: str
+    """Its namespace; `hosts`; `outside`."""
+    node: str | None = None
+    number: int = 0
+    interface: str | None = None
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Answers for every pair of peers and every class of services."""
+
+    peers: tuple[Peer, ...]
+    """Workloads, then host endpoints, then what is outside."""
+    services: ServiceClasses
+    allowed: Mask
+    """bool (from, to, services): in one IP version at least."""
+    partial: Mask
+    """The same: in one IP version, and not in the other that both have."""
+    names: Names
+
+    def services_text(self, source: int, destination: int) -> str:
+        """The services of one pair, in words; empty if there are none."""
+        found = np.flatnonzero(self.allowed[source, destination])
+        return self.services_of(found).text() if len(found) else ""
+
+    def services_of(self, classes: Iterable[int]) -> Services:
+        """Some classes as one set."""
+        return Services.of(piece for one in classes for piece in self.services.pieces[one])
+
+    def matching(self, text: str) -> list[int]:
+        """Peers by name (with or without kind), label (`key=value`), namespace (`shop/`) or address."""
+        found = [at for at, one in enumerate(self.peers) if text in (one.name, one.name.partition("/")[2])]
+        if not found and text.endswith("/"):
+            found = [at for at, one in enumerate(self.peers) if one.group == text[:-1]]
+        if not found and "=" in text:
+            key, _, value = text.partition("=")
+            found = [
+                at
+                for at, one in enumerate(self.peers)
+                if one.name in self.names.endpoints and (key, value) in self.names.endpoints[one.name].traits
+            ]
+        return found or self._with_address(text)
+
+    def _with_address(self, text: str) -> list[int]:
+        try:
+            address = ip_address(text)
+        except ValueError:
+            return []
+        wanted = Region.of(address.version, _single(address.version, int(address)))
+        found = [at for at, one in enumerate(self.peers) if (one.region & wanted).families]
+        owned = [at for at in found if self.peers[at].kind != "outside"]
+        return owned or found
+
+
+def _single(family: int, number: int) -> Any:
+    last = (1 << (32 if family == IPV4 else 128)) - 1
+    return points(family, [number, number + 1] if number < last else [number])
+
+
+def port_service(protocol: int, port: int) -> ServiceClasses:
+    """The one service that a port is."""
+    sample = np.array(
+        [(protocol, USUAL_SOURCE_PORT, port, False)],
+        [("protocol", np.uint8), ("sport", np.uint16), ("dport", np.uint16), ("fragment", np.bool_)],
+    )
+    return ServiceClasses(((Piece(frozenset((protocol,)), False, dports=(port, port)),),), sample)
+
+
+def reach(
+    snapshot: Snapshot,
+    *,
+    services: ServiceClasses | None = None,
+    settings_of: Callable[[str | None], Settings] = lambda node: Settings(),
+) -> Reach:
+    """Asks about every pair; without `services` about every class of services that a rule tells apart.
+
+    Raises:
+        TooMany: these would be more than `MOST_QUESTIONS`.
+    """
+    names = Names(snapshot)
+    states = _states(snapshot, settings_of)
+    rules = [rule for state in states.values() for rules in state.contents.lists for rule in rules.rules]
+    for state in states.values():
+        rules += (rule for place in _SETTLED for rule in settled(state.settings, *place))
+    if services is None:
+        services = _without_source_ports(ServiceClasses.of(list(dict.fromkeys(rules))))
+    peers = [*_endpoints(snapshot, states), *_outside(rules, names)]
+    if len(peers) ** 2 * len(services) > MOST_QUESTIONS:
+        raise TooMany(f"{len(peers)} peers and {len(services)} classes of services: name a port")
+    found = {family: _ask(peers, services, states, family) for family in (IPV4, IPV6)}
+    (asked4, v4), (asked6, v6) = found[IPV4], found[IPV6]
+    both = (asked4 & asked6)[:, :, None]
+    return Reach(tuple(peers), services, v4 | v6, both & (v4 ^ v6), names)
+
+
+def _without_source_ports(services: ServiceClasses) -> ServiceClasses:
+    """Those that connections from the usual source port have, told without it."""
+    kept = [
+        (at, tuple(replace(piece, sports=(0, 65535)) for piece in pieces if _has_usual_port(piece)))
+        for at, pieces in enumerate(services.pieces)
+    ]
+    kept = [(at, pieces) for at, pieces in kept if pieces]
+    samples = services.samples[[at for at, _ in kept]]
+    return ServiceClasses(tuple(pieces for _, pieces in kept), samples)
+
+
+def _has_usual_port(piece: Piece) -> bool:
+    return piece.is_opaque or piece.sports[0] <= USUAL_SOURCE_PORT <= piece.sports[1]
+
+
+def _states(snapshot: Snapshot, settings_of: Callable[[str | None], Settings]) -> dict[str | None, State]:
+    """That of all workloads (None), and one for each node with host endpoints."""
+    nodes: list[str | None] = [None, *sorted({one.spec.node for one in snapshot.host_endpoints})]
+    models: dict[Settings, bytes] = {}
+    tables: list[DecisionTable] = []
+    for node in nodes:
+        settings = settings_of(node)
+        if settings not in models:
+            models[settings] = core_model(snapshot, settings)
+        facts = interface_facts((snapshot,), node)
+        tables.append(DecisionTable(_core.compile(models[settings], node), facts, settings))
+    contents = read_programs(*(table.program for table in tables))
+    return {
+        node: State(snapshot, table.settings, table, found)
+        for node, table, found in zip(nodes, tables, contents, strict=True)
+    }
+
+
+def _endpoints(snapshot: Snapshot, states: dict[str | None, State]) -> list[Peer]:
+    node_of = {one.key: one.spec.node for one in snapshot.workload_endpoints}
+    node_of |= {one.key: one.spec.node_name for one in snapshot.pods}
+    found = [
+        _peer(one.name, "workload", one.addresses, one.name.split("/")[1], node_of[one.name], one.number)
+        for one in states[None].contents.endpoints
+    ]
+    for node, state in states.items():
+        for one in state.contents.endpoints if node is not None else ():
+            if one.kind == "host" and one.addresses:
+                interface = one.interface or _carrier(state, one.addresses)
+                found.append(_peer(one.name, "host", one.addresses, "hosts", node, one.number, interface))
+    return found
+
+
+def _carrier(state: State, addresses: Sequence[str]) -> str:
+    """The interface of a host endpoint that names none; that of a `*` one has no name."""
+    carried = state.table.host.interfaces.items()
+    return next((name for name, own in carried if set(own) & set(addresses)), "*")
+
+
+def _peer(
+    name: str,
+    kind: Any,
+    addresses: Sequence[str],
+    group: str,
+    node: str | None,
+    number: int,
+    interface: str | None = None,
+) -> Peer:
+    by_family: dict[int, int] = {}
+    region = Region()
+    for address in map(ip_address, addresses):
+        by_family.setdefault(address.version, int(address))
+        region |= Region.of(address.version, _single(address.version, int(address)))
+    return Peer(name, kind, by_family, region, group, node, number, interface)
+
+
+def _outside(rules: Sequence[Rule], names: Names) -> list[Peer]:
+    """Classes of addresses that nobody has, each as one peer; IPv4 and IPv6 apart."""
+    found: list[Peer] = []
+    for family in names.owned.families:
+        sets = [one for rule in rules for side in (rule.source, rule.destination) for one in rule_sets(side)]
+        classes = AddressClasses.of(sets, family)
+        free = complement(names.owned.edges[family])
+        for number in range(len(classes)):
+            mask = np.zeros(len(classes), np.bool_)
+            mask[number] = True
+            region = Region.of(family, classes.edges(mask)) & Region.of(family, free)
+            if not region.families:
+                continue
+            first = next(networks(family, region.edges[family]))
+            address = int(first.network_address) + (first.num_addresses > 2)
+            text = "rest of the world" if number == int(classes.of_interval[-1]) else names.peers(region)
+            if text == "rest of the world":
+                text += " (IPv6)" if family == IPV6 else " (IPv4)"
+            found.append(Peer(text, "outside", {family: address}, region, "outside"))
+    return found
+
+
+def _ask(
+    peers: Sequence[Peer], services: ServiceClasses, states: dict[str | None, State], family: int
+) -> tuple[Mask, Mask]:
+    """Pairs that have the family, bool (from, to), and the answers, bool (from, to, services)."""
+    count = len(peers)
+    has = np.array([family in one.addresses for one in peers], np.bool_)
+    outside = np.array([one.kind == "outside" for one in peers], np.bool_)
+    asked = has[:, None] & has[None, :] & ~np.eye(count, dtype=bool)
+    asked &= ~(outside[:, None] & outside[None, :])
+    allowed = np.zeros((count, count, len(services)), np.bool_)
+    addresses = column(family, points(family, [one.addresses.get(family, 0) for one in peers]))
+    for is_egress in (True, False):
+        for at, peer in enumerate(peers):
+            others = np.flatnonzero(asked[at] if is_egress else asked[:, at])
+            if not len(others):
+                continue
+            answers = _gate(peer, peers, others, is_egress, (addresses, at), services, states)
+            if is_egress:
+                allowed[at, others] = answers
+            else:
+                allowed[others, at] &= answers
+    return asked, allowed
+
+
+def _gate(
+    peer: Peer,
+    peers: Sequence[Peer],
+    others: NDArray[np.intp],
+    is_egress: bool,
+    place: tuple[Any, int],
+    services: ServiceClasses,
+    states: dict[str | None, State],
+) -> Mask:
+    """What one end says of connections with others, bool (others, services)."""
+    shape = (len(others), len(services))
+    if peer.kind == "outside":
+        return np.ones(shape, np.bool_)
+    addresses, at = place
+    theirs = np.repeat(addresses[others], len(services), axis=0)
+    own = np.repeat(addresses[[at]], len(theirs), axis=0)
+    fields = {name: np.tile(services.samples[name], len(others)) for name in _FIELDS}
+    src, dst = (own, theirs) if is_egress else (theirs, own)
+    if peer.kind == "workload":
+        answers = _workload_gate(states[None], peer, is_egress, src, dst, fields).reshape(shape)
+    else:
+        answers = _host_gate(states[peer.node], peer, is_egress, src, dst, fields).reshape(shape)
+    for row, other in enumerate(others):
+        _same_node(answers[row], peer, peers[other], is_egress, states[None].settings)
+    return answers
+
+
+def _same_node(answers: Mask, peer: Peer, other: Peer, is_egress: bool, settings: Settings) -> None:
+    """E-36: a host reaches its own workloads, whatever policy says; E-50: they reach it as a setting says."""
+    kinds = (peer.kind, other.kind) if is_egress else (other.kind, peer.kind)
+    if peer.node != other.node or peer.node is None:
+        return
+    if kinds == ("host", "workload"):
+        answers[:] = True
+    elif kinds == ("workload", "host"):
+        if settings.endpoint_to_host == "Drop":
+            answers[:] = False
+        elif not is_egress:
+            answers[:] = True
+
+
+def _workload_gate(
+    state: State, peer: Peer, is_egress: bool, src: Any, dst: Any, fields: dict[str, Any]
+) -> Mask:
+    verdicts, outcomes = np.zeros(len(src), np.uint8), np.zeros(len(src), np.uint32)
+    flows = Flows.read(
+        state.table.core, hook="filter-forward", src=src, dst=dst, in_=None, out=None, ct="new",
+        accepted=False, dnatted=False, **fields,
+    )  # fmt: skip
+    numbers = np.full(len(src), peer.number, np.uint32)
+    state.table.core.gate_batch(is_egress, numbers, flows, verdicts, outcomes)
+    found: Mask = verdicts != _DENY
+    return found
+
+
+def _host_gate(state: State, peer: Peer, is_egress: bool, src: Any, dst: Any, fields: dict[str, Any]) -> Mask:
+    """Every hook on the way into a host, or out of it, with the accept mark that each leaves (E-48)."""
+    hooks: tuple[Any, ...] = ("raw-prerouting", "mangle-prerouting", "filter-input")
+    if is_egress:
+        hooks = ("raw-output", "filter-output")
+    into, out = (None, peer.interface) if is_egress else (peer.interface, None)
+    accepted, passed = np.zeros(len(src), np.bool_), np.ones(len(src), np.bool_)
+    ct = np.zeros(len(src), np.uint8)
+    for hook in hooks:
+        verdicts, _ = state.table.decide_batch(
+            hook, src, dst, **fields, in_=into, out=out, ct=ct, accepted=accepted
+        )
+        passed &= verdicts != _DENY
+        accepted = accepted | (verdicts == _NOTRACK) | (verdicts == _SKIP_HEP)
+        ct = np.where(verdicts == _NOTRACK, np.uint8(_UNTRACKED), ct)
+    return passed

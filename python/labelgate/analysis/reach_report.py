@@ -1,0 +1,208 @@
+"""What reaches what, as lines, a grid, JSON, DOT, or a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelgate.analysis.matrix import Matrix
+from labelgate.analysis.reach import Peer, Reach
+from labelgate.analysis.regions import Region
+
+MOST_SINGLE = 50
+"""More endpoints than a person reads one by one: they are shown by namespace."""
+
+
+def lines(found: Reach, sources: Sequence[int] | None, destinations: Sequence[int] | None) -> Iterator[str]:
+    """For each asked peer who reaches it, or what it reaches; peers with equal services in one line."""
+    every = list(range(len(found.peers)))
+    for at in destinations or ():
+        others = every if sources is None else sources
+        yield from _peer_lines(found, at, others, found.allowed[:, at], ("is reached by", "nobody"))
+    if destinations is None:
+        for at in every if sources is None else sources:
+            yield from _peer_lines(found, at, every, found.allowed[at], ("reaches", "nothing"))
+
+
+def _peer_lines(
+    found: Reach, at: int, others: Sequence[int], services: Any, words: tuple[str, str]
+) -> Iterator[str]:
+    """`services` is bool (peers, services)."""
+    groups: dict[bytes, list[int]] = {}
+    for other in others:
+        if services[other].any():
+            groups.setdefault(services[other].tobytes(), []).append(other)
+    name, (verb, nobody) = found.peers[at].name, words
+    if not groups:
+        yield f"{name} {verb} {nobody}"
+    for several in groups.values():
+        text = found.services_of(np.flatnonzero(services[several[0]])).text()
+        yield f"{name} {verb} {_several(found, several)}: {text}"
+
+
+def _several(found: Reach, several: Sequence[int]) -> str:
+    outside = [found.peers[one] for one in several if found.peers[one].kind == "outside"]
+    inside = [found.peers[one].name for one in several if found.peers[one].kind != "outside"]
+    texts = [found.names.group(inside)] if inside else []
+    return ", ".join([*texts, *(one.name for one in outside)])
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Shares of pairs that reach each other, by peer or by group."""
+
+    names: tuple[str, ...]
+    groups: tuple[str, ...]
+    """Of each name the group that it stands in."""
+    pairs: NDArray[np.int64]
+    """How many pairs could (from, to)."""
+    allowed: NDArray[np.int64]
+    """How many do, with one service at least."""
+
+
+def grid(found: Reach, by: str | None = None) -> Grid:
+    """By `endpoint`, `namespace` or `label:KEY`; None: by endpoint up to `MOST_SINGLE`, else by namespace."""
+    count = len(found.peers)
+    by = by or ("endpoint" if count <= MOST_SINGLE else "namespace")
+    can = ~np.eye(count, dtype=bool)
+    outside = np.array([peer.kind == "outside" for peer in found.peers], bool)
+    can &= ~(outside[:, None] & outside[None, :])
+    reached = found.allowed.any(axis=2) & can
+    keys = [_key(found, peer, by) for peer in found.peers]
+    order = sorted(dict.fromkeys(keys), key=lambda key: (_rank(key[0]), key))
+    member = np.array([[key == wanted for wanted in order] for key in keys], np.int64)
+    names, groups = tuple(name for _, name in order), tuple(group for group, _ in order)
+    return Grid(names, groups, member.T @ can @ member, member.T @ reached @ member)
+
+
+def _rank(group: str) -> int:
+    return {"hosts": 1, "outside": 2}.get(group, 0)
+
+
+def _key(found: Reach, peer: Peer, by: str) -> tuple[str, str]:
+    """(group, name) of the row that a peer is in."""
+    if by == "endpoint" or peer.kind == "outside":
+        return peer.group, peer.name.partition("/")[2] if peer.kind != "outside" else peer.name
+    if by == "namespace":
+        return peer.group, peer.group
+    wanted = by.removeprefix("label:")
+    traits = dict(found.names.endpoints[peer.name].traits)
+    value = traits.get(wanted)
+    return ("", f"{wanted}={value}") if value is not None else ("", f"without {wanted}")
+
+
+def matrix(shown: Grid) -> Matrix:
+    """As text: `yes`, `.`, `3/6`, `-`."""
+
+    def word(allowed: int, pairs: int) -> str:
+        if not pairs:
+            return "-"
+        return "." if not allowed else "yes" if allowed == pairs else f"{allowed}/{pairs}"
+
+    rows = zip(shown.allowed.tolist(), shown.pairs.tolist(), strict=True)
+    cells = tuple(tuple(map(word, *row)) for row in rows)
+    return Matrix(shown.names, cells, "rows connect to columns; yes, .: no, 3/6: so many pairs, -: no pairs")
+
+
+def to_json(found: Reach) -> dict[str, Any]:
+    """Every peer, and every pair that has a service."""
+    pairs = np.argwhere(found.allowed.any(axis=2))
+    return {
+        "peers": [
+            {"name": peer.name, "kind": peer.kind, "group": peer.group, "nets": _nets(peer.region)}
+            for peer in found.peers
+        ],
+        "reach": [
+            {
+                "from": found.peers[source].name,
+                "to": found.peers[destination].name,
+                "services": found.services_text(int(source), int(destination)),
+                "oneFamilyOnly": bool(found.partial[source, destination].any()),
+            }
+            for source, destination in pairs
+        ],
+    }
+
+
+def _nets(region: Region) -> list[str]:
+    return [str(net) for net in region.networks]
+
+
+def dot(shown: Grid) -> str:
+    """For graphviz: an edge where all pairs reach each other, a dashed one where some do."""
+    found = ["digraph reach {", "  rankdir=LR;", "  node [shape=box, style=rounded];"]
+    numbered = list(enumerate(zip(shown.groups, shown.names, strict=True)))
+    for group, members in groupby(numbered, key=lambda item: item[1][0]):
+        found += [f"  subgraph {_quoted('cluster_' + group)} {{", f"    label={_quoted(group)};"]
+        found += [f"    n{number} [label={_quoted(name)}];" for number, (_, name) in members]
+        found.append("  }")
+    for row, column in np.argwhere(shown.allowed):
+        whole = shown.allowed[row, column] == shown.pairs[row, column]
+        found.append(f"  n{row} -> n{column}{'' if whole else ' [style=dashed]'};")
+    return "\n".join([*found, "}"])
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+_GREEN, _NONE, _EMPTY = "#2a9d63", "#f4f4f2", "#ffffff"
+
+
+def picture(shown: Grid, path: Path, title: str) -> None:
+    """Writes the grid as SVG or PNG, by the ending of the path; needs matplotlib (extra `plot`)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.figure import Figure
+
+    count = len(shown.names)
+    cell = 0.24 if count > 12 else 0.42
+    longest = max(map(len, shown.names), default=1)
+    margin = 0.085 * longest + 0.9
+    figure = Figure(figsize=(count * cell + margin + 0.4, count * cell + margin + 0.9))
+    FigureCanvasAgg(figure)
+    width, height = figure.get_figwidth(), figure.get_figheight()
+    side = count * cell
+    axes = figure.add_axes((margin / width, 0.7 / height, side / width, side / height))
+    share = np.ma.masked_where(shown.pairs == 0, shown.allowed / np.maximum(shown.pairs, 1))
+    colours = LinearSegmentedColormap.from_list("share", [_NONE, "#bfe3cf", _GREEN])
+    axes.set_facecolor(_EMPTY)
+    axes.pcolormesh(share, cmap=colours, vmin=0, vmax=1, edgecolors="white", linewidth=1)
+    axes.set_xlim(0, count)
+    axes.set_ylim(count, 0)
+    axes.set_aspect("equal")
+    ticks = np.arange(count) + 0.5
+    size = 8 if count > 12 else 9
+    axes.set_yticks(ticks, shown.names, fontsize=size)
+    axes.set_xticks(ticks, shown.names, fontsize=size, rotation=90)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    _dress(axes, shown, title)
+    undated = {"Date": None} if path.suffix == ".svg" else None
+    figure.savefig(path, dpi=110, bbox_inches="tight", pad_inches=0.15, metadata=undated)
+
+
+def _dress(axes: Any, shown: Grid, title: str) -> None:
+    """Group lines, shares that are neither none nor all, and what the colours mean."""
+    count = len(shown.names)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    for at in range(1, count):
+        if shown.groups[at] != shown.groups[at - 1]:
+            axes.axhline(at, color="#777777", linewidth=0.8)
+            axes.axvline(at, color="#777777", linewidth=0.8)
+    for row, column in np.argwhere((shown.allowed > 0) & (shown.allowed < shown.pairs)):
+        text = f"{shown.allowed[row, column]}/{shown.pairs[row, column]}"
+        axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=5 if count > 12 else 7)
+    for at in range(count):
+        if shown.pairs[at, at] == 0:
+            axes.plot([at + 0.3, at + 0.7], [at + 0.5, at + 0.5], color="#bbbbbb", linewidth=0.8)
+    caption = f"{title}\nrows connect to columns; green: reached, grey: denied, white: not asked"
+    axes.set_xlabel(caption, fontsize=8, loc="left", labelpad=8)

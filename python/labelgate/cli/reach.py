@@ -1,0 +1,115 @@
+"""`labelgate reach`: who reaches whom."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from labelgate.analysis.reach import Reach, TooMany, port_service, reach
+from labelgate.analysis.reach_report import dot, grid, lines, matrix, picture, to_json
+from labelgate.cli.connectivity import port_protocol
+from labelgate.cli.options import EnvironmentProblem, config_option, policies
+from labelgate.cli.progress import ProgressBar
+from labelgate.config import load_config
+from labelgate.snapshot import load
+
+PICTURES = (".svg", ".png")
+
+
+@click.command("reach")
+@policies()
+@config_option
+@click.option("--to", metavar="PEER", help="Who reaches these?")
+@click.option("--from", "from_", metavar="PEER", help="What do these reach?")
+@click.option("--port", type=click.IntRange(1, 65535), help="Only this port [default: every service].")
+@click.option("--protocol", metavar="NAME|NUMBER", default="tcp", show_default=True, help="Of the port.")
+@click.option("--by", metavar="endpoint|namespace|label:KEY", help="Rows of grid, DOT and picture.")
+@click.option(
+    "-o", "--output", type=click.Choice(["list", "grid", "json", "dot"]), default="list", show_default=True
+)
+@click.option(
+    "--picture", "picture_file", type=click.Path(dir_okay=False), help="Write FILE.svg or FILE.png."
+)
+def reach_command(
+    paths: tuple[str, ...],
+    config_file: str | None,
+    to: str | None,
+    from_: str | None,
+    port: int | None,
+    protocol: str,
+    by: str | None,
+    output: str,
+    picture_file: str | None,
+) -> None:
+    """Say who can reach whom: workloads, host endpoints, and addresses outside.
+
+    \b
+    labelgate reach -f policies/ --to app=db --port 5432     # who can reach the databases
+    labelgate reach -f policies/ --from Pod/shop/web-1       # what can web-1 reach, on which ports
+    labelgate reach -f policies/ --port 443 -o grid          # everybody
+    labelgate reach -f policies/ --port 443 --picture reach.svg
+
+    PEER is a name (Pod/shop/web-1 or shop/web-1), a label (app=web), a namespace (shop/) or an address.
+    Addresses that no endpoint has are peers, too: one for each set of them that policy tells apart. Judged
+    are both ends of a new connection; DNAT, routes and nodes on the way are not.
+
+    Exit codes: 0 answered, 1 --from reaches no --to, 2 usage, 3 what cannot be read.
+    """
+    _check(by, picture_file)
+    number = port_protocol(protocol)
+    with ProgressBar() as progress:
+        snapshot = load(*paths, progress=progress)
+    service = None if port is None else port_service(number, port)
+    try:
+        found = reach(
+            snapshot,
+            services=service,
+            settings_of=lambda node: load_config(config_file, snapshot.felix_configurations, node).settings,
+        )
+    except TooMany as error:
+        raise click.UsageError(f"{error} with --port") from None
+    if not found.peers and output != "json":
+        click.echo("no endpoints")
+        return
+    destinations, sources = _peers(found, to, "--to"), _peers(found, from_, "--from")
+    if picture_file is not None:
+        asked = "any service" if port is None else f"{protocol} {port}"
+        _draw(found, by, Path(picture_file), f"new connections, {asked}")
+    elif output == "list":
+        for line in lines(found, sources, destinations):
+            click.echo(line)
+    elif output == "json":
+        click.echo(json.dumps(to_json(found), indent=2))
+    else:
+        shown = grid(found, by)
+        click.echo(dot(shown) if output == "dot" else f"{matrix(shown).text()}\n{matrix(shown).legend}")
+    if sources and destinations and not found.allowed[sources][:, destinations].any():
+        sys.exit(1)
+
+
+def _check(by: str | None, picture_file: str | None) -> None:
+    if by is not None and by not in ("endpoint", "namespace") and not by.startswith("label:"):
+        raise click.UsageError(f"--by: found `{by}`, expected endpoint, namespace or label:KEY")
+    if picture_file is not None and Path(picture_file).suffix not in PICTURES:
+        raise click.UsageError(f"--picture: found `{picture_file}`, expected FILE.svg or FILE.png")
+
+
+def _peers(found: Reach, text: str | None, option: str) -> list[int] | None:
+    if text is None:
+        return None
+    peers = found.matching(text)
+    if not peers:
+        raise click.UsageError(
+            f"{option}: found `{text}`, expected the name, label key=value, namespace/ or address of a peer"
+        )
+    return peers
+
+
+def _draw(found: Reach, by: str | None, path: Path, title: str) -> None:
+    try:
+        picture(grid(found, by), path, title)
+    except ImportError:
+        raise EnvironmentProblem("--picture needs matplotlib: pip install 'labelgate[plot]'") from None

@@ -1,0 +1,192 @@
+"""`labelgate reach` against the reference: every pair of ends, addresses outside among them, one by one."""
+
+from __future__ import annotations
+
+import json
+from ipaddress import ip_address
+from random import Random
+
+import pytest
+from click.testing import CliRunner
+from labelgate.analysis.addresses import contains, points
+from labelgate.analysis.reach import port_service, reach
+from labelgate.cli import cli
+from labelgate.flow import Packet
+from labelgate.reference import Reference
+from labelgate.resources import load_text
+from labelgate.settings import HostFacts
+from labelgate.snapshot import Snapshot
+from random_world import V4, V6, Dice
+from test_diff import PODS, SPACE, pod
+
+WORLDS = 25
+PROBES = {4: [*map(ip_address, V4), ip_address("8.8.8.8")], 6: [*map(ip_address, V6), ip_address("2a00::1")]}
+
+
+def worlds():
+    for seed in range(WORLDS):
+        world = Dice(Random(seed)).world()
+        yield Snapshot.of(load_text("\n---\n".join(map(json.dumps, world.documents)))), world.settings
+
+
+def ends(found):
+    """Every workload whose address is its own alone, and probes that nobody has: (peer, address)."""
+    addresses = [(at, address) for at, one in enumerate(found.peers) for address in everyone(one)]
+    known = [address for _, address in addresses]
+    yield from (
+        (at, address)
+        for at, address in addresses
+        if found.peers[at].kind == "workload" and known.count(address) == 1
+    )
+    for family, probes in PROBES.items():
+        for probe in probes:
+            inside = [
+                at
+                for at, one in enumerate(found.peers)
+                if contains(one.region.edges[family], points(family, [int(probe)]))[0]
+            ]
+            outside = [at for at in inside if found.peers[at].kind == "outside"]
+            assert len(outside) <= 1, "classes outside are disjoint"
+            if inside == outside and outside:
+                yield outside[0], probe
+
+
+def everyone(peer):
+    if peer.kind != "outside":
+        for family, number in peer.addresses.items():
+            yield ip_address(number) if family == 4 else ip_address(number.to_bytes(16, "big"))
+
+
+@pytest.mark.parametrize("port", [80, 443])
+def test_every_pair_is_answered_as_the_reference_does(port):
+    asked = {True: 0, False: 0}
+    for snapshot, settings in worlds():
+        found = reach(snapshot, services=port_service(6, port), settings_of=lambda node, one=settings: one)
+        literal = Reference(snapshot, "", HostFacts({}), settings)
+        answers = {}
+        for source, src in ends(found):
+            for destination, dst in ends(found):
+                kinds = {found.peers[source].kind, found.peers[destination].kind}
+                if src.version != dst.version or source == destination or kinds == {"outside"}:
+                    continue
+                packet = Packet("filter-forward", src, dst, 6, sport=40000, dport=port)
+                verdict = literal.connectivity(packet).verdict == "allow"
+                answers.setdefault((source, destination), []).append(verdict)
+        for pair, verdicts in answers.items():
+            if "workload" in {found.peers[at].kind for at in pair} and is_whole(found, pair, verdicts):
+                assert found.allowed[*pair, 0] == any(verdicts)
+                asked[any(verdicts)] += 1
+    assert all(asked.values()), asked
+
+
+def is_whole(found, pair, verdicts):
+    """Whether both families that two ends have in common were asked, or one says yes."""
+    common = set.intersection(*(set(found.peers[at].addresses) for at in pair))
+    return any(verdicts) or len(verdicts) >= len(common)
+
+
+HOST_WORLD = """
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: edge, labels: {role: edge}}
+spec: {node: edge1, interfaceName: eth0, expectedIPs: [198.51.100.10]}
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: edge}
+spec:
+  selector: role == 'edge'
+  ingress:
+  - {action: Allow, protocol: TCP, source: {nets: [203.0.113.0/24]}, destination: {ports: [9100]}}
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: early}
+spec:
+  selector: role == 'edge'
+  preDNAT: true
+  applyOnForward: true
+  ingress:
+  - {action: Allow, protocol: TCP, source: {nets: [192.0.2.0/24]}, destination: {ports: [30000]}}
+  - {action: Deny, protocol: TCP, source: {nets: [203.0.113.7/32]}}
+"""
+
+
+def reached(ports, text):
+    """Who reaches the host on a port."""
+    found = {}
+    for port in ports:
+        answers = reach(Snapshot.of(load_text(text)), services=port_service(6, port))
+        (host,) = answers.matching("HostEndpoint/edge")
+        found[port] = {peer.name for at, peer in enumerate(answers.peers) if answers.allowed[at, host, 0]}
+    return found
+
+
+def test_a_host_is_judged_at_every_hook_on_the_way():
+    everyone = {"192.0.2.0/24", "203.0.113.7", "rest of the world (IPv4)"}
+    found = reached((22, 9100, 30000, 80), HOST_WORLD)
+    nets = next(name for name in found[9100])
+    assert found[22] >= everyone, "a failsafe port"
+    assert found[9100] == {nets}
+    assert nets.startswith("203.0.113.0"), "all of its net but the denied one"
+    assert found[30000] == {"192.0.2.0/24"}, "preDNAT policy goes ahead of normal policy (E-48)"
+    assert found[80] == set()
+
+
+def test_a_host_reaches_its_own_workloads_and_they_reach_it_as_a_setting_says():
+    deny = "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {name: closed}\n"
+    deny += "spec: {selector: app == 'web', types: [Ingress]}\n"
+    text = "\n---\n".join([HOST_WORLD, SPACE, pod("web-1", "web", "10.65.0.2"), deny])
+    found = reach(Snapshot.of(load_text(text)), services=port_service(6, 80))
+    (host,), (web,) = found.matching("HostEndpoint/edge"), found.matching("shop/web-1")
+    assert found.allowed[host, web, 0], "E-36"
+    assert not found.allowed[web, host, 0], "E-50"
+
+
+@pytest.fixture
+def run(tmp_path):
+    path = tmp_path / "policy.yaml"
+    rule = "{action: Allow, protocol: TCP, source: {selector: app == 'web'}, destination: {ports: [5432]}}"
+    policy = "apiVersion: projectcalico.org/v3\nkind: NetworkPolicy\nmetadata: {name: db, namespace: shop}\n"
+    policy += f"spec:\n  selector: app == 'db'\n  ingress:\n  - {rule}\n"
+    path.write_text("\n---\n".join([SPACE, *PODS, policy]))
+    return lambda *options: CliRunner().invoke(cli, ["reach", "-f", str(path), *options])
+
+
+def test_who_reaches_a_label_and_on_what(run):
+    assert run("--to", "app=db").stdout == "Pod/shop/db-1 is reached by pods app=web: tcp 5432\n"
+    assert run("--to", "10.65.0.3", "--port", "80").stdout == "Pod/shop/db-1 is reached by nobody\n"
+
+
+def test_no_way_from_here_to_there_ends_with_1(run):
+    assert run("--from", "shop/web-1", "--to", "app=db", "--port", "5432").exit_code == 0
+    assert run("--from", "shop/web-1", "--to", "app=db", "--port", "80").exit_code == 1
+    assert run("--from", "nobody").exit_code == 2
+
+
+def test_a_grid_and_its_graph(run):
+    rows = run("--port", "5432", "-o", "grid").stdout.splitlines()
+    assert rows[1].split() == ["1", "shop/db-1", "-", "yes", "yes", "yes"]
+    assert rows[4].split() == ["4", "rest", "of", "the", "world", "(IPv4)", ".", "yes", "yes", "-"]
+    graph = run("--port", "5432", "-o", "dot").stdout
+    assert 'n1 [label="shop/web-1"];' in graph
+    assert "n1 -> n0;" in graph
+    assert "n3 -> n0" not in graph
+    grouped = run("--port", "80", "-o", "grid", "--by", "label:app").stdout.splitlines()
+    assert grouped[1].split() == ["1", "app=db", "-", "yes", "yes"]
+
+
+def test_json_has_every_pair(run):
+    found = json.loads(run("--port", "5432", "-o", "json").stdout)
+    pairs = {(one["from"], one["to"]) for one in found["reach"]}
+    assert ("Pod/shop/web-1", "Pod/shop/db-1") in pairs
+    assert ("rest of the world (IPv4)", "Pod/shop/db-1") not in pairs
+
+
+@pytest.mark.parametrize("ending", ["svg", "png"])
+def test_a_picture_is_drawn(run, tmp_path, ending):
+    pytest.importorskip("matplotlib")
+    path = tmp_path / f"reach.{ending}"
+    assert run("--port", "5432", "--picture", str(path)).exit_code == 0
+    assert path.read_bytes()[:5] in (b"<?xml", b"\x89PNG\r")
+    assert run("--picture", "reach.txt").exit_code == 2
