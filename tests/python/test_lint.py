@@ -126,6 +126,14 @@ def test_exit_codes_of_the_verb(tmp_path: Path) -> None:
     assert run("--rules")[0] == 0
 
 
+def test_the_verb_says_where_nothing_can_be_met(tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(HOST.split("---")[1].replace("{POLICY}", "{}").replace("{RULE}", "{}"), encoding="utf-8")
+    result = CliRunner().invoke(cli, ["lint", "-f", str(file)])
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "no endpoints in these files" in result.stderr
+
+
 def test_lines_of_standard_input_and_of_lists(tmp_path: Path) -> None:
     code, text = run("-f", "-", "--select", "LG101", text=SHADOWED.read_text(encoding="utf-8"))
     assert (code, text.split()[0]) == (1, "<stdin>:14:5:")

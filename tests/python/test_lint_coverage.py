@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from itertools import product
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from labelgate.analysis.lint import lint
 from labelgate.flow import Packet
@@ -50,9 +50,9 @@ def sides(draw: st.DrawFn, family: list[str], has_ports: bool, is_destination: b
     side: dict[str, Any] = {}
     if draw(st.integers(0, 2)) == 0:
         side["nets"] = draw(st.lists(st.sampled_from(family), min_size=1, max_size=2))
-    if draw(st.integers(0, 4)) == 0:
+    if draw(st.integers(0, 6)) == 0:
         side["notNets"] = [draw(st.sampled_from(family))]
-    if draw(st.integers(0, 3)) == 0:
+    if draw(st.integers(0, 5)) == 0:
         side[draw(st.sampled_from(["selector", "notSelector"]))] = draw(st.sampled_from(SELECTORS))
     ports = [*(PORTS if is_destination else SOURCE_PORTS), "http"]
     if has_ports and draw(st.integers(0, 1 if is_destination else 4)) == 0:
@@ -68,7 +68,7 @@ def rules(draw: st.DrawFn) -> dict[str, Any]:
     protocols = [None, "TCP", "TCP", "UDP"] + (["ICMP"] if family is V4 else ["ICMPv6"])
     protocol = draw(st.sampled_from(protocols))
     rule: dict[str, Any] = {
-        "action": draw(st.sampled_from(["Allow", "Deny", "Pass", "Allow", "Deny", "Log"]))
+        "action": draw(st.sampled_from(["Allow", "Allow", "Deny", "Deny", "Pass", "Pass", "Log"]))
     }
     if protocol is not None:
         rule["protocol"] = protocol
@@ -188,12 +188,52 @@ def named(snapshot: Snapshot, *ids: str) -> list[set[tuple[str, int]]]:
     ]
 
 
+def policy(name: str, tier: str, *rules: dict[str, Any]) -> dict[str, Any]:
+    spec = {"tier": tier, "order": int(name[1:]), "selector": "all()", "types": ["Ingress"]}
+    return {
+        "kind": "GlobalNetworkPolicy", "metadata": {"name": name}, "spec": {**spec, "ingress": list(rules)}
+    }  # fmt: skip
+
+
+PASSED = [
+    policy("p0", "first", {"action": "Pass", "protocol": "TCP"}),
+    policy("p1", "second", {"action": "Allow", "protocol": "TCP"}, {"action": "Deny", "protocol": "UDP"}),
+]
+"""Only what the first tier passes is met by the second: its second rule is shadowed."""
+IN_A_ROW = [
+    policy(
+        "p0",
+        "default",
+        {"action": "Allow", "protocol": "TCP", "destination": {"ports": [80]}},
+        {"action": "Allow", "protocol": "TCP", "destination": {"ports": ["80:90"]}},
+        {"action": "Deny", "protocol": "TCP", "destination": {"ports": ["81:90"]}},
+        {"action": "Allow", "protocol": "TCP"},
+    )
+]
+"""The third is shadowed; without any of the others but the last nothing changes, and without both nothing."""
+TWO_HALVES = [
+    policy(
+        "p0",
+        "default",
+        {"action": "Allow", "source": {"nets": ["10.0.0.0/9"]}},
+        {"action": "Allow", "source": {"nets": ["10.128.0.0/9"]}},
+        {"action": "Deny", "source": {"nets": ["10.0.0.0/8"]}},
+    )
+]
+
+TWICE = [policy("p0", "default", *[{"action": "Allow", "protocol": "TCP"}] * 2)]
+"""Only the second may go: the first is not redundant because of one that is never reached."""
+
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
 """Examples are small; shrinking them would take minutes."""
 
 
 @settings(max_examples=25, deadline=None, phases=PHASES, suppress_health_check=list(HealthCheck))
 @given(policies())
+@example(PASSED)
+@example(IN_A_ROW)
+@example(TWO_HALVES)
+@example(TWICE)
 def test_no_rule_that_is_never_met_is_missed_and_none_is_invented(written: list[dict[str, Any]]) -> None:
     snapshot = snapshot_of([*ENDPOINTS, *written])
     brute = Brute(snapshot)
@@ -230,6 +270,10 @@ def _ends(snapshot: Snapshot) -> list[dict[int, int]]:
 
 @settings(max_examples=10, deadline=None, phases=PHASES, suppress_health_check=list(HealthCheck))
 @given(policies())
+@example(PASSED)
+@example(IN_A_ROW)
+@example(TWO_HALVES)
+@example(TWICE)
 def test_all_redundant_rules_can_go_together(written: list[dict[str, Any]]) -> None:
     before = snapshot_of([*ENDPOINTS, *written])
     redundant = set().union(*named(before, "LG101", "LG102", "LG103", "LG104"))

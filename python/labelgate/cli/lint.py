@@ -75,6 +75,8 @@ def lint_verb(
     except UnknownRules as error:
         hint = did_you_mean(str(error), [*RULES, *BY_NAME]) or "--rules lists them"
         raise click.UsageError(f"no rule is called `{error}`: {hint}") from None
+    if not (snapshot.host_endpoints or snapshot.workload_endpoints or snapshot.pods):
+        click.echo("no endpoints in these files: what selectors and rules meet was not judged", err=True)
     _print(found, output)
     sys.exit(1 if found else 0)
 
