@@ -48,7 +48,8 @@ def cli() -> None:
 
 
 for verb in (
-    check, lint_verb, diff_command, reach_command, explain, connectivity, replay, suggest, run_expectations, selector, schema, bench,
+    check, lint_verb, diff_command, reach_command, explain, connectivity, replay, suggest,
+    run_expectations, selector, schema, bench,
     run, status, top, events, rules, reload, apply, confirm, rollback, config, doctor,
     install_unit, clean, demo, version,
 ):  # fmt: skip
