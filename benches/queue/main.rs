@@ -33,6 +33,7 @@ const CONFIG: EnforcerConfig = EnforcerConfig {
     without_repeat: [false; 7],
     null: None,
     sample_every: 0,
+    event_rate: 0,
 };
 
 /// Packets of the hook and IP version that most of the questions are for.

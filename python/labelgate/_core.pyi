@@ -114,6 +114,15 @@ class Table:
     def describe(self) -> str:
         """`labelgate.engines.Description` as JSON."""
 
+    def rules(self) -> str:
+        """The rules in force, as JSON: `[{"tier", "policy", "direction", "rule", "action", "reason",
+        "uncounted"}]`, each as in `Enforcer.rule_counts`.
+
+        `uncounted` says why not every packet that meets a rule is counted, or is null: `kernel` (kernel rules
+        may answer ahead of the queue), `pass` (a Pass rule), `linear` (a Log rule, and the `linear` engine
+        answers for a chain). Releases the GIL.
+        """
+
     def outcomes(self) -> list[_Outcome]:
         """(action, tier, policy, rule or -1, reason, outcome ids of the Log rules passed), by outcome id."""
 
@@ -178,13 +187,15 @@ class Enforcer:
         without_repeat: Sequence[bool],
         null: str | None = None,
         sample_every: int = 0,
+        event_rate: int = 0,
     ) -> Enforcer:
         """Binds the queues `base + (2 * hook + family) * workers + worker` and starts answering.
 
         `interfaces` are (index, name); `marks` the bits (accept, decided, reject); the other sequences hold
         one flag per hook in the order of `labelgate.flow.HOOKS`. With `null` every packet is answered with
         that verdict without being looked at: what is measured then is the queue alone. One decision in
-        `sample_every` is kept for `samples`; 0: none.
+        `sample_every` is kept for `samples`; 0: none. `event_rate` events of one rule are kept for `events`
+        each second by each worker; 0: none.
 
         Raises:
             OSError: a queue cannot be bound (taken, not permitted, not supported).
@@ -210,6 +221,20 @@ class Enforcer:
         `generation`, `verdict` and `acceptedAfter`. What is not taken in time is forgotten.
         """
 
+    def events(self, most: int) -> str:
+        """What was denied or met a Log rule and was not yet taken, of `most` packets, as a JSON list.
+
+        Each has `time` (milliseconds since 1970), `kind` (`deny` or `log`), `generation` (the loop's number
+        of the table), `hook`, `verdict`, the fields of a packet line (`icmp` is [type, code]; `in` and `out`
+        are ifindexes, 0: none), `stage`, `endpoint`, `tier`, `policy`, `direction`, `rule`, `action`,
+        `reason`, `length` (of the packet, in bytes) and `header` (its first 128 bytes, in hex).
+
+        Releases the GIL.
+        """
+
+    def untold(self) -> tuple[int, int]:
+        """Events since the start that nobody sees: too many of one rule in a second, not taken in time."""
+
     def set_without_repeat(self, hooks: Sequence[bool]) -> None:
         """Changes which hooks are answered without repeating packets."""
 
@@ -222,11 +247,11 @@ class Enforcer:
     def rule_counts(self) -> str:
         """How often rules were met, table by table, as JSON; only what was met at all.
 
-        `[{"generation": 2, "isOver": false, "rules": [{"tier": "default", "policy":
-        "GlobalNetworkPolicy/web", "direction": "Ingress", "rule": 0, "action": "Deny", "reason":
-        "rule (M-51)", "packets": 7, "lastHit": 1795680000000}]}]`: `lastHit` in milliseconds since 1970.
-        What stands in the place of a rule (end of a tier, failsafe port, no endpoint) is counted by its
-        reason, with nulls for what it has not.
+        `[{"generation": 2, "isOver": false, "rules": [{"tier": "default", "policy": "Profile/a",
+        "direction": "Ingress", "rule": 0, "action": "Deny", "reason": "rule (M-51)", "packets": 7,
+        "lastHit": 1795680000000}]}]`: `lastHit` in milliseconds since 1970. What stands in the place of a
+        rule (end of a tier, failsafe port, no endpoint) is counted by its reason, with nulls for what it has
+        not.
         `generation` is the number of the table that was the first to be counted so; the same program on other
         interfaces is counted on. The table in force comes last. Counts of a table that packets no longer meet
         are given once, with `isOver`: one caller adds them up, others ask that one.

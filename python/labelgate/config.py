@@ -86,6 +86,10 @@ class Config:
     """Seconds."""
     shadow: int
     """One decision in so many is asked of the reference as well; 0: none."""
+    event_rate: int
+    """Events of one rule each second and worker; 0: none."""
+    event_file: str | None
+    """Where events are written as JSON lines."""
     start: Literal["strict", "last-good"] | None
     """Where the files are not valid at the start. None: `last-good` as a service, else `strict`."""
     state: str
@@ -285,6 +289,8 @@ KEYS: Mapping[str, tuple[Callable[[Any], Any], Any]] = {
     "stop": (_word("remove", "keep", "open"), None),
     "settle": (read_duration, 2.0),
     "shadow": (_number(0, 1_000_000_000), 0),
+    "events.rate": (_number(0, 1000), 10),
+    "events.file": (_path, None),
     "lockout": (_word("refuse", "warn"), "refuse"),
     "revoke": (_word("new-only", "deny-now"), "new-only"),
     "start": (_word("strict", "last-good"), None),
@@ -547,6 +553,8 @@ def _config(effective: Mapping[str, Given]) -> Config:
         stop=value("stop"),
         settle=value("settle"),
         shadow=value("shadow"),
+        event_rate=value("events.rate"),
+        event_file=value("events.file"),
         lockout=value("lockout"),
         revoke=value("revoke"),
         start=value("start"),

@@ -17,7 +17,12 @@ use crate::table::{Decision, Passing, Tally};
 struct Hit {
     packets: Count,
     last: AtomicU64,
+    /// The second in which it was told last, and above that how often.
+    told: AtomicU64,
 }
+
+/// Seconds until the year 36000 fit below.
+const TOLD: u32 = 40;
 
 /// The hits of one worker.
 #[derive(Debug)]
@@ -25,12 +30,23 @@ pub struct WorkerHits(Box<[Hit]>);
 
 impl WorkerHits {
     /// The packets of one batch.
-    pub fn add_all(&self, decisions: &[Decision], passing: &Passing) {
-        let now = now();
+    pub fn add_all(&self, decisions: &[Decision], passing: &Passing, now: u64) {
         let passed = passing.passed().iter().map(|passed| passed.outcome);
         for outcome in decisions.iter().map(|decision| decision.outcome).chain(passed) {
             self.add(outcome, now);
         }
+    }
+
+    /// Whether an outcome has not been told `rate` times in this second; if so it is told once more.
+    pub fn may_tell(&self, outcome: OutcomeId, now: u64, rate: u32) -> bool {
+        let told = &self.0[outcome.index()].told;
+        let (second, before) = (now / 1000, told.load(Ordering::Relaxed));
+        let often = if before & ((1 << TOLD) - 1) == second { before >> TOLD } else { 0 };
+        if often >= u64::from(rate) {
+            return false;
+        }
+        told.store((often + 1) << TOLD | second, Ordering::Relaxed);
+        true
     }
 
     /// One more packet.
@@ -70,7 +86,7 @@ impl Hits {
         for outcome in 0..self.workers.first().map_or(0, |worker| worker.0.len()) {
             let mut sum = Tally::default();
             for WorkerHits(hits) in &self.workers {
-                let Hit { packets, last } = &hits[outcome];
+                let Hit { packets, last, .. } = &hits[outcome];
                 sum.add(Tally { packets: packets.get(), last_hit: last.load(Ordering::Relaxed) });
             }
             if sum.packets > 0 {
@@ -132,7 +148,7 @@ pub fn table_hits<M>(meanings: M, hits: &Hits, is_over: bool) -> TableHits<M> {
 }
 
 /// Milliseconds since 1970.
-fn now() -> u64 {
+pub fn now() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
@@ -153,6 +169,16 @@ mod tests {
         }
         let expected = [(OutcomeId::new(3), tally(3, 700)), (OutcomeId::new(8), tally(1, 400))];
         assert_eq!(hits.tallies(), expected);
+    }
+
+    #[test]
+    fn an_outcome_is_told_so_often_a_second() {
+        let hits = Hits::new(1, 1, 2);
+        let (flood, rare) = (OutcomeId::new(0), OutcomeId::new(1));
+        let told = |outcome, now| hits.worker(0).may_tell(outcome, now, 2);
+        assert_eq!([1000, 1500, 1999].map(|now| told(flood, now)), [true, true, false]);
+        assert!(told(rare, 1999));
+        assert_eq!([2000, 2001, 2002].map(|now| told(flood, now)), [true, true, false]);
     }
 
     #[test]

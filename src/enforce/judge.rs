@@ -4,7 +4,8 @@
 use rustc_hash::FxHashMap;
 
 use super::counters::QueueCounts;
-use super::hits::WorkerHits;
+use super::events::{Arrival, Decided, Events};
+use super::hits::{self, WorkerHits};
 use super::samples::{Sample, Sampler, Sampling};
 use super::{Decide, Generation, Protocol};
 use crate::flow::{CtState, Family, FlowKey, Hook, InterfaceId, Verdict};
@@ -36,6 +37,8 @@ pub struct Scratch {
     keys: Vec<FlowKey>,
     decisions: Vec<Decision>,
     passing: Passing,
+    /// One for each key, where events are told.
+    arrivals: Vec<Arrival>,
     sampler: Option<Sampler>,
 }
 
@@ -47,6 +50,7 @@ impl Scratch {
             keys: Vec::with_capacity(BATCH),
             decisions: Vec::with_capacity(BATCH),
             passing: Passing::with_capacity(BATCH),
+            arrivals: Vec::with_capacity(BATCH),
             sampler: sampling.map(Sampling::sampler),
         }
     }
@@ -76,6 +80,8 @@ pub struct Judge<'a, D> {
     pub interface_name: fn(u32) -> Option<String>,
     pub counts: &'a QueueCounts,
     pub hits: &'a WorkerHits,
+    pub worker: usize,
+    pub events: Option<&'a Events<D>>,
     pub scratch: &'a mut Scratch,
 }
 
@@ -84,6 +90,9 @@ impl<D: Decide> nfqueue::Judge for Judge<'_, D> {
         let reply = match self.question(packet) {
             Ok(key) => {
                 self.scratch.keys.push(key);
+                if self.events.is_some() {
+                    self.scratch.arrivals.push(Arrival::of(packet));
+                }
                 None
             }
             Err(reply) => Some(reply),
@@ -93,9 +102,8 @@ impl<D: Decide> nfqueue::Judge for Judge<'_, D> {
     }
 
     fn answer(&mut self, mut reply: impl FnMut(u32, Reply)) {
-        let Scratch { waiting, keys, decisions, passing, sampler } = &mut *self.scratch;
-        self.generation.table.decide_packets(keys, decisions, passing);
-        self.hits.add_all(decisions, passing);
+        self.decide();
+        let Scratch { waiting, keys, decisions, sampler, .. } = &mut *self.scratch;
         self.counts.packets.add(waiting.len() as u64);
         let mut verdicts = [0; Verdict::ALL.len()];
         let mut decided = decisions.iter().zip(&*keys);
@@ -122,6 +130,7 @@ impl<D: Decide> nfqueue::Judge for Judge<'_, D> {
         }
         waiting.clear();
         keys.clear();
+        self.scratch.arrivals.clear();
         self.counts.add_verdicts(verdicts);
         if !self.may_repeat {
             self.counts.notrack_refused.add(verdicts[Verdict::AllowNotrack as usize]);
@@ -130,6 +139,18 @@ impl<D: Decide> nfqueue::Judge for Judge<'_, D> {
 }
 
 impl<D: Decide> Judge<'_, D> {
+    /// Asks the table about all that wait for it; counts what was met, and tells it.
+    fn decide(&mut self) {
+        let Scratch { keys, decisions, passing, arrivals, .. } = &mut *self.scratch;
+        self.generation.table.decide_packets(keys, decisions, passing);
+        let now = hits::now();
+        self.hits.add_all(decisions, passing, now);
+        if let Some(events) = self.events {
+            let (worker, generation, hits) = (self.worker, self.generation, self.hits);
+            Decided { worker, generation, hits, now, arrivals, keys, decisions }.tell(events, passing);
+        }
+    }
+
     /// What the table is to be asked, or a reply that does not need it.
     fn question(&mut self, packet: &QueuedPacket) -> Result<FlowKey, Reply> {
         let marks = self.protocol.marks;

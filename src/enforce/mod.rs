@@ -12,6 +12,7 @@
 //! what its rules queue (rules with `--queue-bypass` accept it). Never half alive.
 
 mod counters;
+mod events;
 mod hits;
 mod judge;
 mod marks;
@@ -38,12 +39,14 @@ use crate::nfqueue::{Channel, Grant, Queue, QueueOptions, Wake, block_signals, i
 use crate::table::{Decision, DecisionTable, Meanings, Passing};
 
 pub use counters::{Counters, HookCounters};
+pub use events::{Arrival, Event, Header, Untold};
 pub use hits::TableHits;
 pub use marks::{Marks, Protocol};
 pub use replay::Replay;
 pub use samples::Sample;
 
 use counters::{QueueCounts, Turns};
+use events::Events;
 use hits::{Hits, Ledger};
 use samples::Sampling;
 use worker::{HookQueue, Worker};
@@ -80,6 +83,8 @@ pub struct EnforcerConfig {
     pub null: Option<Verdict>,
     /// One decision in so many can be taken as a [`Sample`]; 0: none.
     pub sample_every: u32,
+    /// Events of one rule that are told each second, by each worker; 0: none.
+    pub event_rate: u32,
 }
 
 /// The queue of a hook and IP version that a worker answers; those of one hook and IP version follow each other.
@@ -97,6 +102,8 @@ trait Decide: Send + Sync + 'static {
     fn interface(&self, name: &str) -> InterfaceId;
     /// Outcome ids are below this.
     fn outcome_count(&self) -> usize;
+    /// Outcome ids from this on tell Log rules on the way.
+    fn first_logged(&self) -> u32;
     fn meanings(&self) -> Self::Meanings;
     /// Whether an outcome id has the same meaning in both.
     fn counts_as(&self, other: &Self) -> bool;
@@ -117,6 +124,10 @@ impl Decide for DecisionTable {
         self.outcome_count()
     }
 
+    fn first_logged(&self) -> u32 {
+        self.first_logged()
+    }
+
     fn meanings(&self) -> Meanings {
         self.meanings()
     }
@@ -132,6 +143,7 @@ struct Generation<D> {
     table: Arc<D>,
     interfaces: FxHashMap<u32, InterfaceId>,
     hits: Arc<Hits>,
+    first_logged: u32,
 }
 
 impl<D: Decide> Generation<D> {
@@ -153,7 +165,8 @@ impl<D: Decide> Generation<D> {
     fn new(number: u64, table: Arc<D>, interfaces: Vec<(u32, String)>, hits: Arc<Hits>) -> Self {
         let id = |(index, name): (u32, String)| (index, table.interface(&name));
         let interfaces = interfaces.into_iter().map(id).collect();
-        Self { number, table, interfaces, hits }
+        let first_logged = table.first_logged();
+        Self { number, table, interfaces, hits, first_logged }
     }
 }
 
@@ -172,6 +185,7 @@ struct Shared<D: Decide> {
     /// One bit for each hook.
     without_repeat: AtomicU64,
     sampling: Option<Sampling>,
+    events: Option<Events<D>>,
     /// One for each worker.
     wakes: Vec<Wake>,
     /// By worker.
@@ -360,6 +374,16 @@ impl Enforcer {
         self.shared.sampling.as_ref().map_or_else(Vec::new, |sampling| sampling.take(most))
     }
 
+    /// Events that were not yet taken, `most` at most.
+    pub fn events(&self, most: usize) -> Vec<Event<DecisionTable>> {
+        self.shared.events.as_ref().map_or_else(Vec::new, |events| events.take(most))
+    }
+
+    /// Events that nobody will see, since the start.
+    pub fn untold(&self) -> Untold {
+        self.shared.events.as_ref().map_or_else(Untold::default, Events::untold)
+    }
+
     /// The thread ids of the workers.
     pub fn thread_ids(&self) -> Vec<u32> {
         let progress = self.shared.progress();
@@ -497,6 +521,7 @@ fn share<D: Decide>(
         without_repeat: AtomicU64::new(0),
         turns: (0..workers).map(|_| Turns::default()).collect(),
         sampling: Sampling::new(config.sample_every),
+        events: Events::new(config.event_rate, workers),
         wakes,
         ended: Wake::new()?,
         stop: AtomicBool::new(false),

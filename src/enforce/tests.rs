@@ -34,6 +34,7 @@ const CONFIG: EnforcerConfig = EnforcerConfig {
     without_repeat: [false; 7],
     null: None,
     sample_every: 0,
+    event_rate: 0,
 };
 
 /// Long enough on a busy machine, short enough for a test that fails.
@@ -75,6 +76,10 @@ impl Decide for Table {
     }
 
     fn outcome_count(&self) -> usize {
+        5
+    }
+
+    fn first_logged(&self) -> u32 {
         5
     }
 
@@ -343,12 +348,12 @@ fn a_new_table_answers_the_next_packet() {
 fn outcomes_are_counted_over_tables() {
     let running = Running::start(&CONFIG, &[Hook::FilterInput], &[]);
     let ask = |ports: &[u8]| ports.iter().for_each(|&port| drop(running.ask(0, (0, 0), &udp(port))));
-    let packets = || -> Vec<(u64, bool, Vec<(u32, u64)>)> {
+    let packets = || {
         let tables = running.shared.hits().into_iter();
         let of = |tallies: Vec<(OutcomeId, Tally)>| {
-            tallies.iter().map(|(outcome, tally)| (outcome.number(), tally.packets)).collect()
+            tallies.iter().map(|(outcome, tally)| (outcome.number(), tally.packets)).collect::<Vec<_>>()
         };
-        tables.map(|table| (table.generation, table.is_over, of(table.tallies))).collect()
+        tables.map(|table| (table.generation, table.is_over, of(table.tallies))).collect::<Vec<_>>()
     };
     ask(&[1, 2, 1]);
     // The same outcomes on other interfaces.

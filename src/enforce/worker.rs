@@ -82,6 +82,8 @@ impl<C: Channel, D: Decide> Worker<C, D> {
                 interface_name: self.interface_name,
                 counts,
                 hits: generation.hits.worker(self.number),
+                worker: self.number,
+                events: self.shared.events.as_ref(),
                 scratch: &mut self.scratch,
             };
             queue.answer(&self.inbox, count, &mut anomalies, &mut judge);

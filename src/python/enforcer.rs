@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::events;
 use super::table::Table;
 use super::value_error;
 use crate::enforce::{self, EnforcerConfig, Marks, Sample};
-use crate::flow::{FlowKey, Transport, Verdict, number_address};
+use crate::flow::{FiveTuple, FlowKey, Transport, Verdict, number_address};
 
 /// The packet loop of the calling thread's network namespace.
 #[pyclass(frozen, module = "labelgate._core")]
@@ -23,7 +24,7 @@ impl Enforcer {
     #[allow(clippy::too_many_arguments)] // Keyword arguments of the constructor.
     #[pyo3(signature = (table, interfaces, *, base, workers = 1, maxlen, marks, fail_open, malformed_accept, filter_reject,
         filter_return, without_repeat, null = None,
-        sample_every = 0))]
+        sample_every = 0, event_rate = 0))]
     fn new(
         py: Python<'_>,
         table: &Table,
@@ -39,6 +40,7 @@ impl Enforcer {
         without_repeat: [bool; 7],
         null: Option<&str>,
         sample_every: u32,
+        event_rate: u32,
     ) -> PyResult<Self> {
         let null = null.map(|word| {
             Verdict::from_name(word).ok_or_else(|| PyValueError::new_err(format!("no verdict `{word}`")))
@@ -56,6 +58,7 @@ impl Enforcer {
             without_repeat,
             null: null.transpose()?,
             sample_every,
+            event_rate,
         };
         let table = Arc::clone(&table.0);
         Ok(Self(py.detach(|| enforce::Enforcer::start(config, table, interfaces))?))
@@ -80,6 +83,19 @@ impl Enforcer {
     fn samples(&self, py: Python<'_>, most: usize) -> PyResult<String> {
         let samples = py.detach(|| self.0.samples(most));
         serde_json::to_string(&samples.iter().map(sample).collect::<Vec<_>>()).map_err(value_error)
+    }
+
+    fn events(&self, py: Python<'_>, most: usize) -> PyResult<String> {
+        let text = py.detach(|| {
+            let values = self.0.events(most).iter().flat_map(events::values).collect::<Vec<_>>();
+            serde_json::to_string(&values)
+        });
+        text.map_err(value_error)
+    }
+
+    fn untold(&self) -> (u64, u64) {
+        let untold = self.0.untold();
+        (untold.limited, untold.lost)
     }
 
     fn set_without_repeat(&self, hooks: [bool; 7]) {
@@ -125,8 +141,26 @@ impl Enforcer {
 }
 
 /// A sample as JSON: the question in the words of a packet line, its interfaces as ifindexes.
-fn sample(sample: &Sample) -> serde_json::Value {
-    let FlowKey { tuple, hook, accepted, dnatted, .. } = sample.key;
+fn sample(sample: &Sample) -> Value {
+    let FlowKey { tuple: asked, hook, accepted, dnatted, .. } = sample.key;
+    let mut value = json!({
+        "generation": sample.generation,
+        "hook": hook.name(),
+        "in": sample.interfaces.0,
+        "out": sample.interfaces.1,
+        "accepted": accepted,
+        "dnatted": dnatted,
+        "verdict": sample.verdict.name(),
+        "acceptedAfter": sample.accepted,
+    });
+    if let (Value::Object(fields), Value::Object(more)) = (&mut value, tuple(&asked)) {
+        fields.extend(more);
+    }
+    value
+}
+
+/// What the bytes told, in the words of a packet line.
+pub fn tuple(tuple: &FiveTuple) -> Value {
     let address = |number| number_address(tuple.family, number).to_string();
     let (sport, dport, icmp) = match tuple.transport {
         Transport::Ports { source, destination } => (Some(source), Some(destination), None),
@@ -134,19 +168,11 @@ fn sample(sample: &Sample) -> serde_json::Value {
         Transport::Opaque => (None, None, None),
     };
     json!({
-        "generation": sample.generation,
-        "hook": hook.name(),
         "src": address(tuple.source),
         "dst": address(tuple.destination),
         "protocol": tuple.protocol,
         "sport": sport,
         "dport": dport,
         "icmp": icmp,
-        "in": sample.interfaces.0,
-        "out": sample.interfaces.1,
-        "accepted": accepted,
-        "dnatted": dnatted,
-        "verdict": sample.verdict.name(),
-        "acceptedAfter": sample.accepted,
     })
 }

@@ -3,6 +3,7 @@
 mod batch;
 mod bench;
 mod enforcer;
+mod events;
 mod judge;
 mod load;
 mod question;

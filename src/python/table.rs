@@ -156,6 +156,11 @@ impl Table {
         serde_json::to_string(&self.0.describe()).map_err(value_error)
     }
 
+    /// The rules in force, as JSON text.
+    fn rules(&self, py: Python<'_>) -> PyResult<String> {
+        py.detach(|| serde_json::to_string(&self.0.rules()).map_err(value_error))
+    }
+
     /// What outcome ids mean, by id.
     fn outcomes<'py>(&'py self, py: Python<'py>) -> PyResult<Vec<OutcomeTuple<'py>>> {
         let meaning = |index| {

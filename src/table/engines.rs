@@ -234,6 +234,11 @@ impl Engines {
         self.trees.has(chain, family)
     }
 
+    /// Whether `linear` answers for any chain: it does not tell the Log rules that it passed.
+    pub fn has_linear(&self) -> bool {
+        self.others.iter().any(|(_, _, why)| matches!(why, Why::Refused(_, Some(_))))
+    }
+
     /// What the outcome ids of chains mean.
     pub fn answers(&self) -> &Answers {
         &self.answers

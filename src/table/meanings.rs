@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use rustc_hash::FxHashSet;
 use serde::Serialize;
 
-use super::DecisionTable;
 use super::answer::Answers;
-use crate::flow::OutcomeId;
+use super::{DecisionTable, statics};
+use crate::flow::{Direction, OutcomeId};
 use crate::program::{Action, Program};
 
 /// How often something was met.
@@ -74,7 +75,7 @@ impl Meanings {
         RuleCount {
             tier: origin.tier.as_deref(),
             policy: origin.policy.as_deref(),
-            direction: origin.direction.map(crate::flow::Direction::name),
+            direction: origin.direction.map(Direction::name),
             rule: origin.rule,
             action: origin.action.map(Action::name),
             reason: origin.reason.text(),
@@ -83,10 +84,62 @@ impl Meanings {
     }
 }
 
+/// A rule that is in force, and whether what meets it is counted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ListedRule<'a> {
+    /// Tier; none for a profile.
+    pub tier: Option<&'a str>,
+    /// `Kind/namespace/name` or `Kind/name` of the policy or profile.
+    pub policy: Option<&'a str>,
+    /// `Ingress` or `Egress`.
+    pub direction: &'static str,
+    /// Counts from 0 within its direction.
+    pub rule: Option<u32>,
+    /// What it does.
+    pub action: &'static str,
+    /// Why a packet that meets it ends so.
+    pub reason: &'static str,
+    /// Why not every packet is counted: `kernel` (kernel rules may answer ahead of the queue), `pass` (a Pass rule),
+    /// `linear` (a Log rule, and `linear` answers for a chain).
+    pub uncounted: Option<&'static str>,
+}
+
 impl DecisionTable {
+    /// The rules in force, in no particular order.
+    pub fn rules(&self) -> Vec<ListedRule<'_>> {
+        let (program, settled) = (self.program(), statics::settled(self.program()));
+        let has_linear = self.engines.has_linear();
+        let mut seen = FxHashSet::default();
+        let rules =
+            program.rule_lists.iter().flat_map(|list| list.rules.iter().map(move |rule| (list, rule)));
+        let listed = rules.filter(|(_, rule)| seen.insert(rule.outcome)).map(|(list, rule)| {
+            let origin = program.outcome(rule.outcome);
+            let uncounted = match rule.action {
+                Action::Pass => Some("pass"),
+                Action::Log if has_linear => Some("linear"),
+                _ => settled.contains(&rule.outcome).then_some("kernel"),
+            };
+            ListedRule {
+                tier: origin.tier.as_deref(),
+                policy: origin.policy.as_deref(),
+                direction: list.direction.name(),
+                rule: origin.rule,
+                action: rule.action.name(),
+                reason: origin.reason.text(),
+                uncounted,
+            }
+        });
+        listed.collect()
+    }
+
     /// What its outcome ids mean, for whoever outlives it.
     pub fn meanings(&self) -> Meanings {
         Meanings { program: Arc::clone(self.engines.program()), answers: self.engines.answers().clone() }
+    }
+
+    /// Outcome ids from this on tell Log rules on the way.
+    pub fn first_logged(&self) -> u32 {
+        OutcomeId::new(self.program().outcomes.len()).number()
     }
 
     /// Whether both number their outcomes alike: one program on other interfaces.

@@ -40,7 +40,7 @@ use crate::program::{Action, Program, RuleOrigin};
 pub use batch::{Addresses, Column, Flows, FlowsError};
 pub use connectivity::Gate;
 pub use engines::{Budgets, Builder, Description, Engines, Other};
-pub use meanings::{Meanings, RuleCount, Tally};
+pub use meanings::{ListedRule, Meanings, RuleCount, Tally};
 pub use packets::{Passed, Passing};
 pub use statics::{HostRules, RuleFacts, Static, WorkloadRules};
 use stops::AllStops;

@@ -1,9 +1,10 @@
 //! What kernel rules may answer ahead of the queue: chains that give every packet of a family the same answer.
 
+use rustc_hash::FxHashSet;
 use serde::Serialize;
 
 use super::interfaces::{Interfaces, WorkloadSide};
-use crate::flow::{EndpointId, Family};
+use crate::flow::{EndpointId, Family, OutcomeId};
 use crate::program::{
     Action, Chain, ChainEnd, ChainId, Directed, Net, Program, Rule, RuleListId, Side, TierEnd,
 };
@@ -161,6 +162,31 @@ fn static_answer(program: &Program, chain: &Chain, family: Family) -> Static {
         ChainEnd::Accept => Static::Allow,
         ChainEnd::Unmarked(_) => Static::Unmarked,
     }
+}
+
+/// What decides where a chain gives every packet of a family the same answer: kernel rules may answer instead, and no
+/// engine sees the packets.
+pub fn settled(program: &Program) -> FxHashSet<OutcomeId> {
+    let families = [Family::V4, Family::V6];
+    let chains = program.chains.iter().flat_map(|chain| families.map(|family| (chain, family)));
+    chains.flat_map(|(chain, family)| settling(program, chain, family)).collect()
+}
+
+/// Of one chain: the rules, or the end of a tier, that decide; nothing where the packet matters.
+fn settling(program: &Program, chain: &Chain, family: Family) -> Vec<OutcomeId> {
+    if static_answer(program, chain, family) == Static::Queue {
+        return Vec::new();
+    }
+    let profiles = match &chain.end {
+        ChainEnd::Profiles(profiles) => profiles.as_slice(),
+        ChainEnd::Accept | ChainEnd::Unmarked(_) => &[],
+    };
+    let lists = chain.tiers.iter().flat_map(|tier| &tier.policies).chain(profiles);
+    let firsts = lists.filter_map(|list| {
+        let rules = &program.rule_lists[list.index()].rules;
+        rules.iter().find(|rule| rule.families[family as usize])
+    });
+    firsts.map(|rule| rule.outcome).chain(chain.tiers.iter().map(|tier| tier.outcome)).collect()
 }
 
 /// A Log rule, or a rule with criteria, has to be seen by the engine.

@@ -97,6 +97,15 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kernel:
         def __init__(self, *_: object, without_repeat: Sequence[bool], **__: object) -> None:
             kernel.touched.append("bound")
 
+        def events(self, most: int) -> str:
+            return "[]"
+
+        def untold(self) -> tuple[int, int]:
+            return 0, 0
+
+        def rule_counts(self) -> str:
+            return "[]"
+
         def is_alive(self) -> bool:
             return True
 
@@ -105,9 +114,6 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kernel:
 
         def turns(self) -> list[int]:
             return kernel.turns()
-
-        def rule_counts(self) -> str:
-            return "[]"
 
         def thread_ids(self) -> list[int]:
             return [0 for _ in kernel.turns()]

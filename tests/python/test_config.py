@@ -78,6 +78,8 @@ def test_defaults() -> None:
         stop=None,
         settle=2.0,
         shadow=0,
+        event_rate=10,
+        event_file=None,
         lockout="refuse",
         revoke="new-only",
         start=None,
@@ -105,6 +107,7 @@ queues:
   fanout: cpu
   cpus: [2, "3"]
 shadow: 100
+events: {rate: 3, file: /var/log/labelgate.jsonl}
 fail: {raw-prerouting: open, filter-forward: open, filter-input: closed}
 malformed: accept
 stop: open
@@ -151,6 +154,8 @@ def test_every_key_in_a_file(file: Path) -> None:
         stop="open",
         settle=0.5,
         shadow=100,
+        event_rate=3,
+        event_file="/var/log/labelgate.jsonl",
         lockout="warn",
         revoke="new-only",
         start="last-good",
@@ -180,8 +185,8 @@ def test_every_key_in_a_file(file: Path) -> None:
     }  # fmt: skip
     assert {key for key, given in found.sources.items() if given.source == "default"} == unset
     assert found.sources["queues.maxlen"] == Given(1024, "labelgate.yaml:8")
-    assert found.sources["fail.filter-input"] == Given("closed", "labelgate.yaml:13")
-    assert found.sources["iptablesFilterDenyAction"] == Given("Reject", "labelgate.yaml:24")
+    assert found.sources["fail.filter-input"] == Given("closed", "labelgate.yaml:14")
+    assert found.sources["iptablesFilterDenyAction"] == Given("Reject", "labelgate.yaml:25")
 
 
 def test_every_key_in_the_environment(file: Path) -> None:
@@ -589,7 +594,7 @@ def test_the_effective_values_are_printed_as_they_are_read(file: Path) -> None:
     printed = runner.invoke(cli, [*arguments, "-o", "json"])
     assert printed.exit_code == 0
     found = json.loads(printed.output)
-    assert found["settle"] == {"value": "0.5", "source": f"{file}:16"}
+    assert found["settle"] == {"value": "0.5", "source": f"{file}:17"}
     assert found["queues.workers"]["source"] == f"{file}:9"
     flags = {key: item["value"] or None for key, item in found.items()}
     effective, again = read(file, EVERY_KEY), read(flags=flags)

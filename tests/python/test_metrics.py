@@ -154,10 +154,18 @@ def test_hits_are_added_up_over_tables() -> None:
         }  # fmt: skip
         return {"generation": 1, "isOver": is_over, "rules": [row]}
 
-    answers = iter([[table(5)], [table(6, is_over=True), table(1)], [table(2)], []])
-    counted = hits.Hits(lambda: json.dumps(next(answers)))
-    seen = [hits.denied(counted.packets()) for _ in range(4)]
-    assert seen == [{"P": 5}, {"P": 7}, {"P": 8}, {"P": 6}]
+    class Loop:
+        answers = iter([[table(5)], [table(6, is_over=True), table(1)], [table(2)], [table(3)], []])
+
+        def rule_counts(self) -> str:
+            return json.dumps(next(self.answers))
+
+    counted = hits.Hits(Loop())
+    seen = [hits.denied(counted.packets()) for _ in range(3)]
+    assert seen == [{"P": 5}, {"P": 7}, {"P": 8}]
+    # The other reader hears the last words, too, and once.
+    assert json.loads(counted.rule_counts()) == [table(6, is_over=True), table(3)]
+    assert json.loads(counted.rule_counts()) == []
 
 
 # --- the server ------------------------------------------------------------------------------------------

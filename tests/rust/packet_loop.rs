@@ -27,6 +27,7 @@ const CONFIG: EnforcerConfig = EnforcerConfig {
     without_repeat: [false; 7],
     null: None,
     sample_every: 3,
+    event_rate: 10,
 };
 const COUNT: usize = 1000;
 

@@ -180,6 +180,8 @@ class Agent:
             "check": self._answer_check,
             "confirm": self._answer_confirm,
             "rollback": self._answer_rollback,
+            "events": self._answer_events,
+            "rules": self._answer_rules,
         }
         try:
             self._control = open_things.enter_context(ControlServer(path, verbs, self._say))
@@ -210,6 +212,8 @@ class Agent:
                     self._manager.stopping()
                     return
                 if number == signal.SIGHUP:
+                    if self._enforcement.events:
+                        self._enforcement.events.reopen()
                     self._reload_as_told()
                 elif number == signal.SIGUSR1:
                     self._say(json.dumps(self._enforcement.counters(), separators=(",", ":")))
@@ -256,6 +260,19 @@ class Agent:
         return self._status() | {
             "hits": {"rules": rows(packets)[:most] if most else None, "denied": by_policy}
         }
+
+    def _answer_events(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        refuse_unknown(arguments, "after")
+        after = arguments.get("after")
+        if after is not None and (not isinstance(after, int) or isinstance(after, bool)):
+            raise ControlError("request", "after: expected a number, or null")
+        if self._enforcement.events is None:
+            raise ControlError("events", "no events are told: `events.rate` is 0")
+        return self._enforcement.events.answer(after)
+
+    def _answer_rules(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        refuse_unknown(arguments)
+        return self._enforcement.rule_counts.rows()
 
     def _answer_check(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """What policies would deny of that which works now; nothing is changed."""

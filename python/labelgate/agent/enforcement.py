@@ -10,11 +10,13 @@ from contextlib import ExitStack
 from typing import Any
 
 from labelgate import _core
+from labelgate.agent.events import EventLog
 from labelgate.agent.generation import AgentError, Generation
 from labelgate.agent.hits import Hits
 from labelgate.agent.process import StopMode
 from labelgate.agent.pulse import HUNG_SECONDS, Pulse
 from labelgate.agent.queues import Passed, QueueState, free_block, read_queues
+from labelgate.agent.rules import RuleCounts
 from labelgate.agent.shadow import Shadow
 from labelgate.config import Config
 from labelgate.flow import HOOKS, Hook
@@ -81,6 +83,10 @@ class Enforcement:
         self._base = first.config.queue_base
         if beside_another:
             self._base = free_block(read_queues(), self._base, 2 * len(HOOKS) * self._workers)
+        self.rule_counts: RuleCounts
+        """How often rules were met."""
+        self.events: EventLog | None = None
+        """What was denied or logged, where it is told."""
         self._is_in_force = False
         self._applied: RulesetFacts
         """What the rules in the kernel were made from: the same need not be written, nor read, again."""
@@ -102,11 +108,16 @@ class Enforcement:
         rules = ruleset(self._facts(first))
         self._enforcer = self._bind(first)
         open_things.callback(self._enforcer.stop)
-        self.pulse, self.hits = Pulse(self._enforcer.turns), Hits(self._enforcer.rule_counts)
+        self.pulse, self.hits = Pulse(self._enforcer.turns), Hits(self._enforcer)
         self._warn_of_kernel()
         if first.config.shadow:
             self._shadow = Shadow(self._enforcer, first, self._say)
             open_things.callback(self._shadow.stop)
+        self.rule_counts = RuleCounts(self.hits, first)
+        if first.config.event_rate:
+            file = first.config.event_file
+            self.events = EventLog(self._enforcer, first.links, first.number, file, self._say)
+            open_things.callback(self.events.stop)
         if first.config.queue_cpus:
             self._place_workers(first.config.queue_cpus)
         open_things.callback(leave)
@@ -331,6 +342,7 @@ class Enforcement:
                 filter_return=config.settings.filter_allow == "Return",
                 without_repeat=[hook in self._without_repeat for hook in HOOKS],
                 sample_every=config.shadow,
+                event_rate=config.event_rate,
             )
         except OSError as error:
             last = self._base + 2 * len(HOOKS) * self._workers - 1
@@ -359,6 +371,9 @@ class Enforcement:
             reject=settings.filter_deny == "Reject", returns=settings.filter_allow == "Return"
         )
         number = self._enforcer.swap(generation.table.core, links.indexes)
+        self.rule_counts.swapped(number, generation)
+        if self.events:
+            self.events.swapped(number, generation.number, links)
         if self._shadow:
             self._shadow.swapped(number, generation, links)
 

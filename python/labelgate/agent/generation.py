@@ -34,6 +34,8 @@ FIXED_KEYS = (
     *(f"fail.{hook}" for hook in HOOKS),
     "malformed",
     "shadow",
+    "events.rate",
+    "events.file",
     "watch",
     "metrics.listen",
     "socket",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 MOST_ROWS = 10_000
 """Rules that are told apart; what comes later is counted in one row for all."""
@@ -37,29 +37,58 @@ class Met:
 OTHERS = Met(None, None, None, None, None, "others")
 
 
-class Hits:
-    """Adds up what `PacketLoop.rule_counts` gives, which gives the last words of a table once."""
+class CountsRules(Protocol):
+    """Who counts what rules meet: the packet loop."""
 
-    def __init__(self, read: Callable[[], str]) -> None:
-        self._read = read
+    def rule_counts(self) -> str:
+        """The counts of all tables, as JSON; of a table that is over once."""
+
+
+class Hits:
+    """Adds up what the packet loop counts; any thread may ask.
+
+    It is the loop's one reader: what is told once it hands on to the next who asks for `rule_counts`.
+    """
+
+    def __init__(self, loop: CountsRules) -> None:
+        self._loop = loop
         self._lock = threading.Lock()
         self._over: Counter[Met] = Counter()
         """Of tables that no packet meets any more."""
+        self._untold: list[dict[str, Any]] = []
+        """The last words of tables, for the other reader."""
         self._known: dict[Met, None] = {}
         """In the order in which they were met first."""
 
     def packets(self) -> dict[Met, int]:
         """Packets by rule; those that were met first come first, and the sums never go back."""
         with self._lock:
+            tables = self._read()
+            self._untold += [table for table in tables if table["isOver"]]
             sums = Counter(self._over)
-            for table in json.loads(self._read()):
-                found = Counter({self._row(row): 0 for row in table["rules"]})
-                for row in table["rules"]:
-                    found[self._row(row)] += row["packets"]
-                sums.update(found)
-                if table["isOver"]:
-                    self._over.update(found)
+            for table in tables:
+                if not table["isOver"]:
+                    sums.update(self._sums(table))
             return {met: sums[met] for met in self._known if met in sums}
+
+    def rule_counts(self) -> str:
+        """As the packet loop gives them."""
+        with self._lock:
+            tables, self._untold = [*self._untold, *self._read()], []
+            return json.dumps(tables)
+
+    def _read(self) -> list[dict[str, Any]]:
+        tables: list[dict[str, Any]] = json.loads(self._loop.rule_counts())
+        for table in tables:
+            if table["isOver"]:
+                self._over.update(self._sums(table))
+        return tables
+
+    def _sums(self, table: Mapping[str, Any]) -> Counter[Met]:
+        sums: Counter[Met] = Counter()
+        for row in table["rules"]:
+            sums[self._row(row)] += row["packets"]
+        return sums
 
     def _row(self, row: Mapping[str, Any]) -> Met:
         met = Met(*(row[key] for key in ("tier", "policy", "direction", "rule", "action", "reason")))

@@ -17,9 +17,11 @@ from labelgate.cli.config import config
 from labelgate.cli.connectivity import connectivity
 from labelgate.cli.demo import demo
 from labelgate.cli.doctor import doctor
+from labelgate.cli.events import events
 from labelgate.cli.explain import explain
 from labelgate.cli.install_unit import install_unit
 from labelgate.cli.reload import reload
+from labelgate.cli.rules import rules
 from labelgate.cli.run import run
 from labelgate.cli.schema import schema
 from labelgate.cli.selector import selector
@@ -41,7 +43,7 @@ def cli() -> None:
 
 for verb in (
     check, explain, connectivity, selector, schema, bench, run, status, top, reload, apply, confirm, rollback,
-    config, doctor,
+    events, rules, config, doctor,
     install_unit, clean, demo, version,
 ):  # fmt: skip
     cli.add_command(verb)

@@ -31,6 +31,12 @@ class PacketLoop(Protocol):
     def samples(self, most: int) -> str:
         """Decisions to be judged again, as JSON."""
 
+    def events(self, most: int) -> str:
+        """What was denied or logged and was not yet taken, as JSON."""
+
+    def untold(self) -> tuple[int, int]:
+        """Events that nobody sees: too many of one rule, not taken in time."""
+
     def fileno(self) -> int:
         """To be waited for beside other descriptors: readable when the loop has ended."""
 
@@ -71,5 +77,6 @@ class BindLoop(Protocol):
         filter_return: bool,
         without_repeat: list[bool],
         sample_every: int,
+        event_rate: int,
     ) -> PacketLoop:
         """Packets are answered from now on."""

@@ -81,6 +81,7 @@ class NetfilterQueueLoop:
         filter_return: bool,
         without_repeat: list[bool],
         sample_every: int = 0,
+        event_rate: int = 0,
         on_packet: OnPacket | None = None,
     ) -> None:
         if sample_every:
@@ -133,6 +134,14 @@ class NetfilterQueueLoop:
     def rule_counts(self) -> str:
         """Rules are not counted."""
         return "[]"
+
+    def events(self, most: int) -> str:
+        """Nothing is told."""
+        return "[]"
+
+    def untold(self) -> tuple[int, int]:
+        """Nothing is told."""
+        return 0, 0
 
     def set_without_repeat(self, hooks: list[bool]) -> None:
         """Hooks at which packets must not pass the table twice, in the order of `HOOKS`."""

@@ -1,0 +1,152 @@
+"""What the daemon counts and tells of real packets: `labelgate rules` and `labelgate events`."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import kit
+import policies
+from labelgate.control import ask
+from labelgate.demo.daemon import Daemon
+from labelgate.demo.world import CLIENT, EDGE_OUTSIDE, OUTSIDE, STRANGER, World
+from labelgate.events import parse
+from scapy.layers.inet import UDP
+from scapy.utils import rdpcap
+
+RULES = """
+  ingress:
+  - {action: Log, protocol: UDP, destination: {ports: [7000]}}
+  - {action: Deny, protocol: UDP, destination: {ports: [7000, 7001]}}
+  - {action: Deny, protocol: UDP, destination: {ports: [7002]}}
+  - {action: Pass, protocol: UDP, destination: {ports: [7003]}}
+"""
+POLICY = f"{policies.host()}---{policies.policy('guard', RULES)}"
+FLOOD, SECOND = 600, 400
+END = "end of tier (E-21)"
+
+
+def labelgate(daemon: Daemon, *arguments: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of a client command."""
+    command = [sys.executable, "-m", "labelgate", *arguments, "--socket", daemon.socket]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def counts(daemon: Daemon) -> dict[tuple[str | None, int | None, str], tuple[int | None, str | None]]:
+    """Packets and why they are not all counted, by policy, rule and reason."""
+    return {
+        (rule["policy"], rule["rule"], rule["reason"]): (rule["packets"], rule["uncounted"])
+        for rule in ask(daemon.socket, "rules")["rules"]
+    }
+
+
+def told(daemon: Daemon, expression: str = "generation=1") -> list[dict[str, Any]]:
+    """What `labelgate events` shows."""
+    answer = ask(daemon.socket, "events")
+    assert answer["next"] == len(answer["events"])
+    return list(filter(parse(expression), answer["events"]))
+
+
+def flood(world: World, port: int, number: int) -> None:
+    """UDP datagrams, not faster than the queues take them."""
+
+    def work() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.bind((STRANGER, 5000))
+            for left in range(number):
+                sender.sendto(b"", (EDGE_OUTSIDE, port))
+                if left % 50 == 0:
+                    time.sleep(0.005)
+
+    world.call(OUTSIDE, work)
+
+
+def test_counts_are_exact_over_a_reload(world: World, tmp_path: Path) -> None:
+    guard = "GlobalNetworkPolicy/guard"
+    path = tmp_path / "policy.yaml"
+    path.write_text(POLICY, encoding="utf-8")
+    with Daemon(world, path, backend="nft") as daemon:
+        flood(world, 7000, FLOOD)
+        kit.inject(world, OUTSIDE, kit.ip(CLIENT, EDGE_OUTSIDE) / UDP(sport=5000, dport=7777))
+        assert kit.wait_until(lambda: daemon.verdicts("filter-input").get("deny", 0) > FLOOD)
+        found = counts(daemon)
+        # Nor are the neighbours quiet: they solicit routers.
+        assert (found.pop((None, None, END))[0] or 0) >= 1
+        assert found == {
+            (guard, 0, "rule (M-53)"): (FLOOD, None),
+            (guard, 1, "rule (M-51)"): (FLOOD, None),
+            (guard, 2, "rule (M-51)"): (0, None),
+            (guard, 3, "rule (M-52)"): (None, "pass"),
+        }
+        # A rule more at the top, one less, and one that is another one now.
+        changed = RULES.replace("- {action: Log", "- {action: Deny, protocol: SCTP}\n  - {action: Log", 1)
+        changed = changed.replace("ports: [7002]", "ports: [7002, 7004]")
+        path.write_text(f"{policies.host()}---{policies.policy('guard', changed)}", encoding="utf-8")
+        daemon.reload()
+        flood(world, 7001, SECOND)
+        assert kit.wait_until(lambda: counts(daemon)[guard, 2, "rule (M-51)"][0] == FLOOD + SECOND)
+        found = counts(daemon)
+        assert found[guard, 0, "rule (M-51)"] == (0, None)
+        assert found[guard, 1, "rule (M-53)"] == (FLOOD, None)
+        assert found[guard, 3, "rule (M-51)"] == (0, None)
+        code, out, _ = labelgate(daemon, "rules", "--unused", "0s")
+        assert (code, out.count("rule 0"), out.count("rule 3")) == (1, 1, 1)
+        assert labelgate(daemon, "rules", "--unused", "1d")[0] == 0, "not counted for so long"
+        assert labelgate(daemon, "rules", "--unused", "long")[0] == 2
+        assert f"{FLOOD + SECOND}" in labelgate(daemon, "rules", "--top", "1")[1]
+
+
+def test_a_flood_hides_nothing(world: World, tmp_path: Path) -> None:
+    path, file, pcap = tmp_path / "policy.yaml", tmp_path / "events.jsonl", tmp_path / "denied.pcapng"
+    path.write_text(POLICY, encoding="utf-8")
+    options = ("--config", str(tmp_path / "config.yaml"))
+    (tmp_path / "config.yaml").write_text(f"events: {{rate: 5, file: {file}}}\n", encoding="utf-8")
+    with Daemon(world, path, backend="nft", options=options) as daemon:
+        flood(world, 7000, FLOOD)
+        kit.inject(world, OUTSIDE, kit.ip(CLIENT, EDGE_OUTSIDE) / UDP(sport=5001, dport=7002))
+        flood(world, 7000, FLOOD)
+        kit.inject(world, OUTSIDE, kit.ip(CLIENT, EDGE_OUTSIDE) / UDP(sport=5002, dport=7777))
+        assert kit.wait_until(lambda: len(told(daemon, "dport=7777")) == 1)
+
+        (rare,) = told(daemon, f"dport=7002 and src={CLIENT}/24")
+        assert {name: rare[name] for name in ("kind", "verdict", "hook", "in", "out", "generation")} == {
+            "kind": "deny", "verdict": "deny", "hook": "filter-input", "in": "eth0", "out": None,
+            "generation": 1,
+        }  # fmt: skip
+        assert (rare["endpoint"], rare["tier"]) == ("HostEndpoint/edge1-out", "default")
+        assert (rare["policy"], rare["direction"], rare["rule"]) == (
+            "GlobalNetworkPolicy/guard",
+            "Ingress",
+            2,
+        )
+        (end,) = told(daemon, "kind=deny and dport=7777")
+        assert (end["policy"], end["rule"], end["reason"]) == (None, None, END)
+        logged, denied = (told(daemon, f"dport=7000 and kind={kind}") for kind in ("log", "deny"))
+        assert {event["rule"] for event in logged} == {0}
+        assert {event["rule"] for event in denied} == {1}
+        assert 5 <= len(denied) < FLOOD
+
+        everything = told(daemon)
+        lines = file.read_text(encoding="utf-8").splitlines()
+        assert [json.loads(line) for line in lines][: len(everything)] == everything
+        assert labelgate(daemon, "events", "--pcap", str(pcap), "--filter", "protocol=udp")[0] == 0
+        packets = rdpcap(str(pcap))
+        expected = [
+            event["dport"] for event in everything if event["kind"] == "deny" and event["protocol"] == 17
+        ]
+        assert [packet[UDP].dport for packet in packets] == expected
+        assert b"GlobalNetworkPolicy/guard Ingress rule 2" in pcap.read_bytes()
+
+        code, _, err = labelgate(daemon, "events", "--filter", "port=80")
+        assert (code, "found `port`, expected a field" in err) == (2, True)
+        assert "not told since the daemon started" in labelgate(daemon, "events")[2]
+        file.rename(tmp_path / "moved")
+        daemon.reload()
+        kit.inject(world, OUTSIDE, kit.ip(CLIENT, EDGE_OUTSIDE) / UDP(sport=5003, dport=7002))
+        assert kit.wait_until(lambda: "5003" in (file.read_text(encoding="utf-8") if file.exists() else ""))

@@ -1,0 +1,183 @@
+"""Events: which ones an expression means, how they are kept; and how rules are counted over tables."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from labelgate import Settings, Snapshot
+from labelgate.agent.events import KEPT, MOST_ANSWERED, EventLog
+from labelgate.agent.generation import Generation
+from labelgate.agent.rules import RuleCounts
+from labelgate.events import ExpressionError, capture, parse
+from labelgate.handlers import PacketLoop
+from labelgate.links import Links
+from labelgate.resources import load_text
+from scapy.layers.inet6 import IPv6
+from scapy.utils import rdpcap
+
+EVENT: dict[str, Any] = {
+    "time": 1_795_680_000_123, "kind": "deny", "generation": 1, "hook": "filter-input", "verdict": "deny",
+    "in": "eth0", "out": None, "stage": "normal", "endpoint": "HostEndpoint/a", "tier": "default",
+    "policy": "GlobalNetworkPolicy/web", "direction": "Ingress", "rule": 3, "action": "Deny",
+    "reason": "rule (M-51)", "src": "192.0.2.1", "dst": "2001:db8::1", "protocol": 17, "sport": 5,
+    "dport": 80, "icmp": None, "length": 1200, "header": "",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("dport=80", True),
+        ("dport != 80", False),
+        ("protocol=udp and rule=3", True),
+        ("protocol=6 or protocol=17", True),
+        ("kind=log or kind=deny and dport=81", False),
+        ("(kind=log or kind=deny) and not dport=81", True),
+        ("not not src=192.0.2.0/24", True),
+        ("src=2001:db8::/32", False),
+        ("dst=2001:db8::/32", True),
+        ("policy=*/web", True),
+        ("policy=web", False),
+        ('reason="rule (M-51)"', True),
+        ("out=*", False),
+        ("out!=eth1", True),
+        ("policy=*/w[e]b", False),
+    ],
+)
+def test_expressions(text: str, expected: bool) -> None:
+    assert parse(text)(EVENT) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "found the end, expected a field"),
+        ("port=80", "found `port`, expected a field: action, "),
+        ("dport", "found the end, expected `=` or `!=`"),
+        ("dport=http", "found `http`, expected a number\n  dport=http\n        ^"),
+        ("dport=", "found the end, expected a value"),
+        ("src=nowhere", "found `nowhere`, expected an address or a CIDR"),
+        ("protocol=gre", "found `gre`, expected a number or one of icmp"),
+        ("dport=80 dport=81", "found `dport`, expected `and`, `or` or the end"),
+        ("(dport=80", "found the end, expected `)`"),
+        ('policy="a', 'found `"`'),
+        ("not " * 60 + "dport=80", "more than 50"),
+        ("x" * 5000, "too long"),
+    ],
+)
+def test_expressions_that_are_none(text: str, words: str) -> None:
+    with pytest.raises(ExpressionError) as found:
+        parse(text)
+    assert words in str(found.value)
+
+
+def test_a_capture_holds_headers_of_both_families(tmp_path: Path) -> None:
+    header = bytes(IPv6(src="2001:db8::1", dst="2001:db8::2"))
+    path = tmp_path / "a.pcapng"
+    path.write_bytes(b"".join(capture([{**EVENT, "header": header.hex()}])))
+    (packet,) = rdpcap(str(path))
+    assert (packet[IPv6].dst, packet.wirelen, float(packet.time)) == ("2001:db8::2", 1200, 1_795_680_000.123)
+
+
+class Loop:
+    """Gives what it is told to give."""
+
+    def __init__(self) -> None:
+        self.waiting: list[dict[str, Any]] = []
+        self.tables: list[dict[str, Any]] = []
+
+    def events(self, most: int) -> str:
+        given, self.waiting = self.waiting[:most], self.waiting[most:]
+        return json.dumps(given)
+
+    def untold(self) -> tuple[int, int]:
+        return 7, 8
+
+    def rule_counts(self) -> str:
+        given = json.dumps(self.tables)
+        self.tables = [table for table in self.tables if not table["isOver"]]
+        return given
+
+
+def test_who_asks_too_seldom_is_told(tmp_path: Path) -> None:
+    loop, said, file = Loop(), list[str](), tmp_path / "events.jsonl"
+    links = cast(Links, SimpleNamespace(indexes=[(2, "eth7")]))
+    log = EventLog(cast(PacketLoop, loop), links, 4, str(file), said.append)
+    loop.waiting = [{**EVENT, "in": 2, "out": 0, "sport": number} for number in range(1000)]
+    log.stop()
+    answer = log.answer(None)
+    assert [event["sport"] for event in answer["events"]] == list(range(MOST_ANSWERED))
+    assert answer["events"][0] == {**EVENT, "in": "eth7", "out": None, "sport": 0, "generation": 4}
+    assert [answer[name] for name in ("next", "missed", "limited", "lost")] == [MOST_ANSWERED, 0, 7, 8]
+    assert log.answer(1000) == {**answer, "events": [], "next": 1000}
+    assert len(file.read_text(encoding="utf-8").splitlines()) == 1000
+    for _ in range(4):
+        loop.waiting = [{**EVENT, "in": 0, "out": 0}] * 1000
+        log._take()
+    assert log.answer(100)["missed"] == 5000 - KEPT - 100
+    assert log.answer(10**9)["events"] == []
+    assert said == []
+
+
+POLICY = """
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {{name: web}}
+spec:
+  selector: all()
+  ingress: {rules}
+  egress: [{{action: Allow, protocol: TCP}}]
+---
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {{name: a}}
+spec: {{node: n, interfaceName: eth0}}
+"""
+TCP, UDP, SCTP = ({"action": "Allow", "protocol": word} for word in ("TCP", "UDP", "SCTP"))
+
+
+def generation(number: int, *rules: dict[str, str]) -> Generation:
+    snapshot = Snapshot.of(load_text(POLICY.format(rules=json.dumps(rules))))
+    config = SimpleNamespace(settings=Settings())
+    fields = {"number": number, "snapshot": snapshot, "config": config, "table": snapshot.compile(node="n")}
+    return cast(Generation, SimpleNamespace(**fields))
+
+
+def met(direction: str, rule: int, packets: int) -> dict[str, Any]:
+    names = {"tier": "default", "policy": "GlobalNetworkPolicy/web", "direction": direction, "rule": rule}
+    return {**names, "action": "Allow", "reason": "rule (M-50)", "packets": packets, "lastHit": packets}
+
+
+def test_counts_go_with_the_rule() -> None:
+    loop = Loop()
+    counts = RuleCounts(cast(PacketLoop, loop), generation(1, TCP, UDP, TCP))
+
+    def packets() -> dict[tuple[str, int], int]:
+        rows = counts.rows()["rules"]
+        return {(row["direction"], row["rule"]): row["packets"] for row in rows}
+
+    loop.tables = [
+        {
+            "generation": 1,
+            "isOver": False,
+            "rules": [met("Ingress", 0, 5), met("Ingress", 2, 9), met("Egress", 0, 2)],
+        }
+    ]
+    once = {("Ingress", 0): 5, ("Ingress", 1): 0, ("Ingress", 2): 9, ("Egress", 0): 2}
+    assert packets() == packets() == once
+    # Another rule above, one less, and equal ones change places without a difference.
+    counts.swapped(2, generation(2, SCTP, TCP, TCP))
+    loop.tables[0]["isOver"] = True
+    loop.tables.append(
+        {"generation": 2, "isOver": False, "rules": [met("Ingress", 2, 1), met("Egress", 0, 1)]}
+    )
+    assert (
+        packets() == packets() == {("Ingress", 0): 0, ("Ingress", 1): 5, ("Ingress", 2): 10, ("Egress", 0): 3}
+    )
+    # The rule that was taken out comes back.
+    counts.swapped(3, generation(3, UDP, TCP))
+    assert packets()["Ingress", 1] == 5
