@@ -121,9 +121,6 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kernel:
         def turns(self) -> list[int]:
             return kernel.turns()
 
-        def rule_counts(self) -> str:
-            return "[]"
-
         def thread_ids(self) -> list[int]:
             return [0 for _ in kernel.turns()]
 
