@@ -1,5 +1,7 @@
 //! Events as JSON, with all names: what Python writes, shows and filters.
 
+use std::fmt::Write;
+
 use serde_json::{Value, json};
 
 use super::enforcer::tuple;
@@ -55,5 +57,8 @@ fn value(
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }

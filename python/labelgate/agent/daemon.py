@@ -491,7 +491,7 @@ class Agent:
         try:
             generation = _on_links(generation, self._links.links)
         except ValueError as error:
-            self._refuse(error, "the interfaces as they are now")
+            self._refuse(error, "the interfaces as they are now", "rules")
             return
         self._come_into_force(generation)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def hit_rows(rules: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Of the rows of `RuleCounts` those that were met, in the same order, each with a name to show as `policy`."""
+    """Of the rows of `RuleCounts` those that were met, in order, each with a name to show as `policy`."""
     return [
         {
             "policy": name_of(rule["policy"], rule["reason"], rule["tier"]),

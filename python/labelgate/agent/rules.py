@@ -79,7 +79,7 @@ def _numbered(rules: Iterable[Any]) -> Iterator[tuple[str, str]]:
 
 
 class RuleCounts:
-    """Adds up what the packet loop counts; it gives the last words of a table once, so there is one of these."""
+    """Adds up what the packet loop counts. It gives the last words of a table once: there is one of these."""
 
     def __init__(self, loop: PacketLoop, first: Generation) -> None:
         self._loop = loop
