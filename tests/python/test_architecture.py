@@ -41,7 +41,6 @@ MAY_IMPORT: dict[str, set[str]] = {
               "metrics", "model", "netfilter", "processors", "reference", "resources", "settings",
               "snapshot", "sources", "table"},
     "events": set(),
-    "metrics": set(),
     "demo": {"flow", "path", "settings", "snapshot", "table"},
     "analysis": {CORE, "columns", "conversion", "flow", "lockout", "model", "path", "reference",
               "resources", "settings", "snapshot", "sources", "table", "tabular"},
