@@ -163,6 +163,22 @@ class Table:
             ValueError: lengths differ, or an array is read-only or in use by another call.
         """
 
+    def connectivity_batch(
+        self,
+        flows: Flows,
+        egress: tuple[NDArray[np.uint8], NDArray[np.uint32]],
+        ingress: tuple[NDArray[np.uint8], NDArray[np.uint32]],
+        threads: int,
+    ) -> None:
+        """As `connectivity` for many, into verdicts and outcomes of each side.
+
+        Hook, interfaces and state of the flows do not count. Verdicts are deny, allow, and continue where no
+        workload has the address. Releases the GIL; Ctrl-C ends it early.
+
+        Raises:
+            TypeError, ValueError: as `decide_batch`.
+        """
+
     def gate_batch(
         self,
         egress: bool,

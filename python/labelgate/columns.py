@@ -1,4 +1,4 @@
-"""Questions by column: what `DecisionTable.decide_batch` is given, checked and put in the core's terms.
+"""Questions by column: what `DecisionTable.decide_batch` and its like are given, checked for the core.
 
 A column is a numpy array with one value for each flow. The core reads it where it is, so it must have the
 dtype, the shape and the layout asked for: nothing is converted or copied quietly, errors say how to do it.
@@ -6,7 +6,7 @@ dtype, the shape and the layout asked for: nothing is converted or copied quietl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelgate import _core
-from labelgate.flow import CT_STATES, HOOKS, protocol_number, read_address
+from labelgate.flow import CT_STATES, HOOKS, IPAddress, protocol_number, read_address
 
 Answers = tuple[NDArray[np.uint8], NDArray[np.uint32]]
 """Verdicts and outcome ids."""
@@ -60,6 +60,12 @@ class Flows:
     fragment: int | NDArray[Any]
 
     @classmethod
+    def connections(cls, table: _core.Table, **given: Any) -> Flows:
+        """New connections between workloads, where hook and interfaces play no part; otherwise as `read`."""
+        nothing = {"in_": None, "out": None, "ct": "new", "accepted": False, "dnatted": False}
+        return cls.read(table, hook="filter-forward", **nothing, **given)
+
+    @classmethod
     def read(cls, table: _core.Table, **given: Any) -> Flows:
         """Checks what `DecisionTable.decide_batch` was given, by the names of its arguments.
 
@@ -85,8 +91,8 @@ class Flows:
             raise ValueError(f"dst: found {_family(flows.dst)}, expected {_family(flows.src)} as in src")
         return flows
 
-    def answers(self, into: Answers | None) -> Answers:
-        """Where the answers go: new arrays, or those given if they fit.
+    def answers(self, into: Answers | None, name: str = "into") -> Answers:
+        """Where the answers go: new arrays, or those given (as the argument `name`) if they fit.
 
         Raises:
             TypeError: `into` is no pair of arrays of uint8 and uint32.
@@ -97,11 +103,36 @@ class Flows:
             count = _count(columns)
             return np.empty(count, np.uint8), np.empty(count, np.uint32)
         if not isinstance(into, tuple | list) or len(into) != 2:
-            raise TypeError(f"into: found {_found(into)}, expected a pair (verdicts, outcomes)")
-        verdicts = _column("into[0]", into[0], np.uint8, "an array of uint8")
-        outcomes = _column("into[1]", into[1], np.uint32, "an array of uint32")
-        _count({**columns, "into[0]": verdicts, "into[1]": outcomes})
+            raise TypeError(f"{name}: found {_found(into)}, expected a pair (verdicts, outcomes)")
+        verdicts = _column(f"{name}[0]", into[0], np.uint8, "an array of uint8")
+        outcomes = _column(f"{name}[1]", into[1], np.uint32, "an array of uint32")
+        _count({**columns, f"{name}[0]": verdicts, f"{name}[1]": outcomes})
         return verdicts, outcomes
+
+    def answers_of_both(self, into: tuple[Answers, Answers] | None) -> tuple[Answers, Answers]:
+        """The same for egress and ingress.
+
+        Raises:
+            TypeError, ValueError: as `answers`, or `into` is no pair of pairs.
+        """
+        if into is None:
+            return self.answers(None), self.answers(None)
+        if not isinstance(into, tuple | list) or len(into) != 2:
+            raise TypeError(f"into: found {_found(into)}, expected a pair (egress, ingress) of pairs")
+        egress, ingress = self.answers(into[0], "into[0]"), self.answers(into[1], "into[1]")
+        _count({"into[0][0]": egress[0], "into[1][0]": ingress[0]})
+        return egress, ingress
+
+
+def address_column(addresses: Sequence[IPAddress]) -> NDArray[Any]:
+    """Addresses of one IP version, one at least, as a column.
+
+    >>> address_column([IPv4Address("10.0.0.1")])
+    array([167772161], dtype=uint32)
+    """
+    if addresses[0].version == 4:
+        return np.array([int(address) for address in addresses], np.uint32)
+    return np.frombuffer(b"".join(address.packed for address in addresses), np.uint8).reshape(-1, 16).copy()
 
 
 MOST_THREADS = 1024

@@ -223,6 +223,68 @@ class DecisionTable(Tabular):
         self.core.decide_batch(flows, verdicts, outcomes, read_threads(threads))
         return verdicts, outcomes
 
+    def connectivity_batch(
+        self,
+        src: IPAddress | str | NDArray[np.uint32] | NDArray[np.uint8],
+        dst: IPAddress | str | NDArray[np.uint32] | NDArray[np.uint8],
+        protocol: int | str | NDArray[np.uint8],
+        sport: int | NDArray[np.uint16] = 0,
+        dport: int | NDArray[np.uint16] = 0,
+        *,
+        fragment: bool | NDArray[np.bool_] = False,
+        threads: int = 1,
+        into: tuple[Answers, Answers] | None = None,
+    ) -> tuple[Answers, Answers]:
+        """As `connectivity` for many new connections; values, columns, GIL and Ctrl-C as in `decide_batch`.
+
+        Args:
+            src: an address, or a column: uint32 (n,) for IPv4, uint8 (n, 16) in network order for IPv6.
+            dst: as `src`, in the same IP version.
+            protocol: a name, or IP protocol numbers, uint8 (n,).
+            sport: source ports, uint16 (n,).
+            dport: destination ports, uint16 (n,); for ICMP and ICMPv6 `type << 8 | code`.
+            fragment: ports, ICMP type and code are not known, whatever is given, bool (n,): as where a
+                `Packet` leaves them out.
+            threads: how many threads share the flows, the calling one among them.
+            into: arrays for the answers, in the shape of what is returned; none may overlap with another, or
+                with a column.
+
+        Returns:
+            `(verdicts, outcomes)` of the egress gates, those of the workloads that own the sources, and of
+            the ingress gates, those of the workloads that own the destinations. Verdicts, uint8 (n,), are
+            indexes of `labelgate.flow.VERDICTS`: `allow` or `deny`, and `continue` where no workload of this
+            table owns the address. Outcome ids, uint32 (n,), are rows of `outcomes`; where nobody owns the
+            address that of `no endpoint here (E-39)`. A connection is let through where neither verdict is
+            `deny` (E-39a).
+
+        Raises:
+            TypeError: an argument has another type or dtype.
+            ValueError: a number, word, shape, length or layout does not fit.
+
+        >>> import labelgate, numpy as np
+        >>> from importlib.resources import files
+        >>> from labelgate.flow import VERDICTS
+        >>> policy = str(files("labelgate") / "examples" / "01-workload.yaml")
+        >>> table = labelgate.load(policy).compile(node=None)
+        >>> dports = np.array([5432, 22], np.uint16)
+        >>> egress, ingress = table.connectivity_batch("192.0.2.1", "10.65.0.3", "tcp", 40000, dports)
+        >>> [VERDICTS[verdict] for verdict in (*egress[0], *ingress[0])]
+        ['continue', 'continue', 'deny', 'deny']
+        >>> egress, ingress = table.connectivity_batch("10.65.0.2", "10.65.0.3", "tcp", 40000, dports)
+        >>> [VERDICTS[verdict] for verdict in (*egress[0], *ingress[0])]
+        ['allow', 'deny', 'allow', 'deny']
+        >>> table.outcomes[ingress[1]]["policy"].tolist()
+        ['NetworkPolicy/shop/db-from-web', None]
+        """
+        from labelgate.columns import Flows, read_threads
+
+        flows = Flows.connections(
+            self.core, src=src, dst=dst, protocol=protocol, sport=sport, dport=dport, fragment=fragment
+        )
+        egress, ingress = flows.answers_of_both(into)
+        self.core.connectivity_batch(flows, egress, ingress, read_threads(threads))
+        return egress, ingress
+
     def interface_ids(self, names: Sequence[str | None]) -> NDArray[np.uint32]:
         """Interfaces as `decide_batch` takes them by column, uint32 (len(names),); None: no interface.
 

@@ -165,7 +165,38 @@ pub fn decide<'py>(
     let flows = held.flows()?;
     let (mut verdicts, mut outcomes) = (readwrite(verdicts, "into[0]")?, readwrite(outcomes, "into[1]")?);
     let (verdicts, outcomes) = (verdicts.as_slice_mut()?, outcomes.as_slice_mut()?);
-    py.detach(|| answer(table, &flows, verdicts, outcomes, threads))
+    let ask = |flows: &Flows<'_>, verdicts: &mut [u8], outcomes: &mut [u32]| {
+        table.decide_batch(flows, verdicts, outcomes)
+    };
+    py.detach(|| answer(&ask, &flows, verdicts, outcomes, threads))
+}
+
+/// Verdicts and outcomes of one side.
+pub type AnswerArrays<'py> = (Bound<'py, PyArray1<u8>>, Bound<'py, PyArray1<u32>>);
+
+/// Answers both gates of new connections between workloads.
+pub fn connections<'py>(
+    py: Python<'py>,
+    table: &DecisionTable,
+    flows: &Bound<'py, PyAny>,
+    (egress, ingress): (&AnswerArrays<'py>, &AnswerArrays<'py>),
+    threads: usize,
+) -> PyResult<()> {
+    let held = HeldFlows::of(flows)?;
+    let flows = held.flows()?;
+    // All are held at once, so that none can overlap with another.
+    let mut arrays = [
+        (Direction::Egress, readwrite(&egress.0, "into[0][0]")?, readwrite(&egress.1, "into[0][1]")?),
+        (Direction::Ingress, readwrite(&ingress.0, "into[1][0]")?, readwrite(&ingress.1, "into[1][1]")?),
+    ];
+    for (direction, verdicts, outcomes) in &mut arrays {
+        let (verdicts, outcomes) = (verdicts.as_slice_mut()?, outcomes.as_slice_mut()?);
+        let ask = |flows: &Flows<'_>, verdicts: &mut [u8], outcomes: &mut [u32]| {
+            table.connectivity_batch(*direction, flows, verdicts, outcomes)
+        };
+        py.detach(|| answer(&ask, &flows, verdicts, outcomes, threads))?;
+    }
+    Ok(())
 }
 
 /// Asks the policy of one workload about each flow, in one direction.
@@ -190,9 +221,12 @@ pub fn gates<'py>(
         .map_err(value_error)
 }
 
+/// Answers some of the flows into arrays of their length.
+type Ask<'a> = dyn Fn(&Flows<'_>, &mut [u8], &mut [u32]) -> Result<(), FlowsError> + Sync + 'a;
+
 /// The calling thread answers, too, and looks for signals; after one nobody takes another chunk.
 fn answer(
-    table: &DecisionTable,
+    ask: &Ask<'_>,
     flows: &Flows<'_>,
     verdicts: &mut [u8],
     outcomes: &mut [u32],
@@ -210,7 +244,7 @@ fn answer(
         while let Some((index, (verdicts, outcomes))) = next() {
             let first = index * CHUNK;
             let rows = flows.rows(&(first..first + verdicts.len()));
-            table.decide_batch(&rows, verdicts, outcomes).map_err(value_error)?;
+            ask(&rows, verdicts, outcomes).map_err(value_error)?;
             look()?;
         }
         Ok(())

@@ -229,6 +229,19 @@ impl Table {
         batch::decide(py, &self.0, flows, (verdicts, outcomes), threads)
     }
 
+    /// Many new connections between workloads: both gates.
+    #[allow(clippy::needless_pass_by_value)] // Arguments arrive owned.
+    fn connectivity_batch<'py>(
+        &self,
+        py: Python<'py>,
+        flows: &Bound<'py, PyAny>,
+        egress: batch::AnswerArrays<'py>,
+        ingress: batch::AnswerArrays<'py>,
+        threads: usize,
+    ) -> PyResult<()> {
+        batch::connections(py, &self.0, flows, (&egress, &ingress), threads)
+    }
+
     /// Many new connections, each judged by the policy of one workload in one direction.
     fn gate_batch<'py>(
         &self,

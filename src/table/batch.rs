@@ -8,7 +8,7 @@ use thiserror::Error;
 use super::answer::Answer;
 use super::flat::{AddressBlock, OPAQUE, PointBlock};
 use super::{Decision, DecisionTable, Trace, hooks};
-use crate::flow::{CtState, Family, FiveTuple, FlowKey, Hook, InterfaceId, Transport};
+use crate::flow::{CtState, Direction, Family, FiveTuple, FlowKey, Hook, InterfaceId, Transport};
 use crate::program::ChainId;
 
 /// One value for every flow, or one value for each.
@@ -35,6 +35,14 @@ impl<T: Copy> Column<'_, T> {
         match self {
             Self::One(value) => [*value; N],
             Self::Each(values) => *values[from..].first_chunk().expect("as many values as flows"),
+        }
+    }
+
+    /// That of one flow. Panics beyond the column.
+    fn at(&self, index: usize) -> T {
+        match self {
+            Self::One(value) => *value,
+            Self::Each(values) => values[index],
         }
     }
 
@@ -76,6 +84,19 @@ impl Addresses<'_> {
         match self {
             Self::V4 { .. } => Family::V4,
             Self::V6 { .. } => Family::V6,
+        }
+    }
+
+    /// Of one flow: the source for egress, the destination for ingress. Panics beyond the columns.
+    pub(super) fn near(&self, direction: Direction, index: usize) -> u128 {
+        let is_source = direction == Direction::Egress;
+        match self {
+            Self::V4 { source, destination } => {
+                u128::from(if is_source { source.at(index) } else { destination.at(index) })
+            }
+            Self::V6 { source, destination } => {
+                u128::from_be_bytes(if is_source { source.at(index) } else { destination.at(index) })
+            }
         }
     }
 

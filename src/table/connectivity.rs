@@ -12,7 +12,7 @@ use crate::flow::{
     CtState, Direction, EndpointId, Family, FiveTuple, FlowKey, Hook, InterfaceId, OutcomeId, Verdict,
     address_number,
 };
-use crate::program::{ChainId, Directed, EndpointKind, Program};
+use crate::program::{ChainId, Directed, EndpointKind, Program, Reason};
 
 /// What the policy of one workload says about a new connection, in one direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,9 @@ pub struct Gate {
 
 /// The workloads of a program by their addresses.
 type Owners = FxHashMap<(Family, u128), EndpointId>;
+
+/// Flows whose owners are looked up before they are judged: they fit the stack and a cache.
+const PART: usize = 1024;
 
 /// What is asked of workloads without a host.
 #[derive(Debug)]
@@ -106,7 +109,53 @@ impl DecisionTable {
         (steps(tuple.source, Direction::Egress), steps(tuple.destination, Direction::Ingress))
     }
 
-    /// The same for many: `workloads` are endpoints by number, one for each of the flows, of which hook, interfaces and
+    /// One gate of [`Self::connectivity`] for many, in the words of [`Self::gate_batch`]; where no workload owns the
+    /// address, the verdict is [`Verdict::Continue`] and the outcome [`Reason::NoEndpoint`]'s.
+    pub fn connectivity_batch(
+        &self,
+        direction: Direction,
+        flows: &Flows<'_>,
+        verdicts: &mut [u8],
+        outcomes: &mut [u32],
+    ) -> Result<(), FlowsError> {
+        flows.check_answers(verdicts, outcomes)?;
+        let parts = verdicts.chunks_mut(PART).zip(outcomes.chunks_mut(PART));
+        for (index, (verdicts, outcomes)) in parts.enumerate() {
+            let from = index * PART;
+            let rows = flows.rows(&(from..from + verdicts.len()));
+            self.connectivity_part(direction, &rows, verdicts, outcomes)?;
+        }
+        Ok(())
+    }
+
+    fn connectivity_part(
+        &self,
+        direction: Direction,
+        flows: &Flows<'_>,
+        verdicts: &mut [u8],
+        outcomes: &mut [u32],
+    ) -> Result<(), FlowsError> {
+        let (family, count) = (flows.addresses.family(), verdicts.len());
+        let (mut owners, mut workloads) = ([None; PART], [0; PART]);
+        for (index, owner) in owners[..count].iter_mut().enumerate() {
+            *owner = self.owner(family, flows.addresses.near(direction, index));
+        }
+        // Where nobody can be asked anybody is: the answer is not used.
+        if let Some(anybody) = owners.into_iter().flatten().next() {
+            for (workload, owner) in workloads[..count].iter_mut().zip(owners) {
+                *workload = owner.unwrap_or(anybody).number();
+            }
+            self.gate_batch(direction, Column::Each(&workloads[..count]), flows, verdicts, outcomes)?;
+        }
+        for ((owner, verdict), outcome) in owners.iter().zip(verdicts).zip(outcomes) {
+            if owner.is_none() {
+                (*verdict, *outcome) = (Verdict::Continue as u8, Reason::NoEndpoint.outcome().number());
+            }
+        }
+        Ok(())
+    }
+
+    /// [`Self::gate`] for many: `workloads` are endpoints by number, one for each of the flows, of which hook, interfaces and
     /// state play no part. Verdicts are [`Verdict::Allow`] and [`Verdict::Deny`].
     pub fn gate_batch(
         &self,

@@ -8,6 +8,7 @@ import json
 import random
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -22,12 +23,14 @@ from labelgate.analysis.recorded import Recorded, from_lines, packed
 from labelgate.analysis.replay import (
     DENIED,
     NO_ENDPOINT,
+    STATES,
+    ClusterJudge,
     NodeJudge,
     Whereabouts,
     _packet,
 )
 from labelgate.cli import cli
-from labelgate.flow import CT_STATES, HOOKS, Packet
+from labelgate.flow import CT_STATES, HOOKS, Gate, Packet
 from labelgate.lockout.flows import Flow as Tracked
 from labelgate.path import walk
 from labelgate.table import DecisionTable
@@ -266,6 +269,38 @@ def test_flow_logs(policy: str, tmp_path: Path) -> None:
     assert fates(report) == {"denied": (1, 4)}
 
 
+CALICO = {
+    "start_time": 1_790_000_000, "source_ip": OTHER, "source_name": "-", "source_name_aggr": "pub",
+    "source_port": None, "dest_ip": POD, "dest_name": "web-0", "dest_port": 8081, "dest_type": "wep",
+    "proto": "tcp", "action": "deny", "reporter": "src",
+    "policies": {"all_policies": ["0|default|default.a|deny|-1"]},
+    "packets_in": 2, "packets_out": 5, "bytes_in": 200, "bytes_out": 500, "num_flows": 1,
+}  # fmt: skip
+
+
+def test_flow_logs_of_calico_count_from_the_end_that_reports() -> None:
+    found = {}
+    for reporter in ("src", "dst"):
+        line = json.dumps(CALICO | {"reporter": reporter}).encode()
+        (block,) = from_lines(io.BytesIO(line), "jsonl").blocks
+        assert (block.sport.tolist(), block.dport.tolist(), block.denied.tolist()) == ([0], [8081], [True])
+        columns = (block.packets, block.replies, block.bytes, block.reply_bytes)
+        found[reporter] = [int(column[0]) for column in columns]
+    assert found == {"src": [5, 2, 500, 200], "dst": [2, 5, 200, 500]}
+
+
+def test_protocols_of_calicos_flow_logs() -> None:
+    words = {"icmp": 1, "tcp": 6, "udp": 17, "ipip": 4, "esp": 50, "icmp6": 58, "sctp": 132, "47": 47}
+    lines = "\n".join(json.dumps(CALICO | {"proto": word}) for word in words)
+    (block,) = from_lines(io.BytesIO(lines.encode()), "jsonl").blocks
+    assert block.protocol.tolist() == list(words.values())
+
+
+def test_what_calico_has_aggregated_is_not_judged() -> None:
+    source = from_lines(io.BytesIO(json.dumps(CALICO | {"source_ip": None}).encode()), "jsonl")
+    assert (list(source.blocks), source.problems) == ([], ["line 1: src: missing"])
+
+
 def test_events_are_flow_logs() -> None:
     """As `labelgate events -o json` writes them."""
     event = {
@@ -363,6 +398,49 @@ def test_a_node_judges_as_each_packet_is_judged() -> None:
                 assert_same(table, judge, judged, block, row, (in_, out))
                 asked += 1
     assert asked > 1000
+
+
+def test_a_cluster_judges_as_each_connection_is_judged() -> None:
+    dice, states = random.Random(9), Counter()
+    for case in CASES:
+        table = labelgate.load(case.policy).compile(node=None, settings=case.settings, staged=case.staged)
+        for version in (4, 6):
+            if (block := block_of(case, version, dice)) is None:
+                continue
+            judge = ClusterJudge(table)
+            judged = judge.judge(block)
+            for row in range(len(block)):
+                assert_connection(table, judge, judged, block, row)
+            states.update(STATES[state] for state in judged.state)
+    assert set(states) == {"allowed", "denied", "no endpoint"}
+    assert states["allowed"] > 100
+    assert states["denied"] > 100
+
+
+def assert_connection(
+    table: DecisionTable, judge: ClusterJudge, judged: Any, block: Recorded, row: int
+) -> None:
+    one = table.connectivity(_packet(block, row, "filter-forward"))
+    gates = {"egress": one.egress, "ingress": one.ingress}
+    passed = {
+        why.place: Gate(why.verdict, why.tier, why.policy, why.rule)
+        for rows, numbers in judged.visits
+        for why in [judge.reasons.all[number] for number in numbers[rows == row]]
+    }
+    ours = {place: gate for place, gate in gates.items() if gate is not None}
+    ct, decider = CT_STATES[block.ct[row]], judged.decider[row]
+    state = STATES[judged.state[row]]
+    if not ours:
+        assert (state, decider, passed) == ("no endpoint", -1, {})
+    elif ct == "related":
+        assert (state, decider, passed) == ("allowed", -1, {})
+    elif ct == "invalid":
+        assert (state, judge.reasons.all[decider].reason, passed) == ("denied", "invalid (E-20.2)", {})
+    else:
+        assert (state, passed) == ("denied" if one.verdict == "deny" else "allowed", ours)
+        why = judge.reasons.all[decider]
+        first = next((place for place, gate in ours.items() if gate.verdict == "deny"), [*ours][-1])
+        assert (why.place, Gate(why.verdict, why.tier, why.policy, why.rule)) == (first, ours[first])
 
 
 def assert_same(

@@ -85,10 +85,9 @@ class State:
         verdicts, outcomes = np.zeros(len(packets), np.uint8), np.zeros(len(packets), np.uint32)
         if subject.endpoint is None:
             return verdicts, outcomes
-        flows = Flows.read(
-            self.table.core, hook="filter-forward", src=packets.src, dst=packets.dst, in_=None, out=None,
-            protocol=packets.protocol, sport=packets.sport, dport=packets.dport, ct="new", accepted=False,
-            dnatted=False, fragment=packets.fragment,
+        flows = Flows.connections(
+            self.table.core, src=packets.src, dst=packets.dst, protocol=packets.protocol,
+            sport=packets.sport, dport=packets.dport, fragment=packets.fragment,
         )  # fmt: skip
         numbers = np.full(len(packets), subject.endpoint.number, np.uint32)
         self.table.core.gate_batch(direction == "egress", numbers, flows, verdicts, outcomes)

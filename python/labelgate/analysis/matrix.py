@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Literal
 
-from labelgate.flow import IPAddress, Packet
+from labelgate.flow import VERDICTS, IPAddress
 from labelgate.table import DecisionTable
 from labelgate.tabular import Tabular, html_table
 
@@ -72,12 +72,14 @@ def matrix(table: DecisionTable, *, port: int, protocol: int, by: By = "workload
     """
     workloads = {name.partition("/")[2]: _by_family(found) for name, found in table.workloads().items()}
     names = tuple(sorted(workloads))
-    reached = {
-        (source, destination): _reached(table, workloads[source], workloads[destination], port, protocol)
-        for source in names
-        for destination in names
-        if source != destination
+    reached: dict[tuple[str, str], dict[int, bool]] = {
+        (source, destination): {} for source in names for destination in names if source != destination
     }
+    for family in (4, 6):
+        addresses = {name: workloads[name][family] for name in names if family in workloads[name]}
+        for pair, allowed in _reached(table, addresses, port, protocol):
+            if pair in reached:
+                reached[pair][family] = allowed
     if by == "namespace":
         return _by_namespace(reached, names)
     cells = tuple(
@@ -95,20 +97,19 @@ def _by_family(addresses: Sequence[str]) -> dict[int, IPAddress]:
 
 
 def _reached(
-    table: DecisionTable,
-    sources: Mapping[int, IPAddress],
-    destinations: Mapping[int, IPAddress],
-    port: int,
-    protocol: int,
-) -> dict[int, bool]:
-    """Whether a connection gets through, by the address families that both have."""
-    return {
-        family: table.connectivity(
-            Packet("filter-forward", sources[family], destinations[family], protocol, sport=0, dport=port)
-        ).verdict
-        == "allow"
-        for family in sorted(sources.keys() & destinations.keys())
-    }
+    table: DecisionTable, addresses: Mapping[str, IPAddress], port: int, protocol: int
+) -> Iterator[tuple[tuple[str, str], bool]]:
+    """Whether a connection gets through, from each to each, itself among them; addresses of one family."""
+    if not addresses:
+        return
+    from labelgate.columns import address_column
+
+    column, deny = address_column(list(addresses.values())), VERDICTS.index("deny")
+    for source, address in addresses.items():
+        egress, ingress = table.connectivity_batch(address, column, protocol, 0, port)
+        allowed = (egress[0] != deny) & (ingress[0] != deny)
+        for destination, passes in zip(addresses, allowed.tolist(), strict=True):
+            yield (source, destination), passes
 
 
 def _word(reached: Mapping[int, bool]) -> str:

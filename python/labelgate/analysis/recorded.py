@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelgate import _core
+from labelgate.columns import address_column
 from labelgate.flow import ICMP, ICMPV6, FieldError, IPAddress, protocol_number, read_address
 from labelgate.lockout.flows import Flow as Tracked
 from labelgate.lockout.flows import read_flows
@@ -226,7 +227,14 @@ _NAMES = {
     "replyBytes": ("replyBytes", "bytes_in"),
     "action": ("action", "verdict"),
 }
-"""Our name of a field, and Calico's in its flow logs."""
+"""Our name of a field, and Calico's in its flow logs, as the source of a flow reports it."""
+_AT_DESTINATION = {
+    "packets_out": "packets_in", "packets_in": "packets_out",
+    "bytes_out": "bytes_in", "bytes_in": "bytes_out",
+}  # fmt: skip
+"""To the destination what is in is what the source has sent."""
+_PROTOCOLS = {"icmp6": ICMPV6, "ipip": 4, "esp": 50}
+"""Calico's names in flow logs beside those that all questions may use."""
 
 
 def _of_row(row: Any) -> dict[str, Any]:
@@ -235,6 +243,8 @@ def _of_row(row: Any) -> dict[str, Any]:
         raise FieldError("", "expected an object")
     if isinstance(icmp := row.get("icmp"), list) and len(icmp) == 2:  # As `labelgate events` has it.
         row = {"icmpType": icmp[0], "icmpCode": icmp[1], **row}
+    if row.get("reporter") == "dst":
+        row = {_AT_DESTINATION.get(name, name): value for name, value in row.items()}
     said = {
         ours: value
         for ours, names in _NAMES.items()
@@ -247,7 +257,8 @@ def _of_row(row: Any) -> dict[str, Any]:
     src, dst = read_address(said["src"], "src"), read_address(said["dst"], "dst")
     if src.version != dst.version:
         raise FieldError("dst", f"found `{dst}`, expected the IP version of src `{src}`")
-    protocol = protocol_number(said["protocol"])
+    named = said["protocol"]
+    protocol = protocol_number(_PROTOCOLS.get(named, named) if isinstance(named, str) else named)
     is_icmp = protocol in (ICMP, ICMPV6)
     is_denied = str(said.get("action", "allow")).lower() in ("deny", "denied", "drop")
     service = _number(said, "icmpType", 255) << 8 | _number(said, "icmpCode", 255)
@@ -289,14 +300,8 @@ def _packed(flows: Iterable[dict[str, Any]]) -> Iterator[Recorded]:
 
 def packed(rows: list[dict[str, Any]]) -> Recorded:
     """Flows of one IP version; addresses are objects, what is left out is 0."""
-    sides = {name: _addresses([row[name] for row in rows]) for name in ("src", "dst")}
+    sides = {name: address_column([row[name] for row in rows]) for name in ("src", "dst")}
     return Recorded(
         **sides,
         **{name: np.array([row.get(name, 0) for row in rows], dtype) for name, dtype in _DTYPES.items()},
     )
-
-
-def _addresses(addresses: list[IPAddress]) -> NDArray[Any]:
-    if addresses[0].version == 4:
-        return np.array([int(address) for address in addresses], np.uint32)
-    return np.frombuffer(b"".join(address.packed for address in addresses), np.uint8).reshape(-1, 16).copy()

@@ -5,8 +5,7 @@ Replies and later packets belong to their flow: conntrack lets them pass where t
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any, NamedTuple, Protocol
@@ -54,11 +53,13 @@ _INVALID_WHY = Why("conntrack", "deny", None, None, None, "invalid (E-20.2)")
 
 
 class Reasons:
-    """Every `Why` that has come up, numbered."""
+    """Every `Why` of a table that has come up, numbered."""
 
-    def __init__(self) -> None:
+    def __init__(self, table: DecisionTable) -> None:
         self.all: list[Why] = []
+        self._table = table
         self._numbers: dict[Why, int] = {}
+        self._answers: dict[tuple[str, int], int] = {}
 
     def number(self, why: Why) -> int:
         """Its number; a new one if it is new."""
@@ -66,6 +67,26 @@ class Reasons:
         if found == len(self.all):
             self.all.append(why)
         return found
+
+    def numbers(
+        self, place: str, verdicts: NDArray[np.uint8], outcomes: NDArray[np.uint32]
+    ) -> NDArray[np.int64]:
+        """The number of what decided each, (n,)."""
+        keys = outcomes.astype(np.uint64) << np.uint64(8) | verdicts
+        found, inverse = np.unique(keys, return_inverse=True)
+        numbers = [self._number_of(place, int(key)) for key in found]
+        numbered: NDArray[np.int64] = np.array(numbers, np.int64)[inverse.reshape(-1)]
+        return numbered
+
+    def _number_of(self, place: str, answer: int) -> int:
+        """Of an outcome id and, in the lowest byte, a verdict."""
+        key = (place, answer)
+        if key not in self._answers:
+            row = self._table.outcomes[answer >> 8]
+            verdict, rule = VERDICTS[answer & 0xFF], int(row["rule"])
+            said = (row["tier"], row["policy"], None if rule < 0 else rule, row["reason"])
+            self._answers[key] = self.number(Why(place, verdict, *said))
+        return self._answers[key]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,66 +110,37 @@ class Judge(Protocol):
         """What becomes of them."""
 
 
-def _keys(block: Recorded) -> Iterator[tuple[Any, ...]]:
-    """What the policy of workloads can see of each flow."""
-    sport = np.where(np.isin(block.protocol, (ICMP, ICMPV6)), 0, block.sport)
-    sides = [side if side.ndim == 1 else side.view("V16")[:, 0] for side in (block.src, block.dst)]
-    columns = [*sides, block.protocol, sport, block.dport]
-    return zip(itertools.repeat(block.version), *(column.tolist() for column in columns))
-
-
 class ClusterJudge:
     """New connections between workloads, wherever they live: a table of `Snapshot.compile(node=None)`."""
 
     def __init__(self, table: DecisionTable) -> None:
-        self.reasons = Reasons()
+        self.reasons = Reasons(table)
         self._table = table
-        self._known: dict[tuple[Any, ...], tuple[int, int, int]] = {}
 
     def judge(self, block: Recorded) -> Judged:
         """Both gates of each flow; RELATED passes and INVALID is denied by endpoints of ours (E-20.2)."""
-        asked = self._ask(block)
-        state, gates = asked[:, 0].astype(np.uint8), asked[:, 1:]
-        denies = np.array([why.verdict == "deny" for why in self.reasons.all] + [False])
-        decider = np.where(denies[gates[:, 0]] | (gates[:, 1] < 0), gates[:, 0], gates[:, 1])
-        ours = state != NO_ENDPOINT
+        sides = self._table.connectivity_batch(block.src, block.dst, block.protocol, block.sport, block.dport)
+        has_egress, has_ingress = (verdicts != _CONTINUE for verdicts, _ in sides)
+        no_egress, no_ingress = (verdicts == _DENY for verdicts, _ in sides)
+        numbers = [
+            self.reasons.numbers(place, *answers)
+            for place, answers in zip(("egress", "ingress"), sides, strict=True)
+        ]
+        ours = has_egress | has_ingress
+        state = np.where(ours, np.where(no_egress | no_ingress, DENIED, ALLOWED), NO_ENDPOINT).astype(
+            np.uint8
+        )
+        decider = np.where(no_egress | ~has_ingress, numbers[0], numbers[1])
         lost, invalid, related = block.begin != BEGUN, block.ct == _INVALID, block.ct == _RELATED
         state[related & ours] = ALLOWED
         state[invalid & ours], decider[invalid & ours] = DENIED, self.reasons.number(_INVALID_WHY)
         state[lost] = _unjudged(block)[lost]
-        decider[lost | related] = -1
+        decider[lost | related | ~ours] = -1
         visits = []
-        for side in range(2):
-            rows = np.flatnonzero((gates[:, side] >= 0) & ~(lost | invalid | related))
-            visits.append((rows, gates[rows, side]))
+        for has_gate, side in zip((has_egress, has_ingress), numbers, strict=True):
+            rows = np.flatnonzero(has_gate & ~(lost | invalid | related))
+            visits.append((rows, side[rows]))
         return Judged(state, decider, visits)
-
-    def _ask(self, block: Recorded) -> NDArray[np.int64]:
-        """The state of each flow, and the number of what each gate says, (n, 3)."""
-        answers = []
-        for row, key in enumerate(_keys(block)):
-            found = self._known.get(key)
-            if found is None:
-                found = self._answer(_packet(block, row, "filter-forward"))
-                if len(self._known) >= 1 << 18:
-                    self._known.clear()
-                self._known[key] = found
-            answers.append(found)
-        return np.array(answers, np.int64).reshape(-1, 3)
-
-    def _answer(self, packet: Packet) -> tuple[int, int, int]:
-        answer = self._table.connectivity(packet)
-        numbers = [
-            -1
-            if gate is None
-            else self.reasons.number(
-                Why(place, gate.verdict, gate.tier, gate.policy, gate.rule, "no policy applies: profile")
-            )
-            for place, gate in (("egress", answer.egress), ("ingress", answer.ingress))
-        ]
-        nobody = answer.egress is None and answer.ingress is None
-        state = NO_ENDPOINT if nobody else DENIED if answer.verdict == "deny" else ALLOWED
-        return state, numbers[0], numbers[1]
 
 
 def _unjudged(block: Recorded) -> NDArray[np.uint8]:
@@ -209,12 +201,11 @@ class NodeJudge:
         out: str | None = None,
         hook: Hook | None = None,
     ) -> None:
-        self.reasons = Reasons()
+        self.reasons = Reasons(table)
         self._table = table
         self._whereabouts = whereabouts
         self._forced = (in_, out) if in_ or out else None
         self._hook = hook
-        self._numbers: dict[tuple[str, int, int], int] = {}
         self._judges_replies = table.has_untracked_policy and hook is None
 
     def on_host(self, host: HostFacts, whereabouts: Directory) -> NodeJudge:
@@ -306,7 +297,7 @@ class NodeJudge:
                 in_=in_, out=None if hook.endswith("prerouting") else out,
                 ct=np.ascontiguousarray(ct[going]), accepted=np.ascontiguousarray(accepted[going]),
             )  # fmt: skip
-            numbers = self._numbered(hook, verdicts, outcomes, prefix)
+            numbers = self.reasons.numbers(prefix + hook, verdicts, outcomes)
             visits.append((rows[going], numbers))
             # The last one that says more than `continue` decides; where none does, filter.
             says = (verdicts != _CONTINUE) | (
@@ -324,32 +315,6 @@ class NodeJudge:
         state[rows[nobody[decider[rows]]]] = NO_ENDPOINT
         untracked: NDArray[np.bool_] = ct == _UNTRACKED
         return untracked
-
-    def _numbered(
-        self, hook: Hook, verdicts: NDArray[np.uint8], outcomes: NDArray[np.uint32], prefix: str
-    ) -> NDArray[np.int64]:
-        """The number of what decided each."""
-        keys = outcomes.astype(np.uint64) << np.uint64(8) | verdicts
-        found, inverse = np.unique(keys, return_inverse=True)
-        numbers = [self._number(prefix + hook, int(key) >> 8, int(key) & 0xFF) for key in found]
-        numbered: NDArray[np.int64] = np.array(numbers, np.int64)[inverse.reshape(-1)]
-        return numbered
-
-    def _number(self, place: str, outcome: int, verdict: int) -> int:
-        key = (place, outcome, verdict)
-        if key not in self._numbers:
-            row = self._table.outcomes[outcome]
-            rule = int(row["rule"])
-            why = Why(
-                place,
-                VERDICTS[verdict],
-                row["tier"],
-                row["policy"],
-                None if rule < 0 else rule,
-                row["reason"],
-            )
-            self._numbers[key] = self.reasons.number(why)
-        return self._numbers[key]
 
 
 def _way(
