@@ -23,7 +23,7 @@ test-rust: setup ## Run the tests of the core
 	cargo test --quiet --workspace
 
 test-python: setup ## Run the Python tests: resources, reference, engine, cases
-	$(PY) -m pytest tests/python
+	$(PY) -m pytest tests/python -n 2 --dist worksteal
 	$(PY) -m pytest --doctest-modules --pyargs labelgate
 
 test-long: setup ## Compare engine and reference on more than 200,000 random (resource set, packet) pairs

@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[2] / "python" / "labelgate"
 CORE = "_core"
 MAY_IMPORT: dict[str, set[str]] = {
     "__init__": {CORE, "compiler", "engines", "flow", "resources", "settings", "snapshot", "table"},
-    "__main__": {"cli"},
+    "__main__": {"cli", "interrupts"},
+    "interrupts": set(),
     "settings": set(),
     "flow": set(),
     "resources": {CORE},
@@ -49,8 +50,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bench": {CORE},
     "queue_bench": {CORE, "bench", "demo", "flow", "netfilter", "snapshot"},
     "cli": {CORE, "agent", "analysis", "bench", "config", "control", "demo", "doctor", "events", "expect",
-              "flow", "handlers", "links", "lockout", "model", "netfilter", "path", "queue_bench",
-              "reference", "resources", "settings", "snapshot", "sources", "table"},
+              "flow", "handlers", "interrupts", "links", "lockout", "model", "netfilter", "path",
+              "queue_bench", "reference", "resources", "settings", "snapshot", "sources", "table"},
     "pytest_plugin": {"config", "expect", "resources"},
 }  # fmt: skip
 MOST_LINES, MOST_FUNCTION_LINES = 620, 100

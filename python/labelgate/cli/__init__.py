@@ -1,59 +1,57 @@
 """The command line: one file per verb.
 
-Exit codes: 0 ok, 1 findings or denied, 2 usage, 3 environment or load, 4 internal disagreement.
+Exit codes: 0 ok, 1 findings or denied, 2 usage, 3 environment or load, 4 internal disagreement; of `diff` 4
+says that something lets more through.
 """
 
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
 import click
 
-from labelgate.cli.apply import apply, confirm, rollback
-from labelgate.cli.bench import bench
-from labelgate.cli.check import check
-from labelgate.cli.clean import clean
-from labelgate.cli.config import config
-from labelgate.cli.connectivity import connectivity
-from labelgate.cli.demo import demo
-from labelgate.cli.diff import diff_command
-from labelgate.cli.doctor import doctor
-from labelgate.cli.events import events
-from labelgate.cli.explain import explain
-from labelgate.cli.install_unit import install_unit
-from labelgate.cli.lint import lint_verb
-from labelgate.cli.reach import reach_command
-from labelgate.cli.reload import reload
-from labelgate.cli.replay import replay
-from labelgate.cli.rules import rules
-from labelgate.cli.run import run
-from labelgate.cli.schema import schema
-from labelgate.cli.selector import selector
-from labelgate.cli.status import status
-from labelgate.cli.suggest import suggest
-from labelgate.cli.test import run_expectations
-from labelgate.cli.top import top
-from labelgate.cli.version import version
 from labelgate.config import ConfigError
+from labelgate.interrupts import ending_at_once
 from labelgate.resources import LoadError
 
+VERBS = {
+    "check": "check", "lint": "lint_verb", "diff": "diff_command", "reach": "reach_command",
+    "explain": "explain", "connectivity": "connectivity", "replay": "replay", "suggest": "suggest",
+    "test": "run_expectations", "selector": "selector", "schema": "schema", "bench": "bench",
+    "run": "run", "status": "status", "top": "top", "events": "events", "rules": "rules",
+    "reload": "reload", "apply": "apply", "confirm": "confirm", "rollback": "rollback",
+    "config": "config", "doctor": "doctor", "install-unit": "install_unit", "clean": "clean",
+    "demo": "demo", "version": "version",
+}  # fmt: skip
+"""Each verb with the name of its function."""
+_MODULES = {"confirm": "apply", "rollback": "apply"}
+"""Of verbs that have no file of their own."""
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+class _Verbs(click.Group):
+    """Verbs that are imported when they are used: most need nothing of what others wait for (numpy)."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        module = _MODULES.get(cmd_name, cmd_name.replace("-", "_"))
+        with ending_at_once():
+            verb: click.Command = getattr(import_module(f"labelgate.cli.{module}"), VERBS[cmd_name])
+        return verb
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
     """Calico and Kubernetes network policy on any Linux host.
 
     \b
-    Exit codes: 0 ok, 1 findings or denied, 2 usage, 3 environment or load, 4 internal disagreement.
+    Exit codes: 0 ok, 1 findings or denied, 2 usage, 3 environment or load, 4 internal disagreement;
+    of `diff` 4 says that something lets more through.
     """
-
-
-for verb in (
-    check, lint_verb, diff_command, reach_command, explain, connectivity, replay, suggest,
-    run_expectations, selector, schema, bench,
-    run, status, top, events, rules, reload, apply, confirm, rollback, config, doctor,
-    install_unit, clean, demo, version,
-):  # fmt: skip
-    cli.add_command(verb)
 
 
 def main() -> None:
