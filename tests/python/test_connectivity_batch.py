@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.resources import files
@@ -13,10 +16,11 @@ import numpy as np
 import pytest
 from cases import Case, load_cases, load_connection_cases
 from labelgate.flow import VERDICTS, Gate, Packet
+from labelgate.resources import load_text
 from labelgate.snapshot import Snapshot
 from labelgate.table import DecisionTable
 from random_world import Dice, aims
-from test_batch import CHUNK, columns, groups, values
+from test_batch import CHUNK, Interrupted, columns, groups, values
 from test_engine_equals_reference import interfaces_of
 
 WORLDS, PACKETS = 60, 60
@@ -105,6 +109,12 @@ def test_a_value_holds_for_all(case: Case) -> None:
 # One table and batches of any size.
 
 POLICY = str(files("labelgate") / "examples" / "01-workload.yaml")
+WEB_ALONE = """
+apiVersion: projectcalico.org/v3
+kind: WorkloadEndpoint
+metadata: {name: web, namespace: shop}
+spec: {node: edge1, interfaceName: cali1, ipNetworks: [10.65.0.2/32]}
+"""
 WEB, DB, OUTSIDE = "10.65.0.2", "10.65.0.3", "203.0.113.7"
 
 
@@ -146,8 +156,10 @@ def test_batches_of_any_size(table: DecisionTable, count: int, threads: int) -> 
         np.testing.assert_array_equal(verdicts, expected(table, count)[side])
         assert set(np.unique(outcomes).tolist()) <= set(range(len(table.outcomes)))
     fresh = table.connectivity_batch(sources, DB, "tcp", 40000, ports)
-    for one, two in zip(np.array(fresh, object).ravel(), np.array(found, object).ravel(), strict=True):
-        np.testing.assert_array_equal(one, two)
+    for side in range(2):
+        for one, two in zip(fresh[side], found[side], strict=True):
+            assert one.dtype == two.dtype
+            np.testing.assert_array_equal(one, two)
 
 
 def test_nobody_is_asked_where_there_is_no_workload() -> None:
@@ -155,6 +167,44 @@ def test_nobody_is_asked_where_there_is_no_workload() -> None:
     for verdicts, outcomes in table.connectivity_batch(*many(100)[:1], DB, "tcp"):
         assert set(verdicts.tolist()) == {VERDICTS.index("continue")}
         assert set(table.outcomes[outcomes]["reason"]) == {"no endpoint here (E-39)"}
+
+
+def long_policies() -> str:
+    """Of one workload, two thousand rules for each direction that match nothing."""
+    rule = "{action: Allow, protocol: TCP, source: {nets: [192.0.2.0/24]}, destination: {ports: [1]}}"
+    rules = ", ".join([rule] * 500)
+    policies = (
+        f"""
+---
+apiVersion: projectcalico.org/v3
+kind: NetworkPolicy
+metadata: {{name: long{number}, namespace: shop}}
+spec: {{types: [Ingress, Egress], ingress: [{rules}], egress: [{rules}]}}
+"""
+        for number in range(4)
+    )
+    return WEB_ALONE + "".join(policies)
+
+
+def test_the_gil_is_free_meanwhile_and_a_signal_ends_it() -> None:
+    """A thread of Python sends it, and the ingress gates are left unanswered."""
+    table = Snapshot.of(load_text(long_policies())).compile(node=None, budgets=labelgate.Budgets.LINEAR)
+    count = 2_000_000
+    into: Any = [(np.full(count, 9, np.uint8), np.empty(count, np.uint32)) for _ in range(2)]
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1))
+    timer.start()
+    try:
+        with pytest.raises(Interrupted):
+            table.connectivity_batch(WEB, WEB, "tcp", many(count)[1], threads=2, into=tuple(into))
+    finally:
+        timer.join()
+        signal.signal(signal.SIGUSR1, before)
+    assert into[1][0][-1] == 9
 
 
 # What does not fit.
