@@ -189,7 +189,7 @@ spec: {{types: [Ingress, Egress], ingress: [{rules}], egress: [{rules}]}}
 def test_the_gil_is_free_meanwhile_and_a_signal_ends_it() -> None:
     """A thread of Python sends it, and the ingress gates are left unanswered."""
     table = Snapshot.of(load_text(long_policies())).compile(node=None, budgets=labelgate.Budgets.LINEAR)
-    count = 2_000_000
+    count = 200_000
     into: Any = [(np.full(count, 9, np.uint8), np.empty(count, np.uint32)) for _ in range(2)]
 
     def interrupt(*_: object) -> None:
