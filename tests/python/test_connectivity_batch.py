@@ -170,7 +170,7 @@ def test_nobody_is_asked_where_there_is_no_workload() -> None:
 
 
 def long_policies() -> str:
-    """Of one workload, two thousand rules for each direction that match nothing."""
+    """Of one workload, a thousand rules for each direction that match nothing."""
     rule = "{action: Allow, protocol: TCP, source: {nets: [192.0.2.0/24]}, destination: {ports: [1]}}"
     rules = ", ".join([rule] * 500)
     policies = (
@@ -181,7 +181,7 @@ kind: NetworkPolicy
 metadata: {{name: long{number}, namespace: shop}}
 spec: {{types: [Ingress, Egress], ingress: [{rules}], egress: [{rules}]}}
 """
-        for number in range(4)
+        for number in range(2)
     )
     return WEB_ALONE + "".join(policies)
 
