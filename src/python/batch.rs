@@ -11,6 +11,7 @@ use numpy::{
 use pyo3::conversion::FromPyObjectOwned;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
+use pyo3::types::PyBytes;
 
 use super::question::hook;
 use super::value_error;
@@ -58,8 +59,9 @@ impl<'py> Side<'py> {
         if let Ok(array) = value.cast::<PyArray2<u8>>() {
             return readonly(array.try_readonly(), name).map(Self::EachV6);
         }
-        match value.extract() {
-            Ok(address) => Ok(Self::OneV6(address)),
+        // Bytes alone: sixteen small numbers in a column are as many IPv4 addresses.
+        match value.cast::<PyBytes>() {
+            Ok(address) => address.extract().map(Self::OneV6),
             Err(_) => Held::of(flows, name).map(Self::V4),
         }
     }

@@ -249,6 +249,23 @@ def test_batches_of_any_size(table: DecisionTable, count: int, threads: int) -> 
     assert_answers(found, answers_of(table, dports))
 
 
+@pytest.mark.parametrize("sides", [("src",), ("dst",), ("src", "dst")], ids="-".join)
+def test_sixteen_small_addresses_are_no_ipv6_address(table: DecisionTable, sides: tuple[str, ...]) -> None:
+    for count in (15, 16, 17):
+        addresses: dict[str, Any] = dict.fromkeys(("src", "dst"), "203.0.113.7")
+        addresses |= dict.fromkeys(sides, np.arange(count, dtype=np.uint32))
+        found = table.decide_batch(
+            "filter-input", addresses["src"], addresses["dst"], "tcp", 1, 22, in_="eth0"
+        )
+        for row in range(count):
+            one = {
+                side: ip_address(int(value[row])) if side in sides else value
+                for side, value in addresses.items()
+            }
+            asked = table.decide("filter-input", one["src"], one["dst"], "tcp", sport=1, dport=22, in_="eth0")
+            assert (VERDICTS[found[0][row]], found[1][row]) == (asked.verdict, asked.outcome)
+
+
 def test_answers_are_written_into_given_arrays(table: DecisionTable) -> None:
     dports = many(1000)
     into = np.full(1000, 9, np.uint8), np.full(1000, 9, np.uint32)

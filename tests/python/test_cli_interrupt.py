@@ -50,6 +50,23 @@ def test_an_ignored_interrupt_stays_ignored() -> None:
     assert shown.startswith("Usage: ")
 
 
+@pytest.mark.parametrize("fault", ["RuntimeError", "BaseException"])
+def test_a_fault_of_our_own_says_nothing_of_policies(fault: str) -> None:
+    """Its exit code is none that a verb gives; a panic of the core is a BaseException."""
+    code = f"""
+import sys
+from labelgate import __main__
+from labelgate.cli.version import version
+def fail(**_): raise {fault}("oh")
+version.callback = fail
+sys.argv = ["labelgate", "version"]
+__main__.main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (70, "")
+    assert f"{fault}: oh" in done.stderr and "please report it" in done.stderr
+
+
 def test_every_public_name_is_there() -> None:
     assert {name: hasattr(labelgate, name) for name in labelgate.__all__} == dict.fromkeys(
         labelgate.__all__, True

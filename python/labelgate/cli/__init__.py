@@ -1,12 +1,13 @@
 """The command line: one file per verb.
 
 Exit codes: 0 ok, 1 findings or denied, 2 usage, 3 environment or load, 4 internal disagreement; of `diff` 4
-says that something lets more through.
+says that something lets more through; 70 a fault of our own.
 """
 
 from __future__ import annotations
 
 import sys
+import traceback
 from importlib import import_module
 
 import click
@@ -25,6 +26,8 @@ VERBS = {
     "demo": "demo", "version": "version",
 }  # fmt: skip
 """Each verb with the name of its function."""
+FAULT = 70
+"""The exit code of faults of our own: EX_SOFTWARE of sysexits.h."""
 _MODULES = {"confirm": "apply", "rollback": "apply"}
 """Of verbs that have no file of their own."""
 
@@ -50,12 +53,15 @@ def cli() -> None:
 
     \b
     Exit codes: 0 ok, 1 findings or denied, 2 usage, 3 environment or load, 4 internal disagreement;
-    of `diff` 4 says that something lets more through.
+    of `diff` 4 says that something lets more through; 70 a fault of labelgate.
     """
 
 
 def main() -> None:
-    """The `labelgate` program: every error is a message on stderr and an exit code, never a traceback."""
+    """The `labelgate` program: every error is a message on stderr and an exit code.
+
+    A traceback shows only faults of our own, which must not end in a code that says something of policies.
+    """
     try:
         cli.main(standalone_mode=False)
     except click.exceptions.Exit as stop:
@@ -69,3 +75,9 @@ def main() -> None:
     except (LoadError, ConfigError) as error:
         click.echo(error, err=True)
         sys.exit(3)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:  # A panic of the core is no `Exception`.
+        traceback.print_exc()
+        click.echo("labelgate: this is a fault of labelgate: please report it", err=True)
+        sys.exit(FAULT)
