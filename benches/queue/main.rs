@@ -20,6 +20,7 @@ use labelgate::workload::measure::questions;
 use labelgate::workload::{Named, Workload};
 
 const PACKETS: usize = 64 * 1024;
+const EVENT_RATE: u32 = 10;
 const ROUNDS: usize = 9;
 const CONFIG: EnforcerConfig = EnforcerConfig {
     base: 4200,
@@ -72,9 +73,13 @@ fn nanoseconds(replay: &mut Replay, messages: &[Vec<u8>], size: usize) -> Vec<f6
 }
 
 /// Tenth percentile and median.
-fn of(mut times: Vec<f64>) -> String {
+fn of(times: Vec<f64>) -> String {
+    format!("{:.0} {:.0}", percentile(times.clone(), 10), percentile(times, 50))
+}
+
+fn percentile(mut times: Vec<f64>, percent: usize) -> f64 {
     times.sort_by(f64::total_cmp);
-    format!("{:.0} {:.0}", times[times.len() / 10], times[times.len() / 2])
+    times[times.len() * percent / 100]
 }
 
 fn check(table: &DecisionTable, keys: &[FlowKey]) {
@@ -119,5 +124,23 @@ fn main() {
         }
         let [null, whole] = times.map(of);
         println!("batches of {size:2}: null verdict {null} ns a packet, parsed and decided {whole} ns");
+    }
+    let is_denied = |key: &FlowKey| table.decide(key).verdict == Verdict::Deny;
+    let denied = keys.iter().zip(&messages).filter(|(key, _)| is_denied(key));
+    let denied: Vec<_> = denied.map(|(_, message)| message.clone()).collect();
+    let mut quiet = replay(CONFIG);
+    let mut telling = replay(EnforcerConfig { event_rate: EVENT_RATE, ..CONFIG });
+    println!("{} denied packets, events off and {EVENT_RATE} of each rule a second", denied.len());
+    for size in [64, 16, 4] {
+        let (mut ratios, mut told) = (Vec::new(), 0);
+        for _ in 0..5 * ROUNDS {
+            let sums =
+                [&mut quiet, &mut telling].map(|replay| percentile(nanoseconds(replay, &denied, size), 10));
+            ratios.push(sums[1] / sums[0]);
+            told += telling.take_events();
+        }
+        ratios.sort_by(f64::total_cmp);
+        let [low, median, high] = [1, 2, 3].map(|quarter| ratios[ratios.len() * quarter / 4]);
+        println!("batches of {size:2}: {median:.3} times the time ({low:.3} to {high:.3}), {told} events");
     }
 }

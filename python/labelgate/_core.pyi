@@ -311,13 +311,21 @@ class Enforcer:
         `generation`, `verdict` and `acceptedAfter`. What is not taken in time is forgotten.
         """
 
+    def stage(self, generation: int, table: Table | None) -> None:
+        """Asks another table too while the one of this number is in force: staged policies in force in it.
+
+        It has the same endpoints on the same interfaces. Packets that only it denies are events; None: no
+        other. Where no events are told nothing is asked.
+        """
+
     def events(self, most: int) -> str:
         """What was denied or met a Log rule and was not yet taken, of `most` packets, as a JSON list.
 
-        Each has `time` (milliseconds since 1970), `kind` (`deny` or `log`), `generation` (the loop's number
-        of the table), `hook`, `verdict`, the fields of a packet line (`icmp` is [type, code]; `in` and `out`
-        are ifindexes, 0: none), `stage`, `endpoint`, `tier`, `policy`, `direction`, `rule`, `action`,
-        `reason`, `length` (of the packet, in bytes) and `header` (its first 128 bytes, in hex).
+        Each has `time` (milliseconds since 1970), `kind` (`deny`, `log` or `staged-deny`), `generation`
+        (the loop's number of the table), `hook`, `verdict`, the fields of a packet line (`icmp` is [type,
+        code]; `in` and `out` are ifindexes, 0: none), `stage`, `endpoint`, `tier`, `policy`, `direction`,
+        `rule`, `action`, `reason`, `length` (of the packet, in bytes) and `header` (its first 128 bytes, in
+        hex).
 
         Releases the GIL.
         """

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::Serialize;
 
 use super::counters::Count;
-use super::hits::WorkerHits;
+use super::hits::{Hits, WorkerHits};
 use super::{Decide, Generation};
 use crate::flow::{FlowKey, OutcomeId, Verdict};
 use crate::nfqueue::QueuedPacket;
@@ -30,11 +30,13 @@ pub struct Header {
 }
 
 impl Header {
-    fn of(packet: &QueuedPacket) -> Self {
-        let mut bytes = [0; HEADER_BYTES];
-        let copied = packet.payload.len().min(HEADER_BYTES);
-        bytes[..copied].copy_from_slice(&packet.payload[..copied]);
-        Self { bytes, copied, length: packet.length }
+    const EMPTY: Self = Self { bytes: [0; HEADER_BYTES], copied: 0, length: 0 };
+
+    /// In place: most packets are not told, and what is behind a short one is not read.
+    fn set(&mut self, packet: &QueuedPacket) {
+        self.copied = packet.payload.len().min(HEADER_BYTES);
+        self.bytes[..self.copied].copy_from_slice(&packet.payload[..self.copied]);
+        self.length = packet.length;
     }
 
     /// What is kept of the packet, from its IP header on.
@@ -53,8 +55,11 @@ pub struct Arrival {
 }
 
 impl Arrival {
-    pub(super) fn of(packet: &QueuedPacket) -> Self {
-        Self { interfaces: (packet.input, packet.output), header: Header::of(packet) }
+    pub(super) const NONE: Self = Self { interfaces: (0, 0), header: Header::EMPTY };
+
+    pub(super) fn set(&mut self, packet: &QueuedPacket) {
+        self.interfaces = (packet.input, packet.output);
+        self.header.set(packet);
     }
 }
 
@@ -77,6 +82,18 @@ pub struct Event<D> {
     pub outcome: OutcomeId,
     /// `outcome` is what decided.
     pub decided: bool,
+    /// Not so: `table` has staged policies in force too, and would deny by `outcome`.
+    pub staged: bool,
+}
+
+/// The table in force, with staged policies in force too.
+#[derive(Debug)]
+pub struct Staged<D> {
+    /// Number of the table beside which it is asked.
+    pub generation: u64,
+    pub table: Arc<D>,
+    /// Of packets that only it denies.
+    pub hits: Arc<Hits>,
 }
 
 /// Events that nobody will see.
@@ -131,10 +148,19 @@ pub struct Decided<'a, D> {
     pub generation: &'a Generation<D>,
     pub hits: &'a WorkerHits,
     pub now: u64,
-    /// One for each decision, as the keys are.
+    /// One for each decision at least, as the keys are.
     pub arrivals: &'a [Arrival],
     pub keys: &'a [FlowKey],
     pub decisions: &'a [Decision],
+}
+
+/// What is to be told of one packet.
+struct Met<'a, D> {
+    table: &'a Arc<D>,
+    hits: &'a WorkerHits,
+    outcome: OutcomeId,
+    decided: bool,
+    staged: bool,
 }
 
 impl<D: Decide> Decided<'_, D> {
@@ -143,32 +169,48 @@ impl<D: Decide> Decided<'_, D> {
         let first_logged = self.generation.first_logged;
         for (place, decision) in self.decisions.iter().enumerate() {
             if decision.verdict == Verdict::Deny || decision.outcome.number() >= first_logged {
-                self.tell_one(events, place, decision.outcome, true);
+                self.tell_one(events, place, &self.met(decision.outcome, true));
             }
         }
         for passed in passing.passed() {
             if passed.outcome.number() >= first_logged {
-                self.tell_one(events, passed.packet, passed.outcome, false);
+                self.tell_one(events, passed.packet, &self.met(passed.outcome, false));
             }
         }
     }
 
-    fn tell_one(&self, events: &Events<D>, place: usize, outcome: OutcomeId, decided: bool) {
+    /// Tells packets that pass, and would be denied if staged policies were in force.
+    pub fn tell_staged(&self, events: &Events<D>, staged: &Staged<D>, second: &[Decision]) {
+        for (place, (first, second)) in self.decisions.iter().zip(second).enumerate() {
+            if second.verdict == Verdict::Deny && first.verdict != Verdict::Deny {
+                let (table, hits) = (&staged.table, staged.hits.worker(self.worker));
+                let met = Met { table, hits, outcome: second.outcome, decided: true, staged: true };
+                self.tell_one(events, place, &met);
+            }
+        }
+    }
+
+    fn met(&self, outcome: OutcomeId, decided: bool) -> Met<'_, D> {
+        Met { table: &self.generation.table, hits: self.hits, outcome, decided, staged: false }
+    }
+
+    fn tell_one(&self, events: &Events<D>, place: usize, met: &Met<'_, D>) {
+        let Met { table, hits, outcome, decided, staged } = *met;
         let untold = &events.untold[self.worker];
-        if !self.hits.may_tell(outcome, self.now, events.rate) {
+        if !hits.may_tell(outcome, self.now, events.rate) {
             untold.limited.add(1);
             return;
         }
-        let Generation { number: generation, table, .. } = self.generation;
         let event = Event {
             time: self.now,
-            generation: *generation,
+            generation: self.generation.number,
             table: Arc::clone(table),
             key: self.keys[place],
             arrival: self.arrivals[place],
             verdict: self.decisions[place].verdict,
             outcome,
             decided,
+            staged,
         };
         if events.sender.try_send(event).is_err() {
             untold.lost.add(1);

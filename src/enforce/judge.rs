@@ -4,7 +4,7 @@
 use rustc_hash::FxHashMap;
 
 use super::counters::QueueCounts;
-use super::events::{Arrival, Decided, Events};
+use super::events::{Arrival, Decided, Events, Staged};
 use super::hits::{self, WorkerHits};
 use super::samples::{Sample, Sampler, Sampling};
 use super::{Decide, Generation, Protocol};
@@ -37,8 +37,10 @@ pub struct Scratch {
     keys: Vec<FlowKey>,
     decisions: Vec<Decision>,
     passing: Passing,
+    /// As staged policies would have it, and what was passed then.
+    staged: (Vec<Decision>, Passing),
     /// One for each key, where events are told.
-    arrivals: Vec<Arrival>,
+    arrivals: Box<[Arrival]>,
     sampler: Option<Sampler>,
 }
 
@@ -50,7 +52,8 @@ impl Scratch {
             keys: Vec::with_capacity(BATCH),
             decisions: Vec::with_capacity(BATCH),
             passing: Passing::with_capacity(BATCH),
-            arrivals: Vec::with_capacity(BATCH),
+            staged: (Vec::with_capacity(BATCH), Passing::with_capacity(BATCH)),
+            arrivals: vec![Arrival::NONE; BATCH].into(),
             sampler: sampling.map(Sampling::sampler),
         }
     }
@@ -82,6 +85,7 @@ pub struct Judge<'a, D> {
     pub hits: &'a WorkerHits,
     pub worker: usize,
     pub events: Option<&'a Events<D>>,
+    pub staged: Option<&'a Staged<D>>,
     pub scratch: &'a mut Scratch,
 }
 
@@ -89,10 +93,10 @@ impl<D: Decide> nfqueue::Judge for Judge<'_, D> {
     fn read(&mut self, packet: &QueuedPacket) {
         let reply = match self.question(packet) {
             Ok(key) => {
-                self.scratch.keys.push(key);
                 if self.events.is_some() {
-                    self.scratch.arrivals.push(Arrival::of(packet));
+                    self.scratch.arrivals[self.scratch.keys.len()].set(packet);
                 }
+                self.scratch.keys.push(key);
                 None
             }
             Err(reply) => Some(reply),
@@ -130,7 +134,6 @@ impl<D: Decide> nfqueue::Judge for Judge<'_, D> {
         }
         waiting.clear();
         keys.clear();
-        self.scratch.arrivals.clear();
         self.counts.add_verdicts(verdicts);
         if !self.may_repeat {
             self.counts.notrack_refused.add(verdicts[Verdict::AllowNotrack as usize]);
@@ -141,13 +144,19 @@ impl<D: Decide> nfqueue::Judge for Judge<'_, D> {
 impl<D: Decide> Judge<'_, D> {
     /// Asks the table about all that wait for it; counts what was met, and tells it.
     fn decide(&mut self) {
-        let Scratch { keys, decisions, passing, arrivals, .. } = &mut *self.scratch;
+        let Scratch { keys, decisions, passing, staged: (second, ignored), arrivals, .. } =
+            &mut *self.scratch;
         self.generation.table.decide_packets(keys, decisions, passing);
         let now = hits::now();
         self.hits.add_all(decisions, passing, now);
         if let Some(events) = self.events {
             let (worker, generation, hits) = (self.worker, self.generation, self.hits);
-            Decided { worker, generation, hits, now, arrivals, keys, decisions }.tell(events, passing);
+            let decided = Decided { worker, generation, hits, now, arrivals, keys, decisions };
+            decided.tell(events, passing);
+            if let Some(staged) = self.staged {
+                staged.table.decide_packets(keys, second, ignored);
+                decided.tell_staged(events, staged, second);
+            }
         }
     }
 

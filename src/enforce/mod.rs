@@ -31,7 +31,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use rustc_hash::FxHashMap;
 
 use crate::flow::{Family, FlowKey, Hook, InterfaceId, Verdict};
@@ -46,7 +46,7 @@ pub use replay::Replay;
 pub use samples::Sample;
 
 use counters::{QueueCounts, Turns};
-use events::Events;
+use events::{Events, Staged};
 use hits::{Hits, Ledger};
 use samples::Sampling;
 use worker::{HookQueue, Worker};
@@ -186,6 +186,7 @@ struct Shared<D: Decide> {
     without_repeat: AtomicU64,
     sampling: Option<Sampling>,
     events: Option<Events<D>>,
+    staged: ArcSwapOption<Staged<D>>,
     /// One for each worker.
     wakes: Vec<Wake>,
     /// By worker.
@@ -225,6 +226,23 @@ impl<D: Decide> Shared<D> {
             ledger.keep(before.table.meanings(), Arc::clone(&before.hits));
         }
         number
+    }
+
+    /// What is asked beside the table of this number, where events are told.
+    fn staged_beside(&self, generation: u64) -> Option<Arc<Staged<D>>> {
+        self.events.as_ref()?;
+        let staged = self.staged.load();
+        let beside = staged.as_ref().filter(|staged| staged.generation == generation);
+        beside.map(Arc::clone)
+    }
+
+    fn stage(&self, generation: u64, table: Option<Arc<D>>) {
+        let workers = self.wakes.len();
+        let staged = table.map(|table| {
+            let hits = Hits::new(generation, workers, table.outcome_count());
+            Arc::new(Staged { generation, table, hits })
+        });
+        self.staged.store(staged);
     }
 
     /// Nothing that is done under the lock can panic: a poisoned one is as good.
@@ -372,6 +390,12 @@ impl Enforcer {
     /// Decisions that were sampled and not yet taken, `most` at most.
     pub fn samples(&self, most: usize) -> Vec<Sample> {
         self.shared.sampling.as_ref().map_or_else(Vec::new, |sampling| sampling.take(most))
+    }
+
+    /// Asks another table, of the same endpoints on the same interfaces, beside the one of this number: what only
+    /// the other denies is told as an event. None: no other.
+    pub fn stage(&self, generation: u64, table: Option<Arc<DecisionTable>>) {
+        self.shared.stage(generation, table);
     }
 
     /// Events that were not yet taken, `most` at most.
@@ -522,6 +546,7 @@ fn share<D: Decide>(
         turns: (0..workers).map(|_| Turns::default()).collect(),
         sampling: Sampling::new(config.sample_every),
         events: Events::new(config.event_rate, workers),
+        staged: ArcSwapOption::empty(),
         wakes,
         ended: Wake::new()?,
         stop: AtomicBool::new(false),

@@ -66,6 +66,11 @@ impl Replay {
         &self.worker.queues[0].queue.channel().sent
     }
 
+    /// Takes the events that wait, as somebody does who follows them; how many there were.
+    pub fn take_events(&self) -> usize {
+        self.worker.shared.events.as_ref().map_or(0, |events| events.take(usize::MAX).len())
+    }
+
     /// The counters of the hook.
     pub fn counters(&self) -> Counters {
         let [HookQueue { hook, counts, .. }] = &self.worker.queues[..] else { unreachable!("made with one") };

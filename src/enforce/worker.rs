@@ -70,6 +70,7 @@ impl<C: Channel, D: Decide> Worker<C, D> {
             // Loaded behind the receive: packets that new rules led here meet the table that came before them.
             let generation = self.shared.generation.load();
             self.learned.forget_others(generation.number);
+            let staged = self.shared.staged_beside(generation.number);
             let mut judge = Judge {
                 hook: *hook,
                 family: *family,
@@ -84,6 +85,7 @@ impl<C: Channel, D: Decide> Worker<C, D> {
                 hits: generation.hits.worker(self.number),
                 worker: self.number,
                 events: self.shared.events.as_ref(),
+                staged: staged.as_deref(),
                 scratch: &mut self.scratch,
             };
             queue.answer(&self.inbox, count, &mut anomalies, &mut judge);

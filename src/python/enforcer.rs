@@ -85,6 +85,11 @@ impl Enforcer {
         serde_json::to_string(&samples.iter().map(sample).collect::<Vec<_>>()).map_err(value_error)
     }
 
+    #[pyo3(signature = (generation, table))]
+    fn stage(&self, generation: u64, table: Option<&Table>) {
+        self.0.stage(generation, table.map(|table| Arc::clone(&table.0)));
+    }
+
     fn events(&self, py: Python<'_>, most: usize) -> PyResult<String> {
         let text = py.detach(|| {
             let values = self.0.events(most).iter().flat_map(events::values).collect::<Vec<_>>();

@@ -19,6 +19,9 @@ pub fn values(event: &Event<DecisionTable>) -> Vec<Value> {
         let step = steps.iter().rev().find(|step| table.origin(step) == origin);
         step.map(|step| (step.stage.name(), table.endpoint_name(step)))
     };
+    if event.staged {
+        return vec![value(event, "staged-deny", own, endpoint(own))];
+    }
     let denied = (*decided && *verdict == crate::flow::Verdict::Deny).then_some(("deny", own));
     let told = logged.map(|origin| ("log", origin)).chain(denied);
     told.map(|(kind, origin)| value(event, kind, origin, endpoint(origin))).collect()

@@ -27,6 +27,18 @@ RULES = """
   - {action: Pass, protocol: UDP, destination: {ports: [7003]}}
 """
 POLICY = f"{policies.host()}---{policies.policy('guard', RULES)}"
+STAGED = f"""{POLICY.rstrip()}
+  - {{action: Allow, protocol: UDP, destination: {{ports: [7005]}}}}
+---
+apiVersion: projectcalico.org/v3
+kind: StagedGlobalNetworkPolicy
+metadata: {{name: tight}}
+spec:
+  order: 5
+  selector: role == 'edge'
+  ingress:
+  - {{action: Deny, protocol: UDP, destination: {{ports: [7005]}}}}
+"""
 FLOOD, SECOND = 600, 400
 END = "end of tier (E-21)"
 
@@ -104,7 +116,7 @@ def test_counts_are_exact_over_a_reload(world: World, tmp_path: Path) -> None:
 
 def test_a_flood_hides_nothing(world: World, tmp_path: Path) -> None:
     path, file, pcap = tmp_path / "policy.yaml", tmp_path / "events.jsonl", tmp_path / "denied.pcapng"
-    path.write_text(POLICY, encoding="utf-8")
+    path.write_text(STAGED, encoding="utf-8")
     options = ("--config", str(tmp_path / "config.yaml"))
     (tmp_path / "config.yaml").write_text(f"events: {{rate: 5, file: {file}}}\n", encoding="utf-8")
     with Daemon(world, path, backend="nft", options=options) as daemon:
@@ -131,6 +143,13 @@ def test_a_flood_hides_nothing(world: World, tmp_path: Path) -> None:
         assert {event["rule"] for event in logged} == {0}
         assert {event["rule"] for event in denied} == {1}
         assert 5 <= len(denied) < FLOOD
+
+        kit.inject(world, OUTSIDE, kit.ip(CLIENT, EDGE_OUTSIDE) / UDP(sport=5004, dport=7005))
+        assert kit.wait_until(lambda: len(told(daemon, "dport=7005")) == 1)
+        (staged,) = told(daemon, "kind=staged-deny")
+        assert (staged["policy"], staged["rule"], staged["verdict"], staged["endpoint"]) == (
+            "StagedGlobalNetworkPolicy/tight", 0, "allow", "HostEndpoint/edge1-out",
+        )  # fmt: skip
 
         everything = told(daemon)
         lines = file.read_text(encoding="utf-8").splitlines()

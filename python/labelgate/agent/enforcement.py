@@ -117,6 +117,7 @@ class Enforcement:
             self._shadow = Shadow(self._enforcer, first, self._say)
             open_things.callback(self._shadow.stop)
         self.rule_counts = RuleCounts(self._enforcer, first)
+        self._stage(1, first, first.links)
         if first.config.event_rate:
             file = first.config.event_file
             self.events = EventLog(self._enforcer, first.links, first.number, file, self._say)
@@ -393,11 +394,17 @@ class Enforcement:
             reject=settings.filter_deny == "Reject", returns=settings.filter_allow == "Return"
         )
         number = self._enforcer.swap(generation.table.core, links.indexes)
+        self._stage(number, generation, links)
         self.rule_counts.swapped(number, generation)
         if self.events:
             self.events.swapped(number, generation.number, links)
         if self._shadow:
             self._shadow.swapped(number, generation, links.indexes)
+
+    def _stage(self, number: int, generation: Generation, links: Links) -> None:
+        """Behind the swap: packets that are answered in between are not told of."""
+        staged = generation.staged
+        self._enforcer.stage(number, None if staged is None else staged.on_host(links.host_facts).core)
 
     def _follow_hazards(self, hooks: frozenset[Hook]) -> None:
         """Bit D may be repeated only while rules test it: the loop stops first and begins again last."""

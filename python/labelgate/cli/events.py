@@ -46,7 +46,7 @@ class _Expression(click.ParamType[Any]):
 def events(
     socket: str | None, follow: bool, wanted: Predicate | None, output: str, pcap: Path | None
 ) -> None:
-    """Show denied packets, and those that met a Log rule, with the rule.
+    """Show packets that were denied, met a Log rule, or would be denied by staged policies; with the rule.
 
     The daemon keeps the last 4096, at most `events.rate` of each rule a second. Packets that kernel rules
     deny ahead of the queue (INVALID ones, chains that give every packet the same answer) are not among them.
@@ -56,8 +56,8 @@ def events(
       src, dst: an address or CIDR
       protocol: tcp, udp, ... or a number
       sport, dport, rule, generation: a number
-      kind (deny, log), hook, verdict, in, out, endpoint, stage, tier, policy, direction, action, reason:
-      text, with `*` for any part
+      kind (deny, log, staged-deny), hook, verdict, in, out, endpoint, stage, tier, policy, direction,
+      action, reason: text, with `*` for any part
     """
     if follow and pcap:
         raise click.UsageError("--pcap writes what is kept now: leave out --follow")

@@ -31,6 +31,9 @@ class PacketLoop(Protocol):
     def samples(self, most: int) -> str:
         """Decisions to be judged again, as JSON."""
 
+    def stage(self, generation: int, table: _core.Table | None) -> None:
+        """What is asked beside the table of this number, to tell what staged policies would deny."""
+
     def events(self, most: int) -> str:
         """What was denied or logged and was not yet taken, as JSON."""
 

@@ -135,6 +135,9 @@ class NetfilterQueueLoop:
         """Rules are not counted."""
         return "[]"
 
+    def stage(self, generation: int, table: _core.Table | None) -> None:
+        """Staged policies are not asked about."""
+
     def events(self, most: int) -> str:
         """Nothing is told."""
         return "[]"
