@@ -278,6 +278,8 @@ class Enforcer:
         null: str | None = None,
         sample_every: int = 0,
         event_rate: int = 0,
+        event_policy_rate: int = 30,
+        recorded: int = 0,
     ) -> Enforcer:
         """Binds the queues `base + (2 * hook + family) * workers + worker` and starts answering.
 
@@ -285,7 +287,8 @@ class Enforcer:
         one flag per hook in the order of `labelgate.flow.HOOKS`. With `null` every packet is answered with
         that verdict without being looked at: what is measured then is the queue alone. One decision in
         `sample_every` is kept for `samples`; 0: none. `event_rate` events of one rule are kept for `events`
-        each second by each worker; 0: none.
+        each second by each worker, 0: none; of all rules of one policy `event_policy_rate`, and one of each
+        rule. The last `recorded` denied packets of each worker are kept for `recorded`; 0: none.
 
         Raises:
             OSError: a queue cannot be bound (taken, not permitted, not supported).
@@ -329,6 +332,18 @@ class Enforcer:
 
         Releases the GIL.
         """
+
+    def recorded(self) -> str:
+        """The last denied packets, the oldest first, as a JSON list; they stay.
+
+        Each is as one of `events`, of kind `deny`; `stage` and `endpoint` are null, and so is the rule where
+        more than four other tables have been in force since.
+
+        Releases the GIL.
+        """
+
+    def staged_denials(self) -> int:
+        """Packets that only the table of `stage` denied, since the start, told or not."""
 
     def untold(self) -> tuple[int, int]:
         """Events since the start that nobody sees: too many of one rule in a second, not taken in time."""

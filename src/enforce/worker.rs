@@ -35,6 +35,8 @@ pub struct Worker<C, D: Decide> {
     pub inbox: Inbox,
     pub learned: Learned,
     pub scratch: Scratch,
+    /// What is met is counted; only measurements do without.
+    pub is_counting: bool,
 }
 
 /// The latest request to hear when every queue has been found empty once.
@@ -56,7 +58,7 @@ impl<C: Channel, D: Decide> Worker<C, D> {
     ) -> Self {
         let scratch = Scratch::new(shared.sampling.as_ref());
         let (inbox, learned) = (Inbox::default(), Learned::default());
-        Self { number, queues, shared, interface_name, inbox, learned, scratch }
+        Self { number, queues, shared, interface_name, inbox, learned, scratch, is_counting: true }
     }
 
     /// Answers one batch of one queue; how many datagrams it had.
@@ -86,6 +88,9 @@ impl<C: Channel, D: Decide> Worker<C, D> {
                 worker: self.number,
                 events: self.shared.events.as_ref(),
                 staged: staged.as_deref(),
+                recorder: self.shared.recorders[self.number].as_ref(),
+                inbox: &self.inbox,
+                is_counting: self.is_counting,
                 scratch: &mut self.scratch,
             };
             queue.answer(&self.inbox, count, &mut anomalies, &mut judge);

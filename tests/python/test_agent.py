@@ -106,6 +106,12 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kernel:
         def stage(self, generation: int, table: object) -> None:
             pass
 
+        def recorded(self) -> str:
+            return "[]"
+
+        def staged_denials(self) -> int:
+            return 0
+
         def events(self, most: int) -> str:
             return "[]"
 

@@ -118,9 +118,8 @@ class Enforcement:
             open_things.callback(self._shadow.stop)
         self.rule_counts = RuleCounts(self._enforcer, first)
         self._stage(1, first, first.links)
-        if first.config.event_rate:
-            file = first.config.event_file
-            self.events = EventLog(self._enforcer, first.links, first.number, file, self._say)
+        if first.config.event_rate or first.config.recorded:
+            self.events = EventLog(self._enforcer, first, self._say)
             open_things.callback(self.events.stop)
         if first.config.queue_cpus:
             self._place_workers(first.config.queue_cpus)
@@ -366,6 +365,8 @@ class Enforcement:
                 without_repeat=[hook in self._without_repeat for hook in HOOKS],
                 sample_every=config.shadow,
                 event_rate=config.event_rate,
+                event_policy_rate=config.event_policy_rate,
+                recorded=config.recorded,
             )
         except OSError as error:
             last = self._base + 2 * len(HOOKS) * self._workers - 1
@@ -400,6 +401,10 @@ class Enforcement:
             self.events.swapped(number, generation.number, links)
         if self._shadow:
             self._shadow.swapped(number, generation, links.indexes)
+
+    def staged_denials(self) -> int | None:
+        """Packets that staged policies would deny; None where nobody asks."""
+        return self._enforcer.staged_denials() if self.current.config.event_rate else None
 
     def _stage(self, number: int, generation: Generation, links: Links) -> None:
         """Behind the swap: packets that are answered in between are not told of."""

@@ -37,6 +37,12 @@ class PacketLoop(Protocol):
     def events(self, most: int) -> str:
         """What was denied or logged and was not yet taken, as JSON."""
 
+    def recorded(self) -> str:
+        """The last denied packets, as JSON."""
+
+    def staged_denials(self) -> int:
+        """Packets that only staged policies would deny."""
+
     def untold(self) -> tuple[int, int]:
         """Events that nobody sees: too many of one rule, not taken in time."""
 
@@ -81,5 +87,7 @@ class BindLoop(Protocol):
         without_repeat: list[bool],
         sample_every: int,
         event_rate: int,
+        event_policy_rate: int,
+        recorded: int,
     ) -> PacketLoop:
         """Packets are answered from now on."""
