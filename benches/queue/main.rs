@@ -157,7 +157,9 @@ fn events(
             for (more, time) in more.iter_mut().zip(times) {
                 more.push(time - times[0]);
             }
-            cases.iter().for_each(|(_, replay)| drop(replay.take_events()));
+            for (_, replay) in &cases {
+                replay.take_events();
+            }
         }
         for ((name, _), mut more) in cases.iter().zip(more).skip(1) {
             more.sort_by(f64::total_cmp);

@@ -42,8 +42,8 @@ struct Slot {
 #[derive(Debug)]
 pub struct Recorder {
     slots: Box<[Slot]>,
-    /// Packets until now; the worker alone writes.
-    count: AtomicUsize,
+    /// Place of the oldest; the worker alone writes.
+    next: AtomicUsize,
 }
 
 /// What the packets of a batch have in common.
@@ -58,7 +58,7 @@ impl Recorder {
     /// None for no packets.
     pub fn new(packets: u32) -> Option<Self> {
         let slots = (0..packets).map(|_| Slot::default()).collect();
-        (packets > 0).then(|| Self { slots, count: AtomicUsize::new(0) })
+        (packets > 0).then(|| Self { slots, next: AtomicUsize::new(0) })
     }
 
     /// One more packet, in the place of the oldest. Only its worker may call this.
@@ -70,8 +70,8 @@ impl Recorder {
         length: u32,
         payload: &[u8],
     ) {
-        let count = self.count.load(Ordering::Relaxed);
-        let Slot { turns, words } = &self.slots[count % self.slots.len()];
+        let next = self.next.load(Ordering::Relaxed);
+        let Slot { turns, words } = &self.slots[next];
         let payload = &payload[..payload.len().min(HEADER_BYTES)];
         let turn = turns.load(Ordering::Relaxed);
         turns.store(turn + 1, Ordering::Relaxed);
@@ -99,7 +99,8 @@ impl Recorder {
             header[whole.len()].store(u64::from_ne_bytes(bytes), Ordering::Relaxed);
         }
         turns.store(turn + 2, Ordering::Release);
-        self.count.store(count.wrapping_add(1), Ordering::Relaxed);
+        let behind = if next + 1 == self.slots.len() { 0 } else { next + 1 };
+        self.next.store(behind, Ordering::Relaxed);
     }
 
     /// What is there now, in no particular order; not what is being written over all the while.
