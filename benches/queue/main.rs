@@ -13,13 +13,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use labelgate::compile::compile;
-use labelgate::enforce::{EnforcerConfig, Marks, Replay};
+use labelgate::enforce::{EnforcerConfig, Marks, Rates, Replay};
 use labelgate::flow::{FlowKey, InterfaceId, Verdict};
 use labelgate::table::{Budgets, DecisionTable, Engines, Passing};
 use labelgate::workload::measure::questions;
 use labelgate::workload::{Named, Workload};
 
 const PACKETS: usize = 64 * 1024;
+/// As configured by default.
+const RATES: Rates = Rates { rule: 10, policy: 30 };
+const RECORDED: u32 = 256;
 const ROUNDS: usize = 9;
 const CONFIG: EnforcerConfig = EnforcerConfig {
     base: 4200,
@@ -33,7 +36,8 @@ const CONFIG: EnforcerConfig = EnforcerConfig {
     without_repeat: [false; 7],
     null: None,
     sample_every: 0,
-    event_rate: 0,
+    event_rates: Rates { rule: 0, policy: 0 },
+    recorded: 0,
 };
 
 /// Packets of the hook and IP version that most of the questions are for.
@@ -72,9 +76,13 @@ fn nanoseconds(replay: &mut Replay, messages: &[Vec<u8>], size: usize) -> Vec<f6
 }
 
 /// Tenth percentile and median.
-fn of(mut times: Vec<f64>) -> String {
+fn of(times: Vec<f64>) -> String {
+    format!("{:.0} {:.0}", percentile(times.clone(), 10), percentile(times, 50))
+}
+
+fn percentile(mut times: Vec<f64>, percent: usize) -> f64 {
     times.sort_by(f64::total_cmp);
-    format!("{:.0} {:.0}", times[times.len() / 10], times[times.len() / 2])
+    times[times.len() * percent / 100]
 }
 
 fn check(table: &DecisionTable, keys: &[FlowKey]) {
@@ -119,5 +127,44 @@ fn main() {
         }
         let [null, whole] = times.map(of);
         println!("batches of {size:2}: null verdict {null} ns a packet, parsed and decided {whole} ns");
+    }
+    events(&table, &keys, &messages, replay);
+}
+
+/// Denied packets, with counters, events and the flight recorder beside none of them.
+fn events(
+    table: &DecisionTable,
+    keys: &[FlowKey],
+    messages: &[Vec<u8>],
+    replay: impl Fn(EnforcerConfig) -> Replay,
+) {
+    let is_denied = |key: &FlowKey| table.decide(key).verdict == Verdict::Deny;
+    let denied = keys.iter().zip(messages).filter(|(key, _)| is_denied(key));
+    let denied: Vec<_> = denied.map(|(_, message)| message.clone()).collect();
+    let rates = EnforcerConfig { event_rates: RATES, ..CONFIG };
+    let mut cases = [
+        ("nothing", replay(CONFIG).without_counting()),
+        ("counters", replay(CONFIG)),
+        ("and events", replay(rates)),
+        ("and recorder", replay(EnforcerConfig { recorded: RECORDED, ..rates })),
+    ];
+    println!("{} denied packets; nanoseconds a packet beside nothing", denied.len());
+    for size in [64, 16, 4] {
+        let mut more = [const { Vec::new() }; 4];
+        for _ in 0..5 * ROUNDS {
+            let times =
+                cases.each_mut().map(|(_, replay)| percentile(nanoseconds(replay, &denied, size), 10));
+            for (more, time) in more.iter_mut().zip(times) {
+                more.push(time - times[0]);
+            }
+            for (_, replay) in &cases {
+                replay.take_events();
+            }
+        }
+        for ((name, _), mut more) in cases.iter().zip(more).skip(1) {
+            more.sort_by(f64::total_cmp);
+            let [low, median, high] = [1, 2, 3].map(|quarter| more[more.len() * quarter / 4]);
+            println!("batches of {size:2}, {name}: {median:+.1} ({low:+.1} to {high:+.1})");
+        }
     }
 }

@@ -294,6 +294,8 @@ class Enforcer:
         null: str | None = None,
         sample_every: int = 0,
         event_rate: int = 0,
+        event_policy_rate: int = 30,
+        recorded: int = 0,
     ) -> Enforcer:
         """Binds the queues `base + (2 * hook + family) * workers + worker` and starts answering.
 
@@ -301,7 +303,8 @@ class Enforcer:
         one flag per hook in the order of `labelgate.flow.HOOKS`. With `null` every packet is answered with
         that verdict without being looked at: what is measured then is the queue alone. One decision in
         `sample_every` is kept for `samples`; 0: none. `event_rate` events of one rule are kept for `events`
-        each second by each worker; 0: none.
+        each second by each worker, 0: none; of all rules of one policy `event_policy_rate`, and one of each
+        rule. The last `recorded` denied packets of each worker are kept for `recorded`; 0: none.
 
         Raises:
             OSError: a queue cannot be bound (taken, not permitted, not supported).
@@ -327,16 +330,36 @@ class Enforcer:
         `generation`, `verdict` and `acceptedAfter`. What is not taken in time is forgotten.
         """
 
+    def stage(self, generation: int, table: Table | None) -> None:
+        """Asks another table too while the one of this number is in force: staged policies in force in it.
+
+        It has the same endpoints on the same interfaces. Packets that only it denies are events; None: no
+        other. Where no events are told nothing is asked.
+        """
+
     def events(self, most: int) -> str:
         """What was denied or met a Log rule and was not yet taken, of `most` packets, as a JSON list.
 
-        Each has `time` (milliseconds since 1970), `kind` (`deny` or `log`), `generation` (the loop's number
-        of the table), `hook`, `verdict`, the fields of a packet line (`icmp` is [type, code]; `in` and `out`
-        are ifindexes, 0: none), `stage`, `endpoint`, `tier`, `policy`, `direction`, `rule`, `action`,
-        `reason`, `length` (of the packet, in bytes) and `header` (its first 128 bytes, in hex).
+        Each has `time` (milliseconds since 1970), `kind` (`deny`, `log` or `staged-deny`), `generation`
+        (the loop's number of the table), `hook`, `verdict`, the fields of a packet line (`icmp` is [type,
+        code]; `in` and `out` are ifindexes, 0: none), `stage`, `endpoint`, `tier`, `policy`, `direction`,
+        `rule`, `action`, `reason`, `length` (of the packet, in bytes) and `header` (its first 128 bytes, in
+        hex).
 
         Releases the GIL.
         """
+
+    def recorded(self) -> str:
+        """The last denied packets, the oldest first, as a JSON list; they stay.
+
+        Each is as one of `events`, of kind `deny`; `stage` and `endpoint` are null, and so is the rule where
+        more than four other tables have been in force since.
+
+        Releases the GIL.
+        """
+
+    def staged_denials(self) -> int:
+        """Packets that only the table of `stage` denied, since the start, told or not."""
 
     def untold(self) -> tuple[int, int]:
         """Events since the start that nobody sees: too many of one rule in a second, not taken in time."""

@@ -88,6 +88,12 @@ class Config:
     """One decision in so many is asked of the reference as well; 0: none."""
     event_rate: int
     """Events of one rule each second and worker; 0: none."""
+    event_policy_rate: int
+    """The same of one policy, but one of each of its rules."""
+    recorded: int
+    """Denied packets that the flight recorder of each worker holds; 0: none."""
+    event_journal: bool
+    """Whether events are written to the journal."""
     event_file: str | None
     """Where events are written as JSON lines."""
     start: Literal["strict", "last-good"] | None
@@ -290,7 +296,10 @@ KEYS: Mapping[str, tuple[Callable[[Any], Any], Any]] = {
     "settle": (read_duration, 2.0),
     "shadow": (_number(0, 1_000_000_000), 0),
     "events.rate": (_number(0, 1000), 10),
+    "events.policyRate": (_number(0, 1000), 30),
     "events.file": (_path, None),
+    "events.journal": (_flag, False),
+    "events.recorder": (_number(0, 4096), 256),
     "lockout": (_word("refuse", "warn"), "refuse"),
     "revoke": (_word("new-only", "deny-now"), "new-only"),
     "start": (_word("strict", "last-good"), None),
@@ -583,7 +592,10 @@ def _config(effective: Mapping[str, Given]) -> Config:
         settle=value("settle"),
         shadow=value("shadow"),
         event_rate=value("events.rate"),
+        event_policy_rate=value("events.policyRate"),
         event_file=value("events.file"),
+        event_journal=value("events.journal"),
+        recorded=value("events.recorder"),
         lockout=value("lockout"),
         revoke=value("revoke"),
         start=value("start"),

@@ -89,6 +89,12 @@ class Snapshot:
         loaded = [policy for policy in staged if policy.spec.staged_action != DELETE]
         return [*self.global_network_policies, *self.network_policies, *loaded]
 
+    @property
+    def has_staged_policies(self) -> bool:
+        """Whether any policy is staged, those that are to be deleted apart (E-15)."""
+        policies = (*self.calico_policies(), *self.kubernetes_policies())
+        return any(policy.kind.startswith("Staged") for policy in policies)
+
     def kubernetes_policies(self) -> list[KubernetesNetworkPolicy | StagedKubernetesNetworkPolicy]:
         """The policies in the form of Kubernetes' NetworkPolicy; staged ones as above."""
         staged = self.staged_kubernetes_network_policies

@@ -1,7 +1,8 @@
 //! What somebody wants to see of packets as they are answered: denials, and the Log rules that packets met.
 //!
-//! Each rule (each outcome id) is told so many times a second by each worker, so that a flood of one hides no other; the
-//! rest is counted. Nothing is allocated, and nobody is waited for: what nobody takes in time is forgotten, and counted.
+//! Each rule (each outcome id) is told so many times a second by each worker, and each policy so many times, so that a
+//! flood of one hides no other; the rest is counted. Nothing is allocated, and nobody is waited for: what nobody takes
+//! in time is forgotten, and counted.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,16 +10,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::Serialize;
 
 use super::counters::Count;
-use super::hits::WorkerHits;
+use super::hits::{Hits, Told, WorkerHits};
+use super::judge::Waiting;
+use super::recorder::{Batch, Recorder};
 use super::{Decide, Generation};
-use crate::flow::{FlowKey, OutcomeId, Verdict};
-use crate::nfqueue::QueuedPacket;
+use crate::flow::{FlowKey, Hook, OutcomeId, Verdict};
+use crate::nfqueue::Inbox;
 use crate::table::{Decision, Passing};
 
 /// Events that wait to be taken.
 const ROOM: usize = 4096;
 /// Of a packet: both headers with the options that are usual.
-const HEADER_BYTES: usize = 128;
+pub const HEADER_BYTES: usize = 128;
+/// Policies that are told apart, by a hash of their names: two that fall together share what may be told of one.
+const POLICIES: usize = 4096;
 
 /// The beginning of a packet.
 #[derive(Clone, Copy, Debug)]
@@ -30,31 +35,17 @@ pub struct Header {
 }
 
 impl Header {
-    fn of(packet: &QueuedPacket) -> Self {
+    /// Of what was copied of a packet, and the bytes that the whole one has.
+    pub(super) fn new(payload: &[u8], length: u32) -> Self {
         let mut bytes = [0; HEADER_BYTES];
-        let copied = packet.payload.len().min(HEADER_BYTES);
-        bytes[..copied].copy_from_slice(&packet.payload[..copied]);
-        Self { bytes, copied, length: packet.length }
+        let copied = payload.len().min(HEADER_BYTES);
+        bytes[..copied].copy_from_slice(&payload[..copied]);
+        Self { bytes, copied, length }
     }
 
     /// What is kept of the packet, from its IP header on.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[..self.copied]
-    }
-}
-
-/// Where a packet that waits for its answer is from.
-#[derive(Clone, Copy, Debug)]
-pub struct Arrival {
-    /// ifindexes of in- and out-interface; 0: none.
-    pub interfaces: (u32, u32),
-    /// Its beginning.
-    pub header: Header,
-}
-
-impl Arrival {
-    pub(super) fn of(packet: &QueuedPacket) -> Self {
-        Self { interfaces: (packet.input, packet.output), header: Header::of(packet) }
     }
 }
 
@@ -69,48 +60,97 @@ pub struct Event<D> {
     pub table: Arc<D>,
     /// The question; its interfaces are those of the table.
     pub key: FlowKey,
-    /// As it came.
-    pub arrival: Arrival,
+    /// ifindexes of in- and out-interface; 0: none.
+    pub interfaces: (u32, u32),
+    /// Its beginning.
+    pub header: Header,
     /// The hook's answer.
     pub verdict: Verdict,
     /// What decided, or a chain that let the packet through behind a Log rule.
     pub outcome: OutcomeId,
     /// `outcome` is what decided.
     pub decided: bool,
+    /// Not so: `table` has staged policies in force too, and would deny by `outcome`.
+    pub staged: bool,
 }
 
-/// Events that nobody will see.
+/// The table in force, with staged policies in force too.
+#[derive(Debug)]
+pub struct Staged<D> {
+    /// Number of the table beside which it is asked.
+    pub generation: u64,
+    pub table: Arc<D>,
+    /// Of packets that only it denies.
+    pub hits: Arc<Hits>,
+}
+
+/// Events that nobody will see, and how many packets staged policies would deny.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Untold {
-    /// Too many of one rule within a second.
+    /// Too many of one rule or of one policy within a second.
     pub limited: u64,
     /// Nobody took them in time.
     pub lost: u64,
+    /// All packets that only staged policies would deny, told or not.
+    pub staged_denials: u64,
 }
 
-#[derive(Debug, Default)]
-struct UntoldCounts {
+/// How often events are told each second by each worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rates {
+    /// Of one rule; 0: no events at all.
+    pub rule: u32,
+    /// Of one policy; but each of its rules once.
+    pub policy: u32,
+}
+
+/// What one worker has told.
+#[derive(Debug)]
+struct Telling {
     limited: Count,
     lost: Count,
+    /// Packets that only staged policies would deny, told or not.
+    staged: Count,
+    /// By the hash of the policy.
+    policies: Box<[Told]>,
+}
+
+impl Telling {
+    fn new() -> Self {
+        let policies = (0..POLICIES).map(|_| Told::default()).collect();
+        let [limited, lost, staged] = [(); 3].map(|()| Count::default());
+        Self { limited, lost, staged, policies }
+    }
 }
 
 /// Where events go and are taken from.
 #[derive(Debug)]
 pub struct Events<D> {
-    /// Of one rule, each second and worker.
-    rate: u32,
+    rates: Rates,
     sender: SyncSender<Event<D>>,
     receiver: Mutex<Receiver<Event<D>>>,
-    /// By worker.
-    untold: Vec<UntoldCounts>,
+    workers: Vec<Telling>,
 }
 
 impl<D: Decide> Events<D> {
-    /// None for a rate of 0.
-    pub fn new(rate: u32, workers: usize) -> Option<Self> {
+    /// None where nothing is told.
+    pub fn new(rates: Rates, workers: usize) -> Option<Self> {
         let (sender, receiver) = sync_channel(ROOM);
-        let untold = (0..workers).map(|_| UntoldCounts::default()).collect();
-        (rate > 0).then(|| Self { rate, sender, receiver: Mutex::new(receiver), untold })
+        let workers = (0..workers).map(|_| Telling::new()).collect();
+        (rates.rule > 0).then(|| Self { rates, sender, receiver: Mutex::new(receiver), workers })
+    }
+
+    /// Whether one more may be told. The policy is looked at last: seldom, and never for a rule's first.
+    fn may_tell(&self, worker: usize, met: &Met<'_, D>, now: u64) -> bool {
+        match met.hits.told(met.outcome).tell(now, self.rates.rule) {
+            None => false,
+            Some(often) => {
+                #[allow(clippy::cast_possible_truncation)] // Any bits of a hash do.
+                let policy = met.table.policy_hash(met.outcome) as usize % POLICIES;
+                let may = self.workers[worker].policies[policy].tell(now, self.rates.policy).is_some();
+                may || often == 0
+            }
+        }
     }
 
     /// Those that wait, `most` at most.
@@ -120,8 +160,12 @@ impl<D: Decide> Events<D> {
     }
 
     pub fn untold(&self) -> Untold {
-        let sum = |count: fn(&UntoldCounts) -> &Count| self.untold.iter().map(|one| count(one).get()).sum();
-        Untold { limited: sum(|one| &one.limited), lost: sum(|one| &one.lost) }
+        let sum = |count: fn(&Telling) -> &Count| self.workers.iter().map(|one| count(one).get()).sum();
+        Untold {
+            limited: sum(|one| &one.limited),
+            lost: sum(|one| &one.lost),
+            staged_denials: sum(|one| &one.staged),
+        }
     }
 }
 
@@ -129,49 +173,117 @@ impl<D: Decide> Events<D> {
 pub struct Decided<'a, D> {
     pub worker: usize,
     pub generation: &'a Generation<D>,
+    pub hook: Hook,
     pub hits: &'a WorkerHits,
     pub now: u64,
-    /// One for each decision, as the keys are.
-    pub arrivals: &'a [Arrival],
+    /// Where the packets still are.
+    pub inbox: &'a Inbox,
+    pub waiting: &'a [Waiting],
     pub keys: &'a [FlowKey],
     pub decisions: &'a [Decision],
 }
 
+/// What is to be told of one packet.
+struct Met<'a, D> {
+    table: &'a Arc<D>,
+    hits: &'a WorkerHits,
+    outcome: OutcomeId,
+    decided: bool,
+    staged: bool,
+}
+
 impl<D: Decide> Decided<'_, D> {
+    /// The packets that the table was asked about, in the order of the decisions.
+    fn asked(&self) -> impl Iterator<Item = &Waiting> {
+        self.waiting.iter().filter(|packet| packet.reply.is_none())
+    }
+
+    /// Keeps the denied ones in the flight recorder.
+    pub fn record(&self, recorder: &Recorder) {
+        let batch = Batch { time: self.now, generation: self.generation.number, hook: self.hook };
+        for (packet, decision) in self.asked().zip(self.decisions) {
+            if decision.verdict == Verdict::Deny {
+                let payload = self.inbox.at(packet.payload);
+                recorder.record(batch, decision.outcome, packet.interfaces, packet.length, payload);
+            }
+        }
+    }
+
     /// Tells what is to be told of it.
     pub fn tell(&self, events: &Events<D>, passing: &Passing) {
         let first_logged = self.generation.first_logged;
         for (place, decision) in self.decisions.iter().enumerate() {
             if decision.verdict == Verdict::Deny || decision.outcome.number() >= first_logged {
-                self.tell_one(events, place, decision.outcome, true);
+                self.tell_one(events, place, &self.met(decision.outcome, true));
             }
         }
         for passed in passing.passed() {
             if passed.outcome.number() >= first_logged {
-                self.tell_one(events, passed.packet, passed.outcome, false);
+                self.tell_one(events, passed.packet, &self.met(passed.outcome, false));
             }
         }
     }
 
-    fn tell_one(&self, events: &Events<D>, place: usize, outcome: OutcomeId, decided: bool) {
-        let untold = &events.untold[self.worker];
-        if !self.hits.may_tell(outcome, self.now, events.rate) {
-            untold.limited.add(1);
+    /// Tells packets that pass, and would be denied if staged policies were in force.
+    pub fn tell_staged(&self, events: &Events<D>, staged: &Staged<D>, second: &[Decision]) {
+        for (place, (first, second)) in self.decisions.iter().zip(second).enumerate() {
+            if second.verdict == Verdict::Deny && first.verdict != Verdict::Deny {
+                let (table, hits) = (&staged.table, staged.hits.worker(self.worker));
+                let met = Met { table, hits, outcome: second.outcome, decided: true, staged: true };
+                events.workers[self.worker].staged.add(1);
+                self.tell_one(events, place, &met);
+            }
+        }
+    }
+
+    fn met(&self, outcome: OutcomeId, decided: bool) -> Met<'_, D> {
+        Met { table: &self.generation.table, hits: self.hits, outcome, decided, staged: false }
+    }
+
+    /// Most are not told: only of those that are the packet is looked for.
+    fn tell_one(&self, events: &Events<D>, place: usize, met: &Met<'_, D>) {
+        let telling = &events.workers[self.worker];
+        if !events.may_tell(self.worker, met, self.now) {
+            telling.limited.add(1);
             return;
         }
-        let Generation { number: generation, table, .. } = self.generation;
+        let packet = self.asked().nth(place).expect("each decision is of a packet that waits");
         let event = Event {
             time: self.now,
-            generation: *generation,
-            table: Arc::clone(table),
+            generation: self.generation.number,
+            table: Arc::clone(met.table),
             key: self.keys[place],
-            arrival: self.arrivals[place],
+            interfaces: packet.interfaces,
+            header: Header::new(self.inbox.at(packet.payload), packet.length),
             verdict: self.decisions[place].verdict,
-            outcome,
-            decided,
+            outcome: met.outcome,
+            decided: met.decided,
+            staged: met.staged,
         };
         if events.sender.try_send(event).is_err() {
-            untold.lost.add(1);
+            telling.lost.add(1);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::Table;
+    use super::*;
+
+    #[test]
+    fn a_policy_is_told_so_often_and_each_rule_of_it_once() {
+        let (rates, table) = (Rates { rule: 3, policy: 4 }, Arc::new(Table::default()));
+        assert!(Events::<Table>::new(Rates { rule: 0, ..rates }, 1).is_none());
+        let (events, hits) = (Events::new(rates, 1).unwrap(), Hits::new(1, 1, 5));
+        let told = |outcome, now| {
+            let (table, hits, outcome) = (&table, hits.worker(0), OutcomeId::new(outcome));
+            events.may_tell(0, &Met { table, hits, outcome, decided: true, staged: false }, now)
+        };
+        // All outcomes of this table are of one policy.
+        assert_eq!([1; 5].map(|outcome| told(outcome, 1000)), [true, true, true, false, false]);
+        assert_eq!([2; 3].map(|outcome| told(outcome, 1500)), [true, false, false]);
+        assert_eq!([3; 2].map(|outcome| told(outcome, 1999)), [true, false]);
+        assert_eq!([2; 4].map(|outcome| told(outcome, 2000)), [true, true, true, false]);
     }
 }

@@ -4,6 +4,7 @@
 //! no worker can be with a table any more its arrays are read a last time and handed over, so that nothing is lost
 //! and nothing is counted twice.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
@@ -12,17 +13,34 @@ use super::counters::Count;
 use crate::flow::OutcomeId;
 use crate::table::{Decision, Passing, Tally};
 
-/// Both words of one outcome, side by side: a hit touches one line of memory.
+/// All words of one outcome, side by side: a hit touches one line of memory.
 #[derive(Debug, Default)]
+#[repr(align(32))]
 struct Hit {
     packets: Count,
     last: AtomicU64,
-    /// The second in which it was told last, and above that how often.
-    told: AtomicU64,
+    told: Told,
 }
+
+/// The second in which something was told last, and above that how often. One thread writes.
+#[derive(Debug, Default)]
+pub struct Told(AtomicU64);
 
 /// Seconds until the year 36000 fit below.
 const TOLD: u32 = 40;
+
+impl Told {
+    /// How often it was told in this second before; None: `rate` times, and not once more.
+    pub fn tell(&self, now: u64, rate: u32) -> Option<u64> {
+        let (second, before) = (now / 1000, self.0.load(Ordering::Relaxed));
+        let often = if before & ((1 << TOLD) - 1) == second { before >> TOLD } else { 0 };
+        if often >= u64::from(rate) {
+            return None;
+        }
+        self.0.store((often + 1) << TOLD | second, Ordering::Relaxed);
+        Some(often)
+    }
+}
 
 /// The hits of one worker.
 #[derive(Debug)]
@@ -37,16 +55,9 @@ impl WorkerHits {
         }
     }
 
-    /// Whether an outcome has not been told `rate` times in this second; if so it is told once more.
-    pub fn may_tell(&self, outcome: OutcomeId, now: u64, rate: u32) -> bool {
-        let told = &self.0[outcome.index()].told;
-        let (second, before) = (now / 1000, told.load(Ordering::Relaxed));
-        let often = if before & ((1 << TOLD) - 1) == second { before >> TOLD } else { 0 };
-        if often >= u64::from(rate) {
-            return false;
-        }
-        told.store((often + 1) << TOLD | second, Ordering::Relaxed);
-        true
+    /// When an outcome was told.
+    pub fn told(&self, outcome: OutcomeId) -> &Told {
+        &self.0[outcome.index()].told
     }
 
     /// One more packet.
@@ -110,29 +121,47 @@ pub struct TableHits<M> {
     pub tallies: Vec<(OutcomeId, Tally)>,
 }
 
+/// Tables before the one in force whose meanings the flight recorder may ask for.
+const REMEMBERED: usize = 4;
+
 /// The tables before the one in force that a worker may still be with, or whose hits nobody has read since.
 #[derive(Debug)]
-pub struct Ledger<M>(Vec<(M, Arc<Hits>)>);
+pub struct Ledger<M> {
+    kept: Vec<(M, Arc<Hits>)>,
+    /// With the numbers that they began with, in order.
+    remembered: VecDeque<(u64, M)>,
+}
 
 impl<M> Default for Ledger<M> {
     fn default() -> Self {
-        Self(Vec::new())
+        Self { kept: Vec::new(), remembered: VecDeque::new() }
     }
 }
 
-impl<M> Ledger<M> {
+impl<M: Clone> Ledger<M> {
     /// Keeps the hits of a table that is no longer in force.
     pub fn keep(&mut self, meanings: M, hits: Arc<Hits>) {
-        self.0.push((meanings, hits));
+        self.kept.push((meanings, hits));
+    }
+
+    /// Notes what outcome ids of the table meant that began with this number, and is no longer in force.
+    pub fn remember(&mut self, meanings: M, generation: u64) {
+        if self.remembered.len() == REMEMBERED {
+            self.remembered.pop_front();
+        }
+        self.remembered.push_back((generation, meanings));
+    }
+
+    /// What they meant under this number, before the table in force; None: too long ago.
+    pub fn remembered(&self, generation: u64) -> Option<M> {
+        let found = self.remembered.iter().rfind(|(first, _)| *first <= generation);
+        found.map(|(_, meanings)| meanings.clone())
     }
 
     /// Their hits now. Those of tables that nobody is with any more are given this once.
-    pub fn read(&mut self) -> Vec<TableHits<M>>
-    where
-        M: Clone,
-    {
-        let mut found = Vec::with_capacity(self.0.len());
-        self.0.retain_mut(|(meanings, hits)| {
+    pub fn read(&mut self) -> Vec<TableHits<M>> {
+        let mut found = Vec::with_capacity(self.kept.len());
+        self.kept.retain_mut(|(meanings, hits)| {
             // Sees everything that was written before the last of the others let go of it.
             let is_over = Arc::get_mut(hits).is_some();
             found.push(table_hits(meanings.clone(), hits, is_over));
@@ -175,7 +204,7 @@ mod tests {
     fn an_outcome_is_told_so_often_a_second() {
         let hits = Hits::new(1, 1, 2);
         let (flood, rare) = (OutcomeId::new(0), OutcomeId::new(1));
-        let told = |outcome, now| hits.worker(0).may_tell(outcome, now, 2);
+        let told = |outcome, now| hits.worker(0).told(outcome).tell(now, 2).is_some();
         assert_eq!([1000, 1500, 1999].map(|now| told(flood, now)), [true, true, false]);
         assert!(told(rare, 1999));
         assert_eq!([2000, 2001, 2002].map(|now| told(flood, now)), [true, true, false]);

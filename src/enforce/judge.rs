@@ -4,12 +4,13 @@
 use rustc_hash::FxHashMap;
 
 use super::counters::QueueCounts;
-use super::events::{Arrival, Decided, Events};
+use super::events::{Decided, Events, Staged};
 use super::hits::{self, WorkerHits};
+use super::recorder::Recorder;
 use super::samples::{Sample, Sampler, Sampling};
 use super::{Decide, Generation, Protocol};
 use crate::flow::{CtState, Family, FlowKey, Hook, InterfaceId, Verdict};
-use crate::nfqueue::{self, BATCH, QueuedPacket, Reply};
+use crate::nfqueue::{self, BATCH, Inbox, Place, QueuedPacket, Reply};
 use crate::table::{Decision, Passing};
 use crate::wire;
 
@@ -37,8 +38,8 @@ pub struct Scratch {
     keys: Vec<FlowKey>,
     decisions: Vec<Decision>,
     passing: Passing,
-    /// One for each key, where events are told.
-    arrivals: Vec<Arrival>,
+    /// As staged policies would have it, and what was passed then.
+    staged: (Vec<Decision>, Passing),
     sampler: Option<Sampler>,
 }
 
@@ -50,7 +51,7 @@ impl Scratch {
             keys: Vec::with_capacity(BATCH),
             decisions: Vec::with_capacity(BATCH),
             passing: Passing::with_capacity(BATCH),
-            arrivals: Vec::with_capacity(BATCH),
+            staged: (Vec::with_capacity(BATCH), Passing::with_capacity(BATCH)),
             sampler: sampling.map(Sampling::sampler),
         }
     }
@@ -58,13 +59,17 @@ impl Scratch {
 
 /// A packet that has been read.
 #[derive(Clone, Copy, Debug)]
-struct Waiting {
+pub struct Waiting {
     id: u32,
     mark: u32,
     /// ifindexes of in- and out-interface.
-    interfaces: (u32, u32),
+    pub interfaces: (u32, u32),
+    /// Bytes of the whole packet.
+    pub length: u32,
+    /// What was copied of it.
+    pub payload: Place,
     /// None: as the table says.
-    reply: Option<Reply>,
+    pub reply: Option<Reply>,
 }
 
 /// Everything that answering the packets of one queue needs.
@@ -80,8 +85,14 @@ pub struct Judge<'a, D> {
     pub interface_name: fn(u32) -> Option<String>,
     pub counts: &'a QueueCounts,
     pub hits: &'a WorkerHits,
+    /// What is met is counted, told and recorded.
+    pub is_counting: bool,
     pub worker: usize,
     pub events: Option<&'a Events<D>>,
+    pub staged: Option<&'a Staged<D>>,
+    pub recorder: Option<&'a Recorder>,
+    /// What the packets were read from.
+    pub inbox: &'a Inbox,
     pub scratch: &'a mut Scratch,
 }
 
@@ -90,15 +101,13 @@ impl<D: Decide> nfqueue::Judge for Judge<'_, D> {
         let reply = match self.question(packet) {
             Ok(key) => {
                 self.scratch.keys.push(key);
-                if self.events.is_some() {
-                    self.scratch.arrivals.push(Arrival::of(packet));
-                }
                 None
             }
             Err(reply) => Some(reply),
         };
-        let QueuedPacket { id, mark, input, output, .. } = *packet;
-        self.scratch.waiting.push(Waiting { id, mark, interfaces: (input, output), reply });
+        let QueuedPacket { id, mark, input, output, length, payload } = *packet;
+        let (interfaces, payload) = ((input, output), self.inbox.place(payload));
+        self.scratch.waiting.push(Waiting { id, mark, interfaces, length, payload, reply });
     }
 
     fn answer(&mut self, mut reply: impl FnMut(u32, Reply)) {
@@ -130,7 +139,6 @@ impl<D: Decide> nfqueue::Judge for Judge<'_, D> {
         }
         waiting.clear();
         keys.clear();
-        self.scratch.arrivals.clear();
         self.counts.add_verdicts(verdicts);
         if !self.may_repeat {
             self.counts.notrack_refused.add(verdicts[Verdict::AllowNotrack as usize]);
@@ -139,15 +147,25 @@ impl<D: Decide> nfqueue::Judge for Judge<'_, D> {
 }
 
 impl<D: Decide> Judge<'_, D> {
-    /// Asks the table about all that wait for it; counts what was met, and tells it.
+    /// Asks the table about all that wait for it; counts what was met, tells it and records it.
     fn decide(&mut self) {
-        let Scratch { keys, decisions, passing, arrivals, .. } = &mut *self.scratch;
+        let Scratch { waiting, keys, decisions, passing, staged: (second, ignored), .. } = &mut *self.scratch;
         self.generation.table.decide_packets(keys, decisions, passing);
+        if !self.is_counting {
+            return;
+        }
+        let Self { worker, generation, hook, hits, inbox, .. } = *self;
         let now = hits::now();
-        self.hits.add_all(decisions, passing, now);
-        if let Some(events) = self.events {
-            let (worker, generation, hits) = (self.worker, self.generation, self.hits);
-            Decided { worker, generation, hits, now, arrivals, keys, decisions }.tell(events, passing);
+        hits.add_all(decisions, passing, now);
+        let decided = Decided { worker, generation, hook, hits, now, inbox, waiting, keys, decisions };
+        if let Some(recorder) = self.recorder {
+            decided.record(recorder);
+        }
+        let Some(events) = self.events else { return };
+        decided.tell(events, passing);
+        if let Some(staged) = self.staged {
+            staged.table.decide_packets(keys, second, ignored);
+            decided.tell_staged(events, staged, second);
         }
     }
 

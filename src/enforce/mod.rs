@@ -16,6 +16,7 @@ mod events;
 mod hits;
 mod judge;
 mod marks;
+mod recorder;
 mod replay;
 mod samples;
 #[cfg(test)]
@@ -23,6 +24,7 @@ mod tests;
 mod worker;
 
 use std::any::Any;
+use std::hash::BuildHasher;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -31,23 +33,25 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use rustc_hash::FxHashMap;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
-use crate::flow::{Family, FlowKey, Hook, InterfaceId, Verdict};
+use crate::flow::{Family, FlowKey, Hook, InterfaceId, OutcomeId, Verdict};
 use crate::nfqueue::{Channel, Grant, Queue, QueueOptions, Wake, block_signals, interface_name, thread_id};
 use crate::table::{Decision, DecisionTable, Meanings, Passing};
 
 pub use counters::{Counters, HookCounters};
-pub use events::{Arrival, Event, Header, Untold};
+pub use events::{Event, Header, Rates, Untold};
 pub use hits::TableHits;
 pub use marks::{Marks, Protocol};
+pub use recorder::Recorded;
 pub use replay::Replay;
 pub use samples::Sample;
 
 use counters::{QueueCounts, Turns};
-use events::Events;
+use events::{Events, Staged};
 use hits::{Hits, Ledger};
+use recorder::Recorder;
 use samples::Sampling;
 use worker::{HookQueue, Worker};
 
@@ -83,8 +87,10 @@ pub struct EnforcerConfig {
     pub null: Option<Verdict>,
     /// One decision in so many can be taken as a [`Sample`]; 0: none.
     pub sample_every: u32,
-    /// Events of one rule that are told each second, by each worker; 0: none.
-    pub event_rate: u32,
+    /// Events that are told.
+    pub event_rates: Rates,
+    /// Denied packets that the flight recorder of each worker holds; 0: none.
+    pub recorded: u32,
 }
 
 /// The queue of a hook and IP version that a worker answers; those of one hook and IP version follow each other.
@@ -105,6 +111,8 @@ trait Decide: Send + Sync + 'static {
     /// Outcome ids from this on tell Log rules on the way.
     fn first_logged(&self) -> u32;
     fn meanings(&self) -> Self::Meanings;
+    /// Tells the policies of outcomes apart, or what else they are of; hardly two are alike.
+    fn policy_hash(&self, outcome: OutcomeId) -> u64;
     /// Whether an outcome id has the same meaning in both.
     fn counts_as(&self, other: &Self) -> bool;
 }
@@ -130,6 +138,15 @@ impl Decide for DecisionTable {
 
     fn meanings(&self) -> Meanings {
         self.meanings()
+    }
+
+    fn policy_hash(&self, outcome: OutcomeId) -> u64 {
+        let origin = self.meaning(outcome).0;
+        FxBuildHasher.hash_one((
+            &origin.policy,
+            &origin.tier,
+            origin.policy.is_none().then_some(origin.reason),
+        ))
     }
 
     fn counts_as(&self, other: &Self) -> bool {
@@ -186,6 +203,9 @@ struct Shared<D: Decide> {
     without_repeat: AtomicU64,
     sampling: Option<Sampling>,
     events: Option<Events<D>>,
+    staged: ArcSwapOption<Staged<D>>,
+    /// By worker.
+    recorders: Vec<Option<Recorder>>,
     /// One for each worker.
     wakes: Vec<Wake>,
     /// By worker.
@@ -223,8 +243,41 @@ impl<D: Decide> Shared<D> {
         self.generation.store(new);
         if !is_counted_on {
             ledger.keep(before.table.meanings(), Arc::clone(&before.hits));
+            if self.recorders.iter().any(Option::is_some) {
+                ledger.remember(before.table.meanings(), before.hits.generation);
+            }
         }
         number
+    }
+
+    /// What the flight recorders hold, the oldest first, each with what outcome ids meant then, if that is still known.
+    fn recorded(&self) -> Vec<(Recorded, Option<D::Meanings>)> {
+        let mut found: Vec<_> = self.recorders.iter().flatten().flat_map(Recorder::packets).collect();
+        found.sort_by_key(|packet| packet.time);
+        let ledger = self.ledger();
+        let now = self.generation.load();
+        let meanings = |number| {
+            let is_now = number >= now.hits.generation;
+            if is_now { Some(now.table.meanings()) } else { ledger.remembered(number) }
+        };
+        found.into_iter().map(|packet| (packet, meanings(packet.generation))).collect()
+    }
+
+    /// What is asked beside the table of this number, where events are told.
+    fn staged_beside(&self, generation: u64) -> Option<Arc<Staged<D>>> {
+        self.events.as_ref()?;
+        let staged = self.staged.load();
+        let beside = staged.as_ref().filter(|staged| staged.generation == generation);
+        beside.map(Arc::clone)
+    }
+
+    fn stage(&self, generation: u64, table: Option<Arc<D>>) {
+        let workers = self.wakes.len();
+        let staged = table.map(|table| {
+            let hits = Hits::new(generation, workers, table.outcome_count());
+            Arc::new(Staged { generation, table, hits })
+        });
+        self.staged.store(staged);
     }
 
     /// Nothing that is done under the lock can panic: a poisoned one is as good.
@@ -374,6 +427,18 @@ impl Enforcer {
         self.shared.sampling.as_ref().map_or_else(Vec::new, |sampling| sampling.take(most))
     }
 
+    /// Asks another table, of the same endpoints on the same interfaces, beside the one of this number: what only
+    /// the other denies is told as an event. None: no other.
+    pub fn stage(&self, generation: u64, table: Option<Arc<DecisionTable>>) {
+        self.shared.stage(generation, table);
+    }
+
+    /// The last denied packets of all workers, the oldest first, each with what outcome ids meant then; None: too many
+    /// tables ago.
+    pub fn recorded(&self) -> Vec<(Recorded, Option<Meanings>)> {
+        self.shared.recorded()
+    }
+
     /// Events that were not yet taken, `most` at most.
     pub fn events(&self, most: usize) -> Vec<Event<DecisionTable>> {
         self.shared.events.as_ref().map_or_else(Vec::new, |events| events.take(most))
@@ -521,7 +586,9 @@ fn share<D: Decide>(
         without_repeat: AtomicU64::new(0),
         turns: (0..workers).map(|_| Turns::default()).collect(),
         sampling: Sampling::new(config.sample_every),
-        events: Events::new(config.event_rate, workers),
+        events: Events::new(config.event_rates, workers),
+        recorders: (0..workers).map(|_| Recorder::new(config.recorded)).collect(),
+        staged: ArcSwapOption::empty(),
         wakes,
         ended: Wake::new()?,
         stop: AtomicBool::new(false),

@@ -55,6 +55,13 @@ impl Replay {
         Ok(Self { worker: Worker::new(0, queues, Arc::new(shared), interface_name) })
     }
 
+    /// Counts, tells and records nothing from now on: what that costs is seen beside one that does.
+    #[must_use]
+    pub fn without_counting(mut self) -> Self {
+        self.worker.is_counting = false;
+        self
+    }
+
     /// Puts messages of the kernel where the loop finds them as one batch; 64 at most.
     pub fn load(&mut self, datagrams: &[Vec<u8>]) {
         self.worker.queues[0].queue.channel_mut().count = self.worker.inbox.fill(datagrams);
@@ -64,6 +71,11 @@ impl Replay {
     pub fn step(&mut self) -> &[u8] {
         self.worker.serve(0).expect("memory does not fail");
         &self.worker.queues[0].queue.channel().sent
+    }
+
+    /// Takes the events that wait, as somebody does who follows them; how many there were.
+    pub fn take_events(&self) -> usize {
+        self.worker.shared.events.as_ref().map_or(0, |events| events.take(usize::MAX).len())
     }
 
     /// The counters of the hook.

@@ -35,6 +35,8 @@ pub struct Worker<C, D: Decide> {
     pub inbox: Inbox,
     pub learned: Learned,
     pub scratch: Scratch,
+    /// What is met is counted; only measurements do without.
+    pub is_counting: bool,
 }
 
 /// The latest request to hear when every queue has been found empty once.
@@ -56,7 +58,7 @@ impl<C: Channel, D: Decide> Worker<C, D> {
     ) -> Self {
         let scratch = Scratch::new(shared.sampling.as_ref());
         let (inbox, learned) = (Inbox::default(), Learned::default());
-        Self { number, queues, shared, interface_name, inbox, learned, scratch }
+        Self { number, queues, shared, interface_name, inbox, learned, scratch, is_counting: true }
     }
 
     /// Answers one batch of one queue; how many datagrams it had.
@@ -70,6 +72,7 @@ impl<C: Channel, D: Decide> Worker<C, D> {
             // Loaded behind the receive: packets that new rules led here meet the table that came before them.
             let generation = self.shared.generation.load();
             self.learned.forget_others(generation.number);
+            let staged = self.shared.staged_beside(generation.number);
             let mut judge = Judge {
                 hook: *hook,
                 family: *family,
@@ -84,6 +87,10 @@ impl<C: Channel, D: Decide> Worker<C, D> {
                 hits: generation.hits.worker(self.number),
                 worker: self.number,
                 events: self.shared.events.as_ref(),
+                staged: staged.as_deref(),
+                recorder: self.shared.recorders[self.number].as_ref(),
+                inbox: &self.inbox,
+                is_counting: self.is_counting,
                 scratch: &mut self.scratch,
             };
             queue.answer(&self.inbox, count, &mut anomalies, &mut judge);

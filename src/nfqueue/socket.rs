@@ -54,6 +54,13 @@ pub struct Inbox {
     lengths: [usize; BATCH],
 }
 
+/// A part of a datagram in an [`Inbox`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    begin: u32,
+    length: u32,
+}
+
 impl Default for Inbox {
     fn default() -> Self {
         Self { bytes: vec![[0; MESSAGE_BYTES]; BATCH].into_boxed_slice(), lengths: [0; BATCH] }
@@ -65,6 +72,19 @@ impl Inbox {
     pub fn datagrams(&self, count: usize) -> impl Iterator<Item = &[u8]> {
         let filled = self.bytes.iter().zip(self.lengths).take(count);
         filled.map(|(bytes, length)| bytes.get(..length).unwrap_or(bytes))
+    }
+
+    /// Where a part of a datagram is, for whoever comes back to it before the next batch.
+    #[allow(clippy::cast_possible_truncation)] // The whole inbox is smaller.
+    pub fn place(&self, part: &[u8]) -> Place {
+        let begin = self.bytes.as_flattened().as_ptr().addr();
+        Place { begin: part.as_ptr().addr().wrapping_sub(begin) as u32, length: part.len() as u32 }
+    }
+
+    /// The part at a place.
+    pub fn at(&self, place: Place) -> &[u8] {
+        let begin = place.begin as usize;
+        &self.bytes.as_flattened()[begin..begin + place.length as usize]
     }
 
     /// Puts datagrams in, as a receive call does.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::events;
 use super::table::Table;
 use super::value_error;
-use crate::enforce::{self, EnforcerConfig, Marks, Sample};
+use crate::enforce::{self, EnforcerConfig, Marks, Rates, Sample};
 use crate::flow::{FiveTuple, FlowKey, Transport, Verdict, number_address};
 
 /// The packet loop of the calling thread's network namespace.
@@ -24,7 +24,7 @@ impl Enforcer {
     #[allow(clippy::too_many_arguments)] // Keyword arguments of the constructor.
     #[pyo3(signature = (table, interfaces, *, base, workers = 1, maxlen, marks, fail_open, malformed_accept, filter_reject,
         filter_return, without_repeat, null = None,
-        sample_every = 0, event_rate = 0))]
+        sample_every = 0, event_rate = 0, event_policy_rate = 30, recorded = 0))]
     fn new(
         py: Python<'_>,
         table: &Table,
@@ -41,6 +41,8 @@ impl Enforcer {
         null: Option<&str>,
         sample_every: u32,
         event_rate: u32,
+        event_policy_rate: u32,
+        recorded: u32,
     ) -> PyResult<Self> {
         let null = null.map(|word| {
             Verdict::from_name(word).ok_or_else(|| PyValueError::new_err(format!("no verdict `{word}`")))
@@ -58,7 +60,8 @@ impl Enforcer {
             without_repeat,
             null: null.transpose()?,
             sample_every,
-            event_rate,
+            event_rates: Rates { rule: event_rate, policy: event_policy_rate },
+            recorded,
         };
         let table = Arc::clone(&table.0);
         Ok(Self(py.detach(|| enforce::Enforcer::start(config, table, interfaces))?))
@@ -85,6 +88,11 @@ impl Enforcer {
         serde_json::to_string(&samples.iter().map(sample).collect::<Vec<_>>()).map_err(value_error)
     }
 
+    #[pyo3(signature = (generation, table))]
+    fn stage(&self, generation: u64, table: Option<&Table>) {
+        self.0.stage(generation, table.map(|table| Arc::clone(&table.0)));
+    }
+
     fn events(&self, py: Python<'_>, most: usize) -> PyResult<String> {
         let text = py.detach(|| {
             let values = self.0.events(most).iter().flat_map(events::values).collect::<Vec<_>>();
@@ -93,9 +101,22 @@ impl Enforcer {
         text.map_err(value_error)
     }
 
+    fn recorded(&self, py: Python<'_>) -> PyResult<String> {
+        let text = py.detach(|| {
+            let packets = self.0.recorded();
+            let values = packets.iter().map(|(packet, meanings)| events::recorded(packet, meanings.as_ref()));
+            serde_json::to_string(&values.collect::<Vec<_>>())
+        });
+        text.map_err(value_error)
+    }
+
     fn untold(&self) -> (u64, u64) {
         let untold = self.0.untold();
         (untold.limited, untold.lost)
+    }
+
+    fn staged_denials(&self) -> u64 {
+        self.0.untold().staged_denials
     }
 
     fn set_without_repeat(&self, hooks: [bool; 7]) {

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::answer::Answers;
 use super::{DecisionTable, statics};
 use crate::flow::{Direction, OutcomeId};
-use crate::program::{Action, Program};
+use crate::program::{Action, Program, RuleOrigin};
 
 /// How often something was met.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -68,6 +68,11 @@ impl Meanings {
             }
         }
         tallies.into_iter().map(|(outcome, tally)| self.count(outcome, tally)).collect()
+    }
+
+    /// Tier, policy, rule and reason of what decided.
+    pub fn origin(&self, outcome: OutcomeId) -> &RuleOrigin {
+        self.program.outcome(self.answers.meaning(outcome).0)
     }
 
     fn count(&self, outcome: OutcomeId, tally: Tally) -> RuleCount<'_> {

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,20 @@ RULES = """
   - {action: Pass, protocol: UDP, destination: {ports: [7003]}}
 """
 POLICY = f"{policies.host()}---{policies.policy('guard', RULES)}"
+STAGED = f"""{POLICY.rstrip()}
+  - {{action: Allow, protocol: UDP, destination: {{ports: [7005]}}}}
+---
+apiVersion: projectcalico.org/v3
+kind: StagedGlobalNetworkPolicy
+metadata: {{name: tight}}
+spec:
+  order: 5
+  selector: role == 'edge'
+  ingress:
+  - {{action: Deny, protocol: UDP, destination: {{ports: [7005]}}}}
+"""
 FLOOD, SECOND = 600, 400
+RECORDED = 700
 END = "end of tier (E-21)"
 
 
@@ -104,9 +118,11 @@ def test_counts_are_exact_over_a_reload(world: World, tmp_path: Path) -> None:
 
 def test_a_flood_hides_nothing(world: World, tmp_path: Path) -> None:
     path, file, pcap = tmp_path / "policy.yaml", tmp_path / "events.jsonl", tmp_path / "denied.pcapng"
-    path.write_text(POLICY, encoding="utf-8")
+    path.write_text(STAGED, encoding="utf-8")
     options = ("--config", str(tmp_path / "config.yaml"))
-    (tmp_path / "config.yaml").write_text(f"events: {{rate: 5, file: {file}}}\n", encoding="utf-8")
+    (tmp_path / "config.yaml").write_text(
+        f"events: {{rate: 5, recorder: {RECORDED}, file: {file}}}\n", encoding="utf-8"
+    )
     with Daemon(world, path, backend="nft", options=options) as daemon:
         flood(world, 7000, FLOOD)
         kit.inject(world, OUTSIDE, kit.ip(CLIENT, EDGE_OUTSIDE) / UDP(sport=5001, dport=7002))
@@ -132,15 +148,25 @@ def test_a_flood_hides_nothing(world: World, tmp_path: Path) -> None:
         assert {event["rule"] for event in denied} == {1}
         assert 5 <= len(denied) < FLOOD
 
+        kit.inject(world, OUTSIDE, kit.ip(CLIENT, EDGE_OUTSIDE) / UDP(sport=5004, dport=7005))
+        assert kit.wait_until(lambda: len(told(daemon, "dport=7005")) == 1)
+        (staged,) = told(daemon, "kind=staged-deny")
+        assert (staged["policy"], staged["rule"], staged["verdict"], staged["endpoint"]) == (
+            "StagedGlobalNetworkPolicy/tight", 0, "allow", "HostEndpoint/edge1-out",
+        )  # fmt: skip
+
         everything = told(daemon)
         lines = file.read_text(encoding="utf-8").splitlines()
         assert [json.loads(line) for line in lines][: len(everything)] == everything
         assert labelgate(daemon, "events", "--pcap", str(pcap), "--filter", "protocol=udp")[0] == 0
+        # All that was denied lately, told or not, and as much of what came before as there is room for.
         packets = rdpcap(str(pcap))
-        expected = [
-            event["dport"] for event in everything if event["kind"] == "deny" and event["protocol"] == 17
-        ]
-        assert [packet[UDP].dport for packet in packets] == expected
+        ports = Counter(packet[UDP].dport for packet in packets)
+        assert {port for port in ports if port >= 7000} == {7000, 7002, 7777}
+        assert (ports[7002], ports[7777]) == (1, 1)
+        assert FLOOD <= ports[7000] <= RECORDED
+        (kept,) = (packet for packet in packets if packet[UDP].dport == 7002)
+        assert (kept.src, kept.dst, kept[UDP].sport) == (CLIENT, EDGE_OUTSIDE, 5001)
         assert b"GlobalNetworkPolicy/guard Ingress rule 2" in pcap.read_bytes()
 
         code, _, err = labelgate(daemon, "events", "--filter", "port=80")

@@ -103,6 +103,15 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kernel:
         def __init__(self, *_: object, without_repeat: Sequence[bool], **__: object) -> None:
             kernel.touched.append("bound")
 
+        def stage(self, generation: int, table: object) -> None:
+            pass
+
+        def recorded(self) -> str:
+            return "[]"
+
+        def staged_denials(self) -> int:
+            return 0
+
         def events(self, most: int) -> str:
             return "[]"
 

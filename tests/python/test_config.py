@@ -79,7 +79,10 @@ def test_defaults() -> None:
         settle=2.0,
         shadow=0,
         event_rate=10,
+        event_policy_rate=30,
         event_file=None,
+        event_journal=False,
+        recorded=256,
         lockout="refuse",
         revoke="new-only",
         start=None,
@@ -107,7 +110,7 @@ queues:
   fanout: cpu
   cpus: [2, "3"]
 shadow: 100
-events: {rate: 3, file: /var/log/labelgate.jsonl}
+events: {rate: 3, policyRate: 4, file: /var/log/labelgate.jsonl, journal: true, recorder: 7}
 fail: {raw-prerouting: open, filter-forward: open, filter-input: closed}
 malformed: accept
 stop: open
@@ -155,7 +158,10 @@ def test_every_key_in_a_file(file: Path) -> None:
         settle=0.5,
         shadow=100,
         event_rate=3,
+        event_policy_rate=4,
         event_file="/var/log/labelgate.jsonl",
+        event_journal=True,
+        recorded=7,
         lockout="warn",
         revoke="new-only",
         start="last-good",

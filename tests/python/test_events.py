@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
+import struct
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,10 +14,10 @@ import pytest
 from labelgate import Settings, Snapshot
 from labelgate.agent.events import KEPT, MOST_ANSWERED, EventLog
 from labelgate.agent.generation import Generation
+from labelgate.agent.journal import Journal
 from labelgate.agent.rules import RuleCounts
 from labelgate.events import ExpressionError, capture, parse
 from labelgate.handlers import PacketLoop
-from labelgate.links import Links
 from labelgate.resources import load_text
 from scapy.layers.inet6 import IPv6
 from scapy.utils import rdpcap
@@ -105,8 +108,9 @@ class Loop:
 
 def test_who_asks_too_seldom_is_told(tmp_path: Path) -> None:
     loop, said, file = Loop(), list[str](), tmp_path / "events.jsonl"
-    links = cast(Links, SimpleNamespace(indexes=[(2, "eth7")]))
-    log = EventLog(cast(PacketLoop, loop), links, 4, str(file), said.append)
+    config = SimpleNamespace(event_file=str(file), event_journal=False)
+    first = SimpleNamespace(links=SimpleNamespace(indexes=[(2, "eth7")]), number=4, config=config)
+    log = EventLog(cast(PacketLoop, loop), cast(Generation, first), said.append)
     loop.waiting = [{**EVENT, "in": 2, "out": 0, "sport": number} for number in range(1000)]
     log.stop()
     answer = log.answer(None)
@@ -121,6 +125,30 @@ def test_who_asks_too_seldom_is_told(tmp_path: Path) -> None:
     assert log.answer(100)["missed"] == 5000 - KEPT - 100
     assert log.answer(10**9)["events"] == []
     assert said == []
+
+
+def test_the_journal_gets_what_is_told(tmp_path: Path) -> None:
+    """Each field by its name; a value of two lines in the form with a length; without a reader no waiting."""
+    path = str(tmp_path / "journal")
+    journal = Journal(path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as reader:
+        reader.bind(path)
+        reader.settimeout(10)
+        journal.write([{**EVENT, "in": "eth7", "icmp": [8, 0], "policy": "two\nlines"}])
+        found = reader.recv(65536)
+    policy = b"LABELGATE_POLICY\n" + struct.pack("<Q", 9) + b"two\nlines\n"
+    assert found.count(policy) == 1
+    fields = dict(field.split(b"=", 1) for field in found.split(policy)[1].splitlines())
+    fields |= dict(field.split(b"=", 1) for field in found.split(policy)[0].splitlines() if b"=" in field)
+    assert fields[b"SYSLOG_IDENTIFIER"] == b"labelgate"
+    assert fields[b"PRIORITY"] == b"5"
+    assert fields[b"LABELGATE_INTERFACE_IN"] == b"eth7"
+    assert fields[b"LABELGATE_ICMP"] == b"8,0"
+    assert b"LABELGATE_OUT" not in found
+    assert all(re.fullmatch(rb"[A-Z][A-Z0-9_]{0,63}", name) for name in fields)
+    with pytest.raises(OSError, match="refused"):
+        journal.write([{**EVENT, "in": "eth7"}])
+    journal.close()
 
 
 POLICY = """

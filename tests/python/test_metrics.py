@@ -51,7 +51,7 @@ def recorded(number: int) -> dict[str, Any]:
 def measured() -> dict[str, Any]:
     """As metrics are made from it."""
     denied = {row["policy"]: row["packets"] for row in recorded(1)["hits"]["denied"]}
-    return recorded(1) | {"hits": {"rules": None, "denied": denied}}
+    return recorded(1) | {"hits": {"rules": None, "denied": denied, "stagedDenied": 5}}
 
 
 def samples(status: dict[str, Any]) -> dict[str, float]:
@@ -82,6 +82,7 @@ def test_every_number_of_the_status_is_told() -> None:
     assert found["labelgate_ready{}"] == found["labelgate_live{}"] == 1
     (name, packets), *_ = status["hits"]["denied"].items()
     assert found["labelgate_denied_packets_total" + str({"policy": name})] == packets
+    assert found["labelgate_staged_would_deny_total{}"] == 5
 
 
 def test_names_are_as_the_field_has_them() -> None:
@@ -110,7 +111,8 @@ def test_what_a_handler_cannot_tell_is_left_out() -> None:
 
 def test_policies_are_bounded_and_rules_opt_in() -> None:
     status = measured()
-    status["hits"] = {"rules": None, "denied": {f"NetworkPolicy/{n}": 1 for n in range(510)}}
+    denied = {f"NetworkPolicy/{n}": 1 for n in range(510)}
+    status["hits"] = {"rules": None, "denied": denied, "stagedDenied": None}
     denied = {key: value for key, value in samples(status).items() if "denied_packets" in key}
     assert len(denied) == 501
     assert denied["labelgate_denied_packets_total" + str({"policy": "(others)"})] == 10

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use allocation_counter::measure;
 use labelgate::compile::compile;
-use labelgate::enforce::{EnforcerConfig, Marks, Replay};
+use labelgate::enforce::{EnforcerConfig, Marks, Rates, Replay};
 use labelgate::flow::{Family, FlowKey, Hook, InterfaceId};
 use labelgate::table::{Budgets, DecisionTable, Engines, Passing};
 use labelgate::workload::measure::questions;
@@ -27,7 +27,8 @@ const CONFIG: EnforcerConfig = EnforcerConfig {
     without_repeat: [false; 7],
     null: None,
     sample_every: 3,
-    event_rate: 10,
+    event_rates: Rates { rule: 10, policy: 20 },
+    recorded: 50,
 };
 const COUNT: usize = 1000;
 

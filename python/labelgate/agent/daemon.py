@@ -203,6 +203,7 @@ class Agent:
             "confirm": self._answer_confirm,
             "rollback": self._answer_rollback,
             "events": self._answer_events,
+            "recorder": self._answer_recorder,
             "rules": self._answer_rules,
         }
         try:
@@ -280,9 +281,15 @@ class Agent:
         after = arguments.get("after")
         if after is not None and (not isinstance(after, int) or isinstance(after, bool)):
             raise ControlError("request", "after: expected a number, or null")
-        if self._enforcement.events is None:
+        if self._enforcement.events is None or not self._enforcement.current.config.event_rate:
             raise ControlError("events", "no events are told: `events.rate` is 0")
         return self._enforcement.events.answer(after)
+
+    def _answer_recorder(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        refuse_unknown(arguments)
+        if self._enforcement.events is None or not self._enforcement.current.config.recorded:
+            raise ControlError("recorder", "no packets are recorded: `events.recorder` is 0")
+        return self._enforcement.events.recorded()
 
     def _answer_rules(self, arguments: dict[str, Any]) -> dict[str, Any]:
         refuse_unknown(arguments)
@@ -292,7 +299,8 @@ class Agent:
         """The status with every rule that metrics are wanted of."""
         counts, most = self._enforcement.rule_counts, self._enforcement.current.config.metrics_rules
         rules = hit_rows(counts.rows()["rules"])[:most] if most else None
-        return self._status() | {"hits": {"rules": rules, "denied": counts.denied()}}
+        staged = self._enforcement.staged_denials()
+        return self._status() | {"hits": {"rules": rules, "denied": counts.denied(), "stagedDenied": staged}}
 
     def _answer_check(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """What policies would deny of that which works now; nothing is changed."""

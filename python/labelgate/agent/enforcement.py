@@ -117,9 +117,9 @@ class Enforcement:
             self._shadow = Shadow(self._enforcer, first, self._say)
             open_things.callback(self._shadow.stop)
         self.rule_counts = RuleCounts(self._enforcer, first)
-        if first.config.event_rate:
-            file = first.config.event_file
-            self.events = EventLog(self._enforcer, first.links, first.number, file, self._say)
+        self._stage(1, first, first.links)
+        if first.config.event_rate or first.config.recorded:
+            self.events = EventLog(self._enforcer, first, self._say)
             open_things.callback(self.events.stop)
         if first.config.queue_cpus:
             self._place_workers(first.config.queue_cpus)
@@ -365,6 +365,8 @@ class Enforcement:
                 without_repeat=[hook in self._without_repeat for hook in HOOKS],
                 sample_every=config.shadow,
                 event_rate=config.event_rate,
+                event_policy_rate=config.event_policy_rate,
+                recorded=config.recorded,
             )
         except OSError as error:
             last = self._base + 2 * len(HOOKS) * self._workers - 1
@@ -393,11 +395,21 @@ class Enforcement:
             reject=settings.filter_deny == "Reject", returns=settings.filter_allow == "Return"
         )
         number = self._enforcer.swap(generation.table.core, links.indexes)
+        self._stage(number, generation, links)
         self.rule_counts.swapped(number, generation)
         if self.events:
             self.events.swapped(number, generation.number, links)
         if self._shadow:
             self._shadow.swapped(number, generation, links.indexes)
+
+    def staged_denials(self) -> int | None:
+        """Packets that staged policies would deny; None where nobody asks."""
+        return self._enforcer.staged_denials() if self.current.config.event_rate else None
+
+    def _stage(self, number: int, generation: Generation, links: Links) -> None:
+        """Behind the swap: packets that are answered in between are not told of."""
+        staged = generation.staged
+        self._enforcer.stage(number, None if staged is None else staged.on_host(links.host_facts).core)
 
     def _follow_hazards(self, hooks: frozenset[Hook]) -> None:
         """Bit D may be repeated only while rules test it: the loop stops first and begins again last."""

@@ -1,4 +1,4 @@
-"""Events of the packet loop: taken as they come, kept for whoever asks, and written to a file.
+"""Events of the packet loop: taken as they come, kept for whoever asks, written to a file and the journal.
 
 A thread of its own takes them. Nobody is waited for: who asks too seldom has missed some, and is told how
 many.
@@ -11,15 +11,17 @@ import os
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from labelgate.agent.generation import Generation
+from labelgate.agent.journal import Journal
 from labelgate.handlers import PacketLoop
 from labelgate.links import Links
 
 KEPT = 4096
-"""Events that can be asked for; the headers of as many packets are the flight recorder."""
+"""Events that can be asked for."""
 MOST_ANSWERED = 500
 """Events of one answer."""
 _SECONDS = 0.2
@@ -30,17 +32,16 @@ _MOST = 1000
 class EventLog:
     """Takes events until it is stopped."""
 
-    def __init__(
-        self, loop: PacketLoop, links: Links, number: int, file: str | None, say: Callable[[str], None]
-    ) -> None:
+    def __init__(self, loop: PacketLoop, first: Generation, say: Callable[[str], None]) -> None:
         self._loop = loop
         self._say = say
-        self._names: dict[int, str] = dict(links.indexes)
-        self._numbers = {1: number}
+        self._names: dict[int, str] = dict(first.links.indexes)
+        self._numbers = {1: first.number}
         """Numbers of generations by the loop's numbers of tables."""
         self._kept: deque[dict[str, Any]] = deque(maxlen=KEPT)
         self._sequence = 0
-        self._file = file
+        self._file = first.config.event_file
+        self._journal = Journal() if first.config.event_journal else None
         self._descriptor = -1
         self._has_failed = False
         self._lock = threading.Lock()
@@ -87,12 +88,20 @@ class EventLog:
             "lost": lost,
         }
 
+    def recorded(self) -> dict[str, Any]:
+        """The last denied packets, however many were told, oldest first."""
+        packets = json.loads(self._loop.recorded())
+        with self._lock:
+            return {"packets": [self._named(packet) for packet in packets]}
+
     def stop(self) -> None:
         """Takes what has come until now, and no more."""
         self._over.set()
         self._thread.join()
         with self._lock:
             self._close()
+            if self._journal:
+                self._journal.close()
 
     def _close(self) -> None:
         if self._descriptor >= 0:
@@ -111,18 +120,27 @@ class EventLog:
     def _take(self) -> None:
         events = json.loads(self._loop.events(_MOST))
         with self._lock:
-            for event in events:
-                event["generation"] = self._numbers.get(event["generation"])
-                event["in"], event["out"] = self._name(event["in"]), self._name(event["out"])
-                self._kept.append(event)
-                self._sequence += 1
-            if events and self._descriptor >= 0:
-                text = "".join(json.dumps(event, separators=(",", ":")) + "\n" for event in events).encode()
-                try:
-                    while text:
-                        text = text[os.write(self._descriptor, text) :]
-                except OSError as error:
-                    self._fail(str(error.strerror))
+            events = [self._named(event) for event in events]
+            self._kept.extend(events)
+            self._sequence += len(events)
+            for write in (self._append, self._journal.write if self._journal else None):
+                if write:
+                    try:
+                        write(events)
+                    except OSError as error:
+                        self._fail(str(error.strerror))
+
+    def _named(self, event: dict[str, Any]) -> dict[str, Any]:
+        """With our numbers of generations, and the names of interfaces."""
+        number, interfaces = self._numbers.get(event["generation"]), (event["in"], event["out"])
+        in_, out = map(self._name, interfaces)
+        return {**event, "generation": number, "in": in_, "out": out}
+
+    def _append(self, events: Iterable[Mapping[str, Any]]) -> None:
+        if self._descriptor >= 0:
+            text = "".join(json.dumps(event, separators=(",", ":")) + "\n" for event in events).encode()
+            while text:
+                text = text[os.write(self._descriptor, text) :]
 
     def _fail(self, why: str) -> None:
         """Once for each time that the file is opened."""

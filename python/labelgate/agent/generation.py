@@ -80,6 +80,8 @@ class Generation:
     """Where the snapshot is from."""
     files: Loading
     """What the files held; the same object as long as they hold the same."""
+    staged: DecisionTable | None = None
+    """Staged policies are in force in it too; None where there are none, or nobody would be told."""
 
 
 class Loader:
@@ -99,6 +101,7 @@ class Loader:
         self._cache = FileCache(step)
         self._compiler: Compiler | None = None
         self._compiled_for: tuple[str, Settings] | None = None
+        self._staged: tuple[Snapshot, tuple[str, Settings], DecisionTable | None] | None = None
         self._warnings: frozenset[str] = frozenset()
         self._host_name = host_name()
         """As it was at the start: another name later is not another node."""
@@ -219,7 +222,8 @@ class Loader:
             if warning not in self._warnings:
                 self._say(f"warning: {warning}")
         self._warnings = frozenset(warnings)
-        generation = Generation(number, snapshot, config, table, links, source, files)
+        staged = self._staged_table(snapshot, config, links)
+        generation = Generation(number, snapshot, config, table, links, source, files, staged)
         self._require_endpoints(generation)
         return generation
 
@@ -239,6 +243,22 @@ class Loader:
         # One that has panicked may be anything: the next table is made by a new one.
         self._compiler = compiler
         return table
+
+    def _staged_table(self, snapshot: Snapshot, config: Config, links: Links) -> DecisionTable | None:
+        """What goes wrong here must not stand in the way of the policy."""
+        if not config.event_rate or not snapshot.has_staged_policies:
+            return None
+        compiled_for = (config.node, config.settings)
+        if self._staged is None or self._staged[0] is not snapshot or self._staged[1] != compiled_for:
+            try:
+                table = snapshot.compile(
+                    node=config.node, host=links.host_facts, settings=config.settings, staged=True
+                )
+            except ValueError as error:
+                self._say(f"warning: what staged policies would deny is not told: {error}")
+                return None
+            self._staged = (snapshot, compiled_for, table)
+        return self._staged[2]
 
     def _require_endpoints(self, generation: Generation) -> None:
         nodes, node = generation.snapshot.nodes(), generation.config.node

@@ -41,30 +41,34 @@ class _Expression(click.ParamType[Any]):
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option(
     "--pcap", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-    help="Write the headers of denied packets there (pcapng), each with its rule; `-` is standard output.",
+    help="Write the headers of the last denied packets there (pcapng), told or not, each with its rule; "
+    "`-` is standard output.",
 )  # fmt: skip
 def events(
     socket: str | None, follow: bool, wanted: Predicate | None, output: str, pcap: Path | None
 ) -> None:
-    """Show denied packets, and those that met a Log rule, with the rule.
+    """Show packets that were denied, met a Log rule, or would be denied by staged policies; with the rule.
 
-    The daemon keeps the last 4096, at most `events.rate` of each rule a second. Packets that kernel rules
-    deny ahead of the queue (INVALID ones, chains that give every packet the same answer) are not among them.
+    The daemon keeps the last 4096, at most `events.rate` of each rule and `events.policyRate` of each policy
+    a second; and the headers of the last `events.recorder` denied packets of each worker, for `--pcap`.
+    Packets that kernel rules deny ahead of the queue (INVALID ones, chains that give every packet the same
+    answer) are not among them.
 
     \b
     Filter: FIELD=VALUE and FIELD!=VALUE with `and`, `or`, `not` and brackets.
       src, dst: an address or CIDR
       protocol: tcp, udp, ... or a number
       sport, dport, rule, generation: a number
-      kind (deny, log), hook, verdict, in, out, endpoint, stage, tier, policy, direction, action, reason:
-      text, with `*` for any part
+      kind (deny, log, staged-deny), hook, verdict, in, out, endpoint, stage, tier, policy, direction,
+      action, reason: text, with `*` for any part
     """
     if follow and pcap:
         raise click.UsageError("--pcap writes what is kept now: leave out --follow")
-    found = (event for event in _events(socket, follow=follow) if wanted is None or wanted(event))
     if pcap:
-        _write(pcap, [event for event in found if event["kind"] == "deny"])
+        packets = ask_daemon(socket, "recorder")["packets"]
+        _write(pcap, [packet for packet in packets if wanted is None or wanted(packet)])
         return
+    found = (event for event in _events(socket, follow=follow) if wanted is None or wanted(event))
     try:
         for event in found:
             click.echo(json.dumps(event) if output == "json" else line(event))
@@ -91,7 +95,7 @@ def _events(socket: str | None, *, follow: bool) -> Iterator[dict[str, Any]]:
 def _tell_untold(answer: dict[str, Any]) -> None:
     if answer["limited"] or answer["lost"]:
         click.echo(
-            f"labelgate: not told since the daemon started: {answer['limited']} above `events.rate`, "
+            f"labelgate: not told since the daemon started: {answer['limited']} above the rates, "
             f"{answer['lost']} lost",
             err=True,
         )

@@ -31,8 +31,17 @@ class PacketLoop(Protocol):
     def samples(self, most: int) -> str:
         """Decisions to be judged again, as JSON."""
 
+    def stage(self, generation: int, table: _core.Table | None) -> None:
+        """What is asked beside the table of this number, to tell what staged policies would deny."""
+
     def events(self, most: int) -> str:
         """What was denied or logged and was not yet taken, as JSON."""
+
+    def recorded(self) -> str:
+        """The last denied packets, as JSON."""
+
+    def staged_denials(self) -> int:
+        """Packets that only staged policies would deny."""
 
     def untold(self) -> tuple[int, int]:
         """Events that nobody sees: too many of one rule, not taken in time."""
@@ -78,5 +87,7 @@ class BindLoop(Protocol):
         without_repeat: list[bool],
         sample_every: int,
         event_rate: int,
+        event_policy_rate: int,
+        recorded: int,
     ) -> PacketLoop:
         """Packets are answered from now on."""

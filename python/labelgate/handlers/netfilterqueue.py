@@ -82,6 +82,8 @@ class NetfilterQueueLoop:
         without_repeat: list[bool],
         sample_every: int = 0,
         event_rate: int = 0,
+        event_policy_rate: int = 30,
+        recorded: int = 0,
         on_packet: OnPacket | None = None,
     ) -> None:
         if sample_every:
@@ -135,9 +137,20 @@ class NetfilterQueueLoop:
         """Rules are not counted."""
         return "[]"
 
+    def stage(self, generation: int, table: _core.Table | None) -> None:
+        """Staged policies are not asked about."""
+
     def events(self, most: int) -> str:
         """Nothing is told."""
         return "[]"
+
+    def recorded(self) -> str:
+        """Nothing is recorded."""
+        return "[]"
+
+    def staged_denials(self) -> int:
+        """Staged policies are not asked about."""
+        return 0
 
     def untold(self) -> tuple[int, int]:
         """Nothing is told."""

@@ -162,6 +162,9 @@ def _hits(hits: Mapping[str, Any]) -> Iterator[Metric]:
     denied = [((policy,), count) for policy, count in shown.items()]
     text = "Packets denied, by policy or by what denied without one; `(others)` are those met later"
     yield _counters("denied_packets", text, ["policy"], [*denied, (("(others)",), others)])
+    if hits["stagedDenied"] is not None:
+        text = "Packets that passed, and staged policies would deny"
+        yield _counter("staged_would_deny", text, hits["stagedDenied"])
     if hits["rules"] is not None:
         labels = ["tier", "policy", "direction", "rule", "action"]
         samples = [
