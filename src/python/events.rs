@@ -8,7 +8,7 @@ use super::enforcer::tuple;
 use crate::enforce::{Event, Recorded};
 use crate::flow::{Direction, Family, Verdict};
 use crate::program::{Action, RuleOrigin};
-use crate::table::{DecisionTable, Meanings};
+use crate::table::{DecisionTable, Meanings, Step};
 use crate::wire;
 
 /// One object for the step that denied, one for each Log rule that was met.
@@ -17,7 +17,9 @@ pub fn values(event: &Event<DecisionTable>) -> Vec<Value> {
     let (own, logged) = table.meaning(*outcome);
     let steps = table.trace(key).1;
     let endpoint = |origin: &RuleOrigin| {
-        let step = steps.iter().rev().find(|step| table.origin(step) == origin);
+        // Several endpoints may have the rule: the last chain decides, those before it let the packet through.
+        let is_asked = |step: &&Step| table.origin(step) == origin;
+        let step = if *decided { steps.iter().rev().find(is_asked) } else { steps.iter().find(is_asked) };
         step.map(|step| (step.stage.name(), table.endpoint_name(step)))
     };
     if event.staged {

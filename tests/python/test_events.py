@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import socket
 import struct
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from labelgate import Settings, Snapshot
+from labelgate.agent.event_file import EventFile
 from labelgate.agent.events import KEPT, MOST_ANSWERED, EventLog
 from labelgate.agent.generation import Generation
 from labelgate.agent.journal import Journal
 from labelgate.agent.rules import RuleCounts
 from labelgate.events import ExpressionError, capture, parse
 from labelgate.handlers import PacketLoop
+from labelgate.links import Links
 from labelgate.resources import load_text
 from scapy.layers.inet6 import IPv6
 from scapy.utils import rdpcap
@@ -125,6 +130,76 @@ def test_who_asks_too_seldom_is_told(tmp_path: Path) -> None:
     assert log.answer(100)["missed"] == 5000 - KEPT - 100
     assert log.answer(10**9)["events"] == []
     assert said == []
+
+
+def log_of(loop: Loop, file: Path, said: list[str]) -> EventLog:
+    config = SimpleNamespace(event_file=str(file), event_journal=False)
+    first = SimpleNamespace(links=SimpleNamespace(indexes=[(2, "eth7")]), number=4, config=config)
+    return EventLog(cast(PacketLoop, loop), cast(Generation, first), said.append)
+
+
+def test_an_event_has_the_names_of_its_own_time(tmp_path: Path) -> None:
+    """Indexes are used again, and interfaces renamed."""
+    loop = Loop()
+    log = log_of(loop, tmp_path / "events", [])
+    log.swapped(2, 5, cast(Links, SimpleNamespace(indexes=[(2, "eth8")])))
+    loop.waiting = [{**EVENT, "in": 2, "out": 0, "generation": number} for number in (1, 2)]
+    log.stop()
+    told = [(event["generation"], event["in"]) for event in log.answer(None)["events"]]
+    assert told == [(4, "eth7"), (5, "eth8")]
+
+
+def test_a_disk_that_does_not_answer_holds_up_nobody_else(tmp_path: Path) -> None:
+    loop = Loop()
+    log = log_of(loop, tmp_path / "events", [])
+    writes, goes_on = threading.Event(), threading.Event()
+
+    def hang(events: Any) -> None:
+        writes.set()
+        goes_on.wait(60)
+
+    assert log._file
+    log._file.write = hang  # type: ignore[method-assign]
+    loop.waiting = [EVENT | {"in": 0, "out": 0}]
+    assert writes.wait(60)
+    log.swapped(2, 5, cast(Links, SimpleNamespace(indexes=[])))
+    assert log.answer(0)["next"] <= 1
+    goes_on.set()
+    log.stop()
+
+
+def test_a_file_that_is_moved_away_is_made_anew(tmp_path: Path) -> None:
+    path, moved = tmp_path / "events", tmp_path / "events.1"
+    file = EventFile(str(path))
+    file.write([{"a": 1}])
+    path.rename(moved)
+    file.write([{"a": 2}])
+    path.unlink()
+    file.write([])
+    file.write([{"a": 3}])
+    file.close()
+    assert (moved.read_text(), path.read_text()) == ('{"a":1}\n', '{"a":3}\n')
+
+
+def test_the_line_behind_half_a_line_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is full takes a part."""
+    file, write = EventFile(str(tmp_path / "events")), os.write
+    left = [3]
+
+    def until_full(descriptor: int, text: bytes) -> int:
+        if not left[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = write(descriptor, text[: left[0]])
+        left[0] -= written
+        return written
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", until_full)
+        with pytest.raises(OSError, match="No space left"):
+            file.write([{"a": 1}])
+    file.write([{"a": 2}])
+    file.close()
+    assert (tmp_path / "events").read_text() == '{"a\n{"a":2}\n'
 
 
 def test_the_journal_gets_what_is_told(tmp_path: Path) -> None:

@@ -236,8 +236,6 @@ class Agent:
                     self._manager.stopping()
                     return
                 if number == signal.SIGHUP:
-                    if self._enforcement.events:
-                        self._enforcement.events.reopen()
                     self._reload_as_told()
                 elif number == signal.SIGUSR1:
                     self._say(json.dumps(self._enforcement.counters(), separators=(",", ":")))

@@ -7,16 +7,17 @@ many.
 from __future__ import annotations
 
 import json
-import os
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from labelgate.agent.event_file import EventFile
 from labelgate.agent.generation import Generation
 from labelgate.agent.journal import Journal
+from labelgate.agent.panics import panics_refused
 from labelgate.handlers import PacketLoop
 from labelgate.links import Links
 
@@ -27,6 +28,9 @@ MOST_ANSWERED = 500
 _SECONDS = 0.2
 _MOST = 1000
 """Packets of one turn."""
+_TABLES = 64
+"""So many tables are remembered, for events that are told late."""
+_STOP_SECONDS = 2.0
 
 
 class EventLog:
@@ -35,39 +39,25 @@ class EventLog:
     def __init__(self, loop: PacketLoop, first: Generation, say: Callable[[str], None]) -> None:
         self._loop = loop
         self._say = say
-        self._names: dict[int, str] = dict(first.links.indexes)
-        self._numbers = {1: first.number}
-        """Numbers of generations by the loop's numbers of tables."""
+        self._tables = {1: (first.number, dict(first.links.indexes))}
+        """By the loop's numbers of tables: our generation and its interfaces, as an index may mean others later."""
         self._kept: deque[dict[str, Any]] = deque(maxlen=KEPT)
         self._sequence = 0
-        self._file = first.config.event_file
+        self._file = EventFile(first.config.event_file) if first.config.event_file else None
         self._journal = Journal() if first.config.event_journal else None
-        self._descriptor = -1
-        self._has_failed = False
+        self._failing: set[str] = set()
+        """What cannot be written now."""
         self._lock = threading.Lock()
         self._over = threading.Event()
-        self.reopen()
-        self._thread = threading.Thread(target=self._run, name="labelgate-events")
+        # A disk that does not answer holds up this thread alone, also at the end.
+        self._thread = threading.Thread(target=self._run, name="labelgate-events", daemon=True)
         self._thread.start()
 
     def swapped(self, number: int, generation: int, links: Links) -> None:
         """The packet loop answers by this generation; `number` is the loop's own."""
         with self._lock:
-            self._names |= dict(links.indexes)
-            self._numbers = {**dict(list(self._numbers.items())[-15:]), number: generation}
-
-    def reopen(self) -> None:
-        """Opens the file anew: it may have been moved away."""
-        if not self._file:
-            return
-        with self._lock:
-            self._close()
-            try:
-                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-                self._descriptor = os.open(self._file, flags, 0o640)
-                self._has_failed = False
-            except OSError as error:
-                self._say(f"warning: events.file: {self._file}: {error.strerror}; events are not written")
+            kept = dict(list(self._tables.items())[1 - _TABLES :])
+            self._tables = {**kept, number: (generation, dict(links.indexes))}
 
     def answer(self, after: int | None) -> dict[str, Any]:
         """Events behind a number, oldest first, `MOST_ANSWERED` at most; None: all that are kept.
@@ -97,25 +87,20 @@ class EventLog:
     def stop(self) -> None:
         """Takes what has come until now, and no more."""
         self._over.set()
-        self._thread.join()
-        with self._lock:
-            self._close()
-            if self._journal:
-                self._journal.close()
-
-    def _close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        self._thread.join(_STOP_SECONDS)
 
     def _run(self) -> None:
         is_over = False
         while not is_over:
             is_over = self._over.wait(_SECONDS)
             try:
-                self._take()
+                with panics_refused():
+                    self._take()
             except Exception as error:  # Whatever it is, it must not end the events without a word.
-                self._fail(f"{type(error).__name__}: {error}")
+                self._fail("events", f"{type(error).__name__}: {error}")
+        for target in (self._file, self._journal):
+            if target:
+                target.close()
 
     def _take(self) -> None:
         events = json.loads(self._loop.events(_MOST))
@@ -123,33 +108,37 @@ class EventLog:
             events = [self._named(event) for event in events]
             self._kept.extend(events)
             self._sequence += len(events)
-            for write in (self._append, self._journal.write if self._journal else None):
-                if write:
-                    try:
-                        write(events)
-                    except OSError as error:
-                        self._fail(str(error.strerror))
+        if self._file:
+            self._write("events.file", self._file.write, events)
+        if self._journal:
+            self._write("events.journal", self._journal.write, events)
+
+    def _write(
+        self, target: str, write: Callable[[list[dict[str, Any]]], None], events: list[dict[str, Any]]
+    ) -> None:
+        try:
+            write(events)
+            self._failing.discard(target)
+        except OSError as error:
+            self._fail(target, str(error.strerror))
 
     def _named(self, event: dict[str, Any]) -> dict[str, Any]:
-        """With our numbers of generations, and the names of interfaces."""
-        number, interfaces = self._numbers.get(event["generation"]), (event["in"], event["out"])
-        in_, out = map(self._name, interfaces)
-        return {**event, "generation": number, "in": in_, "out": out}
+        """With our number of the generation, and the names that its interfaces had."""
+        generation, names = self._tables.get(event["generation"], (None, {}))
+        in_, out = (_name(event[side], names) for side in ("in", "out"))
+        return {**event, "generation": generation, "in": in_, "out": out}
 
-    def _append(self, events: Iterable[Mapping[str, Any]]) -> None:
-        if self._descriptor >= 0:
-            text = "".join(json.dumps(event, separators=(",", ":")) + "\n" for event in events).encode()
-            while text:
-                text = text[os.write(self._descriptor, text) :]
+    def _fail(self, target: str, why: str) -> None:
+        """Once, until it works again."""
+        if target not in self._failing:
+            self._failing.add(target)
+            self._say(f"warning: {target}: {why}; events are lost")
 
-    def _fail(self, why: str) -> None:
-        """Once for each time that the file is opened."""
-        if not self._has_failed:
-            self._has_failed = True
-            self._say(f"warning: events are lost: {why}")
 
-    def _name(self, index: int) -> str | None:
-        if index and index not in self._names:
-            with suppress(OSError):
-                self._names[index] = socket.if_indextoname(index)
-        return self._names.get(index, f"#{index}") if index else None
+def _name(index: int, names: Mapping[int, str]) -> str | None:
+    if not index:
+        return None
+    if index not in names:
+        with suppress(OSError):
+            return socket.if_indextoname(index)
+    return names.get(index, f"#{index}")
