@@ -40,7 +40,7 @@ class EventLog:
         self._loop = loop
         self._say = say
         self._tables = {1: (first.number, dict(first.links.indexes))}
-        """By the loop's numbers of tables: our generation and its interfaces, as an index may mean others later."""
+        """By the loop's numbers of tables: our generation, and the names of its interfaces."""
         self._kept: deque[dict[str, Any]] = deque(maxlen=KEPT)
         self._sequence = 0
         self._file = EventFile(first.config.event_file) if first.config.event_file else None
