@@ -57,7 +57,8 @@ class EventLog:
             self._numbers = {**dict(list(self._numbers.items())[-15:]), number: generation}
 
     def reopen(self) -> None:
-        """Opens the file anew: it may have been moved away."""
+        """Opens the file anew: it may have been moved away. What is lost from now on is said again."""
+        self._has_failed = False
         if not self._file:
             return
         with self._lock:
@@ -65,7 +66,6 @@ class EventLog:
             try:
                 flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
                 self._descriptor = os.open(self._file, flags, 0o640)
-                self._has_failed = False
             except OSError as error:
                 self._say(f"warning: events.file: {self._file}: {error.strerror}; events are not written")
 
