@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import kit
 import policies
 from labelgate.control import ask
 from labelgate.demo.daemon import Daemon
-from labelgate.demo.world import CLIENT, EDGE_OUTSIDE, OUTSIDE, STRANGER, World
+from labelgate.demo.world import CLIENT, EDGE, EDGE_OUTSIDE, OUTSIDE, STRANGER, World
 from labelgate.events import parse
 from scapy.layers.inet import UDP
 from scapy.utils import rdpcap
@@ -81,6 +82,13 @@ def flood(world: World, port: int, number: int) -> None:
     world.call(OUTSIDE, work)
 
 
+def metrics() -> str:
+    """Asked on the edge node itself."""
+    with urllib.request.urlopen("http://127.0.0.1:9199/metrics", timeout=30) as answer:
+        text: str = answer.read().decode()
+    return text
+
+
 def test_counts_are_exact_over_a_reload(world: World, tmp_path: Path) -> None:
     guard = "GlobalNetworkPolicy/guard"
     path = tmp_path / "policy.yaml"
@@ -121,7 +129,8 @@ def test_a_flood_hides_nothing(world: World, tmp_path: Path) -> None:
     path.write_text(STAGED, encoding="utf-8")
     options = ("--config", str(tmp_path / "config.yaml"))
     (tmp_path / "config.yaml").write_text(
-        f"events: {{rate: 5, recorder: {RECORDED}, file: {file}}}\n", encoding="utf-8"
+        f"events: {{rate: 5, recorder: {RECORDED}, file: {file}}}\nmetrics: {{listen: '127.0.0.1:9199'}}\n",
+        encoding="utf-8",
     )
     with Daemon(world, path, backend="nft", options=options) as daemon:
         flood(world, 7000, FLOOD)
@@ -154,6 +163,7 @@ def test_a_flood_hides_nothing(world: World, tmp_path: Path) -> None:
         assert (staged["policy"], staged["rule"], staged["verdict"], staged["endpoint"]) == (
             "StagedGlobalNetworkPolicy/tight", 0, "allow", "HostEndpoint/edge1-out",
         )  # fmt: skip
+        assert "labelgate_staged_would_deny_total 1.0\n" in world.call(EDGE, metrics)
 
         everything = told(daemon)
         lines = file.read_text(encoding="utf-8").splitlines()
