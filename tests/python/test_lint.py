@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+from ipaddress import ip_network
 from pathlib import Path
 
 import fastjsonschema
 import labelgate
 import pytest
 from click.testing import CliRunner
+from labelgate.analysis.failsafes import failsafe_rule
 from labelgate.analysis.lint import Finding, UnknownRules, lint, read
 from labelgate.analysis.lint.coverage import Budget, contents_of
 from labelgate.analysis.lint.sarif import sarif
 from labelgate.analysis.partition import Partition
 from labelgate.cli import cli
 from labelgate.conversion import written_rules
-from labelgate.settings import Settings
+from labelgate.settings import Failsafe, Settings
 
 CASES = Path(__file__).parents[1] / "lint"
 SHADOWED = CASES / "LG101" / "firing.yaml"
@@ -354,4 +356,16 @@ def test_equal_chains_are_walked_once(tmp_path: Path, monkeypatch: pytest.Monkey
         found.text for found in one
     ]
     assert one[0].text.startswith("at HostEndpoint/h0 ")
+    assert "such as tcp 10.0.0.1 port 80 to " in one[0].text
     assert shapes == of_one != []
+
+
+def test_equal_failsafe_ports_are_one_rule_and_equal_nets_one_set() -> None:
+    """Sets are compared by identity: fresh ones would each be a boundary of their own."""
+    ssh, web = (
+        [failsafe_rule(Failsafe(6, port, ip_network("10.0.0.0/8")), "ingress") for _ in range(2)]
+        for port in (22, 443)
+    )
+    assert ssh[0] == ssh[1] != web[0]
+    assert ssh[0].source.in_sets == web[0].source.in_sets
+    assert ssh[0].families == (True, False)
