@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from labelgate.flow import SCTP, TCP, UDP
 
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
         ServiceAccount,
         StagedKubernetesNetworkPolicy,
     )
+    from labelgate.resources.errors import Path
+    from labelgate.resources.metadata import Resource
+
+Direction = Literal["ingress", "egress"]
 
 NAMESPACE_LABEL = "projectcalico.org/namespace"
 ORCHESTRATOR_LABEL = "projectcalico.org/orchestrator"
@@ -290,6 +294,30 @@ def _merged(ranges: Iterable[tuple[int, int]]) -> list[list[int]]:
 
 _CLUSTER_TIERS = {"Admin": "kube-admin", "Baseline": "kube-baseline"}
 _CLUSTER_ACTIONS = {"Accept": "Allow", "Deny": "Deny", "Pass": "Pass"}
+
+
+def written_rules(policy: Resource, direction: Direction) -> list[Path]:
+    """Of each rule that a policy becomes the path of the rule, or of one of its peers, that it is made of.
+
+    One of Calico's rules stays one; one of Kubernetes' becomes one for each protocol group and peer (K-6).
+    """
+    found: list[Path] = []
+    kind, spec = type(policy).__name__, policy.spec  # type: ignore[attr-defined]
+    for index, entry in enumerate(getattr(spec, direction)):
+        path = ("spec", direction, index)
+        found += _written(path, entry, "Cluster" in kind) if "Kubernetes" in kind else [path]
+    return found
+
+
+def _written(path: Path, entry: Any, is_cluster: bool) -> list[Path]:
+    """Rules are made by group, and in each by peer."""
+    side, field, peers = "source", "from", getattr(entry, "from_", None) or ()
+    if "egress" in path:
+        side, field, peers = "destination", "to", entry.to or ()
+    made = len(_cluster_rules(entry, side, peers) if is_cluster else _rules(side, peers, entry.ports))
+    if len(peers) < 2 or made % len(peers):  # K-26: one rule, however many peers.
+        return [path] * made
+    return [(*path, field, number) for number in range(len(peers))] * (made // len(peers))
 
 
 def cluster_policy(policy: KubernetesClusterNetworkPolicy) -> dict[str, Any]:

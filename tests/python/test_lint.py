@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from ipaddress import ip_network
 from pathlib import Path
 
 import fastjsonschema
 import labelgate
 import pytest
 from click.testing import CliRunner
+from labelgate.analysis.failsafes import failsafe_rule
 from labelgate.analysis.lint import Finding, UnknownRules, lint, read
-from labelgate.analysis.lint.coverage import contents_of
+from labelgate.analysis.lint.coverage import Budget, contents_of
 from labelgate.analysis.lint.sarif import sarif
-from labelgate.analysis.lint.written import written_rules
+from labelgate.analysis.partition import Partition
 from labelgate.cli import cli
-from labelgate.settings import Settings
+from labelgate.conversion import written_rules
+from labelgate.settings import Failsafe, Settings
 
 CASES = Path(__file__).parents[1] / "lint"
 SHADOWED = CASES / "LG101" / "firing.yaml"
@@ -196,3 +199,173 @@ spec:
 """)
     (found,) = lint(file, select=["LG102"])
     assert (found.path, found.line) == ("spec.ingress[0].from[1]", 16)
+
+
+EDGE = """
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: NAME, labels: {role: edge}}
+spec: {node: NODE, interfaceName: eth0, expectedIPs: [ADDRESS], profiles: [projectcalico-default-allow]}
+---
+"""
+PASSING = """
+apiVersion: projectcalico.org/v3
+kind: Tier
+metadata: {name: first}
+spec: {order: 10}
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: first.a}
+spec:
+  tier: first
+  selector: all()
+  types: [Ingress, Egress]
+  ingress: [{action: Deny, protocol: TCP, destination: {ports: [23]}}, {action: Pass}]
+  egress: [{action: Deny, protocol: TCP, destination: {ports: [23]}}, {action: Pass}]
+---
+"""
+LAST = """
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: b}
+spec: {selector: all(), SPEC}
+"""
+TELNET = "{action: Deny, protocol: TCP, destination: {ports: [23]}}"
+
+
+def edge(name: str, node: str, address: str) -> str:
+    return EDGE.replace("NAME", name).replace("NODE", node).replace("ADDRESS", address)
+
+
+def found_in(folder: Path, text: str, *select: str) -> list[Finding]:
+    file = folder / "policy.yaml"
+    file.write_text(text, encoding="utf-8")
+    return lint(file, select=select)
+
+
+@pytest.mark.parametrize(
+    ("spec", "types"),
+    [
+        (f"ingress: [{TELNET}], egress: [{{action: Allow}}]", "[Ingress, Egress]"),
+        (f"ingress: [{TELNET}, {TELNET}], egress: [{{action: Allow}}]", "[Ingress, Egress]"),
+        (f"egress: [{TELNET}]", "[Egress]"),
+        (f"ingress: [{TELNET}]", None),
+        (f"ingress: [{TELNET}, {{action: Allow}}], egress: [{{action: Allow}}]", None),
+        (f"types: [Ingress, Egress], ingress: [{TELNET}], egress: [{{action: Allow}}]", None),
+    ],
+)
+def test_removing_the_last_rules_of_a_direction_does_not_open_it(
+    tmp_path: Path, spec: str, types: str | None
+) -> None:
+    """E-12: inferred types lose a direction with its last rule."""
+    found = found_in(tmp_path, edge("h1", "n1", "10.0.0.1") + PASSING + LAST.replace("SPEC", spec), "LG102")
+    assert found
+    for one in found:
+        assert ("first, then remove it" in one.mend) == (types is not None)
+        assert types is None or f"write `types: {types}` first, then remove it" in one.mend
+
+
+KUBERNETES = """
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec: {nodeName: n1, containers: [{name: c, image: x, ports: [{name: http, containerPort: 80}]}]}
+status: {phase: Running, podIP: 10.65.0.2}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: k, namespace: shop}
+spec: {podSelector: {}, SPEC}
+"""
+
+
+def test_removing_the_last_peers_does_not_open_a_rule(tmp_path: Path) -> None:
+    """K-7: a rule without peers is for everyone; K-13: `policyTypes` lose Egress with its last rule."""
+    peers = "[{ipBlock: {cidr: 10.0.0.0/8}}, {ipBlock: {cidr: 10.1.0.0/16}}]"
+    rest = "{to: [{ipBlock: {cidr: 10.0.0.0/7}}]}"
+    (alone, _) = found_in(tmp_path, KUBERNETES.replace("SPEC", f"egress: [{{to: {peers}}}, {rest}]"), "LG102")
+    assert "with its last peer the whole rule" in alone.mend
+    (one,) = found_in(tmp_path, KUBERNETES.replace("SPEC", f"egress: [{{to: {peers}}}]"), "LG102")
+    assert one.mend == "remove it"
+    first = "ports: [{port: nobody}]"
+    (last,) = found_in(tmp_path, KUBERNETES.replace("SPEC", f"egress: [{{{first}}}]"), "LG104")
+    assert "write `policyTypes: [Ingress, Egress]` first, then remove it" in last.mend
+
+
+def test_named_ports_of_kubernetes_are_met_by_pods(tmp_path: Path) -> None:
+    """K-9: which number a name is pods say; without any nothing is said."""
+    text = KUBERNETES.replace(
+        "SPEC", "ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8}}], ports: [{port: NAME}]}]"
+    )
+    assert [one.rule for one in found_in(tmp_path, text.replace("NAME", "nobody"), "LG1")] == ["LG104"]
+    assert found_in(tmp_path, text.replace("NAME", "http"), "LG1") == []
+    alone = text.split("---")[1].replace("NAME", "nobody")
+    assert found_in(tmp_path, alone, "LG1") == []
+
+
+def test_failsafe_ports_are_those_of_each_node(tmp_path: Path) -> None:
+    """LG406 and LG401 tell of the nodes that have the ports, and of no other."""
+    denying = LAST.replace("SPEC", "ingress: [{action: Deny, protocol: TCP, destination: {ports: [22]}}]")
+    node = """
+apiVersion: projectcalico.org/v3
+kind: FelixConfiguration
+metadata: {name: node.n1}
+spec: {failsafeInboundHostPorts: [], failsafeOutboundHostPorts: []}
+---
+"""
+    file = tmp_path / "policy.yaml"
+    one, two = edge("h1", "n1", "10.0.0.1"), edge("h2", "n2", "10.0.0.2")
+    for endpoints, expected in ((one, []), (one + two, ["HostEndpoint/h2"])):
+        file.write_text(endpoints + node + denying, encoding="utf-8")
+        told = json.loads(run("-f", str(file), "--select", "LG406", "-o", "json")[1])["findings"]
+        assert [found["text"].split("which ")[1].split()[0] for found in told] == expected
+    spec = "doNotTrack: true, applyOnForward: true, types: [Ingress, Egress], ingress: [RULE]"
+    untracked = LAST.replace("SPEC", spec).replace(
+        "RULE", "{action: Allow, protocol: TCP, destination: {ports: [22]}}"
+    )
+    for endpoints, expected in ((two, []), (two + one, ["HostEndpoint/h1"])):
+        file.write_text(endpoints + node + untracked, encoding="utf-8")
+        told = json.loads(run("-f", str(file), "--select", "LG401", "-o", "json")[1])["findings"]
+        assert [found["text"].split()[1] for found in told] == expected
+
+
+def test_equal_chains_are_walked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many hosts have them; failsafe ports that all have cut no more classes than those of one."""
+    spec = (
+        "doNotTrack: DONT, applyOnForward: true, types: [Ingress, Egress],"
+        " ingress: [{action: Allow, protocol: TCP, destination: {ports: [80]}}]"
+    )
+    both = "---".join(
+        LAST.replace("SPEC", spec.replace("DONT", word)).replace("name: b", f"name: is-{word}")
+        for word in ("true", "false")
+    )
+    shapes: list[tuple[int, ...]] = []
+    takes = Budget.takes
+
+    def noted(budget: Budget, cut: Partition, rules: int) -> bool:
+        shapes.append(cut.shape)
+        return takes(budget, cut, rules)
+
+    monkeypatch.setattr(Budget, "takes", noted)
+    one = found_in(tmp_path, edge("h0", "n0", "10.0.0.1") + both, "LG401")
+    of_one = shapes.copy()
+    shapes.clear()
+    hosts = "".join(edge(f"h{n}", f"n{n}", f"10.0.0.{n + 1}") for n in range(40))
+    assert [found.text for found in found_in(tmp_path, hosts + both, "LG401")] == [
+        found.text for found in one
+    ]
+    assert one[0].text.startswith("at HostEndpoint/h0 ")
+    assert "such as tcp 10.0.0.1 port 80 to " in one[0].text
+    assert shapes == of_one != []
+
+
+def test_equal_failsafe_ports_are_one_rule_and_equal_nets_one_set() -> None:
+    """Sets are compared by identity: fresh ones would each be a boundary of their own."""
+    ssh, web = (
+        [failsafe_rule(Failsafe(6, port, ip_network("10.0.0.0/8")), "ingress") for _ in range(2)]
+        for port in (22, 443)
+    )
+    assert ssh[0] == ssh[1] != web[0]
+    assert ssh[0].source.in_sets == web[0].source.in_sets
+    assert ssh[0].families == (True, False)

@@ -156,7 +156,7 @@ class Brute:
         for number in self.matched[name]:
             before = CODES["Pass"] if number in passed else decided.get(number)
             if before is not None:
-                if code is not None and before != code:
+                if before != code:  # A Log rule decides nothing, and logs nothing then.
                     self.otherwise.add(name)
                 continue
             self.reached.add(name)
@@ -224,6 +224,11 @@ TWO_HALVES = [
 TWICE = [policy("p0", "default", *[{"action": "Allow", "protocol": "TCP"}] * 2)]
 """Only the second may go: the first is not redundant because of one that is never reached."""
 
+LOGGED_LATE = [
+    policy("p0", "default", {"action": "Allow", "protocol": "TCP"}, {"action": "Log", "protocol": "TCP"})
+]
+"""A Log rule without packets is missed by who reads the log: it is not redundant."""
+
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
 """Examples are small; shrinking them would take minutes."""
 
@@ -234,6 +239,7 @@ PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
 @example(IN_A_ROW)
 @example(TWO_HALVES)
 @example(TWICE)
+@example(LOGGED_LATE)
 def test_no_rule_that_is_never_met_is_missed_and_none_is_invented(written: list[dict[str, Any]]) -> None:
     snapshot = snapshot_of([*ENDPOINTS, *written])
     brute = Brute(snapshot)

@@ -14,6 +14,7 @@ from labelgate.cli.options import config_option, policies
 from labelgate.cli.progress import ProgressBar
 from labelgate.config import load_config
 from labelgate.resources.values import did_you_mean
+from labelgate.settings import Settings
 
 
 @click.command("lint")
@@ -66,10 +67,13 @@ def lint_verb(
         raise click.UsageError("missing option -f / --filename")
     with ProgressBar() as progress:
         snapshot, places = read(paths, progress)
-    settings = load_config(config_file, snapshot.felix_configurations).settings
+
+    def settings_of(node: str | None) -> Settings:
+        return load_config(config_file, snapshot.felix_configurations, node).settings
+
     try:
         found = lint(
-            snapshot, settings=settings, severity=severity, places=places,
+            snapshot, settings_of=settings_of, severity=severity, places=places,
             select=_words(select) or ("ALL",), ignore=_words(ignore),
         )  # fmt: skip
     except UnknownRules as error:

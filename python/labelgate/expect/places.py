@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-from labelgate.conversion import cluster_policy, kubernetes_policy
+from labelgate.conversion import written_rules
 from labelgate.model import core_parts
-from labelgate.resources import KubernetesClusterNetworkPolicy, KubernetesNetworkPolicy, Location, Resource
+from labelgate.resources import Location
 from labelgate.resources.documents import Document, decode, documents
 from labelgate.resources.errors import Path
 from labelgate.resources.positions import Place, SyntaxProblem
@@ -46,29 +45,11 @@ def placed_rules(snapshot: Snapshot, settings: Settings) -> list[PlacedRule]:
         for direction in ("ingress", "egress"):
             if not policy[f"applies_{direction}"]:
                 continue
-            entries = list(_entries(resource, direction))
+            written = written_rules(resource, direction)
             for number, rule in enumerate(policy[direction]):
-                entry = entries[number] if number < len(entries) else number
-                place = files.place(resource.location, ("spec", direction, entry))
+                place = files.place(resource.location, written[number][:3])
                 found.append(PlacedRule(key, direction, number, rule["action"], place))
     return found
-
-
-def _entries(resource: Resource, direction: str) -> Iterator[int]:
-    """The entry of the document that each rule comes from, in order."""
-    entries = getattr(resource.spec, direction)  # type: ignore[attr-defined]
-    for number, entry in enumerate(entries):
-        yield from [number] * _rules_of(resource, direction, entry)
-
-
-def _rules_of(resource: Resource, direction: str, entry: object) -> int:
-    """How many rules an entry of a Kubernetes policy becomes; one of Calico's is one rule."""
-    if not isinstance(resource, KubernetesNetworkPolicy | KubernetesClusterNetworkPolicy):
-        return 1
-    alone = resource.spec.model_copy(update={"ingress": [], "egress": [], direction: [entry]})
-    policy = resource.model_copy(update={"spec": alone})
-    convert = cluster_policy if isinstance(policy, KubernetesClusterNetworkPolicy) else kubernetes_policy
-    return len(convert(policy)[direction])  # type: ignore[arg-type]
 
 
 class Files:

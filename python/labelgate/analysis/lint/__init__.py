@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from os import PathLike, fspath
 
 from labelgate.analysis.lint import chains, hosts, policies, replies, selectors
@@ -23,7 +23,7 @@ __all__ = ["RULES", "Finding", "LintRule", "Severity", "UnknownRules", "lint", "
 def lint(
     what: Snapshot | str | PathLike[str] | Iterable[str | PathLike[str]],
     *,
-    settings: Settings | None = None,
+    settings_of: Callable[[str | None], Settings] = lambda node: Settings(),
     select: Sequence[str] = ("ALL",),
     ignore: Sequence[str] = (),
     severity: Severity = "info",
@@ -32,7 +32,8 @@ def lint(
     """The findings in a snapshot, or in files and folders; sorted by file and line.
 
     `select` and `ignore` are ids (`LG101`), beginnings of ids (`LG1`), names (`shadowed-rule`) or `ALL`; what
-    is ignored is not selected. Findings below `severity` (error, warning, info) are left out.
+    is ignored is not selected. Findings below `severity` (error, warning, info) are left out. `settings_of` a
+    node say which failsafe ports its host endpoints have; of None what does not differ by node.
 
     Raises:
         LoadError: a document is refused; nothing is judged.
@@ -44,7 +45,7 @@ def lint(
     wanted = chosen(tuple(select)) - chosen(tuple(ignore))
     places = places or Places()
     found = []
-    for remark in without_suppressed(_remarks(what, settings or Settings()), what.resources(), wanted):
+    for remark in without_suppressed(_remarks(what, settings_of), what.resources(), wanted):
         if remark.rule in wanted and at_least(RULES[remark.rule].severity, severity):
             place = places.place(remark.resource, remark.path)
             found.append(finding(remark, remark.resource.location.file, *place))
@@ -70,7 +71,7 @@ def read(paths: Iterable[str], progress: Progress = lambda done, whole: None) ->
     return Snapshot.of(loading.result()), Places(texts)
 
 
-def _remarks(snapshot: Snapshot, settings: Settings) -> Iterable[Remark]:
-    selection = Selection(snapshot, settings)
+def _remarks(snapshot: Snapshot, settings_of: Callable[[str | None], Settings]) -> Iterable[Remark]:
+    selection = Selection(snapshot, settings_of)
     for part in (policies, hosts, selectors, chains, replies):
         yield from part.remarks(selection)

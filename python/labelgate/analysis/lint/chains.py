@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 
 import numpy as np
 
 from labelgate.analysis.addresses import IPV6
+from labelgate.analysis.failsafes import failsafe_rule
 from labelgate.analysis.lint.coverage import (
     ALLOW,
     END_OF_TIER,
@@ -22,9 +23,12 @@ from labelgate.analysis.lint.coverage import (
     without,
 )
 from labelgate.analysis.lint.finding import Remark
+from labelgate.analysis.lint.policies import drops_direction, types_field
 from labelgate.analysis.lint.selection import Selection, some
-from labelgate.analysis.lint.written import chooses_by_label, written_rules
-from labelgate.analysis.program import Endpoint, Ports, ProgramContents, Rule, Side, set_of
+from labelgate.analysis.lint.written import chooses_by_label
+from labelgate.analysis.partition import Mask
+from labelgate.analysis.program import Chain, Direction, Endpoint, ProgramContents, Rule
+from labelgate.conversion import written_rules
 from labelgate.resources.errors import Path, path_text
 from labelgate.resources.metadata import Resource
 from labelgate.settings import Failsafe
@@ -38,6 +42,7 @@ SOLICITATION, ADVERTISEMENT = (
 class _Fate:
     """What became of a rule in all chains that have it."""
 
+    is_log: bool = False
     is_matchable: bool = False
     is_reached: bool = False
     is_undecided: bool = False
@@ -45,9 +50,19 @@ class _Fate:
     is_needed: bool = False
     """Somewhere something else would be decided without it."""
     is_contradicted: bool = False
-    """Some of its packets were decided otherwise before it."""
+    """Some of its packets were decided otherwise before it; of a Log rule: decided at all."""
     by: dict[str, None] = field(default_factory=dict)
     """Who decides before it, as words."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """A host endpoint that has a chain."""
+
+    endpoint: Endpoint
+    direction: Direction
+    is_normal: bool
+    """Not one of untracked or preDNAT policy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,39 +72,58 @@ class Chains:
     selection: Selection
     contents: ProgramContents
     fates: dict[Name, _Fate] = field(default_factory=dict)
+    written: dict[int, list[Path]] = field(default_factory=dict)
+    """Of lists, by index: see `_written`."""
 
     def remarks(self) -> Iterator[Remark]:
         """LG101 to LG104, LG109, LG204, LG302, LG406."""
         budget, ties, hosts = Budget(), dict[tuple[str, str], Remark](), dict[object, Remark]()
         uses = self._uses()
-        for number in range(len(self.contents.chains)):
-            boundaries = [SOLICITATION, ADVERTISEMENT] if uses.get(number) else []
-            for _, direction, has_failsafes in uses.get(number, ()):
-                if has_failsafes:
-                    boundaries += [rule for _, rule in self._failsafes(direction)]
-            walked = walks(self.contents, number, budget, boundaries)
+        distinct = {chain: number for number, chain in reversed(list(enumerate(self.contents.chains)))}
+        for chain, number in sorted(distinct.items(), key=lambda one: one[1]):
+            here = uses.get(chain, [])
+            walked = walks(self.contents, number, budget, self._boundaries(here))
             self._note(number, walked)
             for walk in walked or ():
                 for remark in self._ties(walk):
                     ties.setdefault((remark.resource.key, path_text(remark.path)), remark)
-                for endpoint, direction, has_failsafes in uses.get(number, ()):
-                    for remark in self._host(endpoint, direction, number, walk, has_failsafes):
-                        hosts.setdefault((remark.rule, remark.resource.key, remark.path), remark)
+                for remark in (*self._discovery(walk, chain, here), *self._failsafes_denied(walk, here)):
+                    hosts.setdefault((remark.rule, remark.resource.key, remark.path), remark)
         yield from self._rules()
         yield from ties.values()
         yield from hosts.values()
 
-    def _uses(self) -> dict[int, list[tuple[Endpoint, str, bool]]]:
-        """Of each chain the host endpoints that have it, and whether failsafes go before it (E-42)."""
-        found: dict[int, list[tuple[Endpoint, str, bool]]] = {}
+    def _uses(self) -> dict[Chain, list[_Use]]:
+        """Of each chain the host endpoints that have it where failsafes go before it (E-42)."""
+        found: dict[Chain, list[_Use]] = {}
+        directions: tuple[Direction, Direction] = ("ingress", "egress")
         for endpoint in self.contents.endpoints:
             if endpoint.kind != "host":
                 continue
-            for pair in (endpoint.normal, endpoint.untracked):
-                for number, direction in zip(pair or (), ("ingress", "egress"), strict=False):
-                    found.setdefault(number, []).append((endpoint, direction, True))
+            numbers = [(number, way, True) for number, way in zip(endpoint.normal, directions, strict=True)]
+            if endpoint.untracked is not None:
+                pairs = zip(endpoint.untracked, directions, strict=True)
+                numbers += [(number, way, False) for number, way in pairs]
             if endpoint.prednat is not None:
-                found.setdefault(endpoint.prednat, []).append((endpoint, "ingress", True))
+                numbers.append((endpoint.prednat, "ingress", False))
+            for number, way, is_normal in numbers:
+                found.setdefault(self.contents.chains[number], []).append(_Use(endpoint, way, is_normal))
+        return found
+
+    def _boundaries(self, uses: Sequence[_Use]) -> list[Rule]:
+        if not uses:
+            return []
+        failsafes = (failsafe_rule(entry, way) for way, entries in self._failsafes(uses) for entry in entries)
+        return list(dict.fromkeys((SOLICITATION, ADVERTISEMENT, *failsafes)))
+
+    def _failsafes(self, uses: Sequence[_Use]) -> dict[tuple[Direction, tuple[Failsafe, ...]], Endpoint]:
+        """All failsafe ports that go before a chain, with the first endpoint that has them."""
+        found: dict[tuple[Direction, tuple[Failsafe, ...]], Endpoint] = {}
+        for use in uses:
+            settings = self.selection.settings_at(use.endpoint.name)
+            inbound, outbound = settings.failsafe_inbound, settings.failsafe_outbound
+            entries = inbound if use.direction == "ingress" else outbound
+            found.setdefault((use.direction, entries), use.endpoint)
         return found
 
     # --- rules that nobody needs -------------------------------------------------------------------------
@@ -110,8 +144,8 @@ class Chains:
                 fate = self._fate(passed.name)
                 fate.is_matchable |= bool(passed.matched.any())
                 here[passed.name] = here.get(passed.name, False) or bool(passed.reached.any())
-                code = code_of(passed.rule)
-                fate.is_contradicted |= code != UNDECIDED and not passed.before <= {code}
+                fate.is_log |= passed.rule.action == "Log"
+                fate.is_contradicted |= not passed.before <= {code_of(passed.rule)}
                 fate.by |= dict.fromkeys(self._who(walk, by) for by in sorted(passed.by))
         dead = frozenset(name for name, is_reached in here.items() if not is_reached)
         needless = [{passed.name for passed in without(walk, dead)} for walk in walked]
@@ -131,19 +165,27 @@ class Chains:
         number = found.numbers[place]
         if resource is None or number is None:
             return found.policy
-        return f"{found.policy} {path_text(written_rules(resource, found.direction)[number])}"
+        return f"{found.policy} {path_text(self._written(index)[number])}"
+
+    def _written(self, index: int) -> list[Path]:
+        """Where each rule of a list stands in its policy."""
+        if index not in self.written:
+            found = self.contents.lists[index]
+            self.written[index] = written_rules(self.selection.resources[found.policy], found.direction)
+        return self.written[index]
 
     def _rules(self) -> Iterator[Remark]:
         for index, found in enumerate(self.contents.lists):
             resource = self.selection.resources.get(found.policy)
             if resource is None or found.policy.startswith("Profile/"):
                 continue
-            written = written_rules(resource, found.direction)
+            written = self._written(index)
             units: dict[Path, list[_Fate]] = {}
             for place, number in enumerate(found.numbers):
                 if number is not None and (index, place) in self.fates:
                     units.setdefault(written[number], []).append(self.fates[index, place])
-            yield from self._units(resource, units, ("spec", found.direction))
+            remarks = list(self._units(resource, units, ("spec", found.direction)))
+            yield from _with_care(resource, found.direction, set(written), remarks)
 
     def _units(self, resource: Resource, units: dict[Path, list[_Fate]], path: Path) -> Iterator[Remark]:
         undecided = 0
@@ -177,7 +219,8 @@ class Chains:
             )
         elif not any(fate.is_reached for fate in fates):
             if any(fate.is_contradicted for fate in fates):
-                text = f"all its packets are decided before by {some(by)}, some otherwise{where}"
+                how = "and so it logs nothing" if any(fate.is_log for fate in fates) else "some otherwise"
+                text = f"all its packets are decided before by {some(by)}, {how}{where}"
                 yield Remark(
                     "LG101", resource, path, text, "move it up, narrow what goes before, or remove it"
                 )
@@ -232,52 +275,29 @@ class Chains:
 
     # --- hosts (LG302, LG406) ----------------------------------------------------------------------------
 
-    def _failsafes(self, direction: str) -> Iterator[tuple[Failsafe, Rule]]:
-        """The boundaries of E-41; the remote side is the source of ingress."""
-        settings = self.selection.settings
-        for entry in settings.failsafe_inbound if direction == "ingress" else settings.failsafe_outbound:
-            ports = Ports(((entry.port, entry.port),))
-            net = entry.net and set_of(
-                entry.net.version, [(int(entry.net.network_address), int(entry.net.broadcast_address))]
-            )
-            families = (
-                entry.net is None or entry.net.version == 4,
-                entry.net is None or entry.net.version == 6,
-            )
-            inside = (net,) if net else ()
-            remote = Side(inside), Side((), (), ports)
-            if direction == "egress":
-                remote = Side(), Side(inside, (), ports)
-            yield entry, Rule("Allow", entry.protocol, None, None, None, *remote, families)
+    def _failsafes_denied(self, walk: Walk, uses: Sequence[_Use]) -> Iterator[Remark]:
+        """LG406; of endpoints with the same failsafe ports the first one is told of."""
+        masks: dict[Rule, Mask] = {}
+        for (direction, entries), endpoint in self._failsafes(uses).items():
+            rules = [(str(entry), failsafe_rule(entry, direction)) for entry in entries]
+            for _, rule in rules:
+                if rule not in masks:
+                    masks[rule] = walk.partition.matches(rule)
+            for passed in walk.passed:
+                found = self.contents.lists[passed.name[0]]
+                resource, place = self.selection.resources.get(found.policy), found.numbers[passed.name[1]]
+                if passed.rule.action != "Deny" or passed.rule.destination.ports is None:
+                    continue
+                if resource is None or place is None:
+                    continue
+                hit = [word for word, rule in rules if (masks[rule] & passed.reached).any()]
+                if hit:
+                    yield _denied(resource, self._written(passed.name[0])[place], hit, endpoint)
 
-    def _host(
-        self, endpoint: Endpoint, direction: str, number: int, walk: Walk, has_failsafes: bool
-    ) -> Iterator[Remark]:
-        if number in endpoint.normal and walk.partition.family == IPV6:
-            yield from self._discovery(endpoint, direction, number, walk)
-        for passed in walk.passed if has_failsafes else ():
-            found = self.contents.lists[passed.name[0]]
-            resource = self.selection.resources.get(found.policy)
-            if passed.rule.action != "Deny" or resource is None or passed.rule.destination.ports is None:
-                continue
-            hit = [
-                str(entry)
-                for entry, rule in self._failsafes(direction)
-                if (walk.partition.matches(rule) & passed.reached).any()
-            ]
-            place = found.numbers[passed.name[1]]
-            if hit and place is not None:
-                text = (
-                    f"it denies {some(hit, 5)}, which {endpoint.name} lets through as failsafe before any"
-                    " policy (E-42); only forwarded packets, by `applyOnForward`, can be denied there (E-44)"
-                )
-                mend = "leave these ports out, or take them off the failsafe ports"
-                yield Remark("LG406", resource, written_rules(resource, found.direction)[place], text, mend)
-
-    def _discovery(self, endpoint: Endpoint, direction: str, number: int, walk: Walk) -> Iterator[Remark]:
+    def _discovery(self, walk: Walk, chain: Chain, uses: Sequence[_Use]) -> Iterator[Remark]:
         """E-53, where there is policy; LG301 tells where there is none."""
-        is_ipv4_only = endpoint.addresses and all(ip_network(one).version == 4 for one in endpoint.addresses)
-        if is_ipv4_only or not self.contents.chains[number].tiers:
+        concerned = [use for use in uses if use.is_normal and not _is_ipv4_only(use.endpoint)]
+        if walk.partition.family != IPV6 or not chain.tiers or not concerned:
             return
         allowed = walk.decided == ALLOW
         cut = [
@@ -285,13 +305,50 @@ class Chains:
             for word, rule in (("solicitations", SOLICITATION), ("advertisements", ADVERTISEMENT))
             if not (allowed & walk.partition.matches(rule)).any()
         ]
-        if cut:
+        for use in concerned if cut else ():
             text = (
-                f"its {direction} policy denies all neighbour {' and '.join(cut)} (ICMPv6 135, 136):"
+                f"its {use.direction} policy denies all neighbour {' and '.join(cut)} (ICMPv6 135, 136):"
                 " nobody reaches it by IPv6 (E-53)"
             )
-            mend = f"allow protocol ICMPv6 in {direction}"
-            yield Remark("LG302", self.selection.resources[endpoint.name], (), text, mend)
+            mend = f"allow protocol ICMPv6 in {use.direction}"
+            yield Remark("LG302", self.selection.resources[use.endpoint.name], (), text, mend)
+
+
+def _is_ipv4_only(endpoint: Endpoint) -> bool:
+    return bool(endpoint.addresses) and all(ip_network(one).version == 4 for one in endpoint.addresses)
+
+
+def _denied(resource: Resource, path: Path, hit: list[str], endpoint: Endpoint) -> Remark:
+    text = (
+        f"it denies {some(hit, 5)}, which {endpoint.name} lets through as failsafe before any"
+        " policy (E-42); only forwarded packets, by `applyOnForward`, can be denied there (E-44)"
+    )
+    mend = "leave these ports out, or take them off the failsafe ports"
+    return Remark("LG406", resource, path, text, mend)
+
+
+def _with_care(
+    resource: Resource, direction: Direction, written: set[Path], remarks: Sequence[Remark]
+) -> Iterator[Remark]:
+    """Removal must not open what it leaves: not the last rule of a direction, not the last peer of a rule."""
+    gone = {remark.path for remark in remarks}
+    is_last = written <= gone and drops_direction(resource, direction)
+    for remark in remarks:
+        remove = "remove it"
+        peers = {path for path in written if path[:3] == remark.path[:3]}
+        if len(remark.path) > 3 and peers <= gone:
+            remove = "remove it (but with its last peer the whole rule, which would be for everyone: K-7)"
+        if is_last:
+            field = types_field(resource)
+            types = [way for way in ("ingress", "egress") if getattr(resource.spec, way)]  # type: ignore[attr-defined]
+            if field == "policyTypes" and "ingress" not in types:
+                types.insert(0, "ingress")  # K-13
+            listed = ", ".join(way.title() for way in types)
+            remove = (
+                f"write `{field}: [{listed}]` first, then {remove}: these are all rules of {direction}, and"
+                f" without any the inferred `{field}` leave {direction.title()} out, and open it (E-12)"
+            )
+        yield replace(remark, mend=remark.mend.replace("remove it", remove))
 
 
 def remarks(selection: Selection) -> Iterable[Remark]:

@@ -53,6 +53,15 @@ def types_field(resource: Resource) -> str:
     return "policyTypes" if "Kubernetes" in type(resource).__name__ else "types"
 
 
+def drops_direction(resource: Resource, direction: str) -> bool:
+    """Whether a policy would no longer govern a direction if it had no rules for it (E-12, E-13, K-13)."""
+    is_cluster = "Cluster" in type(resource).__name__
+    if is_cluster or _written_types(resource) or resource.api_version.startswith("crd."):
+        return False
+    is_kubernetes = "Kubernetes" in type(resource).__name__
+    return direction == "egress" or (not is_kubernetes and bool(resource.spec.egress))  # type: ignore[attr-defined]
+
+
 def _written_types(resource: Resource) -> list[str]:
     return getattr(resource.spec, "types", None) or getattr(resource.spec, "policy_types", None) or []  # type: ignore[attr-defined]
 

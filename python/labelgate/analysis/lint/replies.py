@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
-from ipaddress import ip_address
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from labelgate.analysis.addresses import points
+from labelgate.analysis.failsafes import failsafe_rule
 from labelgate.analysis.lint.coverage import ALLOW, FAMILIES, UNDECIDED, Budget, Walk, contents_of
 from labelgate.analysis.lint.finding import Remark
 from labelgate.analysis.lint.selection import Selection
-from labelgate.analysis.lint.written import written_rules
 from labelgate.analysis.partition import Mask, Partition
-from labelgate.analysis.program import (
-    Endpoint,
-    Ports,
-    ProgramContents,
-    Rule,
-    RuleList,
-    Side,
-    set_of,
-)
+from labelgate.analysis.program import Chain, Endpoint, ProgramContents, Rule, RuleList
+from labelgate.conversion import written_rules
 from labelgate.flow import ICMP, ICMPV6, SCTP, TCP, UDP
 from labelgate.resources.errors import Path
 from labelgate.resources.metadata import Resource
+from labelgate.settings import Settings
 
 USUAL_SOURCE_PORT = 40000
 """For examples, where it is in the class."""
@@ -37,39 +32,87 @@ def remarks(selection: Selection) -> Iterator[Remark]:
     if not any("untracked" in policy.lists for policy in selection.policies):
         return
     contents, budget = contents_of(selection.snapshot, selection.settings), Budget()
+    turned = [_turned_list(found) for found in contents.lists]
     told: set[tuple[str, Path]] = set()
-    for endpoint in contents.endpoints:
-        for family in FAMILIES if endpoint.untracked else ():
-            for remark in _endpoint(selection, contents, endpoint, family, budget):
+    for (_, _, failsafes), endpoints in _alike(selection, contents).items():
+        for family in FAMILIES:
+            judged = _Judged.of(contents, turned, endpoints[0], failsafes, family, budget)
+            for remark in _endpoints(selection, judged, endpoints) if judged else ():
                 if (remark.resource.key, remark.path) not in told:
                     told.add((remark.resource.key, remark.path))
                     yield remark
 
 
+def _alike(
+    selection: Selection, contents: ProgramContents
+) -> dict[tuple[Chain, Chain, tuple[Rule, ...]], list[Endpoint]]:
+    """Host endpoints by their untracked chains and failsafe ports."""
+    found: dict[tuple[Chain, Chain, tuple[Rule, ...]], list[Endpoint]] = {}
+    for endpoint in contents.endpoints:
+        if endpoint.untracked is not None:
+            ingress, egress = (contents.chains[number] for number in endpoint.untracked)
+            failsafes = tuple(_failsafes(selection.settings_at(endpoint.name)))
+            found.setdefault((ingress, egress, failsafes), []).append(endpoint)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """Both untracked chains of some endpoints; a packet to one of them, and the reply to it, are one cell."""
+
+    contents: ProgramContents
+    there: Walk
+    back: Walk
+    """Egress rules, seen from the other end."""
+    cells: Mask
+    """What is asked about."""
+
+    @classmethod
+    def of(
+        cls,
+        contents: ProgramContents,
+        turned: Sequence[RuleList],
+        endpoint: Endpoint,
+        failsafes: Sequence[Rule],
+        family: int,
+        budget: Budget,
+    ) -> _Judged | None:
+        """None: over budget."""
+        assert endpoint.untracked is not None
+        ingress, egress = endpoint.untracked
+        rules = [*contents.chain_rules(ingress), *(_turned(rule) for rule in contents.chain_rules(egress))]
+        partition = Partition.of([*rules, *failsafes], family)
+        if not budget.takes(partition, len(rules)):
+            return None
+        asked = ~np.isin(partition.services.samples["protocol"], (ICMP, ICMPV6))
+        cells = np.broadcast_to(asked, partition.shape).copy()
+        for failsafe in failsafes:
+            cells &= ~partition.matches(failsafe)
+        there = Walk.of(partition, contents.lists, contents.chains[ingress])
+        return cls(contents, there, Walk.of(partition, turned, contents.chains[egress]), cells)
+
+
+def _endpoints(selection: Selection, judged: _Judged, endpoints: Sequence[Endpoint]) -> Iterator[Remark]:
+    """Endpoints whose addresses lie in the same classes are answered alike: the first one is told of."""
+    seen: set[frozenset[int] | None] = set()
+    for endpoint in endpoints:
+        own = _own(endpoint, judged.there.partition)
+        classes = None if own is None else frozenset(own)
+        if classes not in seen:
+            seen.add(classes)
+            yield from _endpoint(selection, judged, endpoint, own)
+
+
 def _endpoint(
-    selection: Selection, contents: ProgramContents, endpoint: Endpoint, family: int, budget: Budget
+    selection: Selection, judged: _Judged, endpoint: Endpoint, own: dict[int, int] | None
 ) -> Iterator[Remark]:
-    """Egress rules are seen from the other end, so that a packet and the reply to it are one cell."""
-    assert endpoint.untracked is not None
-    ingress, egress = endpoint.untracked
-    turned = [_turned_list(found) for found in contents.lists]
-    own = _own(endpoint, family)
-    failsafes = list(_failsafes(selection, family))
-    rules = [*contents.chain_rules(ingress), *(_turned(rule) for rule in contents.chain_rules(egress))]
-    partition = Partition.of([*rules, *failsafes, *([own] if own else [])], family)
-    if not budget.takes(partition, len(rules)):
-        return
-    asked = ~np.isin(partition.services.samples["protocol"], (ICMP, ICMPV6))
-    cells = np.broadcast_to(asked, partition.shape).copy()
-    for failsafe in failsafes:
-        cells &= ~partition.matches(failsafe)
-    if own:
-        cells &= partition.matches(own)
-    there = Walk.of(partition, contents.lists, contents.chains[ingress])
-    back = Walk.of(partition, turned, contents.chains[egress])
+    there, back, cells = judged.there, judged.back, judged.cells
+    partition = there.partition
+    if own is not None:
+        cells = cells & np.isin(np.arange(partition.shape[1]), list(own))[None, :, None]
     for walk, other, direction in ((there, back, "egress"), (back, there, "ingress")):
-        for resource, path, lost in _lost(selection, contents, walk, other, cells, own is None):
-            example = _example(partition, lost, direction)
+        for resource, path, lost in _lost(selection, judged.contents, walk, other, cells, own is None):
+            example = _example(partition, lost, direction, own)
             text = (
                 f"at {endpoint.name} untracked {direction} policy does not allow the replies, such as"
                 f" {example}: they are tracked, look like new connections, and meet normal policy (E-61)"
@@ -100,7 +143,7 @@ def _lost(
             yield resource, written_rules(resource, found.direction)[place], lost
 
 
-def _example(partition: Partition, lost: Mask, direction: str) -> str:
+def _example(partition: Partition, lost: Mask, direction: str, owned: dict[int, int] | None) -> str:
     """A reply to a packet of one cell, with a usual port if there is one in it."""
     cell = tuple(int(number) for number in np.argwhere(lost)[0])
     packets = partition.packets(*(np.array([number]) for number in cell))
@@ -114,6 +157,9 @@ def _example(partition: Partition, lost: Mask, direction: str) -> str:
     )
     piece = next(usual, pieces[0])
     protocol, remote, own = min(piece.protocols), address(packets.src), address(packets.dst)
+    if owned is not None:
+        address_of = IPv4Address if partition.family == 4 else IPv6Address
+        own = str(address_of(owned[cell[1]]))
     if not piece.is_opaque:
         first, last = piece.sports
         remote += f" port {USUAL_SOURCE_PORT if first <= USUAL_SOURCE_PORT <= last else first}"
@@ -130,32 +176,21 @@ def _turned_list(found: RuleList) -> RuleList:
     return replace(found, rules=tuple(map(_turned, found.rules)))
 
 
-def _own(endpoint: Endpoint, family: int) -> Rule | None:
-    """Packets to the endpoint's own addresses; None if it names none."""
-    found = sorted({int(one) for one in map(ip_address, endpoint.addresses) if one.version == family})
+def _own(endpoint: Endpoint, partition: Partition) -> dict[int, int] | None:
+    """Of each class that own addresses of the endpoint lie in the smallest of them; None if it names none."""
     if not endpoint.addresses:
         return None
-    merged: list[tuple[int, int]] = []
-    for number in found:
-        if merged and merged[-1][1] == number - 1:
-            merged[-1] = merged[-1][0], number
-        else:
-            merged.append((number, number))
-    return Rule("Allow", destination=Side((set_of(family, merged),)))
+    family = partition.family
+    own = sorted(
+        (int(one) for one in map(ip_address, endpoint.addresses) if one.version == family), reverse=True
+    )
+    classes = partition.destinations.class_of(points(family, own))
+    return dict(zip(classes.tolist(), own, strict=True))
 
 
-def _failsafes(selection: Selection, family: int) -> Iterator[Rule]:
+def _failsafes(settings: Settings) -> Iterator[Rule]:
     """E-43: what failsafes take in either direction, as packets to the endpoint."""
-    settings = selection.settings
-    listed = [(one, False) for one in settings.failsafe_inbound]
-    listed += [(one, True) for one in settings.failsafe_outbound]
-    for entry, is_outbound in listed:
-        if entry.net is not None and entry.net.version != family:
-            continue
-        net = entry.net and set_of(
-            family, [(int(entry.net.network_address), int(entry.net.broadcast_address))]
-        )
-        ports, remote = Ports(((entry.port, entry.port),)), (net,) if net else ()
-        source = Side(remote, ports=ports) if is_outbound else Side(remote)
-        destination = Side() if is_outbound else Side(ports=ports)
-        yield Rule("Allow", entry.protocol, source=source, destination=destination)
+    for entry in settings.failsafe_inbound:
+        yield failsafe_rule(entry, "ingress")
+    for entry in settings.failsafe_outbound:
+        yield failsafe_rule(entry, "ingress", is_return=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,7 +21,24 @@ class Selection:
     """A snapshot with labels inherited and subjects parsed, and answers about them."""
 
     snapshot: Snapshot
-    settings: Settings
+    settings_of: Callable[[str | None], Settings]
+    """Of a node; None: of no node in particular."""
+
+    @cached_property
+    def settings(self) -> Settings:
+        """What does not differ by node."""
+        return self.settings_of(None)
+
+    def settings_at(self, host: str) -> Settings:
+        """Those of the node of a host endpoint, by its key."""
+        node = self.resources[host].spec.node  # type: ignore[attr-defined]
+        if node not in self._settings:
+            self._settings[node] = self.settings_of(node)
+        return self._settings[node]
+
+    @cached_property
+    def _settings(self) -> dict[str, Settings]:
+        return {}
 
     @cached_property
     def members(self) -> tuple[Member, ...]:
