@@ -63,7 +63,7 @@ pub struct Frame<'a> {
 }
 
 /// An interface that frames were captured on.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Interface {
     link: u16,
     /// Time units in a second.
