@@ -1,5 +1,6 @@
 //! Capture files: pcap and pcapng, plain or gzip, as frames with their link type and time.
 
+use std::collections::HashMap;
 use std::io::{self, BufReader, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,6 +16,10 @@ use super::link::Way;
 const BUFFER: usize = 1 << 18;
 /// No block is as long: packets have 256 KiB at most in captures of libpcap.
 const MOST_BYTES: usize = 1 << 22;
+/// Interfaces of a section, and names of a file. A file that has more is made to fill memory.
+const MOST_INTERFACES: usize = 1 << 16;
+/// Bytes; Linux has names of 15. A longer one is no name.
+const LONGEST_NAME: usize = 256;
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 const NANOSECONDS: u64 = 1_000_000_000;
 
@@ -58,7 +63,7 @@ pub struct Frame<'a> {
 }
 
 /// An interface that frames were captured on.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Interface {
     link: u16,
     /// Time units in a second.
@@ -70,13 +75,39 @@ struct Interface {
     name: u32,
 }
 
+/// The interfaces that a file has told so far.
+#[derive(Default)]
+struct Interfaces {
+    /// Of the current section, by number.
+    section: Vec<Interface>,
+    /// Of the whole file.
+    names: Vec<Option<String>>,
+    /// Where each name is among them.
+    rows: HashMap<Option<String>, u32>,
+}
+
+impl Interfaces {
+    fn add(&mut self, interface: Interface, name: Option<String>, at: usize) -> Result<(), CaptureError> {
+        super::link::is_known(interface.link).then_some(()).ok_or(CaptureError::Link(interface.link))?;
+        let is_full = self.names.len() >= MOST_INTERFACES && !self.rows.contains_key(&name);
+        if is_full || self.section.len() >= MOST_INTERFACES {
+            return Err(broken(at, "found more than 65,536 interfaces"));
+        }
+        let next = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
+        let row = *self.rows.entry(name).or_insert_with_key(|name| {
+            self.names.push(name.clone());
+            next
+        });
+        self.section.push(Interface { name: row, ..interface });
+        Ok(())
+    }
+}
+
 /// A capture file, read from its beginning.
 pub struct File {
     reader: Box<dyn PcapReaderIterator + Send>,
     failure: Failure,
-    /// Of the current section, by number.
-    interfaces: Vec<Interface>,
-    names: Vec<Option<String>>,
+    interfaces: Interfaces,
     /// Bytes of the block that was given last.
     given: usize,
     is_cut: bool,
@@ -91,12 +122,12 @@ impl File {
         let failure = Failure::default();
         let source = plain(source, &failure)?;
         let reader = create_reader(BUFFER, source).map_err(|_| failure.take_or(CaptureError::Format))?;
-        Ok(Self { reader, failure, interfaces: Vec::new(), names: Vec::new(), given: 0, is_cut: false })
+        Ok(Self { reader, failure, interfaces: Interfaces::default(), given: 0, is_cut: false })
     }
 
     /// Names of interfaces by number, where the file has them.
     pub fn interfaces(&self) -> &[Option<String>] {
-        &self.names
+        &self.interfaces.names
     }
 
     /// Whether the file ends inside a packet: whoever captured was killed, or still is at it.
@@ -115,8 +146,7 @@ impl File {
             match self.reader.next() {
                 Ok((length, block)) => {
                     self.given = length;
-                    let (interfaces, names) = (&mut self.interfaces, &mut self.names);
-                    if read_block(block, interfaces, names, look, at)? {
+                    if read_block(block, &mut self.interfaces, look, at)? {
                         return Ok(true);
                     }
                 }
@@ -152,25 +182,15 @@ fn broken(at: usize, what: &str) -> CaptureError {
 /// Whether the block was a frame.
 fn read_block(
     block: PcapBlockOwned<'_>,
-    interfaces: &mut Vec<Interface>,
-    names: &mut Vec<Option<String>>,
+    interfaces: &mut Interfaces,
     look: &mut impl FnMut(&Frame),
     at: usize,
 ) -> Result<bool, CaptureError> {
-    let mut add = |interface: Interface, name: Option<String>| -> Result<(), CaptureError> {
-        super::link::is_known(interface.link).then_some(()).ok_or(CaptureError::Link(interface.link))?;
-        let row = names.iter().position(|known| *known == name).unwrap_or_else(|| {
-            names.push(name);
-            names.len() - 1
-        });
-        let name = u32::try_from(row).map_err(|_| broken(at, "found too many interfaces"))?;
-        interfaces.push(Interface { name, ..interface });
-        Ok(())
-    };
     match block {
-        PcapBlockOwned::LegacyHeader(header) => add(of_header(&header), None)?,
+        PcapBlockOwned::LegacyHeader(header) => interfaces.add(of_header(&header), None, at)?,
         PcapBlockOwned::Legacy(packet) => {
-            let interface = interfaces.first().ok_or_else(|| broken(at, "found a packet ahead of all"))?;
+            let interface =
+                interfaces.section.first().ok_or_else(|| broken(at, "found a packet ahead of all"))?;
             look(&Frame {
                 link: interface.link,
                 copied: packet.data,
@@ -181,14 +201,15 @@ fn read_block(
             });
             return Ok(true);
         }
-        PcapBlockOwned::NG(Block::SectionHeader(_)) => interfaces.clear(),
+        PcapBlockOwned::NG(Block::SectionHeader(_)) => interfaces.section.clear(),
         PcapBlockOwned::NG(Block::InterfaceDescription(block)) => {
             let name = block.if_name().and_then(Result::ok).map(str::to_owned);
-            add(of_description(&block), name.filter(|name| !name.is_empty()))?;
+            let name = name.filter(|name| (1..=LONGEST_NAME).contains(&name.len()));
+            interfaces.add(of_description(&block), name, at)?;
         }
         PcapBlockOwned::NG(Block::EnhancedPacket(packet)) => {
             let number = usize::try_from(packet.if_id).unwrap_or(usize::MAX);
-            let interface = interfaces.get(number).ok_or_else(|| broken(at, "names no interface"))?;
+            let interface = interfaces.section.get(number).ok_or_else(|| broken(at, "names no interface"))?;
             let units = u64::from(packet.ts_high) << 32 | u64::from(packet.ts_low);
             let (seconds, rest) = (units / interface.resolution, units % interface.resolution);
             let copied = packet.packet_data();
@@ -203,7 +224,7 @@ fn read_block(
             return Ok(true);
         }
         PcapBlockOwned::NG(Block::SimplePacket(packet)) => {
-            let interface = interfaces.first().ok_or_else(|| broken(at, "names no interface"))?;
+            let interface = interfaces.section.first().ok_or_else(|| broken(at, "names no interface"))?;
             let whole = packet.packet_data();
             let copied = whole.get(..interface.snaplen).unwrap_or(whole);
             let length = length(packet.origlen, copied);

@@ -213,7 +213,7 @@ def test_interfaces_by_route(policy: str, capture: str) -> None:
 def test_what_is_dnated_is_not_judged(policy: str, capture: str) -> None:
     """The pod's flows, one of which would be denied."""
     for place in ((), ("--node", "edge1")):
-        (report,) = replay(policy, capture, "--dnated", "10.65.0.0/16", *place, code=1 if place else 0)
+        (report,) = replay(policy, capture, "--dnated", "10.65.0.0/16", *place, code=1 if place else 3)
         assert fates(report)["DNATed"] == (2, 2)
     result = CliRunner().invoke(cli, ["replay", policy, capture, "--dnated", "10.65.0.1/16"])
     assert (result.exit_code, "--dnated:" in result.output) == (2, True)
@@ -267,6 +267,73 @@ def test_flow_logs(policy: str, tmp_path: Path) -> None:
     text = ",".join(LINES[1]) + "\n" + ",".join(map(str, LINES[1].values())) + "\n"
     (report,) = replay(policy, "-", "--format", "csv", code=1, text=text.encode())
     assert fates(report) == {"denied": (1, 4)}
+
+
+HEADER = "src,dst,protocol,dport"
+DENIED_ROW, ALLOWED_ROW = f"{OTHER},{POD},tcp,8081", f"{OTHER},{POD},tcp,8080"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_csv_of_spreadsheets(policy: str, end: str, mark: str) -> None:
+    text = mark + end.join([HEADER, DENIED_ROW, "", ALLOWED_ROW, ""])
+    (report,) = replay(policy, "-", "--format", "csv", code=1, text=text.encode())
+    assert (fates(report), report["read"]) == ({"allowed": (1, 1), "denied": (1, 1)}, {})
+
+
+def test_a_line_that_is_no_csv_is_counted(policy: str) -> None:
+    text = "\n".join([HEADER, f"{OTHER},{'x' * 200_000},tcp,1", ALLOWED_ROW])
+    (report,) = replay(policy, "-", "--format", "csv", code=0, text=text.encode())
+    assert (fates(report), report["read"]) == ({"allowed": (1, 1)}, {"lines: cannot be read": 1})
+    assert report["problems"][0].startswith("line 2: not CSV: field larger than field limit")
+    result = CliRunner().invoke(cli, ["replay", policy, "-", "--format", "csv"], input="x" * 200_000)
+    assert (result.exit_code, "line 1: found `field larger" in result.output) == (3, True), result.output
+
+
+@pytest.mark.parametrize("name", ["packets", "replies", "bytes", "replyBytes"])
+def test_a_number_that_is_no_count(policy: str, name: str) -> None:
+    lines = [json.dumps(LINES[0] | {name: 2**53 + more}) for more in (0, 1)]
+    (report,) = replay(policy, "-", "--format", "jsonl", code=0, text="\n".join(lines).encode())
+    assert (report["fates"]["allowed"]["flows"], report["read"]) == (1, {"lines: cannot be read": 1})
+    assert report["problems"] == [f"line 2: {name}: found `{2**53 + 1}`, expected a number 0..{2**53}"]
+
+
+def test_flow_logs_in_gzip(policy: str, tmp_path: Path) -> None:
+    zipped = gzip.compress(json.dumps(LINES[1]).encode())
+    for name in ("flows.jsonl.gz", "flows.jsonl"):
+        path = tmp_path / name
+        path.write_bytes(zipped)
+        (report,) = replay(policy, str(path), code=1)
+        assert fates(report) == {"denied": (1, 4)}
+    for damaged in (zipped[:-9], zipped[:20] + b"\xff" * 20 + zipped[40:]):
+        path.write_bytes(damaged)
+        result = CliRunner().invoke(cli, ["replay", policy, str(path)])
+        assert (result.exit_code, f"Error: {path}: " in result.output) == (3, True), result.output
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "found"),
+    [
+        ("jsonl", "", "no flow"),
+        ("csv", "", "no flow"),
+        ("csv", f"a,b\n{OTHER},{POD}\n", "1 lines that cannot be read"),
+        ("jsonl", json.dumps(LINES), "1 lines that cannot be read"),
+        ("jsonl", json.dumps(LINES[0] | {"dst": OTHER}), "1 no endpoint"),
+        ("capture", "", "no flow"),
+        ("capture", "ARP", "no flow"),
+        ("capture", "elsewhere", "1 not of this node"),
+    ],
+)
+def test_nothing_judged_is_no_answer(policy: str, tmp_path: Path, form: str, text: str, found: str) -> None:
+    path = tmp_path / "flows"
+    path.write_text(text, encoding="utf-8")
+    if form == "capture":
+        wrpcap(str(path), {"ARP": [FRAME / ARP()], "elsewhere": [PACKETS[12]]}.get(text, []), linktype=1)
+    place = ["--node", "edge1"] if text == "elsewhere" else []
+    result = CliRunner().invoke(cli, ["replay", policy, str(path), "--format", form, *place])
+    assert (result.exit_code, f"no flow was judged: found {found};" in result.output) == (3, True), (
+        result.output
+    )
 
 
 CALICO = {
@@ -334,7 +401,7 @@ def test_conntrack_by_the_routes_of_this_host(policy: str, monkeypatch: pytest.M
     """Only `lo` is sure to be here: from the host to itself, where no endpoint is."""
     here = [Tracked(6, ip_address("127.0.0.1"), ip_address("127.0.0.2"), 40000, 80)]
     monkeypatch.setattr(recorded, "read_flows", lambda in_any_state: here)
-    (report,) = replay(policy, "conntrack", "--node", "edge1", code=0)
+    (report,) = replay(policy, "conntrack", "--node", "edge1", code=3)
     assert fates(report) == {"no endpoint": (1, 1)}
     assert [row["place"] for row in report["rules"]] == ["raw-output", "filter-output", "mangle-postrouting"]
 

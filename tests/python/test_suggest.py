@@ -16,12 +16,13 @@ import yaml
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from labelgate.analysis.recorded import packed
+from labelgate.analysis.recorded import from_conntrack, packed
 from labelgate.analysis.selection import group_of, selectors
 from labelgate.analysis.suggest import Observed, Peers, suggest
 from labelgate.cli import cli
 from labelgate.cli.suggested import text
 from labelgate.flow import Packet
+from labelgate.lockout import flows as tracked
 from labelgate.reference.selectors import matches, parse
 from labelgate.snapshot import Snapshot
 
@@ -187,9 +188,10 @@ def test_what_is_written(tmp_path: Path) -> None:
 def test_how_much_is_generalised(tmp_path: Path) -> None:
     nets, scraper = written(tmp_path, "namespace", 24)["suggested-web"]["ingress"]
     assert nets["source"] == {"nets": ["192.0.2.0/24"]}
-    assert scraper["source"]["selector"] == "projectcalico.org/namespace == 'ops'"
+    assert scraper["source"]["selector"] == f"projectcalico.org/namespace == 'ops' && {WORKLOAD}"
 
 
+NO_WORKLOAD, WORKLOAD = "!has(projectcalico.org/namespace)", "has(projectcalico.org/orchestrator)"
 HOST = """
 ---
 apiVersion: projectcalico.org/v3
@@ -206,7 +208,7 @@ def test_host_endpoints_get_a_global_policy(tmp_path: Path) -> None:
     )
     found = suggest(observed, prefix={4: 32, 6: 128})
     assert [(one.kind, one.name, one.selector) for one in found] == [
-        ("StagedGlobalNetworkPolicy", "suggested-edge", "role == 'edge'"),
+        ("StagedGlobalNetworkPolicy", "suggested-edge", f"role == 'edge' && {NO_WORKLOAD}"),
         ("StagedNetworkPolicy", "suggested-web", "app == 'web'"),
     ]
     snapshot = enforced(tmp_path, text(observed, found))
@@ -220,6 +222,104 @@ def test_host_endpoints_get_a_global_policy(tmp_path: Path) -> None:
     cluster = snapshot.compile(node=None)
     assert cluster.connectivity(packet(("198.51.100.10", WEB.address, (6, 81)))).verdict == "allow"
     assert cluster.connectivity(packet((OUTSIDE[0], WEB.address, (6, 81)))).verdict == "deny"
+
+
+BARE_HOST = HOST.replace("edge, labels: {role: edge}", "bare").replace(".10]", ".11]")
+
+
+def test_a_policy_of_hosts_leaves_workloads_alone(tmp_path: Path) -> None:
+    """Not even one that comes later, with the same labels."""
+    flow = (OUTSIDE[0], "198.51.100.10", (6, 80))
+    observed = observe(world(tmp_path, [], HOST), [flow])
+    suggested = text(observed, suggest(observed, prefix={4: 32, 6: 128}))
+    later = Pod("shop", "edge", (("role", "edge"),), "10.0.0.9")
+    world(tmp_path, [later], HOST)
+    table = enforced(tmp_path, suggested).compile(node=None)
+    assert table.connectivity(packet((OUTSIDE[0], later.address, (6, 81)))).verdict == "allow"
+
+
+@pytest.mark.parametrize("pods", [[], [WEB]])
+def test_a_host_without_labels_gets_no_policy(tmp_path: Path, pods: list[Pod]) -> None:
+    """Whatever finds it finds all without labels: '' everything, `!has(app)` whoever comes without."""
+    flows = [(OUTSIDE[0], "198.51.100.11", (6, 80)), (OUTSIDE[0], "198.51.100.10", (6, 80))]
+    observed = observe(world(tmp_path, pods, HOST + BARE_HOST), flows)
+    found = suggest(observed, prefix={4: 32, 6: 128})
+    assert [one.selector for one in found] == [f"role == 'edge' && {NO_WORKLOAD}"]
+    said = "1 host endpoints were seen, but no label of their own finds them alone: nothing is suggested for"
+    assert f"# {said} HostEndpoint/bare\n" in text(observed, found)
+
+
+SETS = """
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkSet
+metadata: {name: internet, labels: {role: edge}}
+spec: {nets: [0.0.0.0/0]}
+---
+apiVersion: projectcalico.org/v3
+kind: NetworkSet
+metadata: {name: office, namespace: ops, labels: {net: office}}
+spec: {nets: [192.0.2.0/24]}
+"""
+BY_HAND = """
+---
+apiVersion: projectcalico.org/v3
+kind: WorkloadEndpoint
+metadata: {name: vm, namespace: ops, labels: {app: vm}}
+spec: {node: n1, interfaceName: cali9, ipNetworks: [10.0.0.77/32],
+       profiles: [projectcalico-default-allow]}
+"""
+
+
+@pytest.mark.parametrize("peers", ["seen", "namespace"])
+def test_peers_are_no_network_sets(tmp_path: Path, peers: Peers) -> None:
+    """Hosts, pods, and a workload that names no orchestrator: each gets in, and no address of a set does."""
+    ends = [SCRAPER.address, "198.51.100.10", "198.51.100.11", "10.0.0.77"]
+    more = HOST + BARE_HOST + SETS + BY_HAND
+    observed = observe(
+        world(tmp_path, [WEB, SCRAPER, OTHER], more), [(end, WEB.address, (6, 80)) for end in ends]
+    )
+    found = suggest(observed, peers=peers, prefix={4: 32, 6: 128})
+    table = enforced(tmp_path, text(observed, [one for one in found if one.namespace == "shop"])).compile(
+        node=None
+    )
+    asked = [*ends, OTHER.address, *OUTSIDE]
+    allowed = [
+        src for src in asked if table.connectivity(packet((src, WEB.address, (6, 80)))).verdict == "allow"
+    ]
+    assert allowed == ends + [OTHER.address] * (peers == "namespace")
+
+
+def test_names_are_no_names_twice(tmp_path: Path) -> None:
+    pods = [Pod("shop", f"p{number}", labels, f"10.0.0.{number}") for number, labels in enumerate([
+        (("app", "web"), ("v", "1")), (("app", "web"), ("v", "2")), (("app", "web-2"),)
+    ], 1)]  # fmt: skip
+    observed = observe(world(tmp_path, pods), [(OUTSIDE[0], pod.address, (6, 80)) for pod in pods])
+    names = [one.name for one in suggest(observed, prefix={4: 32, 6: 128})]
+    assert names == ["suggested-web", "suggested-web-2", "suggested-web-2-2"]
+
+
+TRACKED = """\
+ipv4     2 tcp      6 117 {} src=10.0.0.1 dst=10.0.0.3 sport=40000 dport={} {}src=10.0.0.3 dst=10.0.0.1 \
+sport={} dport=40000 mark=0 zone=0 use=2
+"""
+
+
+def test_what_conntrack_has_no_answer_to_is_no_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "nf_conntrack").write_text(
+        TRACKED.format("SYN_SENT", 81, "[UNREPLIED] ", 81) + TRACKED.format("ESTABLISHED", 80, "", 80),
+        encoding="ascii",
+    )
+    monkeypatch.setattr(tracked, "_NET", tmp_path)
+    observed = Observed(world(tmp_path, [WEB, DB]))
+    for block in from_conntrack().blocks:
+        observed.add(block)
+    assert {name: count for name, count in observed.counters.items() if count} == {
+        "TCP that nobody has answered": 1, "taken": 1,
+    }  # fmt: skip
+    assert [need["egress"].keys() for need in observed.needs.values() if need["egress"]] == [{(6, 80)}]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import gzip
+import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -103,6 +105,12 @@ class Source:
     problems: list[str] = field(default_factory=list)
     """The first lines that cannot be read: where, what was found, what was expected."""
 
+    def skip(self, line: int, why: str) -> None:
+        """Counts a line that cannot be read."""
+        self.counters["lines: cannot be read"] += 1
+        if len(self.problems) < 5:
+            self.problems.append(f"line {line}: {why}")
+
 
 def from_capture(
     path: str,
@@ -169,30 +177,38 @@ def _of_tracked(flow: Tracked) -> dict[str, Any]:
         "src": flow.src, "dst": flow.dst, "protocol": flow.protocol,
         "sport": ident if flow.icmp else flow.sport,
         "dport": kind << 8 | code if flow.icmp else flow.dport,
-        "packets": 1, "answered": True, "begin": BEGUN if flow.target is None else DNATED,
+        "packets": 1, "answered": flow.answered, "begin": BEGUN if flow.target is None else DNATED,
     }  # fmt: skip
 
 
 def from_lines(lines: IO[bytes], form: str) -> Source:
-    """Flow logs: `form` is `jsonl` or `csv`; closed at the end.
+    """Flow logs, plain or gzip: `form` is `jsonl` or `csv`; closed at the end.
 
     What cannot be read is counted, and the first of it told.
+
+    Raises:
+        OSError, EOFError, zlib.error: once blocks are taken: they cannot be read, or not to their end.
+        ValueError: once blocks are taken: the first line of CSV cannot be read.
     """
     source = Source(iter(()))
-    rows = _json_rows(lines, source) if form == "jsonl" else _csv_rows(lines)
+    rows_of = _json_rows if form == "jsonl" else _csv_rows
 
     def read() -> Iterator[dict[str, Any]]:
-        with lines:
-            for number, row in rows:
+        with lines, _plain(lines) as plain:
+            for number, row in rows_of(plain, source):
                 try:
                     yield _of_row(row)
                 except FieldError as error:
-                    source.counters["lines: cannot be read"] += 1
-                    if len(source.problems) < 5:
-                        source.problems.append(f"line {number}: {error}")
+                    source.skip(number, str(error))
 
     source.blocks = _packed(read())
     return source
+
+
+def _plain(lines: IO[bytes]) -> IO[bytes]:
+    """Before compression, whatever the name says."""
+    buffered = io.BufferedReader(lines)  # type: ignore[type-var]
+    return gzip.GzipFile(fileobj=buffered) if buffered.peek(2)[:2] == b"\x1f\x8b" else buffered  # type: ignore[return-value]
 
 
 def _json_rows(lines: IO[bytes], source: Source) -> Iterator[tuple[int, Any]]:
@@ -202,15 +218,33 @@ def _json_rows(lines: IO[bytes], source: Source) -> Iterator[tuple[int, Any]]:
         try:
             yield number, json.loads(line)
         except (ValueError, RecursionError) as error:
-            source.counters["lines: cannot be read"] += 1
-            if len(source.problems) < 5:
-                source.problems.append(f"line {number}: not JSON: {error}")
+            source.skip(number, f"not JSON: {error}")
 
 
-def _csv_rows(lines: IO[bytes]) -> Iterator[tuple[int, Any]]:
-    text = (line.decode("utf-8", "replace") for line in lines)
-    for number, row in enumerate(csv.DictReader(text), 2):
-        yield number, {name: value for name, value in row.items() if value not in (None, "", "-")}
+def _csv_rows(lines: IO[bytes], source: Source) -> Iterator[tuple[int, Any]]:
+    """Lines may end as they do anywhere (LF, CRLF, CR), and begin with the mark that spreadsheets write."""
+    with io.TextIOWrapper(lines, encoding="utf-8-sig", errors="replace", newline="") as text:
+        reader = csv.reader(text)
+        try:
+            names = next(reader, [])
+        except csv.Error as error:  # The next line would pass for it.
+            raise ValueError(f"line 1: found `{error}`, expected the names of columns (CSV)") from None
+        for number, row in _csv_records(reader, source):
+            fields_of_row = zip(names, row, strict=False)
+            yield number, {name: value for name, value in fields_of_row if value not in ("", "-")}
+
+
+def _csv_records(reader: Any, source: Source) -> Iterator[tuple[int, list[str]]]:
+    """Each error takes a line away, so that this ends."""
+    while True:
+        try:
+            for row in reader:
+                if row:
+                    yield reader.line_num, row
+        except csv.Error as error:
+            source.skip(reader.line_num, f"not CSV: {error}")
+        else:
+            return
 
 
 _NAMES = {
@@ -235,6 +269,10 @@ _AT_DESTINATION = {
 """To the destination what is in is what the source has sent."""
 _PROTOCOLS = {"icmp6": ICMPV6, "ipip": 4, "esp": 50}
 """Calico's names in flow logs beside those that all questions may use."""
+
+
+_MOST = 1 << 53
+"""Packets or bytes of a flow: more are no count, and sums of them would not fit."""
 
 
 def _of_row(row: Any) -> dict[str, Any]:
@@ -266,10 +304,10 @@ def _of_row(row: Any) -> dict[str, Any]:
         "src": src, "dst": dst, "protocol": protocol,
         "sport": 0 if is_icmp else _number(said, "sport", 65535),
         "dport": service if is_icmp else _number(said, "dport", 65535),
-        "packets": _number(said, "packets", 2**63) or 1,
-        "replies": _number(said, "replies", 2**63),
-        "bytes": _number(said, "bytes", 2**63),
-        "reply_bytes": _number(said, "replyBytes", 2**63),
+        "packets": _number(said, "packets", _MOST) or 1,
+        "replies": _number(said, "replies", _MOST),
+        "bytes": _number(said, "bytes", _MOST),
+        "reply_bytes": _number(said, "replyBytes", _MOST),
         "answered": not is_denied,
         "denied": is_denied,
     }  # fmt: skip

@@ -39,6 +39,15 @@ def group_of(labels: Labels) -> Group:
     return frozenset((k, v) for k, v in items if k not in VOLATILE and not k.startswith(_INHERITED))
 
 
+def has_own_label(group: Group) -> bool:
+    """Whether a selector can ask for something that not everybody has.
+
+    >>> has_own_label(group_of({"projectcalico.org/namespace": "shop"}))
+    False
+    """
+    return any(key not in _EVERYBODYS for key, _ in group)
+
+
 @dataclass(frozen=True, slots=True)
 class _Atom:
     """`key == 'value'`, or `!has(key)`."""

@@ -11,10 +11,10 @@ from typing import Any, Literal
 import numpy as np
 
 from labelgate.analysis.recorded import BEGUN, DNATED, Recorded
-from labelgate.analysis.selection import Group, group_of, selectors
+from labelgate.analysis.selection import Group, group_of, has_own_label, selectors
 from labelgate.conversion import quoted
 from labelgate.flow import CT_STATES, ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE, IPAddress
-from labelgate.reference.labels import NAMESPACE, Endpoint, Member, Workload, members
+from labelgate.reference.labels import NAMESPACE, ORCHESTRATOR, Endpoint, Host, Member, Workload, members
 from labelgate.reference.selectors import matches, parse
 from labelgate.snapshot import Snapshot
 
@@ -30,7 +30,7 @@ MOST_PORTS, MOST_NETS = 50, 256
 Service = tuple[int, int]
 """Protocol, and port or `type << 8 | code`."""
 Peer = Group | IPAddress
-"""A group of endpoints, by their labels, or an address that nobody has."""
+"""A group of endpoints, by their labels, or an address that nobody has or that no label finds alone."""
 
 
 @dataclass
@@ -96,6 +96,7 @@ class Observed:
     def __post_init__(self) -> None:
         self.members = members(self.snapshot, self.workload_prefix)
         self.endpoints = [one for one in self.members if isinstance(one, Endpoint)]
+        self._sets = {group_of(one.labels) for one in self.members if not isinstance(one, Endpoint)}
         self.owners: dict[Any, Endpoint] = {}
         for endpoint in self.endpoints:
             for net in endpoint.nets:
@@ -129,14 +130,20 @@ class Observed:
         packets = int(block.packets[row]) + int(block.replies[row])
         example = f"{src} > {dst} {spoken(service)}"
         if source is not None:
-            peer = dst if destination is None else group_of(destination.labels)
+            peer = dst if destination is None else self._peer(destination, dst)
             self._need(source, "egress", service, peer).add(1, packets, example)
         if destination is not None:
-            peer = src if source is None else group_of(source.labels)
+            peer = src if source is None else self._peer(source, src)
             self._need(destination, "ingress", service, peer).add(1, packets, example)
         for endpoint in (source, destination):
             if endpoint is not None and block.version == 6:
                 self.has_ipv6.add(subject_of(endpoint))
+
+    def _peer(self, endpoint: Endpoint, address: IPAddress) -> Peer:
+        """By its labels, unless a network set has just the same, or a host endpoint has none of its own."""
+        group = group_of(endpoint.labels)
+        is_found = isinstance(endpoint, Workload) or _has_host_labels(group)
+        return group if is_found and group not in self._sets else address
 
     def _need(self, endpoint: Endpoint, direction: Direction, service: Service, peer: Peer) -> Evidence:
         needs = self.needs.setdefault(subject_of(endpoint), {"ingress": {}, "egress": {}})
@@ -147,6 +154,21 @@ def subject_of(endpoint: Endpoint) -> Subject:
     """The group that its policy is for."""
     namespace = endpoint.labels.get(NAMESPACE, "") if isinstance(endpoint, Workload) else ""
     return Subject(namespace, tuple(sorted(group_of(endpoint.labels))))
+
+
+def _has_host_labels(group: Group) -> bool:
+    """Whether labels tell a host endpoint from workloads, which have a namespace, and from other things."""
+    return has_own_label(group) and NAMESPACE not in dict(group)
+
+
+def unselectable(observed: Observed) -> list[str]:
+    """Host endpoints that were seen, but that a policy could select only with whatever else has no labels."""
+    seen = {subject for subject in observed.needs if not _selectable(subject)}
+    return sorted(one.name for one in observed.endpoints if subject_of(one) in seen)
+
+
+def _selectable(subject: Subject) -> bool:
+    return bool(subject.namespace) or _has_host_labels(subject.group)
 
 
 def _unspeakable(service: Service) -> str | None:
@@ -175,13 +197,13 @@ def spoken(service: Service) -> str:
 
 
 def suggest(observed: Observed, *, peers: Peers = "seen", prefix: Mapping[int, int]) -> list[Suggestion]:
-    """A staged policy for each group of endpoints that was seen, both directions.
+    """A staged policy for each group of endpoints that was seen, both directions, but the `unselectable`.
 
     `prefix` is the length, by IP version, that addresses of nobody are widened to: 32 and 128 leave them.
     """
-    names: Counter[str] = Counter()
+    names: dict[tuple[str, str], int] = {}
     found = []
-    for subject in sorted(observed.needs):
+    for subject in filter(_selectable, sorted(observed.needs)):
         needs = observed.needs[subject]
         owned = [one for one in observed.endpoints if subject_of(one) == subject]
         writer = _Writer(observed, subject, peers, prefix)
@@ -191,13 +213,10 @@ def suggest(observed: Observed, *, peers: Peers = "seen", prefix: Mapping[int, i
         if not subject.namespace and subject in observed.has_ipv6:
             for direction in rules:
                 rules[direction] += _neighbour_discovery()
-        name = _name(subject, owned)
-        names[f"{subject.namespace}/{name}"] += 1
-        count = names[f"{subject.namespace}/{name}"]
         found.append(
             Suggestion(
                 "StagedNetworkPolicy" if subject.namespace else "StagedGlobalNetworkPolicy",
-                name if count == 1 else f"{name}-{count}",
+                _unused(names, subject.namespace, _name(subject, owned)),
                 subject.namespace or None,
                 _subject_selector(observed, subject),
                 tuple(sorted(one.name for one in owned)),
@@ -208,14 +227,31 @@ def suggest(observed: Observed, *, peers: Peers = "seen", prefix: Mapping[int, i
 
 
 def _subject_selector(observed: Observed, subject: Subject) -> str:
-    """Of the policy: a namespaced one selects within its namespace, a global one everything."""
+    """Of the policy: a namespaced one selects within its namespace, a global one everything but workloads."""
     among = [
         group_of(one.labels)
         for one in observed.endpoints
-        if not subject.namespace or one.labels.get(NAMESPACE) == subject.namespace
+        if (one.labels.get(NAMESPACE) == subject.namespace if subject.namespace else isinstance(one, Host))
     ]
     (selector,) = selectors([subject.group], among)
-    return selector
+    # Workloads of other clusters and of tomorrow may have the same labels; a namespace they all have (R-21).
+    return selector if subject.namespace else f"{selector} && !has({NAMESPACE})"
+
+
+def _unused(names: dict[tuple[str, str], int], namespace: str, name: str) -> str:
+    """The name, with a number if the namespace has it; `names` has those that are used, and counts up.
+
+    >>> names = {}
+    >>> [_unused(names, "shop", name) for name in ("web", "web", "web-2")]
+    ['web', 'web-2', 'web-2-2']
+    """
+    number, found = names.get((namespace, name), 1), name
+    while (namespace, found) in names:
+        number += 1
+        found = f"{name}-{number}"
+    names[namespace, name] = number
+    names.setdefault((namespace, found), 1)
+    return found
 
 
 def _name(subject: Subject, owned: Sequence[Endpoint]) -> str:
@@ -297,23 +333,33 @@ class _Writer:
             for one in among
             if scope(dict(one)) or (namespace_selector == "all()" and NAMESPACE in dict(one))
         ]
-        whole = self.peers == "namespace"
-        for selector, chosen in _whole(groups) if whole else _covering(groups, found_by):
+        whole = list(self._whole(groups)) if self.peers == "namespace" else []
+        rest = [one for one in groups if not any(one in chosen for _, chosen in whole)]
+        for selector, chosen in [*whole, *_covering(rest, found_by)]:
             side = {"selector": selector}
             if namespace_selector:
                 side["namespaceSelector"] = namespace_selector
             yield side, [one for one in groups if one in chosen]
 
+    def _whole(self, groups: Sequence[Group]) -> Iterator[tuple[str, set[Group]]]:
+        """All workloads of namespaces. A NetworkSet has the namespace, too, but no orchestrator (R-21, R-26).
+
+        Left out are host endpoints, workloads that name no orchestrator, and namespaces where a set does.
+        """
+        not_workloads = [one.labels for one in self.observed.members if not isinstance(one, Workload)]
+        mixed = {labels.get(NAMESPACE) for labels in not_workloads if ORCHESTRATOR in labels}
+        whole: dict[str, set[Group]] = {}
+        for group in groups:
+            labels = dict(group)
+            namespace = labels.get(NAMESPACE)
+            if namespace and ORCHESTRATOR in labels and namespace not in mixed:
+                whole.setdefault(namespace, set()).add(group)
+        for namespace, found in sorted(whole.items()):
+            yield f"{NAMESPACE} == {quoted(namespace)} && has({ORCHESTRATOR})", found
+
 
 def _reachable(members: Iterable[Member]) -> Iterator[Member]:
     return (one for one in members if one.nets)
-
-
-def _whole(groups: Sequence[Group]) -> Iterator[tuple[str, set[Group]]]:
-    """Whole namespaces, and all host endpoints together."""
-    for namespace in sorted({dict(one).get(NAMESPACE, "") for one in groups}):
-        selector = f"{NAMESPACE} == {quoted(namespace)}" if namespace else f"!has({NAMESPACE})"
-        yield selector, {one for one in groups if dict(one).get(NAMESPACE, "") == namespace}
 
 
 def _covering(wanted: Sequence[Group], among: Sequence[Group]) -> Iterator[tuple[str, set[Group]]]:

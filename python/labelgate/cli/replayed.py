@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import click
 
 from labelgate.analysis.recorded import Recorded, Source, from_capture, from_conntrack, from_lines, marked
 from labelgate.analysis.replay import (
+    ALLOWED,
     DENIED,
     STATES,
     ClusterJudge,
@@ -78,7 +80,8 @@ class Recording:
             return self.form
         if self.path == "conntrack":
             return "conntrack"
-        return next((form for end, form in _FORMS.items() if self.path.endswith(end)), "capture")
+        name = self.path.removesuffix(".gz")
+        return next((form for end, form in _FORMS.items() if name.endswith(end)), "capture")
 
     def _source(self, progress: ProgressBar) -> Source:
         if self.kind == "conntrack":
@@ -97,7 +100,7 @@ def reading(capture: str) -> Iterator[None]:
     """What goes wrong while blocks are taken, in the words of the command line."""
     try:
         yield
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, zlib.error) as error:
         raise EnvironmentProblem(f"{capture}: {error}") from None
 
 
@@ -184,7 +187,20 @@ def run(
         tallies, differences = _run(recording.blocks(source), judges, _flow_line(judges) if each else None)
     report = _report(source, judges, tallies, differences)
     click.echo(json.dumps(report) if output == "json" else _text(report))
+    if not any(tally.states[[ALLOWED, DENIED], 0].any() for tally in tallies):
+        raise EnvironmentProblem(_nothing_judged(recording.path, report))
     return int(bool(differences.groups if len(judges) == 2 else tallies[0].states[DENIED][0]))
+
+
+def _nothing_judged(capture: str, report: dict[str, Any]) -> str:
+    """Why neither 0 nor 1 would be an answer."""
+    fates = [f"{counts['flows']} {fate}" for fate, counts in report["fates"].items() if counts["flows"]]
+    unread = report["read"].get("lines: cannot be read", 0)
+    fates += [f"{unread} lines that cannot be read"] if unread else []
+    return (
+        f"{capture}: no flow was judged: found {', '.join(fates) or 'no flow'}; "
+        "expected a flow that begins in it and has an endpoint of these policies"
+    )
 
 
 class _ThisHost:

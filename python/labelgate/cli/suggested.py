@@ -8,7 +8,7 @@ from typing import Any
 import click
 import yaml
 
-from labelgate.analysis.suggest import Direction, Observed, Peers, Rule, Suggestion, suggest
+from labelgate.analysis.suggest import Direction, Observed, Peers, Rule, Suggestion, suggest, unselectable
 from labelgate.cli.progress import ProgressBar
 from labelgate.cli.replayed import Recording, reading
 from labelgate.snapshot import load
@@ -53,7 +53,8 @@ def run(
 def text(observed: Observed, found: list[Suggestion]) -> str:
     """The policies as YAML, with comments."""
     seen = {name for one in found for name in one.endpoints}
-    silent = len(observed.endpoints) - len(seen)
+    refused = unselectable(observed)
+    silent = len(observed.endpoints) - len(seen) - len(refused)
     lines = [
         "# Suggested from recorded flows: what was seen is allowed, all else would be denied. The policies",
         "# are staged: they decide nothing until their kind is NetworkPolicy or GlobalNetworkPolicy.",
@@ -61,6 +62,12 @@ def text(observed: Observed, found: list[Suggestion]) -> str:
     ]
     if silent:
         lines.append(f"# {silent} endpoints were in no flow: nothing is suggested for them")
+    if refused:
+        shown = ", ".join(refused[:5]) + (" ..." if len(refused) > 5 else "")
+        lines.append(
+            f"# {len(refused)} host endpoints were seen, but no label of their own finds them alone: "
+            f"nothing is suggested for {shown}"
+        )
     return "\n".join([*lines, *(line for one in found for line in _policy(one))]) + "\n"
 
 

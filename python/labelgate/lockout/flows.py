@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Self
@@ -41,6 +41,8 @@ class Flow:
     target_port: int = 0
     icmp: tuple[int, int, int] | None = None
     """Type, code and id."""
+    answered: bool = field(default=True, compare=False)
+    """Whether the other side has sent anything: it may do so at any time, and the flow is the same."""
 
     def __str__(self) -> str:
         name = _PROTOCOLS.get(self.protocol, str(self.protocol))
@@ -137,18 +139,18 @@ def _tracked(words: list[str], in_any_state: bool) -> Flow | None:
         icmp = (int(found["type"][0]), int(found["code"][0]), int(found["id"][0]))
     return _flow(
         protocol, found["src"][0], found["dst"][0], int(sports[0]), int(dports[0]), found["src"][1],
-        int(sports[1]), icmp,
+        int(sports[1]), icmp, "[UNREPLIED]" not in words,
     )  # fmt: skip
 
 
 def _flow(
     protocol: int, src: str, dst: str, sport: int, dport: int, target: str, target_port: int,
-    icmp: tuple[int, int, int] | None,
+    icmp: tuple[int, int, int] | None, answered: bool,
 ) -> Flow:  # fmt: skip
     is_translated = (target, target_port) != (dst, dport) and icmp is None
     return Flow(
         protocol, ip_address(src), ip_address(dst), sport, dport,
-        ip_address(target) if is_translated else None, target_port if is_translated else 0, icmp,
+        ip_address(target) if is_translated else None, target_port if is_translated else 0, icmp, answered,
     )  # fmt: skip
 
 
@@ -172,16 +174,17 @@ def read_flows_by_netlink(*, in_any_state: bool = False) -> list[Flow]:
                 if message["nfgen_family"] == family and not message.get_attr("CTA_ZONE"):
                     there = NFCTAttrTuple.from_netlink(family, message.get_attr("CTA_TUPLE_ORIG"))
                     back = NFCTAttrTuple.from_netlink(family, message.get_attr("CTA_TUPLE_REPLY"))
-                    flows.append(_flow_of(there, back))
+                    answered = bool(message.get_attr("CTA_STATUS") & _SEEN_REPLY)
+                    flows.append(_flow_of(there, back, answered))
     return flows
 
 
-def _flow_of(there: NFCTAttrTuple, back: NFCTAttrTuple) -> Flow:
+def _flow_of(there: NFCTAttrTuple, back: NFCTAttrTuple, answered: bool) -> Flow:
     is_icmp = there.proto in (ICMP, ICMPV6)
     icmp = (there.icmp_type, there.icmp_code, there.icmp_id) if is_icmp else None
     return _flow(
         there.proto, there.saddr, there.daddr, there.sport or 0, there.dport or 0, back.saddr,
-        back.sport or 0, icmp,
+        back.sport or 0, icmp, answered,
     )  # fmt: skip
 
 

@@ -185,6 +185,55 @@ fn a_second_section_has_interfaces_of_its_own() {
     assert_eq!(flows.iter().map(|flow| flow.packets[0]).collect::<Vec<_>>(), [2, 2]);
 }
 
+/// An interface (raw IP) with this name, as a block of a little-endian section.
+fn interface(name: &[u8]) -> Vec<u8> {
+    let padded = name.len().next_multiple_of(4);
+    let length = u32::try_from(28 + padded).unwrap().to_le_bytes();
+    let mut block = [&1u32.to_le_bytes(), &length[..], &[101, 0, 0, 0, 0, 0, 0, 0, 2, 0]].concat();
+    block.extend(u16::try_from(name.len()).unwrap().to_le_bytes());
+    block.extend(name);
+    block.resize(20 + padded, 0);
+    block.extend([0; 4]);
+    block.extend(length);
+    block
+}
+
+fn section() -> Vec<u8> {
+    pcapng(false)[..28].to_vec()
+}
+
+#[test]
+fn as_many_interfaces_as_a_machine_may_have() {
+    let names = |numbers: std::ops::Range<u32>| -> Vec<u8> {
+        numbers.flat_map(|number| interface(format!("veth{number}").as_bytes())).collect()
+    };
+    let most = [section(), names(0..65_536)].concat();
+    let mut capture = opened(&most, false).unwrap();
+    assert_eq!(read(&mut capture), []);
+    assert_eq!(capture.interfaces().len(), 65_536);
+    assert_eq!(capture.interfaces()[65_535].as_deref(), Some("veth65535"));
+    // One more: of the section, or of another section with a new name; a known name is none more.
+    for (more, is_read) in [
+        (names(0..1), false),
+        ([section(), names(65_536..65_537)].concat(), false),
+        ([section(), names(7..8)].concat(), true),
+    ] {
+        let mut capture = opened(&[most.clone(), more].concat(), false).unwrap();
+        let found = capture.read(usize::MAX, &mut Vec::new());
+        assert_eq!(found.is_ok(), is_read);
+        assert!(found.err().is_none_or(|error| error.to_string().contains("more than 65,536 interfaces")));
+    }
+}
+
+#[test]
+fn a_name_longer_than_any_is_none() {
+    for (length, is_name) in [(256, true), (257, false)] {
+        let mut capture = opened(&[section(), interface(&vec![b'e'; length])].concat(), false).unwrap();
+        assert_eq!(read(&mut capture), []);
+        assert_eq!(capture.interfaces()[0].is_some(), is_name);
+    }
+}
+
 #[test]
 fn a_packet_of_no_interface_is_damage() {
     let file = pcapng(false);
