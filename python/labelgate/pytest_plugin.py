@@ -6,6 +6,7 @@ PolicyTest. Only pytest imports it.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,12 +41,25 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> PolicyFile
         content = file_path.read_bytes()
     except OSError:
         return None  # Whoever asks for it by name is told by pytest.
-    from labelgate.expect.suite import holds_tests
-
-    if not holds_tests(content):
+    if not _holds_tests(file_path, content, is_asked=parent.session.isinitpath(file_path)):
         return None
     found: PolicyFile = PolicyFile.from_parent(parent, path=file_path)
     return found
+
+
+def _holds_tests(file: Path, content: bytes, *, is_asked: bool) -> bool:
+    """Whoever names a file is told what is wrong with it; a template that lies about is left alone."""
+    from labelgate.expect.suite import holds_tests
+    from labelgate.resources.positions import SyntaxProblem
+
+    try:
+        return holds_tests(content, is_asked=is_asked)
+    except SyntaxProblem as problem:
+        if not is_asked:
+            where = f"{file}:{problem.place.line}:{problem.place.column}"
+            told = f"{where}: looks like a PolicyTest but is left alone: {problem.wrong.message}"
+            warnings.warn(pytest.PytestCollectionWarning(told), stacklevel=1)
+        return is_asked
 
 
 class Unexpected(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -16,6 +17,7 @@ from xml.etree import ElementTree
 
 import labelgate
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -111,6 +113,26 @@ def test_a_failure_says_what_decided_and_what_would_have(tmp_path: Path) -> None
         ("{from: shop/web, to: shop/web, port: 1, expect: allow}", "01-workload.yaml", "nothing to ask"),
         ("{from: shop/web, to: 'fd00::1', port: 1, expect: deny}", "01-workload.yaml", "nothing to ask"),
         (
+            "{from: [203.0.113.7, '2001:db8::1', '::/0'], to: shop/web, port: 1, expect: deny}",
+            "01-workload.yaml",
+            "nothing to ask of `2001:db8::1`, `::/0`:",
+        ),
+        (
+            "{from: shop/web, to: [shop/web, shop/db, 'fd00::1'], port: 1, expect: deny}",
+            "01-workload.yaml",
+            "nothing to ask of `shop/web`, `fd00::1`:",
+        ),
+        (
+            "{from: 192.0.2.1, to: 198.51.100.10, node: edge1, in: eth00, port: 80, expect: allow}",
+            "02-host-endpoint.yaml",
+            "`in: eth00`: no endpoint of node `edge1` has this interface; did you mean `eth0`?",
+        ),
+        (
+            "{from: HostEndpoint/edge1-out, to: 192.0.2.1, out: eth00, port: 80, expect: allow}",
+            "02-host-endpoint.yaml",
+            "`out: eth00`: no endpoint",
+        ),
+        (
             "{from: 192.0.2.1, to: 192.0.2.2, in: eth0, port: 1, expect: deny}",
             "02-host-endpoint.yaml",
             "give `out`",
@@ -178,6 +200,61 @@ def test_the_deciding_rule_is_part_of_the_answer(tmp_path: Path) -> None:
         result = run(written(tmp_path, asked % (f"NetworkPolicy/shop/{policy}", rule)))
         assert result.exit_code == code, result.output
     assert "would match: NetworkPolicy/shop/other has no such rule" in result.output
+
+
+def test_interfaces_are_known_by_the_test_or_governed_by_a_star(tmp_path: Path) -> None:
+    asked = "{from: 192.0.2.1, to: 198.51.100.10, node: edge1, in: %s, port: 81, expect: %s}"
+    given = "  interfaces: {eth7: [192.0.2.7]}\n"
+    result = run(written(tmp_path, asked % ("eth7", "allow"), "02-host-endpoint.yaml", given))
+    assert result.exit_code == 0, result.output
+    star = tmp_path / "star.yaml"
+    star.write_text(
+        "apiVersion: projectcalico.org/v3\nkind: HostEndpoint\nmetadata: {name: any}\n"
+        "spec: {node: edge1, interfaceName: '*', expectedIPs: [198.51.100.10]}\n---\n"
+        "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {name: none}\n"
+        "spec: {selector: all(), types: [Ingress], preDNAT: true, applyOnForward: true,\n"
+        "       ingress: [{action: Deny, protocol: TCP, destination: {ports: [81]}}]}\n"
+    )
+    result = run(written(tmp_path, asked % ("eth9", "deny"), str(star)))
+    assert result.exit_code == 0, result.output
+    result = run(written(tmp_path, asked % ("cali1", "deny"), str(star)))
+    assert "`in: cali1`: no endpoint" in result.output
+
+
+def test_a_rule_of_both_directions_needs_its_direction(tmp_path: Path) -> None:
+    more = """
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: both}
+spec:
+  selector: all()
+  order: 1
+  types: [Ingress, Egress]
+  egress: [{action: Allow}]
+  ingress: [{action: Deny, protocol: UDP}, {action: Allow}]
+"""
+    policy = tmp_path / "policy.yaml"
+    policy.write_text((EXAMPLES / "01-workload.yaml").read_text() + more)
+    by = "{policy: GlobalNetworkPolicy/both%s}"
+    question = "{from: shop/web, to: shop/db, port: 80, expect: allow, decidedBy: %s}"
+
+    def asked(how: str) -> Result:
+        return run(written(tmp_path, question % (by % how), str(policy)))
+
+    found = asked(", rule: 0")
+    assert found.exit_code == 1
+    assert "ambiguous: egress rule 0 and ingress rule 1 of GlobalNetworkPolicy/both" in found.output
+    for how, code in (
+        ("", 0),
+        (", rule: 0, direction: egress", 0),
+        (", rule: 1, direction: ingress", 0),
+        (", rule: 0, direction: ingress", 1),
+        (", rule: 1, direction: egress", 1),
+    ):
+        found = asked(how)
+        assert found.exit_code == code, found.output
+    assert "decided by GlobalNetworkPolicy/both egress rule 1" in found.output
 
 
 def test_a_rule_that_comes_too_late_is_told_of(tmp_path: Path) -> None:
@@ -408,10 +485,58 @@ def test_pytest_collects_expectations(tmp_path: Path) -> None:
     assert "found: `alow`" in found.stdout
 
 
+STRANGERS = [
+    "kind: List\n",
+    "# values for the PolicyTest chart\nreplicas: 1\n",
+    "x: {{ .Values.PolicyTest }}\n",
+    "# kind: PolicyTest\na: 1\n",
+    "apiVersion: acme.example/v1\nkind: PolicyTest\nspec: {a: 1}\n",
+    "a: |\n  kind: PolicyTest\n",
+]
+"""Files of other projects that look like ours."""
+
+
+def test_strangers_hold_no_tests(tmp_path: Path) -> None:
+    for text in STRANGERS:
+        (tmp_path / "data.yaml").write_text(text)
+        assert read_tests([tmp_path]) == []
+
+
 def test_pytest_without_expectations_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "data.yaml").write_text("kind: List\n")
+    for number, text in enumerate(STRANGERS):
+        (tmp_path / f"data{number}.yaml").write_text(text)
+    broken = tmp_path / "template.yaml"
+    broken.write_text("kind: PolicyTest\nmetadata: {{ .Values.x }}: y\n")
     (tmp_path / "test_one.py").write_text("def test_one(): pass\n")
-    assert "1 passed" in pytest_run(tmp_path, ".").stdout
+    found = pytest_run(tmp_path, ".")
+    assert found.returncode == 0, found.stdout
+    assert "1 passed, 1 warning" in found.stdout
+    assert "template.yaml:2:" in found.stdout
+    assert pytest_run(tmp_path, broken).returncode == 2, "whoever names it is told"
+
+
+def test_a_kind_that_is_misspelt_is_told_of(tmp_path: Path) -> None:
+    file = written(tmp_path, "{from: shop/web, to: shop/db, port: 5432, expect: allow}")
+    text = file.read_text()
+    for kind in ("policytest", "PolicyTests"):
+        file.write_text(text.replace("kind: PolicyTest", f"kind: {kind}"))
+        with pytest.raises(labelgate.LoadError, match="did you mean `PolicyTest`"):
+            read_tests([file])
+        named, around = pytest_run(tmp_path, file), pytest_run(tmp_path, ".")
+        assert "did you mean `PolicyTest`" in named.stdout
+        assert around.returncode == 5, around.stdout
+
+
+@pytest.mark.parametrize("form", ["json", "list", "quoted"])
+def test_a_test_is_found_however_it_is_written(tmp_path: Path, form: str) -> None:
+    file = written(tmp_path, "{from: shop/web, to: shop/db, port: 5432, expect: allow}")
+    data = yaml.safe_load(file.read_text())
+    if form == "quoted":
+        file.write_text(file.read_text().replace("kind: PolicyTest", '"kind" : "PolicyTest"  # one'))
+    else:
+        whole = data if form == "json" else {"apiVersion": "v1", "kind": "List", "items": [data]}
+        file.write_text(json.dumps(whole))
+    assert len(read_tests([file])) == 1
 
 
 def test_the_program_needs_no_pytest() -> None:

@@ -120,6 +120,8 @@ def judge(world: World, test: PolicyTest, index: int) -> Result:
     expectation = test.spec.expectations[index]
     try:
         answers = tuple(_answer(world, question) for question in questions(world, test, expectation))
+        if expectation.decided_by is not None:
+            _check_direction(expectation.decided_by, answers)
     except (Unanswerable, FieldError) as error:
         return Result(test, index, error=str(error))
     failures = tuple(answer for answer in answers if not _is_expected(expectation, answer))
@@ -132,13 +134,33 @@ def _is_expected(expectation: Expectation, answer: Answered) -> bool:
     else:
         holds = answer.verdict == expectation.expect
     wanted = expectation.decided_by
-    return holds and (wanted is None or any(is_decided_by(wanted, passed.step) for passed in answer.deciding))
+    return holds and (wanted is None or any(is_decided_by(wanted, passed) for passed in answer.deciding))
 
 
-def is_decided_by(wanted: DecidedBy, step: Step) -> bool:
-    """Whether a step is one of the policy, rule and tier that are named."""
+def _check_direction(wanted: DecidedBy, answers: tuple[Answered, ...]) -> None:
+    """A rule's number means another rule in the other direction: which one is meant must be said."""
+    if wanted.rule is None or wanted.direction is not None:
+        return
+    of_policy = wanted.model_copy(update={"rule": None})
+    for answer in answers:
+        found = {
+            passed.direction: passed.step.rule
+            for passed in answer.deciding
+            if is_decided_by(of_policy, passed)
+        }
+        if len(set(found.values())) > 1 and len(found) > 1:
+            rules = " and ".join(f"{direction} rule {rule}" for direction, rule in found.items())
+            raise Unanswerable(
+                f"`decidedBy` is ambiguous: {rules} of {wanted.policy} decide both; give its `direction`"
+            )
+
+
+def is_decided_by(wanted: DecidedBy, passed: Passed) -> bool:
+    """Whether a step is one of the policy, rule, direction and tier that are named."""
+    step = passed.step
     return (
-        wanted.policy in (None, step.policy)
+        wanted.direction in (None, passed.direction)
+        and wanted.policy in (None, step.policy)
         and wanted.rule in (None, step.rule)
         and wanted.tier in (None, step.tier)
     )

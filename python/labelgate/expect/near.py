@@ -24,6 +24,7 @@ from labelgate.reference.matching import (
 )
 from labelgate.reference.policies import Kind
 from labelgate.reference.rules import Rule
+from labelgate.resources import DecidedBy
 
 MOST = 3
 """So many near misses are told of."""
@@ -55,10 +56,16 @@ def near_misses(world: World, answer: Answered, action: str) -> list[NearMiss]:
     return [miss for miss in found if len(miss.unmet) == least][:MOST]
 
 
-def of_policy(world: World, answer: Answered, policy: str, rule: int | None) -> list[NearMiss]:
+def of_policy(world: World, answer: Answered, wanted: DecidedBy) -> list[NearMiss]:
     """The rules of one policy, or one of them, wherever on the way it applies."""
-    found = (miss for miss, _ in _rules(world, answer, answer.steps) if miss.policy == policy)
-    return list(dict.fromkeys(miss for miss in found if rule in (None, miss.rule)))[:MOST]
+    found = (
+        miss
+        for miss, _ in _rules(world, answer, answer.steps)
+        if miss.policy == wanted.policy
+        and wanted.rule in (None, miss.rule)
+        and wanted.direction in (None, miss.direction)
+    )
+    return list(dict.fromkeys(found))[:MOST]
 
 
 def _rules(world: World, answer: Answered, asked: Iterable[Passed]) -> Iterator[tuple[NearMiss, str]]:

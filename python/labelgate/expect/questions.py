@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import cast
@@ -63,21 +63,38 @@ def questions(world: World, test: PolicyTest, expectation: Expectation) -> list[
     Raises:
         Unanswerable: there is none, there are too many, or one cannot be asked.
     """
-    sources = [side for peer in expectation.from_ for side in _sides(world, test, peer)]
-    destinations = [side for peer in expectation.to for side in _sides(world, test, peer)]
+    from_, to = ([(peer, list(_sides(world, test, peer))) for peer in peers] for peers in _ends(expectation))
+    sources, destinations = ([side for _, sides in end for side in sides] for end in (from_, to))
     ports = _ports(world, expectation)
     if len(sources) * len(destinations) * len(ports) > MOST:
         found = f"{len(sources)} sources, {len(destinations)} destinations and {len(ports)} port ranges"
         raise Unanswerable(f"too many questions: {found}, expected at most {MOST} combinations; split it")
-    asked = [
+    silent = [
+        *_silent(from_, lambda side: any(_is_pair(side, other) for other in destinations)),
+        *_silent(to, lambda side: any(_is_pair(other, side) for other in sources)),
+    ]
+    if silent:
+        raise Unanswerable(
+            f"nothing to ask of {', '.join(silent)}: no peer of the other end is another than itself and has "
+            "an IP version in common with it; take it out, or ask it in an expectation of its own"
+        )
+    return [
         _question(world, test, expectation, source, destination, port)
         for source, destination in product(sources, destinations)
         if _is_pair(source, destination)
         for port in ports
     ]
-    if not asked:
-        raise Unanswerable("nothing to ask: `from` and `to` have no IP version in common, or are the same")
-    return asked
+
+
+def _ends(expectation: Expectation) -> tuple[list[AskedPeer], list[AskedPeer]]:
+    return expectation.from_, expectation.to
+
+
+def _silent(end: list[tuple[AskedPeer, list[Side]]], is_asked: Callable[[Side], bool]) -> Iterator[str]:
+    """The peers of one end that no question is about: an answer would seem to be theirs, too."""
+    for peer, sides in end:
+        if not any(map(is_asked, sides)):
+            yield f"`{peer.text}`" + ("" if sides else " (which has no address)")
 
 
 def _is_pair(source: Side, destination: Side) -> bool:
@@ -192,6 +209,7 @@ def _question(
         dnat = None if expectation.dnat is None else read_destination(expectation.dnat)
     except FieldError as error:
         raise Unanswerable(str(error)) from None
+    _check_interfaces(world, test, expectation, node)
     addresses = {name: tuple(map(str, found)) for name, found in test.spec.interfaces.items()}
     in_, out = _interfaces(world, test, expectation, node, source, destination, dnat)
     packet = replace(packet, in_=in_, out=out)
@@ -221,6 +239,24 @@ def _node(world: World, test: PolicyTest, expectation: Expectation, sides: tuple
             f"no endpoint names node `{node}` (nodes found: {', '.join(world.nodes) or 'none'})"
         )
     return str(node)
+
+
+def _check_interfaces(world: World, test: PolicyTest, expectation: Expectation, node: str) -> None:
+    """Where an interface is nobody's no policy denies: a name that is misspelt would allow all."""
+    endpoints = [*world.hosts.values(), *world.workloads.values()]
+    named = {found.interface for found in endpoints if found.node == node and found.interface}
+    known = {*named - {"*"}, *test.spec.interfaces, "lo"}
+    for field, name in (("in", expectation.in_), ("out", expectation.out)):
+        if name is None or name in known:
+            continue
+        if "*" in named and not name.startswith(world.settings.workload_prefixes):
+            continue
+        near = did_you_mean(name, sorted(known))
+        raise Unanswerable(
+            f"`{field}: {name}`: no endpoint of node `{node}` has this interface"
+            + (f"; {near}" if near else "")
+            + "; one without endpoints is told of in `spec.interfaces`"
+        )
 
 
 def _interfaces(

@@ -31,7 +31,8 @@ def _expected(result: Result) -> str:
     wanted = result.expectation.decided_by
     if wanted is None:
         return result.expectation.expect
-    rule = "" if wanted.rule is None else f" rule {wanted.rule}"
+    direction = "" if wanted.direction is None else f" {wanted.direction}"
+    rule = direction + ("" if wanted.rule is None else f" rule {wanted.rule}")
     tier = "" if wanted.tier is None else f" tier {wanted.tier}"
     return f"{result.expectation.expect}, decided by {wanted.policy or ''}{rule}{tier}".replace("by  ", "by ")
 
@@ -70,7 +71,7 @@ def _would(result: Result, answer: Answered, world: World) -> Iterator[str]:
         action = "Deny" if expectation.expect == "deny" else "Allow"
         misses, none = near_misses(world, answer, action), f"no rule here has action {action}"
     elif wanted is not None and wanted.policy is not None:
-        misses = of_policy(world, answer, wanted.policy, wanted.rule)
+        misses = of_policy(world, answer, wanted)
         none = f"{wanted.policy} has no such rule where this packet is judged"
     else:
         return

@@ -3,22 +3,63 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from labelgate.expect.judge import Result, judge
 from labelgate.expect.world import World
 from labelgate.resources import LoadError, Loading, PolicyTest, Problem
+from labelgate.resources.documents import decode, documents
 from labelgate.resources.errors import Wrong
+from labelgate.resources.expectations import OURS
+from labelgate.resources.kinds import items_of
+from labelgate.resources.positions import SyntaxProblem
 from labelgate.snapshot import load
 from labelgate.sources.files import STDIN, all_files, read_file
 
-_MARK = b"PolicyTest"
+_KIND = rb"[\"']?kind[\"']?[ \t]*:[ \t]*[\"']?"
+_MARK = re.compile(rb"(?:^[ \t-]*|[{,][ \t]*)" + _KIND + rb"PolicyTest(?:List)?(?![\w-])", re.MULTILINE)
+_NEARLY = re.compile(
+    rb"(?:^[ \t-]*|[{,][ \t]*)" + _KIND + rb"policy[-_]?tests?(?:List)?(?![\w-])",
+    re.MULTILINE | re.IGNORECASE,
+)
+_OURS = OURS.partition("/")[0]
 
 
-def holds_tests(content: bytes) -> bool:
-    """Whether it is worth parsing."""
-    return _MARK in content
+def holds_tests(content: bytes, *, is_asked: bool = False) -> bool:
+    """Whether a document in it is of kind PolicyTest and not another project's, as far as it can be read.
+
+    With `is_asked` a kind that is misspelt counts as well.
+
+    Raises:
+        SyntaxProblem: it may be one, but does not parse.
+    """
+    mark = _NEARLY if is_asked else _MARK
+    if not mark.search(content):
+        return False
+    found = (item for document in documents(decode(content)) for item in _items(document.data))
+    return any(_is_test(mark, item) for item in found)
+
+
+def _items(data: Any) -> Iterator[Any]:
+    items = items_of(data)
+    yield from [data] if items is None else items
+
+
+def _is_test(mark: re.Pattern[bytes], item: Any) -> bool:
+    if not isinstance(item, dict) or not mark.match(f"kind: {item.get('kind')}".encode()):
+        return False
+    version = item.get("apiVersion")
+    return not isinstance(version, str) or version.partition("/")[0].lower() == _OURS
+
+
+def _is_worth_loading(content: bytes) -> bool:
+    try:
+        return holds_tests(content, is_asked=True)
+    except SyntaxProblem:
+        return True  # To say what is wrong.
 
 
 def read_tests(paths: Iterable[str | os.PathLike[str]]) -> list[PolicyTest]:
@@ -34,7 +75,7 @@ def read_tests(paths: Iterable[str | os.PathLike[str]]) -> list[PolicyTest]:
         content = sys.stdin.buffer.read() if file == STDIN else read_file(file)
         if isinstance(content, Wrong):
             loading.add_unreadable(content, file)
-        elif holds_tests(content):
+        elif _is_worth_loading(content):
             loading.add(content, "<stdin>" if file == STDIN else file)
         tests += loading.tests
         problems += loading.problems

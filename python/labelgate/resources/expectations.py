@@ -116,6 +116,8 @@ class DecidedBy(Part):
     """`Kind/namespace/name` or `Kind/name`, as `labelgate explain` prints it."""
     rule: int | None = None
     """Counts from 0 within its direction."""
+    direction: Annotated[str | None, _word("test-direction", ("ingress", "egress"))] = None
+    """Of the policy's rules; None is either, where only one of them decides."""
     tier: str | None = None
 
     def findings(self) -> Findings:

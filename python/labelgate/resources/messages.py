@@ -479,6 +479,9 @@ _TESTS = {
         "`filter-output` or `mangle-postrouting`",
         "leave it out for the whole way",
     ),
+    "test-direction": Message(
+        None, "unknown direction", "`ingress` or `egress`", "say which of the policy's rules are meant"
+    ),
     "test-state": Message(
         None,
         "unknown state",
