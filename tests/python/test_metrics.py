@@ -164,7 +164,7 @@ def served(routes: dict[str, server.Route] | None = None) -> Iterator[tuple[int,
     """Port and what was said."""
     port, said = free_port(), []
     routes = routes or {"/livez": lambda accept: Response(b"fine\n")}
-    running = HttpServer(LOOPBACK, port, routes, said.append)
+    running = HttpServer(LOOPBACK, port, routes, said.append, ("/slow",))
     try:
         assert wait_until(lambda: any("metrics and health at" in line for line in said))
         yield port, said
@@ -206,14 +206,15 @@ def test_requests_that_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
                 client.sendall(data)
                 while client.recv(4096):
                     pass
-        monkeypatch.setattr(server, "MOST_SECONDS", 0.0)
+        monkeypatch.setattr(server, "HEAD_SECONDS", 0.0)
         with socket.create_connection((LOOPBACK, port), timeout=30) as silent:
             assert silent.recv(1) == b"", "it has lasted too long"
         monkeypatch.undo()
         assert ask(port, "/livez") == (200, b"fine\n")
 
 
-def test_connections_are_bounded() -> None:
+def test_health_is_answered_whatever_others_do() -> None:
+    """Four wait for what takes long, others connect and say nothing, more and more of them."""
     entered, over = threading.Semaphore(0), threading.Event()
 
     def slow(accept: str) -> Response:
@@ -221,20 +222,46 @@ def test_connections_are_bounded() -> None:
         over.wait(30)
         return Response(b"late\n")
 
-    with served({"/slow": slow}) as (port, _):
-        clients = [socket.create_connection((LOOPBACK, port), timeout=30) for _ in range(8)]
+    def connected(count: int) -> list[socket.socket]:
+        return [socket.create_connection((LOOPBACK, port), timeout=30) for _ in range(count)]
+
+    with served({"/slow": slow, "/livez": lambda accept: Response(b"fine\n")}) as (port, _):
+        clients = connected(4)
         for client in clients:
             client.sendall(b"GET /slow HTTP/1.0\r\n\r\n")
             assert entered.acquire(timeout=30)
-        with socket.create_connection((LOOPBACK, port), timeout=30) as ninth:
-            assert ninth.recv(1) == b""
+        silent = connected(4)
+        assert ask(port, "/slow") == (503, b"too many ask for this\n")
+        silent += connected(12)
+        assert ask(port, "/livez") == (200, b"fine\n")
+        assert silent[0].recv(1) == b"", "the oldest gave way"
         over.set()
         for client in clients:
             with client.makefile("rb") as answer:
                 assert answer.read().endswith(b"late\n")
-        for client in clients:
+        for client in (*clients, *silent):
             client.close()
         assert wait_until(lambda: ask(port, "/slow")[0] == 200)
+
+
+def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all have asked, one more is closed."""
+    monkeypatch.setattr(server, "MOST_CONNECTIONS", 1)
+    entered, over = threading.Event(), threading.Event()
+
+    def busy(accept: str) -> Response:
+        entered.set()
+        over.wait(30)
+        return Response(b"late\n")
+
+    with served({"/busy": busy}) as (port, _), socket.create_connection((LOOPBACK, port), 30) as first:
+        first.sendall(b"GET /busy HTTP/1.0\r\n\r\n")
+        assert entered.wait(30)
+        with socket.create_connection((LOOPBACK, port), timeout=30) as second:
+            assert second.recv(1) == b""
+        over.set()
+        with first.makefile("rb") as answer:
+            assert answer.read().endswith(b"late\n")
 
 
 def test_an_address_that_is_taken_is_tried_again() -> None:
