@@ -116,8 +116,10 @@ def test_policies_are_bounded_and_rules_opt_in() -> None:
     assert denied["labelgate_denied_packets_total" + str({"policy": "(others)"})] == 10
     assert not any("rule_hits" in key for key in samples(status))
     row = {"tier": "t", "policy": "P", "direction": "Ingress", "rule": 3, "action": "Allow", "packets": 7}
+    row["id"] = "0123abcd"
     status["hits"]["rules"] = [row]
-    labels = {"action": "Allow", "direction": "Ingress", "policy": "P", "rule": "3", "tier": "t"}
+    labels = {"action": "Allow", "direction": "Ingress", "id": "0123abcd", "policy": "P"}
+    labels |= {"rule": "3", "tier": "t"}
     assert samples(status)[f"labelgate_rule_hits_total{labels}"] == 7
 
 
@@ -335,6 +337,18 @@ def test_rates_are_differences() -> None:
     now["pid"] += 1  # Another daemon: its counters began anew.
     (line,) = [line for line in picture(before, now) if line.startswith("raw-output")]
     assert line.split()[1:4] == ["-"] * 3
+
+
+def test_a_rule_is_known_by_what_it_is_not_by_its_place() -> None:
+    """The rule above it was taken out meanwhile, and had been met more often."""
+    before, now = recorded(1), recorded(2)
+    row = {"tier": "t", "policy": "P", "direction": "Ingress", "action": "Allow"}
+    above, below = row | {"id": "a"}, row | {"id": "b"}
+    before["hits"]["rules"] = [above | {"rule": 0, "packets": 900}, below | {"rule": 1, "packets": 100}]
+    now["hits"]["rules"] = [below | {"rule": 0, "packets": 102}]
+    before["time"], now["time"] = 0, 2
+    (line,) = [line for line in picture(before, now) if line.startswith("P ingress 0 Allow")]
+    assert line.split()[-2:] == ["1", "102"]
 
 
 def test_what_is_wrong_is_seen() -> None:

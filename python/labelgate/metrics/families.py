@@ -163,7 +163,7 @@ def _hits(hits: Mapping[str, Any]) -> Iterator[Metric]:
     text = "Packets denied, by policy or by what denied without one; `(others)` are those met later"
     yield _counters("denied_packets", text, ["policy"], [*denied, (("(others)",), others)])
     if hits["rules"] is not None:
-        labels = ["tier", "policy", "direction", "rule", "action"]
+        labels = ["tier", "policy", "direction", "rule", "action", "id"]
         samples = [
             (tuple("" if row[label] is None else str(row[label]) for label in labels), row["packets"])
             for row in hits["rules"]

@@ -2,8 +2,8 @@
 
 So many connections at once, each for so long and with so long a request, then they are cut off; one request
 for each. Who connects and does not ask gives way to those who come, and what takes long has some of the
-connections only: health is answered always. An address that is taken is tried again until it is free (`run --replace`: the daemon of before has
-it).
+connections only: health is answered always. An address that is taken is tried again until it is free
+(`run --replace`: the daemon of before has it).
 """
 
 from __future__ import annotations
