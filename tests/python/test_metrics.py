@@ -23,10 +23,10 @@ from click.testing import CliRunner
 from labelgate.agent import exporter
 from labelgate.agent.health import Health, Part
 from labelgate.cli import cli
-from labelgate.cli import status as status_verb
-from labelgate.cli import top as top_verb
 from labelgate.cli.options import EnvironmentProblem
 from labelgate.cli.status import lines
+from labelgate.cli.status import status as status_verb
+from labelgate.cli.top import top as top_verb
 from labelgate.cli.top_view import View
 from labelgate.control import ControlServer
 from labelgate.metrics import server

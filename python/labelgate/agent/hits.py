@@ -12,7 +12,7 @@ Key = tuple[str | None, ...]
 
 
 def hit_row(rule: Mapping[str, Any], key: Key) -> dict[str, Any]:
-    """A row of `RuleCounts`, with a name to show as `policy` and an `id`, which stays where its place does not."""
+    """A row of `RuleCounts`, with a name to show as `policy` and an `id`, whatever its place is."""
     return {
         "policy": name_of(rule["policy"], rule["reason"], rule["tier"]),
         **{field: rule[field] for field in ("tier", "direction", "rule", "action", "packets")},
