@@ -78,10 +78,10 @@ def test_values_are_those_of_the_packets(world: World, tmp_path: Path) -> None:
             ("(others)",): 0,
         }
         rules = of(found, "labelgate_rule_hits_total")
-        # action, direction, policy, rule, tier; the twin of rule 2 is rule 3.
-        ours = {labels: value for labels, value in rules.items() if labels[2].endswith("/management")}
+        # action, direction, id, policy, rule, tier; the twin of rule 2 is rule 3.
+        ours = {labels: value for labels, value in rules.items() if labels[3].endswith("/management")}
         expected = {"2": 30, "3": 7}
-        assert {labels[3]: value for labels, value in ours.items() if labels[0] == "Allow"} == expected
+        assert {labels[4]: value for labels, value in ours.items() if labels[0] == "Allow"} == expected
         assert found["labelgate_policies", ("GlobalNetworkPolicy",)] == 1
         assert found["labelgate_local_endpoints", ("host",)] == 1
         assert names_used() <= {name for name, _ in found}

@@ -23,10 +23,10 @@ from click.testing import CliRunner
 from labelgate.agent import exporter
 from labelgate.agent.health import Health, Part
 from labelgate.cli import cli
-from labelgate.cli import status as status_verb
-from labelgate.cli import top as top_verb
 from labelgate.cli.options import EnvironmentProblem
 from labelgate.cli.status import lines
+from labelgate.cli.status import status as status_verb
+from labelgate.cli.top import top as top_verb
 from labelgate.cli.top_view import View
 from labelgate.control import ControlServer
 from labelgate.metrics import server
@@ -118,8 +118,10 @@ def test_policies_are_bounded_and_rules_opt_in() -> None:
     assert denied["labelgate_denied_packets_total" + str({"policy": "(others)"})] == 10
     assert not any("rule_hits" in key for key in samples(status))
     row = {"tier": "t", "policy": "P", "direction": "Ingress", "rule": 3, "action": "Allow", "packets": 7}
+    row["id"] = "0123abcd"
     status["hits"]["rules"] = [row]
-    labels = {"action": "Allow", "direction": "Ingress", "policy": "P", "rule": "3", "tier": "t"}
+    labels = {"action": "Allow", "direction": "Ingress", "id": "0123abcd", "policy": "P"}
+    labels |= {"rule": "3", "tier": "t"}
     assert samples(status)[f"labelgate_rule_hits_total{labels}"] == 7
 
 
@@ -166,7 +168,7 @@ def served(routes: dict[str, server.Route] | None = None) -> Iterator[tuple[int,
     """Port and what was said."""
     port, said = free_port(), []
     routes = routes or {"/livez": lambda accept: Response(b"fine\n")}
-    running = HttpServer(LOOPBACK, port, routes, said.append)
+    running = HttpServer(LOOPBACK, port, routes, said.append, ("/slow",))
     try:
         assert wait_until(lambda: any("metrics and health at" in line for line in said))
         yield port, said
@@ -208,14 +210,15 @@ def test_requests_that_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
                 client.sendall(data)
                 while client.recv(4096):
                     pass
-        monkeypatch.setattr(server, "MOST_SECONDS", 0.0)
+        monkeypatch.setattr(server, "HEAD_SECONDS", 0.0)
         with socket.create_connection((LOOPBACK, port), timeout=30) as silent:
             assert silent.recv(1) == b"", "it has lasted too long"
         monkeypatch.undo()
         assert ask(port, "/livez") == (200, b"fine\n")
 
 
-def test_connections_are_bounded() -> None:
+def test_health_is_answered_whatever_others_do() -> None:
+    """Four wait for what takes long, others connect and say nothing, more and more of them."""
     entered, over = threading.Semaphore(0), threading.Event()
 
     def slow(accept: str) -> Response:
@@ -223,20 +226,46 @@ def test_connections_are_bounded() -> None:
         over.wait(30)
         return Response(b"late\n")
 
-    with served({"/slow": slow}) as (port, _):
-        clients = [socket.create_connection((LOOPBACK, port), timeout=30) for _ in range(8)]
+    def connected(count: int) -> list[socket.socket]:
+        return [socket.create_connection((LOOPBACK, port), timeout=30) for _ in range(count)]
+
+    with served({"/slow": slow, "/livez": lambda accept: Response(b"fine\n")}) as (port, _):
+        clients = connected(4)
         for client in clients:
             client.sendall(b"GET /slow HTTP/1.0\r\n\r\n")
             assert entered.acquire(timeout=30)
-        with socket.create_connection((LOOPBACK, port), timeout=30) as ninth:
-            assert ninth.recv(1) == b""
+        silent = connected(4)
+        assert ask(port, "/slow") == (503, b"too many ask for this\n")
+        silent += connected(12)
+        assert ask(port, "/livez") == (200, b"fine\n")
+        assert silent[0].recv(1) == b"", "the oldest gave way"
         over.set()
         for client in clients:
             with client.makefile("rb") as answer:
                 assert answer.read().endswith(b"late\n")
-        for client in clients:
+        for client in (*clients, *silent):
             client.close()
         assert wait_until(lambda: ask(port, "/slow")[0] == 200)
+
+
+def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all have asked, one more is closed."""
+    monkeypatch.setattr(server, "MOST_CONNECTIONS", 1)
+    entered, over = threading.Event(), threading.Event()
+
+    def busy(accept: str) -> Response:
+        entered.set()
+        over.wait(30)
+        return Response(b"late\n")
+
+    with served({"/busy": busy}) as (port, _), socket.create_connection((LOOPBACK, port), 30) as first:
+        first.sendall(b"GET /busy HTTP/1.0\r\n\r\n")
+        assert entered.wait(30)
+        with socket.create_connection((LOOPBACK, port), timeout=30) as second:
+            assert second.recv(1) == b""
+        over.set()
+        with first.makefile("rb") as answer:
+            assert answer.read().endswith(b"late\n")
 
 
 def test_an_address_that_is_taken_is_tried_again() -> None:
@@ -310,6 +339,18 @@ def test_rates_are_differences() -> None:
     now["pid"] += 1  # Another daemon: its counters began anew.
     (line,) = [line for line in picture(before, now) if line.startswith("raw-output")]
     assert line.split()[1:4] == ["-"] * 3
+
+
+def test_a_rule_is_known_by_what_it_is_not_by_its_place() -> None:
+    """The rule above it was taken out meanwhile, and had been met more often."""
+    before, now = recorded(1), recorded(2)
+    row = {"tier": "t", "policy": "P", "direction": "Ingress", "action": "Allow"}
+    above, below = row | {"id": "a"}, row | {"id": "b"}
+    before["hits"]["rules"] = [above | {"rule": 0, "packets": 900}, below | {"rule": 1, "packets": 100}]
+    now["hits"]["rules"] = [below | {"rule": 0, "packets": 102}]
+    before["time"], now["time"] = 0, 2
+    (line,) = [line for line in picture(before, now) if line.startswith("P ingress 0 Allow")]
+    assert line.split()[-2:] == ["1", "102"]
 
 
 def test_what_is_wrong_is_seen() -> None:

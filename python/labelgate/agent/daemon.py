@@ -30,12 +30,11 @@ from labelgate.agent.exporter import exporter
 from labelgate.agent.generation import AgentError, Generation, Loader, Options
 from labelgate.agent.handover import Presence
 from labelgate.agent.health import health
-from labelgate.agent.hits import hit_rows
 from labelgate.agent.notify import ALIVE_SECONDS, ServiceManager
 from labelgate.agent.panics import panics_refused
 from labelgate.agent.process import STOPPING, Signals, StopMode, start_mode, stop_mode
 from labelgate.agent.state import Record, StateError
-from labelgate.agent.status import Refusal, now, status
+from labelgate.agent.status import Refusal, most_met, now, status
 from labelgate.agent.store import Store
 from labelgate.config import Config, ConfigError
 from labelgate.control import ControlError, ControlServer
@@ -263,12 +262,12 @@ class Agent:
 
     def _answer_status(self, arguments: dict[str, Any]) -> dict[str, Any]:
         refuse_unknown(arguments)
-        return self._status()
+        return self._status(most_met(self._enforcement.rule_counts))
 
-    def _status(self) -> dict[str, Any]:
+    def _status(self, hits: dict[str, Any]) -> dict[str, Any]:
         """Reads only; other threads ask, too."""
         refusal, changes = self._refusal or self._unlinked, self._loader.changes
-        answer = status(self._enforcement, self._options, refusal, self._in_force_since, changes)
+        answer = status(self._enforcement, self._options, refusal, self._in_force_since, changes, hits)
         trial = self._trial
         answer["trial"] = trial and {"secondsLeft": round(trial.seconds_left(), 3)}
         answer["state"] = {"problem": self._store.problem}
@@ -296,9 +295,9 @@ class Agent:
     def _measured(self) -> dict[str, Any]:
         """The status with every rule that metrics are wanted of."""
         counts, most = self._enforcement.rule_counts, self._enforcement.current.config.metrics_rules
-        rules = hit_rows(counts.rows()["rules"])[:most] if most else None
+        rules, denied = counts.met() if most else (None, counts.denied())
         staged = self._enforcement.staged_denials()
-        return self._status() | {"hits": {"rules": rules, "denied": counts.denied(), "stagedDenied": staged}}
+        return self._status({"rules": rules and rules[:most], "denied": denied, "stagedDenied": staged})
 
     def _answer_check(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """What policies would deny of that which works now; nothing is changed."""

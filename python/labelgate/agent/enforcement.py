@@ -15,7 +15,7 @@ from labelgate.agent.generation import AgentError, Generation
 from labelgate.agent.panics import panics_refused
 from labelgate.agent.process import StopMode
 from labelgate.agent.pulse import HUNG_SECONDS, Pulse
-from labelgate.agent.queues import Passed, QueueState, free_block, read_queues
+from labelgate.agent.queues import Passed, Queues, QueueState, free_block, read_queues
 from labelgate.agent.rules import RuleCounts
 from labelgate.agent.shadow import Shadow
 from labelgate.config import Config
@@ -68,6 +68,7 @@ class Enforcement:
         self._warn = Bounded(say)
         self._restored = 0
         self._passed = Passed()
+        self._kernel_queues = Queues()
         self._rules_missing: str | None = "not yet applied"
         self._rules_seen = time.monotonic()
         self._netfilter = Netfilter(first.config.backend, say, step)
@@ -179,7 +180,7 @@ class Enforcement:
 
     def counters(self) -> dict[str, Any]:
         """All counters of the packet loop, what the kernel dropped, how often rules were put back."""
-        queues = read_queues()  # First: see `Passed`.
+        queues = self._kernel_queues.read()  # First: see `Passed`.
         counters: dict[str, Any] = json.loads(self._enforcer.counters())
         for hook in HOOKS:
             counters["hooks"][hook] |= self._kernel_counters(hook, queues, counters["hooks"][hook])
@@ -209,7 +210,7 @@ class Enforcement:
 
     def queues(self) -> list[dict[str, Any]]:
         """What the kernel says of the queues, by hook and IP version."""
-        found = read_queues()
+        found = self._kernel_queues.read()
         rows: list[dict[str, Any]] = []
         for hook, family in itertools.product(HOOKS, FAMILIES):
             numbers = self._applied.queues(hook, family)
@@ -244,6 +245,8 @@ class Enforcement:
         True where there was something to put back: they are to be looked at once more.
         """
         findings: list[str] = []
+        self.rule_counts.catch_up()
+        self._kernel_queues.read()
         try:
             now = self._netfilter.read()
             findings = self._netfilter.check(now)

@@ -23,7 +23,7 @@ def exporter(
     say: Callable[[str], None],
 ) -> HttpServer:
     """Answers until it is stopped; both functions are called on threads of its own."""
-    return HttpServer(listen.address, listen.port, routes(status, health, say), Bounded(say))
+    return HttpServer(listen.address, listen.port, routes(status, health, say), Bounded(say), ("/metrics",))
 
 
 def routes(

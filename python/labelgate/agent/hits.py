@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import hashlib
+import json
+from collections.abc import Mapping
 from typing import Any
 
+Key = tuple[str | None, ...]
+"""What a rule is known by: tier, policy, direction, reason, content, which of those with it, action."""
 
-def hit_rows(rules: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Of the rows of `RuleCounts` those that were met, in order, each with a name to show as `policy`."""
-    return [
-        {
-            "policy": name_of(rule["policy"], rule["reason"], rule["tier"]),
-            **{field: rule[field] for field in ("tier", "direction", "rule", "action", "packets")},
-        }
-        for rule in rules
-        if rule["packets"]
-    ]
+
+def hit_row(rule: Mapping[str, Any], key: Key) -> dict[str, Any]:
+    """A row of `RuleCounts`, with a name to show as `policy` and an `id`, whatever its place is."""
+    return {
+        "policy": name_of(rule["policy"], rule["reason"], rule["tier"]),
+        **{field: rule[field] for field in ("tier", "direction", "rule", "action", "packets")},
+        "id": id_of(key),
+    }
+
+
+def id_of(key: Key) -> str:
+    """Eight hexadecimal digits; the same after a restart.
+
+    >>> id_of(("default", "GlobalNetworkPolicy/web", "Ingress"))
+    'abb3b5c4'
+    """
+    return hashlib.blake2s(json.dumps(key).encode(), digest_size=4).hexdigest()
 
 
 def name_of(policy: str | None, reason: str | None, tier: str | None) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 _QUEUES = Path("/proc/thread-self/net/netfilter/nfnetlink_queue")
@@ -21,17 +21,22 @@ class QueueState:
     undelivered: int
     """Packets that its socket had no room for; likewise."""
     packets: int = 0
-    """Packets that it has had room for, of 32 bits."""
+    """Packets that it has had room for."""
+    owner: int = 0
+    """The netlink port of the socket that it is bound to."""
+
+
+_NOTHING = QueueState(0, 0, 0)
 
 
 def parse_queues(text: str) -> dict[int, QueueState]:
     """Queues by number.
 
     >>> parse_queues(" 4206  24112     3 2 65531     7     8      120  1")
-    {4206: QueueState(waiting=3, dropped=7, undelivered=8, packets=120)}
+    {4206: QueueState(waiting=3, dropped=7, undelivered=8, packets=120, owner=24112)}
     """
     rows = (list(map(int, line.split())) for line in text.splitlines())
-    return {row[0]: QueueState(row[2], row[5], row[6], row[7]) for row in rows}
+    return {row[0]: QueueState(row[2], row[5], row[6], row[7], row[1]) for row in rows}
 
 
 def read_queues() -> dict[int, QueueState]:
@@ -40,6 +45,46 @@ def read_queues() -> dict[int, QueueState]:
         return parse_queues(_QUEUES.read_text(encoding="ascii"))
     except OSError:
         return {}
+
+
+class Queues:
+    """Queues with counters that go on where those of the kernel begin anew: it has 32 bits for each.
+
+    To be read before each has counted so many packets once more.
+    """
+
+    def __init__(self, read: Callable[[], dict[int, QueueState]] = read_queues) -> None:
+        self._read = read
+        self._lock = threading.Lock()
+        """Also while the kernel is asked: what is read later is never less."""
+        self._last: dict[int, QueueState] = {}
+        self._totals: dict[int, QueueState] = {}
+
+    def read(self) -> dict[int, QueueState]:
+        """As `read_queues`, with everything that was counted since the first time.
+
+        >>> answers = iter([QueueState(0, 5, 6, 2**32 - 1), QueueState(0, 5, 7, 3)])
+        >>> queues = Queues(lambda: {4206: next(answers)})
+        >>> queues.read()[4206].packets, queues.read()[4206].packets == 2**32 + 3
+        (4294967295, True)
+        """
+        with self._lock:
+            found = self._read()
+            for number, state in found.items():
+                last = self._last.get(number, state)
+                is_known = number in self._last and last.owner == state.owner
+                before = self._totals.get(number, _NOTHING)
+                self._totals[number] = _onward(before, last if is_known else _NOTHING, state)
+            self._last |= found
+            return {number: self._totals[number] for number in found}
+
+
+def _onward(total: QueueState, last: QueueState, now: QueueState) -> QueueState:
+    def added(field: str) -> int:
+        new: int = (getattr(now, field) - getattr(last, field)) % 2**32
+        return new + int(getattr(total, field))
+
+    return replace(now, **{field: added(field) for field in ("dropped", "undelivered", "packets")})
 
 
 class Passed:

@@ -9,25 +9,24 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from labelgate import _core
+from labelgate.agent.contents import Contents
 from labelgate.agent.generation import Generation
-from labelgate.agent.hits import name_of
+from labelgate.agent.hits import Key, hit_row, name_of
 from labelgate.handlers import PacketLoop
-from labelgate.model import core_parts
 from labelgate.resources import Resource
 from labelgate.snapshot import Snapshot
 
 MOST_KEPT = 100_000
 """Rules whose counts are kept; of more, those that were met last."""
-MOST_TABLES = 8
-"""So many tables may be over before their counts are read."""
-
-Key = tuple[str | None, ...]
-"""What a rule is known by: tier, policy, direction, reason, content, and which of those with that content."""
+MOST_NAMES = 4_000
+"""Who denied, by name; who comes later is one of `OTHERS`."""
+OTHERS = "(others)"
 
 
 @dataclass
@@ -41,41 +40,22 @@ class _Count:
         self.last_hit = max(self.last_hit, last_hit)
 
 
-@dataclass(eq=False)
-class _Contents:
-    """The rules of one policy in force, as keys tell them apart."""
+@dataclass(frozen=True)
+class _Swap:
+    """A table that was put in force, and when."""
 
+    number: int
+    snapshot: Snapshot
+    core: _core.Table
+    time: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Policies:
+    """What a table was made from; the table itself is not kept."""
+
+    snapshot: Snapshot
     resources: Mapping[str, Resource]
-    generation: Generation
-    known: dict[str, Mapping[str, list[tuple[str, str]]]] = field(default_factory=dict)
-
-    def of(self, policy: str, direction: str, rule: int) -> tuple[str, str]:
-        if policy not in self.known:
-            self.known[policy] = self._read(policy)
-        rules = self.known[policy].get(direction, [])
-        # A profile that nobody has written (of a namespace, built in) has no other name than its place.
-        return rules[rule] if rule < len(rules) else (f"rule {rule}", "")
-
-    def _read(self, policy: str) -> Mapping[str, list[tuple[str, str]]]:
-        resource = self.resources.get(policy)
-        if resource is None:
-            return {}
-        parts = core_parts(Snapshot.of([resource]), self.generation.config.settings)
-        part = parts.get(policy, {})
-        return {
-            direction: list(_numbered(rules.get(direction.lower()) or ()))
-            for rules in part.values()
-            for direction in ("Ingress", "Egress")
-        }
-
-
-def _numbered(rules: Iterable[Any]) -> Iterator[tuple[str, str]]:
-    """Equal rules of one policy are told apart by their order."""
-    seen: Counter[str] = Counter()
-    for rule in rules:
-        content = json.dumps(rule, sort_keys=True)
-        seen[content] += 1
-        yield content, str(seen[content])
 
 
 class RuleCounts:
@@ -84,42 +64,47 @@ class RuleCounts:
     def __init__(self, loop: PacketLoop, first: Generation) -> None:
         self._loop = loop
         self._lock = threading.Lock()
-        self._denied: dict[str, None] = {}
-        """Who denied, in the order in which that was seen first."""
+        """For all that follows but `_swaps`: a change waits for nobody who reads."""
+        self._swaps: deque[_Swap] = deque()
         self._sums: defaultdict[Key, _Count] = defaultdict(_Count)
         """Of tables that are over."""
-        self._contents = {1: _Contents(_resources(first), first)}
+        self._met: dict[Key, None] = {}
+        """Rules in the order in which they were met first."""
+        self._denied: Counter[str] = Counter()
+        """Packets of tables that are over, by who denied, in the order in which that was seen first."""
+        self._contents = Contents()
+        self._policies: dict[int, _Policies] = {}
         """By the loop's number of a table, until its counts are over."""
-        self._latest = 1
-        now = _now()
-        self._since = dict.fromkeys(self._contents[1].resources, now)
-        """When each policy came into force as it is."""
-        self._started = now
+        self._started, self._latest = _now(), 1
+        self._follow(_Swap(1, first.snapshot, first.table.core, self._started))
 
     def swapped(self, number: int, generation: Generation) -> None:
         """The packet loop answers by this generation; `number` is the loop's own."""
-        with self._lock:
-            self._swapped(number, generation)
+        self._swaps.append(_Swap(number, generation.snapshot, generation.table.core, _now()))
 
-    def _swapped(self, number: int, generation: Generation) -> None:
-        before = self._contents[self._latest]
-        if generation.snapshot is not before.generation.snapshot:
-            resources, now = _resources(generation), _now()
-            self._since = {
-                key: self._since.get(key, now) if resource is before.resources.get(key) else now
-                for key, resource in resources.items()
-            }
-            self._contents[number] = _Contents(resources, generation)
-        else:
-            self._contents[number] = before
-        self._latest = number
-        if len(self._contents) > MOST_TABLES:
-            self._read()
+    def catch_up(self) -> None:
+        """Takes over the counts of tables that are over, so that these can go; waits for nobody."""
+        if (self._swaps or len(self._policies) > 1) and self._lock.acquire(blocking=False):
+            try:
+                self._read()
+            finally:
+                self._lock.release()
 
     def rows(self) -> dict[str, Any]:
         """The rules in force, and what else packets met, as `labelgate rules -o json` prints it."""
         with self._lock:
-            return self._rows()
+            counted = self._read()[0]
+            rows = self._rows(json.loads(self._core.rules()), counted)
+            return {"since": self._started, "rules": [row for _, row in rows]}
+
+    def met(self) -> tuple[list[dict[str, Any]], dict[str, int]]:
+        """Of `rows` those that packets met, in the order in which they were met first; and `denied`."""
+        with self._lock:
+            counted, denied = self._read()
+            policies = {key[1] for key in counted}
+            rules = [rule for rule in json.loads(self._core.rules()) if rule["policy"] in policies]
+            found = {key: row for key, row in self._rows(rules, counted) if row["packets"]}
+            return [hit_row(found[key], key) for key in self._met if key in found], denied
 
     def denied(self) -> dict[str, int]:
         """Packets that were denied, by policy or by what denied without one, also by rules that are gone.
@@ -127,75 +112,100 @@ class RuleCounts:
         The sums never go back, and who denied first stays first.
         """
         with self._lock:
-            sums: Counter[str] = Counter()
-            for (tier, policy, _, reason, _, _, action), count in self._read()[0].items():
-                if action == "Deny":
-                    sums[name_of(policy, reason, tier)] += count.packets
-            self._denied.update(dict.fromkeys(sums))
-            return {name: sums[name] for name in self._denied}
+            return self._read()[1]
 
-    def _rows(self) -> dict[str, Any]:
-        contents = self._contents[self._latest]
-        counted, names = self._read()
-        rows, seen = [], set()
-        for rule in json.loads(contents.generation.table.core.rules()):
-            key = _key(rule, contents)
+    def _follow(self, swap: _Swap) -> None:
+        latest = self._policies.get(self._latest)
+        if latest is None or swap.snapshot is not latest.snapshot:
+            latest = _Policies(swap.snapshot, {found.key: found for found in swap.snapshot.resources()})
+            self._contents.see(latest.resources.values(), swap.time)
+        self._policies[swap.number] = latest
+        self._latest, self._core = swap.number, swap.core
+
+    def _read(self) -> tuple[dict[Key, _Count], dict[str, int]]:
+        """All counts now, by rule and by who denied."""
+        tables = json.loads(self._loop.rule_counts())
+        # After that: a table that is over was followed by another, and so has been told of.
+        fresh = self._take_swaps()
+        now: defaultdict[Key, _Count] = defaultdict(_Count)
+        denied: Counter[str] = Counter()
+        over, alive = set[int](), set[int]()
+        for table in tables:
+            number, is_over = table["generation"], table["isOver"]
+            (over if is_over else alive).add(number)
+            # Else it is being put in force this moment, and counted the next time.
+            if policies := self._policies.get(number):
+                self._add(table["rules"], policies, self._sums if is_over else now)
+                self._add_denied(table["rules"], self._denied if is_over else denied)
+        # The one in force may be counted under the number of one that had the same program.
+        kept = {self._latest} | ((alive | fresh) - over)
+        self._policies = {number: found for number, found in self._policies.items() if number in kept}
+        self._cut(now)
+        for key, count in self._sums.items():
+            now[key].add(count.packets, count.last_hit)
+        return dict(now), {name: count + denied[name] for name, count in self._denied.items()}
+
+    def _take_swaps(self) -> set[int]:
+        """The numbers of tables that were put in force since the last time."""
+        fresh = set()
+        while self._swaps:
+            swap = self._swaps.popleft()
+            self._follow(swap)
+            fresh.add(swap.number)
+        return fresh
+
+    def _add(self, rules: Iterable[Any], policies: _Policies, into: defaultdict[Key, _Count]) -> None:
+        for rule in rules:
+            key = self._key(rule, policies)
+            self._met.setdefault(key)
+            into[key].add(rule["packets"], rule["lastHit"])
+
+    def _add_denied(self, rules: Iterable[Any], into: Counter[str]) -> None:
+        for rule in rules:
+            if rule["action"] == "Deny":
+                name = name_of(rule["policy"], rule["reason"], rule["tier"])
+                if name not in self._denied and len(self._denied) >= MOST_NAMES:
+                    name = OTHERS
+                self._denied.setdefault(name, 0)
+                into[name] += rule["packets"]
+
+    def _cut(self, now: Mapping[Key, _Count]) -> None:
+        if len(self._sums) > MOST_KEPT:
+            latest = sorted(self._sums, key=lambda key: self._sums[key].last_hit)[-MOST_KEPT:]
+            self._sums = defaultdict(_Count, {key: self._sums[key] for key in latest})
+            self._met = {key: None for key in self._met if key in self._sums or key in now}
+
+    def _rows(
+        self, rules: Iterable[dict[str, Any]], counted: Mapping[Key, _Count]
+    ) -> Iterator[tuple[Key, dict[str, Any]]]:
+        """Of these rules in force, and of what stands in the place of rules."""
+        policies, seen = self._policies[self._latest], set()
+        for rule in rules:
+            key = self._key(rule, policies)
             seen.add(key)
-            rows.append(self._row(rule, counted.get(key)))
-        rows += [
-            self._row({**names[key], "uncounted": None}, count)
-            for key, count in counted.items()
-            if key not in seen and key in names and names[key]["rule"] is None
-        ]
-        return {"since": self._started, "rules": rows}
+            yield key, self._row(rule, counted.get(key), policies)
+        for key, count in counted.items():
+            if key not in seen and key[4] is None:
+                yield key, self._row(_reason(key), count, policies)
 
-    def _row(self, rule: dict[str, Any], count: _Count | None) -> dict[str, Any]:
+    def _row(self, rule: dict[str, Any], count: _Count | None, policies: _Policies) -> dict[str, Any]:
         """One rule; `packets` is null where nothing is counted, `lastHit` where nothing has been met."""
         packets = count.packets if count else None if rule["uncounted"] else 0
         fields = ("tier", "policy", "direction", "rule", "action", "reason", "uncounted")
+        resource = policies.resources.get(rule["policy"])
         return {
             **{name: rule[name] for name in fields},
             "packets": packets,
             "lastHit": count.last_hit if count else None,
-            "since": self._since.get(rule["policy"], self._started),
+            "since": self._started if resource is None else self._contents.since(resource),
         }
 
-    def _read(self) -> tuple[dict[Key, _Count], dict[Key, dict[str, Any]]]:
-        """All counts now, and the names of what was met in tables that are not over."""
-        now: defaultdict[Key, _Count] = defaultdict(_Count)
-        names: dict[Key, dict[str, Any]] = {}
-        alive = {self._latest}
-        for table in json.loads(self._loop.rule_counts()):
-            contents = self._contents[table["generation"]]
-            into = self._sums if table["isOver"] else now
-            if not table["isOver"]:
-                alive.add(table["generation"])
-            for rule in table["rules"]:
-                key = _key(rule, contents)
-                names[key] = rule
-                into[key].add(rule["packets"], rule["lastHit"])
-        # The one in force may be counted under the number of one that had the same program.
-        self._contents = {number: contents for number, contents in self._contents.items() if number in alive}
-        if len(self._sums) > MOST_KEPT:
-            latest = sorted(self._sums, key=lambda key: self._sums[key].last_hit)[-MOST_KEPT:]
-            self._sums = defaultdict(_Count, {key: self._sums[key] for key in latest})
-        for key, count in self._sums.items():
-            now[key].add(count.packets, count.last_hit)
-        for key in now:
-            if key[4] is None:
-                names.setdefault(key, _reason(key))
-        return dict(now), names
-
-
-def _resources(generation: Generation) -> dict[str, Resource]:
-    return {resource.key: resource for resource in generation.snapshot.resources()}
-
-
-def _key(rule: Mapping[str, Any], contents: _Contents) -> Key:
-    content: tuple[str | None, str | None] = (None, None)
-    if rule["rule"] is not None:
-        content = contents.of(rule["policy"], rule["direction"], rule["rule"])
-    return (rule["tier"], rule["policy"], rule["direction"], rule["reason"], *content, rule["action"])
+    def _key(self, rule: Mapping[str, Any], policies: _Policies) -> Key:
+        content: tuple[str | None, str | None] = (None, None)
+        if rule["rule"] is not None:
+            resource = policies.resources.get(rule["policy"])
+            content = self._contents.rule(resource, rule["direction"], rule["rule"])
+        return (rule["tier"], rule["policy"], rule["direction"], rule["reason"], *content, rule["action"])
 
 
 def _reason(key: Key) -> dict[str, Any]:
@@ -203,7 +213,7 @@ def _reason(key: Key) -> dict[str, Any]:
     tier, policy, direction, reason, _, _, action = key
     return {
         "tier": tier, "policy": policy, "direction": direction, "rule": None, "action": action,
-        "reason": reason,
+        "reason": reason, "uncounted": None,
     }  # fmt: skip
 
 

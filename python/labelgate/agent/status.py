@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ from labelgate.agent.changes import Changes
 from labelgate.agent.enforcement import Enforcement
 from labelgate.agent.generation import Generation, Options
 from labelgate.agent.health import health
-from labelgate.agent.hits import hit_rows
+from labelgate.agent.rules import RuleCounts
 from labelgate.engines import summary
 from labelgate.resources import LoadError, Problem
 
@@ -68,8 +69,9 @@ def status(
     refusal: Refusal | None,
     in_force_since: str,
     changes: Changes,
+    hits: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Everything, as plain values; any thread may ask."""
+    """Everything, as plain values, with those `hits`; any thread may ask."""
     current = enforcement.current
     return {
         "labelgate": _core.__version__,
@@ -87,17 +89,17 @@ def status(
         "queues": enforcement.queues(),
         "workers": _workers(enforcement),
         "process": {"cpuSeconds": round(time.process_time(), 3), "residentBytes": _resident_bytes()},
-        "hits": _hits(enforcement),
+        "hits": hits,
         "counters": enforcement.counters(),
     }
 
 
-def _hits(enforcement: Enforcement) -> dict[str, Any]:
-    counts = enforcement.rule_counts
-    rules = sorted(hit_rows(counts.rows()["rules"]), key=lambda row: -row["packets"])
-    by_policy = sorted(counts.denied().items(), key=lambda item: -item[1])[:MOST_HITS]
+def most_met(counts: RuleCounts) -> dict[str, Any]:
+    """Of rules, and of who denied, those that packets met most."""
+    rules, denied = counts.met()
+    by_policy = sorted(denied.items(), key=lambda item: -item[1])[:MOST_HITS]
     return {
-        "rules": rules[:MOST_HITS],
+        "rules": sorted(rules, key=lambda row: -row["packets"])[:MOST_HITS],
         "denied": [{"policy": policy, "packets": count} for policy, count in by_policy],
     }
 

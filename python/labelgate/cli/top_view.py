@@ -109,8 +109,8 @@ class View:
         hits, before = status["hits"], self.before["hits"]
         # What no rule decided is no rule.
         rules = [row for row in hits["rules"] if row["action"]]
-        rules = self._moving(status, rules, before["rules"], _rule_name)
-        denied = self._moving(status, hits["denied"], before["denied"], lambda row: row["policy"])
+        rules = self._moving(status, rules, before["rules"], _rule_name, "id")
+        denied = self._moving(status, hits["denied"], before["denied"], lambda row: row["policy"], "policy")
         half = len(rules) if room is None else max(0, (room - 4) // 2)
         most = len(denied) if room is None else max(0, room - 4 - min(half, len(rules)))
         if room is None or room > 4:
@@ -119,13 +119,19 @@ class View:
                 yield Text(_columns(width, heading, ("met/s", "met")), style="reverse")
                 yield from (Text(_columns(width, name, cells)) for name, *cells in rows[:count])
 
-    def _moving(self, status: Status, now: Any, before: Any, name: Any) -> list[tuple[str, str, str]]:
-        """Those that are met most at the moment come first."""
-        earlier = {name(row): row["packets"] for row in before}
-        differences = [(row["packets"] - earlier.get(name(row), row["packets"]), row) for row in now]
+    def _moving(
+        self, status: Status, now: Any, before: Any, name: Any, known_by: str
+    ) -> list[tuple[str, str, str]]:
+        """Those that are met most at the moment come first; `known_by` a field that stays the same."""
+        earlier = {row[known_by]: row["packets"] for row in before}
+        differences = [(row["packets"] - earlier.get(row[known_by], row["packets"]), row) for row in now]
         differences.sort(key=lambda item: (-item[0], -item[1]["packets"], name(item[1])))
         return [
-            (name(row), self._rate(status, row["packets"], earlier.get(name(row))), _number(row["packets"]))
+            (
+                name(row),
+                self._rate(status, row["packets"], earlier.get(row[known_by])),
+                _number(row["packets"]),
+            )
             for _, row in differences
         ]
 

@@ -166,7 +166,7 @@ def _hits(hits: Mapping[str, Any]) -> Iterator[Metric]:
         text = "Packets that passed, and staged policies would deny"
         yield _counter("staged_would_deny", text, hits["stagedDenied"])
     if hits["rules"] is not None:
-        labels = ["tier", "policy", "direction", "rule", "action"]
+        labels = ["tier", "policy", "direction", "rule", "action", "id"]
         samples = [
             (tuple("" if row[label] is None else str(row[label]) for label in labels), row["packets"])
             for row in hits["rules"]

@@ -1,8 +1,9 @@
 """A few paths over HTTP, on threads of their own: whoever asks, and however, the daemon goes on.
 
 So many connections at once, each for so long and with so long a request, then they are cut off; one request
-for each. An address that is taken is tried again until it is free (`run --replace`: the daemon of before has
-it).
+for each. Who connects and does not ask gives way to those who come, and what takes long has some of the
+connections only: health is answered always. An address that is taken is tried again until it is free
+(`run --replace`: the daemon of before has it).
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import socket
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -21,9 +23,11 @@ from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
 
 MOST_CONNECTIONS = 8
-"""One more is closed at once."""
-SILENT_SECONDS, MOST_SECONDS = 3.0, 10.0
-"""How long nothing is waited for, and how long a connection may last."""
+"""One more takes the place of the oldest that has not asked yet."""
+MOST_SLOW = 4
+"""Requests for what takes long; one more is refused."""
+HEAD_SECONDS, SILENT_SECONDS, MOST_SECONDS = 1.0, 3.0, 10.0
+"""How long a request may take to arrive, nothing is waited for, and a connection may last."""
 MOST_BYTES = 8192
 """Of a request with its headers; what is behind is not read."""
 TURN_SECONDS = 0.25
@@ -48,9 +52,15 @@ class HttpServer:
     """Answers from its making to `stop`."""
 
     def __init__(
-        self, address: str, port: int, routes: Mapping[str, Route], say: Callable[[str], None]
+        self,
+        address: str,
+        port: int,
+        routes: Mapping[str, Route],
+        say: Callable[[str], None],
+        slow: Collection[str] = (),
     ) -> None:
-        self._address, self._routes, self._say = (address, port), routes, say
+        """`slow` are the paths whose answers may take long."""
+        self._address, self._routes, self._say, self._slow = (address, port), routes, say, slow
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="labelgate-http", daemon=True)
         self._thread.start()
@@ -64,7 +74,7 @@ class HttpServer:
         has_warned = False
         while not self._over.is_set():
             try:
-                server = _Server(self._address, self._routes, self._say)
+                server = _Server(self._address, self._routes, self._say, self._slow)
             except OSError as error:
                 if not has_warned:
                     self._say(f"warning: no metrics at {_shown(self._address)} yet: {error.strerror}")
@@ -89,13 +99,20 @@ class _Server(ThreadingMixIn, HTTPServer):
     timeout = TURN_SECONDS
 
     def __init__(
-        self, address: tuple[str, int], routes: Mapping[str, Route], say: Callable[[str], None]
+        self,
+        address: tuple[str, int],
+        routes: Mapping[str, Route],
+        say: Callable[[str], None],
+        slow: Collection[str],
     ) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        self.routes, self.say = routes, say
+        self.routes, self.say, self.slow = routes, say, slow
+        self.slow_places = threading.BoundedSemaphore(MOST_SLOW)
         self._lock = threading.Lock()
-        self._open: dict[socket.socket, float] = {}
-        """Connections, and when they began."""
+        self._silent: dict[socket.socket, float] = {}
+        """Connections that have not asked yet, and when they began, in this order."""
+        self._asked: dict[socket.socket, float] = {}
+        """Likewise those that have."""
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
@@ -115,9 +132,14 @@ class _Server(ThreadingMixIn, HTTPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         """On a thread, if one is free."""
         with self._lock:
-            is_free = len(self._open) < MOST_CONNECTIONS
+            is_free = len(self._silent) + len(self._asked) < MOST_CONNECTIONS
+            if not is_free and self._silent:
+                oldest = next(iter(self._silent))
+                del self._silent[oldest]
+                _cut_off(oldest)
+                is_free = True
             if is_free:
-                self._open[request] = time.monotonic()
+                self._silent[request] = time.monotonic()
         if not is_free:
             self.shutdown_request(request)
             return
@@ -129,21 +151,34 @@ class _Server(ThreadingMixIn, HTTPServer):
     def shutdown_request(self, request: Any) -> None:
         """It is over, whoever ended it."""
         with self._lock:
-            self._open.pop(request, None)
+            self._silent.pop(request, None)
+            self._asked.pop(request, None)
         super().shutdown_request(request)
+
+    def has_asked(self, request: Any) -> None:
+        """Its request is there: it gives way to nobody any more."""
+        with self._lock:
+            begun = self._silent.pop(request, None)
+            if begun is not None:
+                self._asked[request] = begun
 
     def cut_off_old(self) -> None:
         """Those that have lasted too long; their threads then end by themselves."""
-        before = time.monotonic() - MOST_SECONDS
+        now = time.monotonic()
         with self._lock:
-            for request in [request for request, begun in self._open.items() if begun < before]:
-                try:
-                    request.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    continue
+            for connections, most in ((self._silent, HEAD_SECONDS), (self._asked, MOST_SECONDS)):
+                for request, begun in connections.items():
+                    if begun < now - most:
+                        _cut_off(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients that go away are nothing to speak of."""
+
+
+def _cut_off(request: socket.socket) -> None:
+    """Its thread then ends by itself."""
+    with suppress(OSError):
+        request.shutdown(socket.SHUT_RDWR)
 
 
 class _Head(io.BufferedIOBase):
@@ -181,7 +216,20 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(with_body=False)
 
     def _answer(self, *, with_body: bool) -> None:
-        response = self._response(self.path.partition("?")[0])
+        self.server.has_asked(self.request)
+        path, places = self.path.partition("?")[0], self.server.slow_places
+        if path not in self.server.slow:
+            self._send(self._response(path), with_body=with_body)
+        elif places.acquire(blocking=False):
+            try:
+                self._send(self._response(path), with_body=with_body)
+            finally:
+                places.release()
+        else:
+            busy = Response(b"too many ask for this\n", status=HTTPStatus.SERVICE_UNAVAILABLE)
+            self._send(busy, with_body=with_body)
+
+    def _send(self, response: Response, *, with_body: bool) -> None:
         self.send_response(response.status)
         self.send_header("Content-Type", response.kind)
         self.send_header("Content-Length", str(len(response.body)))
