@@ -363,6 +363,24 @@ def test_rules_that_cannot_be_read_end_nothing(
     assert "warning: rules cannot be checked or put back: " in "\n".join(run(policy))
 
 
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [(["a is gone"], "a is gone"), (["a is gone", "b is", "c is"], "a is gone (and 2 more)")],
+)
+def test_what_is_missing_is_told_as_long_as_it_is(
+    kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch, found: list[str], told: str
+) -> None:
+    agent, problems = agent_of(policy, []), list[str | None]()
+
+    def lose() -> None:
+        kernel.refuses = 1
+        monkeypatch.setattr(enforcement.Netfilter, "check", lambda *_: found)
+
+    kernel.steps = [lose, lambda: problems.append(agent._enforcement.rules_problem())]
+    agent.run()
+    assert problems == [told]
+
+
 @pytest.mark.parametrize("step", ["follow", "cut"])
 def test_a_policy_whose_denials_cannot_be_cut_is_in_force(
     kernel: Kernel, policy: Path, step: str, monkeypatch: pytest.MonkeyPatch

@@ -64,8 +64,7 @@ class Enforcement:
         self._enforcer: PacketLoop
         self.pulse: Pulse
         """Of the workers."""
-        """Of the rules."""
-        self._warn = Bounded(say)
+        self._warn = Bounded(say, "changes of our rules")
         self._restored = 0
         self._passed = Passed()
         self._rules_missing: str | None = "not yet applied"
@@ -248,7 +247,8 @@ class Enforcement:
             now = self._netfilter.read()
             findings = self._netfilter.check(now)
             if findings:
-                self._rules_missing = f"{findings[0]} (and {len(findings) - 1} more)"
+                more = len(findings) - 1
+                self._rules_missing = findings[0] + (f" (and {more} more)" if more else "")
             for finding in findings:
                 self._warn(f"warning: {finding}; our rules are put back")
             self._restored += bool(findings)
