@@ -283,7 +283,7 @@ class Enforcement:
                 clean()
             elif mode == "open" and self._is_in_force:
                 self._netfilter.apply(ruleset(self._facts(self.current, is_open=True)))
-        except ApplyError as error:
+        except (ApplyError, ValueError) as error:
             self._say(f"warning: stop: {error}")
         if mode != "keep":
             self.drain()
@@ -373,6 +373,7 @@ class Enforcement:
                 "(another program on these numbers? is this root?)"
             ) from None
 
+    @panics_refused()
     def _facts(self, generation: Generation, *, is_open: bool = False) -> RulesetFacts:
         config = generation.config
         return RulesetFacts.read(
