@@ -75,6 +75,8 @@ class Enforcement:
             self.rules = RuleWatch(self._netfilter.tools.variant)
         except OSError as error:
             raise AgentError(f"rules cannot be watched: {error} (is this root?)") from None
+        if not beside_another:
+            self._refuse_beside_another()
         # What an earlier daemon left closed stays closed if this start fails.
         self._must_stay_closed = self._netfilter.is_installed()
         self._without_repeat = self._hooks_without_repeat(first)
@@ -330,6 +332,17 @@ class Enforcement:
                     "are denied where an endpoint governs"
                 )
             self._wait(seconds)
+
+    def _refuse_beside_another(self) -> None:
+        """AgentError where rules of ours lead to queues that somebody answers: a daemon with another /run.
+
+        What a daemon that was killed has left is answered by nobody.
+        """
+        if answered := sorted(self._netfilter.queues_led_to() & read_queues().keys()):
+            raise AgentError(
+                f"another labelgate answers queues {answered[0]}..{answered[-1]}, and its lock is not seen "
+                "from here (a container with another /run/labelgate?): stop it first, or share that folder"
+            )
 
     def _hooks_without_repeat(self, generation: Generation) -> frozenset[Hook]:
         """Hooks where rules of others ahead of ours would erase or repeat our mark."""
