@@ -14,7 +14,7 @@ from typing import Any
 import policies
 import pytest
 import yaml
-from kit import Ear, dual, passing, restore, saved, twins, wait_until, words
+from kit import Ear, dual, enforce, passing, restore, saved, twins, wait_until, words
 from labelgate.agent.handover import socket_path
 from labelgate.demo.daemon import Daemon
 from labelgate.demo.traffic import Probe
@@ -102,6 +102,22 @@ def test_a_reply_that_comes_too_late(world: World, backend: str, tmp_path: Path)
             world.run(EDGE, "ip", "link", "set", "eth0", "down")
         assert wait_until(lambda: daemon.counters()["hooks"]["filter-input"]["netlink_errors"] >= 1)
         assert daemon.counters()["hooks"]["filter-input"]["packets"] == SENT
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_two_that_do_not_see_each_others_lock(
+    world: World, backend: str, workers: int, tmp_path: Path
+) -> None:
+    """As in containers, each with a /run of its own: the second one changes nothing."""
+    with enforce(world, tmp_path, backend, policies.MANAGEMENT, queues={"workers": workers}) as daemon:
+        second = Daemon(world, tmp_path / "policy.yaml", backend=backend, options=("--queue-base", "5000"))
+        apart = 'mount -t tmpfs none /run/labelgate && exec "$@"'
+        second._command[:0] = ["unshare", "--mount", "sh", "-c", apart, "sh"]
+        second.start()
+        second.wait_for(f"another labelgate answers queues {4200 + 6 * workers}..{4199 + 14 * workers}")
+        assert second.exit_code() == 3
+        assert daemon.counters()["rulesRestored"] == 0
+        assert passing(world, ALLOWED, REFUSED) == words(ALLOWED)
 
 
 def test_a_planned_restart_loses_nothing(world: World, backend: str, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import policies
 import pytest
 from kit import add_rules, wait_until
+from labelgate.agent.loose import netns_cookie
 from labelgate.control import ControlError, ask
 from labelgate.demo.daemon import Daemon
 from labelgate.demo.traffic import Probe, connect, ready, send
@@ -263,6 +264,12 @@ def test_netlink_tells_the_same_as_proc(world: World, tmp_path: Path) -> None:
     assert {flow.protocol for flow in read} == {1, 6, 17, 58}
     (translated,) = [flow for flow in read if flow.target]
     assert (str(translated.target), translated.target_port, translated.dport) == (INSIDE_HOST, 9001, 9000)
+
+
+def test_namespaces_are_told_apart(world: World) -> None:
+    first, again, other = (world.call(host, netns_cookie) for host in (EDGE, EDGE, INSIDE))
+    assert first == again != other
+    assert 0 not in {first, other}
 
 
 @pytest.mark.parametrize("revoke", ["deny-now", "new-only"])

@@ -54,6 +54,7 @@ class Kernel:
         self.hazards: list[Hazard] = []
         self.conntrack_is_off = False
         self.other_variant: str | None = None
+        self.led_to: frozenset[int] = frozenset()
         self.counters = '{"hooks": {}}'
         self.turns: Callable[[], list[int]] = lambda: [1]
 
@@ -81,6 +82,9 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kernel:
 
         def is_installed(self) -> bool:
             return False
+
+        def queues_led_to(self) -> frozenset[int]:
+            return kernel.led_to
 
         def check(self, now: object) -> list[str]:
             return []
@@ -242,6 +246,27 @@ def test_a_start_and_a_reload_tell_the_engines(kernel: Kernel, policy: Path) -> 
         assert re.fullmatch(r"engines: classes for (\d+) of \1 tables, \d+ KiB", engines)
 
 
+@pytest.mark.parametrize("bound", [[4200, 4206, 4213], [4206]])
+def test_a_daemon_that_holds_another_lock_is_noticed(
+    kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch, bound: list[int]
+) -> None:
+    """Two would put their rules back against each other; a stop of one would open the other."""
+    kernel.led_to = frozenset(range(4200, 4214))
+    monkeypatch.setattr(enforcement, "read_queues", lambda: dict.fromkeys([*bound, 9999]))
+    with pytest.raises(AgentError, match=f"another labelgate answers queues {bound[0]}..{bound[-1]}, "):
+        run(policy)
+    assert kernel.touched == []
+
+
+def test_what_a_killed_daemon_left_is_taken_over(
+    kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel.led_to = frozenset(range(4200, 4214))
+    monkeypatch.setattr(enforcement, "read_queues", lambda: dict.fromkeys([9999]))
+    run(policy)
+    assert kernel.touched == ["bound", "applied", "cleaned", "stopped"]
+
+
 def test_a_fault_of_ours_lets_nothing_pass(kernel: Kernel, policy: Path) -> None:
     kernel.steps = [fault]
     with pytest.raises(ZeroDivisionError):
@@ -370,6 +395,24 @@ def test_rules_that_cannot_be_read_end_nothing(
 
     kernel.steps = [lambda: monkeypatch.setattr(enforcement.Netfilter, "check", fail)]
     assert "warning: rules cannot be checked or put back: " in "\n".join(run(policy))
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [(["a is gone"], "a is gone"), (["a is gone", "b is", "c is"], "a is gone (and 2 more)")],
+)
+def test_what_is_missing_is_told_as_long_as_it_is(
+    kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch, found: list[str], told: str
+) -> None:
+    agent, problems = agent_of(policy, []), list[str | None]()
+
+    def lose() -> None:
+        kernel.refuses = 1
+        monkeypatch.setattr(enforcement.Netfilter, "check", lambda *_: found)
+
+    kernel.steps = [lose, lambda: problems.append(agent._enforcement.rules_problem())]
+    agent.run()
+    assert problems == [told]
 
 
 @pytest.mark.parametrize("step", ["follow", "cut"])

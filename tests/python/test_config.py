@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import json
+import re
 import socket
 from ipaddress import ip_network
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from labelgate import config
+from labelgate.agent.generation import FIXED_KEYS
 from labelgate.cli import cli
 from labelgate.config import ALIASES, KEYS, Config, ConfigError, Given, Listen, load_config, variable_of
 from labelgate.flow import HOOKS
@@ -562,6 +564,13 @@ def test_the_environment_is_that_of_the_process(monkeypatch: pytest.MonkeyPatch)
 
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
+
+
+def test_the_page_names_what_only_a_restart_changes() -> None:
+    """Each key, or the group that it belongs to."""
+    (sentence,) = re.findall(r"A reload that changes (.*?) is refused", PAGE.read_text("utf-8"), re.DOTALL)
+    named = set(re.findall(r"`([\w.]+)`", sentence))
+    assert {key for key in FIXED_KEYS if not {key, key.partition(".")[0]} & named} == set()
 
 
 def test_the_page_on_configuration(file: Path) -> None:

@@ -62,6 +62,14 @@ def test_a_start_of_the_machine_sets_it_anew(
     assert said == ["nf_conntrack_tcp_loose is 0 already: a stop leaves it so"]
 
 
+def test_another_namespace_of_the_same_inode_is_not_ours(
+    state: str, sysctl: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loose, "netns_cookie", lambda: 1 << 63)
+    assert not loose.LooseNote(state).restore()
+    assert sysctl.read_text() == "0"
+
+
 def test_clean_sets_it_back(state: str, sysctl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(import_module("labelgate.cli.clean"), "remove_rules", list)
     for expected in ("set nf_conntrack_tcp_loose back to 1\n", "nothing of ours is there\n"):

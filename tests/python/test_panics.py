@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
-from labelgate.agent import caution, daemon, enforcement
+from labelgate.agent import caution, daemon, enforcement, shadow
 from labelgate.agent.panics import CoreFault, panics_refused
 from labelgate.compiler import Compiler
 from labelgate.control import ControlError
+from labelgate.handlers import PacketLoop
 from labelgate.links import Links
 from labelgate.table import DecisionTable
 from test_agent import LATE, POLICY, TWIN, UPLINK, Kernel, agent_of, applied
@@ -182,3 +185,67 @@ def test_a_panic_of_the_lockout_check_is_told(
     assert said[0].startswith("warning: who is locked out cannot be told: CoreFault")
     with pytest.raises(caution.LockOutError):
         caution.denied_sessions(current, current, current.links, None)
+
+
+@pytest.mark.parametrize("kind", [PanicException, ZeroDivisionError])
+def test_counters_that_cannot_be_told_end_nothing(
+    kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch, kind: type[BaseException]
+) -> None:
+    def fail(_: object) -> None:
+        raise kind("no")
+
+    monkeypatch.setattr(enforcement.Enforcement, "counters", fail)
+    kernel.steps = [lambda: os.kill(os.getpid(), signal.SIGUSR1), lambda: None]
+    said = run_all(kernel, policy)
+    assert said[1].startswith("error: counters cannot be told: ")
+    assert said[2:] == ["stopped: our rules are removed"]
+
+
+def test_a_panic_while_rules_are_put_back_is_told(
+    kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose() -> None:
+        monkeypatch.setattr(enforcement.Netfilter, "check", lambda *_: ["a jump is gone"])
+        once(monkeypatch, DecisionTable, "rule_facts")
+
+    kernel.steps = [lose]
+    assert f"warning: rules cannot be checked or put back: {FAULT}" in run_all(kernel, policy)
+
+
+def test_a_panic_at_the_stop_is_told(kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel.steps = [lambda: monkeypatch.setattr(DecisionTable, "rule_facts", panic)]
+    said: list[str] = []
+    agent_of(policy, said, stop="open").run()
+    assert f"warning: stop: {FAULT}" in said
+
+
+class Sampling:
+    """A packet loop whose samples cannot be had, then cannot be judged; what it was asked is counted."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.enough = threading.Event()
+
+    def samples(self, most: int) -> str:
+        self.asked += 1
+        if self.asked == 1:
+            panic()
+        if self.asked > 2:
+            self.enough.set()
+        return '[{"generation": 1, "in": 0, "out": 0}]' if self.asked == 2 else "[]"
+
+
+def test_the_shadow_goes_on_behind_panics(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shadow, "_SECONDS", 0.0)
+    monkeypatch.setattr(shadow, "packet_of", panic)
+    loop, said = Sampling(), list[str]()
+    generation: Any = SimpleNamespace(links=Links((UPLINK,)))
+    checks = shadow.Shadow(cast(PacketLoop, loop), generation, said.append)
+    went_on = loop.enough.wait(30)
+    checks.stop()
+    assert went_on
+    assert [line.partition(" {")[0] for line in said] == [
+        "error: samples cannot be taken: PanicException: index out of bounds",
+        "error: the reference cannot judge",
+    ]
+    assert checks.counters() == {"checked": 0, "wrong": 1, "leftOut": 0}

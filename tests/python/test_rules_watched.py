@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import struct
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 from labelgate.netfilter import watch
@@ -97,7 +100,7 @@ def test_whoever_changes_rules_all_the_time_is_followed_in_bounds(
 
 def test_many_warnings_become_few(clock: Clock) -> None:
     said: list[str] = []
-    bounded = Bounded(said.append, clock)
+    bounded = Bounded(said.append, "changes of our rules", clock)
     for number in range(25):
         bounded(str(number))
     assert said == [str(number) for number in range(10)]
@@ -135,3 +138,23 @@ def test_only_tables_of_ours_concern_us(kind: int, body: bytes, concerns: bool) 
     found = list(watch._messages(message * 2))
     assert len(found) == 2
     assert [watch._concerns_us(message) for message in found] == [concerns] * 2
+
+
+def test_what_was_left_out_is_said_once(clock: Clock) -> None:
+    """By whichever thread finds the time passed; the other one is held while it says so."""
+    said: list[str] = []
+    together = threading.Barrier(2)
+
+    def say(text: str) -> None:
+        said.append(text)
+        if " more " in text:
+            with suppress(threading.BrokenBarrierError):
+                together.wait(0.2)
+
+    bounded = Bounded(say, "messages", clock)
+    for _ in range(Bounded.MOST + 5):
+        bounded("early")
+    clock.now += 60
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(bounded, ["late", "late"]))
+    assert said[Bounded.MOST :] == ["warning: and 5 more messages within a minute", "late", "late"]

@@ -77,6 +77,13 @@ def test_what_others_have_in_the_run_directory_stays() -> None:
     assert load_config(None, environ={}).socket.startswith("/run/labelgate/")
 
 
+def test_events_can_be_written_to_its_logs() -> None:
+    """`ProtectSystem=strict` leaves nothing else to write to; headers of packets are root's alone."""
+    words = section("Service")
+    assert (words["LogsDirectory"], words["LogsDirectoryMode"]) == ("labelgate", "0700")
+    assert "/var/log/labelgate" in section("Unit")["RequiresMountsFor"].split()
+
+
 def test_it_is_spared_when_memory_runs_out() -> None:
     assert -1000 < int(section("Service")["OOMScoreAdjust"]) <= -900
 

@@ -237,7 +237,7 @@ class Agent:
                 if number == signal.SIGHUP:
                     self._reload_as_told()
                 elif number == signal.SIGUSR1:
-                    self._say(json.dumps(self._enforcement.counters(), separators=(",", ":")))
+                    self._tell_counters()
             if self._presence.is_replaced(is_busy=self._trial is not None):
                 self._is_replaced = True
                 return
@@ -259,6 +259,15 @@ class Agent:
                     self._try_again(self._to_try_again)
                 self._enforcement.rules.done(again=was_changed)
         raise AgentError(f"the packet loop ended ({failure}); our rules stay, what they queue is dropped")
+
+    def _tell_counters(self) -> None:
+        """A question that has no answer ends nothing."""
+        try:
+            with panics_refused():
+                text = json.dumps(self._enforcement.counters(), separators=(",", ":"))
+        except Exception as error:
+            text = f"error: counters cannot be told: {type(error).__name__}: {error}"
+        self._say(text)
 
     def _answer_status(self, arguments: dict[str, Any]) -> dict[str, Any]:
         refuse_unknown(arguments)

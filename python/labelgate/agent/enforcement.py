@@ -64,8 +64,7 @@ class Enforcement:
         self._enforcer: PacketLoop
         self.pulse: Pulse
         """Of the workers."""
-        """Of the rules."""
-        self._warn = Bounded(say)
+        self._warn = Bounded(say, "changes of our rules")
         self._restored = 0
         self._passed = Passed()
         self._kernel_queues = Queues()
@@ -77,6 +76,8 @@ class Enforcement:
             self.rules = RuleWatch(self._netfilter.tools.variant)
         except OSError as error:
             raise AgentError(f"rules cannot be watched: {error} (is this root?)") from None
+        if not beside_another:
+            self._refuse_beside_another()
         # What an earlier daemon left closed stays closed if this start fails.
         self._must_stay_closed = self._netfilter.is_installed()
         self._without_repeat = self._hooks_without_repeat(first)
@@ -251,7 +252,8 @@ class Enforcement:
             now = self._netfilter.read()
             findings = self._netfilter.check(now)
             if findings:
-                self._rules_missing = f"{findings[0]} (and {len(findings) - 1} more)"
+                more = len(findings) - 1
+                self._rules_missing = findings[0] + (f" (and {more} more)" if more else "")
             for finding in findings:
                 self._warn(f"warning: {finding}; our rules are put back")
             self._restored += bool(findings)
@@ -286,7 +288,7 @@ class Enforcement:
                 clean()
             elif mode == "open" and self._is_in_force:
                 self._netfilter.apply(ruleset(self._facts(self.current, is_open=True)))
-        except ApplyError as error:
+        except (ApplyError, ValueError) as error:
             self._say(f"warning: stop: {error}")
         if mode != "keep":
             self.drain()
@@ -334,6 +336,17 @@ class Enforcement:
                 )
             self._wait(seconds)
 
+    def _refuse_beside_another(self) -> None:
+        """AgentError where rules of ours lead to queues that somebody answers: a daemon with another /run.
+
+        What a daemon that was killed has left is answered by nobody.
+        """
+        if answered := sorted(self._netfilter.queues_led_to() & read_queues().keys()):
+            raise AgentError(
+                f"another labelgate answers queues {answered[0]}..{answered[-1]}, and its lock is not seen "
+                "from here (a container with another /run/labelgate?): stop it first, or share that folder"
+            )
+
     def _hooks_without_repeat(self, generation: Generation) -> frozenset[Hook]:
         """Hooks where rules of others ahead of ours would erase or repeat our mark."""
         found = self._hazards(generation.config, self._netfilter.read())
@@ -378,6 +391,7 @@ class Enforcement:
                 "(another program on these numbers? is this root?)"
             ) from None
 
+    @panics_refused()
     def _facts(self, generation: Generation, *, is_open: bool = False) -> RulesetFacts:
         config = generation.config
         return RulesetFacts.read(

@@ -23,7 +23,8 @@ def exporter(
     say: Callable[[str], None],
 ) -> HttpServer:
     """Answers until it is stopped; both functions are called on threads of its own."""
-    return HttpServer(listen.address, listen.port, routes(status, health, say), Bounded(say), ("/metrics",))
+    told = Bounded(say, "messages of the metrics server")
+    return HttpServer(listen.address, listen.port, routes(status, health, say), told, ("/metrics",))
 
 
 def routes(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import socket
+import sys
 from contextlib import suppress
 from pathlib import Path
 
 from labelgate.netfilter.conntrack import set_tcp_loose
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
+_SO_NETNS_COOKIE = 71  # asm-generic/socket.h, linux 5.14
 
 
 class LooseNote:
@@ -21,14 +24,14 @@ class LooseNote:
     def is_there(self) -> bool:
         """Whether it was we who switched it off. A start of the machine has set it anew."""
         try:
-            return self._file.read_bytes() == _BOOT.read_bytes()
+            return self._file.read_bytes() == _mine()
         except OSError:
             return False
 
     def leave(self) -> None:
         """To be called before it is switched off; OSError where nothing can be written."""
-        # Half a note is none: it is no boot's.
-        self._file.write_bytes(_BOOT.read_bytes())
+        # Half a note is none: it is nobody's.
+        self._file.write_bytes(_mine())
 
     def restore(self) -> bool:
         """Sets the kernel as it was; False where it was not we who changed it.
@@ -42,3 +45,18 @@ class LooseNote:
         with suppress(OSError):
             self._file.unlink()
         return was_ours
+
+
+def _mine() -> bytes:
+    """This boot, and this namespace in it: the inode of one that has gone is given to another."""
+    return b"%s%d\n" % (_BOOT.read_bytes(), netns_cookie())
+
+
+def netns_cookie() -> int:
+    """What the kernel gives to no second network namespace; 0 before Linux 5.14."""
+    with socket.socket(socket.AF_UNIX) as opened:
+        try:
+            cookie = opened.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+        except OSError:
+            return 0
+    return int.from_bytes(cookie, sys.byteorder)

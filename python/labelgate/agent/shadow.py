@@ -15,6 +15,7 @@ from typing import Any
 from labelgate.agent.generation import Generation
 from labelgate.flow import Packet
 from labelgate.handlers import PacketLoop
+from labelgate.netfilter.watch import Bounded
 from labelgate.reference import Reference
 
 _SECONDS = 0.2
@@ -30,7 +31,7 @@ class Shadow:
 
     def __init__(self, enforcer: PacketLoop, first: Generation, say: Callable[[str], None]) -> None:
         self._enforcer = enforcer
-        self._say = say
+        self._warn = Bounded(say, "faults of the shadow")
         # The main thread changes it meanwhile: to be copied before it is gone through.
         self._generations: dict[int, Generation] = {1: first}
         self._indexes: dict[int, dict[int, str | None]] = {1: _names(first.links.indexes)}
@@ -62,16 +63,25 @@ class Shadow:
 
     def _run(self) -> None:
         while not self._over.wait(_SECONDS):
-            samples = self._early + json.loads(self._enforcer.samples(_MOST))
-            self._early = []
-            for sample in samples:
+            for sample in self._taken():
                 if self._over.is_set():
                     return
                 try:
                     self._judge(sample)
-                except Exception as error:  # Whatever it is, it must not end the checks without a word.
+                except BaseException as error:  # Also a panic: nothing ends the checks without a word.
                     self.wrong += 1
-                    self._say(f"error: the reference cannot judge {sample}: {type(error).__name__}: {error}")
+                    self._warn(f"error: the reference cannot judge {sample}: {type(error).__name__}: {error}")
+            self._warn.catch_up()
+
+    def _taken(self) -> list[dict[str, Any]]:
+        """What the loop has sampled; where it cannot be asked that is said, and asked again."""
+        early, self._early = self._early, []
+        try:
+            taken: list[dict[str, Any]] = json.loads(self._enforcer.samples(_MOST))
+            return early + taken
+        except BaseException as error:
+            self._warn(f"error: samples cannot be taken: {type(error).__name__}: {error}")
+            return early
 
     def _judge(self, sample: dict[str, Any]) -> None:
         number: int = sample["generation"]
@@ -89,7 +99,7 @@ class Shadow:
         expected, found = (answer.verdict, answer.accepted), (sample["verdict"], sample["acceptedAfter"])
         if found != expected:
             self.wrong += 1
-            self._say(
+            self._warn(
                 f"error: wrong verdict (generation {generation.number}): {packet} was answered "
                 f"{found[0]} (accepted: {found[1]}), the reference says {expected[0]} ({expected[1]})"
             )

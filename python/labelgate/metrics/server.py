@@ -243,7 +243,7 @@ class _Handler(BaseHTTPRequestHandler):
             return Response(f"no such path; known: {known}\n".encode(), status=HTTPStatus.NOT_FOUND)
         try:
             return route(self.headers.get("Accept", ""))
-        except Exception:  # A fault of ours in an answer must end nothing.
+        except BaseException:  # Of ours, or a panic of the core: none may go without a word.
             self.server.say(f"metrics: internal fault\n{traceback.format_exc().rstrip()}")
             return Response(b"internal fault; the log has more\n", status=HTTPStatus.INTERNAL_SERVER_ERROR)
 

@@ -192,6 +192,14 @@ class Netfilter:
         """Whether rules of ours are there, whoever put them."""
         return any(table.is_ours for tables in self.read().values() for table in tables.values())
 
+    def queues_led_to(self) -> frozenset[int]:
+        """Queues that rules of ours lead to, whoever put them, in either variant."""
+        tables = [table for tables in self.read().values() for table in tables.values()]
+        for variant in VARIANTS:
+            if variant != self.tools.variant and _has_rules(other := Tools(variant)):
+                tables += [table for family in self.families for table in other.read(family).values()]
+        return frozenset(number for table in tables for number in table.queues)
+
     def apply(self, ruleset: Ruleset) -> bool:
         """Makes the kernel's rules be these; False if they were already.
 

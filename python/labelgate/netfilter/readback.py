@@ -14,6 +14,7 @@ from labelgate.flow import Hook
 from labelgate.netfilter.facts import Marks
 from labelgate.netfilter.rules import PREFIX, Jump, TableRules
 
+_QUEUE = re.compile(r"-j NFQUEUE .*?--queue-(?:num|balance) (\d+)(?::(\d+))?")
 _INTO_OURS = re.compile(rf"(?:^|\s)-[jg] {re.escape(PREFIX)}\S+")
 
 
@@ -39,6 +40,13 @@ class SavedTable:
             for index, rule in enumerate(rules, 1)
             if _INTO_OURS.search(rule)
         )
+
+    @property
+    def queues(self) -> frozenset[int]:
+        """Numbers of the queues that our chains lead to."""
+        found = (_QUEUE.search(rule) for rules in self.ours.values() for rule in rules)
+        ranges = ((int(one[1]), int(one[2] or one[1])) for one in found if one)
+        return frozenset(number for first, last in ranges for number in range(first, last + 1))
 
     @property
     def is_ours(self) -> bool:
