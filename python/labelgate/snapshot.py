@@ -116,6 +116,11 @@ class Snapshot:
         """The nodes that endpoints name, sorted."""
         return sorted({node for _, node, _ in self._endpoints() if node})
 
+    def workload_nodes(self) -> dict[str, str]:
+        """The node of every workload, by key; empty where it names none."""
+        hosts = {host.key for host in self.host_endpoints}
+        return {key: node for key, node, _ in self._endpoints() if key not in hosts}
+
     @property
     def warnings(self) -> list[str]:
         """References to things that do not exist (R-29, E-4) and what has no effect, sorted."""

@@ -400,7 +400,7 @@ def test_a_setting_that_lets_more_through_is_told(run):
     felix = "\n---\napiVersion: projectcalico.org/v3\nkind: FelixConfiguration\nmetadata: {name: default}\n"
     new = world("80") + felix + "spec: {defaultEndpointToHostAction: Accept}\n"
     result = run(world("80"), new)
-    assert "+ all workloads: setting endpoint_to_host changes from Drop to Accept" in result.stdout
+    assert "+ all nodes: setting endpoint_to_host changes from Drop to Accept" in result.stdout
     assert result.exit_code == 4
     assert run(new, world("80")).exit_code == 1
 

@@ -267,10 +267,10 @@ def _example(
     endpoint = subject.endpoint or comparison.subjects[0].endpoint
     nets = member.nets or [ip_network(address) for address in endpoint.addresses] if endpoint else []
     theirs = [int(net.network_address) for net in nets if net.version == family]
-    mine = _pick(family, own_edges, points(family, sorted(theirs)))
-    other = _pick(family, _edges(answers.peer_classes, answers.peers[[peer]]), known[family])
+    mine = example_address(family, own_edges, points(family, sorted(theirs)))
+    other = example_address(family, _edges(answers.peer_classes, answers.peers[[peer]]), known[family])
     src, dst = (mine, other) if comparison.direction == "egress" else (other, mine)
-    packet = {"src": _text(family, src), "dst": _text(family, dst), **_service_fields(sample)}
+    packet = {"src": address_text(family, src), "dst": address_text(family, dst), **_service_fields(sample)}
     if subject.interface is not None:
         packet["in" if comparison.direction == "ingress" else "out"] = subject.interface
     judged = (
@@ -279,7 +279,7 @@ def _example(
     return Example(comparison.hooks[0], packet, *judged)
 
 
-def _pick(family: int, edges: Edges, wanted: Edges) -> int:
+def example_address(family: int, edges: Edges, wanted: Edges) -> int:
     """One of the addresses, one that is wanted if there is any, else the first that is not the very first."""
     inside = wanted[contains(edges, wanted)]
     if len(inside):
@@ -289,7 +289,8 @@ def _pick(family: int, edges: Edges, wanted: Edges) -> int:
     raise AssertionError("a class has an address")
 
 
-def _text(family: int, number: int) -> str:
+def address_text(family: int, number: int) -> str:
+    """Of an address of family 4 or 6."""
     return str(IPv4Address(number) if family == IPV4 else IPv6Address(number))
 
 

@@ -7,16 +7,18 @@ packets. `docs/diff.md` says what it does not see.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from ipaddress import ip_address
+from itertools import chain
 from typing import Any
 
 from labelgate.analysis.addresses import IPV4, IPV6, points
 from labelgate.analysis.changes import Change, changes_of, merged
-from labelgate.analysis.judged import comparisons, states
+from labelgate.analysis.judged import Compiled, Place, States, comparisons, host_places, workload_places
 from labelgate.analysis.naming import Names
+from labelgate.analysis.spoofing import source_changes
 from labelgate.settings import HostFacts, Settings
 from labelgate.snapshot import Snapshot
 
@@ -31,7 +33,7 @@ class SettingChange:
     widens: bool
     """Whether it may let more through."""
     scope: str
-    """The node, or `all workloads`."""
+    """The nodes, or `all nodes`, or `other nodes`: those that nothing names."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class Difference:
 
 
 SettingsOf = Callable[[Snapshot, str | None], Settings]
+"""Of a snapshot the settings of a node; None: of a node that has none of its own."""
+_Pairs = Mapping[str | None, tuple[Settings, Settings]]
 
 
 @contextmanager
@@ -76,8 +80,9 @@ def diff(
     host: HostFacts | None = None,
     settings_of: SettingsOf = lambda snapshot, node: Settings(),
 ) -> Difference:
-    """Compares two snapshots: of one node, or (None) all workloads and the host endpoints of every node.
+    """Compares two snapshots: of one node, or (None) the workloads and host endpoints of every node.
 
+    Each node is judged with its own settings.
     Without `host` every host endpoint is taken to have its interface, with its expected addresses.
 
     >>> import labelgate
@@ -92,22 +97,59 @@ def diff(
                                        for one in map(ip_address, found.addresses) if one.version == family}))
         for family in (IPV4, IPV6)
     }  # fmt: skip
-    found: list[Change] = []
-    others: list[SettingChange] = []
-    nodes = {one.spec.node for side in (old, new) for one in side.host_endpoints}
-    scopes: list[tuple[str | None, bool]] = [(node, True)]
-    scopes += [(name, False) for name in sorted(nodes if node is None else nodes & {node})]
-    pairs: dict[str | None, Any] = {}
-    models: dict[tuple[int, Settings], bytes] = {}
-    for name, workloads in scopes:
-        settings = (settings_of(old, name), settings_of(new, name))
-        if name not in pairs:
-            pairs[name] = states(old, new, name, settings, host, models)
-            others += _setting_changes(*settings, name or "all workloads")
-        for comparison in comparisons(pairs[name], workloads=workloads):
-            found += changes_of(comparison, known)
+    nodes: list[str | None] = [None, *sorted(_nodes(old, new))] if node is None else [node]
+    pairs = {name: (settings_of(old, name), settings_of(new, name)) for name in nodes}
+    compiled = Compiled((old, new), host)
+    if node is None:
+        workloads, hosts = _workloads(compiled, pairs), _hosts(compiled, pairs)
+    else:
+        pair = compiled.states(node, pairs[node])
+        workloads, hosts = [(pair, None)], iter([(pair, host_places(pair))])
+    places = ((pair, workload_places(pair, chosen)) for pair, chosen in workloads)
+    found = [change for one in comparisons(chain(places, hosts)) for change in changes_of(one, known)]
+    found += (change for pair, chosen in workloads for change in source_changes(pair, chosen, known))
     ordered = sorted(merged(found), key=lambda change: (-change.width(), change.kind, change.direction))
-    return Difference(tuple(ordered), tuple(_once(others)), names)
+    return Difference(tuple(ordered), tuple(_settings_told(pairs)), names)
+
+
+def _nodes(*snapshots: Snapshot) -> set[str]:
+    """Those of endpoints, and those with settings of their own."""
+    own = {
+        document.metadata.name.removeprefix("node.")
+        for one in snapshots
+        for document in one.felix_configurations
+        if document.metadata.name.startswith("node.")
+    }
+    return own.union(*(one.nodes() for one in snapshots))
+
+
+def _workloads(compiled: Compiled, pairs: _Pairs) -> list[tuple[States, set[str] | None]]:
+    """All, by the settings that apply to them then and now: a table of each, and who is asked of it."""
+    by_settings = _by_settings(compiled.snapshots, pairs)
+    return [(compiled.states(None, settings), names) for settings, names in by_settings.items()]
+
+
+def _hosts(compiled: Compiled, pairs: _Pairs) -> Iterator[tuple[States, Iterator[Place]]]:
+    """Node by node: a table of each is not kept."""
+    for name in sorted({one.spec.node for side in compiled.snapshots for one in side.host_endpoints}):
+        pair = compiled.states(name, pairs[name])
+        yield pair, host_places(pair)
+
+
+def _by_settings(
+    snapshots: tuple[Snapshot, Snapshot], pairs: _Pairs
+) -> dict[tuple[Settings, Settings], set[str]]:
+    """Names of workloads; one that moves has in either state the settings of its node then."""
+    homes = tuple(one.workload_nodes() for one in snapshots)
+    by_homes: dict[tuple[str | None, str | None], set[str]] = {}
+    for name in homes[0].keys() | homes[1].keys():
+        old, new = (home.get(name) for home in homes)
+        home = (new if old is None else old) or None, (old if new is None else new) or None
+        by_homes.setdefault(home, set()).add(name)
+    found: dict[tuple[Settings, Settings], set[str]] = {}
+    for (first, second), names in by_homes.items():
+        found.setdefault((pairs[first][0], pairs[second][1]), set()).update(names)
+    return found
 
 
 _ORDER: dict[str, tuple[Any, ...]] = {
@@ -123,14 +165,14 @@ _SHOWN = {"failsafe_inbound", "failsafe_outbound", "workload_vxlan_port", "filte
 """Where more gets through, these show as changes of verdicts."""
 
 
-def _setting_changes(old: Settings, new: Settings, scope: str) -> list[SettingChange]:
+def _setting_changes(old: Settings, new: Settings) -> list[SettingChange]:
     found: list[SettingChange] = []
     for field in fields(Settings):
         before, after = getattr(old, field.name), getattr(new, field.name)
         if before != after:
             order = _ORDER.get(field.name)
             wider = order.index(after) > order.index(before) if order else field.name not in _SHOWN
-            found.append(SettingChange(field.name, _value(before), _value(after), wider, scope))
+            found.append(SettingChange(field.name, _value(before), _value(after), wider, scope=""))
     return found
 
 
@@ -138,9 +180,13 @@ def _value(value: Any) -> str:
     return ", ".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)
 
 
-def _once(changes: list[SettingChange]) -> list[SettingChange]:
-    """Where all scopes have the same change it is told once."""
-    seen: dict[tuple[str, str, str], SettingChange] = {}
-    for change in changes:
-        seen.setdefault((change.name, change.old, change.new), change)
-    return list(seen.values())
+def _settings_told(pairs: _Pairs) -> Iterator[SettingChange]:
+    """Every change of a setting once, with the nodes that have it."""
+    scopes: dict[SettingChange, list[str | None]] = {}
+    for name, (old, new) in pairs.items():
+        for change in _setting_changes(old, new):
+            scopes.setdefault(change, []).append(name)
+    for change, names in scopes.items():
+        nodes = [name for name in names if name is not None]
+        scope = "all nodes" if len(names) == len(pairs) > 1 or not pairs.keys() - {None} else ", ".join(nodes)
+        yield replace(change, scope=scope or "other nodes")

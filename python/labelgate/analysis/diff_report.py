@@ -17,12 +17,19 @@ def lines(difference: Difference, *, examples: bool = True) -> Iterator[str]:
     """`+` where more gets through, `-` where less does, `~` where it does in another way."""
     for setting in difference.settings:
         sign = "+" if setting.widens else "~"
-        yield f"{sign} {setting.scope}: setting {setting.name} changes from {setting.old} to {setting.new}"
+        scope = _few(setting.scope)
+        yield f"{sign} {scope}: setting {setting.name} changes from {setting.old} to {setting.new}"
     for change in difference.changes:
         yield line(change, difference.names)
         if examples:
             yield f"    {_example_text(change.example)}"
     yield summary(difference)
+
+
+def _few(scope: str) -> str:
+    """The first of many nodes."""
+    names = scope.split(", ")
+    return scope if len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} more"
 
 
 def line(change: Change, names: Names) -> str:

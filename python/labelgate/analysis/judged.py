@@ -2,13 +2,15 @@
 
 A place is a workload and a direction, or an interface of a host endpoint, a kind of policy and a direction.
 Places whose rules are the same in both states are not asked about; those that go from the same rules to the
-same rules are asked about once.
+same rules, with the same settings, are asked about once, on whatever nodes they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
 from ipaddress import ip_address, ip_network
 from typing import Any, Literal
 
@@ -16,16 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelgate import _core
-from labelgate.analysis.addresses import IPV4, IPV6
+from labelgate.analysis.addresses import IPV4, IPV6, Network
 from labelgate.analysis.partition import Packets
 from labelgate.analysis.program import (
     ANYWHERE,
+    AddressSet,
     Direction,
     Endpoint,
     Ports,
     ProgramContents,
     Rule,
     RuleList,
+    SharedSets,
     Side,
     read_programs,
     set_of,
@@ -40,7 +44,8 @@ from labelgate.table import DecisionTable
 IPIP = 4
 _CARRIER = "with "
 """Begins the name of an interface of which only an address is known."""
-Kind = Literal["workload", "normal", "forward", "untracked", "preDNAT"]
+Kind = Literal["workload", "spoof", "normal", "forward", "untracked", "preDNAT"]
+"""What judges: the policy of a workload, the check of its sources (E-30), or a policy of a host endpoint."""
 Judged = tuple[NDArray[np.uint8], NDArray[np.uint32]]
 ANY_INTERFACE = "*"
 """Stands for every interface that no host endpoint but a `*` one governs; no interface has this name."""
@@ -121,7 +126,7 @@ class Comparison:
 
     kind: Kind
     direction: Direction
-    states: tuple[State, State]
+    states: States
     subjects: tuple[Subject, Subject]
     """Of one of the members."""
     rules: tuple[Rule, ...]
@@ -134,61 +139,91 @@ class Comparison:
         return _HOOKS[self.kind, self.direction]
 
 
-def states(
-    old: Snapshot,
-    new: Snapshot,
-    node: str | None,
-    settings: tuple[Settings, Settings],
-    host: HostFacts | None,
-    models: dict[tuple[int, Settings], bytes],
-) -> tuple[State, State]:
-    """Both compiled for a node (None: all workloads); `models` keeps what is the same for every node."""
-    facts = host or interface_facts((old, new), node)
-    tables: list[DecisionTable] = []
-    for place, (snapshot, one) in enumerate(zip((old, new), settings, strict=True)):
-        if (place, one) not in models:
-            models[place, one] = core_model(snapshot, one)
-        tables.append(DecisionTable(_core.compile(models[place, one], node), facts, one))
-    contents = read_programs(*(table.program for table in tables))
-    first, second = (State(*found) for found in zip((old, new), settings, tables, contents, strict=True))
-    return first, second
+States = tuple[State, State]
+"""The old one and the new one."""
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """Both states of the resources, and what compiling them for one node leaves for the next."""
+
+    snapshots: tuple[Snapshot, Snapshot]
+    host: HostFacts | None
+    """None: every host endpoint has its interface."""
+    _models: dict[tuple[int, Settings], bytes] = field(default_factory=dict)
+    _sets: SharedSets = field(default_factory=SharedSets)
+
+    def states(self, node: str | None, settings: tuple[Settings, Settings]) -> States:
+        """Both compiled for a node; None: all workloads."""
+        facts = self.host or interface_facts(self.snapshots, node)
+        tables: list[DecisionTable] = []
+        for side, (snapshot, one) in enumerate(zip(self.snapshots, settings, strict=True)):
+            if (side, one) not in self._models:
+                self._models[side, one] = core_model(snapshot, one)
+            tables.append(DecisionTable(_core.compile(self._models[side, one], node), facts, one))
+        contents = read_programs(*(table.program for table in tables), sets=self._sets)
+        first, second = (
+            State(*found) for found in zip(self.snapshots, settings, tables, contents, strict=True)
+        )
+        return first, second
 
 
 def interface_facts(snapshots: Iterable[Snapshot], node: str | None) -> HostFacts:
-    """Interfaces as host endpoints would have them: each with its expected addresses."""
+    """Interfaces as host endpoints would have them: each with its expected addresses.
+
+    One that names no interface has the same one in all snapshots, which carries what it expects in any,
+    unless others expect some of these addresses.
+    """
     hosts = [found for one in snapshots for found in one.host_endpoints if found.spec.node == node]
     named: dict[str, set[str]] = {}
-    for host in hosts:
-        if host.spec.interface_name not in ("", None, "*"):
-            named.setdefault(host.spec.interface_name, set()).update(map(str, host.spec.expected_ips))
+    unnamed: dict[str, set[str]] = {}
     for host in hosts:
         wanted = set(map(str, host.spec.expected_ips))
-        if not host.spec.interface_name and not any(wanted & carried for carried in named.values()):
+        if not host.spec.interface_name:
+            unnamed.setdefault(host.key, set()).update(wanted)
+        elif host.spec.interface_name != "*":
+            named.setdefault(host.spec.interface_name, set()).update(wanted)
+    claims = Counter(one for found in (*named.values(), *unnamed.values()) for one in found)
+    for host in hosts:
+        if host.spec.interface_name:
+            continue
+        wanted = unnamed[host.key]
+        if any(claims[one] > 1 for one in wanted):
+            wanted = set(map(str, host.spec.expected_ips))
+        if not any(wanted & carried for carried in named.values()):
             named[_CARRIER + min(wanted)] = wanted
     return HostFacts({name: tuple(sorted(addresses)) for name, addresses in named.items()})
 
 
-def comparisons(pair: tuple[State, State], *, workloads: bool) -> Iterator[Comparison]:
-    """Every place of two states whose rules differ: of their workloads, or of their host endpoints."""
-    places = _workload_places(pair) if workloads else _host_places(pair)
-    keys = tuple(_ChainKeys(state.contents, {}) for state in pair)
+def comparisons(scopes: Iterable[tuple[States, Iterable[Place]]]) -> Iterator[Comparison]:
+    """What to ask so that every place whose rules differ is asked about; scopes are read one at a time."""
     shared = _Interned({})
-    groups: dict[Any, tuple[_Place, list[Member]]] = {}
-    for place in places:
-        chains = tuple(keys[side].of(place.chains[side], shared) for side in (0, 1))
-        ahead = tuple(settled(state.settings, place.kind, place.direction) for state in pair)
-        if chains[0] == chains[1] and ahead[0] == ahead[1]:
-            continue
-        key = (place.direction, chains, ahead) if place.kind == "workload" else place
-        groups.setdefault(key, (place, []))[1].append(place.member())
-    for place, members in groups.values():
+    groups: dict[Any, tuple[States, Place, list[Member]]] = {}
+    for pair, places in scopes:
+        settings = tuple(shared.number(state.settings) for state in pair)
+        keys = tuple(_ChainKeys(state.contents, {}) for state in pair)
+        ahead = {
+            (kind, direction): [settled(state.settings, kind, direction) for state in pair]
+            for kind, direction in _HOOKS
+        }
+        for place in places:
+            chains = tuple(keys[side].of(place.chains[side], shared) for side in (0, 1))
+            before, after = ahead[place.kind, place.direction]
+            if chains[0] == chains[1] and before == after:
+                continue
+            member = place.member()
+            # Examples are of the first member, at its interface, which has to be there in the same states.
+            presence = None if place.kind == "workload" else member.presence
+            key = (place.kind, place.direction, presence, chains, settings)
+            groups.setdefault(key, (pair, place, []))[2].append(member)
+    for pair, place, members in groups.values():
         rules = dict.fromkeys(
             rule for side in (0, 1) for rule in _rules(pair[side], place, place.chains[side])
         )
         yield Comparison(place.kind, place.direction, pair, place.subjects, tuple(rules), tuple(members))
 
 
-def _rules(state: State, place: _Place, chain: int | None) -> Iterator[Rule]:
+def _rules(state: State, place: Place, chain: int | None) -> Iterator[Rule]:
     """Whatever decides at a place in one state."""
     yield from settled(state.settings, place.kind, place.direction)
     if chain is not None:
@@ -196,7 +231,9 @@ def _rules(state: State, place: _Place, chain: int | None) -> Iterator[Rule]:
 
 
 @dataclass(frozen=True)
-class _Place:
+class Place:
+    """Of one workload, or of one interface that a host endpoint governs."""
+
     kind: Kind
     direction: Direction
     subjects: tuple[Subject, Subject]
@@ -205,6 +242,7 @@ class _Place:
     """What is added to the name of a host endpoint."""
 
     def member(self) -> Member:
+        """Whose place it is, as one of several."""
         old, new = (subject.endpoint for subject in self.subjects)
         nets = {net for one in (old, new) if one is not None for net in _nets(one, self.direction)}
         told = new or old
@@ -276,8 +314,7 @@ def _failsafe(entry: Failsafe, direction: Direction, *, is_return: bool) -> Rule
     """E-40, E-43: inbound entries name the source's net, outbound ones the destination's."""
     remote, families = ANYWHERE, (True, True)
     if entry.net is not None:
-        span = (int(entry.net.network_address), int(entry.net.broadcast_address))
-        remote = Side((set_of(entry.net.version, [span]),))
+        remote = Side((_set_of_net(entry.net),))
         families = (entry.net.version == IPV4, entry.net.version == IPV6)
     ports = Ports(((entry.port, entry.port),))
     source, destination = (remote, ANYWHERE) if direction == "ingress" else (ANYWHERE, remote)
@@ -288,15 +325,29 @@ def _failsafe(entry: Failsafe, direction: Direction, *, is_return: bool) -> Rule
     return Rule("Allow", entry.protocol, source=source, destination=destination, families=families)
 
 
-def _workload_places(pair: tuple[State, State]) -> Iterator[_Place]:
-    found = [{one.name: one for one in state.contents.endpoints if one.kind == "workload"} for state in pair]
+@cache
+def _set_of_net(net: Network) -> AddressSet:
+    """Of a net always the same object, so that rules with it are equal."""
+    return set_of(net.version, [(int(net.network_address), int(net.broadcast_address))])
+
+
+def workloads_of(state: State) -> dict[str, Endpoint]:
+    """By name."""
+    return {one.name: one for one in state.contents.endpoints if one.kind == "workload"}
+
+
+def workload_places(pair: States, names: Container[str] | None = None) -> Iterator[Place]:
+    """Of every workload in either state, or of those with these names."""
+    found = [workloads_of(state) for state in pair]
     for name in sorted(found[0].keys() | found[1].keys()):
+        if names is not None and name not in names:
+            continue
         old, new = found[0].get(name), found[1].get(name)
         directions: tuple[Direction, Direction] = ("ingress", "egress")
         for index, direction in enumerate(directions):
             chains = [None if one is None else one.normal[index] for one in (old, new)]
             subjects = (Subject(old), Subject(new))
-            yield _Place("workload", direction, subjects, (chains[0], chains[1]))
+            yield Place("workload", direction, subjects, (chains[0], chains[1]))
 
 
 def _presence(old: object | None, new: object | None) -> Literal["both", "old", "new"]:
@@ -310,7 +361,7 @@ def _nets(endpoint: Endpoint, direction: Direction) -> list[Any]:
     return [ip_network(ip_address(address)) for address in endpoint.addresses]
 
 
-def _host_places(pair: tuple[State, State]) -> Iterator[_Place]:
+def host_places(pair: States) -> Iterator[Place]:
     """Of every interface that a host endpoint governs in one of the states."""
     names = sorted({name for state in pair for name in _interfaces(state)} - _like_any(pair))
     kinds: tuple[tuple[Kind, Direction], ...] = tuple(
@@ -328,10 +379,10 @@ def _host_places(pair: tuple[State, State]) -> Iterator[_Place]:
             is_plain = name in (told.interface, ANY_INTERFACE) or name.startswith(_CARRIER)
             where = "" if is_plain and told.name not in moved else f" on {name}"
             subjects = (Subject(found[0], name), Subject(found[1], name))
-            yield _Place(kind, direction, subjects, (chains[0], chains[1]), where)
+            yield Place(kind, direction, subjects, (chains[0], chains[1]), where)
 
 
-def _moved(pair: tuple[State, State]) -> set[str]:
+def _moved(pair: States) -> set[str]:
     """Host endpoints whose interface is another one in the other state."""
     found = [
         {one.name: (one.interface, one.is_any) for one in state.contents.endpoints if one.kind == "host"}
@@ -350,7 +401,7 @@ def _interfaces(state: State) -> Iterator[str]:
         yield from (ANY_INTERFACE, "lo")
 
 
-def _like_any(pair: tuple[State, State]) -> set[str]:
+def _like_any(pair: States) -> set[str]:
     """Interfaces without a host endpoint of their own in either state: as `ANY_INTERFACE`."""
     names = {name for state in pair for name in _interfaces(state)} - {ANY_INTERFACE}
     if pair[0].settings.exempt_loopback != pair[1].settings.exempt_loopback:

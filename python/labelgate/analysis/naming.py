@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from heapq import nsmallest
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from itertools import combinations
+
+import numpy as np
 
 from labelgate.analysis.addresses import (
     IPV4,
     IPV6,
+    Edges,
     Network,
     contains,
     edges_of_networks,
     everything,
-    numbers,
     points,
 )
 from labelgate.analysis.regions import EVERYWHERE, Region
@@ -28,6 +32,8 @@ NAMESPACE = "\0namespace"
 _LISTED = 3
 _COMMON_TRAITS = 12
 """More labels that all of a group have are not tried together."""
+_MOST_OPTIONS = 1000
+"""Of what may be part of a cover the largest are tried."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +82,12 @@ class Names:
             self._of_kind.setdefault(found.kind, set()).add(found.name)
             for trait in found.traits:
                 self._with.setdefault(trait, set()).add(found.name)
+        self._told: dict[frozenset[str], str] = {}
         self._owners: dict[int, dict[int, list[str]]] = {IPV4: {}, IPV6: {}}
+        self._addresses: dict[str, set[tuple[int, int]]] = {}
         for found in (one for snapshot in snapshots for one in endpoints_of(snapshot)):
             for address in map(ip_address, found.addresses):
+                self._addresses.setdefault(found.name, set()).add((address.version, int(address)))
                 owners = self._owners[address.version].setdefault(int(address), [])
                 if found.name not in owners:
                     owners.append(found.name)
@@ -97,6 +106,11 @@ class Names:
         wanted = frozenset(names)
         if len(wanted) == 1:
             return next(iter(wanted))
+        if wanted not in self._told:
+            self._told[wanted] = self._group(wanted)
+        return self._told[wanted]
+
+    def _group(self, wanted: frozenset[str]) -> str:
         kinds = {name.partition("/")[0] for name in wanted}
         pool = set().union(*(self._of_kind.get(kind, set()) for kind in kinds))
         noun = _noun(kinds)
@@ -111,10 +125,8 @@ class Names:
         return ", ".join(listed[:_LISTED]) + (f" and {more} more" if more > 0 else "")
 
     def _having(self, traits: Iterable[Trait], pool: set[str]) -> set[str]:
-        found = set(pool)
-        for trait in traits:
-            found &= self._with[trait]
-        return found
+        """Works through as few as the rarest trait has."""
+        return set.intersection(*sorted((pool, *(self._with[trait] for trait in traits)), key=len))
 
     def _picks(self, wanted: frozenset[str], pool: set[str]) -> tuple[Trait, ...] | None:
         """The fewest traits that just these have."""
@@ -133,11 +145,7 @@ class Names:
     def _cover(self, wanted: frozenset[str], pool: set[str]) -> list[tuple[Trait, ...]] | None:
         """At most three groups, each with one or two traits, that make up the set."""
         rest, cover = set(wanted), list[tuple[Trait, ...]]()
-        options = [
-            (traits, found)
-            for traits in self._trait_sets(wanted)
-            if (found := self._having(traits, pool)) and found <= wanted
-        ]
+        options = self._options(wanted, pool)
         while rest and len(cover) < _LISTED and options:
             traits, found = max(options, key=lambda option: (len(option[1] & rest), -len(option[0])))
             if len(found & rest) < 2:
@@ -146,32 +154,39 @@ class Names:
             rest -= found
         return cover if not rest else None
 
-    def _trait_sets(self, wanted: frozenset[str]) -> Iterator[tuple[Trait, ...]]:
-        """Single traits, and a label within a namespace, that some of them have."""
-        known = {self.endpoints[name].traits for name in wanted if name in self.endpoints}
-        seen = set[tuple[Trait, ...]]()
-        for traits in known:
-            spaces = [trait for trait in traits if trait[0] == NAMESPACE]
-            labels = sorted(trait for trait in traits if trait[0] != NAMESPACE)[:_COMMON_TRAITS]
-            for found in [*((trait,) for trait in traits), *((a, b) for a in labels for b in spaces)]:
-                if found not in seen:
-                    seen.add(found)
-                    yield found
+    def _options(self, wanted: frozenset[str], pool: set[str]) -> list[tuple[tuple[Trait, ...], set[str]]]:
+        """Traits that nobody else has, with all who have them, largest first."""
+        counts = Counter(found for name in wanted for found in self._trait_sets(name))
+        options = [
+            (traits, found)
+            for traits, count in counts.items()
+            if count > 1 and len(found := self._having(traits, pool)) == count
+        ]
+        return nsmallest(_MOST_OPTIONS, options, key=lambda option: (-len(option[1]), option[0]))
+
+    def _trait_sets(self, name: str) -> Iterator[tuple[Trait, ...]]:
+        """Single traits of one, and its labels within its namespace."""
+        traits = self.endpoints[name].traits if name in self.endpoints else frozenset()
+        spaces = [trait for trait in traits if trait[0] == NAMESPACE]
+        shared = (trait for trait in traits if trait[0] != NAMESPACE and len(self._with[trait]) > 1)
+        yield from ((trait,) for trait in traits)
+        yield from ((label, space) for label in sorted(shared)[:_COMMON_TRAITS] for space in spaces)
 
     def owners_in(self, region: Region) -> list[str]:
         """The endpoints that have an address there, sorted."""
         found = set[str]()
         for family in region.families:
+            addresses, edges = self._sorted[family]
+            inside = contains(region.edges[family], edges)
             owners = self._owners[family]
-            addresses = sorted(owners)
-            inside = contains(region.edges[family], points(family, addresses))
-            found.update(
-                name
-                for address, has in zip(addresses, inside, strict=True)
-                if has
-                for name in owners[address]
-            )
+            found.update(name for at in np.flatnonzero(inside) for name in owners[addresses[at]])
         return sorted(found)
+
+    @cached_property
+    def _sorted(self) -> dict[int, tuple[list[int], Edges]]:
+        """Every address that an endpoint has, by family."""
+        found = {family: sorted(owners) for family, owners in self._owners.items()}
+        return {family: (addresses, points(family, addresses)) for family, addresses in found.items()}
 
     def peers(self, region: Region) -> str:
         """For example `pods app=web`, `10.9.0.0/16`, or `everywhere but pods app=db`."""
@@ -182,7 +197,7 @@ class Names:
         if not rest.families:
             return _whole_text(whole)
         plain = self._parts(region)
-        other = self._parts(rest)
+        other = self._parts(rest, rest.families)
         if len(plain) <= _LISTED and len(plain) <= len(other):
             return _join(plain)
         if len(other) <= _LISTED and len(rest.networks) < len(region.networks):
@@ -198,25 +213,45 @@ class Names:
         while int(last.broadcast_address) > int(whole.broadcast_address):
             whole = whole.supernet()
         inside = Region.of(whole.version, edges_of_networks(whole.version, [whole]))
-        missing = self._parts(inside & region.rest())
+        missing = self._parts(inside & region.rest(), (whole.version,))
         return f"{whole} but {_join(missing)}" if len(missing) <= _LISTED else None
 
-    def _parts(self, region: Region) -> list[str]:
-        """Nets, then the endpoints whose addresses are the rest."""
-        owned = {family: points(family, sorted(self._owners[family])) for family in region.families}
+    def _parts(self, region: Region, families: Sequence[int] = (IPV4, IPV6)) -> list[str]:
+        """Nets, then the endpoints whose addresses are the rest; of other families nothing is meant."""
         nets: list[str] = []
-        names: set[str] = set()
+        names: dict[str, set[tuple[int, int]]] = {}
         for net in region.networks:
-            first, last = int(net.network_address), int(net.broadcast_address)
-            span = points(net.version, (first, last))
-            low = int(owned[net.version].searchsorted(span[0], side="left"))
-            high = int(owned[net.version].searchsorted(span[1], side="right"))
+            family, owners = net.version, self._owners[net.version]
+            addresses, edges = self._sorted[family]
+            first, last = points(family, (int(net.network_address), int(net.broadcast_address)))
+            low = int(edges.searchsorted(first, side="left"))
+            high = int(edges.searchsorted(last, side="right"))
             if high - low == net.num_addresses:
-                for address in numbers(net.version, owned[net.version][low:high]):
-                    names.update(self._owners[net.version][address])
+                for address in addresses[low:high]:
+                    for name in owners[address]:
+                        names.setdefault(name, set()).add((family, address))
             else:
                 nets.append(_net_text(net))
-        return [*nets, *([self.group(names)] if names else [])]
+        return [*nets, *self._owners_told(names, families)]
+
+    def _owners_told(self, found: dict[str, set[tuple[int, int]]], families: Sequence[int]) -> Iterator[str]:
+        """By name alone where all addresses of the families are meant, else with those that are."""
+        alone: dict[tuple[int, ...], list[str]] = {}
+        for name, here in sorted(found.items()):
+            meant = tuple(sorted({family for family, _ in here}))
+            if here == {one for one in self._addresses[name] if one[0] in meant}:
+                lacks = any(one[0] in families and one[0] not in meant for one in self._addresses[name])
+                alone.setdefault(meant if lacks else (), []).append(name)
+            else:
+                yield self._with_addresses(name, here)
+        for meant, names in sorted(alone.items()):
+            if meant and len(names) == 1:
+                yield self._with_addresses(names[0], found[names[0]])
+            else:
+                yield self.group(names) + "".join(f" (IPv{family} addresses)" for family in meant)
+
+    def _with_addresses(self, name: str, addresses: Iterable[tuple[int, int]]) -> str:
+        return f"{name} ({', '.join(str(_address(*one)) for one in sorted(addresses))})"
 
 
 def _address(family: int, number: int) -> IPv4Address | IPv6Address:

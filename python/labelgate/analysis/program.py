@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -158,18 +158,24 @@ class ProgramContents:
             yield from rules.rules
 
 
-def read_programs(*programs: _core.Program) -> list[ProgramContents]:
-    """The contents of each; equal address and port sets are the same object in all of them."""
-    sets = _SharedSets({}, {})
-    return [_read(program, sets) for program in programs]
+def read_programs(*programs: _core.Program, sets: SharedSets | None = None) -> list[ProgramContents]:
+    """The contents of each; equal address and port sets are the same object in all of them.
+
+    They are so in all programs that are read with the same `sets`.
+    """
+    shared = SharedSets() if sets is None else sets
+    return [_read(program, shared) for program in programs]
 
 
 @dataclass(frozen=True, slots=True)
-class _SharedSets:
-    addresses: dict[tuple[bytes, bytes], AddressSet]
-    ports: dict[frozenset[tuple[int, int, AddressSet]], PortSet]
+class SharedSets:
+    """One object of each set that was read."""
+
+    addresses: dict[tuple[bytes, bytes], AddressSet] = field(default_factory=dict)
+    ports: dict[frozenset[tuple[int, int, AddressSet]], PortSet] = field(default_factory=dict)
 
     def address_set(self, v4: bytes, v6: bytes) -> AddressSet:
+        """Of ranges as `_core.Program.address_sets` has them."""
         found = self.addresses.get((v4, v6))
         if found is None:
             numbers = np.frombuffer(v4, "<u4").astype(np.uint64).reshape(-1, 2)
@@ -182,6 +188,7 @@ class _SharedSets:
         return found
 
     def port_set(self, members: Sequence[tuple[int, int, int, int]]) -> PortSet:
+        """Of members as `_core.Program.port_sets` has them."""
         groups: dict[tuple[int, int], tuple[list[int], list[int]]] = {}
         for version, address, protocol, port in members:
             groups.setdefault((protocol, port), ([], []))[version == IPV6].append(address)
@@ -206,7 +213,7 @@ def _bytes(addresses: Sequence[int], size: int, order: Literal["little", "big"])
 _EMPTY: dict[str, Any] = {"in": [], "not_in": [], "ports": None, "not_ports": None}
 
 
-def _read(program: _core.Program, shared: _SharedSets) -> ProgramContents:
+def _read(program: _core.Program, shared: SharedSets) -> ProgramContents:
     raw = json.loads(program.contents())
     addresses = [shared.address_set(*found) for found in program.address_sets()]
     ports = [shared.port_set(found) for found in program.port_sets()]

@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from labelgate.analysis.diff import Difference, diff
+from labelgate.analysis.diff import Difference, SettingsOf, diff
 from labelgate.analysis.diff_report import lines, to_json
 from labelgate.cli.options import config_option, read_host
 from labelgate.cli.progress import ProgressBar
@@ -60,16 +60,30 @@ def diff_command(
     with ProgressBar() as progress:
         after = load(new, progress=progress)
 
-    def settings_of(snapshot: Snapshot, name: str | None) -> Settings:
-        return load_config(config_file, snapshot.felix_configurations, name).settings
-
-    found = diff(before, after, node=node, host=facts, settings_of=settings_of)
+    found = diff(before, after, node=node, host=facts, settings_of=_settings(config_file))
     if output == "json":
         click.echo(json.dumps(to_json(found), indent=2))
     else:
         for line in lines(found, examples=examples):
             click.echo(line)
     sys.exit(_exit_code(found))
+
+
+def _settings(config_file: str | None) -> SettingsOf:
+    """Settings by node; those of nodes without a document of their own are read once."""
+    known: dict[tuple[int, str | None], Settings] = {}
+
+    def settings_of(snapshot: Snapshot, node: str | None) -> Settings:
+        documents = [
+            one for one in snapshot.felix_configurations if one.metadata.name in ("default", f"node.{node}")
+        ]
+        own = node if any(one.metadata.name != "default" for one in documents) else None
+        key = (id(snapshot), own)
+        if key not in known:
+            known[key] = load_config(config_file, documents, own).settings
+        return known[key]
+
+    return settings_of
 
 
 def _exit_code(found: Difference) -> int:
