@@ -262,7 +262,15 @@ def test_sixteen_small_addresses_are_no_ipv6_address(table: DecisionTable, sides
                 side: ip_address(int(value[row])) if side in sides else value
                 for side, value in addresses.items()
             }
-            asked = table.decide("filter-input", one["src"], one["dst"], "tcp", sport=1, dport=22, in_="eth0")
+            asked = table.decide(
+                hook="filter-input",
+                src=one["src"],
+                dst=one["dst"],
+                protocol="tcp",
+                sport=1,
+                dport=22,
+                in_="eth0",
+            )
             assert (VERDICTS[found[0][row]], found[1][row]) == (asked.verdict, asked.outcome)
 
 
