@@ -63,7 +63,9 @@ def test_socket_overrun(world: World, backend: str, mode: str, tmp_path: Path) -
         assert counted["overruns"] >= 1
         assert counted["socket_dropped"] == dropped
         passed = SENT - counted["packets"] if mode == "open" else 0
-        assert counted["fail_open"] == {"malformed": 0, "socket_full": passed}
+        assert counted["fail_open"]["malformed"] == 0
+        # Among the packets answered may be some of IPv6 neighbour discovery, which nobody sent on purpose.
+        assert 0 <= counted["fail_open"]["socket_full"] - passed <= (3 if mode == "open" else 0)
         assert passed > 0 or mode == "closed"
         assert passing(world, *twins(ALLOWED, REFUSED)) == words(*twins(ALLOWED)), "it goes on"
 
@@ -79,12 +81,11 @@ def lost(world: World) -> int:
 
 @pytest.mark.parametrize("mode", ["closed", "open"])
 def test_a_dead_worker_ends_the_process(world: World, backend: str, mode: str, tmp_path: Path) -> None:
-    """Two workers, whose sockets break: the first packet that finds that out ends both, and the daemon."""
+    """Two workers, whose sockets break: who finds that out first ends both, and the daemon."""
     config: dict[str, Any] = {"fail": {"filter-input": mode}, "queues": {"workers": 2}}
     with Meddled(world, tmp_path, backend, "replace", **config) as daemon:
         assert passing(world, *twins(ALLOWED, REFUSED)) == words(*twins(ALLOWED))
         daemon.meddle()
-        daemon.counters()
         passing(world, ALLOWED)
         assert "our rules stay, what they queue is dropped" in daemon.wait_for("the packet loop ended")
         assert daemon.exit_code() == 3
