@@ -6,6 +6,7 @@ numpy or pandas before it is asked for.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ MOST_CHARACTERS = 160
 """Of one cell; what is cut is not in the HTML at all, so that its size is bounded."""
 
 
-class Tabular:
+class Tabular(ABC):
     """A result that is a table.
 
     >>> import numpy as np
@@ -38,12 +39,12 @@ class Tabular:
 
     __slots__ = ()
 
+    @abstractmethod
     def columns(self) -> Mapping[str, NDArray[Any]]:
         """The columns by name, in order, all with one value for each row.
 
         Numbers have the narrowest dtype that holds them, text is of dtype object, None where there is none.
         """
-        raise NotImplementedError
 
     def caption(self) -> str:
         """One line that says what the table is; shown above it."""

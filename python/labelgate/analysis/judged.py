@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
 from ipaddress import ip_address, ip_network
 from typing import Any, Literal
 
@@ -18,11 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelgate import _core
-from labelgate.analysis.addresses import IPV4, IPV6, Network
+from labelgate.analysis.failsafes import failsafe_rule
 from labelgate.analysis.partition import Packets
 from labelgate.analysis.program import (
-    ANYWHERE,
-    AddressSet,
     Direction,
     Endpoint,
     Ports,
@@ -32,12 +29,11 @@ from labelgate.analysis.program import (
     SharedSets,
     Side,
     read_programs,
-    set_of,
 )
 from labelgate.columns import Flows
 from labelgate.flow import UDP, Hook
 from labelgate.model import core_model
-from labelgate.settings import Failsafe, HostFacts, Settings
+from labelgate.settings import HostFacts, Settings
 from labelgate.snapshot import Snapshot
 from labelgate.table import DecisionTable
 
@@ -304,31 +300,10 @@ def settled(settings: Settings, kind: Kind, direction: Direction) -> tuple[Rule,
         return (Rule(f"unmarked: {settings.forward_unmarked}"),)
     inbound, outbound = settings.failsafe_inbound, settings.failsafe_outbound
     own, other = (inbound, outbound) if direction == "ingress" else (outbound, inbound)
-    found += [_failsafe(entry, direction, is_return=False) for entry in own]
+    found += [failsafe_rule(entry, direction) for entry in own]
     if kind == "untracked":
-        found += [_failsafe(entry, direction, is_return=True) for entry in other]
+        found += [failsafe_rule(entry, direction, is_return=True) for entry in other]
     return tuple(found)
-
-
-def _failsafe(entry: Failsafe, direction: Direction, *, is_return: bool) -> Rule:
-    """E-40, E-43: inbound entries name the source's net, outbound ones the destination's."""
-    remote, families = ANYWHERE, (True, True)
-    if entry.net is not None:
-        remote = Side((_set_of_net(entry.net),))
-        families = (entry.net.version == IPV4, entry.net.version == IPV6)
-    ports = Ports(((entry.port, entry.port),))
-    source, destination = (remote, ANYWHERE) if direction == "ingress" else (ANYWHERE, remote)
-    if is_return:
-        source = Side(source.in_sets, ports=ports)
-    else:
-        destination = Side(destination.in_sets, ports=ports)
-    return Rule("Allow", entry.protocol, source=source, destination=destination, families=families)
-
-
-@cache
-def _set_of_net(net: Network) -> AddressSet:
-    """Of a net always the same object, so that rules with it are equal."""
-    return set_of(net.version, [(int(net.network_address), int(net.broadcast_address))])
 
 
 def workloads_of(state: State) -> dict[str, Endpoint]:
