@@ -42,6 +42,15 @@ node_option = click.option(
     metavar="NAME",
     help="Node name [default: $LABELGATE_NODE, `node` of the configuration, else the lower-cased host name].",
 )
+format_option = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["auto", "capture", "jsonl", "csv", "conntrack"]),
+    default="auto",
+    show_default=True,
+    help="Of CAPTURE; by its name if not said.",
+)
+
 config_option = click.option(
     "--config", "config_file", type=click.Path(exists=True, dir_okay=False), help="Configuration file (YAML)."
 )

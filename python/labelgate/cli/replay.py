@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from labelgate.cli.options import config_option
+from labelgate.cli.options import config_option, format_option
 from labelgate.flow import HOOKS
 
 
@@ -16,14 +16,7 @@ from labelgate.flow import HOOKS
 @click.argument("capture", nargs=1)
 @click.option("-f", "--filename", "more", multiple=True, metavar="PATH", help="More policies, endpoints.")
 @click.option("--against", multiple=True, metavar="PATH", help="A second policy: what would be different.")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["auto", "capture", "jsonl", "csv", "conntrack"]),
-    default="auto",
-    show_default=True,
-    help="Of CAPTURE; by its name if not said.",
-)
+@format_option
 @click.option("--node", metavar="NAME", help="Judge as this node does [default: workloads of the cluster].")
 @click.option("--host", "host_file", type=click.Path(exists=True, dir_okay=False), help="Host facts (YAML).")
 @config_option

@@ -7,20 +7,13 @@ from typing import Any
 
 import click
 
-from labelgate.cli.options import policies
+from labelgate.cli.options import format_option, policies
 
 
 @click.command()
 @policies()
 @click.argument("captures", nargs=-1, required=True, metavar="CAPTURE...")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["auto", "capture", "jsonl", "csv", "conntrack"]),
-    default="auto",
-    show_default=True,
-    help="Of CAPTURE; by its name if not said.",
-)
+@format_option
 @click.option(
     "--peers",
     type=click.Choice(["seen", "namespace"]),
