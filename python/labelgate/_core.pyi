@@ -370,6 +370,16 @@ class Enforcer:
     def set_filter_actions(self, *, reject: bool, returns: bool) -> None:
         """Changes `FilterDenyAction` (Reject) and `FilterAllowAction` (Return)."""
 
+    def set_noted(self, noted: str) -> None:
+        """For measurements: how much is noted of packets, from the next batch on.
+
+        `nothing`, `counted` (rules that were met), `told` (events, too), or `recorded`: all, as at the start,
+        as far as the constructor was told to.
+
+        Raises:
+            ValueError: another word.
+        """
+
     def counters(self) -> str:
         """All counters since the start, as JSON."""
 

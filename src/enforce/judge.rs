@@ -85,7 +85,7 @@ pub struct Judge<'a, D> {
     pub interface_name: fn(u32) -> Option<String>,
     pub counts: &'a QueueCounts,
     pub hits: &'a WorkerHits,
-    /// What is met is counted, told and recorded.
+    /// What is met is counted, and told and recorded where that is wanted.
     pub is_counting: bool,
     pub worker: usize,
     pub events: Option<&'a Events<D>>,

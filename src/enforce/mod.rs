@@ -16,6 +16,7 @@ mod events;
 mod hits;
 mod judge;
 mod marks;
+mod noted;
 mod recorder;
 mod replay;
 mod samples;
@@ -44,6 +45,7 @@ pub use counters::{Counters, HookCounters};
 pub use events::{Event, Header, Rates, Untold};
 pub use hits::TableHits;
 pub use marks::{Marks, Protocol};
+pub use noted::Noted;
 pub use recorder::Recorded;
 pub use replay::Replay;
 pub use samples::Sample;
@@ -204,6 +206,7 @@ struct Shared<D: Decide> {
     sampling: Option<Sampling>,
     events: Option<Events<D>>,
     staged: ArcSwapOption<Staged<D>>,
+    noted: noted::Switch,
     /// By worker.
     recorders: Vec<Option<Recorder>>,
     /// One for each worker.
@@ -475,6 +478,11 @@ impl Enforcer {
         self.shared.set_filter_actions(reject, returns);
     }
 
+    /// For measurements: how much is noted of packets, from the next batch on.
+    pub fn set_noted(&self, noted: Noted) {
+        self.shared.noted.set(noted);
+    }
+
     /// The counters now.
     pub fn counters(&self) -> Counters {
         let workers = self.shared.wakes.len();
@@ -589,6 +597,7 @@ fn share<D: Decide>(
         events: Events::new(config.event_rates, workers),
         recorders: (0..workers).map(|_| Recorder::new(config.recorded)).collect(),
         staged: ArcSwapOption::empty(),
+        noted: noted::Switch::default(),
         wakes,
         ended: Wake::new()?,
         stop: AtomicBool::new(false),

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::counters::{self, Counters};
+use super::noted::Noted;
 use super::worker::{HookQueue, Worker};
 use super::{EnforcerConfig, check, queue_number, share};
 use crate::flow::{Family, Hook};
@@ -57,8 +58,8 @@ impl Replay {
 
     /// Counts, tells and records nothing from now on: what that costs is seen beside one that does.
     #[must_use]
-    pub fn without_counting(mut self) -> Self {
-        self.worker.is_counting = false;
+    pub fn without_counting(self) -> Self {
+        self.worker.shared.noted.set(Noted::Nothing);
         self
     }
 

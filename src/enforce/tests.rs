@@ -1,6 +1,7 @@
 //! The whole loop with its thread, the kernel played at the other ends of socket pairs.
 
 mod hang;
+mod noted;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::judge::{Judge, Learned, Scratch};
+use super::noted::Noted;
 use super::{Decide, Shared};
 use crate::flow::{Family, Hook};
 use crate::nfqueue::{Anomalies, BATCH, Channel, Inbox, Poller, Queue};
@@ -35,8 +36,6 @@ pub struct Worker<C, D: Decide> {
     pub inbox: Inbox,
     pub learned: Learned,
     pub scratch: Scratch,
-    /// What is met is counted; only measurements do without.
-    pub is_counting: bool,
 }
 
 /// The latest request to hear when every queue has been found empty once.
@@ -58,7 +57,7 @@ impl<C: Channel, D: Decide> Worker<C, D> {
     ) -> Self {
         let scratch = Scratch::new(shared.sampling.as_ref());
         let (inbox, learned) = (Inbox::default(), Learned::default());
-        Self { number, queues, shared, interface_name, inbox, learned, scratch, is_counting: true }
+        Self { number, queues, shared, interface_name, inbox, learned, scratch }
     }
 
     /// Answers one batch of one queue; how many datagrams it had.
@@ -73,6 +72,7 @@ impl<C: Channel, D: Decide> Worker<C, D> {
             let generation = self.shared.generation.load();
             self.learned.forget_others(generation.number);
             let staged = self.shared.staged_beside(generation.number);
+            let noted = self.shared.noted.get();
             let mut judge = Judge {
                 hook: *hook,
                 family: *family,
@@ -86,11 +86,11 @@ impl<C: Channel, D: Decide> Worker<C, D> {
                 counts,
                 hits: generation.hits.worker(self.number),
                 worker: self.number,
-                events: self.shared.events.as_ref(),
+                events: self.shared.events.as_ref().filter(|_| noted >= Noted::Told),
                 staged: staged.as_deref(),
-                recorder: self.shared.recorders[self.number].as_ref(),
+                recorder: self.shared.recorders[self.number].as_ref().filter(|_| noted >= Noted::Recorded),
                 inbox: &self.inbox,
-                is_counting: self.is_counting,
+                is_counting: noted >= Noted::Counted,
                 scratch: &mut self.scratch,
             };
             queue.answer(&self.inbox, count, &mut anomalies, &mut judge);

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::events;
 use super::table::Table;
 use super::value_error;
-use crate::enforce::{self, EnforcerConfig, Marks, Rates, Sample};
+use crate::enforce::{self, EnforcerConfig, Marks, Noted, Rates, Sample};
 use crate::flow::{FiveTuple, FlowKey, Transport, Verdict, number_address};
 
 /// The packet loop of the calling thread's network namespace.
@@ -126,6 +126,12 @@ impl Enforcer {
     #[pyo3(signature = (*, reject, returns))]
     fn set_filter_actions(&self, reject: bool, returns: bool) {
         self.0.set_filter_actions(reject, returns);
+    }
+
+    fn set_noted(&self, noted: &str) -> PyResult<()> {
+        let found = Noted::from_name(noted);
+        self.0.set_noted(found.ok_or_else(|| PyValueError::new_err(format!("nothing is `{noted}`")))?);
+        Ok(())
     }
 
     fn counters(&self) -> PyResult<String> {

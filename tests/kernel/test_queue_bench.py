@@ -20,7 +20,7 @@ from labelgate.queue_bench.policies import ECHO_PORT, TCP_PORT, linear_rules, un
 from labelgate.queue_bench.rig import RECEIVER, SENDER, Rig, Router
 
 COMMAND = (sys.executable, "-m", "labelgate", "bench", "queue", "--quick", "-o", "json")
-EFFORT = Effort(flood=0.05, latency=20, connections=0.1, bulk=0.1)
+EFFORT = Effort(flood=0.05, latency=20, connections=0.1, bulk=0.1, noting=0.1)
 
 
 def namespaces(pid: int) -> list[str]:
@@ -56,7 +56,7 @@ def test_every_case_has_delivered_its_packets(report: Any) -> None:
         if "flood" in case:
             assert packets["delivered"] > 0, name
             assert packets["sent"] == packets["delivered"] + packets["dropped"], name
-        for measure in ("flood", "burst", "drain", "latency", "connections", "bulk"):
+        for measure in ("flood", "burst", "drain", "latency", "connections", "bulk", "noting", "denials"):
             for figure, spread in case.get(measure, {}).items():
                 assert 0 <= spread["min"] <= spread["median"] <= spread["max"], (name, measure, figure)
 

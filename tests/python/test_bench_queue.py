@@ -153,7 +153,7 @@ def test_the_cache_is_open_to_the_sender_only(tmp_path: Path) -> None:
 
 def test_cases_follow_the_selection() -> None:
     chosen = Selection(sizes=[10, 100], linear=[100], variants=["legacy"], has_ipset=False,
-                       has_netfilterqueue=False, has_mixed=False, hooks=())  # fmt: skip
+                       has_netfilterqueue=False, has_mixed=False, has_denied=False, hooks=())  # fmt: skip
     assert [case.name for case in cases(chosen)] == [
         "no rule", "conntrack only", "null verdict", "labelgate 10", "labelgate 100", "legacy rules 100",
     ]  # fmt: skip
@@ -238,7 +238,7 @@ def test_what_was_not_done_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(measures, "stream", lambda *_: 0)
     monkeypatch.setattr(measures, "Processors", SimpleNamespace(nanoseconds=lambda _: time.process_time_ns()))
     bench: Any = SimpleNamespace(_processors=measures.Processors, _pids=[], _rig=None, _router=None)
-    sample = measures.Bench._bulk(bench, measures.Effort(0, 0, 0, 0))
+    sample = measures.Bench._bulk(bench, measures.Effort(0, 0, 0, 0, 0))
     assert sample["gbit"] == 0
     assert math.isnan(sample["cpu"])
     rig: Any = SimpleNamespace(call=lambda *_: ([], 9))
@@ -345,7 +345,7 @@ def test_samples() -> None:
 
 
 def test_null_and_peers_stand_behind_labelgates_rules() -> None:
-    others = [case for case in cases(Selection([10], [], ["nft"], False, False, peers=["a=b"]))
-              if isinstance(case, Other)]  # fmt: skip
-    assert [case.name for case in others] == ["null verdict", "a"]
+    chosen = Selection([10], [], ["nft"], False, False, has_denied=False, peers=["a=b"])
+    others = [case for case in cases(chosen) if isinstance(case, Other)]
+    assert [(case.name, case.is_peer) for case in others] == [("null verdict", False), ("a", True)]
     assert {case.text for case in others} == {policies.untracked(10)}

@@ -21,7 +21,7 @@ from rich.console import Console
 from labelgate import _core
 from labelgate.bench import machine
 from labelgate.cli.options import EnvironmentProblem
-from labelgate.cli.queue_figures import caches, costs, ratios_table, through
+from labelgate.cli.queue_figures import caches, costs, denials, ratios_table, through
 from labelgate.demo.namespaces import WorldError
 from labelgate.netfilter.apply import VARIANTS, Tools, Variant
 from labelgate.queue_bench.cache import MOST_FILLED, Cache, most_entries
@@ -35,8 +35,8 @@ WIDTH = 160
 """Columns where there is no terminal to ask."""
 QUICK_SECONDS = 34
 """No round begins after this; the one that has begun ends within 60 s."""
-FULL_EFFORT = Effort(flood=0.25, latency=500, connections=0.5, bulk=0.5)
-QUICK_EFFORT = Effort(flood=0.05, latency=100, connections=0.15, bulk=0.15)
+FULL_EFFORT = Effort(flood=0.25, latency=500, connections=0.5, bulk=0.8, noting=2.5)
+QUICK_EFFORT = Effort(flood=0.05, latency=100, connections=0.15, bulk=0.15, noting=0.5)
 SIZES, QUICK_SIZES = (10, 100, 1000, 10_000), (1000,)
 LINEAR, QUICK_LINEAR = (10, 100, 1000, 10_000), (1000,)
 
@@ -232,10 +232,11 @@ def _tell(heading: dict[str, Any], report: Report, found: list[Ratio], notes: li
     tables = [
         costs(report),
         through(report),
+        *(denials(one) for one in report.found if one.name == "denied"),
         ratios_table(found),
         *([caches(report)] if report.caches else []),
     ]
-    for figures in tables:
+    for figures in filter(lambda figures: figures.rows, tables):
         if output == "markdown":
             click.echo(figures.markdown() + "\n")
         else:

@@ -9,7 +9,7 @@ from labelgate.bench import Spread
 from labelgate.cli.figures import Figures
 from labelgate.queue_bench.cases import Measure
 from labelgate.queue_bench.measures import Sample
-from labelgate.queue_bench.ratios import Ratio
+from labelgate.queue_bench.ratios import NOTED_WORDS, Ratio
 from labelgate.queue_bench.rounds import Found, Report
 
 
@@ -98,19 +98,44 @@ def caches(report: Report) -> Figures:
 def ratios_table(found: Sequence[Ratio]) -> Figures:
     """What is promised."""
     words = {True: "met", False: "missed", None: ""}
+    titles = ("ratio", "median:", "95 %:", "min:", "max:", "bar", "")
     rows: list[tuple[str, ...]] = [
         (
             ratio.name,
-            f"{ratio.value.median:.2f}",
-            f"{ratio.value.min:.2f}",
-            f"{ratio.value.max:.2f}",
+            _digits(ratio.value.median),
+            "-" if ratio.interval is None else "-".join(map(_digits, ratio.interval)),
+            _digits(ratio.value.min),
+            _digits(ratio.value.max),
             ratio.bar,
-            words[ratio.is_met],
+            "not shown" if ratio.is_shown is False else words[ratio.is_met],
         )
         for ratio in found
     ]
     missed = {ratio.name for ratio in found if ratio.is_met is False}
-    return Figures("Ratios within a round", ("ratio", "median:", "min:", "max:", "bar", ""), rows, missed)
+    title = "Ratios within a round; 95 %: where their median is"
+    return Figures(title, titles, rows, missed)
+
+
+def denials(denied: Found) -> Figures:
+    """The loop that is switched."""
+    turns, floods = denied.samples["noting"], denied.samples["denials"]
+    rows: list[tuple[str, ...]] = [
+        (
+            words,
+            _cell(turns, figure, 0).partition(" ")[0],  # The range of hundreds tells of the worst one only.
+            _cell(floods, figure, 0),
+            _cell(floods, f"{figure} kpps", 1),
+        )
+        for figure, words in NOTED_WORDS.items()
+    ]
+    columns = ("noted of denied packets", "handler ns:", "in a flood:", "kpps:")
+    title = f"Denied packets: processor time of their handler, {len(turns)} times in turn"
+    return Figures(title, columns, rows, set())
+
+
+def _digits(ratio: float) -> str:
+    """What is near 1 is told to a thousandth."""
+    return f"{ratio:.{3 if 0.9 < ratio < 1.1 else 2}f}"
 
 
 def _wrong(found: Sequence[Found]) -> set[str]:

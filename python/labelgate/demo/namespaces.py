@@ -92,11 +92,11 @@ class Namespaces:
 
     def start(self, host: str, *command: str, **options: Any) -> subprocess.Popen[str]:
         """Starts a command inside a host's namespace; it is ended with the world at the latest."""
+        options = {"stdin": subprocess.DEVNULL, **options}
         with _uninterrupted():  # Nothing runs here that is not on the list.
             process = subprocess.Popen(
-                ["ip", "netns", "exec", self.namespace(host), *command],
-                stdin=subprocess.DEVNULL, text=True, **options,
-            )  # fmt: skip
+                ["ip", "netns", "exec", self.namespace(host), *command], text=True, **options
+            )
             self._processes.append(process)
         return process
 

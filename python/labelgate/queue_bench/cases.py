@@ -10,7 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from subprocess import PIPE, Popen
+from typing import Any, Literal
 
 from labelgate.demo.daemon import Daemon
 from labelgate.demo.namespaces import WorldError, end
@@ -18,7 +19,7 @@ from labelgate.queue_bench import policies
 from labelgate.queue_bench.rig import Rig, Router
 
 Variant = Literal["nft", "legacy"]
-Measure = Literal["flood", "burst", "drain", "latency", "connections", "bulk"]
+Measure = Literal["flood", "burst", "drain", "latency", "connections", "bulk", "noting", "denials"]
 
 QUEUE, MAXLEN = 4200, 16_384
 """The queue of raw PREROUTING in IPv4, and how many packets may wait in it."""
@@ -27,6 +28,9 @@ MARK_MASK, ALLOW_MARK = 0x1500, 0x0500
 BIND_SECONDS = 30.0
 _FLOODED: tuple[Measure, ...] = ("flood", "burst", "latency")
 _QUEUED: tuple[Measure, ...] = ("flood", "burst", "drain", "latency")
+_THROUGH: tuple[Measure, ...] = ("connections", "bulk")
+LEAST = "tracked, least rules, "
+"""What the names of these cases begin with; then comes who answers."""
 
 
 @dataclass
@@ -42,9 +46,24 @@ class Place:
         """Rules into the router."""
         self.rig.run(self.router.host, f"iptables-{variant}-restore", "--noflush", "--wait=20", stdin=text)
 
+    @property
+    def policies(self) -> Path:
+        """The file that a daemon of this place has read."""
+        return self.folder / f"{self.router.host}.json"
+
+    def handler(self, *command: str, **options: Any) -> Popen[str]:
+        """Starts somebody who answers the queue; WorldError if nobody does in time."""
+        process = self.rig.start(self.router.host, *command, **options)
+        deadline = time.monotonic() + BIND_SECONDS
+        while QUEUE not in self.rig.queues(self.router):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise WorldError(f"{shlex.join(command)} does not answer queue {QUEUE}")
+            time.sleep(0.02)
+        return process
+
     def daemon(self, text: str, *options: str) -> Daemon:
         """`labelgate run` with these policies, not started yet."""
-        path = self.folder / f"{self.router.host}.json"
+        path = self.policies
         path.write_text(text, encoding="utf-8")
         # One worker, so that the one queue has all packets, whoever answers it.
         config = self.folder / "config.yaml"
@@ -63,6 +82,8 @@ class Case(ABC):
     measures: tuple[Measure, ...]
     rules: int = 10
     """Rules or policies, one port each; packets are for the last tenth."""
+    is_peer: bool = False
+    """Somebody else's handler, with the same verdict for all."""
     pid: int | None = field(default=None, init=False)
     """Who answers the queue."""
 
@@ -145,20 +166,54 @@ class Other(Case):
         """The other one binds the queue that the daemon has left."""
         self._daemon.wait_for("in force", 120)
         end(self._daemon.process)
-        process = place.rig.start(place.router.host, *self.command)
-        self.pid = process.pid
-        deadline = time.monotonic() + BIND_SECONDS
-        while QUEUE not in place.rig.queues(place.router):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise WorldError(f"{shlex.join(self.command)} does not answer queue {QUEUE}")
-            time.sleep(0.02)
+        self.pid = self.answering(place).pid
+
+    def answering(self, place: Place) -> Popen[str]:
+        """Starts the other one."""
+        return place.handler(*self.command)
+
+
+@dataclass
+class Denied(Other):
+    """Every packet is denied, by the core's loop, which switches what it notes of them as it is told."""
+
+    def answering(self, place: Place) -> Popen[str]:
+        """With the policies that the daemon made the rules of, and a line to it."""
+        module = ("-m", "labelgate.queue_bench.noting", str(place.policies))
+        command = (sys.executable, *module, str(QUEUE), str(MAXLEN), hex(MARK_MASK))
+        self._process = place.handler(*command, stdin=PIPE, stdout=PIPE)
+        return self._process
+
+    def note(self, word: str) -> int:
+        """Has it note so much, from the next packet on; how many packets it has counted by rule so far."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{word}\n")
+        self._process.stdin.flush()
+        if not (line := self._process.stdout.readline()):
+            raise WorldError("the loop that denies has ended")
+        return int(line)
+
+
+@dataclass
+class Least(Rules):
+    """The least rules that have the first packet of each tracked connection answered by somebody."""
+
+    command: tuple[str, ...] = ()
+
+    def finish(self, place: Place) -> None:
+        """Who answers binds the queue."""
+        self.pid = place.handler(*self.command).pid
+
+
+NULL_COMMAND = (
+    sys.executable, "-m", "labelgate.queue_bench.null", str(QUEUE), str(MAXLEN), hex(MARK_MASK),
+)  # fmt: skip
 
 
 def null(name: str = "null verdict") -> Other:
     """Every packet answered without looking, by the core's loop."""
-    module = ("-m", "labelgate.queue_bench.null")
-    command = (sys.executable, *module, str(QUEUE), str(MAXLEN), hex(MARK_MASK))
-    return Other(name, _QUEUED, text=policies.untracked(10), command=command)
+    return Other(name, (*_QUEUED, *_THROUGH), text=policies.untracked(10), command=NULL_COMMAND)
 
 
 def peer(text: str, *, is_mixed: bool = False) -> Other:
@@ -173,8 +228,19 @@ def peer(text: str, *, is_mixed: bool = False) -> Other:
     if words and os.sep in words[0]:
         words[0] = str(Path(words[0]).resolve())
     policy = policies.untracked(10, behind_others=is_mixed)
-    others = policies.MARK_RULES if is_mixed else ""
-    return Other(name, _QUEUED, text=policy, command=tuple(words), others=others)
+    measures, others = (_QUEUED, policies.MARK_RULES) if is_mixed else ((*_QUEUED, *_THROUGH), "")
+    return Other(name, measures, is_peer=not is_mixed, text=policy, command=tuple(words), others=others)
+
+
+def _least(chosen: Selection) -> list[Case]:
+    """The null verdict, and the first peer: what a handler on this kernel can reach at all."""
+    handlers: list[tuple[str, tuple[str, ...]]] = [("null verdict", NULL_COMMAND)]
+    handlers += [(other.name, other.command) for other in map(peer, chosen.peers[:1])]
+    variant, text = chosen.variants[0], policies.LEAST_RULES
+    return [
+        Least(f"{LEAST}{name}", _THROUGH, variant=variant, text=text, command=command)
+        for name, command in handlers
+    ]
 
 
 @dataclass(frozen=True)
@@ -192,13 +258,14 @@ class Selection:
     has_mixed: bool = True
     hooks: Sequence[int] = (1, 2)
     """At how many hooks tracked connections meet policy."""
+    has_denied: bool = True
     peers: Sequence[str] = ()
     mixed_peers: Sequence[str] = ()
 
 
 def cases(chosen: Selection) -> list[Case]:
     """All of them, in the order of the table."""
-    through: tuple[Measure, ...] = (*_FLOODED, "connections", "bulk")
+    through = (*_FLOODED, *_THROUGH)
     largest, first = max(chosen.sizes), chosen.variants[0]
     found: list[Case] = [
         Rules("no rule", through),
@@ -206,7 +273,7 @@ def cases(chosen: Selection) -> list[Case]:
         null(),
     ]
     for size in chosen.sizes:
-        more: tuple[Measure, ...] = ("connections", "bulk") if size == largest else ()
+        more = _THROUGH if size == largest else ()
         found.append(Labelgate(f"labelgate {size:,}", (*_QUEUED, *more), size, text=policies.untracked(size)))
     if chosen.has_mixed:
         text = policies.untracked(largest, behind_others=True)
@@ -214,7 +281,7 @@ def cases(chosen: Selection) -> list[Case]:
         found.append(Labelgate(name, _QUEUED, largest, text=text, others=policies.MARK_RULES))
     if chosen.has_netfilterqueue:
         text, options = policies.untracked(largest), ("--handler", "netfilterqueue")
-        measures: tuple[Measure, ...] = (*_QUEUED, "connections", "bulk")
+        measures = (*_QUEUED, *_THROUGH)
         found.append(Labelgate(f"NetfilterQueue {largest:,}", measures, largest, text=text, options=options))
     found += [peer(text) for text in chosen.peers]
     found += [peer(text, is_mixed=True) for text in chosen.mixed_peers]
@@ -227,12 +294,19 @@ def cases(chosen: Selection) -> list[Case]:
         found.append(
             Rules(f"ipset {largest:,}", _FLOODED, largest, variant=first, text=text, entries=entries)
         )
-    connecting: tuple[Measure, ...] = ("latency", "connections", "bulk")
+    connecting: tuple[Measure, ...] = ("latency", *_THROUGH)
+    if chosen.hooks:
+        found += _least(chosen)
     for hooks in chosen.hooks:
         text = policies.forwarded(100, prednat=hooks == 2)
         name = f"labelgate, tracked, {_HOOKS[hooks]}"
         found.append(Labelgate(name, connecting, 100, text=text))
+    if chosen.has_denied:
+        text = policies.denying(DENIED_POLICIES)
+        found.append(Denied("denied", ("noting", "denials"), DENIED_POLICIES, text=text))
     return found
 
 
 _HOOKS = {1: "one hook", 2: "two hooks"}
+DENIED_POLICIES = 100
+"""Packets meet a tenth of them: few enough that most packets are above the rates, as they are in a flood."""

@@ -23,7 +23,7 @@ from labelgate.queue_bench.rig import RECEIVER, SENDER, Rig, Router, Watch
 
 Sample = dict[str, float]
 
-COUNTED: tuple[Measure, ...] = ("flood", "burst", "drain")
+COUNTED: tuple[Measure, ...] = ("flood", "burst", "drain", "noting", "denials")
 """Every packet of these is counted at both ends, and by the handler."""
 FLOWS = 4096
 PAYLOAD = 18
@@ -35,7 +35,8 @@ MOST_PACKETS = 500_000
 FIRST_SOURCE, SOURCES = 130, 64
 """The flood comes from so many addresses of a router's own network."""
 CONNECTING_THREADS, PATIENCE, MOST_CONNECTIONS = 8, 0.5, 100_000
-BULK_BYTES = 1 << 20
+BULK_BYTES, STREAMS = 128 << 10, 4
+"""Of one write, as iperf3 has it; and streams of one measure: each fares as its threads come to lie."""
 CALM_SECONDS = 10.0
 """How long packets may take to come out of a router that has been flooded."""
 LOOK_SECONDS, QUIET_LOOKS = 0.001, 500
@@ -51,6 +52,8 @@ class Effort:
     """Round trips."""
     connections: float
     bulk: float
+    noting: float
+    """Seconds, as those above but for `latency`: for comparing what is noted."""
 
 
 @dataclass
@@ -206,12 +209,20 @@ class Bench:
 
     def _drain(self, effort: Effort) -> Sample:
         """The same, to nowhere: what a packet costs who answers it, and the rest of its way in the router."""
+        return {"handler": per(*self.drained(BURSTS))}
+
+    def drained(self, bursts: int) -> tuple[int, int]:
+        """Nanoseconds of the handler, and packets that it answered."""
         packets = used = 0
-        for _ in range(BURSTS):
+        for _ in range(bursts):
             with self._standing_still():
                 counted, _, handled = self._sent(self._draining, self._watch.answered, BURST, CALM_SECONDS)
             packets, used = packets + counted.delivered, used + handled
-        return {"handler": per(used, packets)}
+        return used, packets
+
+    def samples(self, what: Measure, effort: Effort) -> list[Sample]:
+        """What one round has of a measure."""
+        return [self.measure(what, effort)]
 
     @contextmanager
     def _standing_still(self) -> Iterator[None]:
@@ -242,6 +253,8 @@ class Bench:
             counted.sent, sending = self._rig.call(SENDER, work)
             for pid in stopped:
                 os.kill(pid, signal.SIGCONT)
+        if self._pids:
+            time.sleep(LOOK_SECONDS)  # The kernel writes down what a thread has worked when it goes to sleep.
         handled = sum(busiest(was, threads(pid)) for was, pid in zip(before, self._pids, strict=True))
         return counted, sending + handled + self._processors.kernel() - kernel, handled
 
@@ -279,10 +292,10 @@ class Bench:
         return connections(self._rig, targets, b"", effort.connections, self._processors, self._pids)
 
     def _bulk(self, effort: Effort) -> Sample:
-        """One TCP stream."""
+        """One TCP stream, then another."""
         before = self._processors.nanoseconds(self._pids)
         start = time.monotonic()
-        count = stream(self._rig, self._router, effort.bulk)
+        count = sum(stream(self._rig, self._router, effort.bulk / STREAMS) for _ in range(STREAMS))
         seconds = time.monotonic() - start
         used = self._processors.nanoseconds(self._pids) - before
         return {"gbit": count * 8 / seconds / 1e9, "cpu": per(used, count)}

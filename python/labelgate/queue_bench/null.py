@@ -5,9 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 
-from labelgate import _core
-from labelgate.flow import HOOKS
-from labelgate.netfilter.facts import Marks
+from labelgate.queue_bench.loop import started
 from labelgate.snapshot import Snapshot
 
 
@@ -16,21 +14,7 @@ def main() -> None:
     base, maxlen, mask = (int(text, 0) for text in sys.argv[1:])
     stops = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, stops)
-    marks = Marks.from_mask(mask)
-    no = [False] * len(HOOKS)
-    loop = _core.Enforcer(
-        Snapshot().compile(node=None).core,
-        [],
-        base=base,
-        maxlen=maxlen,
-        marks=(marks.accept, marks.decided, marks.reject),
-        fail_open=no,
-        malformed_accept=False,
-        filter_reject=False,
-        filter_return=False,
-        without_repeat=no,
-        null="allow-notrack",
-    )
+    loop = started(Snapshot().compile(node=None), base, maxlen, mask, null="allow-notrack")
     signal.sigwait(stops)
     loop.stop()
 

@@ -44,6 +44,15 @@ def untracked(count: int, *, behind_others: bool = False) -> str:
     return _list(documents + (felix if behind_others else []))
 
 
+def denying(count: int) -> str:
+    """`count` policies with doNotTrack, each of which denies one port."""
+    ports = range(FIRST_PORT, FIRST_PORT + count)
+    policies = [
+        _policy(f"port-{port}", port, [{**_udp(port), "action": "Deny"}], doNotTrack=True) for port in ports
+    ]
+    return _list([*_hosts(), *policies, _policy("rest", FIRST_PORT + count, _REST, doNotTrack=True)])
+
+
 def forwarded(count: int, *, prednat: bool) -> str:
     """Policies of tracked connections: in FORWARD, and in mangle PREROUTING, too, if `prednat`."""
     ports = range(FIRST_PORT, FIRST_PORT + count)
@@ -89,6 +98,13 @@ CONNTRACK_RULES = """*raw
 COMMIT
 """
 """Switches connection tracking on and does nothing else."""
+LEAST_RULES = """*filter
+-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A FORWARD -m mark --mark 0x500/0x500 -j ACCEPT
+-A FORWARD -j NFQUEUE --queue-num 4200
+COMMIT
+"""
+"""The first packet of a connection is queued, and accepted when it comes again with the answer's mark."""
 
 
 def _raw(rules: Iterable[str]) -> str:

@@ -14,7 +14,8 @@ from typing import Any
 from labelgate import _core
 from labelgate.bench import Spread
 from labelgate.queue_bench.cache import Cache
-from labelgate.queue_bench.cases import Case, Measure, Place, Variant
+from labelgate.queue_bench.cases import Case, Denied, Measure, Place, Variant
+from labelgate.queue_bench.denied import NotingBench
 from labelgate.queue_bench.measures import Bench, Checked, Cores, Effort, Processors, Sample
 from labelgate.queue_bench.policies import ECHO_PORT, TCP_PORT
 from labelgate.queue_bench.rig import RECEIVER, Rig, Router
@@ -29,8 +30,9 @@ class Found:
     name: str
     rules: int
     samples: dict[Measure, list[Sample]]
-    """By measure, one for each round."""
+    """By measure, one for each round; of `noting` many."""
     checked: Checked
+    is_peer: bool = False
 
     def figure(self, measure: Measure, name: str) -> list[float]:
         """One figure, round by round."""
@@ -94,13 +96,13 @@ def run(
         for bench in _started(cases, caches, places, progress):
             benches.append(open_things.enter_context(closing(bench)))
         open_things.enter_context(_servers(rig))
-        found = [Found(bench.case.name, bench.case.rules, {}, bench.checked) for bench in benches]
+        found = [_found(bench) for bench in benches]
         done = 0
         while done < rounds and (done == 0 or time.monotonic() < until):
             for bench, into in zip(benches, found, strict=True):
                 progress(f"round {done + 1} of {rounds}: {bench.case.name}")
                 for measure in bench.case.measures:
-                    into.samples.setdefault(measure, []).append(bench.measure(measure, effort))
+                    into.samples.setdefault(measure, []).extend(bench.samples(measure, effort))
             for cache in caches:
                 progress(f"round {done + 1} of {rounds}: {cache.name}")
                 cache.measure(effort.connections)
@@ -125,7 +127,13 @@ def _started(
     for case, place in zip(cases, places, strict=False):
         progress(case.name)
         case.finish(place)
-        yield Bench(case, place, cores, processors)
+        kind = NotingBench if isinstance(case, Denied) else Bench
+        yield kind(case, place, cores, processors)
+
+
+def _found(bench: Bench) -> Found:
+    """Nothing yet."""
+    return Found(bench.case.name, bench.case.rules, {}, bench.checked, bench.case.is_peer)
 
 
 @contextmanager

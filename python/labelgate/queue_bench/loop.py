@@ -1,0 +1,28 @@
+"""The core's loop as measurements start it, without the daemon around it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from labelgate import _core
+from labelgate.flow import HOOKS
+from labelgate.netfilter.facts import Marks
+from labelgate.table import DecisionTable
+
+
+def started(table: DecisionTable, base: int, maxlen: int, mask: int, **options: Any) -> _core.Enforcer:
+    """With the defaults of `labelgate run` but for `options` of `_core.Enforcer`."""
+    marks, no = Marks.from_mask(mask), [False] * len(HOOKS)
+    return _core.Enforcer(
+        table.core,
+        [],
+        base=base,
+        maxlen=maxlen,
+        marks=(marks.accept, marks.decided, marks.reject),
+        fail_open=no,
+        malformed_accept=False,
+        filter_reject=False,
+        filter_return=False,
+        without_repeat=no,
+        **options,
+    )
