@@ -107,11 +107,11 @@ def ratios_table(found: Sequence[Ratio]) -> Figures:
             _digits(ratio.value.min),
             _digits(ratio.value.max),
             ratio.bar,
-            "not shown" if ratio.is_shown is False else words[ratio.is_met],
+            words[ratio.is_met] if ratio.is_shown is not False else "not shown",
         )
         for ratio in found
     ]
-    missed = {ratio.name for ratio in found if ratio.is_met is False}
+    missed = {ratio.name for ratio in found if ratio.is_shown and not ratio.is_met}
     title = "Ratios within a round; 95 %: where their median is"
     return Figures(title, titles, rows, missed)
 

@@ -8,6 +8,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import PIPE, Popen
@@ -188,11 +189,18 @@ class Denied(Other):
         """Has it note so much, from the next packet on; how many packets it has counted by rule so far."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(f"{word}\n")
-        self._process.stdin.flush()
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(f"{word}\n")
+            self._process.stdin.flush()
         if not (line := self._process.stdout.readline()):
             raise WorldError("the loop that denies has ended")
         return int(line)
+
+    def close(self) -> None:
+        """The loop ends with its input."""
+        for line in filter(None, (self._process.stdin, self._process.stdout)):
+            with suppress(BrokenPipeError):
+                line.close()
 
 
 @dataclass

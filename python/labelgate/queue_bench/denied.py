@@ -27,6 +27,11 @@ class NotingBench(Bench):
     case: Denied
     _blocks = 0
 
+    def close(self) -> None:
+        """The line to the loop, too."""
+        super().close()
+        self.case.close()
+
     def samples(self, what: Measure, effort: Effort) -> list[Sample]:
         """`noting`: as many blocks as there is time for, a turn of each kind in each; `denials`: floods."""
         if what == "denials":

@@ -37,11 +37,10 @@ class Ratio:
 
     @property
     def is_shown(self) -> bool | None:
-        """Both ends of the interval say the same of the bar; None where there is not one of either."""
-        if not self.bar or self.interval is None:
+        """Both ends of an interval say the same of the bar; None where nothing is promised."""
+        if not self.bar:
             return None
-        low, high = map(self._meets, self.interval)
-        return low == high
+        return self.interval is not None and len({self._meets(end) for end in self.interval}) == 1
 
     def _meets(self, value: float) -> bool:
         sense, limit = self.bar.split()
