@@ -46,11 +46,14 @@ soak: setup ## Ten minutes of traffic, reloads and pods that come and go, then a
 mutants: setup ## Seed deliberate faults, one at a time: a case must catch each (OPTIONS='--only ID')
 	$(PY) tests/mutants/run.py $(OPTIONS)
 
-bench: setup ## Measure answers a second in bulk, what asking from Python costs, and live edits (root); fail below what is promised
+bench: setup ## Measure what takes a minute or two each, from answers a second to diff (root); fail below what is promised
 	$(PY) benches/answers.py --least 20000
 	$(PY) benches/boundary.py
 	$(PY) benches/live.py
 	$(PY) benches/replay.py --least 1000000
+	$(PY) benches/expectations.py --least 1000
+	$(PY) benches/lint.py
+	$(PY) benches/diff.py
 
 lint: setup ## Check format, lints and types
 	cargo fmt --all --check

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+import os
 import random
+import shutil
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import labelgate
 import pytest
+from click.testing import CliRunner
+from labelgate.cli import cli
 from labelgate.cli.queue_figures import denials, ratios_table
 from labelgate.queue_bench import policies
 from labelgate.queue_bench.cases import ALLOW_MARK, LEAST, QUEUE, Denied, Least, Selection, cases, peer
-from labelgate.queue_bench.denied import NOTED, NotingBench
+from labelgate.queue_bench.denied import NOTED, Miscounted, NotingBench
 from labelgate.queue_bench.measures import Checked
 from labelgate.queue_bench.ratios import NOTED_WORDS, Ratio, confidence, ratios
 from labelgate.queue_bench.rounds import Found, Report
+
+verb = importlib.import_module("labelgate.cli.bench_queue")
 
 
 def found(name: str, rules: int = 10, *, is_peer: bool = False, **samples: Any) -> Found:
@@ -173,8 +180,19 @@ def test_turns_change_places_so_that_each_is_everywhere_as_often() -> None:
 
 def test_a_switch_that_does_not_hold_is_an_error() -> None:
     bench = noting_bench(Switch(over=1))
-    with pytest.raises(Exception, match="rules have counted 3 packets, expected 2"):
+    with pytest.raises(Miscounted, match="rules have counted 3 packets, expected 2"):
         bench._block(bench._drained, None)  # type: ignore[arg-type]
+
+
+def test_counting_wrongly_is_a_disagreement(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*_: Any) -> Report:
+        raise Miscounted("denied, told: rules have counted 1 packets, expected 2")
+
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(shutil, "which", lambda name, **_: f"/usr/sbin/{name}")
+    monkeypatch.setattr(verb, "run", run)
+    result = CliRunner().invoke(cli, ["bench", "queue"])
+    assert (result.exit_code, "counted 1 packets, expected 2" in result.output) == (4, True)
 
 
 # How sure it is.

@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from labelgate.demo.namespaces import WorldError
 from labelgate.queue_bench.cases import Denied, Measure
 from labelgate.queue_bench.measures import MOST_PACKETS, Bench, Effort, Sample, per
 
@@ -19,6 +18,10 @@ NOTED = {"nothing": "nothing", "told": "told", "recorded": "recorded", "again": 
 """What is told to the loop, by the names of turns."""
 TURN = 2
 """Bursts of a turn."""
+
+
+class Miscounted(Exception):
+    """The loop does not note what it is told to: no figure of it is worth anything."""
 
 
 class NotingBench(Bench):
@@ -43,7 +46,7 @@ class NotingBench(Bench):
         return found
 
     def _block(self, turn: Callable[[str, Effort], tuple[Sample, int]], effort: Effort) -> Sample:
-        """WorldError if rules have not counted exactly the packets that they should."""
+        """Miscounted if rules have not counted exactly the packets that they should."""
         names, number = [*NOTED], self._blocks
         self._blocks += 1
         at = number // 2 % len(names)
@@ -54,7 +57,7 @@ class NotingBench(Bench):
             sample, packets = turn(name, effort)
             wanted = 0 if NOTED[name] == "nothing" else packets
             if (counted := self.case.note("nothing") - before) != wanted:
-                raise WorldError(f"denied, {name}: rules have counted {counted} packets, expected {wanted}")
+                raise Miscounted(f"denied, {name}: rules have counted {counted} packets, expected {wanted}")
             found.update(sample)
         return found
 
