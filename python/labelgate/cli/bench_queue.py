@@ -64,7 +64,7 @@ LINEAR, QUICK_LINEAR = (10, 100, 1000, 10_000), (1000,)
     multiple=True,
     metavar="NAME=COMMAND",
     help="Also measure a program of yours that answers every packet of {queue} with NF_REPEAT and {mark}, "
-    "with room for {maxlen}; repeatable.",
+    "with room for {maxlen}; repeatable. The first also answers behind the least rules for connections.",
 )
 @click.option(
     "--peer-mixed",

@@ -40,8 +40,10 @@ def main() -> None:
             if not (word := sys.stdin.readline().strip()):
                 break
             loop.set_noted(word)
+            loop.events(MOST_EVENTS)  # Done when the line is out: what comes then is the packets' time alone.
             print(counted(loop), flush=True)
-        loop.events(MOST_EVENTS)
+        else:
+            loop.events(MOST_EVENTS)
     loop.stop()
 
 
