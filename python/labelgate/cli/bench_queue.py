@@ -238,14 +238,14 @@ def _tell(heading: dict[str, Any], report: Report, found: list[Ratio], notes: li
         body = {**report.to_json(), "ratios": [ratio.to_json() for ratio in found], "leftOut": notes}
         click.echo(json.dumps({**heading, **body}, indent=2))
         return
+    first = (costs(report), through(report))
     tables = [
-        costs(report),
-        through(report),
+        *(figures for figures in first if figures.rows),
         *(denials(one) for one in report.found if one.name == "denied"),
         ratios_table(found),
         *([caches(report)] if report.caches else []),
     ]
-    for figures in filter(lambda figures: figures.rows, tables):
+    for figures in tables:
         if output == "markdown":
             click.echo(figures.markdown() + "\n")
         else:
