@@ -96,7 +96,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kernel:
             was_off, kernel.conntrack_is_off = kernel.conntrack_is_off, False
             return was_off
 
-        def apply(self, ruleset: Any) -> None:
+        def apply(self, ruleset: Any, now: object = None) -> None:
             if kernel.refuses:
                 kernel.refuses -= 1
                 kernel.touched.append("refused")

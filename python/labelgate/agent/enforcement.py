@@ -260,9 +260,9 @@ class Enforcement:
             self._look_at_other_variant()
             hooks = frozenset(hazard.hook for hazard in self._hazards(self.current.config, now))
             if hooks != self._without_repeat:
-                self._follow_hazards(hooks)
+                self._follow_hazards(hooks, now)
             elif findings:
-                self._netfilter.apply(ruleset(self._facts(self.current)))
+                self._netfilter.apply(ruleset(self._facts(self.current)), now)
             self._rules_missing, self._rules_seen = None, time.monotonic()
         except (ApplyError, ValueError, OSError) as error:
             self._rules_missing = self._rules_missing or str(error)
@@ -428,7 +428,7 @@ class Enforcement:
         staged = generation.staged
         self._enforcer.stage(number, None if staged is None else staged.on_host(links.host_facts).core)
 
-    def _follow_hazards(self, hooks: frozenset[Hook]) -> None:
+    def _follow_hazards(self, hooks: frozenset[Hook], now: Mapping[Family, Mapping[str, SavedTable]]) -> None:
         """Bit D may be repeated only while rules test it: the loop stops first and begins again last."""
         self._warn(f"warning: answered without repeating packets: {', '.join(sorted(hooks)) or 'no hook'}")
         before = self._without_repeat
@@ -437,7 +437,7 @@ class Enforcement:
         self._without_repeat = hooks
         try:
             facts = self._facts(self.current)
-            self._netfilter.apply(ruleset(facts))
+            self._netfilter.apply(ruleset(facts), now)
             self._applied = facts
         except BaseException:
             self._without_repeat = before  # The next check tries again.

@@ -17,7 +17,7 @@ from typing import Literal
 from labelgate.netfilter.conntrack import conntrack_in_use
 from labelgate.netfilter.facts import FAMILIES, Family
 from labelgate.netfilter.raw import conntrack_chain
-from labelgate.netfilter.readback import EMPTY_TABLE, SavedTable, misplaced, parse_save
+from labelgate.netfilter.readback import EMPTY_TABLE, SavedTable, misplaced, parse_save, printed
 from labelgate.netfilter.render import put_back, transaction
 from labelgate.netfilter.rules import CONNTRACK_CHAIN, TABLES, Ruleset, TableRules
 from labelgate.netfilter.ruleset import CONNTRACK_ONLY
@@ -148,7 +148,7 @@ def _default_variant() -> Variant:
 
 @dataclass(frozen=True, slots=True)
 class _Installed:
-    """What was asked for, and how the kernel printed it then."""
+    """What was asked for, and our chains as the kernel printed them then."""
 
     rules: TableRules
     printed: Mapping[str, tuple[str, ...]]
@@ -200,12 +200,13 @@ class Netfilter:
                 tables += [table for family in self.families for table in other.read(family).values()]
         return frozenset(number for table in tables for number in table.queues)
 
-    def apply(self, ruleset: Ruleset) -> bool:
+    def apply(self, ruleset: Ruleset, now: Mapping[Family, Mapping[str, SavedTable]] | None = None) -> bool:
         """Makes the kernel's rules be these; False if they were already.
 
-        ApplyError if one transaction fails, or cannot be read back; what was written has been put back.
+        `now` is what `read` found just before: what others change behind it is left for the next `check` to
+        tell. ApplyError if one transaction fails, or cannot be read back; what was written has been put back.
         """
-        now = self.read()
+        now = now or self.read()
         is_first = not self._installed
         wanted = self._wanted(ruleset, now)
         changes = [key for key in wanted if not self._is_in_force(key, wanted[key], _at(now, key))]
@@ -216,7 +217,11 @@ class Netfilter:
             except BaseException as error:
                 self._put_back(changes, now, error)
                 raise
-        self._installed = {key: _Installed(rules, _at(now, key).ours) for key, rules in wanted.items()}
+        # Not what was read back of the rest: what others did to it meanwhile is still to be found.
+        self._installed = {
+            key: _Installed(rules, printed(_at(now, key), rules)) if key in changes else self._installed[key]
+            for key, rules in wanted.items()
+        }
         self._covered = self.families if ruleset.tables else None
         if is_first:
             self._leave_other_variant()

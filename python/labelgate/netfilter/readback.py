@@ -102,6 +102,17 @@ def _numbered(jumps: Iterable[Jump], start: int) -> Iterator[PlacedJump]:
     return (PlacedJump(jump.base, number, str(jump)) for number, jump in enumerate(jumps, start))
 
 
+def printed(saved: SavedTable, rules: TableRules) -> dict[str, tuple[str, ...]]:
+    """Our chains as they were read back behind the transaction that wrote these rules.
+
+    One that has not as many rules as were written was changed in between: it counts as it was asked for,
+    which what is there is not.
+    """
+    asked = {name: tuple(map(str, chain)) for name, chain in rules.chains.items()}
+    found = {name: chain for name, chain in saved.ours.items() if len(chain) == len(asked.get(name, ()))}
+    return {name: found.get(name, chain) for name, chain in asked.items()}
+
+
 def misplaced(table: str, saved: SavedTable, rules: TableRules) -> list[str]:
     """What is wrong with our jumps, in words."""
     wanted = placed(saved, rules)
