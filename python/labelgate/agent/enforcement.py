@@ -16,6 +16,7 @@ from labelgate.agent.panics import panics_refused
 from labelgate.agent.process import StopMode
 from labelgate.agent.pulse import HUNG_SECONDS, Pulse
 from labelgate.agent.queues import Passed, Queues, QueueState, free_block, read_queues
+from labelgate.agent.rate_limit import RateLimited
 from labelgate.agent.rules import RuleCounts
 from labelgate.agent.shadow import Shadow
 from labelgate.config import Config
@@ -28,7 +29,7 @@ from labelgate.netfilter.facts import FAMILIES, Family, Marks, RulesetFacts
 from labelgate.netfilter.readback import Hazard, SavedTable, hazards
 from labelgate.netfilter.routing import accept_readers, read_routing_rules
 from labelgate.netfilter.ruleset import ruleset
-from labelgate.netfilter.watch import Bounded, RuleWatch
+from labelgate.netfilter.watch import RuleWatch
 from labelgate.processors import pin, receiving_processors
 
 DRAIN_SECONDS = 5.0
@@ -64,7 +65,7 @@ class Enforcement:
         self._enforcer: PacketLoop
         self.pulse: Pulse
         """Of the workers."""
-        self._warn = Bounded(say, "changes of our rules")
+        self._warn = RateLimited(say, "changes of our rules")
         self._restored = 0
         self._passed = Passed()
         self._kernel_queues = Queues()
