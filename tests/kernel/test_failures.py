@@ -18,12 +18,13 @@ from kit import Ear, dual, enforce, passing, restore, saved, twins, wait_until, 
 from labelgate.agent.handover import socket_path
 from labelgate.demo.daemon import Daemon
 from labelgate.demo.traffic import Probe
-from labelgate.demo.world import CLIENT, EDGE, EDGE_OUTSIDE, STRANGER, World
+from labelgate.demo.world import EDGE, EDGE_OUTSIDE, STRANGER, World
+from policies import ALLOWED_DATAGRAM as ALLOWED
+from policies import REFUSED_DATAGRAM as REFUSED
 from test_daemon import Traffic
 from test_queue import SENT, flood, stopped
 
 MEDDLE = Path(__file__).parent / "meddle.py"
-ALLOWED, REFUSED = Probe("udp", CLIENT, EDGE_OUTSIDE, 9100), Probe("udp", STRANGER, EDGE_OUTSIDE, 9100)
 SSH = Probe("tcp", STRANGER, EDGE_OUTSIDE, 22)
 
 
