@@ -369,6 +369,8 @@ def test_the_other_variant_is_seen(variant: Variant) -> None:
     netfilter.apply(ruleset(facts()))
     assert netfilter.other_variant() is None
     Tools(other).write("filter", "v6", "*filter\n-A INPUT -i eth7 -j ACCEPT\nCOMMIT\n")
-    assert netfilter.other_variant() == other
+    seen, found = netfilter.other_variant() or (None, {})
+    assert seen == other
+    assert found["v6"]["filter"].chains["INPUT"] == ("-i eth7 -j ACCEPT",)
     Tools(other).write("filter", "v6", "*filter\n-D INPUT -i eth7 -j ACCEPT\nCOMMIT\n")
     assert netfilter.other_variant() is None

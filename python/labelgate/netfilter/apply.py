@@ -23,6 +23,8 @@ from labelgate.netfilter.rules import CONNTRACK_CHAIN, TABLES, Ruleset, TableRul
 from labelgate.netfilter.ruleset import CONNTRACK_ONLY
 
 Variant = Literal["nft", "legacy"]
+Tables = Mapping[Family, Mapping[str, SavedTable]]
+"""Tables by family and name."""
 VARIANTS: tuple[Variant, ...] = ("nft", "legacy")
 
 _SECONDS = 30
@@ -107,14 +109,18 @@ _LEGACY_TABLES = ("ip_tables_names", "ip6_tables_names")
 _NET = Path("/proc/thread-self/net")
 
 
-def _has_rules(tools: Tools) -> bool:
+def _rules_of(tools: Tools) -> Tables | None:
+    """All tables of a variant; None where it has no rules, or cannot be read."""
     if not tools.installed or (tools.variant == "legacy" and not any(map(_is_filled, _LEGACY_TABLES))):
-        return False
+        return None
     try:
-        tables = [table for family in families() for table in tools.read(family).values()]
+        found = {family: tools.read(family) for family in families()}
     except ApplyError:
-        return False
-    return any(rules for table in tables for rules in table.chains.values())
+        return None
+    chains = (
+        rules for tables in found.values() for table in tables.values() for rules in table.chains.values()
+    )
+    return found if any(chains) else None
 
 
 def _is_filled(name: str) -> bool:
@@ -194,13 +200,11 @@ class Netfilter:
 
     def queues_led_to(self) -> frozenset[int]:
         """Queues that rules of ours lead to, whoever put them, in either variant."""
-        tables = [table for tables in self.read().values() for table in tables.values()]
-        for variant in VARIANTS:
-            if variant != self.tools.variant and _has_rules(other := Tools(variant)):
-                tables += [table for family in self.families for table in other.read(family).values()]
+        _, others = self.other_variant() or (None, {})
+        tables = [table for found in (self.read(), others) for f in found.values() for table in f.values()]
         return frozenset(number for table in tables for number in table.queues)
 
-    def apply(self, ruleset: Ruleset, now: Mapping[Family, Mapping[str, SavedTable]] | None = None) -> bool:
+    def apply(self, ruleset: Ruleset, now: Tables | None = None) -> bool:
         """Makes the kernel's rules be these; False if they were already.
 
         `now` is what `read` found just before: what others change behind it is left for the next `check` to
@@ -227,7 +231,7 @@ class Netfilter:
             self._leave_other_variant()
         return bool(changes)
 
-    def check(self, now: Mapping[Family, Mapping[str, SavedTable]]) -> list[str]:
+    def check(self, now: Tables) -> list[str]:
         """What of the tables that `read` found is not as `apply` left it; empty while all is in force."""
         uncovered = [] if self._covered is None else [f for f in now if f not in self._covered]
         findings = [f"{family} has appeared: it has no rules of ours" for family in uncovered]
@@ -242,11 +246,11 @@ class Netfilter:
             ]
         return findings
 
-    def other_variant(self) -> Variant | None:
-        """The variant of iptables that is not ours, where that has rules; None where it cannot be read."""
+    def other_variant(self) -> tuple[Variant, Tables] | None:
+        """The iptables that is not ours, and its tables, where it has rules; None where it cannot be read."""
         for variant in VARIANTS:
-            if variant != self.tools.variant and _has_rules(Tools(variant)):
-                return variant
+            if variant != self.tools.variant and (found := _rules_of(Tools(variant))):
+                return variant, found
         return None
 
     def prepare_conntrack(self) -> bool:
@@ -262,9 +266,7 @@ class Netfilter:
                 was_off = True
         return was_off
 
-    def _wanted(
-        self, ruleset: Ruleset, now: Mapping[Family, Mapping[str, SavedTable]]
-    ) -> dict[Key, TableRules]:
+    def _wanted(self, ruleset: Ruleset, now: Tables) -> dict[Key, TableRules]:
         """Rules for every table that is or shall be ours, in the order of the transactions."""
         ours = [(table, f) for table in TABLES for f in self.families if _at(now, (table, f)).is_ours]
         if ruleset.tables:
@@ -280,9 +282,7 @@ class Netfilter:
             return False
         return not misplaced(key[0], saved, rules)
 
-    def _transact(
-        self, wanted: Mapping[Key, TableRules], now: Mapping[Family, Mapping[str, SavedTable]]
-    ) -> None:
+    def _transact(self, wanted: Mapping[Key, TableRules], now: Tables) -> None:
         done: list[Key] = []
         try:
             for (table, family), rules in wanted.items():
@@ -293,9 +293,7 @@ class Netfilter:
             self._put_back(done, now, error)
             raise
 
-    def _put_back(
-        self, done: list[Key], before: Mapping[Family, Mapping[str, SavedTable]], error: BaseException
-    ) -> None:
+    def _put_back(self, done: list[Key], before: Tables, error: BaseException) -> None:
         for table, family in reversed(done):
             try:
                 now = self._read(family).get(table, EMPTY_TABLE)
@@ -317,7 +315,7 @@ class Netfilter:
             self._warn(f"warning: rules of the other iptables variant are left as they are: {error}")
 
 
-def _at(tables: Mapping[Family, Mapping[str, SavedTable]], key: Key) -> SavedTable:
+def _at(tables: Tables, key: Key) -> SavedTable:
     table, family = key
     return tables[family].get(table, EMPTY_TABLE)
 

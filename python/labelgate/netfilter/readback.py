@@ -171,6 +171,28 @@ def hazards(tables: Mapping[str, SavedTable], marks: Marks, insert_mode: str) ->
     return tuple(found)
 
 
+_BASES = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
+
+
+def mark_writers(tables: Mapping[str, SavedTable], marks: Marks) -> tuple[str, ...]:
+    """Rules of the iptables variant that is not ours that can write our mark bits, in words.
+
+    They cannot come between the two passes of a repeated packet, as `hazards` do: the kernel repeats our part
+    of a hook alone. But what they write ahead of it, or between two hooks, is read as ours.
+    """
+    found: list[str] = []
+    for table, saved in tables.items():
+        walk = _Walk(saved.chains, marks.mask)
+        for base in _BASES:
+            for chain, rule, reason in walk.rules(
+                base, saved.chains.get(base, ()), tainted=False, is_base=True
+            ):
+                if reason != _ENDS:
+                    found.append(f"{table}: `-A {chain} {rule}` {reason}")
+    return tuple(dict.fromkeys(found))
+
+
+_ENDS = "can end the table in one pass and not in the other"
 _CHANGES_BETWEEN_PASSES = frozenset({"limit", "hashlimit", "statistic", "recent", "quota", "rateest"})
 _GOES_ON = frozenset(
     {"AUDIT", "CHECKSUM", "CLASSIFY", "CONNMARK", "CONNSECMARK", "CT", "DSCP", "ECN", "HL", "HMARK"}
@@ -212,7 +234,7 @@ class _Walk:
             elif target == "RETURN" and not is_base:
                 tainted = unstable
             elif target not in _GOES_ON and (unstable or target == "NFQUEUE"):
-                yield chain, rule, "can end the table in one pass and not in the other"
+                yield chain, rule, _ENDS
 
 
 class _Words:
