@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
+import policies
 import pytest
 from labelgate.agent.handover import socket_path
 from labelgate.demo.world import EDGE, World
@@ -30,6 +32,14 @@ def world() -> Iterator[World]:
 def backend(request: pytest.FixtureRequest) -> str:
     """Both variants of iptables."""
     return str(request.param)
+
+
+@pytest.fixture
+def management(tmp_path: Path) -> Path:
+    """A file with `policies.MANAGEMENT`."""
+    path = tmp_path / "management.yaml"
+    path.write_text(policies.MANAGEMENT, encoding="utf-8")
+    return path
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -6,6 +6,7 @@ import errno
 import re
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -109,6 +110,13 @@ def told(world: World, probe: Probe) -> str | None:
 
     code = world.call(owner(probe.src), work)
     return None if code == errno.ETIMEDOUT else errno.errorcode.get(code)
+
+
+def labelgate(daemon: Daemon, *arguments: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of a client command."""
+    command = [sys.executable, "-m", "labelgate", *arguments, "--socket", daemon.socket]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stdout, done.stderr
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 30) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from labelgate.demo.traffic import Probe
+from labelgate.demo.world import CLIENT, EDGE_OUTSIDE, STRANGER
+
 NAMESPACE = """
 apiVersion: v1
 kind: Namespace
@@ -55,6 +58,10 @@ ALLOW_9100 = """
 
 MANAGEMENT = f"{host()}---{policy('management', ALLOW_9100)}"
 """eth0 is default-deny; the client reaches port 9100."""
+ALLOWED, REFUSED = (Probe("tcp", src, EDGE_OUTSIDE, 9100) for src in (CLIENT, STRANGER))
+"""What it says of connections."""
+ALLOWED_DATAGRAM, REFUSED_DATAGRAM = (Probe("udp", src, EDGE_OUTSIDE, 9100) for src in (CLIENT, STRANGER))
+"""And of datagrams, each of them a flow of its own."""
 
 RESOLVER = f"""{host("edge1-in", "eth1")}---{
     policy(

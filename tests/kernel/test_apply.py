@@ -4,32 +4,23 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
-import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
 
 import policies
 import pytest
+from kit import labelgate
 from labelgate.control import ControlError, NoDaemon, ask
 from labelgate.demo.daemon import Daemon
-from labelgate.demo.traffic import Probe, send
-from labelgate.demo.world import CLIENT, EDGE_OUTSIDE, STRANGER, World
+from labelgate.demo.traffic import send
+from labelgate.demo.world import World
+from policies import ALLOWED, REFUSED
 
-ALLOWED = Probe("tcp", CLIENT, EDGE_OUTSIDE, 9100)
-REFUSED = Probe("tcp", STRANGER, EDGE_OUTSIDE, 9100)
 SWAPPED = policies.MANAGEMENT.replace("203.0.113.0/24", "192.0.2.0/24")
 NFT = "nft"
 """Where the variant of iptables has no say."""
 KILLS = int(os.environ.get("KILLS", "8"))
-
-
-@pytest.fixture
-def management(tmp_path: Path) -> Path:
-    path = tmp_path / "management.yaml"
-    path.write_text(policies.MANAGEMENT, encoding="utf-8")
-    return path
 
 
 @pytest.fixture
@@ -39,11 +30,10 @@ def swapped(tmp_path: Path) -> Path:
     return path
 
 
-def labelgate(daemon: Daemon, *arguments: str) -> tuple[int, str]:
+def told(daemon: Daemon, *arguments: str) -> tuple[int, str]:
     """Exit code and all that a client command says."""
-    command = [sys.executable, "-m", "labelgate", *arguments, "--socket", daemon.socket]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    return done.returncode, done.stdout + done.stderr
+    code, out, err = labelgate(daemon, *arguments)
+    return code, out + err
 
 
 def passes(world: World) -> list[bool]:
@@ -53,7 +43,7 @@ def passes(world: World) -> list[bool]:
 
 def test_a_trial_ends_by_itself(world: World, backend: str, management: Path, swapped: Path) -> None:
     with Daemon(world, management, backend=backend, watch=True) as daemon:
-        code, said = labelgate(daemon, "apply", "-f", str(swapped), "--confirm", "3s")
+        code, said = told(daemon, "apply", "-f", str(swapped), "--confirm", "3s")
         assert (code, "generation 2 in force" in said, "labelgate confirm" in said) == (0, True, True)
         assert passes(world) == [False, True]
         assert ask(daemon.socket, "status")["trial"]["secondsLeft"] <= 3
@@ -61,16 +51,16 @@ def test_a_trial_ends_by_itself(world: World, backend: str, management: Path, sw
         daemon.wait_for("generation 3 in force")
         assert passes(world) == [True, False]
         assert ask(daemon.socket, "status")["trial"] is None
-        assert labelgate(daemon, "confirm") == (1, "no policy is on trial\n")
+        assert told(daemon, "confirm") == (1, "no policy is on trial\n")
 
 
 def test_a_confirmed_policy_stays(world: World, management: Path, swapped: Path) -> None:
     """Also over a restart, until something is written to the files."""
     with Daemon(world, management, backend=NFT, watch=True) as daemon:
-        assert labelgate(daemon, "apply", "-f", str(swapped), "--confirm", "60s")[0] == 0
-        assert labelgate(daemon, "apply", "-f", str(swapped))[0] == 1  # One trial at a time.
-        assert labelgate(daemon, "reload")[0] == 1
-        assert labelgate(daemon, "confirm") == (0, "generation 2 is confirmed\n")
+        assert told(daemon, "apply", "-f", str(swapped), "--confirm", "60s")[0] == 0
+        assert told(daemon, "apply", "-f", str(swapped))[0] == 1  # One trial at a time.
+        assert told(daemon, "reload")[0] == 1
+        assert told(daemon, "confirm") == (0, "generation 2 is confirmed\n")
         daemon.process.kill()
         daemon.process.wait()
         daemon.start()
@@ -86,12 +76,12 @@ def test_a_confirmed_policy_stays(world: World, management: Path, swapped: Path)
 def test_a_replaced_daemon_leaves_what_was_applied(world: World, management: Path, swapped: Path) -> None:
     """And is not replaced while it is on trial."""
     with Daemon(world, management, backend=NFT) as daemon:
-        assert labelgate(daemon, "apply", "-f", str(swapped), "--confirm", "60s")[0] == 0
+        assert told(daemon, "apply", "-f", str(swapped), "--confirm", "60s")[0] == 0
         after = Daemon(world, management, backend=NFT, options=("--replace",))
         after.start()
         after.wait_for("the daemon in force has a policy on trial")
         assert after.exit_code() == 3
-        assert labelgate(daemon, "confirm")[0] == 0
+        assert told(daemon, "confirm")[0] == 0
         after.start()
         after.wait_for(f"what was applied from {swapped} stays in force")
         daemon.wait_for("another labelgate is in force")
@@ -103,8 +93,8 @@ def test_a_replaced_daemon_leaves_what_was_applied(world: World, management: Pat
 
 def test_a_rollback_as_asked(world: World, management: Path, swapped: Path) -> None:
     with Daemon(world, management, backend=NFT) as daemon:
-        assert labelgate(daemon, "apply", "-f", str(swapped), "--confirm", "60s")[0] == 0
-        assert labelgate(daemon, "rollback") == (0, "rolled back: generation 3 in force\n")
+        assert told(daemon, "apply", "-f", str(swapped), "--confirm", "60s")[0] == 0
+        assert told(daemon, "rollback") == (0, "rolled back: generation 3 in force\n")
         assert passes(world) == [True, False]
 
 
@@ -112,7 +102,7 @@ def test_a_kill_during_the_trial_rolls_back(
     world: World, backend: str, management: Path, swapped: Path
 ) -> None:
     with Daemon(world, management, backend=backend) as daemon:
-        assert labelgate(daemon, "apply", "-f", str(swapped), "--confirm", "60s")[0] == 0
+        assert told(daemon, "apply", "-f", str(swapped), "--confirm", "60s")[0] == 0
         daemon.process.kill()
         daemon.process.wait()
         daemon.start()
@@ -124,11 +114,11 @@ def test_a_kill_during_the_trial_rolls_back(
 
 def test_edits_wait_for_the_end_of_a_trial(world: World, management: Path, swapped: Path) -> None:
     with Daemon(world, management, backend=NFT, watch=True) as daemon:
-        assert labelgate(daemon, "apply", "-f", str(swapped), "--confirm", "60s")[0] == 0
+        assert told(daemon, "apply", "-f", str(swapped), "--confirm", "60s")[0] == 0
         both = policies.MANAGEMENT.replace("203.0.113.0/24", "203.0.113.0/24, 192.0.2.0/24")
         management.write_text(both, encoding="utf-8")
         assert passes(world) == [False, True]
-        assert labelgate(daemon, "confirm")[0] == 0
+        assert told(daemon, "confirm")[0] == 0
         daemon.wait_for("generation 3 in force")
         assert passes(world) == [True, True]
 
@@ -136,7 +126,7 @@ def test_edits_wait_for_the_end_of_a_trial(world: World, management: Path, swapp
 def test_what_is_not_valid_is_not_applied(world: World, management: Path, swapped: Path) -> None:
     with Daemon(world, management, backend=NFT) as daemon:
         swapped.write_text(SWAPPED.replace("Allow", "Alow", 1), encoding="utf-8")
-        code, said = labelgate(daemon, "apply", "-f", str(swapped), "--confirm", "60s")
+        code, said = told(daemon, "apply", "-f", str(swapped), "--confirm", "60s")
         assert (code, f"{swapped}:" in said, "V-10" in said) == (1, True, True)
         assert passes(world) == [True, False]
         assert ask(daemon.socket, "status")["trial"] is None
@@ -147,10 +137,10 @@ def test_what_is_not_valid_is_not_applied(world: World, management: Path, swappe
 def test_without_state_nothing_is_applied(world: World, management: Path, swapped: Path) -> None:
     with Daemon(world, management, backend=NFT, options=("--state", "/proc/no/state")) as daemon:
         assert passes(world) == [True, False]
-        code, said = labelgate(daemon, "apply", "-f", str(swapped), "--confirm", "60s")
+        code, said = told(daemon, "apply", "-f", str(swapped), "--confirm", "60s")
         assert (code, "/proc/no/state" in said, "nothing is changed" in said) == (1, True, True)
         assert passes(world) == [True, False]
-        assert "no state is kept" in labelgate(daemon, "status")[1]
+        assert "no state is kept" in told(daemon, "status")[1]
 
 
 def test_a_service_starts_with_what_was_good(world: World, management: Path) -> None:

@@ -5,35 +5,18 @@ from __future__ import annotations
 import json
 import random
 import socket
-import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 
 import policies
-import pytest
+from kit import labelgate
 from labelgate.demo.daemon import Daemon
-from labelgate.demo.traffic import Probe, send
-from labelgate.demo.world import CLIENT, EDGE_OUTSIDE, STRANGER, World
+from labelgate.demo.traffic import send
+from labelgate.demo.world import World
+from policies import ALLOWED, REFUSED
 
 NFT = "nft"
 """Where the variant of iptables has no say."""
-ALLOWED = Probe("tcp", CLIENT, EDGE_OUTSIDE, 9100)
-REFUSED = Probe("tcp", STRANGER, EDGE_OUTSIDE, 9100)
-
-
-@pytest.fixture
-def management(tmp_path: Path) -> Path:
-    path = tmp_path / "management.yaml"
-    path.write_text(policies.MANAGEMENT, encoding="utf-8")
-    return path
-
-
-def labelgate(daemon: Daemon, *arguments: str) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of a client command."""
-    command = [sys.executable, "-m", "labelgate", *arguments, "--socket", daemon.socket]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    return done.returncode, done.stdout, done.stderr
 
 
 def test_status_and_reload(world: World, backend: str, management: Path) -> None:

@@ -29,20 +29,12 @@ from labelgate.demo.world import (
     WEB_POD,
     World,
 )
+from policies import ALLOWED, REFUSED
 
 LABELGATE = (sys.executable, "-m", "labelgate")
 
-ALLOWED = Probe("tcp", CLIENT, EDGE_OUTSIDE, 9100)
-REFUSED = Probe("tcp", STRANGER, EDGE_OUTSIDE, 9100)
 SSH = Probe("tcp", STRANGER, EDGE_OUTSIDE, 22)
 FOREIGN = Probe("tcp", STRANGER, WEB_POD, 80)
-
-
-@pytest.fixture
-def management(tmp_path: Path) -> Path:
-    path = tmp_path / "management.yaml"
-    path.write_text(policies.MANAGEMENT, encoding="utf-8")
-    return path
 
 
 def test_stop_remove_leaves_nothing(world: World, backend: str, management: Path) -> None:

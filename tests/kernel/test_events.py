@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
-import sys
 import time
 import urllib.request
 from collections import Counter
@@ -44,13 +42,6 @@ spec:
 FLOOD, SECOND = 600, 400
 RECORDED = 700
 END = "end of tier (E-21)"
-
-
-def labelgate(daemon: Daemon, *arguments: str) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of a client command."""
-    command = [sys.executable, "-m", "labelgate", *arguments, "--socket", daemon.socket]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    return done.returncode, done.stdout, done.stderr
 
 
 def counts(daemon: Daemon) -> dict[tuple[str | None, int | None, str], tuple[int | None, str | None]]:
@@ -117,11 +108,11 @@ def test_counts_are_exact_over_a_reload(world: World, tmp_path: Path) -> None:
         assert found[guard, 0, "rule (M-51)"] == (0, None)
         assert found[guard, 1, "rule (M-53)"] == (FLOOD, None)
         assert found[guard, 3, "rule (M-51)"] == (0, None)
-        code, out, _ = labelgate(daemon, "rules", "--unused", "0s")
+        code, out, _ = kit.labelgate(daemon, "rules", "--unused", "0s")
         assert (code, out.count("rule 0"), out.count("rule 3")) == (1, 1, 1)
-        assert labelgate(daemon, "rules", "--unused", "1d")[0] == 0, "not counted for so long"
-        assert labelgate(daemon, "rules", "--unused", "long")[0] == 2
-        assert f"{FLOOD + SECOND}" in labelgate(daemon, "rules", "--top", "1")[1]
+        assert kit.labelgate(daemon, "rules", "--unused", "1d")[0] == 0, "not counted for so long"
+        assert kit.labelgate(daemon, "rules", "--unused", "long")[0] == 2
+        assert f"{FLOOD + SECOND}" in kit.labelgate(daemon, "rules", "--top", "1")[1]
 
 
 def test_a_flood_hides_nothing(world: World, tmp_path: Path) -> None:
@@ -168,7 +159,7 @@ def test_a_flood_hides_nothing(world: World, tmp_path: Path) -> None:
         everything = told(daemon)
         lines = file.read_text(encoding="utf-8").splitlines()
         assert [json.loads(line) for line in lines][: len(everything)] == everything
-        assert labelgate(daemon, "events", "--pcap", str(pcap), "--filter", "protocol=udp")[0] == 0
+        assert kit.labelgate(daemon, "events", "--pcap", str(pcap), "--filter", "protocol=udp")[0] == 0
         # All that was denied lately, told or not, and as much of what came before as there is room for.
         packets = rdpcap(str(pcap))
         ports = Counter(packet[UDP].dport for packet in packets)
@@ -179,9 +170,9 @@ def test_a_flood_hides_nothing(world: World, tmp_path: Path) -> None:
         assert (kept.src, kept.dst, kept[UDP].sport) == (CLIENT, EDGE_OUTSIDE, 5001)
         assert b"GlobalNetworkPolicy/guard Ingress rule 2" in pcap.read_bytes()
 
-        code, _, err = labelgate(daemon, "events", "--filter", "port=80")
+        code, _, err = kit.labelgate(daemon, "events", "--filter", "port=80")
         assert (code, "found `port`, expected a field" in err) == (2, True)
-        assert "not told since the daemon started" in labelgate(daemon, "events")[2]
+        assert "not told since the daemon started" in kit.labelgate(daemon, "events")[2]
         file.rename(tmp_path / "moved")
         daemon.reload()
         kit.inject(world, OUTSIDE, kit.ip(CLIENT, EDGE_OUTSIDE) / UDP(sport=5003, dport=7002))

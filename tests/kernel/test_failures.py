@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import socket
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,12 +19,13 @@ from kit import Ear, dual, enforce, passing, restore, saved, twins, wait_until, 
 from labelgate.agent.handover import socket_path
 from labelgate.demo.daemon import Daemon
 from labelgate.demo.traffic import Probe
-from labelgate.demo.world import CLIENT, EDGE, EDGE_OUTSIDE, STRANGER, World
+from labelgate.demo.world import EDGE, EDGE_OUTSIDE, STRANGER, World
+from policies import ALLOWED_DATAGRAM as ALLOWED
+from policies import REFUSED_DATAGRAM as REFUSED
 from test_daemon import Traffic
 from test_queue import SENT, flood, stopped
 
 MEDDLE = Path(__file__).parent / "meddle.py"
-ALLOWED, REFUSED = Probe("udp", CLIENT, EDGE_OUTSIDE, 9100), Probe("udp", STRANGER, EDGE_OUTSIDE, 9100)
 SSH = Probe("tcp", STRANGER, EDGE_OUTSIDE, 22)
 
 
@@ -105,17 +107,37 @@ def test_a_reply_that_comes_too_late(world: World, backend: str, tmp_path: Path)
         assert daemon.counters()["hooks"]["filter-input"]["packets"] == SENT
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+SQUATTER = """
+import os, socket, time
+os.setresuid(65534, 65534, 65534)
+squatter = socket.socket(socket.AF_UNIX)
+squatter.bind("\\0/run/labelgate")
+print(flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("is_squatted", [False, True])
 def test_two_that_do_not_see_each_others_lock(
-    world: World, backend: str, workers: int, tmp_path: Path
+    world: World, backend: str, is_squatted: bool, tmp_path: Path
 ) -> None:
-    """As in containers, each with a /run of its own: the second one changes nothing."""
+    """As in containers, each with a /run of its own: the second one changes nothing.
+
+    Also where somebody else has the name by which they know of each other.
+    """
+    if is_squatted:
+        squatter = world.start(EDGE, sys.executable, "-c", SQUATTER, stdout=subprocess.PIPE)
+        assert squatter.stdout
+        with squatter.stdout as said:
+            said.readline()
+    workers = 2
     with enforce(world, tmp_path, backend, policies.MANAGEMENT, queues={"workers": workers}) as daemon:
         second = Daemon(world, tmp_path / "policy.yaml", backend=backend, options=("--queue-base", "5000"))
         apart = 'mount -t tmpfs none /run/labelgate && exec "$@"'
         second._command[:0] = ["unshare", "--mount", "sh", "-c", apart, "sh"]
         second.start()
-        second.wait_for(f"another labelgate answers queues {4200 + 6 * workers}..{4199 + 14 * workers}")
+        queues = f"another labelgate answers queues {4200 + 6 * workers}..{4199 + 14 * workers}"
+        second.wait_for(queues if is_squatted else "another labelgate runs in this network namespace")
         assert second.exit_code() == 3
         assert daemon.counters()["rulesRestored"] == 0
         assert passing(world, ALLOWED, REFUSED) == words(ALLOWED)

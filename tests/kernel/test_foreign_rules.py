@@ -127,6 +127,18 @@ def test_rules_of_another_program(world: World, backend: str, mode: str, tmp_pat
         assert saved(world, backend) == before
 
 
+def test_rules_of_the_other_variant_are_passed_once(world: World, backend: str, tmp_path: Path) -> None:
+    """The kernel repeats our part of a hook alone: nothing of theirs comes between the two passes."""
+    other = {"nft": "legacy", "legacy": "nft"}[backend]
+    rules_of_another(world, other)
+    with enforce(world, tmp_path, backend, EVERYTHING, chainInsertMode="append"):
+        assert passing(world, *twins(*PASS)) == words(*twins(*PASS))
+        seen = hits(world, other, "raw") | hits(world, other, "mangle") | hits(world, other, "filter")
+        assert {name: counts for name, counts in seen.items() if name.startswith("seen")} == {
+            f"seen-{port}": (1, 1) for port in (9300, 9400, 9100, 80)
+        }
+
+
 RESTORE = "-j CONNMARK --restore-mark"
 
 

@@ -10,14 +10,13 @@ from kit import saved, wait_until
 from labelgate.control import ask
 from labelgate.demo.daemon import Daemon
 from labelgate.demo.traffic import Probe, send
-from labelgate.demo.world import CLIENT, EDGE_OUTSIDE, STRANGER, World
+from labelgate.demo.world import EDGE_OUTSIDE, STRANGER, World
 from labelgate.settings import DEFAULT_FAILSAFE_INBOUND
+from policies import ALLOWED, REFUSED
 from test_watch import WAYS, config_map
 
 NFT = "nft"
 """Where the variant of iptables has no say."""
-ALLOWED = Probe("tcp", CLIENT, EDGE_OUTSIDE, 9100)
-REFUSED = Probe("tcp", STRANGER, EDGE_OUTSIDE, 9100)
 OTHER_WAY_ROUND = policies.MANAGEMENT.replace("203.0.113.0/24", "192.0.2.0/24")
 
 

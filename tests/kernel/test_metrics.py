@@ -13,8 +13,9 @@ from pathlib import Path
 
 import policies
 from kit import Daemon, dual, enforce, restore, wait_until
-from labelgate.demo.traffic import Probe
-from labelgate.demo.world import CLIENT, EDGE, EDGE_OUTSIDE, STRANGER, World
+from labelgate.demo.world import EDGE, World
+from policies import ALLOWED_DATAGRAM as ALLOWED
+from policies import REFUSED_DATAGRAM as REFUSED
 from prometheus_client.parser import text_string_to_metric_families
 from shipped import names_used
 from test_failures import Meddled
@@ -22,7 +23,6 @@ from test_queue import flood
 
 PORT = 9091
 LISTEN = {"listen": str(PORT), "rules": 50}
-ALLOWED, REFUSED = Probe("udp", CLIENT, EDGE_OUTSIDE, 9100), Probe("udp", STRANGER, EDGE_OUTSIDE, 9100)
 
 
 def get(world: World, path: str) -> tuple[int, str]:

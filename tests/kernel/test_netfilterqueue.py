@@ -26,12 +26,11 @@ from labelgate.demo.world import (
     WEB_POD,
     World,
 )
+from policies import ALLOWED, ALLOWED_DATAGRAM, REFUSED
 from scapy.layers.inet import UDP
 from test_queue import ROOM, SENT, flood, stopped, waiting_and_dropped
 
 HANDLER = ("--handler", "netfilterqueue")
-ALLOWED, REFUSED = Probe("tcp", CLIENT, EDGE_OUTSIDE, 9100), Probe("tcp", STRANGER, EDGE_OUTSIDE, 9100)
-DATAGRAM = Probe("udp", CLIENT, EDGE_OUTSIDE, 9100)
 SSH = Probe("tcp", STRANGER, EDGE_OUTSIDE, 22)
 NODE_PORT = Probe("tcp", CLIENT, EDGE_OUTSIDE, 30443)
 IP_MTU_DISCOVER, IP_PMTUDISC_DO = 10, 2  # linux/in.h
@@ -218,7 +217,7 @@ def test_a_full_queue_drops(world: World, mode: str, tmp_path: Path) -> None:
         Ear(world, EDGE, 4, socket.IPPROTO_UDP) as ear,
     ):
         with stopped(daemon.process.pid):
-            flood(world, DATAGRAM)
+            flood(world, ALLOWED_DATAGRAM)
             full = (ROOM, SENT - ROOM)
             assert wait_until(lambda: waiting_and_dropped(world, "filter-input") == full)
         assert len(ear.packets()) == ROOM
@@ -240,7 +239,7 @@ return decision.verdict"""
     native = Daemon(world, path, backend="nft", options=("--replace",))
     last = Daemon(world, path, backend="nft", options=("--replace", "--stop", "remove", *HANDLER))
     with first, Ear(world, EDGE, 4, socket.IPPROTO_UDP) as ear:
-        flood(world, DATAGRAM)
+        flood(world, ALLOWED_DATAGRAM)
         assert wait_until(lambda: sum(waiting_and_dropped(world, "filter-input")) >= SENT - 1)
         native.start()
         assert wait_until(lambda: any("--queue-num 4220" in rule for rule in saved(world, "nft")))

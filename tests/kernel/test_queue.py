@@ -32,8 +32,9 @@ from labelgate.demo.world import (
     twin,
 )
 from labelgate.flow import HOOKS, Hook
+from policies import ALLOWED_DATAGRAM as ALLOWED
+from policies import REFUSED_DATAGRAM as REFUSED
 
-ALLOWED, REFUSED = Probe("udp", CLIENT, EDGE_OUTSIDE, 9100), Probe("udp", STRANGER, EDGE_OUTSIDE, 9100)
 SENT = 100
 ROOM = 20
 PATIENCE = 60

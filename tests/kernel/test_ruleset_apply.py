@@ -168,6 +168,53 @@ def test_meddling_is_seen_and_undone(variant: Variant) -> None:
     assert printed(variant) == in_force
 
 
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize(
+    ("table", "chain", "change"),
+    [
+        ("filter", "lg-INPUT", "-F lg-INPUT"),
+        ("filter", "lg-INPUT", "-D INPUT -j lg-INPUT\n-F lg-INPUT\n-X lg-INPUT"),
+        ("raw", "lg-PREROUTING", "-I lg-PREROUTING -j ACCEPT"),
+    ],
+)
+def test_meddling_while_rules_are_written(
+    variant: Variant, table: str, chain: str, change: str, is_first: bool
+) -> None:
+    """It is not taken for what was asked for: neither in a table that is written, nor in another one."""
+    steps = 0
+
+    def step() -> None:
+        nonlocal steps
+        steps -= 1
+        if steps == 0:
+            load(variant, f"*{table}\n{change}\nCOMMIT\n", ("v4",))
+
+    netfilter, rules = Netfilter(variant, step=step), ruleset(facts())
+    if is_first:
+        steps = len(FAMILIES) + len(rules.tables)
+    else:
+        netfilter.apply(rules)
+        load(variant, "*filter\n-F lg-INPUT\nCOMMIT\n", ("v4",))
+        steps = len(FAMILIES) + 1
+    netfilter.apply(rules)
+    assert f"v4 {table} {chain}: not as it was installed" in netfilter.check(netfilter.read())
+    assert netfilter.apply(rules)
+    assert netfilter.check(netfilter.read()) == []
+    assert not netfilter.apply(rules)
+
+
+def test_what_is_put_back_is_what_was_told(variant: Variant) -> None:
+    """Changes behind the look are found by the next one."""
+    netfilter, rules = Netfilter(variant), ruleset(facts())
+    netfilter.apply(rules)
+    load(variant, "*filter\n-F lg-INPUT\nCOMMIT\n", ("v4",))
+    now = netfilter.read()
+    load(variant, "*raw\n-F lg-PREROUTING\nCOMMIT\n", ("v6",))
+    assert netfilter.check(now) == ["v4 filter lg-INPUT: not as it was installed"]
+    netfilter.apply(rules, now)
+    assert netfilter.check(netfilter.read()) == ["v6 raw lg-PREROUTING: not as it was installed"]
+
+
 def test_rules_of_others_ahead_of_ours_are_told(variant: Variant) -> None:
     netfilter = Netfilter(variant)
 
@@ -322,6 +369,8 @@ def test_the_other_variant_is_seen(variant: Variant) -> None:
     netfilter.apply(ruleset(facts()))
     assert netfilter.other_variant() is None
     Tools(other).write("filter", "v6", "*filter\n-A INPUT -i eth7 -j ACCEPT\nCOMMIT\n")
-    assert netfilter.other_variant() == other
+    seen, found = netfilter.other_variant() or (None, {})
+    assert seen == other
+    assert found["v6"]["filter"].chains["INPUT"] == ("-i eth7 -j ACCEPT",)
     Tools(other).write("filter", "v6", "*filter\n-D INPUT -i eth7 -j ACCEPT\nCOMMIT\n")
     assert netfilter.other_variant() is None

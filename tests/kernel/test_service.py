@@ -15,13 +15,12 @@ import pytest
 from labelgate.cli.install_unit import unit
 from labelgate.control import ask
 from labelgate.demo.daemon import Daemon
-from labelgate.demo.traffic import Probe, send
-from labelgate.demo.world import CLIENT, EDGE, EDGE_OUTSIDE, STRANGER, World
+from labelgate.demo.traffic import send
+from labelgate.demo.world import EDGE, World
+from policies import ALLOWED, REFUSED
 from seccomp import members
 
 SECCOMP = Path(__file__).parent / "seccomp.py"
-ALLOWED = Probe("tcp", CLIENT, EDGE_OUTSIDE, 9100)
-REFUSED = Probe("tcp", STRANGER, EDGE_OUTSIDE, 9100)
 
 
 def service(key: str) -> list[str]:
@@ -64,13 +63,6 @@ class Bounded(Daemon):
             sys.executable, "-c", DENY_WRITE_EXECUTE,
             sys.executable, str(SECCOMP), ",".join(calls), *self._command,
         ]  # fmt: skip
-
-
-@pytest.fixture
-def management(tmp_path: Path) -> Path:
-    path = tmp_path / "management.yaml"
-    path.write_text(policies.MANAGEMENT, encoding="utf-8")
-    return path
 
 
 def effective(pid: int) -> int:

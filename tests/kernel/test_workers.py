@@ -14,12 +14,12 @@ import pytest
 from kit import enforce, passing, saved, twins, words
 from labelgate import _core
 from labelgate.demo.traffic import Probe
-from labelgate.demo.world import CLIENT, EDGE, EDGE_OUTSIDE, STRANGER, World
+from labelgate.demo.world import CLIENT, EDGE, EDGE_OUTSIDE, World
 from labelgate.flow import HOOKS
 from labelgate.settings import HostFacts
 from namespaces import a_new_one, enter_a_new_one
+from policies import REFUSED_DATAGRAM as REFUSED
 
-ALLOWED, REFUSED = Probe("udp", CLIENT, EDGE_OUTSIDE, 9100), Probe("udp", STRANGER, EDGE_OUTSIDE, 9100)
 WORKERS = 3
 
 

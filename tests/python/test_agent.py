@@ -27,7 +27,7 @@ from labelgate.flow import HOOKS
 from labelgate.links import Link, Links
 from labelgate.lockout import Finding, LockOutError
 from labelgate.netfilter.apply import ApplyError
-from labelgate.netfilter.readback import Hazard
+from labelgate.netfilter.readback import Hazard, parse_save
 from labelgate.resources import LoadError
 
 POLICY = """
@@ -53,7 +53,7 @@ class Kernel:
         self.refusal: Exception = ApplyError("filter", "v4", "no")
         self.hazards: list[Hazard] = []
         self.conntrack_is_off = False
-        self.other_variant: str | None = None
+        self.other_variant: object = None
         self.led_to: frozenset[int] = frozenset()
         self.counters = '{"hooks": {}}'
         self.turns: Callable[[], list[int]] = lambda: [1]
@@ -89,14 +89,14 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kernel:
         def check(self, now: object) -> list[str]:
             return []
 
-        def other_variant(self) -> str | None:
+        def other_variant(self) -> object:
             return kernel.other_variant
 
         def prepare_conntrack(self) -> bool:
             was_off, kernel.conntrack_is_off = kernel.conntrack_is_off, False
             return was_off
 
-        def apply(self, ruleset: Any) -> None:
+        def apply(self, ruleset: Any, now: object = None) -> None:
             if kernel.refuses:
                 kernel.refuses -= 1
                 kernel.touched.append("refused")
@@ -653,21 +653,29 @@ def test_a_kernel_that_is_strict_already_is_told(
 
 
 def test_rules_of_the_other_variant_are_told_once(kernel: Kernel, policy: Path) -> None:
-    """Whenever they come; `status` says so as long as they are there."""
+    """Whenever they come; `status` says so as long as they are there. Writers of our marks by themselves."""
     agent = agent_of(policy, said := [])
     told: list[object] = []
+    plain, writing = (
+        {"v6": parse_save(f"*mangle\n:INPUT ACCEPT [0:0]\n-A INPUT {rule}\nCOMMIT\n")}
+        for rule in ("-j ACCEPT", "-j MARK --set-xmark 0x400/0x400")
+    )
 
     def look() -> None:
         kernel.counters = json.dumps({"hooks": {hook: {} for hook in HOOKS}})
         told.append(agent._answer_status({})["rules"])
 
-    def change(variant: str | None) -> Callable[[], None]:
+    def change(variant: object) -> Callable[[], None]:
         return lambda: setattr(kernel, "other_variant", variant)
 
-    kernel.steps = [look, change("legacy"), look, look, change(None), look]
+    legacy, worse = ("legacy", plain), ("legacy", writing)
+    kernel.steps = [look, change(legacy), look, change(worse), look, look, change(None), look]
     agent.run()
-    assert told == [{"variant": "nft", "otherVariant": other} for other in (None, "legacy", "legacy", None)]
+    variants = [None, "legacy", "legacy", "legacy", None]
+    assert told == [{"variant": "nft", "otherVariant": other} for other in variants]
     assert len([line for line in said if line.startswith("warning: iptables-legacy has rules, too")]) == 1
+    (writer,) = [line for line in said if line.startswith("warning: iptables-legacy v6")]
+    assert "mangle: `-A INPUT -j MARK --set-xmark 0x400/0x400` can write our mark bits" in writer
 
 
 def test_hazards_that_could_not_be_followed_are_tried_again(kernel: Kernel, policy: Path) -> None:

@@ -76,6 +76,18 @@ def test_rules_of_others_that_write_our_bits() -> None:
     assert states(*rules.foreign_rules({"nft": spared}, CONFIG)) == ["ok"]
 
 
+def test_rules_of_the_other_variant_that_write_our_bits() -> None:
+    """Wherever they stand; those that only end a table are none of ours."""
+    marks = "-A OUTPUT -j X\n-A X -j MARK --set-xmark 0x100/0x100"
+    text = f"*nat\n:OUTPUT ACCEPT [0:0]\n:X - [0:0]\n{marks}\nCOMMIT\n"
+    ends = "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -m limit --limit 5/sec -j DROP\nCOMMIT\n"
+    ours = {"v4": parse_save("*filter\n:lg-INPUT - [0:0]\nCOMMIT\n")}
+    (found,) = rules.foreign_rules({"nft": ours, "legacy": {"v4": parse_save(text + ends)}}, CONFIG)
+    assert found.state == "warning"
+    assert found.found == "legacy v4 nat: `-A X -j MARK --set-xmark 0x100/0x100` can write our mark bits"
+    assert states(*rules.foreign_rules({"nft": ours, "legacy": {"v4": parse_save(ends)}}, CONFIG)) == ["ok"]
+
+
 def test_routing_rules_that_read_our_bit() -> None:
     assert states(*rules.routing([RoutingRule(4, 100, 0xCA6C, 0xFFFFFFFF)], CONFIG)) == ["warning"]
     assert states(*rules.routing([RoutingRule(4, 100, 1, 0xFF)], CONFIG)) == ["ok"]

@@ -6,9 +6,11 @@ import errno
 import json
 import os
 import re
+import select
 import socket
 import struct
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -223,6 +225,28 @@ def test_the_journal_gets_what_is_told(tmp_path: Path) -> None:
     assert all(re.fullmatch(rb"[A-Z][A-Z0-9_]{0,63}", name) for name in fields)
     with pytest.raises(OSError, match="refused"):
         journal.write([{**EVENT, "in": "eth7"}])
+    journal.close()
+
+
+def test_a_slow_journal_is_waited_for_a_hanging_one_is_not(tmp_path: Path) -> None:
+    """More entries than any socket holds, to one who reads; and then to one who does not."""
+    path, number = str(tmp_path / "journal"), 2000
+    journal = Journal(path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as reader:
+        reader.bind(path)
+        reader.settimeout(60)
+        with ThreadPoolExecutor(1) as pool:
+            found = pool.submit(lambda: [reader.recv(65536) for _ in range(number)])
+            journal.write({**EVENT, "rule": rule} for rule in range(number))
+            rules = [re.findall(rb"LABELGATE_RULE=(\d+)\n", datagram) for datagram in found.result(60)]
+        assert rules == [[str(rule).encode()] for rule in range(number)]
+        for _ in range(5):
+            with pytest.raises(BlockingIOError):
+                journal.write([EVENT] * number)
+        while select.select([reader], [], [], 0)[0]:
+            reader.recv(65536)
+        journal.write([{**EVENT, "policy": "again"}])
+        assert b"LABELGATE_POLICY=again\n" in reader.recv(65536)
     journal.close()
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from labelgate.agent import AgentError, handover
+from labelgate.agent.claim import Claim
 from labelgate.agent.handover import BUSY, DONE, READY, Presence
 
 
@@ -137,6 +138,55 @@ def end_slowly(before: handover._Place, said: list[str]) -> None:
 def test_two_do_not_run_at_once(in_force: Presence, said: list[str]) -> None:
     with pytest.raises(AgentError, match="running already"):
         Presence(said.append)
+
+
+def test_two_that_see_different_folders(
+    in_force: Presence, said: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As in containers: the second one is refused in the moment it starts, whatever rules there are."""
+    apart = Claim
+    monkeypatch.setattr(handover, "CLAIM_SECONDS", 0.0)
+    claimed = os.fsencode(handover.FOLDER)
+    monkeypatch.setattr(handover, "Claim", lambda _: apart(claimed))
+    monkeypatch.setattr(handover, "FOLDER", tmp_path / "other")
+    for _ in range(100):  # Who asks is in nobody's way.
+        with pytest.raises(AgentError, match="its lock is not seen from here"):
+            Presence(said.append)
+        assert not in_force.is_replaced()
+    in_force.close()
+    with Presence(said.append) as other:
+        assert not other.replaces
+    assert list((tmp_path / "other").iterdir()) == []
+    assert said == []
+
+
+SQUATTER = """
+import os, socket, sys
+os.setresuid(65534, 65534, 65534)
+squatter = socket.socket(socket.AF_UNIX)
+squatter.bind("\\0" + sys.argv[1])
+squatter.listen(int(sys.argv[2]))
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be told from others")
+@pytest.mark.parametrize("backlog", [0, 100])
+def test_a_name_that_somebody_else_has_taken_says_nothing(name: str, said: list[str], backlog: int) -> None:
+    """No local user can keep a daemon from starting."""
+    command = [sys.executable, "-c", SQUATTER, str(handover.FOLDER), str(backlog)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as squatter:
+        assert squatter.stdout
+        squatter.stdout.readline()
+        for _ in range(3):  # With no backlog there is soon no room to ask.
+            with Presence(said.append) as presence:
+                assert not presence.replaces
+        squatter.communicate()
+    assert len(said) == 3
+    assert all("with another" in line and "cannot be told" in line for line in said)
+    with Presence(said.append):
+        assert len(said) == 3
 
 
 def test_nobody_else_can_be_in_the_way(in_force: Presence, name: str) -> None:

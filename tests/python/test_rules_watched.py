@@ -1,15 +1,12 @@
-"""When rules are looked at, and how much is said about it: with a clock of the tests."""
+"""When rules are looked at: with a clock of the tests."""
 
 from __future__ import annotations
 
 import struct
-import threading
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 
 import pytest
 from labelgate.netfilter import watch
-from labelgate.netfilter.watch import Bounded, RuleWatch
+from labelgate.netfilter.watch import RuleWatch
 
 
 class Clock:
@@ -98,23 +95,6 @@ def test_whoever_changes_rules_all_the_time_is_followed_in_bounds(
     assert most - 2 <= due <= most
 
 
-def test_many_warnings_become_few(clock: Clock) -> None:
-    said: list[str] = []
-    bounded = Bounded(said.append, "changes of our rules", clock)
-    for number in range(25):
-        bounded(str(number))
-    assert said == [str(number) for number in range(10)]
-    bounded.catch_up()
-    assert len(said) == 10
-    clock.now += 60
-    bounded.catch_up()
-    assert said[10:] == ["warning: and 15 more changes of our rules within a minute"]
-    bounded("again")
-    clock.now += 60
-    bounded.catch_up()
-    assert said[11:] == ["again"]
-
-
 def attribute(number: int, value: bytes) -> bytes:
     return struct.pack("=HH", 4 + len(value), number) + value + bytes(-len(value) % 4)
 
@@ -138,23 +118,3 @@ def test_only_tables_of_ours_concern_us(kind: int, body: bytes, concerns: bool) 
     found = list(watch._messages(message * 2))
     assert len(found) == 2
     assert [watch._concerns_us(message) for message in found] == [concerns] * 2
-
-
-def test_what_was_left_out_is_said_once(clock: Clock) -> None:
-    """By whichever thread finds the time passed; the other one is held while it says so."""
-    said: list[str] = []
-    together = threading.Barrier(2)
-
-    def say(text: str) -> None:
-        said.append(text)
-        if " more " in text:
-            with suppress(threading.BrokenBarrierError):
-                together.wait(0.2)
-
-    bounded = Bounded(say, "messages", clock)
-    for _ in range(Bounded.MOST + 5):
-        bounded("early")
-    clock.now += 60
-    with ThreadPoolExecutor(2) as threads:
-        list(threads.map(bounded, ["late", "late"]))
-    assert said[Bounded.MOST :] == ["warning: and 5 more messages within a minute", "late", "late"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from labelgate import Snapshot
 from labelgate.agent import Agent, daemon, notify
 from labelgate.agent.notify import ServiceManager
 from labelgate.agent.process import Signals
@@ -23,6 +24,14 @@ pytest_plugins = ["test_agent"]
 
 WAIT = Agent._wait
 """Which the fixture takes away."""
+
+
+STAGED = """
+apiVersion: projectcalico.org/v3
+kind: StagedGlobalNetworkPolicy
+metadata: {name: tight}
+spec: {selector: all(), types: [Ingress]}
+"""
 
 
 def test_it_is_not_told_too_often(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,6 +75,53 @@ def test_the_steps_of_a_change_are_told(
     # The loop's turn, the two files that are new, the snapshot.
     assert before.count("alive") == 1 + 2 + 1
     assert after[1] == "alive"
+
+
+@pytest.mark.parametrize("faulty", [False, True])
+def test_a_compile_has_more_time(
+    kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch, faulty: bool
+) -> None:
+    """Of the table and of the staged one; also where it ends with a fault, which is a refused change."""
+    monkeypatch.setenv("WATCHDOG_USEC", "120000000")
+    monkeypatch.setattr(ServiceManager, "_tell", lambda _, state, **__: kernel.touched.append(state))
+    follow, compile_ = Compiler.follow, Snapshot.compile
+
+    def followed(self: Compiler, *arguments: Any) -> Any:
+        kernel.touched.append("compiling")
+        if faulty:
+            raise ValueError("no")
+        return follow(self, *arguments)
+
+    def compiled(self: Snapshot, **options: Any) -> Any:
+        kernel.touched.append("compiling staged")
+        return compile_(self, **options)
+
+    monkeypatch.setattr(Compiler, "follow", followed)
+    monkeypatch.setattr(Snapshot, "compile", compiled)
+
+    def edit() -> None:
+        policy.write_text(f"{POLICY}---{STAGED}", encoding="utf-8")
+        os.kill(os.getpid(), signal.SIGHUP)
+
+    kernel.steps = [lambda: kernel.touched.append("edited"), edit]
+    agent_of(policy, []).run()
+    told = kernel.touched[kernel.touched.index("edited") :]
+    long, short = "WATCHDOG_USEC=600000000", "WATCHDOG_USEC=120000000"
+    whole = [long, "compiling", short]
+    whole += [] if faulty else [long, "compiling staged", short]
+    assert [state for state in told if state in whole] == whole
+
+
+def test_without_a_watchdog_none_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(ServiceManager, "_tell", lambda _, state, **__: told.append(state))
+    for environ in ({}, {"WATCHDOG_USEC": ""}, {"WATCHDOG_USEC": "x"}):
+        with ServiceManager(environ).patience():
+            pass
+    assert told == []
+    with ServiceManager({"WATCHDOG_USEC": "900000000"}).patience():
+        pass
+    assert told == ["WATCHDOG_USEC=900000000"] * 2, "never less than is configured"
 
 
 def test_each_program_that_has_ended_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

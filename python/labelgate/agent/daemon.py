@@ -71,7 +71,7 @@ class Agent:
             self._manager.alive()
             progress(done, whole)
 
-        self._loader = Loader(options, say, read, self._manager.alive)
+        self._loader = Loader(options, say, read, self._manager.alive, self._manager.patience)
         self._enforcement: Enforcement
         self._links: LinkWatch
         self._signals: Signals

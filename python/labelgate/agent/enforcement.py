@@ -16,19 +16,20 @@ from labelgate.agent.panics import panics_refused
 from labelgate.agent.process import StopMode
 from labelgate.agent.pulse import HUNG_SECONDS, Pulse
 from labelgate.agent.queues import Passed, Queues, QueueState, free_block, read_queues
+from labelgate.agent.rate_limit import RateLimited
 from labelgate.agent.rules import RuleCounts
 from labelgate.agent.shadow import Shadow
 from labelgate.config import Config
 from labelgate.flow import HOOKS, Hook
 from labelgate.handlers import BindLoop, PacketLoop
 from labelgate.links import Links
-from labelgate.netfilter.apply import ApplyError, Netfilter, Variant, clean
+from labelgate.netfilter.apply import ApplyError, Netfilter, Tables, Variant, clean
 from labelgate.netfilter.conntrack import tcp_loose
-from labelgate.netfilter.facts import FAMILIES, Family, Marks, RulesetFacts
-from labelgate.netfilter.readback import Hazard, SavedTable, hazards
+from labelgate.netfilter.facts import FAMILIES, Marks, RulesetFacts
+from labelgate.netfilter.readback import Hazard, hazards, mark_writers
 from labelgate.netfilter.routing import accept_readers, read_routing_rules
 from labelgate.netfilter.ruleset import ruleset
-from labelgate.netfilter.watch import Bounded, RuleWatch
+from labelgate.netfilter.watch import RuleWatch
 from labelgate.processors import pin, receiving_processors
 
 DRAIN_SECONDS = 5.0
@@ -64,7 +65,7 @@ class Enforcement:
         self._enforcer: PacketLoop
         self.pulse: Pulse
         """Of the workers."""
-        self._warn = Bounded(say, "changes of our rules")
+        self._warn = RateLimited(say, "changes of our rules")
         self._restored = 0
         self._passed = Passed()
         self._kernel_queues = Queues()
@@ -93,6 +94,8 @@ class Enforcement:
         self._is_in_force = False
         self.other_variant: Variant | None = None
         """The iptables variant that is not ours, where it has rules, too."""
+        self._other_writers: frozenset[str] = frozenset()
+        """Its rules that can write our mark bits."""
         self._applied: RulesetFacts
         """What the rules in the kernel were made from: the same need not be written, nor read, again."""
 
@@ -260,9 +263,9 @@ class Enforcement:
             self._look_at_other_variant()
             hooks = frozenset(hazard.hook for hazard in self._hazards(self.current.config, now))
             if hooks != self._without_repeat:
-                self._follow_hazards(hooks)
+                self._follow_hazards(hooks, now)
             elif findings:
-                self._netfilter.apply(ruleset(self._facts(self.current)))
+                self._netfilter.apply(ruleset(self._facts(self.current)), now)
             self._rules_missing, self._rules_seen = None, time.monotonic()
         except (ApplyError, ValueError, OSError) as error:
             self._rules_missing = self._rules_missing or str(error)
@@ -271,13 +274,22 @@ class Enforcement:
         return bool(findings)
 
     def _look_at_other_variant(self) -> None:
-        found = self._netfilter.other_variant()
-        if found and found != self.other_variant:
+        variant, tables = self._netfilter.other_variant() or (None, {})
+        if variant and variant != self.other_variant:
             self._warn(
-                f"warning: iptables-{found} has rules, too: packets pass those of both, and only those of "
-                f"iptables-{self.variant} are watched for what they do to our marks"
+                f"warning: iptables-{variant} has rules, too: packets pass those of both, in an order "
+                "that is not ours to choose"
             )
-        self.other_variant = found
+        marks = Marks.from_mask(self.current.config.mark_mask)
+        writers = [f"{family} {text}" for family in tables for text in mark_writers(tables[family], marks)]
+        for writer in writers:
+            if writer not in self._other_writers:
+                self._warn(
+                    f"warning: iptables-{variant} {writer}: packets may be judged twice, or pass as judged; "
+                    "let it spare our bits (a mask), or set `marks.mask` to others"
+                )
+        self.other_variant = variant
+        self._other_writers = frozenset(writers)
 
     def leave(self, mode: StopMode, *, is_planned: bool) -> StopMode:
         """Stops in a mode; in `keep` after a fault of ours, which may let nothing pass. Gives the mode."""
@@ -360,7 +372,7 @@ class Enforcement:
             raise AgentError(f"untracked policy cannot be enforced at {', '.join(untracked)}: see above")
         return hooks
 
-    def _hazards(self, config: Config, now: Mapping[Family, Mapping[str, SavedTable]]) -> list[Hazard]:
+    def _hazards(self, config: Config, now: Tables) -> list[Hazard]:
         marks, mode = Marks.from_mask(config.mark_mask), config.settings.chain_insert_mode
         return [hazard for tables in now.values() for hazard in hazards(tables, marks, mode)]
 
@@ -428,7 +440,7 @@ class Enforcement:
         staged = generation.staged
         self._enforcer.stage(number, None if staged is None else staged.on_host(links.host_facts).core)
 
-    def _follow_hazards(self, hooks: frozenset[Hook]) -> None:
+    def _follow_hazards(self, hooks: frozenset[Hook], now: Tables) -> None:
         """Bit D may be repeated only while rules test it: the loop stops first and begins again last."""
         self._warn(f"warning: answered without repeating packets: {', '.join(sorted(hooks)) or 'no hook'}")
         before = self._without_repeat
@@ -437,7 +449,7 @@ class Enforcement:
         self._without_repeat = hooks
         try:
             facts = self._facts(self.current)
-            self._netfilter.apply(ruleset(facts))
+            self._netfilter.apply(ruleset(facts), now)
             self._applied = facts
         except BaseException:
             self._without_repeat = before  # The next check tries again.

@@ -8,9 +8,9 @@ from http import HTTPStatus
 from typing import Any
 
 from labelgate.agent.health import Health, Part, table
+from labelgate.agent.rate_limit import RateLimited
 from labelgate.config import Listen
 from labelgate.metrics.server import HttpServer, Response, Route
-from labelgate.netfilter.watch import Bounded
 
 LIVE = ("/livez", "/liveness", "/healthz")
 READY = ("/readyz", "/readiness")
@@ -23,7 +23,7 @@ def exporter(
     say: Callable[[str], None],
 ) -> HttpServer:
     """Answers until it is stopped; both functions are called on threads of its own."""
-    told = Bounded(say, "messages of the metrics server")
+    told = RateLimited(say, "messages of the metrics server")
     return HttpServer(listen.address, listen.port, routes(status, health, say), told, ("/metrics",))
 
 

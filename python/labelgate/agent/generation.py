@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -93,11 +94,15 @@ class Loader:
         say: Callable[[str], None],
         progress: Progress,
         step: Callable[[], None] = lambda: None,
+        long_step: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        """`progress` is told of files that are read, `step` that a snapshot, or a table, is made."""
+        """`progress` is told of files that are read, `step` that a snapshot, or a table, is made.
+
+        `long_step` is around what tells of no steps and may take long: the core compiles.
+        """
         self._options = options
         self._say = say
-        self._progress, self._step = progress, step
+        self._progress, self._step, self._long_step = progress, step, long_step
         self._cache = FileCache(step)
         self._compiler: Compiler | None = None
         self._compiled_for: tuple[str, Settings] | None = None
@@ -214,7 +219,8 @@ class Loader:
         source = replace(source, config=kept_texts(config))
         self._step()
         begun = time.monotonic()
-        table = self._table(snapshot, config, links)
+        with self._long_step():
+            table = self._table(snapshot, config, links)
         self.changes.compiled.observe(time.monotonic() - begun)
         self._step()
         warnings = (*snapshot.warnings, *table.warnings)
@@ -251,9 +257,10 @@ class Loader:
         compiled_for = (config.node, config.settings)
         if self._staged is None or self._staged[0] is not snapshot or self._staged[1] != compiled_for:
             try:
-                table = snapshot.compile(
-                    node=config.node, host=links.host_facts, settings=config.settings, staged=True
-                )
+                with self._long_step():
+                    table = snapshot.compile(
+                        node=config.node, host=links.host_facts, settings=config.settings, staged=True
+                    )
             except ValueError as error:
                 self._say(f"warning: what staged policies would deny is not told: {error}")
                 return None

@@ -14,7 +14,8 @@ after its rules again, at once. Behind DONE the successor only waits, as nobody 
 policy on trial says BUSY: what comes into force next is for the trial to say.
 
 Who holds the lock of a file named by the network namespace is its daemon. The kernel lets go of it when the
-process ends, however it ends; file, socket and folder are root's alone: nobody else can be in the way.
+process ends, however it ends; file, socket and folder are root's alone: nobody else can be in the way. A
+daemon that does not see that file, in a container with another /run, is kept away by a name (`claim`).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
+from labelgate.agent.claim import Claim
 from labelgate.agent.generation import AgentError
 
 FOLDER = Path("/run/labelgate")
@@ -41,6 +43,8 @@ PENDING_SECONDS = 90.0
 """For a successor to come into force."""
 LOCK_SECONDS = 5.0
 """For the lock to be free when the daemon before has ended."""
+CLAIM_SECONDS = 0.5
+"""For the claim to be free, where the lock is."""
 DEAF_SECONDS = 1.0
 """How long nobody is let in where that has failed: with no descriptor left it would fail again and again."""
 
@@ -56,6 +60,7 @@ class Presence:
         """
         self._say = say
         self._place: _Place | None = None
+        self._claim: Claim | None = None
         self._predecessor: socket.socket | None = None
         self._successor: socket.socket | None = None
         self._since = 0.0
@@ -74,6 +79,32 @@ class Presence:
                 f"warning: whether another labelgate runs here cannot be told: {FOLDER}: {error.strerror}; "
                 "this one cannot be replaced"
             )
+        if not self.replaces:
+            self._claim_namespace(CLAIM_SECONDS)
+
+    def _claim_namespace(self, patience: float) -> None:
+        """AgentError where another daemon has, whose lock is not seen.
+
+        One that ends is waited for so many seconds: its lock may be free a moment before its claim.
+        """
+        until = time.monotonic() + patience
+        while self._claim is None:
+            try:
+                self._claim = Claim(os.fsencode(FOLDER))
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    self.close()
+                    raise AgentError(
+                        "another labelgate runs in this network namespace, and its lock is not seen from "
+                        f"here (a container with another {FOLDER}?): stop it first, or share that folder"
+                    ) from None
+                time.sleep(0.05)
+            except OSError as error:
+                self._say(
+                    f"warning: whether a labelgate with another {FOLDER} runs here cannot be told: "
+                    f"{error.strerror}"
+                )
+                return
 
     def announce(self) -> None:
         """Before the first change, all else being ready: the daemon in force stops to look after its rules.
@@ -107,6 +138,7 @@ class Presence:
         self._predecessor.close()
         self._predecessor = None
         self._place = _take_soon()
+        self._claim_namespace(LOCK_SECONDS)
         self.replaces = False
 
     def _predecessor_says(self) -> bytes:
@@ -135,6 +167,8 @@ class Presence:
 
     def is_replaced(self, *, is_busy: bool = False) -> bool:
         """Whether a successor is in force; does not block. While `is_busy` none is let in."""
+        if self._claim is not None:
+            self._claim.let_go_of_askers()
         if self._successor is None:
             self._accept(is_busy=is_busy)
         if self._successor is None:
@@ -176,10 +210,12 @@ class Presence:
     def close(self) -> None:
         """Tells a successor that this one has ended, and frees its place."""
         # The place first: who is told finds it free.
-        for opened in (self._place, self._successor, self._predecessor):
+        for opened in (self._claim, self._place, self._successor, self._predecessor):
             if opened is not None:
                 opened.close()
-        self._place = self._successor = self._predecessor = None  # The next one's is not ours to free.
+        self._claim = self._place = self._successor = self._predecessor = (
+            None  # The next one's is not ours to free.
+        )
 
     def __enter__(self) -> Self:
         return self

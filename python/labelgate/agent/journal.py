@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,24 +16,35 @@ from labelgate.events import line
 
 PATH = "/run/systemd/journal/socket"
 _NOTICE, _INFORMATION = "5", "6"
+_PATIENCE = 0.5
+"""Seconds for a journal that takes entries slower than they come: ten of them fill its socket."""
 _FIELDS = {"in": "INTERFACE_IN", "out": "INTERFACE_OUT"}
 
 
 class Journal:
-    """Where entries are sent to. The journal may be away for a while, or for ever: nobody is waited for."""
+    """Where entries are sent to, by one thread. The journal may be away for a while, or for ever."""
 
     def __init__(self, path: str = PATH) -> None:
         self._path = path
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        # The kernel's own waiting: poll(2) does not see that the other end of such a socket is full.
+        patience = struct.pack("@ll", 0, int(_PATIENCE * 1e6))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
+        self._takes = True
+        """It took the last entry: one that hangs is waited for once."""
 
     def write(self, events: Iterable[Mapping[str, Any]]) -> None:
-        """One entry for each; what the journal has no room for is lost.
+        """One entry for each, within a second; what the journal has no room for in that time is lost.
 
         Raises:
-            OSError: it cannot be reached, or is full.
+            OSError: it cannot be reached, or is full; the rest of these events is lost.
         """
+        end = time.monotonic() + _PATIENCE
         for event in events:
-            self._socket.sendto(entry(event), self._path)
+            flags = 0 if self._takes and time.monotonic() < end else socket.MSG_DONTWAIT
+            self._takes = False
+            self._socket.sendto(entry(event), flags, self._path)
+            self._takes = True
 
     def close(self) -> None:
         """Writes no more."""

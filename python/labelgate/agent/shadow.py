@@ -13,9 +13,9 @@ from ipaddress import ip_address
 from typing import Any
 
 from labelgate.agent.generation import Generation
+from labelgate.agent.rate_limit import RateLimited
 from labelgate.flow import Packet
 from labelgate.handlers import PacketLoop
-from labelgate.netfilter.watch import Bounded
 from labelgate.reference import Reference
 
 _SECONDS = 0.2
@@ -31,7 +31,7 @@ class Shadow:
 
     def __init__(self, enforcer: PacketLoop, first: Generation, say: Callable[[str], None]) -> None:
         self._enforcer = enforcer
-        self._warn = Bounded(say, "faults of the shadow")
+        self._warn = RateLimited(say, "faults of the shadow")
         # The main thread changes it meanwhile: to be copied before it is gone through.
         self._generations: dict[int, Generation] = {1: first}
         self._indexes: dict[int, dict[int, str | None]] = {1: _names(first.links.indexes)}

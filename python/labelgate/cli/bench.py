@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
-from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any
 
 import click
@@ -17,6 +13,17 @@ from rich.console import Console
 
 from labelgate import _core
 from labelgate.bench import Effort, Measured, machine, measure, one_core
+from labelgate.cli.bench_options import (
+    ROUNDS,
+    chosen_by_name,
+    is_chosen,
+    origin,
+    output_option,
+    plot_option,
+    refuse_undrawable,
+    rounds_option,
+    show,
+)
 from labelgate.cli.bench_queue import queue
 from labelgate.cli.figures import builds, lookups
 from labelgate.cli.options import EnvironmentProblem, config_option, policies, read_host
@@ -25,8 +32,6 @@ from labelgate.model import core_model
 from labelgate.settings import HostFacts
 from labelgate.snapshot import load
 
-WIDTH = 160
-"""Columns where there is no terminal to ask."""
 UPLINK = "eth0"
 """The other side of packets that are forwarded to and from endpoints of one's own policies."""
 DISAGREEMENT = 4
@@ -37,7 +42,7 @@ QUICK = (
 )  # fmt: skip
 QUICK_SECONDS = 40
 """No workload and no round begins after this; those that have begun end within 60 s."""
-FULL_EFFORT = Effort(questions=1_000_000, rounds=9, build_seconds=30)
+FULL_EFFORT = Effort(questions=1_000_000, rounds=ROUNDS, build_seconds=30)
 
 Bench = Callable[[], _core.Bench]
 
@@ -51,29 +56,16 @@ bench.add_command(queue)
 
 
 @bench.command("match")
-@click.option(
-    "--workload",
-    "patterns",
-    multiple=True,
-    metavar="NAME",
-    help="Only these; * stands for anything; repeatable.",
-)
-@click.option("--list", "only_list", is_flag=True, help="Print the names of all workloads and stop.")
+@chosen_by_name("--workload", "workloads")
 @policies(required=False)
 @click.option("--node", metavar="NAME", help="Of the policies [default: all workloads of the cluster].")
 @click.option("--host", "host_file", type=click.Path(exists=True, dir_okay=False), help="Host facts (YAML).")
 @config_option
 @click.option("--quick", is_flag=True, help="Small workloads, in less than 60 s.")
 @click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=1, show_default=True)
-@click.option("--rounds", type=click.IntRange(1, 1000), default=FULL_EFFORT.rounds, show_default=True)
-@click.option(
-    "-o", "--output", type=click.Choice(["text", "markdown", "json"]), default="text", show_default=True
-)
-@click.option(
-    "--plot",
-    type=click.Path(dir_okay=False, writable=True),
-    help="Draw growth over size (.svg, .png, .pdf).",
-)
+@rounds_option
+@output_option
+@plot_option("growth over size")
 def match(
     patterns: tuple[str, ...],
     only_list: bool,
@@ -107,7 +99,8 @@ def match(
         raise click.UsageError("-f measures policies of your own: leave out --workload and --plot")
     if not paths and (node or host_file or config_file):
         raise click.UsageError("--node, --host and --config belong to policies of your own: give -f")
-    draw = None if plot is None else _drawer(plot)
+    if plot is not None:
+        refuse_undrawable(plot)
     effort = _effort(quick, rounds)
     if paths:
         benches = {"policies": _own(paths, node, host_file, config_file, seed, effort)}
@@ -116,30 +109,13 @@ def match(
     host = machine()
     with one_core() as core:
         found = list(_measured(benches, effort))
-    report = {
-        "command": shlex.join(["labelgate", *sys.argv[1:]]),
-        "version": _core.__version__,
-        "seed": seed,
-        "machine": {**host, "core": core},
-    }
+    report = {**origin(), "seed": seed, "machine": {**host, "core": core}}
     _tell(report, found, output, left_out=list(benches)[len(found) :])
-    if draw is not None:
-        draw(found)
+    if plot is not None:
+        from labelgate.cli.plot import draw
+
+        draw(found, plot)
     sys.exit(DISAGREEMENT if any(one.checked["mismatches"] for one in found) else 0)
-
-
-def _drawer(path: str) -> Callable[[list[Measured]], None]:
-    """Refuses before anything is measured what cannot be drawn."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise EnvironmentProblem("--plot needs matplotlib: pip install 'labelgate[plot]'")
-    from labelgate.cli.plot import FORMATS, draw
-
-    ending = Path(path).suffix.removeprefix(".")
-    if ending not in FORMATS:
-        raise click.UsageError(
-            f"--plot: found `{path}`, expected a name that ends in one of {', '.join(FORMATS)}"
-        )
-    return lambda found: draw(found, path)
 
 
 def _effort(quick: bool, rounds: int) -> Effort:
@@ -151,10 +127,10 @@ def _effort(quick: bool, rounds: int) -> Effort:
 def _chosen(patterns: tuple[str, ...], quick: bool) -> list[str]:
     names = _core.workloads()
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
+        if not any(is_chosen(name, [pattern]) for name in names):
             raise click.UsageError(f"--workload: found `{pattern}`, expected one of {', '.join(names)}")
     if patterns:
-        return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+        return [name for name in names if is_chosen(name, patterns)]
     return [name for name in names if name in QUICK] if quick else names
 
 
@@ -211,13 +187,7 @@ def _tell(report: dict[str, Any], found: list[Measured], output: str, left_out: 
         workloads = [one.to_json() for one in found]
         click.echo(json.dumps({**report, "workloads": workloads, "leftOut": left_out}, indent=2))
         return
-    for figures in (lookups(found), builds(found)):
-        if output == "markdown":
-            click.echo(figures.markdown() + "\n")
-        else:
-            terminal = Console()
-            console = terminal if terminal.is_terminal else Console(width=WIDTH)
-            console.print(figures.table())
+    show((lookups(found), builds(found)), output)
     host = report["machine"]
     busy = " (busy: builds take longer than they should)" if host["load"] > 1 else ""
     click.echo(f"{host['cpu']}, one core of {host['cpus']}, load {host['load']}{busy}; {host['system']}")

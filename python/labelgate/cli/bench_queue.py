@@ -5,21 +5,28 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import shlex
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from fnmatch import fnmatchcase
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any, TypeVar
 
 import click
 from rich.console import Console
 
-from labelgate import _core
 from labelgate.bench import machine
+from labelgate.cli.bench_options import (
+    chosen_by_name,
+    is_chosen,
+    origin,
+    output_option,
+    plot_option,
+    refuse_undrawable,
+    rounds_option,
+    show,
+)
 from labelgate.cli.options import EnvironmentProblem
 from labelgate.cli.queue_figures import caches, costs, denials, ratios_table, through
 from labelgate.demo.namespaces import WorldError
@@ -32,8 +39,6 @@ from labelgate.queue_bench.ratios import Ratio, ratios
 from labelgate.queue_bench.rounds import Report, run
 
 T = TypeVar("T", Case, Cache)
-WIDTH = 160
-"""Columns where there is no terminal to ask."""
 QUICK_SECONDS = 34
 """No round begins after this; the one that has begun ends within 60 s."""
 FULL_EFFORT = Effort(flood=0.25, latency=500, connections=0.5, bulk=0.8, noting=2.5)
@@ -44,20 +49,13 @@ LINEAR, QUICK_LINEAR = (10, 100, 1000, 10_000), (1000,)
 
 @click.command("queue")
 @click.option("--quick", is_flag=True, help="Fewer and smaller cases, in less than 60 s.")
-@click.option("--rounds", type=click.IntRange(1, 1000), default=9, show_default=True)
+@rounds_option
 @click.option(
     "--backend",
     type=click.Choice(VARIANTS),
     help="labelgate's iptables variant [default: the first installed].",
 )
-@click.option(
-    "--case",
-    "patterns",
-    multiple=True,
-    metavar="NAME",
-    help="Only these; * stands for anything; repeatable.",
-)
-@click.option("--list", "only_list", is_flag=True, help="Print the names of all cases and stop.")
+@chosen_by_name("--case", "cases")
 @click.option(
     "--peer",
     "peers",
@@ -73,14 +71,8 @@ LINEAR, QUICK_LINEAR = (10, 100, 1000, 10_000), (1000,)
     metavar="NAME=COMMAND",
     help="The same on packets with two marks of others in turn, as `mixed verdicts`.",
 )
-@click.option(
-    "-o", "--output", type=click.Choice(["text", "markdown", "json"]), default="text", show_default=True
-)
-@click.option(
-    "--plot",
-    type=click.Path(dir_okay=False, writable=True),
-    help="Draw processor time a packet over rules (.svg, .png, .pdf).",
-)
+@output_option
+@plot_option("processor time a packet over rules")
 def queue(
     quick: bool,
     rounds: int,
@@ -111,7 +103,8 @@ def queue(
     wrongly. Nothing is left behind.
     """
     start = time.monotonic()
-    draw = None if plot is None else drawer(plot)
+    if plot is not None:
+        refuse_undrawable(plot)
     variants = _variants(backend)
     notes = list(_missing(variants))
     try:
@@ -138,31 +131,17 @@ def queue(
         sys.exit(4)
     found = ratios(report)
     heading = {
-        "command": shlex.join(["labelgate", *sys.argv[1:]]),
-        "version": _core.__version__,
+        **origin(),
         "seconds": round(time.monotonic() - start, 1),
         "machine": {**host, "loadAfter": machine()["load"]},
         "backend": variants[0],
     }
     _tell(heading, report, found, notes, output)
-    if draw is not None:
-        draw(report)
+    if plot is not None:
+        from labelgate.cli.queue_plot import draw
+
+        draw(report, plot)
     sys.exit(4 if any(one.checked.unexplained or one.checked.unjudged for one in report.found) else 0)
-
-
-def drawer(path: str) -> Callable[[Report], None]:
-    """Refuses before anything is measured what cannot be drawn."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise EnvironmentProblem("--plot needs matplotlib: pip install 'labelgate[plot]'")
-    from labelgate.cli.plot import FORMATS
-    from labelgate.cli.queue_plot import draw
-
-    ending = os.path.splitext(path)[1].removeprefix(".")
-    if ending not in FORMATS:
-        raise click.UsageError(
-            f"--plot: found `{path}`, expected a name that ends in one of {', '.join(FORMATS)}"
-        )
-    return lambda report: draw(report, path)
 
 
 def _variants(backend: Variant | None) -> tuple[Variant, ...]:
@@ -217,7 +196,7 @@ def _selection(
 
 
 def _matching(chosen: list[T], patterns: tuple[str, ...]) -> list[T]:
-    return [one for one in chosen if not patterns or any(fnmatchcase(one.name, p) for p in patterns)]
+    return [one for one in chosen if not patterns or is_chosen(one.name, patterns)]
 
 
 def _caches(quick: bool) -> list[Cache]:
@@ -245,13 +224,7 @@ def _tell(heading: dict[str, Any], report: Report, found: list[Ratio], notes: li
         ratios_table(found),
         *([caches(report)] if report.caches else []),
     ]
-    for figures in tables:
-        if output == "markdown":
-            click.echo(figures.markdown() + "\n")
-        else:
-            terminal = Console()
-            console = terminal if terminal.is_terminal else Console(width=WIDTH)
-            console.print(figures.table())
+    show(tables, output)
     host = heading["machine"]
     click.echo(
         f"{report.rounds} rounds in {heading['seconds']:.0f} s; {host['cpu']}, {host['cpus']} processors, "

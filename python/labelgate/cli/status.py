@@ -40,7 +40,7 @@ def lines(answer: Mapping[str, Any]) -> Iterator[str]:
         f"{answer['rules']['variant']} rules"
     )
     if other := answer["rules"].get("otherVariant"):
-        yield f"warning: iptables-{other} has rules, too: what they do to our marks is not watched"
+        yield f"warning: iptables-{other} has rules, too; what they do to our marks is told in the log"
     yield generation["engines"]
     yield f"files: {', '.join(answer['files']['paths'])}"
     if answer["policy"]["applied"]:

@@ -16,7 +16,7 @@ from labelgate.control import ControlError, NoDaemon, ask
 from labelgate.doctor import kernel, rules
 from labelgate.doctor.diagnosis import Diagnosis
 from labelgate.doctor.files import files
-from labelgate.doctor.rules import Tables
+from labelgate.netfilter.apply import Tables
 from labelgate.netfilter.routing import read_routing_rules
 
 

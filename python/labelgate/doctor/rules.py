@@ -12,12 +12,10 @@ from labelgate.config import Config
 from labelgate.doctor.diagnosis import Diagnosis
 from labelgate.doctor.kernel import workers_of
 from labelgate.flow import HOOKS
-from labelgate.netfilter.apply import VARIANTS, ApplyError, Tools, families
+from labelgate.netfilter.apply import VARIANTS, ApplyError, Tables, Tools, families
 from labelgate.netfilter.facts import Family, Marks
-from labelgate.netfilter.readback import SavedTable, hazards
+from labelgate.netfilter.readback import hazards, mark_writers
 from labelgate.netfilter.routing import RoutingRule, accept_readers
-
-Tables = Mapping[Family, Mapping[str, SavedTable]]
 
 _NEEDED = {
     "raw": "-A PREROUTING -m mark --mark 0x400/0x400 -j CT --notrack",
@@ -56,7 +54,7 @@ def variants(found: Mapping[str, Tables]) -> Iterator[Diagnosis]:
     else:
         yield Diagnosis(
             "iptables", "warning", f"{' and '.join(used)} both have rules",
-            "packets pass the rules of both; only those of the variant that we use are watched for hazards",
+            "packets pass the rules of both, in an order that is not ours to choose",
             "let all programs use one variant (update-alternatives --config iptables), or set `backend`",
         )  # fmt: skip
 
@@ -103,23 +101,56 @@ def _tried(variant: str, family: Family, table: str) -> str | None:
 
 
 def foreign_rules(found: Mapping[str, Tables], config: Config) -> Iterator[Diagnosis]:
-    """Rules of others ahead of ours that our marks do not survive."""
+    """Rules of others that our marks do not survive: ahead of ours, or in the variant that is not ours."""
     marks = Marks.from_mask(config.mark_mask)
     mode = config.settings.chain_insert_mode
-    seen = [
-        f"{variant} {family}: {hazard}"
-        for variant, tables in found.items()
-        for family, saved in tables.items()
-        for hazard in hazards(saved, marks, mode)
+    ours = _ours(found, config)
+    saved = [
+        (f"{variant} {family}", saved, variant)
+        for variant in found
+        for family, saved in found[variant].items()
     ]
+    seen = [
+        f"{place}: {hazard}"
+        for place, tables, variant in saved
+        if ours in (variant, None)
+        for hazard in hazards(tables, marks, mode)
+    ]
+    written = [
+        f"{place} {writer}"
+        for place, tables, variant in saved
+        if ours not in (variant, None)
+        for writer in mark_writers(tables, marks)
+    ]
+    for writer in written:
+        yield Diagnosis(
+            "rules of others", "warning", writer,
+            "packets may be judged twice, or pass as judged, where it writes bits that we read as ours",
+            "let that rule spare our bits (a mask), or set `marks.mask` to other bits",
+        )  # fmt: skip
     for hazard in dict.fromkeys(seen):
         yield Diagnosis(
             "rules of others", "warning", hazard,
             "that hook is answered without repeating packets: the rest of the table is skipped for them",
             "let that rule spare our bits (a mask), come behind ours, or set `marks.mask` to other bits",
         )  # fmt: skip
-    if not seen:
+    if not seen and not written:
         yield Diagnosis("rules of others", "ok", "none ahead of ours writes our mark bits")
+
+
+def _ours(found: Mapping[str, Tables], config: Config) -> str | None:
+    """The variant that our rules are in, or will be in; None: it is not known yet."""
+    installed = [
+        variant
+        for variant, tables in found.items()
+        if any(table.is_ours for of_family in tables.values() for table in of_family.values())
+    ]
+    if len(installed) == 1:
+        return installed[0]
+    if config.backend != "auto":
+        return config.backend
+    used = [variant for variant, tables in found.items() if _rules(tables)]
+    return used[0] if len(used) == 1 else None
 
 
 def routing(rules: Sequence[RoutingRule], config: Config) -> Iterator[Diagnosis]:

@@ -17,12 +17,14 @@ from typing import Literal
 from labelgate.netfilter.conntrack import conntrack_in_use
 from labelgate.netfilter.facts import FAMILIES, Family
 from labelgate.netfilter.raw import conntrack_chain
-from labelgate.netfilter.readback import EMPTY_TABLE, SavedTable, misplaced, parse_save
+from labelgate.netfilter.readback import EMPTY_TABLE, SavedTable, misplaced, parse_save, printed
 from labelgate.netfilter.render import put_back, transaction
 from labelgate.netfilter.rules import CONNTRACK_CHAIN, TABLES, Ruleset, TableRules
 from labelgate.netfilter.ruleset import CONNTRACK_ONLY
 
 Variant = Literal["nft", "legacy"]
+Tables = Mapping[Family, Mapping[str, SavedTable]]
+"""Tables by family and name."""
 VARIANTS: tuple[Variant, ...] = ("nft", "legacy")
 
 _SECONDS = 30
@@ -107,14 +109,18 @@ _LEGACY_TABLES = ("ip_tables_names", "ip6_tables_names")
 _NET = Path("/proc/thread-self/net")
 
 
-def _has_rules(tools: Tools) -> bool:
+def _rules_of(tools: Tools) -> Tables | None:
+    """All tables of a variant; None where it has no rules, or cannot be read."""
     if not tools.installed or (tools.variant == "legacy" and not any(map(_is_filled, _LEGACY_TABLES))):
-        return False
+        return None
     try:
-        tables = [table for family in families() for table in tools.read(family).values()]
+        found = {family: tools.read(family) for family in families()}
     except ApplyError:
-        return False
-    return any(rules for table in tables for rules in table.chains.values())
+        return None
+    chains = (
+        rules for tables in found.values() for table in tables.values() for rules in table.chains.values()
+    )
+    return found if any(chains) else None
 
 
 def _is_filled(name: str) -> bool:
@@ -148,7 +154,7 @@ def _default_variant() -> Variant:
 
 @dataclass(frozen=True, slots=True)
 class _Installed:
-    """What was asked for, and how the kernel printed it then."""
+    """What was asked for, and our chains as the kernel printed them then."""
 
     rules: TableRules
     printed: Mapping[str, tuple[str, ...]]
@@ -194,18 +200,17 @@ class Netfilter:
 
     def queues_led_to(self) -> frozenset[int]:
         """Queues that rules of ours lead to, whoever put them, in either variant."""
-        tables = [table for tables in self.read().values() for table in tables.values()]
-        for variant in VARIANTS:
-            if variant != self.tools.variant and _has_rules(other := Tools(variant)):
-                tables += [table for family in self.families for table in other.read(family).values()]
+        _, others = self.other_variant() or (None, {})
+        tables = [table for found in (self.read(), others) for f in found.values() for table in f.values()]
         return frozenset(number for table in tables for number in table.queues)
 
-    def apply(self, ruleset: Ruleset) -> bool:
+    def apply(self, ruleset: Ruleset, now: Tables | None = None) -> bool:
         """Makes the kernel's rules be these; False if they were already.
 
-        ApplyError if one transaction fails, or cannot be read back; what was written has been put back.
+        `now` is what `read` found just before: what others change behind it is left for the next `check` to
+        tell. ApplyError if one transaction fails, or cannot be read back; what was written has been put back.
         """
-        now = self.read()
+        now = now or self.read()
         is_first = not self._installed
         wanted = self._wanted(ruleset, now)
         changes = [key for key in wanted if not self._is_in_force(key, wanted[key], _at(now, key))]
@@ -216,13 +221,17 @@ class Netfilter:
             except BaseException as error:
                 self._put_back(changes, now, error)
                 raise
-        self._installed = {key: _Installed(rules, _at(now, key).ours) for key, rules in wanted.items()}
+        # Not what was read back of the rest: what others did to it meanwhile is still to be found.
+        self._installed = {
+            key: _Installed(rules, printed(_at(now, key), rules)) if key in changes else self._installed[key]
+            for key, rules in wanted.items()
+        }
         self._covered = self.families if ruleset.tables else None
         if is_first:
             self._leave_other_variant()
         return bool(changes)
 
-    def check(self, now: Mapping[Family, Mapping[str, SavedTable]]) -> list[str]:
+    def check(self, now: Tables) -> list[str]:
         """What of the tables that `read` found is not as `apply` left it; empty while all is in force."""
         uncovered = [] if self._covered is None else [f for f in now if f not in self._covered]
         findings = [f"{family} has appeared: it has no rules of ours" for family in uncovered]
@@ -237,11 +246,11 @@ class Netfilter:
             ]
         return findings
 
-    def other_variant(self) -> Variant | None:
-        """The variant of iptables that is not ours, where that has rules; None where it cannot be read."""
+    def other_variant(self) -> tuple[Variant, Tables] | None:
+        """The iptables that is not ours, and its tables, where it has rules; None where it cannot be read."""
         for variant in VARIANTS:
-            if variant != self.tools.variant and _has_rules(Tools(variant)):
-                return variant
+            if variant != self.tools.variant and (found := _rules_of(Tools(variant))):
+                return variant, found
         return None
 
     def prepare_conntrack(self) -> bool:
@@ -257,9 +266,7 @@ class Netfilter:
                 was_off = True
         return was_off
 
-    def _wanted(
-        self, ruleset: Ruleset, now: Mapping[Family, Mapping[str, SavedTable]]
-    ) -> dict[Key, TableRules]:
+    def _wanted(self, ruleset: Ruleset, now: Tables) -> dict[Key, TableRules]:
         """Rules for every table that is or shall be ours, in the order of the transactions."""
         ours = [(table, f) for table in TABLES for f in self.families if _at(now, (table, f)).is_ours]
         if ruleset.tables:
@@ -275,9 +282,7 @@ class Netfilter:
             return False
         return not misplaced(key[0], saved, rules)
 
-    def _transact(
-        self, wanted: Mapping[Key, TableRules], now: Mapping[Family, Mapping[str, SavedTable]]
-    ) -> None:
+    def _transact(self, wanted: Mapping[Key, TableRules], now: Tables) -> None:
         done: list[Key] = []
         try:
             for (table, family), rules in wanted.items():
@@ -288,9 +293,7 @@ class Netfilter:
             self._put_back(done, now, error)
             raise
 
-    def _put_back(
-        self, done: list[Key], before: Mapping[Family, Mapping[str, SavedTable]], error: BaseException
-    ) -> None:
+    def _put_back(self, done: list[Key], before: Tables, error: BaseException) -> None:
         for table, family in reversed(done):
             try:
                 now = self._read(family).get(table, EMPTY_TABLE)
@@ -312,7 +315,7 @@ class Netfilter:
             self._warn(f"warning: rules of the other iptables variant are left as they are: {error}")
 
 
-def _at(tables: Mapping[Family, Mapping[str, SavedTable]], key: Key) -> SavedTable:
+def _at(tables: Tables, key: Key) -> SavedTable:
     table, family = key
     return tables[family].get(table, EMPTY_TABLE)
 

@@ -102,6 +102,17 @@ def _numbered(jumps: Iterable[Jump], start: int) -> Iterator[PlacedJump]:
     return (PlacedJump(jump.base, number, str(jump)) for number, jump in enumerate(jumps, start))
 
 
+def printed(saved: SavedTable, rules: TableRules) -> dict[str, tuple[str, ...]]:
+    """Our chains as they were read back behind the transaction that wrote these rules.
+
+    One that has not as many rules as were written was changed in between: it counts as it was asked for,
+    which what is there is not.
+    """
+    asked = {name: tuple(map(str, chain)) for name, chain in rules.chains.items()}
+    found = {name: chain for name, chain in saved.ours.items() if len(chain) == len(asked.get(name, ()))}
+    return {name: found.get(name, chain) for name, chain in asked.items()}
+
+
 def misplaced(table: str, saved: SavedTable, rules: TableRules) -> list[str]:
     """What is wrong with our jumps, in words."""
     wanted = placed(saved, rules)
@@ -160,6 +171,28 @@ def hazards(tables: Mapping[str, SavedTable], marks: Marks, insert_mode: str) ->
     return tuple(found)
 
 
+_BASES = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
+
+
+def mark_writers(tables: Mapping[str, SavedTable], marks: Marks) -> tuple[str, ...]:
+    """Rules of the iptables variant that is not ours that can write our mark bits, in words.
+
+    They cannot come between the two passes of a repeated packet, as `hazards` do: the kernel repeats our part
+    of a hook alone. But what they write ahead of it, or between two hooks, is read as ours.
+    """
+    found: list[str] = []
+    for table, saved in tables.items():
+        walk = _Walk(saved.chains, marks.mask)
+        for base in _BASES:
+            for chain, rule, reason in walk.rules(
+                base, saved.chains.get(base, ()), tainted=False, is_base=True
+            ):
+                if reason != _ENDS:
+                    found.append(f"{table}: `-A {chain} {rule}` {reason}")
+    return tuple(dict.fromkeys(found))
+
+
+_ENDS = "can end the table in one pass and not in the other"
 _CHANGES_BETWEEN_PASSES = frozenset({"limit", "hashlimit", "statistic", "recent", "quota", "rateest"})
 _GOES_ON = frozenset(
     {"AUDIT", "CHECKSUM", "CLASSIFY", "CONNMARK", "CONNSECMARK", "CT", "DSCP", "ECN", "HL", "HMARK"}
@@ -201,7 +234,7 @@ class _Walk:
             elif target == "RETURN" and not is_base:
                 tainted = unstable
             elif target not in _GOES_ON and (unstable or target == "NFQUEUE"):
-                yield chain, rule, "can end the table in one pass and not in the other"
+                yield chain, rule, _ENDS
 
 
 class _Words:

@@ -1,0 +1,74 @@
+"""A name in the network namespace that one process at a time has, whatever files it sees.
+
+Daemons in containers, each with a `/run` of its own, share no lock, but they share the names of abstract
+sockets. The kernel lets go of one when its process ends. Anybody may take a name: only root's counts.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+import time
+from contextlib import suppress
+from typing import Self
+
+SECONDS = 1.0
+"""For another one to listen that has the name already."""
+_WAITING = 64
+"""Askers that nobody has looked at yet."""
+_UCRED = struct.Struct("=iII")  # linux/socket.h: pid, uid, gid
+
+
+class Claim:
+    """Held until it is closed."""
+
+    def __init__(self, name: bytes) -> None:
+        """Raises:
+        BlockingIOError: another process of root, or of our user, has the name.
+        OSError: somebody else has, or it cannot be told who.
+        """
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            self._listener.bind(b"\0" + name)
+            self._listener.listen(_WAITING)
+        except OSError as error:
+            self._listener.close()
+            if error.errno == errno.EADDRINUSE and _owner(b"\0" + name) in (0, os.geteuid()):
+                raise BlockingIOError(errno.EWOULDBLOCK, "another process has this name") from None
+            raise
+
+    def let_go_of_askers(self) -> None:
+        """To be called from time to time: who asked whose the name is knows it by now."""
+        with suppress(OSError):
+            for _ in range(_WAITING):
+                self._listener.accept()[0].close()
+
+    def close(self) -> None:
+        """The next one may have the name."""
+        self._listener.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _owner(address: bytes) -> int | None:
+    """The user who listens there; None: nobody does, or too many ask."""
+    until = time.monotonic() + SECONDS
+    while True:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as asker:
+            try:
+                asker.connect(address)
+            except ConnectionRefusedError:  # Not yet, or no more.
+                if time.monotonic() > until:
+                    return None
+                time.sleep(0.01)
+                continue
+            except OSError:
+                return None
+            credentials = asker.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+            return int(_UCRED.unpack(credentials)[1])
