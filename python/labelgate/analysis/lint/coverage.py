@@ -7,7 +7,7 @@ budget is not walked at all.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,8 +31,17 @@ MOST_CELLS = 20_000_000
 MOST_WORK = 6_000_000_000
 """Cells times rules of all chains: some seconds."""
 
+SPLIT = "split the policies of this chain by what they select; `labelgate diff` can tell what changes"
+"""The mend of what was over budget (LG109)."""
+
 Name = tuple[int, int]
 """A rule: the number of its list, and its place there."""
+
+Codes = NDArray[np.int8]
+"""How each cell is decided."""
+
+Lists = Sequence[RuleList] | Mapping[int, RuleList]
+"""Lists of rules, by number."""
 
 
 @dataclass(slots=True)
@@ -74,12 +83,12 @@ class Walk:
     passed: list[Passed] = field(default_factory=list)
     tiers: list[tuple[int, int]] = field(default_factory=list)
     """Of each tier where its rules begin and end in `passed`."""
-    decided: NDArray[np.int8] = field(default_factory=lambda: np.zeros(0, np.int8))
+    decided: Codes = field(default_factory=lambda: np.zeros(0, np.int8))
     """How each cell ends: `UNDECIDED` where the chain leaves it unmarked."""
     by: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
 
     @classmethod
-    def of(cls, partition: Partition, lists: Sequence[RuleList], chain: Chain) -> Walk:
+    def of(cls, partition: Partition, lists: Lists, chain: Chain) -> Walk:
         """Steps 6 to 9 of E-20."""
         walk = cls(partition)
         walk.decided = np.full(partition.shape, UNDECIDED, np.int8)
@@ -94,7 +103,7 @@ class Walk:
             walk._end(walk.decided == UNDECIDED, ALLOW, NOBODY)
         return walk
 
-    def _tier(self, lists: Sequence[RuleList], numbers: Iterable[int], end: int) -> None:
+    def _tier(self, lists: Lists, numbers: Iterable[int], end: int) -> None:
         first = len(self.passed)
         for number in numbers:
             for place, rule in enumerate(lists[number].rules):
@@ -122,6 +131,22 @@ class Walk:
 def code_of(rule: Rule) -> int:
     """Of its action; of Log `UNDECIDED`."""
     return _CODES.get(rule.action, UNDECIDED)
+
+
+def ends_from(walk: Walk, chain: Chain, first: int) -> Codes:
+    """How each cell would end if the tier of this place in `walk.tiers` were the first that it meets."""
+    last = {"deny": DENY, "accept": ALLOW, "unmarked": UNDECIDED}[chain.end]
+    ends = np.full(walk.partition.shape, last, np.int8)
+    for place in range(len(walk.tiers) - 1, first - 1, -1):
+        begin, end = walk.tiers[place]
+        is_denying = place < len(chain.tiers) and chain.tiers[place].end == "deny"
+        here = np.full_like(ends, DENY) if is_denying else ends.copy()
+        for passed in reversed(walk.passed[begin:end]):
+            code = code_of(passed.rule)
+            if code != UNDECIDED:
+                here[passed.matched] = ends[passed.matched] if code == PASS else code
+        ends = here
+    return ends
 
 
 def contents_of(snapshot: Snapshot, settings: Settings) -> ProgramContents:

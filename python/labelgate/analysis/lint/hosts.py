@@ -9,7 +9,7 @@ from labelgate.analysis.lint.policies import DIRECTIONS
 from labelgate.analysis.lint.selection import Selection, some
 from labelgate.model import BUILT_IN_PROFILE
 from labelgate.reference.labels import Endpoint, Host
-from labelgate.reference.policies import Policy
+from labelgate.reference.policies import Direction, Policy
 from labelgate.resources import GlobalNetworkPolicy, PortRange
 from labelgate.resources.metadata import Resource
 from labelgate.resources.rule import protocol_text
@@ -30,23 +30,37 @@ def remarks(selection: Selection) -> Iterator[Remark]:
             yield from _after_dnat(resource, services, before)
 
 
+def default_denied(selection: Selection, host: Host) -> list[Direction]:
+    """The directions in which no policy in force and no rule of a profile says anything (E-25)."""
+    return [
+        way
+        for way in DIRECTIONS
+        if not (_is_governed(selection, host, way) or _has_rules(selection, host, way))
+    ]
+
+
+def _is_governed(selection: Selection, host: Host, direction: Direction) -> bool:
+    return (host.name, direction) in selection.governed
+
+
+def _has_rules(selection: Selection, host: Host, direction: Direction) -> bool:
+    """Whether a profile decides; one that does not exist denies all the same, which LG303 tells (R-29)."""
+    rules = selection.profile_rules
+    return any(name not in rules or rules[name][direction] for name in host.profiles)
+
+
 def _default_deny(selection: Selection) -> Iterator[Remark]:
-    governed = {
-        (endpoint.name, direction)
-        for policy in selection.policies
-        if policy.in_force and "normal" in policy.lists
-        for endpoint in selection.selected(policy)
-        if isinstance(endpoint, Host)
-        for direction in policy.rules
-    }
     for host in selection.hosts:
-        denied = [direction for direction in DIRECTIONS if (host.name, direction) not in governed]
-        if host.profiles or not denied:
+        denied = default_denied(selection, host)
+        if not denied:
             continue
+        profiles = f", and {some(host.profiles)} has no rules," if host.profiles else " and no profile"
+        spared, discovery = "", "; IPv6 neighbour discovery, too, without which nobody reaches it (E-53)"
+        if host.name in selection.judged_apart:  # These may let discovery through: LG302 tells if not.
+            spared, discovery = ", what its untracked and preDNAT policy allows,", ""
         text = (
-            f"no policy and no profile for its {' and '.join(denied)}: everything is denied there but"
-            " failsafe ports and what is established (E-25); IPv6 neighbour discovery, too, without which"
-            " nobody reaches it (E-53)"
+            f"no policy{profiles} for its {' and '.join(denied)}: everything is denied there but"
+            f" failsafe ports{spared} and what is established (E-25){discovery}"
         )
         mend = f"write policy for it, or list the profile `{BUILT_IN_PROFILE}`"
         yield Remark("LG301", selection.resources[host.name], (), text, mend)
