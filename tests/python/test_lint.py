@@ -137,6 +137,11 @@ def test_the_verb_says_where_nothing_can_be_met(tmp_path: Path) -> None:
     assert "no endpoints in these files" in result.stderr
 
 
+def test_a_label_with_one_letter_of_three_wrong_is_recognized() -> None:
+    first, *_ = lint(CASES / "LG207" / "firing.yaml", select=["LG207"])
+    assert (first.path, first.mend) == ("spec.selector", "did you mean `app`?")
+
+
 def test_lines_of_standard_input_and_of_lists(tmp_path: Path) -> None:
     code, text = run("-f", "-", "--select", "LG101", text=SHADOWED.read_text(encoding="utf-8"))
     assert (code, text.split()[0]) == (1, "<stdin>:14:5:")

@@ -175,11 +175,14 @@ def _example(partition: Partition, lost: Mask, direction: str, owned: dict[int, 
         address_of = IPv4Address if partition.family == 4 else IPv6Address
         own = str(address_of(owned[cell[1]]))
     if not piece.is_opaque:
-        first, last = piece.sports
-        remote += f" port {USUAL_SOURCE_PORT if first <= USUAL_SOURCE_PORT <= last else first}"
-        own += f" port {piece.dports[0]}"
+        remote += f" port {_usual(*piece.sports)}"
+        own += f" port {_usual(*piece.dports)}"
     name = {TCP: "tcp", UDP: "udp", SCTP: "sctp"}.get(protocol, f"protocol {protocol}")
     return f"{name} {own} to {remote}" if direction == "egress" else f"{name} {remote} to {own}"
+
+
+def _usual(first: int, last: int) -> int:
+    return USUAL_SOURCE_PORT if first <= USUAL_SOURCE_PORT <= last else max(first, min(1, last))
 
 
 def _turned(rule: Rule) -> Rule:
