@@ -18,15 +18,31 @@ from labelgate.analysis.lint.finding import Remark
 from labelgate.analysis.lint.hosts import default_denied
 from labelgate.analysis.lint.selection import Selection
 from labelgate.analysis.partition import Partition
-from labelgate.analysis.program import Chain, Endpoint, ProgramContents, Rule, RuleList, Side, set_of
+from labelgate.analysis.program import (
+    AddressSet,
+    Chain,
+    Endpoint,
+    ProgramContents,
+    Rule,
+    RuleList,
+    Side,
+    set_of,
+)
 from labelgate.flow import ICMPV6
 from labelgate.reference.policies import Direction
 
 _GROUPS = IPv6Network("ff02::1:ff00:0/104")
 """Solicited-node multicast: whoever does not know a neighbour's link address yet asks there."""
-_ASKED = Side((set_of(IPV6, [(int(_GROUPS.network_address), int(_GROUPS.broadcast_address))]),))
-SOLICITATION = Rule("Allow", protocol=ICMPV6, icmp=(135, None), destination=_ASKED, families=(False, True))
-ADVERTISEMENT = Rule("Allow", protocol=ICMPV6, icmp=(136, None), families=(False, True))
+
+
+def _set(net: IPv6Network) -> AddressSet:
+    return set_of(IPV6, [(int(net.network_address), int(net.broadcast_address))])
+
+
+_FROM_SOMEBODY = Side(not_in_sets=(_set(IPv6Network("ff00::/8")),))
+_TO_GROUPS = Side((_set(_GROUPS),))
+SOLICITATION = Rule("Allow", ICMPV6, None, (135, None), None, _FROM_SOMEBODY, _TO_GROUPS, (False, True))
+ADVERTISEMENT = Rule("Allow", ICMPV6, None, (136, None), None, _FROM_SOMEBODY, families=(False, True))
 _MESSAGES = (("solicitations", SOLICITATION), ("advertisements", ADVERTISEMENT))
 
 
