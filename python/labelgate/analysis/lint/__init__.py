@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from os import PathLike, fspath
 
-from labelgate.analysis.lint import chains, discovery, dnat, hosts, policies, replies, selectors
+from labelgate.analysis.lint import chains, discovery, dnat, hosts, policies, replies, selectors, within
 from labelgate.analysis.lint.catalogue import RULES, LintRule, Severity, UnknownRules, at_least, chosen
 from labelgate.analysis.lint.finding import Finding, Remark, finding
 from labelgate.analysis.lint.places import Places
@@ -73,5 +73,5 @@ def read(paths: Iterable[str], progress: Progress = lambda done, whole: None) ->
 
 def _remarks(snapshot: Snapshot, settings_of: Callable[[str | None], Settings]) -> Iterable[Remark]:
     selection = Selection(snapshot, settings_of)
-    for part in (policies, hosts, dnat, selectors, chains, discovery, replies):
+    for part in (policies, hosts, dnat, selectors, chains, within, discovery, replies):
         yield from part.remarks(selection)

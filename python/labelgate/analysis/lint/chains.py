@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,7 +11,6 @@ from labelgate.analysis.failsafes import failsafe_rule
 from labelgate.analysis.lint.coverage import (
     END_OF_TIER,
     PASS,
-    SPLIT,
     UNDECIDED,
     Budget,
     Name,
@@ -21,33 +20,14 @@ from labelgate.analysis.lint.coverage import (
     walks,
     without,
 )
+from labelgate.analysis.lint.fates import Fates
 from labelgate.analysis.lint.finding import Remark
-from labelgate.analysis.lint.policies import drops_direction, types_field
 from labelgate.analysis.lint.selection import Selection, some
-from labelgate.analysis.lint.written import chooses_by_label
 from labelgate.analysis.partition import Mask
 from labelgate.analysis.program import Chain, Direction, Endpoint, ProgramContents, Rule
-from labelgate.conversion import written_rules
 from labelgate.resources.errors import Path, path_text
 from labelgate.resources.metadata import Resource
 from labelgate.settings import Failsafe
-
-
-@dataclass(slots=True)
-class _Fate:
-    """What became of a rule in all chains that have it."""
-
-    is_log: bool = False
-    is_matchable: bool = False
-    is_reached: bool = False
-    is_undecided: bool = False
-    """A chain that has it was over budget."""
-    is_needed: bool = False
-    """Somewhere something else would be decided without it."""
-    is_contradicted: bool = False
-    """Some of its packets were decided otherwise before it; of a Log rule: decided at all."""
-    by: dict[str, None] = field(default_factory=dict)
-    """Who decides before it, as words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +62,7 @@ class Chains:
 
     selection: Selection
     contents: ProgramContents
-    fates: dict[Name, _Fate] = field(default_factory=dict)
-    written: dict[int, list[Path]] = field(default_factory=dict)
-    """Of lists, by index: see `_written`."""
+    fates: Fates
 
     def remarks(self) -> Iterator[Remark]:
         """LG101 to LG104, LG109, LG204, LG406."""
@@ -100,7 +78,7 @@ class Chains:
                     ties.setdefault((remark.resource.key, path_text(remark.path)), remark)
                 for remark in self._failsafes_denied(walk, here):
                     hosts.setdefault((remark.rule, remark.resource.key, remark.path), remark)
-        yield from self._rules()
+        yield from self.fates.remarks()
         yield from ties.values()
         yield from hosts.values()
 
@@ -138,108 +116,31 @@ class Chains:
 
     # --- rules that nobody needs -------------------------------------------------------------------------
 
-    def _fate(self, name: Name) -> _Fate:
-        return self.fates.setdefault(name, _Fate())
-
     def _note(self, number: int, walked: list[Walk] | None) -> None:
         if walked is None:
             chain = self.contents.chains[number]
             for index in (*(found for tier in chain.tiers for found in tier.lists), *chain.profiles):
                 for place in range(len(self.contents.lists[index].rules)):
-                    self._fate((index, place)).is_undecided = True
+                    self.fates.of((index, place)).is_undecided = True
             return
         here: dict[Name, bool] = {}
         for walk in walked:
             for passed in walk.passed:
-                fate = self._fate(passed.name)
+                fate = self.fates.of(passed.name)
                 fate.is_matchable |= bool(passed.matched.any())
                 here[passed.name] = here.get(passed.name, False) or bool(passed.reached.any())
                 fate.is_log |= passed.rule.action == "Log"
                 fate.is_contradicted |= not passed.before <= {code_of(passed.rule)}
                 fate.by |= dict.fromkeys(self._who(walk, by) for by in sorted(passed.by))
         dead = frozenset(name for name, is_reached in here.items() if not is_reached)
-        needless = [{passed.name for passed in without(walk, dead)} for walk in walked]
-        for walk, unneeded in zip(walked, needless, strict=True):
-            for passed in walk.passed:
-                fate = self._fate(passed.name)
-                is_reached = bool(passed.reached.any())
-                fate.is_reached |= is_reached
-                fate.is_needed |= is_reached and passed.name not in unneeded
+        unneeded = frozenset(without(walked, dead))
+        for name, is_reached in here.items():
+            fate = self.fates.of(name)
+            fate.is_reached |= is_reached
+            fate.is_needed |= is_reached and name not in unneeded
 
     def _who(self, walk: Walk, by: int) -> str:
-        if by == END_OF_TIER:
-            return "the end of an earlier tier"
-        index, place = walk.passed[by].name
-        found = self.contents.lists[index]
-        resource = self.selection.resources.get(found.policy)
-        number = found.numbers[place]
-        if resource is None or number is None:
-            return found.policy
-        return f"{found.policy} {path_text(self._written(index)[number])}"
-
-    def _written(self, index: int) -> list[Path]:
-        """Where each rule of a list stands in its policy."""
-        if index not in self.written:
-            found = self.contents.lists[index]
-            self.written[index] = written_rules(self.selection.resources[found.policy], found.direction)
-        return self.written[index]
-
-    def _rules(self) -> Iterator[Remark]:
-        for index, found in enumerate(self.contents.lists):
-            resource = self.selection.resources.get(found.policy)
-            if resource is None or found.policy.startswith("Profile/"):
-                continue
-            written = self._written(index)
-            units: dict[Path, list[_Fate]] = {}
-            for place, number in enumerate(found.numbers):
-                if number is not None and (index, place) in self.fates:
-                    units.setdefault(written[number], []).append(self.fates[index, place])
-            remarks = list(self._units(resource, units, ("spec", found.direction)))
-            yield from _with_care(resource, found.direction, set(written), remarks)
-
-    def _units(self, resource: Resource, units: dict[Path, list[_Fate]], path: Path) -> Iterator[Remark]:
-        undecided = 0
-        for where, fates in units.items():
-            if any(fate.is_undecided and not fate.is_reached for fate in fates):
-                undecided += 1
-            elif not any(fate.is_undecided for fate in fates):
-                yield from self._unit(resource, where, fates)
-        if any(fate.is_undecided for fates in units.values() for fate in fates):
-            text = (
-                "a chain with these rules has too many packet classes: order ties (LG204) and failsafe ports"
-                f" (LG406) were not judged there, and LG101 to LG104 not for {undecided} of the rules"
-            )
-            yield Remark("LG109", resource, path, text, SPLIT)
-
-    def _unit(self, resource: Resource, path: Path, fates: list[_Fate]) -> Iterator[Remark]:
-        is_by_label = chooses_by_label(resource, path)
-        where = " (with the endpoints in these files)" if is_by_label else ""
-        by = list(dict.fromkeys(word for fate in fates for word in fate.by))
-        if not any(fate.is_matchable for fate in fates):
-            if is_by_label and not self.selection.members:
-                return
-            rule, text = (
-                "LG104",
-                "no packet can match it with the endpoints, sets and services in these files",
-            )
-            if not is_by_label:
-                rule, text = "LG103", "its criteria contradict each other: no packet can match it (M-1)"
-            yield Remark(
-                rule, resource, path, text, "correct its criteria, load what they mean, or remove it"
-            )
-        elif not any(fate.is_reached for fate in fates):
-            if any(fate.is_contradicted for fate in fates):
-                how = "and so it logs nothing" if any(fate.is_log for fate in fates) else "some otherwise"
-                text = f"all its packets are decided before by {some(by)}, {how}{where}"
-                yield Remark(
-                    "LG101", resource, path, text, "move it up, narrow what goes before, or remove it"
-                )
-            else:
-                text = f"all its packets are decided before by {some(by)}, and the same{where}"
-                yield Remark("LG102", resource, path, text, "remove it")
-        elif not any(fate.is_needed for fate in fates):
-            text = f"without it the rules that follow would decide the same{where}"
-            yield Remark("LG102", resource, path, text, "remove it")
+        return "the end of an earlier tier" if by == END_OF_TIER else self.fates.who(walk.passed[by].name)
 
     # --- order ties (LG204) ------------------------------------------------------------------------------
 
@@ -308,7 +209,7 @@ class Chains:
                     continue
                 hit = [word for word, rule in rules if (masks[rule] & passed.reached).any()]
                 if hit:
-                    path = self._written(passed.name[0])[place]
+                    path = self.fates.written(passed.name[0])[place]
                     yield _denied(resource, path, hit, endpoint, is_return=failsafes.is_return)
 
 
@@ -322,30 +223,6 @@ def _denied(resource: Resource, path: Path, hit: list[str], endpoint: Endpoint, 
     return Remark("LG406", resource, path, text, mend)
 
 
-def _with_care(
-    resource: Resource, direction: Direction, written: set[Path], remarks: Sequence[Remark]
-) -> Iterator[Remark]:
-    """Removal must not open what it leaves: not the last rule of a direction, not the last peer of a rule."""
-    gone = {remark.path for remark in remarks}
-    is_last = written <= gone and drops_direction(resource, direction)
-    for remark in remarks:
-        remove = "remove it"
-        peers = {path for path in written if path[:3] == remark.path[:3]}
-        if len(remark.path) > 3 and peers <= gone:
-            remove = "remove it (but with its last peer the whole rule, which would be for everyone: K-7)"
-        if is_last:
-            field = types_field(resource)
-            types = [way for way in ("ingress", "egress") if getattr(resource.spec, way)]  # type: ignore[attr-defined]
-            if field == "policyTypes" and "ingress" not in types:
-                types.insert(0, "ingress")  # K-13
-            listed = ", ".join(way.title() for way in types)
-            remove = (
-                f"write `{field}: [{listed}]` first, then {remove}: these are all rules of {direction}, and"
-                f" without any the inferred `{field}` leave {direction.title()} out, and open it (E-12)"
-            )
-        yield replace(remark, mend=remark.mend.replace("remove it", remove))
-
-
 def remarks(selection: Selection) -> Iterable[Remark]:
     """See `Chains.remarks`."""
-    return Chains(selection, selection.contents).remarks()
+    return Chains(selection, selection.contents, Fates(selection, selection.contents.lists)).remarks()

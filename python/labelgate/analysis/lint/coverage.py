@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +19,6 @@ from labelgate import _core
 from labelgate.analysis.addresses import IPV4, IPV6
 from labelgate.analysis.partition import Mask, Partition
 from labelgate.analysis.program import Chain, ProgramContents, Rule, RuleList, read_programs
-from labelgate.model import core_model
-from labelgate.settings import Settings
-from labelgate.snapshot import Snapshot
 
 UNDECIDED, ALLOW, DENY, PASS = range(4)
 _CODES = {"Allow": ALLOW, "Deny": DENY, "Pass": PASS}
@@ -149,14 +148,16 @@ def ends_from(walk: Walk, chain: Chain, first: int) -> Codes:
     return ends
 
 
-def contents_of(snapshot: Snapshot, settings: Settings) -> ProgramContents:
-    """The chains of all endpoints, as if one node had them all: which node has which changes no chain."""
-    model = json.loads(core_model(snapshot, settings))
-    for number, endpoint in enumerate((*model["hosts"], *model["workloads"])):
-        endpoint["node"] = "all"
-        if endpoint.get("interface") != "*":
-            endpoint["interface"] = f"if{number}"
-    return read_programs(_core.compile(json.dumps(model).encode(), "all"))[0]
+def contents_of(model: Mapping[str, Any]) -> ProgramContents:
+    """The chains of all endpoints of a core's model, as if one node had them all: that changes no chain."""
+    numbers = count()
+
+    def moved(endpoint: dict[str, Any]) -> dict[str, Any]:
+        interface = "*" if endpoint.get("interface") == "*" else f"if{next(numbers)}"
+        return {**endpoint, "node": "all", "interface": interface}
+
+    there = {kind: list(map(moved, model[kind])) for kind in ("hosts", "workloads")}
+    return read_programs(_core.compile(json.dumps({**model, **there}).encode(), "all"))[0]
 
 
 def walks(
@@ -173,18 +174,21 @@ def walks(
     return found
 
 
-def without(walk: Walk, dead: frozenset[Name]) -> Iterator[Passed]:
+def without(walks: Sequence[Walk], dead: frozenset[Name]) -> Iterator[Name]:
     """The rules after which, without them, the same would be decided by those that follow in their tier.
 
-    Those given as dead, and those found here, do not count as followers: all can go together.
+    Those given as dead, and those found here, do not count as followers: all can go together. The walks are
+    those of one chain by both families, for a rule goes from both.
     """
-    for first, end in walk.tiers:
-        after = np.full(walk.partition.shape, UNDECIDED, np.int8)
-        for passed in reversed(walk.passed[first:end]):
-            code = code_of(passed.rule)
-            if code == UNDECIDED or passed.name in dead:
+    for first, end in walks[0].tiers:
+        after = [np.full(walk.partition.shape, UNDECIDED, np.int8) for walk in walks]
+        for place in range(end - 1, first - 1, -1):
+            here = [walk.passed[place] for walk in walks]
+            name, code = here[0].name, code_of(here[0].rule)
+            if code == UNDECIDED or name in dead:
                 continue
-            if passed.reached.any() and bool((after[passed.reached] == code).all()):
-                yield passed
-            else:
-                after[passed.matched] = code
+            if all(bool((then[one.reached] == code).all()) for then, one in zip(after, here, strict=True)):
+                yield name
+                continue
+            for then, one in zip(after, here, strict=True):
+                then[one.matched] = code

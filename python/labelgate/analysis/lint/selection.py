@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from labelgate.analysis.lint.coverage import contents_of
 from labelgate.analysis.program import ProgramContents
+from labelgate.model import core_model
 from labelgate.reference import labels as members_of
 from labelgate.reference import policies as policies_of
 from labelgate.reference.labels import NAMESPACE, Endpoint, Host, Member
@@ -75,7 +78,13 @@ class Selection:
     @cached_property
     def contents(self) -> ProgramContents:
         """The chains of all endpoints."""
-        return contents_of(self.snapshot, self.settings)
+        return contents_of(self.model)
+
+    @cached_property
+    def model(self) -> Mapping[str, Any]:
+        """What the core is told: policies, profiles and endpoints by list."""
+        model: dict[str, Any] = json.loads(core_model(self.snapshot, self.settings))
+        return model
 
     def resource(self, policy: Policy) -> Resource:
         """What a policy was made of."""
