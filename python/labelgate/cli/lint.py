@@ -7,13 +7,12 @@ import sys
 
 import click
 
-from labelgate.analysis.lint import RULES, Finding, Severity, UnknownRules, lint, read
+from labelgate.analysis.lint import RULES, Finding, Severity, UnknownRules, has_endpoints, lint, read
 from labelgate.analysis.lint.catalogue import BY_NAME, SEVERITIES
 from labelgate.analysis.lint.sarif import sarif
 from labelgate.cli.options import config_option, policies
 from labelgate.cli.progress import ProgressBar
 from labelgate.config import load_config
-from labelgate.conversion import is_workload
 from labelgate.resources.values import did_you_mean
 from labelgate.settings import Settings
 from labelgate.snapshot import Snapshot
@@ -89,8 +88,7 @@ def lint_verb(
 
 def _say_what_is_missing(snapshot: Snapshot) -> None:
     """Without endpoints much is silent: whoever takes that for praise should know."""
-    is_found = snapshot.host_endpoints or snapshot.workload_endpoints or any(map(is_workload, snapshot.pods))
-    if is_found:
+    if has_endpoints(snapshot):
         return
     text = (
         "no endpoints in these files: rules were judged within their policies only, and selectors not at all"

@@ -12,12 +12,13 @@ from labelgate.analysis.lint.finding import Finding, Remark, finding
 from labelgate.analysis.lint.places import Places
 from labelgate.analysis.lint.selection import Selection
 from labelgate.analysis.lint.suppression import without_suppressed
+from labelgate.conversion import is_workload
 from labelgate.resources import Loading
 from labelgate.settings import Settings
 from labelgate.snapshot import Snapshot
 from labelgate.sources.files import STDIN, Progress, all_files, in_turn, read_file
 
-__all__ = ["RULES", "Finding", "LintRule", "Severity", "UnknownRules", "lint", "read"]
+__all__ = ["RULES", "Finding", "LintRule", "Severity", "UnknownRules", "has_endpoints", "lint", "read"]
 
 
 def lint(
@@ -50,6 +51,12 @@ def lint(
             place = places.place(remark.resource, remark.path)
             found.append(finding(remark, remark.resource.location.file, *place))
     return sorted(found, key=lambda one: one.order)
+
+
+def has_endpoints(snapshot: Snapshot) -> bool:
+    """Whether anything is there that policy can select."""
+    endpoints = snapshot.host_endpoints or snapshot.workload_endpoints
+    return bool(endpoints) or any(map(is_workload, snapshot.pods))
 
 
 def read(paths: Iterable[str], progress: Progress = lambda done, whole: None) -> tuple[Snapshot, Places]:

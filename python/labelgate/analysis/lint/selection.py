@@ -129,7 +129,7 @@ class Selection:
     @cached_property
     def passing_tiers(self) -> frozenset[str]:
         """The tiers whose end denies nothing (E-21)."""
-        return frozenset(tier.name for tier in policies_of.tiers(self.snapshot, staged=False) if tier.passes)
+        return frozenset(tier["name"] for tier in self.model["tiers"] if tier["pass"])
 
     @cached_property
     def _selected(self) -> dict[str, tuple[Endpoint, ...]]:
