@@ -17,6 +17,7 @@ from labelgate.analysis.lint.sarif import sarif
 from labelgate.analysis.partition import Partition
 from labelgate.cli import cli
 from labelgate.conversion import written_rules
+from labelgate.model import core_model
 from labelgate.settings import Failsafe, Settings
 
 CASES = Path(__file__).parents[1] / "lint"
@@ -41,6 +42,24 @@ spec:
   - {action: Allow}
   - {action: Deny, protocol: TCP, metadata: {annotations: {RULE}}}
   - {action: Deny, protocol: UDP}
+"""
+
+
+KUBERNETES = """
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec: {nodeName: n1, containers: [{name: c, image: x, ports: [{name: http, containerPort: 80}]}]}
+status: {phase: Running, podIP: 10.65.0.2}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: k, namespace: shop}
+spec: {podSelector: {}, SPEC}
+"""
+ALONE = """kind: GlobalNetworkPolicy
+metadata: {name: web}
+spec: {selector: role == 'edge', ingress: [{action: Allow, source: {selector: role == 'x'}}]}
 """
 
 
@@ -129,12 +148,25 @@ def test_exit_codes_of_the_verb(tmp_path: Path) -> None:
     assert run("--rules")[0] == 0
 
 
-def test_the_verb_says_where_nothing_can_be_met(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("pod", "said"),
+    [
+        ("", "no endpoints in these files"),
+        ("kind: Pod\napiVersion: v1\nmetadata: {name: a, namespace: b}\n---\n", "once they have a node"),
+        (KUBERNETES.split("---")[0] + "---\n", None),
+    ],
+)
+def test_the_verb_says_where_nothing_can_be_met(tmp_path: Path, pod: str, said: str | None) -> None:
     file = tmp_path / "policy.yaml"
-    file.write_text(HOST.split("---")[1].replace("{POLICY}", "{}").replace("{RULE}", "{}"), encoding="utf-8")
-    result = CliRunner().invoke(cli, ["lint", "-f", str(file)])
+    file.write_text(pod + "apiVersion: projectcalico.org/v3\n" + ALONE, encoding="utf-8")
+    result = CliRunner().invoke(cli, ["lint", "-f", str(file), "--select", "LG1"])
     assert (result.exit_code, result.stdout) == (0, "")
-    assert "no endpoints in these files" in result.stderr
+    assert said in result.stderr if said else "endpoints" not in result.stderr
+
+
+def test_a_label_with_one_letter_of_three_wrong_is_recognized() -> None:
+    first, *_ = lint(CASES / "LG207" / "firing.yaml", select=["LG207"])
+    assert (first.path, first.mend) == ("spec.selector", "did you mean `app`?")
 
 
 def test_lines_of_standard_input_and_of_lists(tmp_path: Path) -> None:
@@ -169,7 +201,7 @@ def test_every_compiled_rule_has_its_place(file: Path) -> None:
     """Rules of Kubernetes' policies become several; each leads back to where it is written."""
     snapshot, places = read([str(file)])
     resources = {resource.key: resource for resource in snapshot.resources()}
-    for found in contents_of(snapshot, Settings()).lists:
+    for found in contents_of(json.loads(core_model(snapshot, Settings()))).lists:
         if found.policy in resources:
             written = written_rules(resources[found.policy], found.direction)
             assert len(written) == len(found.rules)
@@ -264,20 +296,6 @@ def test_removing_the_last_rules_of_a_direction_does_not_open_it(
     for one in found:
         assert ("first, then remove it" in one.mend) == (types is not None)
         assert types is None or f"write `types: {types}` first, then remove it" in one.mend
-
-
-KUBERNETES = """
-apiVersion: v1
-kind: Pod
-metadata: {name: web, namespace: shop, labels: {app: web}}
-spec: {nodeName: n1, containers: [{name: c, image: x, ports: [{name: http, containerPort: 80}]}]}
-status: {phase: Running, podIP: 10.65.0.2}
----
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata: {name: k, namespace: shop}
-spec: {podSelector: {}, SPEC}
-"""
 
 
 def test_removing_the_last_peers_does_not_open_a_rule(tmp_path: Path) -> None:

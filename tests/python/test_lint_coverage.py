@@ -17,7 +17,7 @@ from labelgate.analysis.lint import lint
 from labelgate.flow import Packet
 from labelgate.reference.labels import members
 from labelgate.reference.matching import rule_matches
-from labelgate.reference.rules import rules_of
+from labelgate.reference.rules import Rule, rules_of
 from labelgate.resources import load_text
 from labelgate.snapshot import Snapshot
 
@@ -224,6 +224,18 @@ TWO_HALVES = [
 TWICE = [policy("p0", "default", *[{"action": "Allow", "protocol": "TCP"}] * 2)]
 """Only the second may go: the first is not redundant because of one that is never reached."""
 
+BY_FAMILY = [
+    policy(
+        "p0",
+        "default",
+        {"action": "Allow", "protocol": "TCP", "ipVersion": 4},
+        {"action": "Allow", "protocol": "TCP"},
+        {"action": "Allow", "ipVersion": 6},
+        {"action": "Deny"},
+    )
+]
+"""Either of the first two may go, each because of the other in one family."""
+
 LOGGED_LATE = [
     policy("p0", "default", {"action": "Allow", "protocol": "TCP"}, {"action": "Log", "protocol": "TCP"})
 ]
@@ -249,6 +261,75 @@ def test_no_rule_that_is_never_met_is_missed_and_none_is_invented(written: list[
     assert contradictory | meeting_nobody == set(brute.matched) - matchable
     assert shadowed == dead & brute.otherwise
     assert redundant & dead == dead - brute.otherwise
+
+
+def other_endpoints() -> list[list[dict[str, Any]]]:
+    """The same labels at other addresses and ports, and nothing at all."""
+    moved = json.loads(json.dumps(ENDPOINTS))
+    moved[1]["spec"]["ipNetworks"] = ["10.1.0.1/32", "2001:db8:8000::1/128"]
+    moved[1]["spec"]["ports"] = [{"name": "http", "protocol": "UDP", "port": 81}]
+    moved[1]["metadata"]["labels"] = {"role": "set"}
+    moved[2]["metadata"]["labels"] = {"app": "none"}
+    return [ENDPOINTS, moved, []]
+
+
+def first_matches(written: Sequence[Rule], snapshot: Snapshot, gone: set[int]) -> list[str | None]:
+    """What the rules of one list decide of each packet, without some of them."""
+    who = members(snapshot, "cali")
+    kept = [rule for place, rule in enumerate(written) if place not in gone and rule.action != "Log"]
+    return [
+        next((rule.action for rule in kept if rule_matches(rule, packet, who)), None) for packet in PACKETS
+    ]
+
+
+def never_met(written: Sequence[Rule], snapshot: Snapshot) -> set[int]:
+    who, met = members(snapshot, "cali"), set[int]()
+    for packet in PACKETS:
+        for place, rule in enumerate(written):
+            if rule_matches(rule, packet, who):
+                met.add(place)
+                if rule.action != "Log":
+                    break
+    return set(range(len(written))) - met
+
+
+def depends_on_endpoints(rule: dict[str, Any]) -> bool:
+    return any(word in json.dumps(rule) for word in ("elector", "http"))
+
+
+SAME_WORDS = [
+    {"action": "Allow", "source": {"selector": "app == 'web'"}},
+    {"action": "Deny", "source": {"selector": "app == 'web'", "nets": ["10.0.0.0/8"]}},
+    {"action": "Deny", "source": {"selector": "role == 'set'"}},
+]
+
+
+@settings(max_examples=15, deadline=None, phases=PHASES, suppress_health_check=list(HealthCheck))
+@given(st.lists(rules(), min_size=2, max_size=5))
+@example(SAME_WORDS)
+@example(BY_FAMILY[0]["spec"]["ingress"])
+def test_what_is_said_without_endpoints_holds_with_any(made: list[dict[str, Any]]) -> None:
+    """Nothing is invented, and nothing missed where no rule needs endpoints."""
+    alone = policy("p0", "default", *made)
+    library = snapshot_of([alone])
+    written = rules_of(library.global_network_policies[0].spec.ingress, None)
+    shadowed, redundant, contradictory, meeting_nobody = (
+        {place for _, place in found} for found in named(library, "LG101", "LG102", "LG103", "LG104")
+    )
+    assert not meeting_nobody
+    for world in other_endpoints():
+        snapshot = snapshot_of([*world, alone])
+        idle = never_met(written, snapshot)
+        assert shadowed | contradictory <= idle
+        gone = shadowed | redundant | contradictory
+        assert first_matches(written, snapshot, gone) == first_matches(written, snapshot, set())
+        if not any(map(depends_on_endpoints, made)):
+            assert idle <= gone
+
+
+def test_rules_that_ask_for_the_same_endpoints_are_compared() -> None:
+    (shadowed,) = named(snapshot_of([policy("p0", "default", *SAME_WORDS)]), "LG101")
+    assert shadowed == {("p0", 1)}
 
 
 def ends(snapshot: Snapshot) -> list[list[int | None]]:
@@ -280,6 +361,7 @@ def _ends(snapshot: Snapshot) -> list[dict[int, int]]:
 @example(IN_A_ROW)
 @example(TWO_HALVES)
 @example(TWICE)
+@example(BY_FAMILY)
 def test_all_redundant_rules_can_go_together(written: list[dict[str, Any]]) -> None:
     before = snapshot_of([*ENDPOINTS, *written])
     redundant = set().union(*named(before, "LG101", "LG102", "LG103", "LG104"))

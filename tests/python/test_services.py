@@ -77,9 +77,9 @@ def test_what_is_read() -> None:
     assert first.model_dump(include={"endpoints", "ports"}) == {
         "endpoints": [{"addresses": ["10.65.0.3"]}, {"addresses": ["10.65.0.4"]}],
         "ports": [
-            {"protocol": "TCP", "port": 5432},
-            {"protocol": "TCP", "port": None},
-            {"protocol": "UDP", "port": 53},
+            {"name": "sql", "protocol": "TCP", "port": 5432},
+            {"name": "any", "protocol": "TCP", "port": None},
+            {"name": "", "protocol": "UDP", "port": 53},
         ],
     }
 

@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from labelgate.analysis.lint import RULES, Finding, Severity, UnknownRules, lint, read
+from labelgate.analysis.lint import RULES, Finding, Severity, UnknownRules, has_endpoints, lint, read
 from labelgate.analysis.lint.catalogue import BY_NAME, SEVERITIES
 from labelgate.analysis.lint.sarif import sarif
 from labelgate.cli.options import config_option, policies
@@ -15,6 +15,7 @@ from labelgate.cli.progress import ProgressBar
 from labelgate.config import load_config
 from labelgate.resources.values import did_you_mean
 from labelgate.settings import Settings
+from labelgate.snapshot import Snapshot
 
 
 @click.command("lint")
@@ -53,8 +54,9 @@ def lint_verb(
     labelgate lint -f policies/
     labelgate lint -f policies/ --severity warning --ignore LG107 -o sarif
 
-    Endpoints are those in the files: load pods and host endpoints beside their policies, for rules that
-    need them are silent otherwise. An annotation `lint.labelgate.io/LG101: the reason` on a resource (or
+    Endpoints are those in the files: load pods and host endpoints beside their policies, for otherwise
+    each rule is compared only with those of its own policy, and selectors with nothing. `--rules` lists
+    what is looked for. An annotation `lint.labelgate.io/LG101: the reason` on a resource (or
     among the metadata.annotations of a rule) suppresses a finding. docs/lint.md explains each rule.
 
     Exit codes: 0 nothing found, 1 findings, 2 usage, 3 a file is refused.
@@ -79,10 +81,21 @@ def lint_verb(
     except UnknownRules as error:
         hint = did_you_mean(str(error), [*RULES, *BY_NAME]) or "--rules lists them"
         raise click.UsageError(f"no rule is called `{error}`: {hint}") from None
-    if not (snapshot.host_endpoints or snapshot.workload_endpoints or snapshot.pods):
-        click.echo("no endpoints in these files: what selectors and rules meet was not judged", err=True)
+    _say_what_is_missing(snapshot)
     _print(found, output)
     sys.exit(1 if found else 0)
+
+
+def _say_what_is_missing(snapshot: Snapshot) -> None:
+    """Without endpoints much is silent: whoever takes that for praise should know."""
+    if has_endpoints(snapshot):
+        return
+    text = (
+        "no endpoints in these files: rules were judged within their policies only, and selectors not at all"
+    )
+    if snapshot.pods:
+        text += "; pods count once they have a node and addresses (`kubectl get pods -o yaml`) (R-30)"
+    click.echo(text, err=True)
 
 
 def _words(given: tuple[str, ...]) -> tuple[str, ...]:

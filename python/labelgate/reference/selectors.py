@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 _BLANK = re.compile(r"[ \t]*")
 _NAME = re.compile(r"[A-Za-z0-9_./-]+")
@@ -165,6 +166,7 @@ def _quoted(value: str) -> str:
     return f"'{value}'" if '"' in value else f'"{value}"'
 
 
+@lru_cache(maxsize=4096)
 def parse(text: str) -> Expression:
     """The expression that a text stands for; raises `SelectorError` (S-1..S-7, S-12)."""
     reader = _Reader(text)

@@ -18,6 +18,7 @@ SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 class ServicePort(LoosePart):
     """One of `ports`: what clients see, and what the backends see after DNAT (E-70)."""
 
+    name: str = ""
     protocol: str = "TCP"
     port: int | None = None
     target_port: int | str | None = None
@@ -29,6 +30,9 @@ class ServiceSpec(LoosePart):
     """`spec` of a Service."""
 
     type: str = "ClusterIP"
+    selector: dict[str, str] = Field(default_factory=dict)
+    """Labels of its backends; without any they stand in slices only."""
+    external_ips: list[str] = Field(default_factory=list, alias="externalIPs")
     ports: list[ServicePort] = Field(default_factory=list)
 
 
@@ -52,6 +56,8 @@ class SliceEndpoint(LoosePart):
 class SlicePort(LoosePart):
     """One of `ports`; without a number it stands for none (M-31)."""
 
+    name: str = ""
+    """The one of the service's port."""
     protocol: Annotated[
         str, PlainValidator(one_of("slice-protocol", "TCP", "UDP", "SCTP"), json_schema_input_type=str)
     ] = "TCP"

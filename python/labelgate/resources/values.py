@@ -44,16 +44,16 @@ def is_integer(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def nearest(text: str, known: Iterable[str]) -> str | None:
-    """The known word that was probably meant."""
+def nearest(text: str, known: Iterable[str], likeness: float = 0.7) -> str | None:
+    """The known word that was probably meant; `likeness` is the least, of 0 to 1."""
     folded = {word.lower(): word for word in known}
-    close = get_close_matches(text.strip().lower(), folded, n=1, cutoff=0.7)
+    close = get_close_matches(text.strip().lower(), folded, n=1, cutoff=likeness)
     return folded[close[0]] if close else None
 
 
-def did_you_mean(text: str, known: Iterable[str]) -> str | None:
+def did_you_mean(text: str, known: Iterable[str], likeness: float = 0.7) -> str | None:
     """A hint at the nearest of the known words."""
-    near = nearest(text, known)
+    near = nearest(text, known, likeness)
     return None if near is None or near == text else f"did you mean `{near}`?"
 
 

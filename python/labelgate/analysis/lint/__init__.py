@@ -6,18 +6,19 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from os import PathLike, fspath
 
-from labelgate.analysis.lint import chains, hosts, policies, replies, selectors
+from labelgate.analysis.lint import chains, discovery, dnat, hosts, policies, replies, selectors, within
 from labelgate.analysis.lint.catalogue import RULES, LintRule, Severity, UnknownRules, at_least, chosen
 from labelgate.analysis.lint.finding import Finding, Remark, finding
 from labelgate.analysis.lint.places import Places
 from labelgate.analysis.lint.selection import Selection
 from labelgate.analysis.lint.suppression import without_suppressed
+from labelgate.conversion import is_workload
 from labelgate.resources import Loading
 from labelgate.settings import Settings
 from labelgate.snapshot import Snapshot
 from labelgate.sources.files import STDIN, Progress, all_files, in_turn, read_file
 
-__all__ = ["RULES", "Finding", "LintRule", "Severity", "UnknownRules", "lint", "read"]
+__all__ = ["RULES", "Finding", "LintRule", "Severity", "UnknownRules", "has_endpoints", "lint", "read"]
 
 
 def lint(
@@ -52,6 +53,12 @@ def lint(
     return sorted(found, key=lambda one: one.order)
 
 
+def has_endpoints(snapshot: Snapshot) -> bool:
+    """Whether anything is there that policy can select."""
+    endpoints = snapshot.host_endpoints or snapshot.workload_endpoints
+    return bool(endpoints) or any(map(is_workload, snapshot.pods))
+
+
 def read(paths: Iterable[str], progress: Progress = lambda done, whole: None) -> tuple[Snapshot, Places]:
     """The resources of files, folders and `-`, and where their fields stand.
 
@@ -73,5 +80,5 @@ def read(paths: Iterable[str], progress: Progress = lambda done, whole: None) ->
 
 def _remarks(snapshot: Snapshot, settings_of: Callable[[str | None], Settings]) -> Iterable[Remark]:
     selection = Selection(snapshot, settings_of)
-    for part in (policies, hosts, selectors, chains, replies):
+    for part in (policies, hosts, dnat, selectors, chains, within, discovery, replies):
         yield from part.remarks(selection)

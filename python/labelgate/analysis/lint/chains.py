@@ -3,56 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from ipaddress import ip_network
+from dataclasses import dataclass
 
 import numpy as np
 
-from labelgate.analysis.addresses import IPV6
 from labelgate.analysis.failsafes import failsafe_rule
 from labelgate.analysis.lint.coverage import (
-    ALLOW,
     END_OF_TIER,
+    PASS,
     UNDECIDED,
     Budget,
     Name,
     Walk,
     code_of,
-    contents_of,
+    ends_from,
     walks,
     without,
 )
+from labelgate.analysis.lint.fates import Fates
 from labelgate.analysis.lint.finding import Remark
-from labelgate.analysis.lint.policies import drops_direction, types_field
 from labelgate.analysis.lint.selection import Selection, some
-from labelgate.analysis.lint.written import chooses_by_label
 from labelgate.analysis.partition import Mask
 from labelgate.analysis.program import Chain, Direction, Endpoint, ProgramContents, Rule
-from labelgate.conversion import written_rules
 from labelgate.resources.errors import Path, path_text
 from labelgate.resources.metadata import Resource
 from labelgate.settings import Failsafe
-
-SOLICITATION, ADVERTISEMENT = (
-    Rule("Allow", protocol=58, icmp=(kind, None), families=(False, True)) for kind in (135, 136)
-)
-
-
-@dataclass(slots=True)
-class _Fate:
-    """What became of a rule in all chains that have it."""
-
-    is_log: bool = False
-    is_matchable: bool = False
-    is_reached: bool = False
-    is_undecided: bool = False
-    """A chain that has it was over budget."""
-    is_needed: bool = False
-    """Somewhere something else would be decided without it."""
-    is_contradicted: bool = False
-    """Some of its packets were decided otherwise before it; of a Log rule: decided at all."""
-    by: dict[str, None] = field(default_factory=dict)
-    """Who decides before it, as words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +36,24 @@ class _Use:
 
     endpoint: Endpoint
     direction: Direction
-    is_normal: bool
-    """Not one of untracked or preDNAT policy."""
+    is_untracked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Failsafes:
+    """Failsafe ports that go before a chain; in raw also replies to those of the other direction (E-43)."""
+
+    direction: Direction
+    entries: tuple[Failsafe, ...]
+    is_return: bool = False
+
+    def rules(self) -> list[Rule]:
+        """What each of them lets through."""
+        return [failsafe_rule(entry, self.direction, is_return=self.is_return) for entry in self.entries]
+
+    def names(self, rule: Rule) -> bool:
+        """Whether a rule names ports on the side where these have theirs."""
+        return (rule.source if self.is_return else rule.destination).ports is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +62,10 @@ class Chains:
 
     selection: Selection
     contents: ProgramContents
-    fates: dict[Name, _Fate] = field(default_factory=dict)
-    written: dict[int, list[Path]] = field(default_factory=dict)
-    """Of lists, by index: see `_written`."""
+    fates: Fates
 
     def remarks(self) -> Iterator[Remark]:
-        """LG101 to LG104, LG109, LG204, LG302, LG406."""
+        """LG101 to LG104, LG109, LG204, LG406."""
         budget, ties, hosts = Budget(), dict[tuple[str, str], Remark](), dict[object, Remark]()
         uses = self._uses()
         distinct = {chain: number for number, chain in reversed(list(enumerate(self.contents.chains)))}
@@ -85,11 +74,11 @@ class Chains:
             walked = walks(self.contents, number, budget, self._boundaries(here))
             self._note(number, walked)
             for walk in walked or ():
-                for remark in self._ties(walk):
+                for remark in self._ties(walk, chain):
                     ties.setdefault((remark.resource.key, path_text(remark.path)), remark)
-                for remark in (*self._discovery(walk, chain, here), *self._failsafes_denied(walk, here)):
+                for remark in self._failsafes_denied(walk, here):
                     hosts.setdefault((remark.rule, remark.resource.key, remark.path), remark)
-        yield from self._rules()
+        yield from self.fates.remarks()
         yield from ties.values()
         yield from hosts.values()
 
@@ -100,257 +89,140 @@ class Chains:
         for endpoint in self.contents.endpoints:
             if endpoint.kind != "host":
                 continue
-            numbers = [(number, way, True) for number, way in zip(endpoint.normal, directions, strict=True)]
+            numbers = [(number, way, False) for number, way in zip(endpoint.normal, directions, strict=True)]
             if endpoint.untracked is not None:
                 pairs = zip(endpoint.untracked, directions, strict=True)
-                numbers += [(number, way, False) for number, way in pairs]
+                numbers += [(number, way, True) for number, way in pairs]
             if endpoint.prednat is not None:
                 numbers.append((endpoint.prednat, "ingress", False))
-            for number, way, is_normal in numbers:
-                found.setdefault(self.contents.chains[number], []).append(_Use(endpoint, way, is_normal))
+            for number, way, is_untracked in numbers:
+                found.setdefault(self.contents.chains[number], []).append(_Use(endpoint, way, is_untracked))
         return found
 
     def _boundaries(self, uses: Sequence[_Use]) -> list[Rule]:
-        if not uses:
-            return []
-        failsafes = (failsafe_rule(entry, way) for way, entries in self._failsafes(uses) for entry in entries)
-        return list(dict.fromkeys((SOLICITATION, ADVERTISEMENT, *failsafes)))
+        return list(dict.fromkeys(rule for found in self._failsafes(uses) for rule in found.rules()))
 
-    def _failsafes(self, uses: Sequence[_Use]) -> dict[tuple[Direction, tuple[Failsafe, ...]], Endpoint]:
+    def _failsafes(self, uses: Sequence[_Use]) -> dict[_Failsafes, Endpoint]:
         """All failsafe ports that go before a chain, with the first endpoint that has them."""
-        found: dict[tuple[Direction, tuple[Failsafe, ...]], Endpoint] = {}
+        found: dict[_Failsafes, Endpoint] = {}
         for use in uses:
             settings = self.selection.settings_at(use.endpoint.name)
             inbound, outbound = settings.failsafe_inbound, settings.failsafe_outbound
-            entries = inbound if use.direction == "ingress" else outbound
-            found.setdefault((use.direction, entries), use.endpoint)
+            own, other = (inbound, outbound) if use.direction == "ingress" else (outbound, inbound)
+            found.setdefault(_Failsafes(use.direction, own), use.endpoint)
+            if use.is_untracked:
+                found.setdefault(_Failsafes(use.direction, other, is_return=True), use.endpoint)
         return found
 
     # --- rules that nobody needs -------------------------------------------------------------------------
-
-    def _fate(self, name: Name) -> _Fate:
-        return self.fates.setdefault(name, _Fate())
 
     def _note(self, number: int, walked: list[Walk] | None) -> None:
         if walked is None:
             chain = self.contents.chains[number]
             for index in (*(found for tier in chain.tiers for found in tier.lists), *chain.profiles):
                 for place in range(len(self.contents.lists[index].rules)):
-                    self._fate((index, place)).is_undecided = True
+                    self.fates.of((index, place)).is_undecided = True
             return
         here: dict[Name, bool] = {}
         for walk in walked:
             for passed in walk.passed:
-                fate = self._fate(passed.name)
+                fate = self.fates.of(passed.name)
                 fate.is_matchable |= bool(passed.matched.any())
                 here[passed.name] = here.get(passed.name, False) or bool(passed.reached.any())
                 fate.is_log |= passed.rule.action == "Log"
                 fate.is_contradicted |= not passed.before <= {code_of(passed.rule)}
                 fate.by |= dict.fromkeys(self._who(walk, by) for by in sorted(passed.by))
         dead = frozenset(name for name, is_reached in here.items() if not is_reached)
-        needless = [{passed.name for passed in without(walk, dead)} for walk in walked]
-        for walk, unneeded in zip(walked, needless, strict=True):
-            for passed in walk.passed:
-                fate = self._fate(passed.name)
-                is_reached = bool(passed.reached.any())
-                fate.is_reached |= is_reached
-                fate.is_needed |= is_reached and passed.name not in unneeded
+        unneeded = frozenset(without(walked, dead))
+        for name, is_reached in here.items():
+            fate = self.fates.of(name)
+            fate.is_reached |= is_reached
+            fate.is_needed |= is_reached and name not in unneeded
 
     def _who(self, walk: Walk, by: int) -> str:
-        if by == END_OF_TIER:
-            return "the end of an earlier tier"
-        index, place = walk.passed[by].name
-        found = self.contents.lists[index]
-        resource = self.selection.resources.get(found.policy)
-        number = found.numbers[place]
-        if resource is None or number is None:
-            return found.policy
-        return f"{found.policy} {path_text(self._written(index)[number])}"
-
-    def _written(self, index: int) -> list[Path]:
-        """Where each rule of a list stands in its policy."""
-        if index not in self.written:
-            found = self.contents.lists[index]
-            self.written[index] = written_rules(self.selection.resources[found.policy], found.direction)
-        return self.written[index]
-
-    def _rules(self) -> Iterator[Remark]:
-        for index, found in enumerate(self.contents.lists):
-            resource = self.selection.resources.get(found.policy)
-            if resource is None or found.policy.startswith("Profile/"):
-                continue
-            written = self._written(index)
-            units: dict[Path, list[_Fate]] = {}
-            for place, number in enumerate(found.numbers):
-                if number is not None and (index, place) in self.fates:
-                    units.setdefault(written[number], []).append(self.fates[index, place])
-            remarks = list(self._units(resource, units, ("spec", found.direction)))
-            yield from _with_care(resource, found.direction, set(written), remarks)
-
-    def _units(self, resource: Resource, units: dict[Path, list[_Fate]], path: Path) -> Iterator[Remark]:
-        undecided = 0
-        for where, fates in units.items():
-            if any(fate.is_undecided and not fate.is_reached for fate in fates):
-                undecided += 1
-            elif not any(fate.is_undecided for fate in fates):
-                yield from self._unit(resource, where, fates)
-        if undecided:
-            text = f"whether {undecided} of these rules are shadowed was not decided: too many packet classes"
-            mend = (
-                "split the policies of this chain by what they select; `labelgate diff` can tell what changes"
-            )
-            yield Remark("LG109", resource, path, text, mend)
-
-    def _unit(self, resource: Resource, path: Path, fates: list[_Fate]) -> Iterator[Remark]:
-        is_by_label = chooses_by_label(resource, path)
-        where = " (with the endpoints in these files)" if is_by_label else ""
-        by = list(dict.fromkeys(word for fate in fates for word in fate.by))
-        if not any(fate.is_matchable for fate in fates):
-            if is_by_label and not self.selection.members:
-                return
-            rule, text = (
-                "LG104",
-                "no packet can match it with the endpoints, sets and services in these files",
-            )
-            if not is_by_label:
-                rule, text = "LG103", "its criteria contradict each other: no packet can match it (M-1)"
-            yield Remark(
-                rule, resource, path, text, "correct its criteria, load what they mean, or remove it"
-            )
-        elif not any(fate.is_reached for fate in fates):
-            if any(fate.is_contradicted for fate in fates):
-                how = "and so it logs nothing" if any(fate.is_log for fate in fates) else "some otherwise"
-                text = f"all its packets are decided before by {some(by)}, {how}{where}"
-                yield Remark(
-                    "LG101", resource, path, text, "move it up, narrow what goes before, or remove it"
-                )
-            else:
-                text = f"all its packets are decided before by {some(by)}, and the same{where}"
-                yield Remark("LG102", resource, path, text, "remove it")
-        elif not any(fate.is_needed for fate in fates):
-            text = f"without it the rules that follow would decide the same{where}"
-            yield Remark("LG102", resource, path, text, "remove it")
+        return "the end of an earlier tier" if by == END_OF_TIER else self.fates.who(walk.passed[by].name)
 
     # --- order ties (LG204) ------------------------------------------------------------------------------
 
-    def _ties(self, walk: Walk) -> Iterator[Remark]:
+    def _ties(self, walk: Walk, chain: Chain) -> Iterator[Remark]:
         orders = self.selection.orders
-        for first, end in walk.tiers:
+        for tier, (first, end) in enumerate(walk.tiers):
             groups: dict[float, list[int]] = {}
             for place in range(first, end):
                 policy = self.contents.lists[walk.passed[place].name[0]].policy
                 if policy in orders and code_of(walk.passed[place].rule) != UNDECIDED:
                     groups.setdefault(orders[policy], []).append(place)
             for places in groups.values():
-                if len({walk.passed[place].name[0] for place in places}) > 1:
-                    yield from self._tied(walk, places)
+                if len({code_of(walk.passed[place].rule) for place in places}) > 1:
+                    yield from self._tied(walk, chain, tier, places)
 
-    def _tied(self, walk: Walk, places: list[int]) -> Iterator[Remark]:
-        """A policy that, before one of the same order, would decide some of its packets otherwise."""
-        if len({code_of(walk.passed[place].rule) for place in places}) < 2:
-            return
+    def _tied(self, walk: Walk, chain: Chain, tier: int, places: list[int]) -> Iterator[Remark]:
+        """A policy that, before one of the same order, would decide some of its packets otherwise.
+
+        What one passes to the next tier may end there as the other decides it.
+        """
         lists: dict[int, list[int]] = {}
         for place in places:
             lists.setdefault(walk.passed[place].name[0], []).append(place)
         settled = np.full(walk.partition.shape, UNDECIDED, np.int8)
         owner = np.full(walk.partition.shape, -1, np.int32)
+        is_passing = len(lists) > 1 and any(code_of(walk.passed[place].rule) == PASS for place in places)
+        ends = ends_from(walk, chain, tier + 1) if is_passing else None
         for index, own in lists.items():
             mine = np.full(walk.partition.shape, UNDECIDED, np.int8)
             for place in reversed(own):
                 mine[walk.passed[place].matched] = code_of(walk.passed[place].rule)
             differs = (settled != UNDECIDED) & (mine != UNDECIDED) & (mine != settled)
+            if ends is not None:
+                differs &= np.where(mine == PASS, ends, mine) != np.where(settled == PASS, ends, settled)
             if differs.any():
-                other = self.contents.lists[int(owner[differs][0])].policy
-                policy = self.contents.lists[index].policy
-                text = (
-                    f"it has the order of {other}, and decides some of the same packets otherwise: that"
-                    " one goes first because of its name (E-5)"
-                )
-                resource = self.selection.resources[policy]
-                yield Remark("LG204", resource, ("spec", "order"), text, "give each an `order` of its own")
+                yield self._tie(index, int(owner[differs][0]))
             for place in own:
                 reached = walk.passed[place].reached
                 settled[reached] = code_of(walk.passed[place].rule)
                 owner[reached] = index
 
-    # --- hosts (LG302, LG406) ----------------------------------------------------------------------------
+    def _tie(self, index: int, first: int) -> Remark:
+        text = (
+            f"it has the order of {self.contents.lists[first].policy}, and decides some of the same packets"
+            " otherwise: that one goes first because of its name (E-5)"
+        )
+        resource = self.selection.resources[self.contents.lists[index].policy]
+        return Remark("LG204", resource, ("spec", "order"), text, "give each an `order` of its own")
+
+    # --- failsafe ports (LG406) -----------------------------------------------------------------------------
 
     def _failsafes_denied(self, walk: Walk, uses: Sequence[_Use]) -> Iterator[Remark]:
         """LG406; of endpoints with the same failsafe ports the first one is told of."""
         masks: dict[Rule, Mask] = {}
-        for (direction, entries), endpoint in self._failsafes(uses).items():
-            rules = [(str(entry), failsafe_rule(entry, direction)) for entry in entries]
+        for failsafes, endpoint in self._failsafes(uses).items():
+            rules = list(zip(map(str, failsafes.entries), failsafes.rules(), strict=True))
             for _, rule in rules:
                 if rule not in masks:
                     masks[rule] = walk.partition.matches(rule)
             for passed in walk.passed:
                 found = self.contents.lists[passed.name[0]]
                 resource, place = self.selection.resources.get(found.policy), found.numbers[passed.name[1]]
-                if passed.rule.action != "Deny" or passed.rule.destination.ports is None:
+                if passed.rule.action != "Deny" or not failsafes.names(passed.rule):
                     continue
                 if resource is None or place is None:
                     continue
                 hit = [word for word, rule in rules if (masks[rule] & passed.reached).any()]
                 if hit:
-                    yield _denied(resource, self._written(passed.name[0])[place], hit, endpoint)
-
-    def _discovery(self, walk: Walk, chain: Chain, uses: Sequence[_Use]) -> Iterator[Remark]:
-        """E-53, where there is policy; LG301 tells where there is none."""
-        concerned = [use for use in uses if use.is_normal and not _is_ipv4_only(use.endpoint)]
-        if walk.partition.family != IPV6 or not chain.tiers or not concerned:
-            return
-        allowed = walk.decided == ALLOW
-        cut = [
-            word
-            for word, rule in (("solicitations", SOLICITATION), ("advertisements", ADVERTISEMENT))
-            if not (allowed & walk.partition.matches(rule)).any()
-        ]
-        for use in concerned if cut else ():
-            text = (
-                f"its {use.direction} policy denies all neighbour {' and '.join(cut)} (ICMPv6 135, 136):"
-                " nobody reaches it by IPv6 (E-53)"
-            )
-            mend = f"allow protocol ICMPv6 in {use.direction}"
-            yield Remark("LG302", self.selection.resources[use.endpoint.name], (), text, mend)
+                    path = self.fates.written(passed.name[0])[place]
+                    yield _denied(resource, path, hit, endpoint, is_return=failsafes.is_return)
 
 
-def _is_ipv4_only(endpoint: Endpoint) -> bool:
-    return bool(endpoint.addresses) and all(ip_network(one).version == 4 for one in endpoint.addresses)
-
-
-def _denied(resource: Resource, path: Path, hit: list[str], endpoint: Endpoint) -> Remark:
+def _denied(resource: Resource, path: Path, hit: list[str], endpoint: Endpoint, *, is_return: bool) -> Remark:
+    what, law = ("replies of ", "E-43") if is_return else ("", "E-42")
     text = (
-        f"it denies {some(hit, 5)}, which {endpoint.name} lets through as failsafe before any"
-        " policy (E-42); only forwarded packets, by `applyOnForward`, can be denied there (E-44)"
+        f"it denies {what}{some(hit, 5)}, which {endpoint.name} lets through as failsafe before any"
+        f" policy ({law}); only forwarded packets, by `applyOnForward`, can be denied there (E-44)"
     )
     mend = "leave these ports out, or take them off the failsafe ports"
     return Remark("LG406", resource, path, text, mend)
 
 
-def _with_care(
-    resource: Resource, direction: Direction, written: set[Path], remarks: Sequence[Remark]
-) -> Iterator[Remark]:
-    """Removal must not open what it leaves: not the last rule of a direction, not the last peer of a rule."""
-    gone = {remark.path for remark in remarks}
-    is_last = written <= gone and drops_direction(resource, direction)
-    for remark in remarks:
-        remove = "remove it"
-        peers = {path for path in written if path[:3] == remark.path[:3]}
-        if len(remark.path) > 3 and peers <= gone:
-            remove = "remove it (but with its last peer the whole rule, which would be for everyone: K-7)"
-        if is_last:
-            field = types_field(resource)
-            types = [way for way in ("ingress", "egress") if getattr(resource.spec, way)]  # type: ignore[attr-defined]
-            if field == "policyTypes" and "ingress" not in types:
-                types.insert(0, "ingress")  # K-13
-            listed = ", ".join(way.title() for way in types)
-            remove = (
-                f"write `{field}: [{listed}]` first, then {remove}: these are all rules of {direction}, and"
-                f" without any the inferred `{field}` leave {direction.title()} out, and open it (E-12)"
-            )
-        yield replace(remark, mend=remark.mend.replace("remove it", remove))
-
-
 def remarks(selection: Selection) -> Iterable[Remark]:
     """See `Chains.remarks`."""
-    return Chains(selection, contents_of(selection.snapshot, selection.settings)).remarks()
+    return Chains(selection, selection.contents, Fates(selection, selection.contents.lists)).remarks()

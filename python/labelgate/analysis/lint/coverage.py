@@ -7,8 +7,10 @@ budget is not walked at all.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +19,6 @@ from labelgate import _core
 from labelgate.analysis.addresses import IPV4, IPV6
 from labelgate.analysis.partition import Mask, Partition
 from labelgate.analysis.program import Chain, ProgramContents, Rule, RuleList, read_programs
-from labelgate.model import core_model
-from labelgate.settings import Settings
-from labelgate.snapshot import Snapshot
 
 UNDECIDED, ALLOW, DENY, PASS = range(4)
 _CODES = {"Allow": ALLOW, "Deny": DENY, "Pass": PASS}
@@ -31,8 +30,17 @@ MOST_CELLS = 20_000_000
 MOST_WORK = 6_000_000_000
 """Cells times rules of all chains: some seconds."""
 
+SPLIT = "split the policies of this chain by what they select; `labelgate diff` can tell what changes"
+"""The mend of what was over budget (LG109)."""
+
 Name = tuple[int, int]
 """A rule: the number of its list, and its place there."""
+
+Codes = NDArray[np.int8]
+"""How each cell is decided."""
+
+Lists = Sequence[RuleList] | Mapping[int, RuleList]
+"""Lists of rules, by number."""
 
 
 @dataclass(slots=True)
@@ -74,12 +82,12 @@ class Walk:
     passed: list[Passed] = field(default_factory=list)
     tiers: list[tuple[int, int]] = field(default_factory=list)
     """Of each tier where its rules begin and end in `passed`."""
-    decided: NDArray[np.int8] = field(default_factory=lambda: np.zeros(0, np.int8))
+    decided: Codes = field(default_factory=lambda: np.zeros(0, np.int8))
     """How each cell ends: `UNDECIDED` where the chain leaves it unmarked."""
     by: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
 
     @classmethod
-    def of(cls, partition: Partition, lists: Sequence[RuleList], chain: Chain) -> Walk:
+    def of(cls, partition: Partition, lists: Lists, chain: Chain) -> Walk:
         """Steps 6 to 9 of E-20."""
         walk = cls(partition)
         walk.decided = np.full(partition.shape, UNDECIDED, np.int8)
@@ -94,7 +102,7 @@ class Walk:
             walk._end(walk.decided == UNDECIDED, ALLOW, NOBODY)
         return walk
 
-    def _tier(self, lists: Sequence[RuleList], numbers: Iterable[int], end: int) -> None:
+    def _tier(self, lists: Lists, numbers: Iterable[int], end: int) -> None:
         first = len(self.passed)
         for number in numbers:
             for place, rule in enumerate(lists[number].rules):
@@ -124,14 +132,32 @@ def code_of(rule: Rule) -> int:
     return _CODES.get(rule.action, UNDECIDED)
 
 
-def contents_of(snapshot: Snapshot, settings: Settings) -> ProgramContents:
-    """The chains of all endpoints, as if one node had them all: which node has which changes no chain."""
-    model = json.loads(core_model(snapshot, settings))
-    for number, endpoint in enumerate((*model["hosts"], *model["workloads"])):
-        endpoint["node"] = "all"
-        if endpoint.get("interface") != "*":
-            endpoint["interface"] = f"if{number}"
-    return read_programs(_core.compile(json.dumps(model).encode(), "all"))[0]
+def ends_from(walk: Walk, chain: Chain, first: int) -> Codes:
+    """How each cell would end if the tier of this place in `walk.tiers` were the first that it meets."""
+    last = {"deny": DENY, "accept": ALLOW, "unmarked": UNDECIDED}[chain.end]
+    ends = np.full(walk.partition.shape, last, np.int8)
+    for place in range(len(walk.tiers) - 1, first - 1, -1):
+        begin, end = walk.tiers[place]
+        is_denying = place < len(chain.tiers) and chain.tiers[place].end == "deny"
+        here = np.full_like(ends, DENY) if is_denying else ends.copy()
+        for passed in reversed(walk.passed[begin:end]):
+            code = code_of(passed.rule)
+            if code != UNDECIDED:
+                here[passed.matched] = ends[passed.matched] if code == PASS else code
+        ends = here
+    return ends
+
+
+def contents_of(model: Mapping[str, Any]) -> ProgramContents:
+    """The chains of all endpoints of a core's model, as if one node had them all: that changes no chain."""
+    numbers = count()
+
+    def moved(endpoint: dict[str, Any]) -> dict[str, Any]:
+        interface = "*" if endpoint.get("interface") == "*" else f"if{next(numbers)}"
+        return {**endpoint, "node": "all", "interface": interface}
+
+    there = {kind: list(map(moved, model[kind])) for kind in ("hosts", "workloads")}
+    return read_programs(_core.compile(json.dumps({**model, **there}).encode(), "all"))[0]
 
 
 def walks(
@@ -148,18 +174,21 @@ def walks(
     return found
 
 
-def without(walk: Walk, dead: frozenset[Name]) -> Iterator[Passed]:
+def without(walks: Sequence[Walk], dead: frozenset[Name]) -> Iterator[Name]:
     """The rules after which, without them, the same would be decided by those that follow in their tier.
 
-    Those given as dead, and those found here, do not count as followers: all can go together.
+    Those given as dead, and those found here, do not count as followers: all can go together. The walks are
+    those of one chain by both families, for a rule goes from both.
     """
-    for first, end in walk.tiers:
-        after = np.full(walk.partition.shape, UNDECIDED, np.int8)
-        for passed in reversed(walk.passed[first:end]):
-            code = code_of(passed.rule)
-            if code == UNDECIDED or passed.name in dead:
+    for first, end in walks[0].tiers:
+        after = [np.full(walk.partition.shape, UNDECIDED, np.int8) for walk in walks]
+        for place in range(end - 1, first - 1, -1):
+            here = [walk.passed[place] for walk in walks]
+            name, code = here[0].name, code_of(here[0].rule)
+            if code == UNDECIDED or name in dead:
                 continue
-            if passed.reached.any() and bool((after[passed.reached] == code).all()):
-                yield passed
-            else:
-                after[passed.matched] = code
+            if all(bool((then[one.reached] == code).all()) for then, one in zip(after, here, strict=True)):
+                yield name
+                continue
+            for then, one in zip(after, here, strict=True):
+                then[one.matched] = code

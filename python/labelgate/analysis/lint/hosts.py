@@ -9,44 +9,49 @@ from labelgate.analysis.lint.policies import DIRECTIONS
 from labelgate.analysis.lint.selection import Selection, some
 from labelgate.model import BUILT_IN_PROFILE
 from labelgate.reference.labels import Endpoint, Host
-from labelgate.reference.policies import Policy
-from labelgate.resources import GlobalNetworkPolicy, PortRange
+from labelgate.reference.policies import Direction, Policy
 from labelgate.resources.metadata import Resource
-from labelgate.resources.rule import protocol_text
-
-_NUMBERS = {"TCP": 6, "UDP": 17, "SCTP": 132}
 
 
 def remarks(selection: Selection) -> Iterator[Remark]:
-    """LG301, LG303, LG402 to LG405."""
+    """LG301, LG303, LG402, LG403, LG405."""
     yield from _default_deny(selection)
     yield from _missing_profiles(selection)
-    services = dict(_ports_after_dnat(selection))
-    before = _ports_before_dnat(selection)
     for policy in selection.policies:
-        resource = selection.resource(policy)
-        yield from _lists(selection, policy, resource)
-        if "prednat" in policy.lists and isinstance(resource, GlobalNetworkPolicy):
-            yield from _after_dnat(resource, services, before)
+        yield from _lists(selection, policy, selection.resource(policy))
+
+
+def default_denied(selection: Selection, host: Host) -> list[Direction]:
+    """The directions in which no policy in force and no rule of a profile says anything (E-25)."""
+    return [
+        way
+        for way in DIRECTIONS
+        if not (_is_governed(selection, host, way) or _has_rules(selection, host, way))
+    ]
+
+
+def _is_governed(selection: Selection, host: Host, direction: Direction) -> bool:
+    return (host.name, direction) in selection.governed
+
+
+def _has_rules(selection: Selection, host: Host, direction: Direction) -> bool:
+    """Whether a profile decides; one that does not exist denies all the same, which LG303 tells (R-29)."""
+    rules = selection.profile_rules
+    return any(name not in rules or rules[name][direction] for name in host.profiles)
 
 
 def _default_deny(selection: Selection) -> Iterator[Remark]:
-    governed = {
-        (endpoint.name, direction)
-        for policy in selection.policies
-        if policy.in_force and "normal" in policy.lists
-        for endpoint in selection.selected(policy)
-        if isinstance(endpoint, Host)
-        for direction in policy.rules
-    }
     for host in selection.hosts:
-        denied = [direction for direction in DIRECTIONS if (host.name, direction) not in governed]
-        if host.profiles or not denied:
+        denied = default_denied(selection, host)
+        if not denied:
             continue
+        profiles = f", and {some(host.profiles)} has no rules," if host.profiles else " and no profile"
+        spared, discovery = "", "; IPv6 neighbour discovery, too, without which nobody reaches it (E-53)"
+        if host.name in selection.judged_apart:  # These may let discovery through: LG302 tells if not.
+            spared, discovery = ", what its untracked and preDNAT policy allows,", ""
         text = (
-            f"no policy and no profile for its {' and '.join(denied)}: everything is denied there but"
-            " failsafe ports and what is established (E-25); IPv6 neighbour discovery, too, without which"
-            " nobody reaches it (E-53)"
+            f"no policy{profiles} for its {' and '.join(denied)}: everything is denied there but"
+            f" failsafe ports{spared} and what is established (E-25){discovery}"
         )
         mend = f"write policy for it, or list the profile `{BUILT_IN_PROFILE}`"
         yield Remark("LG301", selection.resources[host.name], (), text, mend)
@@ -101,48 +106,3 @@ def _lists(selection: Selection, policy: Policy, resource: Resource) -> Iterator
     if "forward" in policy.lists and workloads and not hosts:
         text = "it selects workloads only, for which `applyOnForward` makes no difference (E-11)"
         yield Remark("LG405", resource, ("spec", "applyOnForward"), text, "remove `applyOnForward`")
-
-
-def _ports_after_dnat(selection: Selection) -> Iterator[tuple[tuple[int, int], str]]:
-    """Protocol and port of backends that clients reach by a node port, and what to name instead."""
-    named: dict[tuple[int, str], set[int]] = {}
-    for endpoint in selection.endpoints:
-        for own in endpoint.ports:
-            named.setdefault((own.protocol, own.name), set()).add(own.port)
-    for service in selection.snapshot.services:
-        for port in service.spec.ports:
-            protocol, target = _NUMBERS.get(port.protocol, 0), port.target_port or port.port
-            if port.node_port is None or target is None:
-                continue
-            targets = named.get((protocol, target), set()) if isinstance(target, str) else {target}
-            for number in targets:
-                name = f"{service.metadata.namespace}/{service.metadata.name}"
-                yield (protocol, number), f"{port.node_port}, the node port of Service `{name}`"
-
-
-def _ports_before_dnat(selection: Selection) -> set[tuple[int, int]]:
-    """Those that clients of services send to from outside."""
-    return {
-        (_NUMBERS.get(port.protocol, 0), number)
-        for service in selection.snapshot.services
-        for port in service.spec.ports
-        for number in (port.node_port, port.port if service.spec.type == "LoadBalancer" else None)
-        if number is not None
-    }
-
-
-def _after_dnat(
-    resource: GlobalNetworkPolicy, after: dict[tuple[int, int], str], before: set[tuple[int, int]]
-) -> Iterator[Remark]:
-    for index, rule in enumerate(resource.spec.ingress):
-        for number, port in enumerate(rule.destination.ports):
-            if not isinstance(port, PortRange) or port.first != port.last:
-                continue
-            key = (rule.protocol or 0, port.first)
-            if key in after and key not in before:
-                text = (
-                    f"port {port.first} of {protocol_text(key[0])} is that of the pods: preDNAT policy sees"
-                    " packets before DNAT, when they have the node port (E-70)"
-                )
-                path = ("spec", "ingress", index, "destination", "ports", number)
-                yield Remark("LG404", resource, path, text, f"name {after[key]}")

@@ -80,11 +80,14 @@ def _inert(policy: Policy, resource: Resource) -> Iterator[Remark]:
 def _without_rules(policy: Policy, resource: Resource) -> Iterator[Remark]:
     """A policy without any rule that names its types is the usual default deny: that is meant."""
     types, field = _written_types(resource), types_field(resource)
+    if types and not any(getattr(resource.spec, direction) for direction in DIRECTIONS):  # type: ignore[attr-defined]
+        return
+    law = "K-13" if field == "policyTypes" else "E-13" if resource.api_version.startswith("crd.") else "E-12"
     for direction in DIRECTIONS:
-        if policy.rules.get(direction) != () or not (any(policy.rules.values()) or not types):
+        if policy.rules.get(direction) != ():
             continue
         word = direction.title()
-        why = f"`{field}` has {word}" if types else f"without `{field}` it governs {word} (E-12)"
+        why = f"`{field}` has {word}" if types else f"without `{field}` it governs {word} ({law})"
         text = f"{why}, but there are no {direction} rules: what no other policy allows is denied (E-14)"
         mend = f"write {direction} rules, or let `{field}` name only what is meant"
         yield Remark("LG202", resource, ("spec", field) if types else ("spec",), text, mend)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from labelgate.analysis.addresses import points
 from labelgate.analysis.failsafes import failsafe_rule
-from labelgate.analysis.lint.coverage import ALLOW, FAMILIES, UNDECIDED, Budget, Walk, contents_of
+from labelgate.analysis.lint.coverage import ALLOW, FAMILIES, SPLIT, UNDECIDED, Budget, Walk
 from labelgate.analysis.lint.finding import Remark
 from labelgate.analysis.lint.selection import Selection
 from labelgate.analysis.partition import Mask, Partition
@@ -28,19 +28,33 @@ USUAL_SOURCE_PORT = 40000
 
 
 def remarks(selection: Selection) -> Iterator[Remark]:
-    """LG401; of each rule once, with the first host endpoint that it concerns."""
+    """LG401; of each rule once, with the first host endpoint that it concerns; LG109 over budget."""
     if not any("untracked" in policy.lists for policy in selection.policies):
         return
-    contents, budget = contents_of(selection.snapshot, selection.settings), Budget()
+    contents, budget = selection.contents, Budget()
     turned = [_turned_list(found) for found in contents.lists]
-    told: set[tuple[str, Path]] = set()
-    for (_, _, failsafes), endpoints in _alike(selection, contents).items():
+    told: set[tuple[str, str, Path]] = set()
+    for (*chains, failsafes), endpoints in _alike(selection, contents).items():
         for family in FAMILIES:
             judged = _Judged.of(contents, turned, endpoints[0], failsafes, family, budget)
-            for remark in _endpoints(selection, judged, endpoints) if judged else ():
-                if (remark.resource.key, remark.path) not in told:
-                    told.add((remark.resource.key, remark.path))
+            found = (
+                _endpoints(selection, judged, endpoints) if judged else _unjudged(selection, contents, chains)
+            )
+            for remark in found:
+                key = (remark.rule, remark.resource.key, remark.path)
+                if key not in told:
+                    told.add(key)
                     yield remark
+
+
+def _unjudged(selection: Selection, contents: ProgramContents, chains: Iterable[Chain]) -> Iterator[Remark]:
+    """Of every policy of chains that were over budget."""
+    numbers = dict.fromkeys(number for chain in chains for tier in chain.tiers for number in tier.lists)
+    for policy in dict.fromkeys(contents.lists[number].policy for number in numbers):
+        text = (
+            "whether it allows the replies to what it allows (LG401) was not judged: too many packet classes"
+        )
+        yield Remark("LG109", selection.resources[policy], ("spec", "doNotTrack"), text, SPLIT)
 
 
 def _alike(
@@ -161,11 +175,14 @@ def _example(partition: Partition, lost: Mask, direction: str, owned: dict[int, 
         address_of = IPv4Address if partition.family == 4 else IPv6Address
         own = str(address_of(owned[cell[1]]))
     if not piece.is_opaque:
-        first, last = piece.sports
-        remote += f" port {USUAL_SOURCE_PORT if first <= USUAL_SOURCE_PORT <= last else first}"
-        own += f" port {piece.dports[0]}"
+        remote += f" port {_usual(*piece.sports)}"
+        own += f" port {_usual(*piece.dports)}"
     name = {TCP: "tcp", UDP: "udp", SCTP: "sctp"}.get(protocol, f"protocol {protocol}")
     return f"{name} {own} to {remote}" if direction == "egress" else f"{name} {remote} to {own}"
+
+
+def _usual(first: int, last: int) -> int:
+    return USUAL_SOURCE_PORT if first <= USUAL_SOURCE_PORT <= last else max(first, min(1, last))
 
 
 def _turned(rule: Rule) -> Rule:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
+from labelgate.analysis.lint.coverage import contents_of
+from labelgate.analysis.program import ProgramContents
+from labelgate.model import core_model
 from labelgate.reference import labels as members_of
 from labelgate.reference import policies as policies_of
 from labelgate.reference.labels import NAMESPACE, Endpoint, Host, Member
-from labelgate.reference.policies import Policy
+from labelgate.reference.policies import Direction, Policy
 from labelgate.reference.selectors import And, Compare, Expression, matches
 from labelgate.resources.metadata import Resource
 from labelgate.settings import Settings
@@ -70,6 +75,17 @@ class Selection:
         """By key."""
         return {resource.key: resource for resource in self.snapshot.resources()}
 
+    @cached_property
+    def contents(self) -> ProgramContents:
+        """The chains of all endpoints."""
+        return contents_of(self.model)
+
+    @cached_property
+    def model(self) -> Mapping[str, Any]:
+        """What the core is told: policies, profiles and endpoints by list."""
+        model: dict[str, Any] = json.loads(core_model(self.snapshot, self.settings))
+        return model
+
     def resource(self, policy: Policy) -> Resource:
         """What a policy was made of."""
         return self.resources[policy.full_name]
@@ -86,9 +102,34 @@ class Selection:
         return self._selected[policy.full_name]
 
     @cached_property
+    def governed(self) -> frozenset[tuple[str, Direction]]:
+        """Host endpoints, by name, and directions that a normal policy in force has."""
+        return frozenset(
+            (host, direction)
+            for policy in self.policies
+            if policy.in_force and "normal" in policy.lists
+            for host in self._hosts_of(policy)
+            for direction in policy.rules
+        )
+
+    @cached_property
+    def judged_apart(self) -> frozenset[str]:
+        """Host endpoints, by name, that have untracked or preDNAT policy."""
+        found = (one for one in self.policies if one.in_force and "normal" not in one.lists)
+        return frozenset(host for policy in found for host in self._hosts_of(policy))
+
+    def _hosts_of(self, policy: Policy) -> Iterator[str]:
+        return (one.name for one in self.selected(policy) if isinstance(one, Host))
+
+    @cached_property
+    def profile_rules(self) -> dict[str, policies_of.DirectedRules]:
+        """Of every profile that exists."""
+        return policies_of.profile_rules(self.snapshot)
+
+    @cached_property
     def passing_tiers(self) -> frozenset[str]:
         """The tiers whose end denies nothing (E-21)."""
-        return frozenset(tier.name for tier in policies_of.tiers(self.snapshot, staged=False) if tier.passes)
+        return frozenset(tier["name"] for tier in self.model["tiers"] if tier["pass"])
 
     @cached_property
     def _selected(self) -> dict[str, tuple[Endpoint, ...]]:

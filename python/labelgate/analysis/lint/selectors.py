@@ -30,6 +30,9 @@ from labelgate.resources.values import did_you_mean, nearest
 from labelgate.snapshot import CalicoPolicy
 
 _BUILT_IN = (NAMESPACE, ORCHESTRATOR, SERVICE_ACCOUNT)
+_ONE_OF_THREE = 0.66
+"""The likeness of labels that differ in one of three letters."""
+_GIVEN_BY_SERVER = "kubernetes.io/metadata.name"
 _SPACES = {"namespace_selector": "namespace", "service_account_selector": "service account"}
 _SELECTORS = ("selector", "not_selector", "namespace_selector", "service_account_selector")
 
@@ -133,7 +136,10 @@ def _unknown(
             if isinstance(leaf, Has):
                 always = "the same for all"
             text = f"no {space} in these files has a label `{leaf.key}`: the test is {always} (S-9)"
-            yield Remark("LG207", resource, path, text, did_you_mean(leaf.key, known) or "correct the label")
+            mend = did_you_mean(leaf.key, known, _ONE_OF_THREE) or "correct the label"
+            if (space, leaf.key) == ("namespace", _GIVEN_BY_SERVER):
+                mend = "write it among the labels of each Namespace, as API servers do: files may lack it"
+            yield Remark("LG207", resource, path, text, mend)
         elif isinstance(leaf, Compare):
             yield from _unknown_value(resource, path, space, leaf, known[leaf.key])
 
@@ -167,7 +173,7 @@ def _reached(selection: Selection, policy: CalicoPolicy, outside: list[Member]) 
     if isinstance(policy, CALICO) and getattr(policy.spec, "namespace_selector", None):
         found = next((one for one in selection.policies if one.full_name == policy.key), None)
         hosts = [one.name for one in selection.selected(found) if isinstance(one, Host)] if found else []
-        if hosts:
+        if hosts and found and not _is_outside(found.subject):
             text = f"it is true without a namespace: the policy is one for {some(hosts)}, too (M-23)"
             yield Remark("LG106", policy, ("spec", "namespaceSelector"), text, _GUARD)
     for direction, index, rule in _rules(policy):
@@ -182,6 +188,16 @@ def _reached(selection: Selection, policy: CalicoPolicy, outside: list[Member]) 
                 text = f"it is true without a namespace, so that {some(reached)} is meant, too (M-23)"
                 path = ("spec", direction, index, side, "namespaceSelector")
                 yield Remark("LG106", policy, path, text, _GUARD)
+
+
+def _is_outside(subject: Expression) -> bool:
+    """Whether it demands that there be no namespace (`!all()`): then hosts are what is meant."""
+    match subject:
+        case And(operands):
+            return any(map(_is_outside, operands))
+        case Not(Has(key)):
+            return key == NAMESPACE
+    return False
 
 
 _GUARD = "add `&& all()`, which only things in namespaces satisfy (M-22)"
