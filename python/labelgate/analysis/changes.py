@@ -87,6 +87,8 @@ class Change:
 def changes_of(comparison: Comparison, known: dict[int, Edges]) -> Iterator[Change]:
     """All changes at a place; `known` are addresses by family, sorted, that make good examples."""
     for family in (IPV4, IPV6):
+        if not any(_has_family(member, family) for member in comparison.members):
+            continue
         partition = Partition.of(comparison.rules, family)
         own, peers = partition.destinations, partition.sources
         if comparison.direction == "egress":
@@ -97,6 +99,11 @@ def changes_of(comparison: Comparison, known: dict[int, Edges]) -> Iterator[Chan
                 yield from _rectangles(answers, members, known)
 
 
+def _has_family(member: Member, family: int) -> bool:
+    """Whether packets of this IP version can be its own."""
+    return not member.nets or any(net.version == family for net in member.nets)
+
+
 def _by_own_classes(
     members: Sequence[Member], own: Any, family: int
 ) -> Iterator[tuple[NDArray[np.intp], list[Member]]]:
@@ -104,9 +111,9 @@ def _by_own_classes(
     groups: dict[tuple[int, ...], list[Member]] = {}
     every = tuple(range(len(own)))
     for member in members:
-        nets = [net for net in member.nets if net.version == family]
-        if member.nets and not nets:
+        if not _has_family(member, family):
             continue
+        nets = [net for net in member.nets if net.version == family]
         found = every if not nets or len(own) == 1 else tuple(sorted(_classes_of(nets, own, family)))
         groups.setdefault(found, []).append(member)
     for classes, found_members in groups.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,7 @@ class ServiceClasses:
             grouped[number].append(piece)
         return cls(tuple(map(tuple, grouped)), samples[first])
 
-    @property
+    @cached_property
     def has_ports(self) -> Mask:
         """Which classes show ports."""
         found: Mask = np.isin(self.samples["protocol"], WITH_PORTS) & ~self.samples["fragment"]
@@ -97,7 +98,7 @@ class ServiceClasses:
         found: Mask = self.has_types & (first <= numbers) & (numbers <= last)
         return found
 
-    @property
+    @cached_property
     def has_types(self) -> Mask:
         """Which classes show an ICMP type."""
         found: Mask = np.isin(self.samples["protocol"], WITH_TYPES) & ~self.samples["fragment"]
