@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
-from ipaddress import ip_address, ip_network
+from functools import cached_property, lru_cache
+from ipaddress import ip_network
 from typing import Any, Literal
 
 import numpy as np
@@ -326,9 +326,13 @@ def _presence(old: object | None, new: object | None) -> Literal["both", "old", 
 
 def _nets(endpoint: Endpoint, direction: Direction) -> list[Any]:
     """The addresses that packets to it, or from it, have on its side."""
-    if direction == "egress":
-        return [ip_network(net) for net in endpoint.sources]
-    return [ip_network(ip_address(address)) for address in endpoint.addresses]
+    return list(map(_net, endpoint.sources if direction == "egress" else endpoint.addresses))
+
+
+@lru_cache(1 << 16)
+def _net(text: str) -> Any:
+    """Both states have most of them, and a workload has them in both directions."""
+    return ip_network(text)
 
 
 def host_places(pair: States) -> Iterator[Place]:
