@@ -64,14 +64,17 @@ class Program:
     def endpoints(self) -> list[str]:
         """The local endpoints by name."""
 
-    def contents(self) -> str:
+    def contents(self, chains: list[int] | None = None) -> str:
         """Endpoints, chains and rules as JSON; `labelgate.analysis.program` has the words for it.
 
         An object of lists: `endpoints` (`name`, `short_name`, `kind`: host or workload, `attachment`: any,
         address, remote or an object with `interface`, `addresses`, `sources`, and the numbers of chains:
         `normal`, `forward`, `untracked` as [ingress, egress] or null, `prednat`), `chains` (`tiers` with
         `name`, `lists` and `end`: deny, pass or fall; `profiles`; `end`: deny, accept or unmarked), `lists`
-        (`policy`, `tier`, `direction`, `rules`). In rules sets are numbers. Releases the GIL.
+        (`policy`, `tier`, `direction`, `rules`). In rules sets are numbers. Lists that none of `chains` has
+        are null. Releases the GIL.
+
+        Raises ValueError where there is no such chain.
         """
 
     def address_sets(self) -> list[tuple[bytes, bytes]]:
@@ -91,6 +94,12 @@ class Compiler:
         """Reads a model; the arguments, and what may be wrong with them, are as for `compile`.
 
         Releases the GIL.
+        """
+
+    def enforce(self, node: str | None) -> Program:
+        """The program for the endpoints of another node (None: all workloads), whose later edits follow.
+
+        Its engines are made for its first table. Releases the GIL. Raises ValueError as `compile` does.
         """
 
     def apply(self, changes: bytes) -> Program:
@@ -116,6 +125,14 @@ def compile(model: bytes, node: str | None = None, budgets: bytes | None = None)
 
 def default_budgets() -> str:
     """The budgets of engines where `compile` is given none, as JSON."""
+
+@final
+class ChainNumbers:
+    """Numbers chains of programs: those that decide alike have one number, whichever program they are of."""
+
+    def __new__(cls) -> ChainNumbers: ...
+    def of(self, program: Program) -> list[int]:
+        """Of each chain its number: the same rules in the same order, Log rules apart. Releases the GIL."""
 
 @final
 class Table:

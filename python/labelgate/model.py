@@ -40,12 +40,18 @@ BUILT_IN_PROFILE = "projectcalico-default-allow"
 """R-28: allows both ways, has no labels, always exists."""
 
 
-def core_model(snapshot: Snapshot, settings: Settings, *, staged: bool = False) -> bytes:
+def core_model(
+    snapshot: Snapshot, settings: Settings, *, staged: bool = False, is_cluster: bool = False
+) -> bytes:
     """The model of a snapshot, as JSON text for `labelgate._core.compile`.
 
-    With `staged` the staged policies are in force.
+    With `staged` the staged policies are in force. With `is_cluster` workloads are on no node: only without
+    one they are enforced, all of them, and the program of a node is that of its host endpoints.
     """
-    model = {**_lists(snapshot, settings, staged=staged), "settings": _settings(settings)}
+    lists = _lists(snapshot, settings, staged=staged)
+    if is_cluster:
+        lists["workloads"] = [{**workload, "node": ""} for workload in lists["workloads"]]
+    model = {**lists, "settings": _settings(settings)}
     return json.dumps(model, separators=(",", ":")).encode()
 
 

@@ -213,6 +213,16 @@ impl<'m> Compiler<'m> {
         program
     }
 
+    /// From here on the endpoints of this node are enforced, or all workloads of the cluster.
+    pub fn enforce(&mut self, node: Option<&str>) {
+        self.node = node.map(str::to_owned);
+        let local = self.members.iter().filter_map(|(id, member)| Some((member.enforced(node)?, id)));
+        let mut local: Vec<_> = local.collect();
+        local.sort_unstable();
+        self.enforced = local.into_iter().map(|(_, member)| Enforced { member, endpoint: None }).collect();
+        self.last = None;
+    }
+
     /// Puts the part in the place of what has the key; gives what undoes that.
     fn replace(&mut self, key: Cow<'m, str>, part: Option<Part<'m>>) -> (Cow<'m, str>, Option<Part<'m>>) {
         let before = self.take(&key);

@@ -210,6 +210,11 @@ impl<'m> Members<'m> {
         shared.filter(|&(_, other)| other != id).collect()
     }
 
+    /// In the order of their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = (usize, &Member<'m>)> {
+        self.all.iter()
+    }
+
     pub fn get(&self, id: usize) -> &Member<'m> {
         &self.all[id]
     }

@@ -9,12 +9,30 @@ use super::{
 use super::{ChainId, RuleListId};
 
 /// Endpoints, chains and rule lists; address and port sets by number. `python/labelgate/_core.pyi` has the fields.
-pub fn contents(program: &Program) -> Value {
+///
+/// Of rule lists only those that one of the chains has, or with `None` all; the others are null.
+pub fn contents(program: &Program, chains: Option<&[ChainId]>) -> Value {
+    let all = &program.rule_lists;
+    let is_wanted = chains.map_or_else(|| vec![true; all.len()], |chains| lists_of(program, chains));
+    let lists = all.iter().zip(is_wanted);
     json!({
         "endpoints": program.endpoints.iter().map(|one| endpoint(one)).collect::<Vec<_>>(),
         "chains": program.chains.iter().map(chain).collect::<Vec<_>>(),
-        "lists": program.rule_lists.iter().map(|list| rule_list(program, list)).collect::<Vec<_>>(),
+        "lists": lists.map(|(list, wanted)| wanted.then(|| rule_list(program, list))).collect::<Vec<_>>(),
     })
+}
+
+/// Which rule lists some chains have.
+fn lists_of(program: &Program, chains: &[ChainId]) -> Vec<bool> {
+    let mut found = vec![false; program.rule_lists.len()];
+    for chain in chains.iter().map(|&id| program.chain(id)) {
+        let policies = chain.tiers.iter().flat_map(|tier| &tier.policies);
+        let profiles = if let ChainEnd::Profiles(lists) = &chain.end { lists.as_slice() } else { &[] };
+        for list in policies.chain(profiles) {
+            found[list.index()] = true;
+        }
+    }
+    found
 }
 
 fn endpoint(endpoint: &Endpoint) -> Value {

@@ -8,6 +8,7 @@
 //! The same resources in any order, and by any edits, give the identical `Program` (state, not history); [`Program`]'s `Display` is
 //! its stable text.
 
+mod alike;
 mod contents;
 mod text;
 
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 use crate::flow::{Direction, EndpointId, Family, OutcomeId, id, number_address};
 
+pub use alike::Alike;
 pub use contents::contents;
 
 id! {

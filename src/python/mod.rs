@@ -35,7 +35,7 @@ mod _core {
     #[pymodule_export]
     use super::selectors::{check_selector, selector_answer};
     #[pymodule_export]
-    use super::table::{Compiler, Program, Table, compile, default_budgets};
+    use super::table::{ChainNumbers, Compiler, Program, Table, compile, default_budgets};
 
     #[pymodule_export]
     #[allow(non_upper_case_globals)]

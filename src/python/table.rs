@@ -12,7 +12,7 @@ use super::question::Question;
 use super::{batch, value_error};
 use crate::flow::{Direction, EndpointId, Family, FlowKey, InterfaceId, OutcomeId, Verdict, address_number};
 use crate::model::{Change, HostFacts, Model};
-use crate::program::{Action, EndpointKind, PortSet};
+use crate::program::{Action, Alike, ChainId, EndpointKind, PortSet};
 use crate::table::{Budgets, Builder, Decision, DecisionTable, Engines, Gate, Step};
 
 /// The compiled policy of a node (opaque).
@@ -41,9 +41,18 @@ impl Program {
         self.compiled.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect()
     }
 
-    /// Endpoints, chains and rules, as JSON text.
-    fn contents(&self, py: Python<'_>) -> String {
-        py.detach(|| crate::program::contents(&self.compiled).to_string())
+    /// Endpoints, chains and rules, of these chains or of all, as JSON text.
+    #[pyo3(signature = (chains=None))]
+    fn contents(&self, py: Python<'_>, chains: Option<Vec<u32>>) -> PyResult<String> {
+        py.detach(|| {
+            let known = self.compiled.chains.len();
+            if let Some(unknown) = chains.iter().flatten().find(|&&chain| chain as usize >= known) {
+                return Err(value_error(format!("chain {unknown}: there are {known}")));
+            }
+            let chains: Option<Vec<_>> =
+                chains.map(|chains| chains.into_iter().map(ChainId::from_number).collect());
+            Ok(crate::program::contents(&self.compiled, chains.as_deref()).to_string())
+        })
     }
 
     /// Of each address set its ranges, as bytes: IPv4, IPv6.
@@ -110,6 +119,16 @@ impl Compiler {
         })
     }
 
+    /// The program for the endpoints of another node; its engines are made for its first table.
+    fn enforce(&self, py: Python<'_>, node: Option<&str>) -> PyResult<Program> {
+        py.detach(|| {
+            let mut compiler = self.model.lock().expect("nobody has panicked while editing the model");
+            compiler.enforce(node);
+            let compiled = compiler.program().map_err(value_error)?;
+            Ok(Program { compiled, budgets: self.budgets, engines: OnceLock::new() })
+        })
+    }
+
     /// Changes (JSON) to the program of the model with them.
     fn apply(&self, py: Python<'_>, changes: &[u8]) -> PyResult<Program> {
         py.detach(|| {
@@ -120,6 +139,27 @@ impl Compiler {
             let mut builder = self.builder.lock().unwrap_or_else(PoisonError::into_inner);
             let engines = OnceLock::from(Arc::new(builder.build(Arc::clone(&program))));
             Ok(Program { compiled: program, budgets: self.budgets, engines })
+        })
+    }
+}
+
+/// What tells which chains of programs decide alike.
+#[pyclass(frozen, module = "labelgate._core")]
+#[derive(Default)]
+pub struct ChainNumbers(Mutex<Alike>);
+
+#[pymethods]
+impl ChainNumbers {
+    #[new]
+    fn new() -> Self {
+        Self::default()
+    }
+
+    /// The number of each chain of a program.
+    fn of(&self, py: Python<'_>, program: &Program) -> Vec<usize> {
+        py.detach(|| {
+            let mut alike = self.0.lock().expect("nobody has panicked while numbering");
+            alike.chains(&program.compiled)
         })
     }
 }

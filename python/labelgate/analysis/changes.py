@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Any
 
@@ -21,7 +22,7 @@ from labelgate.analysis.addresses import (
     ranges,
 )
 from labelgate.analysis.judged import Comparison, Kind, Member
-from labelgate.analysis.partition import Packets, Partition
+from labelgate.analysis.partition import AddressClasses, Packets, Partition
 from labelgate.analysis.program import Direction
 from labelgate.analysis.regions import Region, Services, protocol_name
 from labelgate.analysis.services import WITH_PORTS, WITH_TYPES
@@ -72,7 +73,13 @@ class Change:
     services: Services
     old: Verdict
     new: Verdict
-    example: Example
+    sample: Callable[[], Example] = field(compare=False)
+    """Finds `example`: many changes are joined, and one of their examples is shown."""
+
+    @cached_property
+    def example(self) -> Example:
+        """One packet of it."""
+        return self.sample()
 
     @property
     def widens(self) -> bool:
@@ -87,6 +94,8 @@ class Change:
 def changes_of(comparison: Comparison, known: dict[int, Edges]) -> Iterator[Change]:
     """All changes at a place; `known` are addresses by family, sorted, that make good examples."""
     for family in (IPV4, IPV6):
+        if not any(_has_family(member, family) for member in comparison.members):
+            continue
         partition = Partition.of(comparison.rules, family)
         own, peers = partition.destinations, partition.sources
         if comparison.direction == "egress":
@@ -97,6 +106,11 @@ def changes_of(comparison: Comparison, known: dict[int, Edges]) -> Iterator[Chan
                 yield from _rectangles(answers, members, known)
 
 
+def _has_family(member: Member, family: int) -> bool:
+    """Whether packets of this IP version can be its own."""
+    return not member.nets or any(net.version == family for net in member.nets)
+
+
 def _by_own_classes(
     members: Sequence[Member], own: Any, family: int
 ) -> Iterator[tuple[NDArray[np.intp], list[Member]]]:
@@ -104,9 +118,9 @@ def _by_own_classes(
     groups: dict[tuple[int, ...], list[Member]] = {}
     every = tuple(range(len(own)))
     for member in members:
-        nets = [net for net in member.nets if net.version == family]
-        if member.nets and not nets:
+        if not _has_family(member, family):
             continue
+        nets = [net for net in member.nets if net.version == family]
         found = every if not nets or len(own) == 1 else tuple(sorted(_classes_of(nets, own, family)))
         groups.setdefault(found, []).append(member)
     for classes, found_members in groups.items():
@@ -172,11 +186,11 @@ class _Answers:
 
 def _rectangles(answers: _Answers, members: list[Member], known: dict[int, Edges]) -> Iterator[Change]:
     old, new = answers.verdicts
-    pairs = np.unique(np.stack([old[old != new], new[old != new]]), axis=1).T
-    for before, after in pairs:
-        cells = (old == before) & (new == after)
-        for own, peers, services in _boxes(cells):
-            yield from _changes(answers, members, known, (own, peers, services), (int(before), int(after)))
+    pairs = old * np.uint8(len(VERDICTS)) + new
+    for pair in np.flatnonzero(np.bincount(pairs[old != new].reshape(-1))):
+        for own, peers, services in _boxes(pairs == pair):
+            verdicts = divmod(int(pair), len(VERDICTS))
+            yield from _changes(answers, members, known, (own, peers, services), verdicts)
 
 
 def _boxes(cells: NDArray[np.bool_]) -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
@@ -229,7 +243,7 @@ def _changes(
         yield Change(
             frozenset(member.name for member in several), presence, comparison.kind, comparison.direction,
             hooks(comparison, old, new), mine, Region.of(family, peer_edges), Services.of(pieces), old, new,
-            _example(answers, several[0], known, cell, (old, new)),
+            partial(_example, _Cell.of(answers, cell), several[0], known, (old, new)),
         )  # fmt: skip
 
 
@@ -244,38 +258,55 @@ def hooks(comparison: Comparison, old: Verdict, new: Verdict) -> tuple[Hook, ...
     return found
 
 
-def _edges(classes: Any, chosen: NDArray[np.intp]) -> Edges:
+def _edges(classes: AddressClasses, chosen: NDArray[np.intp] | list[int]) -> Edges:
     mask = np.zeros(len(classes), np.bool_)
     mask[chosen] = True
-    edges: Edges = classes.edges(mask)
-    return edges
+    return classes.edges(mask)
+
+
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    """One cell of a partition, and what decides it."""
+
+    comparison: Comparison
+    partition: Partition
+    own: int
+    """Class of the endpoints' own side."""
+    peer: int
+    service: int
+    outcomes: tuple[int, int]
+
+    @classmethod
+    def of(cls, answers: _Answers, cell: tuple[int, int, int]) -> _Cell:
+        """Keeps nothing of the other answers."""
+        own, peer, service = cell
+        before, after = (int(found[cell]) for found in answers.outcomes)
+        return cls(
+            answers.comparison, answers.partition, int(answers.own[own]), int(answers.peers[peer]), service,
+            (before, after),
+        )  # fmt: skip
 
 
 def _example(
-    answers: _Answers,
-    member: Member,
-    known: dict[int, Edges],
-    cell: tuple[int, int, int],
-    verdicts: tuple[Verdict, Verdict],
+    cell: _Cell, member: Member, known: dict[int, Edges], verdicts: tuple[Verdict, Verdict]
 ) -> Example:
     """A packet of the cell, with addresses that somebody has if there are any."""
-    own, peer, service = cell
-    comparison, family = answers.comparison, answers.partition.family
-    sample = answers.partition.services.samples[service]
-    own_edges = _edges(answers.own_classes, answers.own[[own]])
+    comparison, family = cell.comparison, cell.partition.family
+    is_egress = comparison.direction == "egress"
+    sides = (cell.partition.sources, cell.partition.destinations)
+    own, peers = sides if is_egress else sides[::-1]
     subject = comparison.subjects[1]
     endpoint = subject.endpoint or comparison.subjects[0].endpoint
     nets = member.nets or [ip_network(address) for address in endpoint.addresses] if endpoint else []
     theirs = [int(net.network_address) for net in nets if net.version == family]
-    mine = example_address(family, own_edges, points(family, sorted(theirs)))
-    other = example_address(family, _edges(answers.peer_classes, answers.peers[[peer]]), known[family])
-    src, dst = (mine, other) if comparison.direction == "egress" else (other, mine)
-    packet = {"src": address_text(family, src), "dst": address_text(family, dst), **_service_fields(sample)}
+    mine = example_address(family, _edges(own, [cell.own]), points(family, sorted(theirs)))
+    other = example_address(family, _edges(peers, [cell.peer]), known[family])
+    src, dst = (mine, other) if is_egress else (other, mine)
+    service = _service_fields(cell.partition.services.samples[cell.service])
+    packet = {"src": address_text(family, src), "dst": address_text(family, dst), **service}
     if subject.interface is not None:
         packet["in" if comparison.direction == "ingress" else "out"] = subject.interface
-    judged = (
-        _judgement(comparison, side, verdicts[side], int(answers.outcomes[side][cell])) for side in (0, 1)
-    )
+    judged = (_judgement(comparison, side, verdicts[side], cell.outcomes[side]) for side in (0, 1))
     return Example(comparison.hooks[0], packet, *judged)
 
 
@@ -326,8 +357,8 @@ def merged(changes: Iterable[Change]) -> list[Change]:
     count = -1
     while count != len(found):
         count = len(found)
-        for field, join in joins:
-            found = _joined(found, field, join)
+        for name, join in joins:
+            found = _joined(found, name, join)
     return found
 
 

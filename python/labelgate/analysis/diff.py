@@ -99,14 +99,18 @@ def diff(
     }  # fmt: skip
     nodes: list[str | None] = [None, *sorted(_nodes(old, new))] if node is None else [node]
     pairs = {name: (settings_of(old, name), settings_of(new, name)) for name in nodes}
-    compiled = Compiled((old, new), host)
+    compiled = Compiled((old, new), host, node)
     if node is None:
         workloads, hosts = _workloads(compiled, pairs), _hosts(compiled, pairs)
     else:
         pair = compiled.states(node, pairs[node])
         workloads, hosts = [(pair, None)], iter([(pair, host_places(pair))])
     places = ((pair, workload_places(pair, chosen)) for pair, chosen in workloads)
-    found = [change for one in comparisons(chain(places, hosts)) for change in changes_of(one, known)]
+    found = [
+        change
+        for one in comparisons(chain(places, hosts), compiled.numbers)
+        for change in changes_of(one, known)
+    ]
     found += (change for pair, chosen in workloads for change in source_changes(pair, chosen, known))
     ordered = sorted(merged(found), key=lambda change: (-change.width(), change.kind, change.direction))
     return Difference(tuple(ordered), tuple(_settings_told(pairs)), names)

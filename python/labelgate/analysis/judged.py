@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
-from ipaddress import ip_address, ip_network
+from functools import cached_property, lru_cache
+from ipaddress import ip_network
 from typing import Any, Literal
 
 import numpy as np
@@ -25,7 +26,6 @@ from labelgate.analysis.program import (
     Ports,
     ProgramContents,
     Rule,
-    RuleList,
     SharedSets,
     Side,
     read_programs,
@@ -66,8 +66,14 @@ class State:
 
     snapshot: Snapshot
     settings: Settings
-    table: DecisionTable
+    program: _core.Program
+    host: HostFacts
     contents: ProgramContents
+
+    @cached_property
+    def table(self) -> DecisionTable:
+        """Made when the first question is asked: where nothing differs, none is."""
+        return DecisionTable(self.program, self.host, self.settings)
 
     def ask(self, subject: Subject, kind: Kind, direction: Direction, packets: Packets) -> Judged:
         """Verdicts, indexes of `VERDICTS`, and outcomes, rows of `table.outcomes`.
@@ -146,22 +152,28 @@ class Compiled:
     snapshots: tuple[Snapshot, Snapshot]
     host: HostFacts | None
     """None: every host endpoint has its interface."""
-    _models: dict[tuple[int, Settings], bytes] = field(default_factory=dict)
+    node: str | None
+    """None: of each node the host endpoints, and all workloads at once."""
+    numbers: _core.ChainNumbers = field(default_factory=_core.ChainNumbers)
+    _compilers: dict[tuple[int, Settings], _core.Compiler] = field(default_factory=dict)
     _sets: SharedSets = field(default_factory=SharedSets)
 
     def states(self, node: str | None, settings: tuple[Settings, Settings]) -> States:
         """Both compiled for a node; None: all workloads."""
         facts = self.host or interface_facts(self.snapshots, node)
-        tables: list[DecisionTable] = []
-        for side, (snapshot, one) in enumerate(zip(self.snapshots, settings, strict=True)):
-            if (side, one) not in self._models:
-                self._models[side, one] = core_model(snapshot, one)
-            tables.append(DecisionTable(_core.compile(self._models[side, one], node), facts, one))
-        contents = read_programs(*(table.program for table in tables), sets=self._sets)
+        programs = [self._compiler(side, one).enforce(node) for side, one in enumerate(settings)]
+        contents = read_programs(*programs, sets=self._sets, chains=())
         first, second = (
-            State(*found) for found in zip(self.snapshots, settings, tables, contents, strict=True)
+            State(snapshot, one, program, facts, read)
+            for snapshot, one, program, read in zip(self.snapshots, settings, programs, contents, strict=True)
         )
         return first, second
+
+    def _compiler(self, side: int, settings: Settings) -> _core.Compiler:
+        if (side, settings) not in self._compilers:
+            model = core_model(self.snapshots[side], settings, is_cluster=self.node is None)
+            self._compilers[side, settings] = _core.Compiler(model, self.node)
+        return self._compilers[side, settings]
 
 
 def interface_facts(snapshots: Iterable[Snapshot], node: str | None) -> HostFacts:
@@ -191,41 +203,6 @@ def interface_facts(snapshots: Iterable[Snapshot], node: str | None) -> HostFact
     return HostFacts({name: tuple(sorted(addresses)) for name, addresses in named.items()})
 
 
-def comparisons(scopes: Iterable[tuple[States, Iterable[Place]]]) -> Iterator[Comparison]:
-    """What to ask so that every place whose rules differ is asked about; scopes are read one at a time."""
-    shared = _Interned({})
-    groups: dict[Any, tuple[States, Place, list[Member]]] = {}
-    for pair, places in scopes:
-        settings = tuple(shared.number(state.settings) for state in pair)
-        keys = tuple(_ChainKeys(state.contents, {}) for state in pair)
-        ahead = {
-            (kind, direction): [settled(state.settings, kind, direction) for state in pair]
-            for kind, direction in _HOOKS
-        }
-        for place in places:
-            chains = tuple(keys[side].of(place.chains[side], shared) for side in (0, 1))
-            before, after = ahead[place.kind, place.direction]
-            if chains[0] == chains[1] and before == after:
-                continue
-            member = place.member()
-            # Examples are of the first member, at its interface, which has to be there in the same states.
-            presence = None if place.kind == "workload" else member.presence
-            key = (place.kind, place.direction, presence, chains, settings)
-            groups.setdefault(key, (pair, place, []))[2].append(member)
-    for pair, place, members in groups.values():
-        rules = dict.fromkeys(
-            rule for side in (0, 1) for rule in _rules(pair[side], place, place.chains[side])
-        )
-        yield Comparison(place.kind, place.direction, pair, place.subjects, tuple(rules), tuple(members))
-
-
-def _rules(state: State, place: Place, chain: int | None) -> Iterator[Rule]:
-    """Whatever decides at a place in one state."""
-    yield from settled(state.settings, place.kind, place.direction)
-    if chain is not None:
-        yield from state.contents.chain_rules(chain)
-
-
 @dataclass(frozen=True)
 class Place:
     """Of one workload, or of one interface that a host endpoint governs."""
@@ -249,40 +226,58 @@ class Place:
         )
 
 
-@dataclass(frozen=True)
-class _Interned:
-    numbers: dict[Any, int]
-
-    def number(self, value: Any) -> int:
-        return self.numbers.setdefault(value, len(self.numbers))
+_Groups = dict[Any, tuple[States, Place, list[Member]]]
 
 
-@dataclass(frozen=True)
-class _ChainKeys:
-    """Numbers of chains such that equal ones answer alike; Log rules and names decide nothing."""
+def comparisons(
+    scopes: Iterable[tuple[States, Iterable[Place]]], numbers: _core.ChainNumbers
+) -> Iterator[Comparison]:
+    """What to ask so that every place whose rules differ is asked about; scopes are read one at a time."""
+    settings: dict[tuple[Settings, Settings], int] = {}
+    groups: _Groups = {}
+    for pair, places in scopes:
+        both = settings.setdefault((pair[0].settings, pair[1].settings), len(settings))
+        of_chain = [numbers.of(state.program) for state in pair]
+        ahead = {
+            (kind, direction): [settled(state.settings, kind, direction) for state in pair]
+            for kind, direction in _HOOKS
+        }
+        for place in places:
+            chains = tuple(
+                None if one is None else known[one] for one, known in zip(place.chains, of_chain, strict=True)
+            )
+            before, after = ahead[place.kind, place.direction]
+            if chains[0] == chains[1] and before == after:
+                continue
+            member = place.member()
+            # Examples are of the first member, at its interface, which has to be there in the same states.
+            presence = None if place.kind == "workload" else member.presence
+            key = (place.kind, place.direction, presence, chains, both)
+            groups.setdefault(key, (pair, place, []))[2].append(member)
+    _read_rules(groups)
+    for pair, place, members in groups.values():
+        rules = dict.fromkeys(
+            rule for side in (0, 1) for rule in _rules(pair[side], place, place.chains[side])
+        )
+        yield Comparison(place.kind, place.direction, pair, place.subjects, tuple(rules), tuple(members))
 
-    contents: ProgramContents
-    known: dict[int, int]
 
-    def of(self, chain: int | None, shared: _Interned) -> int | None:
-        if chain is None:
-            return None
-        if chain not in self.known:
-            found = self.contents.chains[chain]
-            tiers = tuple((self._lists(tier.lists, shared), tier.end) for tier in found.tiers)
-            key = (tiers, self._lists(found.profiles, shared), found.end)
-            self.known[chain] = shared.number(key)
-        return self.known[chain]
+def _read_rules(groups: _Groups) -> None:
+    """Of each program those of all chains that are asked about, at once."""
+    chains: dict[int, tuple[ProgramContents, set[int]]] = {}
+    for pair, place, _ in groups.values():
+        for state, chain in zip(pair, place.chains, strict=True):
+            if chain is not None:
+                chains.setdefault(id(state), (state.contents, set()))[1].add(chain)
+    for contents, wanted in chains.values():
+        contents.lists.read(wanted)
 
-    def _lists(self, numbers: tuple[int, ...], shared: _Interned) -> tuple[int, ...]:
-        return tuple(self._list(number, shared) for number in numbers)
 
-    def _list(self, number: int, shared: _Interned) -> int:
-        at = -1 - number
-        if at not in self.known:
-            rules: RuleList = self.contents.lists[number]
-            self.known[at] = shared.number(tuple(rule for rule in rules.rules if rule.action != "Log"))
-        return self.known[at]
+def _rules(state: State, place: Place, chain: int | None) -> Iterator[Rule]:
+    """Whatever decides at a place in one state."""
+    yield from settled(state.settings, place.kind, place.direction)
+    if chain is not None:
+        yield from state.contents.chain_rules(chain)
 
 
 def settled(settings: Settings, kind: Kind, direction: Direction) -> tuple[Rule, ...]:
@@ -331,9 +326,13 @@ def _presence(old: object | None, new: object | None) -> Literal["both", "old", 
 
 def _nets(endpoint: Endpoint, direction: Direction) -> list[Any]:
     """The addresses that packets to it, or from it, have on its side."""
-    if direction == "egress":
-        return [ip_network(net) for net in endpoint.sources]
-    return [ip_network(ip_address(address)) for address in endpoint.addresses]
+    return list(map(_net, endpoint.sources if direction == "egress" else endpoint.addresses))
+
+
+@lru_cache(1 << 16)
+def _net(text: str) -> Any:
+    """Both states have most of them, and a workload has them in both directions."""
+    return ip_network(text)
 
 
 def host_places(pair: States) -> Iterator[Place]:

@@ -110,12 +110,12 @@ class Partition:
 
         Rules that do not exist for the family are left out: they match nothing.
         """
-        distinct = [rule for rule in dict.fromkeys(rules) if rule.exists_for(family)]
+        existing = [rule for rule in rules if rule.exists_for(family)]
         return cls(
             family,
-            AddressClasses.of((found for rule in distinct for found in rule_sets(rule.source)), family),
-            AddressClasses.of((found for rule in distinct for found in rule_sets(rule.destination)), family),
-            ServiceClasses.of(distinct),
+            AddressClasses.of((found for rule in existing for found in rule_sets(rule.source)), family),
+            AddressClasses.of((found for rule in existing for found in rule_sets(rule.destination)), family),
+            ServiceClasses.of(existing),
         )
 
     @property

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -143,7 +144,7 @@ class ProgramContents:
 
     endpoints: tuple[Endpoint, ...]
     chains: tuple[Chain, ...]
-    lists: Sequence[RuleList]
+    lists: Lists
 
     def chain_lists(self, chain: int) -> Iterator[RuleList]:
         """The lists of a chain in the order in which packets meet them, profiles last."""
@@ -158,13 +159,16 @@ class ProgramContents:
             yield from rules.rules
 
 
-def read_programs(*programs: _core.Program, sets: SharedSets | None = None) -> list[ProgramContents]:
+def read_programs(
+    *programs: _core.Program, sets: SharedSets | None = None, chains: Collection[int] | None = None
+) -> list[ProgramContents]:
     """The contents of each; equal address and port sets are the same object in all of them.
 
-    They are so in all programs that are read with the same `sets`.
+    They are so in all programs that are read with the same `sets`. Rule lists that none of the `chains` has
+    are read when they are asked for.
     """
     shared = SharedSets() if sets is None else sets
-    return [_read(program, shared) for program in programs]
+    return [_read(program, shared, chains) for program in programs]
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,38 +217,8 @@ def _bytes(addresses: Sequence[int], size: int, order: Literal["little", "big"])
 _EMPTY: dict[str, Any] = {"in": [], "not_in": [], "ports": None, "not_ports": None}
 
 
-def _read(program: _core.Program, shared: SharedSets) -> ProgramContents:
-    raw = json.loads(program.contents())
-    addresses = [shared.address_set(*found) for found in program.address_sets()]
-    ports = [shared.port_set(found) for found in program.port_sets()]
-
-    def side(found: dict[str, Any]) -> Side:
-        if found == _EMPTY:
-            return ANYWHERE
-
-        def port_match(match: dict[str, Any] | None) -> Ports | None:
-            return (
-                None
-                if match is None
-                else Ports(
-                    tuple(map(tuple, match["ranges"])), tuple(ports[number] for number in match["named"])
-                )
-            )
-
-        return Side(
-            tuple(addresses[number] for number in found["in"]),
-            tuple(addresses[number] for number in found["not_in"]),
-            port_match(found["ports"]),
-            port_match(found["not_ports"]),
-        )
-
-    def rule(found: dict[str, Any]) -> Rule:
-        return Rule(
-            found["action"], found["protocol"], found["not_protocol"],
-            found["icmp"] and tuple(found["icmp"]), found["not_icmp"] and tuple(found["not_icmp"]),
-            side(found["source"]), side(found["destination"]), tuple(found["families"]),
-        )  # fmt: skip
-
+def _read(program: _core.Program, shared: SharedSets, chains: Collection[int] | None) -> ProgramContents:
+    raw = json.loads(program.contents(None if chains is None else sorted(chains)))
     return ProgramContents(
         tuple(_endpoint(number, found) for number, found in enumerate(raw["endpoints"])),
         tuple(
@@ -255,19 +229,23 @@ def _read(program: _core.Program, shared: SharedSets) -> ProgramContents:
             )
             for chain in raw["chains"]
         ),
-        _Lists(raw["lists"], rule),
+        Lists(program, raw["lists"], shared),
     )
 
 
-class _Lists(Sequence[RuleList]):
-    """Rule lists, each read when it is first asked for: of a node's program most are nobody's."""
+class Lists(Sequence[RuleList]):
+    """Rule lists, each read when it is first asked for: most are nobody's who asks."""
 
-    def __init__(self, raw: list[dict[str, Any]], rule: Callable[[dict[str, Any]], Rule]) -> None:
-        self._raw, self._rule = raw, rule
+    def __init__(self, program: _core.Program, raw: list[dict[str, Any] | None], shared: SharedSets) -> None:
+        self._program, self._raw, self._shared = program, raw, shared
         self._read: dict[int, RuleList] = {}
 
     def __len__(self) -> int:
         return len(self._raw)
+
+    def read(self, chains: Collection[int]) -> None:
+        """Has at hand what these chains have."""
+        self._raw = json.loads(self._program.contents(sorted(chains)))["lists"]
 
     @overload
     def __getitem__(self, index: int) -> RuleList: ...
@@ -280,7 +258,10 @@ class _Lists(Sequence[RuleList]):
             return [self[at] for at in range(*index.indices(len(self)))]
         at = range(len(self._raw))[index]
         if at not in self._read:
+            if self._raw[at] is None:
+                self._raw = json.loads(self._program.contents())["lists"]
             found = self._raw[at]
+            assert found is not None
             self._read[at] = RuleList(
                 found["policy"],
                 found["tier"],
@@ -289,6 +270,48 @@ class _Lists(Sequence[RuleList]):
                 tuple(one["number"] for one in found["rules"]),
             )
         return self._read[at]
+
+    def _rule(self, found: dict[str, Any]) -> Rule:
+        return Rule(
+            found["action"], found["protocol"], found["not_protocol"],
+            found["icmp"] and tuple(found["icmp"]), found["not_icmp"] and tuple(found["not_icmp"]),
+            self._side(found["source"]), self._side(found["destination"]), tuple(found["families"]),
+        )  # fmt: skip
+
+    def _side(self, found: dict[str, Any]) -> Side:
+        if found == _EMPTY:
+            return ANYWHERE
+        return Side(
+            tuple(map(self._address_set, found["in"])),
+            tuple(map(self._address_set, found["not_in"])),
+            self._ports(found["ports"]),
+            self._ports(found["not_ports"]),
+        )
+
+    def _ports(self, found: dict[str, Any] | None) -> Ports | None:
+        if found is None:
+            return None
+        return Ports(tuple(map(tuple, found["ranges"])), tuple(map(self._port_set, found["named"])))
+
+    def _address_set(self, number: int) -> AddressSet:
+        return self._shared.address_set(*self._address_sets[number])
+
+    def _port_set(self, number: int) -> PortSet:
+        if number not in self._port_sets_read:
+            self._port_sets_read[number] = self._shared.port_set(self._port_sets[number])
+        return self._port_sets_read[number]
+
+    @cached_property
+    def _address_sets(self) -> list[tuple[bytes, bytes]]:
+        return self._program.address_sets()
+
+    @cached_property
+    def _port_sets(self) -> list[list[tuple[int, int, int, int]]]:
+        return self._program.port_sets()
+
+    @cached_property
+    def _port_sets_read(self) -> dict[int, PortSet]:
+        return {}
 
 
 def _endpoint(number: int, found: dict[str, Any]) -> Endpoint:

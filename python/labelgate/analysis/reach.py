@@ -25,9 +25,8 @@ from labelgate.analysis.services import USUAL_SOURCE_PORT, Piece, ServiceClasses
 from labelgate.columns import Flows
 from labelgate.flow import VERDICTS
 from labelgate.model import core_model
-from labelgate.settings import Settings
+from labelgate.settings import HostFacts, Settings
 from labelgate.snapshot import Snapshot
-from labelgate.table import DecisionTable
 
 Mask = NDArray[np.bool_]
 MOST_QUESTIONS = 50_000_000
@@ -168,17 +167,17 @@ def _states(snapshot: Snapshot, settings_of: Callable[[str | None], Settings]) -
     """That of all workloads (None), and one for each node with host endpoints."""
     nodes: list[str | None] = [None, *sorted({one.spec.node for one in snapshot.host_endpoints})]
     models: dict[Settings, bytes] = {}
-    tables: list[DecisionTable] = []
+    compiled: list[tuple[_core.Program, HostFacts, Settings]] = []
     for node in nodes:
         settings = settings_of(node)
         if settings not in models:
             models[settings] = core_model(snapshot, settings)
         facts = interface_facts((snapshot,), node)
-        tables.append(DecisionTable(_core.compile(models[settings], node), facts, settings))
-    contents = read_programs(*(table.program for table in tables))
+        compiled.append((_core.compile(models[settings], node), facts, settings))
+    contents = read_programs(*(program for program, _, _ in compiled))
     return {
-        node: State(snapshot, table.settings, table, found)
-        for node, table, found in zip(nodes, tables, contents, strict=True)
+        node: State(snapshot, one, program, facts, found)
+        for node, (program, facts, one), found in zip(nodes, compiled, contents, strict=True)
     }
 
 

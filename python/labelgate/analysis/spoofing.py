@@ -64,5 +64,5 @@ def _change(
     old, new = judged
     return Change(
         frozenset((endpoint.name,)), "both", "spoof", "egress", ("raw-prerouting",), sources, peers,
-        _EVERY_SERVICE, old.verdict, new.verdict, Example("raw-prerouting", packet, old, new),
+        _EVERY_SERVICE, old.verdict, new.verdict, lambda: Example("raw-prerouting", packet, old, new),
     )  # fmt: skip

@@ -13,7 +13,9 @@ from labelgate.cli.options import config_option, read_host
 from labelgate.cli.progress import ProgressBar
 from labelgate.config import load_config
 from labelgate.settings import Settings
-from labelgate.snapshot import Snapshot, load
+from labelgate.snapshot import Snapshot
+from labelgate.sources.files import STDIN
+from labelgate.sources.states import load_states
 
 CHANGED, WIDENED = 1, 4
 
@@ -55,11 +57,10 @@ def diff_command(
         node = node or host_node
         if node is None:
             raise click.UsageError("--host is of one node: name it with --node, or in the file")
+    if old == new == STDIN:
+        raise click.UsageError("OLD and NEW are both `-`: one of them can be standard input")
     with ProgressBar() as progress:
-        before = load(old, progress=progress)
-    with ProgressBar() as progress:
-        after = load(new, progress=progress)
-
+        before, after = map(Snapshot.of, load_states(old, new, progress))
     found = diff(before, after, node=node, host=facts, settings_of=_settings(config_file))
     if output == "json":
         click.echo(json.dumps(to_json(found), indent=2))

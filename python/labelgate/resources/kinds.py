@@ -148,11 +148,8 @@ def _model(data: Any) -> type[Resource] | list[Finding]:
     if not isinstance(data, dict):
         return [Finding((), Wrong("not-a-resource", describe(data)))]
     missing = [
-        Finding((), Wrong("field-missing", "nothing", field=field, what=what))
-        for field, what in (
-            ("apiVersion", f"one of {_listed(_versions())}"),
-            ("kind", f"one of {_listed(sorted({kind for _, kind in KINDS}))}"),
-        )
+        Finding((), Wrong("field-missing", "nothing", field=field, what=f"one of {_listed(known())}"))
+        for field, known in (("apiVersion", _versions), ("kind", _kinds))
         if data.get(field) in (None, "")
     ]
     if missing:
@@ -164,6 +161,10 @@ def _model(data: Any) -> type[Resource] | list[Finding]:
 
 def _versions() -> list[str]:
     return list(dict.fromkeys(version for version, _ in KINDS))
+
+
+def _kinds() -> list[str]:
+    return sorted({kind for _, kind in KINDS})
 
 
 def _listed(words: list[str]) -> str:

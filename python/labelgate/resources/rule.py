@@ -127,6 +127,10 @@ class EntityRule(Part):
         yield "notPorts", self.not_ports
 
 
+_ANYWHERE = EntityRule()
+"""One for all sides without criteria: pydantic copies, deep down, what is given as a default value."""
+
+
 class HttpPath(Part):
     """A path of an HTTP rule."""
 
@@ -193,8 +197,8 @@ class Rule(Part):
     not_protocol: Protocol | None = None
     icmp: Icmp | None = None
     not_icmp: Icmp | None = Field(default=None, alias="notICMP")
-    source: EntityRule = EntityRule()
-    destination: EntityRule = EntityRule()
+    source: EntityRule = Field(default_factory=lambda: _ANYWHERE)
+    destination: EntityRule = Field(default_factory=lambda: _ANYWHERE)
     http: Http | None = None
     metadata: RuleMetadata | None = None
 
