@@ -238,6 +238,20 @@ def test_ways_through_a_node_are_judged_as_each_packet_is(seed: int) -> None:
         check(world, policies.asked(**way, node="n", port=dice.choice([PORTS, ["1:4", 7, "8:9"]])))
 
 
+def test_rules_of_the_port_behind_dnat_cut_networks_too() -> None:
+    """Nobody asks for port 5, and a rule of port 5 alone knows the partner."""
+    rule = {"action": "Allow", "protocol": "TCP", "source": {"nets": ["10.0.0.7/32"]}}
+    spec = {"selector": "app == 'a'", "ingress": [{**rule, "destination": {"ports": [5]}}]}
+    world = World(
+        Snapshot.of(load_text(yaml.safe_dump_all([*endpoints(), document("GlobalNetworkPolicy", "p", spec)])))
+    )
+    way = {"from": "10.0.0.0/28", "to": "HostEndpoint/h", "in": "eth0", "out": "cali2", "node": "n"}
+    for dnat, allowed in (("10.0.0.3:5", {"10.0.0.7"}), ("10.0.0.3:6", set())):
+        result = check(world, Policies(Random(1)).asked(**way, dnat=dnat, port="8:9"))
+        through = (found.question.source for found in result.answers if found.verdict == "allow")
+        assert set(map(str, through)) == allowed
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_without_a_port_every_port_is_meant(seed: int) -> None:
     policies = Policies(Random(seed))
