@@ -8,10 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterable
 from importlib.resources import files
-from ipaddress import ip_address, ip_network
-from itertools import product
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -19,13 +16,8 @@ import labelgate
 import pytest
 import yaml
 from click.testing import CliRunner, Result
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 from labelgate.cli import cli
 from labelgate.expect.suite import Suite, read_tests
-from labelgate.expect.world import World
-from labelgate.flow import Connection, IPAddress, Packet
-from labelgate.resources.values import PortRange
 
 EXAMPLES = Path(str(files("labelgate"))) / "examples"
 NAMES = sorted(path.name for path in EXAMPLES.glob("*.yaml"))
@@ -277,7 +269,7 @@ spec: {selector: app == 'db', order: 1, ingress: [{action: Allow}]}
     assert "decided:  GlobalNetworkPolicy/first ingress rule 0" in result.output
 
 
-def test_failsafes_of_one_node_and_exempt_sources_are_told_apart(tmp_path: Path) -> None:
+def test_failsafes_of_one_node_are_told_apart(tmp_path: Path) -> None:
     felix = """
 ---
 apiVersion: projectcalico.org/v3
@@ -292,8 +284,6 @@ spec: {failsafeInboundHostPorts: [{protocol: TCP, port: 7777}]}
     assert result.exit_code == 1
     assert "found:    allow at filter-input: 192.0.2.5 -> HostEndpoint/edge1-out" in result.output
     assert "protocol 6 port 7777" in result.output
-    sources = WORLD.boundaries.of_net(ip_network("::/0"))
-    assert {"::", "::1", "fe80::", "fec0::"} <= set(map(str, sources))
 
 
 def test_other_policies_can_be_asked(tmp_path: Path) -> None:
@@ -357,32 +347,47 @@ def test_junit_is_as_its_readers_want_it(tmp_path: Path) -> None:
     cases = root.findall("testsuite/testcase")
     assert [[child.tag for child in case] for case in cases] == [["failure"], [], ["error"]]
     assert cases[0].get("name") == "<&> it [0]"
-    assert [case.get("line") for case in cases] == ["7", "8", "9"]
+    assert [suite.get("file") for suite in root] == [str(file)]
+    assert (cases[0][0].text or "").startswith(f"{file}:7:5: ")
     assert "would match: NetworkPolicy/shop/web-front" in (cases[0][0].text or "")
 
 
-COUNTS = {"tests", "failures", "errors", "time"}
-JUNIT = {
-    "testsuites": ({"name"} | COUNTS, {"testsuite"}),
-    "testsuite": ({"name"} | COUNTS, {"testcase"}),
-    "testcase": ({"name", "classname", "time", "file", "line"}, {"failure", "error"}),
-    "failure": ({"message", "type"}, set()),
-    "error": ({"message", "type"}, set()),
+def test_junit_says_nothing_that_xml_cannot(tmp_path: Path) -> None:
+    """Control characters in names, and a name without any text."""
+    names = (r'"\u0007bell"', '"<![CDATA[ & ]]>"', "\"'quoted'\"", r'"\uFFFE"', '" "')
+    rows = (f"{{name: {name}, from: shop/web, to: shop/db, port: 5432, expect: allow}}" for name in names)
+    file, xml = written(tmp_path, "\n  - ".join(rows)), tmp_path / "results.xml"
+    result = run(file, "--junit", xml)
+    assert result.exit_code == 0, result.output
+    root = ElementTree.parse(xml).getroot()
+    check_junit(root)
+    assert len(list(root.iter("testcase"))) == len(names)
+
+
+COUNTS = {"tests", "failures", "errors"}
+JUNIT: dict[str, tuple[set[str], set[str], set[str]]] = {
+    "testsuites": (set(), {"name", "time"} | COUNTS, {"testsuite"}),
+    "testsuite": (
+        {"name"} | COUNTS,
+        {"file", "group", "hostname", "id", "log", "package", "skipped", "time", "timestamp", "url"},
+        {"testcase", "testsuite", "properties", "system-out", "system-err"},
+    ),
+    "testcase": ({"name"}, {"classname", "group", "time"}, {"failure", "error", "skipped", "system-out"}),
+    "failure": (set(), {"message", "type"}, set()),
+    "error": (set(), {"message", "type"}, set()),
 }
-"""Elements, with the attributes and children that the schema of Jenkins' JUnit reader knows."""
+"""What junit-10 of Jenkins' xunit plugin, the strictest of the usual readers, wants and allows: attributes
+that must be there, others, and children. Its `time` is digits with a point."""
 
 
 def check_junit(element: ElementTree.Element) -> None:
-    attributes, children = JUNIT[element.tag]
-    assert set(element.attrib) == attributes
+    needed, others, children = JUNIT[element.tag]
+    assert needed <= set(element.attrib) <= needed | others
     assert {child.tag for child in element} <= children
-    for name in ("tests", "failures", "errors", "line"):
-        assert element.get(name, "0").isdigit()
-    assert float(element.get("time", "0")) >= 0
-    cases = list(element.iter("testcase"))
-    if "tests" in attributes:
-        assert element.get("tests") == str(len(cases))
-        assert element.get("failures") == str(len(list(element.iter("failure"))))
+    assert re.fullmatch(r"[0-9]+\.[0-9]*", element.get("time", "0.0"))
+    if element.tag in ("testsuites", "testsuite"):
+        for name, tag in (("tests", "testcase"), ("failures", "failure"), ("errors", "error")):
+            assert element.get(name) == str(len(list(element.iter(tag))))
     for child in element:
         check_junit(child)
 
@@ -396,37 +401,17 @@ def test_a_whole_network_is_meant_by_its_name(tmp_path: Path) -> None:
     assert "found:    deny: 203.0.113.99 ->" in result.output
 
 
-WORLD = World(labelgate.load(EXAMPLES / "kubernetes-default-deny.yaml"))
-INSIDE = ["203.0.113.99", "10.65.0.2", "10.65.9.53", "192.0.2.1", "192.0.3.0"]
-TO = ["10.65.0.2", "10.65.0.3"]
-
-
-@given(
-    st.sampled_from(INSIDE),
-    st.integers(28, 32),
-    st.integers(1, 65535),
-    st.integers(0, 50),
-    st.sampled_from(TO),
-)
-@settings(deadline=None, max_examples=50)
-@example("192.0.2.1", 23, 8440, 5, "10.65.0.2")
-@example("192.0.1.1", 22, 8443, 0, "10.65.0.2")
-@example("10.65.0.2", 31, 5430, 5, "10.65.0.3")
-def test_one_address_and_port_of_each_range_answer_for_all(
-    inside: str, length: int, first: int, more: int, to: str
-) -> None:
-    """By brute force: every answer that any packet of a network and a port range gets is found."""
-    net = ip_network((inside, length), strict=False)
-    ports = PortRange(first, min(first + more, 65535))
-
-    def answers(addresses: Iterable[IPAddress], numbers: Iterable[int]) -> set[Connection]:
-        pairs = product(addresses, numbers)
-        packets = (Packet("filter-forward", a, ip_address(to), 6, sport=49152, dport=n) for a, n in pairs)
-        return set(map(WORLD.cluster.connectivity, packets))
-
-    addresses, numbers = WORLD.boundaries.of_net(net), WORLD.boundaries.of_ports(ports)
-    assert set(addresses) <= set(net)
-    assert answers(addresses, numbers) == answers(net, range(ports.first, ports.last + 1))
+def test_sources_that_a_workload_may_use_besides_its_own_are_told_apart(tmp_path: Path) -> None:
+    """E-30: by the addresses that the answers name."""
+    policy = tmp_path / "policy.yaml"
+    policy.write_text((EXAMPLES / "01-workload.yaml").read_text().replace("10.65.0.2/32", "fd00::2/128"))
+    asked = "{from: '%s', to: '2001:db8::1', in: cali111, hook: raw-prerouting, port: 443, expect: continue}"
+    for source, code in (
+        ("::", 0), ("::/127", 1), ("fe80::/10", 0), ("fe80::/9", 1), ("fd00::2", 0), ("fd00::2/127", 1),
+    ):  # fmt: skip
+        result = run(written(tmp_path, asked % source, str(policy)))
+        assert result.exit_code == code, result.output
+    assert "found:    deny at raw-prerouting: fd00::3 ->" in result.output
 
 
 def test_expectations_are_asked_of_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -436,7 +421,7 @@ def test_expectations_are_asked_of_the_table(tmp_path: Path, monkeypatch: pytest
     suite = Suite()
     results = list(suite.results(read_tests([EXAMPLES / "tests"])))
     assert all(result.is_as_expected for result in results)
-    assert sum(len(result.answers) for result in results) > 400
+    assert sum(result.asked for result in results) >= 96
 
 
 def pytest_run(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:

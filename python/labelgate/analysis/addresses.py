@@ -58,9 +58,15 @@ def edges_of_ranges(family: int, ranges: Sequence[Sequence[int]]) -> Edges:
 
 def edges_of_networks(family: int, networks: Iterable[Network]) -> Edges:
     """Of the nets of that family; they may overlap."""
-    found = sorted(
-        (int(net.network_address), int(net.broadcast_address)) for net in networks if net.version == family
+    return edges_of_any(
+        family,
+        ((int(net.network_address), int(net.broadcast_address)) for net in networks if net.version == family),
     )
+
+
+def edges_of_any(family: int, unsorted: Iterable[tuple[int, int]]) -> Edges:
+    """Of ranges with inclusive ends, in any order; they may overlap."""
+    found = sorted(unsorted)
     ranges: list[list[int]] = []
     for first, last in found:
         if ranges and first <= ranges[-1][1] + 1:

@@ -127,12 +127,12 @@ class Partition:
         """Which cells a rule of this partition matches, bool in `shape`."""
         if not rule.exists_for(self.family):
             return np.zeros(self.shape, np.bool_)
-        source = self._side(rule.source, self.sources, "source")
-        destination = self._side(rule.destination, self.destinations, "destination")
+        source = self.side_matches(rule.source, self.sources, "source")
+        destination = self.side_matches(rule.destination, self.destinations, "destination")
         found: Mask = source[:, None, :] & destination[None, :, :] & self.services.matches(rule)
         return found
 
-    def _side(self, side: Side, classes: AddressClasses, name: str) -> Mask:
+    def side_matches(self, side: Side, classes: AddressClasses, name: str) -> Mask:
         """Whether a side's criteria hold, bool (classes of addresses, of services)."""
         found = np.ones((len(classes), len(self.services)), np.bool_)
         for inside in side.in_sets:

@@ -61,6 +61,19 @@ class ServiceClasses:
         """The coarsest that every criterion on protocol, ports and ICMP of these rules answers constantly."""
         return _classes(_Criteria.of(rules))
 
+    @classmethod
+    def one(cls, protocol: int, dport: int | None) -> ServiceClasses:
+        """Of a packet without ports; `dport` of ICMP is `type << 8 | code`, None where it is not shown."""
+        is_opaque = dport is None
+        piece = Piece(frozenset((protocol,)), is_opaque, dports=(dport or 0, dport or 0))
+        sample = (protocol, 0, dport or 0, is_opaque and protocol in WITH_PORTS + WITH_TYPES)
+        return cls(((piece,),), np.array([sample], _SAMPLE))
+
+    def where(self, chosen: Mask) -> ServiceClasses:
+        """Some of the classes, in their order."""
+        pieces = tuple(found for found, is_chosen in zip(self.pieces, chosen, strict=True) if is_chosen)
+        return ServiceClasses(pieces, self.samples[chosen])
+
     @cached_property
     def has_ports(self) -> Mask:
         """Which classes show ports."""

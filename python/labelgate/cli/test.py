@@ -137,7 +137,7 @@ def _cover(suite: Suite, results: list[Timed], least: float) -> bool:
 def _sum_up(results: list[Timed]) -> None:
     wrong = sum(bool(result.failures) for result, _ in results)
     errors = sum(result.error is not None for result, _ in results)
-    asked = sum(len(result.answers) for result, _ in results)
+    asked = sum(result.asked for result, _ in results)
     parts = [f"{len(results) - wrong - errors} as expected"]
     parts += [f"{wrong} not as expected"] if wrong else []
     parts += [f"{errors} cannot be asked"] if errors else []

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from labelgate.expect.questions import Question, Unanswerable, questions
+from labelgate.expect.question import Question
+from labelgate.expect.questions import questions
+from labelgate.expect.sides import Unanswerable
 from labelgate.expect.world import World
 from labelgate.flow import FieldError, Hook, Step, Verdict
 from labelgate.path import Visit, walk
@@ -44,7 +46,7 @@ class Passed:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The answer to one question."""
+    """The answer to one question, and to all that it stands for."""
 
     question: Question
     verdict: Verdict
@@ -85,6 +87,16 @@ class Result:
         return self.test.spec.expectations[self.index]
 
     @property
+    def asked(self) -> int:
+        """How many questions there are."""
+        return sum(answer.question.count for answer in self.answers)
+
+    @property
+    def wrong(self) -> int:
+        """How many of them are answered otherwise."""
+        return sum(answer.question.count for answer in self.failures)
+
+    @property
     def is_as_expected(self) -> bool:
         """Every answer is, and there is one."""
         return not self.failures and self.error is None
@@ -119,7 +131,7 @@ def judge(world: World, test: PolicyTest, index: int) -> Result:
     """
     expectation = test.spec.expectations[index]
     try:
-        answers = tuple(_answer(world, question) for question in questions(world, test, expectation))
+        answers = tuple(answer(world, question) for question in questions(world, test, expectation))
         if expectation.decided_by is not None:
             _check_direction(expectation.decided_by, answers)
     except (Unanswerable, FieldError) as error:
@@ -166,7 +178,12 @@ def is_decided_by(wanted: DecidedBy, passed: Passed) -> bool:
     )
 
 
-def _answer(world: World, question: Question) -> Answered:
+def answer(world: World, question: Question) -> Answered:
+    """What the table says, with every step.
+
+    Raises:
+        EnginesDiffer: it contradicts its own rules.
+    """
     if question.table is None:
         return _connection(world.cluster, question)
     if question.is_hook:
@@ -177,6 +194,10 @@ def _answer(world: World, question: Question) -> Answered:
 def _connection(table: DecisionTable, question: Question) -> Answered:
     found = table.connectivity(question.packet)
     traces = table.connectivity_trace(question.packet)
+    if question.is_denied is not None and question.is_denied != (found.verdict == "deny"):
+        raise EnginesDiffer(
+            f"{question.packet}: {found} but by column {'deny' if question.is_denied else 'allow'}"
+        )
     both = zip((found.egress, found.ingress), traces, strict=True)
     steps: list[Passed] = []
     deciding: dict[str, list[Passed]] = {"allow": [], "deny": []}

@@ -2,226 +2,133 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import cast
 
-from labelgate._core import selector_answer
+from labelgate.expect.connections import connections
+from labelgate.expect.cuts import NodeCuts
+from labelgate.expect.question import Question, packet
+from labelgate.expect.sides import Side, Unanswerable, is_pair, sides
 from labelgate.expect.world import World
-from labelgate.flow import TCP, UDPLITE, CtState, FieldError, Hook, IPAddress, Packet
+from labelgate.flow import FieldError
 from labelgate.path import Destination, read_destination
 from labelgate.reference.labels import Host, Workload
 from labelgate.resources import AskedPeer, Expectation, PolicyTest
-from labelgate.resources.values import WITH_PORTS, PortRange, did_you_mean
+from labelgate.resources.values import did_you_mean
 from labelgate.settings import HostFacts
-from labelgate.table import DecisionTable
 
-CLIENT_PORT = 49152
-"""The source port where none is given: the first of those that clients use for a connection."""
 MOST = 100_000
 """Questions of one expectation."""
-
-
-class Unanswerable(Exception):
-    """An expectation that asks nothing, or not enough to be asked; what would mend it is said."""
-
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """An address that a peer stands for."""
-
-    address: IPAddress
-    owner: Workload | Host | None = None
-    """The endpoint that is meant by it."""
-
-    def __str__(self) -> str:
-        """With the endpoint, if one is meant."""
-        if self.owner is None:
-            return str(self.address)
-        name = self.owner.name if isinstance(self.owner, Host) else self.owner.name.partition("/")[2]
-        return f"{name} ({self.address})"
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One packet, and what it is asked of."""
-
-    source: Side
-    destination: Side
-    packet: Packet
-    table: DecisionTable | None
-    """Of the node whose way is meant; None: whether workloads connect, wherever they live."""
-    is_hook: bool = False
-    """Only the packet's hook, not the whole way."""
-    dnat: Destination | None = None
+Told = list[tuple[AskedPeer, list[Side]]]
+"""Peers, each with what it stands for."""
 
 
 def questions(world: World, test: PolicyTest, expectation: Expectation) -> list[Question]:
-    """Every combination of an expectation's peers, IP versions and ports.
+    """Everything that an expectation asks, each kind of packet that is told apart once.
 
     Raises:
         Unanswerable: there is none, there are too many, or one cannot be asked.
     """
-    from_, to = ([(peer, list(_sides(world, test, peer))) for peer in peers] for peers in _ends(expectation))
-    sources, destinations = ([side for _, sides in end for side in sides] for end in (from_, to))
-    ports = _ports(world, expectation)
-    if len(sources) * len(destinations) * len(ports) > MOST:
-        found = f"{len(sources)} sources, {len(destinations)} destinations and {len(ports)} port ranges"
-        raise Unanswerable(f"too many questions: {found}, expected at most {MOST} combinations; split it")
-    silent = [
-        *_silent(from_, lambda side: any(_is_pair(side, other) for other in destinations)),
-        *_silent(to, lambda side: any(_is_pair(other, side) for other in sources)),
-    ]
+    from_, to = (
+        [(peer, list(sides(world, test, peer))) for peer in peers]
+        for peers in (expectation.from_, expectation.to)
+    )
+    _check_silent(from_, to)
+    sources, destinations = ([side for _, found in end for side in found] for end in (from_, to))
+    found: list[Question] = []
+    for question in _questions(world, test, expectation, sources, destinations):
+        found.append(question)
+        if len(found) > MOST:
+            told = f"{len(sources)} sources and {len(destinations)} destinations, as policy tells them apart"
+            raise Unanswerable(f"too many questions: {told}, expected at most {MOST}; split it")
+    return found
+
+
+def _questions(
+    world: World, test: PolicyTest, expectation: Expectation, sources: list[Side], destinations: list[Side]
+) -> Iterator[Question]:
+    if _is_way(expectation):
+        yield from _ways(world, test, expectation, product(sources, destinations))
+        return
+    hosts = [[side for side in end if isinstance(side.owner, Host)] for end in (sources, destinations)]
+    others = [[side for side in end if not isinstance(side.owner, Host)] for end in (sources, destinations)]
+    yield from _ways(world, test, expectation, product(hosts[0], destinations))
+    yield from _ways(world, test, expectation, product(others[0], hosts[1]))
+    yield from connections(world, expectation, others[0], others[1])
+
+
+def _ways(
+    world: World, test: PolicyTest, expectation: Expectation, pairs: Iterator[tuple[Side, Side]]
+) -> Iterator[Question]:
+    """Through one node, for each pair whose way it is."""
+    addresses = {name: tuple(map(str, found)) for name, found in test.spec.interfaces.items()}
+    dnat = _dnat(expectation)
+    asked = [pair for pair in pairs if is_pair(*pair)]
+    cuts: dict[tuple[str, int], NodeCuts] = {}
+    for source, destination in asked:
+        node = _node(world, test, expectation, (source, destination))
+        _check_interfaces(world, test, expectation, node)
+        table = world.table(node, HostFacts(addresses))
+        key = node, source.family
+        if key not in cuts:
+            of_family = [pair for pair in asked if pair[0].family == source.family]
+            cuts[key] = NodeCuts.of(world, test, expectation, (table, node), of_family, dnat)
+        for way in cuts[key].pairs(source, destination):
+            for port in cuts[key].ports:
+                in_, out = _interfaces(world, test, expectation, node, *way, dnat)
+                asks = replace(packet(expectation, *way, port), in_=in_, out=out)
+                yield Question(*way, asks, table, expectation.hook is not None, dnat)
+
+
+def _dnat(expectation: Expectation) -> Destination | None:
+    try:
+        return None if expectation.dnat is None else read_destination(expectation.dnat)
+    except FieldError as error:
+        raise Unanswerable(str(error)) from None
+
+
+def _check_silent(from_: Told, to: Told) -> None:
+    """Peers of one end that no question is about: an answer would seem to be theirs, too."""
+    sources, destinations = (_Known.of(end) for end in (from_, to))
+    silent = [*_silent(from_, destinations), *_silent(to, sources)]
     if silent:
         raise Unanswerable(
             f"nothing to ask of {', '.join(silent)}: no peer of the other end is another than itself and has "
             "an IP version in common with it; take it out, or ask it in an expectation of its own"
         )
-    return [
-        _question(world, test, expectation, source, destination, port)
-        for source, destination in product(sources, destinations)
-        if _is_pair(source, destination)
-        for port in ports
-    ]
 
 
-def _ends(expectation: Expectation) -> tuple[list[AskedPeer], list[AskedPeer]]:
-    return expectation.from_, expectation.to
+@dataclass(frozen=True)
+class _Known:
+    """Of one end whom each IP version knows."""
+
+    owners: dict[int, set[str | None]]
+
+    @classmethod
+    def of(cls, end: Told) -> _Known:
+        found: dict[int, set[str | None]] = {}
+        for _, several in end:
+            for side in several:
+                name = None if side.owner is None else side.owner.name
+                found.setdefault(side.family, set()).add(name)
+        return cls(found)
+
+    def has_other(self, side: Side) -> bool:
+        owners = self.owners.get(side.family, set())
+        return bool(owners if side.owner is None else owners - {side.owner.name})
 
 
-def _silent(end: list[tuple[AskedPeer, list[Side]]], is_asked: Callable[[Side], bool]) -> Iterator[str]:
-    """The peers of one end that no question is about: an answer would seem to be theirs, too."""
-    for peer, sides in end:
-        if not any(map(is_asked, sides)):
-            yield f"`{peer.text}`" + ("" if sides else " (which has no address)")
+def _silent(end: Told, other: _Known) -> Iterator[str]:
+    for peer, found in end:
+        if not any(map(other.has_other, found)):
+            yield f"`{peer.text}`" + ("" if found else " (which has no address)")
 
 
-def _is_pair(source: Side, destination: Side) -> bool:
-    is_itself = source.owner is not None and source.owner is destination.owner
-    return source.address.version == destination.address.version and not is_itself
-
-
-def _ports(world: World, expectation: Expectation) -> list[int | None]:
-    """Where a protocol has ports and none is named, all are meant."""
-    protocol = TCP if expectation.protocol is None else expectation.protocol
-    if protocol not in (*WITH_PORTS, UDPLITE):
-        return [None]
-    found: set[int] = set()
-    for ports in expectation.port or [PortRange(1, 65535)]:
-        single = ports.first == ports.last
-        found |= {ports.first} if single else set(world.boundaries.of_ports(ports))
-    return [*sorted(found)]
-
-
-def _sides(world: World, test: PolicyTest, peer: AskedPeer) -> Iterator[Side]:
-    if peer.net is not None:
-        nets = (
-            [peer.net.network_address] if peer.net.num_addresses == 1 else world.boundaries.of_net(peer.net)
-        )
-        yield from map(Side, nets)
-    elif peer.selector is not None:
-        yield from _selected(world, peer)
-    else:
-        yield from _named(world, test, peer.name or "")
-
-
-def _selected(world: World, peer: AskedPeer) -> Iterator[Side]:
-    chosen = [
-        workload
-        for workload in world.workloads.values()
-        if peer.namespace in (None, workload.name.split("/")[1])
-        and selector_answer(peer.selector or "", dict(workload.labels))[0]
-    ]
-    if not chosen:
-        raise Unanswerable(f"`{peer.text}` selects no workload of the policies' files")
-    for workload in chosen:
-        yield from _addresses(world, workload)
-
-
-def _named(world: World, test: PolicyTest, name: str) -> Iterator[Side]:
-    keys = [name] if name in world.members else [f"{kind}/{name}" for kind in ("Pod", "WorkloadEndpoint")]
-    found = [key for key in keys if key in world.members]
-    if len(found) != 1:
-        near = did_you_mean(name, [*world.members, *(key.partition("/")[2] for key in world.workloads)])
-        why = (
-            f"is both {found[0]} and {found[1]}" if found else "is no endpoint or set of the policies' files"
-        )
-        raise Unanswerable(f"`{name}` {why}" + (f"; {near}" if near and not found else ""))
-    member = world.members[found[0]]
-    if isinstance(member, Workload):
-        yield from _addresses(world, member)
-    elif isinstance(member, Host):
-        yield from _of_host(test, member)
-    else:
-        yield from (Side(address) for net in member.nets for address in world.boundaries.of_net(net))
-
-
-def _addresses(world: World, workload: Workload) -> Iterator[Side]:
-    for net in workload.nets:
-        address = net.network_address
-        owner = world.owners.get(str(address))
-        if owner != workload.name:
-            raise Unanswerable(f"{address} of `{workload.name}` belongs to `{owner}`, whose name is smaller")
-        yield Side(address, workload)
-
-
-def _of_host(test: PolicyTest, host: Host) -> Iterator[Side]:
-    """Its expected addresses, else those that the test gives its interface."""
-    addresses = [net.network_address for net in host.nets]
-    addresses = addresses or list(test.spec.interfaces.get(host.interface, ()))
-    if not addresses:
-        hint = "give its interface addresses in `spec.interfaces`, or name an address and `in`"
-        raise Unanswerable(f"`{host.name}` has no `expectedIPs`: {hint}")
-    for address in addresses:
-        yield Side(address, host)
-
-
-def _question(
-    world: World,
-    test: PolicyTest,
-    expectation: Expectation,
-    source: Side,
-    destination: Side,
-    port: int | None,
-) -> Question:
-    packet = Packet(
-        hook=cast("Hook", expectation.hook or "filter-forward"),
-        src=source.address,
-        dst=destination.address,
-        protocol=TCP if expectation.protocol is None else expectation.protocol,
-        sport=None if port is None else expectation.source_port or CLIENT_PORT,
-        dport=port,
-        icmp_type=None if expectation.icmp is None else expectation.icmp.type,
-        icmp_code=None if expectation.icmp is None else expectation.icmp.code,
-        ct=cast("CtState", expectation.state),
-    )
-    if not _is_of_node(expectation, source, destination):
-        if not any(str(side.address) in world.owners for side in (source, destination)):
-            raise Unanswerable(
-                f"neither {source} nor {destination} is a workload, so no policy is asked; for what a node "
-                "makes of them give `node`, and `in` or `out`"
-            )
-        return Question(source, destination, packet, None)
-    node = _node(world, test, expectation, (source, destination))
-    dnat = None
-    try:
-        dnat = None if expectation.dnat is None else read_destination(expectation.dnat)
-    except FieldError as error:
-        raise Unanswerable(str(error)) from None
-    _check_interfaces(world, test, expectation, node)
-    addresses = {name: tuple(map(str, found)) for name, found in test.spec.interfaces.items()}
-    in_, out = _interfaces(world, test, expectation, node, source, destination, dnat)
-    packet = replace(packet, in_=in_, out=out)
-    table = world.table(node, HostFacts(addresses))
-    return Question(source, destination, packet, table, expectation.hook is not None, dnat)
-
-
-def _is_of_node(expectation: Expectation, source: Side, destination: Side) -> bool:
-    """Whether the way through one node is meant: it has a host endpoint, or says so."""
+def _is_way(expectation: Expectation) -> bool:
+    """Whether the way through one node is meant, whoever the peers are."""
     given = (expectation.node, expectation.hook, expectation.in_, expectation.out, expectation.dnat)
-    hosts = isinstance(source.owner, Host) or isinstance(destination.owner, Host)
-    return hosts or any(given) or expectation.state != "new"
+    return any(given) or expectation.state != "new"
 
 
 def _node(world: World, test: PolicyTest, expectation: Expectation, sides: tuple[Side, Side]) -> str:
@@ -285,7 +192,7 @@ def _interfaces(
 
 
 def _translated(world: World, dnat: Destination) -> Side:
-    return Side(dnat.address, world.workloads.get(world.owners.get(str(dnat.address), "")))
+    return Side.at(dnat.address, world.workloads.get(world.owners.get(str(dnat.address), "")))
 
 
 def _arrival(source: Side, destination: Side, node: str) -> str | None:

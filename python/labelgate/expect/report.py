@@ -22,8 +22,9 @@ def text(result: Result, world: World) -> str:
     lines = [head, f"  expected: {_expected(result)}"]
     for answer in result.failures[:MOST]:
         lines += _answer(result, answer, world)
-    if len(result.failures) > MOST:
-        lines.append(f"  and {len(result.failures) - MOST} more of {len(result.answers)} questions")
+    shown = len(result.failures[:MOST])
+    if result.wrong > shown:
+        lines.append(f"  and {result.wrong - shown} more of {result.asked} questions")
     return "\n".join(lines)
 
 

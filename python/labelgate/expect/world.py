@@ -1,92 +1,30 @@
-"""What expectations are asked of: the tables of a snapshot, its endpoints, and where its rules tell apart."""
+"""What expectations are asked of: the tables of a snapshot, their rules, and its endpoints."""
 
 from __future__ import annotations
 
-import json
-from bisect import bisect_left
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from ipaddress import IPv4Address, IPv6Address, ip_network
-from typing import Any
+from ipaddress import ip_address
 
+import numpy as np
+from numpy.typing import NDArray
+
+from labelgate.analysis.addresses import Edges, points
+from labelgate.analysis.program import ProgramContents, read_programs
 from labelgate.config import load_config
-from labelgate.flow import IPAddress
-from labelgate.model import core_model
-from labelgate.reference.labels import Host, IPNetwork, Member, Workload, members
-from labelgate.resources.values import PortRange
+from labelgate.reference.labels import Host, Member, Workload, members
 from labelgate.settings import HostFacts, Settings
 from labelgate.snapshot import Snapshot
 from labelgate.table import DecisionTable
 
-_EXEMPT_SOURCES = ("fe80::/10", "::")
-"""Which a workload may send from although they are not its own (E-30)."""
 
+@dataclass(frozen=True)
+class Owned:
+    """The addresses of workloads, of one family, sorted; of each the chains that it meets, by number."""
 
-@dataclass(frozen=True, slots=True)
-class Boundaries:
-    """The first addresses and ports of the ranges that no rule, set or endpoint tells apart.
-
-    Every criterion on an address is a union of networks of the model, every one on a port a union of its
-    ranges: what begins at no boundary is answered as its predecessor. So one address, or port, for each range
-    answers for all of it.
-    """
-
-    addresses: Mapping[int, tuple[int, ...]]
-    """By IP version, sorted."""
-    ports: tuple[int, ...]
-    """Sorted."""
-
-    @classmethod
-    def of(cls, model: Any) -> Boundaries:
-        """Of a core model: every network and every small number in it, whatever it stands for."""
-        addresses: dict[int, set[int]] = {4: set(), 6: set()}
-        ports: set[int] = set()
-        for value in _scalars(model):
-            if isinstance(value, str):
-                if (net := _network(value)) is not None:
-                    first, last = int(net.network_address), int(net.broadcast_address)
-                    addresses[net.version] |= {first, last + 1}
-            elif isinstance(value, int) and 0 <= value <= 65535:
-                ports |= {value, value + 1}
-        return cls(
-            {version: tuple(sorted(found)) for version, found in addresses.items()}, tuple(sorted(ports))
-        )
-
-    def of_net(self, net: IPNetwork) -> list[IPAddress]:
-        """One address for each range inside a network."""
-        first, last = int(net.network_address), int(net.broadcast_address)
-        build = IPv4Address if net.version == 4 else IPv6Address
-        return [build(number) for number in _within(self.addresses[net.version], first, last)]
-
-    def of_ports(self, ports: PortRange) -> list[int]:
-        """One port for each range inside a range."""
-        return _within(self.ports, ports.first, ports.last)
-
-
-def _within(boundaries: tuple[int, ...], first: int, last: int) -> list[int]:
-    low, high = bisect_left(boundaries, first + 1), bisect_left(boundaries, last + 1)
-    return [first, *boundaries[low:high]]
-
-
-def _scalars(value: Any) -> Iterator[Any]:
-    if isinstance(value, dict):
-        for inner in value.values():
-            yield from _scalars(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _scalars(inner)
-    else:
-        yield value
-
-
-def _network(text: str) -> IPNetwork | None:
-    if not text or not (text[0].isdigit() or ":" in text):
-        return None
-    try:
-        return ip_network(text, strict=False)
-    except ValueError:
-        return None
+    addresses: Edges
+    ingress: NDArray[np.intp]
+    egress: NDArray[np.intp]
 
 
 class World:
@@ -101,6 +39,8 @@ class World:
         self.snapshot = snapshot
         self._config_file = config_file
         self._tables: dict[tuple[str, str], DecisionTable] = {}
+        self._contents: dict[DecisionTable, ProgramContents] = {}
+        self._owned: dict[int, Owned] = {}
         self.settings = self._settings(None)
 
     def _settings(self, node: str | None) -> Settings:
@@ -118,6 +58,25 @@ class World:
             settings = self._settings(node)
             self._tables[key] = self.snapshot.compile(node=node, host=host, settings=settings)
         return self._tables[key]
+
+    def contents(self, table: DecisionTable) -> ProgramContents:
+        """The rules of one of these tables."""
+        if table not in self._contents:
+            (self._contents[table],) = read_programs(table.program)
+        return self._contents[table]
+
+    def owned(self, family: int) -> Owned:
+        """Of the table of the cluster, for family 4 or 6."""
+        if family not in self._owned:
+            chains = {one.name: one.normal for one in self.contents(self.cluster).endpoints}
+            parsed = ((ip_address(address), name) for address, name in self.owners.items())
+            found = sorted(
+                (int(address), chains[name]) for address, name in parsed if address.version == family
+            )
+            numbers = np.array([of for _, of in found], np.intp).reshape(-1, 2)
+            addresses = points(family, (address for address, _ in found))
+            self._owned[family] = Owned(addresses, numbers[:, 0], numbers[:, 1])
+        return self._owned[family]
 
     @cached_property
     def members(self) -> dict[str, Member]:
@@ -143,12 +102,3 @@ class World:
     def nodes(self) -> list[str]:
         """The nodes that endpoints name."""
         return self.snapshot.nodes()
-
-    @cached_property
-    def boundaries(self) -> Boundaries:
-        """Where rules, sets and endpoints tell addresses and ports apart."""
-        named = {felix.metadata.name for felix in self.snapshot.felix_configurations}
-        nodes = [name.removeprefix("node.") for name in sorted(named) if name.startswith("node.")]
-        settings = [json.loads(core_model(Snapshot(), self._settings(node))) for node in nodes]
-        model = json.loads(core_model(self.snapshot, self.settings))
-        return Boundaries.of([model, settings, _EXEMPT_SOURCES])
