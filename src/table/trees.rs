@@ -42,7 +42,8 @@ pub struct Limits {
 
 impl Limits {
     /// No trees.
-    pub const NOTHING: Self = Self { wide: usize::MAX, kinds: 0, cuboids: 0, bytes_per_cuboid: 0, bytes: 0, steps: 0 };
+    pub const NOTHING: Self =
+        Self { wide: usize::MAX, kinds: 0, cuboids: 0, bytes_per_cuboid: 0, bytes: 0, steps: 0 };
 }
 
 impl Default for Limits {
