@@ -36,6 +36,8 @@ class TreeBudget:
 
     wide: int = _DEFAULT["tree"]["wide"]
     """A chain of more clauses is tried here before `classes`: many clauses are mostly five-tuples."""
+    kinds: int = _DEFAULT["tree"]["kinds"]
+    """But not one whose clauses differ in their addresses and source ports in so few ways."""
     cuboids: int = _DEFAULT["tree"]["cuboids"]
     """Boxes of a chain of one family; 0: no trees at all."""
     bytes_per_cuboid: int = _DEFAULT["tree"]["bytes_per_cuboid"]

@@ -362,11 +362,11 @@ impl<const N: usize> Block<N> {
         CtState::ALL[usize::from(self.ct[index])]
     }
 
-    /// Whether none carries a mark, and conntrack has nothing to say of any.
+    /// Whether none carries a mark or is DNATed, and conntrack has nothing to say of any.
     #[inline]
     fn is_plain(&self) -> bool {
         // Without branches, to be done for many at once.
-        let marks = self.accepted.iter().fold(0, |marks, mark| marks | mark);
+        let marks = self.accepted.iter().chain(&self.dnatted).fold(0, |marks, mark| marks | mark);
         #[allow(clippy::needless_bitwise_bool)] // Without a branch the columns are compared many at a time.
         let is_new = |&state: &u8| (state == CtState::New as u8) | (state == CtState::Untracked as u8);
         marks == 0 && self.ct.iter().fold(true, |all, state| all & is_new(state))
@@ -477,8 +477,9 @@ impl DecisionTable {
             return None;
         }
         let chains = self.stops.lone_block(block.hook, &block.input, &block.output)?;
-        if block.hook == Hook::FilterInput
-            && (0..N).any(|index| hooks::is_failsafe(self, &block.key(index).tuple))
+        let settings = &self.program().settings;
+        if block.hook != Hook::FilterForward
+            && (0..N).any(|index| self.failsafes.settle(settings, block.hook, &block.key(index).tuple))
         {
             return None;
         }

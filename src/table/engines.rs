@@ -13,7 +13,7 @@ use super::linear::Linear;
 use super::named::NamedPorts;
 use super::trees::{self, Trees};
 use crate::flow::{Family, FiveTuple, OutcomeId};
-use crate::program::{ChainId, Program, RuleOrigin};
+use crate::program::{Chain, ChainId, Program, RuleOrigin};
 
 /// What is known of a packet before a chain is asked.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +47,18 @@ pub struct Budgets {
 impl Budgets {
     /// No memory for anything but `linear`.
     pub const LINEAR: Self = Self { classes: classes::Limits::NOTHING, tree: trees::Limits::NOTHING };
+
+    /// Whether a chain is tried in `tree` first: many clauses are mostly five-tuples, which tell more classes apart
+    /// than there is room for. Clauses of few kinds do not: those make about twice as many classes, and twice as many
+    /// services as there are clauses.
+    fn is_wide(&self, flats: &Flats<'_>, chain: &Chain) -> bool {
+        let Ok(count) = flats.count(chain) else { return false };
+        if count <= self.tree.wide {
+            return false;
+        }
+        let most = self.tree.kinds.min(self.classes.cells / (4 * count));
+        count > self.classes.clauses || flats.kinds(chain, most).is_none()
+    }
 }
 
 /// One packet, as engines are asked.
@@ -124,9 +136,7 @@ impl Engines {
         let mut trees = Trees::new(program.chains.len(), &budgets.tree);
         let families = [Family::V4, Family::V6];
         let chains = || (0..program.chains.len()).map(ChainId::new);
-        for chain in chains()
-            .filter(|&chain| flats.count(program.chain(chain)).is_ok_and(|count| count > budgets.tree.wide))
-        {
+        for chain in chains().filter(|&chain| budgets.is_wide(&flats, program.chain(chain))) {
             for family in families {
                 // What does not fit is tried again below, and then says why.
                 let _ = trees.add(chain, family, &flats);
@@ -358,7 +368,7 @@ impl Builder {
         }
         let flats = Flats::of_chains(program, &open, &mut lineage.named);
         for &chain in &open {
-            if flats.count(program.chain(chain)).is_ok_and(|count| count > self.budgets.tree.wide) {
+            if self.budgets.is_wide(&flats, program.chain(chain)) {
                 for family in [Family::V4, Family::V6] {
                     // What does not fit is for `classes`, or all is built anew.
                     let _ = trees.add(chain, family, &flats);

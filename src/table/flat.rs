@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use indexmap::IndexSet;
-use rustc_hash::{FxBuildHasher, FxHashMap};
+use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
 use super::answer::End;
 use super::named::{NamedPorts, named_services};
@@ -287,6 +287,18 @@ impl<'p> Flats<'p> {
         lists(chain)
             .map(|list| self.lists[list.index()].as_ref().map(|list| list.clauses.len()))
             .try_fold(0, |sum, count| Ok(sum + count.map_err(|&too_many| too_many)?))
+    }
+
+    /// How many kinds of clauses the chain has that differ in addresses or source ports; none if above `most`.
+    pub fn kinds(&self, chain: &Chain, most: usize) -> Option<usize> {
+        let mut kinds = FxHashSet::default();
+        for clause in lists(chain).flat_map(|list| self.clauses(list)) {
+            kinds.insert((clause.source, clause.destination, clause.source_ports));
+            if kinds.len() > most {
+                return None;
+            }
+        }
+        Some(kinds.len())
     }
 
     /// The chain as clauses.

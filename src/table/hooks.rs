@@ -6,12 +6,10 @@ use super::connectivity::Gate;
 use super::engines::{Packet, Seen};
 use super::interfaces::WorkloadSide;
 use super::linear;
-use super::stops::{Before, FailsafeList, LoneDecisions, Stop, Stops};
+use super::stops::{Before, LoneDecisions, Stop, Stops};
 use super::{Decision, DecisionTable, Stage, Step, Trace};
-use crate::flow::{
-    CtState, EndpointId, Family, FiveTuple, FlowKey, Hook, InterfaceId, Transport, Verdict, protocol,
-};
-use crate::program::{Action, ChainId, EndpointToHost, Failsafe, ForwardUnmarked, Reason, Settings};
+use crate::flow::{CtState, EndpointId, Family, FlowKey, Hook, InterfaceId, Transport, Verdict, protocol};
+use crate::program::{Action, ChainId, EndpointToHost, ForwardUnmarked, Reason, Settings};
 
 /// The answer to one packet at one hook; `tree` is that of a chain in `tree` which has been asked before. Where one chain
 /// decides there is nothing to trace.
@@ -30,11 +28,11 @@ pub fn decide<T: Trace>(
 #[allow(clippy::inline_always)] // What a call and its return cost is a tenth of it.
 #[inline(always)]
 fn lone_decision(table: &DecisionTable, key: &FlowKey, tree: Option<(ChainId, Answer)>) -> Option<Decision> {
-    if key.accepted || !is_new(key.ct) {
+    if key.accepted || key.dnatted || !is_new(key.ct) {
         return None;
     }
     let chain = table.stops.lone(key.hook, key.input, key.output)?;
-    if key.hook == Hook::FilterInput && is_failsafe(table, &key.tuple) {
+    if table.failsafes.settle(&table.program().settings, key.hook, &key.tuple) {
         return None;
     }
     let answer = table.engines.find_lone(chain, &key.tuple, tree);
@@ -47,30 +45,32 @@ pub const fn is_new(ct: CtState) -> bool {
     matches!(ct, CtState::New | CtState::Untracked)
 }
 
-/// Whether a failsafe port settles a packet ahead of the lone chain that it meets in INPUT.
-#[inline]
-pub fn is_failsafe(table: &DecisionTable, tuple: &FiveTuple) -> bool {
-    let before = Before::Failsafes(FailsafeList::Inbound);
-    failsafe_reason(&table.program().settings, tuple, before).is_some()
-}
-
 /// The decisions of a hook in which a packet meets one chain alone, but for the outcome, by [`Answer::kind`]; none where
 /// a setting decides.
 pub fn lone_decisions(hook: Hook, settings: &Settings) -> LoneDecisions {
-    let is_forward = hook == Hook::FilterForward;
-    let verdicts = if is_forward { FORWARD } else { normal_verdicts(Verdict::Allow) };
+    let verdicts = match hook {
+        Hook::RawPrerouting | Hook::RawOutput => UNTRACKED,
+        Hook::ManglePrerouting => PREDNAT,
+        Hook::FilterForward => FORWARD,
+        Hook::FilterInput | Hook::FilterOutput => normal_verdicts(Verdict::Allow),
+        Hook::ManglePostrouting => normal_verdicts(Verdict::Continue),
+    };
     let mut decisions = [None; 4];
     for (decision, (run, _)) in decisions.iter_mut().zip(ENDS) {
-        let is_open = is_forward && run == Run::Unmarked;
+        let is_open = hook == Hook::FilterForward && run == Run::Unmarked;
         if !is_open || settings.forward_unmarked == ForwardUnmarked::Return {
             let verdict = verdicts[run as usize];
-            // INPUT keeps the mark as it arrived: not set.
-            let accepted = is_forward && run == Run::Accept;
+            let accepted = !keeps_arrival(hook) && run == Run::Accept;
             let outcome = Reason::NoEndpoint.outcome();
             *decision = Some(Decision { verdict, failsafe: false, accepted, outcome });
         }
     }
     decisions
+}
+
+/// Whether the accept mark stays as it came.
+const fn keeps_arrival(hook: Hook) -> bool {
+    matches!(hook, Hook::FilterInput | Hook::FilterOutput | Hook::ManglePostrouting)
 }
 
 /// Evaluates one packet at one hook, and gives the step that decided.
@@ -92,8 +92,7 @@ pub fn walk<T: Trace>(
         Hook::FilterOutput => walk.filter_output(),
         Hook::ManglePostrouting => walk.mangle_postrouting(),
     };
-    let keeps_arrival = matches!(key.hook, Hook::FilterInput | Hook::FilterOutput | Hook::ManglePostrouting);
-    let accepted = if keeps_arrival { key.accepted } else { walk.accepted };
+    let accepted = if keeps_arrival(key.hook) { key.accepted } else { walk.accepted };
     let Step { outcome, .. } = walk.last;
     let decision = Decision {
         verdict,
@@ -165,39 +164,6 @@ const FORWARD: ByRun = [Verdict::Allow, Verdict::Deny, Verdict::Continue, Verdic
 /// Of a host endpoint's normal policy; `allow` is the word of the hook for an accept.
 const fn normal_verdicts(allow: Verdict) -> ByRun {
     [allow, Verdict::Deny, Verdict::Deny, allow, allow]
-}
-
-/// E-42, E-43.
-fn failsafe_reason(settings: &Settings, tuple: &FiveTuple, before: Before) -> Option<Reason> {
-    let (list, has_return_half) = match before {
-        Before::Failsafes(list) => (list, false),
-        Before::Prednat => (FailsafeList::Inbound, false),
-        Before::Untracked(list) => (list, true),
-        Before::Conntrack | Before::Encapsulation | Before::Nobody => return None,
-    };
-    let Transport::Ports { source, destination } = tuple.transport else {
-        return None;
-    };
-    let (entries, other, remote) = match list {
-        FailsafeList::Inbound => (&settings.failsafe_inbound, &settings.failsafe_outbound, tuple.source),
-        FailsafeList::Outbound => {
-            (&settings.failsafe_outbound, &settings.failsafe_inbound, tuple.destination)
-        }
-    };
-    let holds = |entries: &[Failsafe], port: u16| {
-        entries.iter().any(|entry| {
-            entry.protocol == tuple.protocol
-                && entry.port == port
-                && entry.net.is_none_or(|net| net.contains(tuple.family, remote))
-        })
-    };
-    if holds(entries, destination) {
-        Some(Reason::Failsafe)
-    } else if has_return_half && holds(other, source) {
-        Some(Reason::FailsafeReturn)
-    } else {
-        None
-    }
 }
 
 struct Walk<'a, T> {
@@ -445,11 +411,7 @@ impl<'a, T: Trace> Walk<'a, T> {
                 self.push(step(Stage::Interface, None, Reason::UnknownWorkload));
                 return Some(Run::Deny);
             }
-            Before::Untracked(_) => (
-                Stage::Failsafe,
-                failsafe_reason(self.settings(), &self.key.tuple, stop.before)?,
-                Run::Failsafe,
-            ),
+            Before::Untracked(_) => (Stage::Failsafe, self.failsafe_reason(stop.before)?, Run::Failsafe),
             _ if self.is_established() => (Stage::Conntrack, Reason::Established, Run::Established),
             before if self.key.ct == CtState::Invalid && self.settings().invalid_check => {
                 let in_mangle = before == Before::Prednat;
@@ -460,13 +422,15 @@ impl<'a, T: Trace> Walk<'a, T> {
                 self.accepted = false;
                 (stop.stage, Reason::Encapsulation, Run::Deny)
             }
-            before => {
-                (Stage::Failsafe, failsafe_reason(self.settings(), &self.key.tuple, before)?, Run::Failsafe)
-            }
+            before => (Stage::Failsafe, self.failsafe_reason(before)?, Run::Failsafe),
         };
         self.push(step(stage, endpoint, reason));
         self.failsafe |= run == Run::Failsafe;
         Some(run)
+    }
+
+    fn failsafe_reason(&self, before: Before) -> Option<Reason> {
+        self.table.failsafes.reason(self.settings(), &self.key.tuple, before)
     }
 
     fn is_established(&self) -> bool {

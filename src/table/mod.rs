@@ -16,6 +16,7 @@ mod batch;
 mod classes;
 mod connectivity;
 mod engines;
+mod failsafe;
 mod flat;
 mod hooks;
 mod interfaces;
@@ -152,6 +153,7 @@ pub struct DecisionTable {
     engines: Arc<Engines>,
     interfaces: interfaces::Interfaces,
     stops: AllStops,
+    failsafes: failsafe::Failsafes,
     /// Made when first asked for: the packet loop never does.
     workloads: OnceLock<connectivity::Workloads>,
 }
@@ -162,7 +164,8 @@ impl DecisionTable {
     pub fn new(engines: Arc<Engines>, host: &HostFacts) -> Self {
         let interfaces = interfaces::Interfaces::resolve(engines.program(), host);
         let stops = AllStops::of(engines.program(), &interfaces);
-        Self { engines, interfaces, stops, workloads: OnceLock::new() }
+        let failsafes = failsafe::Failsafes::of(&engines.program().settings);
+        Self { engines, interfaces, stops, failsafes, workloads: OnceLock::new() }
     }
 
     /// The compiled policy.

@@ -2,6 +2,7 @@
 //! costs one load for each of its two interfaces.
 
 use super::answer::Answer;
+use super::failsafe::FailsafeList;
 use super::hooks::lone_decisions;
 use super::interfaces::{Governors, Interfaces, WorkloadSide};
 use super::{Decision, Stage};
@@ -37,13 +38,6 @@ pub enum Before {
     Nobody,
 }
 
-/// The failsafe ports for packets to the host, or from it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FailsafeList {
-    Inbound,
-    Outbound,
-}
-
 /// Of hooks and sides of an interface: the only chain there, as its number plus one, or [`NONE`], or [`MORE`].
 type Chains = u32;
 const NONE: Chains = 0;
@@ -52,7 +46,7 @@ const MORE: Chains = u32::MAX;
 
 /// The only chain that new packets of an interface meet: what most of them need to know, in one load.
 #[derive(Clone, Copy, Debug)]
-#[repr(align(16))]
+#[repr(align(32))]
 struct Lone {
     /// filter FORWARD, from it.
     from: Chains,
@@ -60,6 +54,14 @@ struct Lone {
     to: Chains,
     /// filter INPUT.
     input: Chains,
+    /// filter OUTPUT.
+    output: Chains,
+    /// mangle PREROUTING.
+    prednat: Chains,
+    /// raw PREROUTING.
+    untracked_in: Chains,
+    /// raw OUTPUT.
+    untracked_out: Chains,
 }
 
 /// Decisions but for the outcome, by [`Answer::kind`].
@@ -74,11 +76,16 @@ impl Lone {
             }
             _ => MORE,
         };
-        let is_host = stops.workload == WorkloadSide::Host;
+        let one = |stop: Option<Stop>| stop.map_or(MORE, |stop| stop.chain.number() + 1);
+        let of_host = |stop: Option<Stop>| one(stop.filter(|_| stops.workload == WorkloadSide::Host));
         Self {
             from: few([stops.from_hep, stops.egress]),
             to: few([stops.ingress, stops.to_hep]),
-            input: stops.normal_in.filter(|_| is_host).map_or(MORE, |stop| stop.chain.number() + 1),
+            input: of_host(stops.normal_in),
+            output: of_host(stops.normal_out),
+            prednat: one(stops.prednat),
+            untracked_in: of_host(stops.untracked_in),
+            untracked_out: one(stops.untracked_out),
         }
     }
 }
@@ -115,8 +122,8 @@ pub struct Stops {
 pub struct AllStops {
     stops: Vec<Stops>,
     lone: Vec<Lone>,
-    /// Of FORWARD and INPUT.
-    decisions: [LoneDecisions; 2],
+    /// By hook.
+    decisions: [LoneDecisions; Hook::ALL.len()],
 }
 
 impl AllStops {
@@ -125,8 +132,7 @@ impl AllStops {
         let stops: Vec<_> = interfaces.all().iter().map(|governors| Stops::of(program, governors)).collect();
         Self {
             lone: stops.iter().map(Lone::of).collect(),
-            decisions: [Hook::FilterForward, Hook::FilterInput]
-                .map(|hook| lone_decisions(hook, &program.settings)),
+            decisions: Hook::ALL.map(|hook| lone_decisions(hook, &program.settings)),
             stops,
         }
     }
@@ -137,21 +143,25 @@ impl AllStops {
         self.stops.get(interface.0 as usize).unwrap_or(&self.stops[InterfaceId::NONE.0 as usize])
     }
 
-    /// The only chain that decides a new packet in FORWARD or INPUT, behind failsafes there; none where there are
-    /// others, or more than that decides.
+    /// The only chain that decides a new packet which carries no mark, behind failsafes; none where there are others, or
+    /// more than that decides.
     #[inline]
     pub fn lone(&self, hook: Hook, input: InterfaceId, output: InterfaceId) -> Option<ChainId> {
-        let from = self.lone.get(input.0 as usize)?;
+        let at = |interface: InterfaceId| self.lone.get(interface.0 as usize);
         let chains = match hook {
             Hook::FilterForward => {
-                let to = self.lone.get(output.0 as usize)?;
-                if from.from != NONE && to.to != NONE {
+                let (from, to) = (at(input)?.from, at(output)?.to);
+                if from != NONE && to != NONE {
                     return None;
                 }
-                from.from | to.to
+                from | to
             }
-            Hook::FilterInput => from.input,
-            _ => return None,
+            Hook::RawPrerouting => at(input)?.untracked_in,
+            Hook::ManglePrerouting => at(input)?.prednat,
+            Hook::FilterInput => at(input)?.input,
+            Hook::RawOutput => at(output)?.untracked_out,
+            Hook::FilterOutput => at(output)?.output,
+            Hook::ManglePostrouting => return None,
         };
         (chains != NONE && chains != MORE).then(|| ChainId::from_number(chains - 1))
     }
@@ -168,8 +178,12 @@ impl AllStops {
             Hook::FilterForward => {
                 (self.chains(inputs, |lone| lone.from)?, self.chains(outputs, |lone| lone.to)?)
             }
+            Hook::RawPrerouting => (self.chains(inputs, |lone| lone.untracked_in)?, [NONE; N]),
+            Hook::ManglePrerouting => (self.chains(inputs, |lone| lone.prednat)?, [NONE; N]),
             Hook::FilterInput => (self.chains(inputs, |lone| lone.input)?, [NONE; N]),
-            _ => return None,
+            Hook::RawOutput => (self.chains(outputs, |lone| lone.untracked_out)?, [NONE; N]),
+            Hook::FilterOutput => (self.chains(outputs, |lone| lone.output)?, [NONE; N]),
+            Hook::ManglePostrouting => return None,
         };
         let mut chains = [ChainId::from_number(0); N];
         let mut all = true;
@@ -197,7 +211,7 @@ impl AllStops {
     /// The hook's decision where the lone chain answers so; none where a setting decides.
     #[inline]
     pub fn lone_decision(&self, hook: Hook, answer: Answer) -> Option<Decision> {
-        let decision = self.decisions[usize::from(hook == Hook::FilterInput)][answer.kind()]?;
+        let decision = self.decisions[hook as usize][answer.kind()]?;
         Some(Decision { outcome: answer.outcome(), ..decision })
     }
 }

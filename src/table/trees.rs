@@ -28,6 +28,8 @@ use crate::program::{Action, AddressSet, ChainId};
 pub struct Limits {
     /// A chain of more clauses is tried here before `classes`: many clauses are mostly five-tuples.
     pub wide: usize,
+    /// But not one whose clauses differ in their addresses and source ports in so few ways: one port after the other.
+    pub kinds: usize,
     /// Boxes of a chain of one family, and ranges of its addresses; 0: no trees at all.
     pub cuboids: usize,
     /// Bytes of a tree for each of its boxes.
@@ -40,13 +42,21 @@ pub struct Limits {
 
 impl Limits {
     /// No trees.
-    pub const NOTHING: Self = Self { wide: usize::MAX, cuboids: 0, bytes_per_cuboid: 0, bytes: 0, steps: 0 };
+    pub const NOTHING: Self =
+        Self { wide: usize::MAX, kinds: 0, cuboids: 0, bytes_per_cuboid: 0, bytes: 0, steps: 0 };
 }
 
 impl Default for Limits {
     /// A million boxes for one chain, 128 MiB for all, some seconds.
     fn default() -> Self {
-        Self { wide: 512, cuboids: 1 << 20, bytes_per_cuboid: 160, bytes: 128 << 20, steps: 1 << 24 }
+        Self {
+            wide: 512,
+            kinds: 64,
+            cuboids: 1 << 20,
+            bytes_per_cuboid: 160,
+            bytes: 128 << 20,
+            steps: 1 << 24,
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use rustc_hash::FxBuildHasher;
 use super::cells::{Axes, Cells};
 use super::image::Builder;
 use super::limits::{Limits, Refused, Steps, within};
-use super::local::{Axis, Bits, KeptAxis, NEVER, Splitter};
+use super::local::{Axis, Bits, KeptAxis, NEVER, Splitter, every};
 use super::maps::Maps;
 use super::numbers::{self, Addresses, Listed, Numbers, Services};
 use super::partition::Value;
@@ -265,12 +265,15 @@ impl Writer {
             source_port: splitter.axis(source_ports, of(|clause| clause.source_ports), steps)?,
         };
         // A clause that does not exist for the family holds nowhere, whatever its terms are there.
-        let missing = |(_, clause): &(usize, &Clause)| !clause.families[family as usize];
-        for (index, _) in flat.clauses.iter().enumerate().filter(missing) {
-            for bits in &mut axes.service.bits {
-                bits[index / 64] &= !(1 << (index % 64));
+        let mut existing = every(flat.clauses.len());
+        for (index, clause) in flat.clauses.iter().enumerate() {
+            if !clause.families[family as usize] {
+                existing[index / 64] &= !(1 << (index % 64));
+                axes.service.of_clause[index] = NEVER;
             }
-            axes.service.of_clause[index] = NEVER;
+        }
+        for bits in &mut axes.service.bits {
+            bits.iter_mut().zip(&existing).for_each(|(word, mask)| *word &= mask);
         }
         Ok(axes)
     }

@@ -148,8 +148,6 @@ pub struct Splitter {
     parts: Vec<Part>,
     /// Set to whether it holds the part that is looked at.
     held: Vec<bool>,
-    /// Term to whether it holds there.
-    holds: Vec<bool>,
 }
 
 impl Splitter {
@@ -160,28 +158,25 @@ impl Splitter {
         of_clause: Vec<u32>,
         steps: &mut Steps,
     ) -> Result<Axis, Refused> {
-        let mut named = of_clause.clone();
-        named.sort_unstable();
-        named.dedup();
-        let mut sets: Vec<u32> = named.iter().flat_map(|&term| terms[term as usize].sets()).collect();
-        let evaluated = sets.len() + named.len() + of_clause.len();
-        sets.sort_unstable();
-        sets.dedup();
-        if sets.is_empty() {
+        let looks = Looks::of(&of_clause, terms);
+        if looks.sets.is_empty() {
             return Ok(Axis::single(partition.count(), every(of_clause.len()), of_clause));
         }
-        self.split_by(partition, &sets, steps)?;
-        steps.take(partition.count() / BLOCK + self.parts.len() * evaluated)?;
+        self.split_by(partition, &looks.sets, steps)?;
+        steps.take(partition.count() / BLOCK + looks.clauses.len())?;
         self.held.resize(partition.set_count().max(self.held.len()), false);
-        self.holds.resize(terms.len().max(self.holds.len()), false);
-        for &set in &sets {
+        for &set in &looks.sets {
             self.held[set as usize] = partition.half(set).is_outside;
+        }
+        let mut first = vec![0; of_clause.len().div_ceil(64)];
+        for place in 0..looks.terms.len() {
+            looks.note(place, &self.held, &mut first);
         }
         let mut bits: IndexSet<Bits, FxBuildHasher> = IndexSet::default();
         let mut local_of_part = vec![0; self.parts.len()];
         for (part, _) in (0..).zip(self.are_met(partition.count())).filter(|(_, is_met)| *is_met) {
             self.toggle_path(part);
-            let local = bits.insert_full(self.holding(terms, &named, &of_clause)).0;
+            let local = bits.insert_full(self.holding(part, &looks, first.clone(), steps)?).0;
             self.toggle_path(part);
             local_of_part[part as usize] = narrow_local(local);
         }
@@ -195,7 +190,7 @@ impl Splitter {
             other: local_of_part[0],
             locals: (0..bits.len()).map(narrow_local).collect(),
             bits: bits.into_iter().collect(),
-            sets,
+            sets: looks.sets,
             of_clause,
         };
         if axis.is_single() {
@@ -276,17 +271,74 @@ impl Splitter {
         }
     }
 
-    fn holding(&mut self, terms: &[Term], named: &[u32], of_clause: &[u32]) -> Bits {
-        for &number in named {
-            let Term { within, outside } = &terms[number as usize];
-            let held = |set: &u32| self.held[*set as usize];
-            self.holds[number as usize] = within.iter().all(held) && !outside.iter().any(held);
+    /// The clauses that hold in a part, by those that hold in the first one: sets on the way to it have been toggled.
+    fn holding(
+        &self,
+        mut part: u32,
+        looks: &Looks<'_>,
+        mut bits: Bits,
+        steps: &mut Steps,
+    ) -> Result<Bits, Refused> {
+        let mut looked = bits.len();
+        while part != 0 {
+            let Part { parent, by, .. } = self.parts[part as usize];
+            for &(_, place) in looks.of_set(by) {
+                looked += looks.note(place as usize, &self.held, &mut bits);
+            }
+            part = parent;
         }
-        let mut bits = vec![0; of_clause.len().div_ceil(64)];
-        for (clause, &term) in of_clause.iter().enumerate() {
-            bits[clause / 64] |= u64::from(self.holds[term as usize]) << (clause % 64);
+        steps.take(looked)?;
+        Ok(bits)
+    }
+}
+
+/// What the clauses of a chain look at in one dimension.
+struct Looks<'t> {
+    /// All that they name, ascending.
+    sets: Vec<u32>,
+    /// Each once, with where its clauses end in `clauses`; they begin where those of the one before it end.
+    terms: Vec<(&'t Term, usize)>,
+    /// Of each term.
+    clauses: Vec<usize>,
+    /// Set and place of a term that names it, ascending.
+    naming: Vec<(u32, u32)>,
+}
+
+impl<'t> Looks<'t> {
+    fn of(of_clause: &[u32], terms: &'t [Term]) -> Self {
+        let mut clauses: Vec<usize> = (0..of_clause.len()).collect();
+        clauses.sort_by_key(|&clause| of_clause[clause]);
+        let (mut named, mut naming) = (Vec::new(), Vec::new());
+        for same in clauses.chunk_by(|&a, &b| of_clause[a] == of_clause[b]) {
+            let term = &terms[of_clause[same[0]] as usize];
+            naming.extend(term.sets().map(|set| (set, narrow(named.len()))));
+            let begin = named.last().map_or(0, |&(_, end)| end);
+            named.push((term, begin + same.len()));
         }
-        bits
+        naming.sort_unstable();
+        let mut sets: Vec<u32> = naming.iter().map(|&(set, _)| set).collect();
+        sets.dedup();
+        Self { sets, terms: named, clauses, naming }
+    }
+
+    /// The terms that name a set.
+    fn of_set(&self, set: u32) -> &[(u32, u32)] {
+        let first = self.naming.partition_point(|&(named, _)| named < set);
+        let count = self.naming[first..].partition_point(|&(named, _)| named == set);
+        &self.naming[first..first + count]
+    }
+
+    /// Notes in the bits of its clauses whether a term holds where these sets do; what that takes.
+    fn note(&self, place: usize, held: &[bool], bits: &mut [u64]) -> usize {
+        let (Term { within, outside }, end) = self.terms[place];
+        let begin = place.checked_sub(1).map_or(0, |before| self.terms[before].1);
+        let held = |set: &u32| held[*set as usize];
+        let holds = within.iter().all(held) && !outside.iter().any(held);
+        for clause in &self.clauses[begin..end] {
+            let mask = 1 << (clause % 64);
+            bits[clause / 64] = if holds { bits[clause / 64] | mask } else { bits[clause / 64] & !mask };
+        }
+        within.len() + outside.len() + end - begin
     }
 }
 

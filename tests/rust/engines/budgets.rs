@@ -21,7 +21,7 @@ pub fn tiny(choices: &mut Choices) -> Budgets {
         2 => classes.bytes = choices.below(1 << 16) * 8,
         3 => classes.classes = choices.below(12),
         4 => classes.steps = choices.below(1 << 14),
-        5 => tree.wide = choices.below(4),
+        5 => (tree.wide, tree.kinds) = (choices.below(4), choices.below(3)),
         _ => classes.clauses = 0,
     }
     match choices.below(5) {
@@ -143,10 +143,25 @@ fn single_port(number: u16) -> Rule {
 #[test]
 fn a_wide_list_is_tried_in_the_tree_first() {
     let mut budgets = Budgets::default();
-    budgets.tree.wide = 11;
+    (budgets.tree.wide, budgets.tree.kinds) = (11, 0);
     let others = others(dozen(), &budgets);
     assert_eq!(
         (others[0].engine, others[0].why.as_str()),
         ("tree", "12 clauses: wide lists are tried in tree first")
     );
+}
+
+#[test]
+fn a_wide_list_of_one_port_after_the_other_stays_in_classes() {
+    let mut budgets = Budgets::default();
+    (budgets.tree.wide, budgets.tree.kinds) = (11, 1);
+    let ports = || of_rules((0..300).map(single_port).collect(), Vec::new(), Vec::new());
+    let is_tree = |budgets: &Budgets| others(ports(), budgets).first().map(|other| other.engine);
+    assert_eq!(is_tree(&budgets), None);
+    // Two answers for each of 301 ports would be too many.
+    budgets.classes.cells = 1199;
+    assert_eq!(is_tree(&budgets), Some("tree"));
+    budgets = Budgets { classes: Budgets::default().classes, ..budgets };
+    budgets.classes.clauses = 299;
+    assert_eq!(is_tree(&budgets), Some("tree"));
 }

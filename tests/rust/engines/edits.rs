@@ -158,7 +158,7 @@ fn check(mut choices: Choices) -> [usize; 2] {
     let mut program = program(&mut choices);
     // Small lists in trees: beside others in classes.
     let mut wooded = Budgets::default();
-    wooded.tree.wide = 3;
+    (wooded.tree.wide, wooded.tree.kinds) = (3, 0);
     let mut builders = [Budgets::default(), wooded, tiny(&mut choices)].map(Builder::new);
     let mut edits = [0; 2];
     for _ in 0..STEPS {
