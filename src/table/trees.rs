@@ -109,7 +109,7 @@ struct Part {
     tree: Tree,
     /// The Log rule that ends it.
     log: Option<OutcomeId>,
-    /// Where nothing matches; none: the next part follows.
+    /// Where nothing ends the packet; none: the next part follows.
     deny: Option<Answer>,
     /// Where the next segment begins.
     next: usize,
@@ -357,7 +357,7 @@ impl Part {
             NONE => self.deny.ok_or(number + 1),
             LOG => {
                 self.log.into_iter().for_each(passed);
-                Err(number + 1)
+                self.deny.ok_or(number + 1)
             }
             value => match Answer::beside_number(value) {
                 None => Ok(Answer::from_word(value)),

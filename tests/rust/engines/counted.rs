@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use crate::budgets::tiny;
 use crate::choices::{Choices, choices};
 use crate::edits::changed;
-use crate::equal::{bound, built};
+use crate::equal::{bound, built, others};
 use crate::packets::Aims;
 use crate::programs::{self, of_rules, plain, program};
 
@@ -186,6 +186,15 @@ fn a_tree_tells_so_many_log_rules() {
         let uncounted: Vec<_> = table.rules().iter().filter_map(|rule| rule.uncounted).collect();
         assert_eq!(uncounted, if told { vec![] } else { vec!["log"; logs] });
     }
+}
+
+#[test]
+fn a_tier_denies_behind_a_log_rule_at_its_end() {
+    let mut budgets = Budgets { classes: Budgets::LINEAR.classes, ..Budgets::default() };
+    budgets.tree.wide = 0;
+    assert!(
+        others(in_order(&[Action::Log], Action::Log), &budgets).iter().all(|other| other.engine == "tree")
+    );
 }
 
 #[test]
