@@ -156,8 +156,9 @@ class Table:
         "uncounted"}]`, each as in `Enforcer.rule_counts`.
 
         `uncounted` says why not every packet that meets a rule is counted, or is null: `kernel` (kernel rules
-        may answer ahead of the queue), `pass` (a Pass rule), `linear` (a Log rule, and the `linear` engine
-        answers for a chain). Releases the GIL.
+        may answer ahead of the queue), `pass` (a Pass rule of a chain for which telling those would take more
+        memory than `passes` of the budget), `log` (a Log rule of a chain in `tree` that has more than 16).
+        Releases the GIL.
         """
 
     def outcomes(self) -> list[_Outcome]:

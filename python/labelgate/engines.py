@@ -28,6 +28,8 @@ class ClassesBudget:
     """Bytes of the maps from classes to answers while they have one level; larger ones are given two."""
     steps: int = _DEFAULT["classes"]["steps"]
     """Of building all tables, about a nanosecond each."""
+    passes: int = _DEFAULT["classes"]["passes"]
+    """Bytes that may be added so that outcomes tell the Pass rules passed; 0: they do not."""
 
 
 @dataclass(frozen=True, slots=True)

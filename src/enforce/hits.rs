@@ -11,15 +11,16 @@ use std::time::SystemTime;
 
 use super::counters::Count;
 use crate::flow::OutcomeId;
-use crate::table::{Decision, Passing, Tally};
+use crate::table::{Decision, Passing, Tally, Topic};
 
 /// All words of one outcome, side by side: a hit touches one line of memory.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(align(32))]
 struct Hit {
     packets: Count,
     last: AtomicU64,
     told: Told,
+    topic: Topic,
 }
 
 /// The second in which something was told last, and above that how often. One thread writes.
@@ -55,9 +56,16 @@ impl WorkerHits {
         }
     }
 
-    /// When an outcome was told.
+    /// When the topic of an outcome was told.
     pub fn told(&self, outcome: OutcomeId) -> &Told {
-        &self.0[outcome.index()].told
+        let topic = self.0[outcome.index()].topic.id;
+        &self.0[topic.index()].told
+    }
+
+    /// Whether packets that met it are told of, also those that pass.
+    #[inline]
+    pub fn logs(&self, outcome: OutcomeId) -> bool {
+        self.0[outcome.index()].topic.logs
     }
 
     /// One more packet.
@@ -77,8 +85,13 @@ pub struct Hits {
 }
 
 impl Hits {
-    pub fn new(generation: u64, workers: usize, outcomes: usize) -> Arc<Self> {
-        let worker = |_| WorkerHits((0..outcomes).map(|_| Hit::default()).collect());
+    /// `topics` are those of all outcomes, by id.
+    pub fn new(generation: u64, workers: usize, topics: &[Topic]) -> Arc<Self> {
+        let hit = |&topic: &Topic| {
+            let (packets, last, told) = <(Count, AtomicU64, Told)>::default();
+            Hit { packets, last, told, topic }
+        };
+        let worker = |_| WorkerHits(topics.iter().map(hit).collect());
         Arc::new(Self { generation, workers: (0..workers).map(worker).collect() })
     }
 
@@ -186,13 +199,17 @@ pub fn now() -> u64 {
 mod tests {
     use super::*;
 
+    fn topics(outcomes: usize) -> Vec<Topic> {
+        (0..outcomes).map(|id| Topic { id: OutcomeId::new(id), logs: false }).collect()
+    }
+
     fn tally(packets: u64, last_hit: u64) -> Tally {
         Tally { packets, last_hit }
     }
 
     #[test]
     fn workers_are_summed() {
-        let hits = Hits::new(1, 2, 9);
+        let hits = Hits::new(1, 2, &topics(9));
         for (worker, outcome, now) in [(0, 3, 500), (0, 3, 700), (1, 3, 600), (1, 8, 400)] {
             hits.worker(worker).add(OutcomeId::new(outcome), now);
         }
@@ -202,7 +219,7 @@ mod tests {
 
     #[test]
     fn an_outcome_is_told_so_often_a_second() {
-        let hits = Hits::new(1, 1, 2);
+        let hits = Hits::new(1, 1, &topics(2));
         let (flood, rare) = (OutcomeId::new(0), OutcomeId::new(1));
         let told = |outcome, now| hits.worker(0).told(outcome).tell(now, 2).is_some();
         assert_eq!([1000, 1500, 1999].map(|now| told(flood, now)), [true, true, false]);
@@ -212,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_table_is_over_when_nobody_is_with_it() {
-        let (hits, mut ledger) = (Hits::new(7, 1, 4), Ledger::default());
+        let (hits, mut ledger) = (Hits::new(7, 1, &topics(4)), Ledger::default());
         ledger.keep("meanings", Arc::clone(&hits));
         hits.worker(0).add(OutcomeId::new(1), 5);
         let read = |ledger: &mut Ledger<_>| {

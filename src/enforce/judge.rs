@@ -1,15 +1,17 @@
 //! From queued packets to replies, a batch at a time: all are read first, then the table answers them together, so
 //! that their loads wait for memory at the same time.
 
+use std::sync::Arc;
+
 use rustc_hash::FxHashMap;
 
 use super::counters::QueueCounts;
-use super::events::{Decided, Events, Staged};
+use super::events::{Decided, Event, Events, Header, Staged};
 use super::hits::{self, WorkerHits};
 use super::recorder::Recorder;
 use super::samples::{Sample, Sampler, Sampling};
 use super::{Decide, Generation, Protocol};
-use crate::flow::{CtState, Family, FlowKey, Hook, InterfaceId, Verdict};
+use crate::flow::{CtState, Family, FiveTuple, FlowKey, Hook, InterfaceId, OutcomeId, Verdict};
 use crate::nfqueue::{self, BATCH, Inbox, Place, QueuedPacket, Reply};
 use crate::table::{Decision, Passing};
 use crate::wire;
@@ -185,6 +187,7 @@ impl<D: Decide> Judge<'_, D> {
         let (Some(input), Some(output)) = (self.interface(packet.input), self.interface(packet.output))
         else {
             self.counts.unknown_interface.add(1);
+            self.tell_orphan(tuple, packet);
             return Err(Reply::DROP);
         };
         Ok(FlowKey {
@@ -198,6 +201,28 @@ impl<D: Decide> Judge<'_, D> {
             // Kernel rules lead only DNATed flows here (E-37).
             dnatted: self.hook == Hook::ManglePostrouting,
         })
+    }
+
+    /// Denied, and no table is asked.
+    #[cold]
+    fn tell_orphan(&self, tuple: FiveTuple, packet: &QueuedPacket) {
+        let Some(events) = self.events.filter(|_| self.is_counting) else { return };
+        let (input, output) = (InterfaceId::NONE, InterfaceId::NONE);
+        let (accepted, dnatted) = (false, false);
+        let key = FlowKey { tuple, hook: self.hook, input, output, accepted, ct: CtState::New, dnatted };
+        events.tell_orphan(self.worker, || Event {
+            time: hits::now(),
+            generation: self.generation.number,
+            table: Arc::clone(&self.generation.table),
+            key,
+            interfaces: (packet.input, packet.output),
+            header: Header::new(packet.payload, packet.length),
+            verdict: Verdict::Deny,
+            outcome: OutcomeId::new(0),
+            step: None,
+            is_orphan: true,
+            staged: false,
+        });
     }
 
     /// What a table would have answered that gave this verdict.

@@ -39,7 +39,7 @@ use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use crate::flow::{Family, FlowKey, Hook, InterfaceId, OutcomeId, Verdict};
 use crate::nfqueue::{Channel, Grant, Queue, QueueOptions, Wake, block_signals, interface_name, thread_id};
-use crate::table::{Decision, DecisionTable, Meanings, Passing};
+use crate::table::{Decision, DecisionTable, Meanings, Passing, Topic};
 
 pub use counters::{Counters, HookCounters};
 pub use events::{Event, Header, Rates, Untold};
@@ -108,10 +108,8 @@ trait Decide: Send + Sync + 'static {
     /// Packets of one hook and IP version, in order; replaces `decisions` and what was passed on the way to them.
     fn decide_packets(&self, keys: &[FlowKey], decisions: &mut Vec<Decision>, passing: &mut Passing);
     fn interface(&self, name: &str) -> InterfaceId;
-    /// Outcome ids are below this.
-    fn outcome_count(&self) -> usize;
-    /// Outcome ids from this on tell Log rules on the way.
-    fn first_logged(&self) -> u32;
+    /// What is told of packets that met an outcome, by outcome id.
+    fn topics(&self) -> Vec<Topic>;
     fn meanings(&self) -> Self::Meanings;
     /// Tells the policies of outcomes apart, or what else they are of; hardly two are alike.
     fn policy_hash(&self, outcome: OutcomeId) -> u64;
@@ -130,12 +128,8 @@ impl Decide for DecisionTable {
         self.interface(name)
     }
 
-    fn outcome_count(&self) -> usize {
-        self.outcome_count()
-    }
-
-    fn first_logged(&self) -> u32 {
-        self.first_logged()
+    fn topics(&self) -> Vec<Topic> {
+        self.topics()
     }
 
     fn meanings(&self) -> Meanings {
@@ -162,12 +156,11 @@ struct Generation<D> {
     table: Arc<D>,
     interfaces: FxHashMap<u32, InterfaceId>,
     hits: Arc<Hits>,
-    first_logged: u32,
 }
 
 impl<D: Decide> Generation<D> {
     fn first(workers: usize, table: Arc<D>, interfaces: Vec<(u32, String)>) -> Self {
-        let hits = Hits::new(1, workers, table.outcome_count());
+        let hits = Hits::new(1, workers, &table.topics());
         Self::new(1, table, interfaces, hits)
     }
 
@@ -176,7 +169,7 @@ impl<D: Decide> Generation<D> {
         let hits = if table.counts_as(&before.table) {
             Arc::clone(&before.hits)
         } else {
-            Hits::new(number, before.hits.workers(), table.outcome_count())
+            Hits::new(number, before.hits.workers(), &table.topics())
         };
         Self::new(number, table, interfaces, hits)
     }
@@ -184,8 +177,7 @@ impl<D: Decide> Generation<D> {
     fn new(number: u64, table: Arc<D>, interfaces: Vec<(u32, String)>, hits: Arc<Hits>) -> Self {
         let id = |(index, name): (u32, String)| (index, table.interface(&name));
         let interfaces = interfaces.into_iter().map(id).collect();
-        let first_logged = table.first_logged();
-        Self { number, table, interfaces, hits, first_logged }
+        Self { number, table, interfaces, hits }
     }
 }
 
@@ -277,7 +269,7 @@ impl<D: Decide> Shared<D> {
     fn stage(&self, generation: u64, table: Option<Arc<D>>) {
         let workers = self.wakes.len();
         let staged = table.map(|table| {
-            let hits = Hits::new(generation, workers, table.outcome_count());
+            let hits = Hits::new(generation, workers, &table.topics());
             Arc::new(Staged { generation, table, hits })
         });
         self.staged.store(staged);

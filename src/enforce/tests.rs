@@ -2,6 +2,7 @@
 
 mod hang;
 mod noted;
+mod orphan;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -18,7 +19,7 @@ use crate::flow::{
 };
 use crate::nfqueue::fake_kernel::{packet, reply};
 use crate::nfqueue::{Channel, Grant, Inbox, Poller, Queue, ReceiveBuffer, Received, Socket};
-use crate::table::{Decision, Passing, Tally};
+use crate::table::{Decision, Passing, Tally, Topic};
 
 const A: u32 = 0x0100;
 const D: u32 = 0x0400;
@@ -77,12 +78,8 @@ impl Decide for Table {
         decisions.extend(keys.iter().map(|key| self.decide(key)));
     }
 
-    fn outcome_count(&self) -> usize {
-        5
-    }
-
-    fn first_logged(&self) -> u32 {
-        5
+    fn topics(&self) -> Vec<Topic> {
+        (0..5).map(|id| Topic { id: OutcomeId::new(id), logs: false }).collect()
     }
 
     fn meanings(&self) {}

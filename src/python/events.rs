@@ -13,21 +13,54 @@ use crate::wire;
 
 /// One object for the step that denied, one for each Log rule that was met.
 pub fn values(event: &Event<DecisionTable>) -> Vec<Value> {
-    let Event { table, key, outcome, decided, verdict, .. } = event;
+    if event.is_orphan {
+        return vec![orphan(event)];
+    }
+    let Event { table, key, outcome, step: number, verdict, .. } = event;
     let (own, logged) = table.meaning(*outcome);
     let steps = table.trace(key).1;
-    let endpoint = |origin: &RuleOrigin| {
-        // Several endpoints may have the rule: the last chain decides, those before it let the packet through.
-        let is_asked = |step: &&Step| table.origin(step) == origin;
-        let step = if *decided { steps.iter().rev().find(is_asked) } else { steps.iter().find(is_asked) };
-        step.map(|step| (step.stage.name(), table.endpoint_name(step)))
+    let told = |kind, origin: &RuleOrigin| {
+        let step = place(table, &steps, *number, origin);
+        let mut value = value(event, kind, step.map(|step| (step.stage.name(), table.endpoint_name(step))));
+        extend(&mut value, rule(origin));
+        value
     };
     if event.staged {
-        return vec![value(event, "staged-deny", own, endpoint(own))];
+        return vec![told("staged-deny", own)];
     }
-    let denied = (*decided && *verdict == Verdict::Deny).then_some(("deny", own));
-    let told = logged.map(|origin| ("log", origin)).chain(denied);
-    told.map(|(kind, origin)| value(event, kind, origin, endpoint(origin))).collect()
+    let denied = (number.is_none() && *verdict == Verdict::Deny).then_some(("deny", own));
+    let passed = (own.action == Some(Action::Log)).then_some(("log", own));
+    let met = logged.map(|origin| ("log", origin)).chain(passed).chain(denied);
+    met.map(|(kind, origin)| told(kind, origin)).collect()
+}
+
+/// A packet of an interface that is gone: no rule was asked.
+fn orphan(event: &Event<DecisionTable>) -> Value {
+    let mut value = value(event, "deny", None);
+    extend(
+        &mut value,
+        json!({
+            "tier": null, "policy": null, "direction": null, "rule": null, "action": Action::Deny.name(),
+            "reason": "an interface of the packet is gone",
+        }),
+    );
+    value
+}
+
+/// Where something was met, in the step of this number, or in the one that decided. Several endpoints may have the rule.
+fn place<'s>(
+    table: &DecisionTable,
+    steps: &'s [Step],
+    number: Option<usize>,
+    origin: &RuleOrigin,
+) -> Option<&'s Step> {
+    // A trace tells the rules that a chain passes as steps of the same endpoint and stage.
+    let chains: Vec<_> = steps.chunk_by(|a, b| (a.stage, a.endpoint) == (b.stage, b.endpoint)).collect();
+    let is_asked = |step: &&Step| table.origin(step) == origin;
+    match number {
+        Some(number) => chains.get(number).or(chains.last())?.iter().find(is_asked),
+        None => steps.iter().rev().find(is_asked),
+    }
 }
 
 /// A denied packet of the flight recorder. Its bytes are read again, and its rule is null where its table is forgotten.
@@ -56,12 +89,7 @@ pub fn recorded(packet: &Recorded, meanings: Option<&Meanings>) -> Value {
     value
 }
 
-fn value(
-    event: &Event<DecisionTable>,
-    kind: &str,
-    origin: &RuleOrigin,
-    place: Option<(&str, Option<&str>)>,
-) -> Value {
+fn value(event: &Event<DecisionTable>, kind: &str, place: Option<(&str, Option<&str>)>) -> Value {
     let (stage, endpoint) = place.unzip();
     let mut value = json!({
         "time": event.time,
@@ -77,7 +105,6 @@ fn value(
         "header": hex(event.header.bytes()),
     });
     extend(&mut value, tuple(&event.key.tuple));
-    extend(&mut value, rule(origin));
     value
 }
 

@@ -238,7 +238,7 @@ impl Table {
         let meaning = |index| {
             let id = OutcomeId::new(index);
             let origin = self.0.meaning(id).0;
-            let logged = PyTuple::new(py, self.0.logged(id).iter().map(|id| id.number()))?;
+            let logged = PyTuple::new(py, self.0.logged(id).map(OutcomeId::number).collect::<Vec<_>>())?;
             Ok((
                 origin.action.map(Action::name),
                 origin.tier.as_deref(),

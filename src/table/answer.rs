@@ -1,9 +1,13 @@
-//! What a chain answers, in one word: how it ends, and an outcome id that also tells the Log rules passed.
+//! What a chain answers, in one word: how it ends, and an outcome id that also tells the rules passed: Log rules, and
+//! Pass rules where that is wanted and fits.
+
+use std::collections::BTreeSet;
 
 use indexmap::IndexSet;
 use rustc_hash::FxBuildHasher;
 
 use crate::flow::OutcomeId;
+use crate::program::ChainId;
 
 /// How a chain run ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,9 +46,11 @@ pub struct Answer(u32);
 
 const KIND: u32 = 30;
 const OUTCOME: u32 = (1 << KIND) - 1;
+/// A kind that no end has.
+const OTHER: u32 = 3;
 
 impl Answer {
-    /// Of an end of which no Log rules are told.
+    /// Of an end of which no rules passed are told.
     #[inline]
     pub fn plain(end: End) -> Self {
         let (kind, outcome) = match end {
@@ -53,6 +59,16 @@ impl Answer {
             End::Unmarked(outcome) => (EndKind::Unmarked, outcome),
         };
         Self((kind as u32) << KIND | outcome.number())
+    }
+
+    /// No answer, but a word beside those of answers, for something that has this number.
+    pub fn beside_word(number: usize) -> u32 {
+        OTHER << KIND | OutcomeId::new(number).number()
+    }
+
+    /// The number of a [`beside_word`](Self::beside_word); none of an answer.
+    pub const fn beside_number(word: u32) -> Option<usize> {
+        if word >> KIND == OTHER { Some((word & OUTCOME) as usize) } else { None }
     }
 
     /// As stored in tables.
@@ -85,35 +101,37 @@ impl Answer {
     }
 }
 
-/// All outcomes that chains end with: those of the program by their own ids, then those with Log rules on the way.
+/// All outcomes that chains end with: those of the program by their own ids, then those with rules passed on the way.
 #[derive(Clone, Debug)]
 pub struct Answers {
     plain: usize,
-    logged: IndexSet<(OutcomeId, Vec<OutcomeId>), FxBuildHasher>,
+    passed: IndexSet<(OutcomeId, Vec<OutcomeId>), FxBuildHasher>,
     bytes: usize,
+    /// Chains whose answers do not tell the Pass rules passed, by family: `2 * chain + family`.
+    silent: BTreeSet<usize>,
 }
 
 /// How far [`Answers`] had grown.
 #[derive(Clone, Copy, Debug)]
 pub struct Mark {
-    logged: usize,
+    passed: usize,
     bytes: usize,
 }
 
 impl Answers {
     /// For a program with so many outcomes.
     pub fn new(plain: usize) -> Self {
-        Self { plain, logged: IndexSet::default(), bytes: 0 }
+        Self { plain, passed: IndexSet::default(), bytes: 0, silent: BTreeSet::new() }
     }
 
-    /// The word for an end with these Log rules on the way.
-    pub fn of(&mut self, end: End, logged: &[OutcomeId]) -> Answer {
-        if logged.is_empty() {
+    /// The word for an end with these rules on the way.
+    pub fn of(&mut self, end: End, passed: &[OutcomeId]) -> Answer {
+        if passed.is_empty() {
             return Answer::plain(end);
         }
-        let (number, is_new) = self.logged.insert_full((end.outcome(), logged.to_vec()));
+        let (number, is_new) = self.passed.insert_full((end.outcome(), passed.to_vec()));
         if is_new {
-            self.bytes += size_of::<(OutcomeId, Vec<OutcomeId>)>() + size_of_val(logged);
+            self.bytes += meaning_bytes(passed);
         }
         let id = OutcomeId::new(self.plain + number);
         assert!(id.number() <= OUTCOME, "outcomes are limited far below");
@@ -131,22 +149,23 @@ impl Answers {
 
     /// How far it has grown, for [`rewind`](Self::rewind).
     pub fn mark(&self) -> Mark {
-        Mark { logged: self.logged.len(), bytes: self.bytes }
+        Mark { passed: self.passed.len(), bytes: self.bytes }
     }
 
     /// Forgets what has come since.
     pub fn rewind(&mut self, mark: Mark) {
-        self.logged.truncate(mark.logged);
+        self.passed.truncate(mark.passed);
         self.bytes = mark.bytes;
     }
 
     /// Gives outcomes the numbers of another program; what ends with one that this has not is forgotten. Gives what
     /// becomes of the words of answers.
     pub fn rename(&mut self, plain: usize, new_of: &[Option<OutcomeId>]) -> impl Fn(u32) -> u32 + use<> {
-        let old = std::mem::replace(self, Self::new(plain));
+        let silent = std::mem::take(&mut self.silent);
+        let old = std::mem::replace(self, Self { silent, ..Self::new(plain) });
         let mut ids = new_of.to_vec();
-        for (outcome, logged) in old.logged {
-            let outcomes = std::iter::once(&outcome).chain(&logged).map(|old| new_of[old.index()]);
+        for (outcome, passed) in old.passed {
+            let outcomes = std::iter::once(&outcome).chain(&passed).map(|old| new_of[old.index()]);
             let renamed: Option<Vec<OutcomeId>> = outcomes.collect();
             ids.push(renamed.map(|new| self.of(End::Accept(new[0]), &new[1..]).outcome()));
         }
@@ -159,17 +178,48 @@ impl Answers {
 
     /// How many there are.
     pub fn count(&self) -> usize {
-        self.plain + self.logged.len()
+        self.plain + self.passed.len()
     }
 
-    /// The program's outcome, and the Log rules passed before it, in order.
+    /// Notes whether a chain's answers tell the Pass rules passed; `record` is `2 * chain + family`.
+    pub fn set_silent(&mut self, record: usize, is_silent: bool) {
+        if is_silent {
+            self.silent.insert(record);
+        } else {
+            self.silent.remove(&record);
+        }
+    }
+
+    /// Chains are numbered anew: each new one has the answers of the old one given for it.
+    pub fn renumber_chains(&mut self, old_of: &[Option<ChainId>]) {
+        let was = std::mem::take(&mut self.silent);
+        for (chain, old) in old_of.iter().enumerate() {
+            for family in 0..2 {
+                if old.is_some_and(|old| was.contains(&(2 * old.index() + family))) {
+                    self.silent.insert(2 * chain + family);
+                }
+            }
+        }
+    }
+
+    /// Chains whose answers for a family do not tell the Pass rules passed.
+    pub fn silent_chains(&self) -> impl Iterator<Item = ChainId> {
+        self.silent.iter().map(|record| ChainId::new(record / 2))
+    }
+
+    /// The program's outcome, and the rules passed before it, in order.
     pub fn meaning(&self, id: OutcomeId) -> (OutcomeId, &[OutcomeId]) {
         match id.index().checked_sub(self.plain) {
             None => (id, &[]),
             Some(index) => {
-                let (outcome, logged) = &self.logged[index];
-                (*outcome, logged)
+                let (outcome, passed) = &self.passed[index];
+                (*outcome, passed)
             }
         }
     }
+}
+
+/// The memory of an outcome with these rules on the way.
+pub fn meaning_bytes(passed: &[OutcomeId]) -> usize {
+    size_of::<(OutcomeId, Vec<OutcomeId>)>() + size_of_val(passed)
 }

@@ -457,11 +457,11 @@ impl DecisionTable {
         trace: &mut T,
     ) -> [Decision; N] {
         if N > 1
-            && let Some(decisions) = self.lone_block(block)
+            && let Some(decisions) = self.lone_block(block, from, trace)
         {
             return decisions;
         }
-        let tree = if N > 1 { self.tree_block(block) } else { None };
+        let tree = if N > 1 { self.tree_block(block, from, trace) } else { None };
         array::from_fn(|index| {
             let tree = tree.as_ref().map(|(chain, answers)| (*chain, answers[index]));
             trace.packet(from + index);
@@ -472,7 +472,12 @@ impl DecisionTable {
     /// If each packet meets one chain: loads that depend on each other wait for memory, those of many packets wait at the
     /// same time.
     #[inline]
-    fn lone_block<const N: usize>(&self, block: &Block<N>) -> Option<[Decision; N]> {
+    fn lone_block<const N: usize, T: Trace>(
+        &self,
+        block: &Block<N>,
+        from: usize,
+        trace: &mut T,
+    ) -> Option<[Decision; N]> {
         if !block.is_plain() {
             return None;
         }
@@ -483,26 +488,34 @@ impl DecisionTable {
         {
             return None;
         }
-        let answers = self.engines.find_block(&chains, &block.points())?;
+        trace.forget_ahead();
+        let passed = &mut |place, rule| trace.rule_ahead(from + place, rule);
+        let answers = self.engines.find_block(&chains, &block.points(), passed)?;
         let mut decisions = [self.stops.lone_decision(block.hook, *answers.first()?)?; N];
         for index in 1..N {
             decisions[index] = self.stops.lone_decision(block.hook, answers[index])?;
         }
+        trace.all_come_true();
         Some(decisions)
     }
 
     /// The answers of a chain in `tree` that the packets are likely to meet: a wrong guess costs time alone.
-    fn tree_block<const N: usize>(&self, block: &Block<N>) -> Option<(ChainId, [Answer; N])> {
+    fn tree_block<const N: usize, T: Trace>(
+        &self,
+        block: &Block<N>,
+        from: usize,
+        trace: &mut T,
+    ) -> Option<(ChainId, [Answer; N])> {
         let guess = |index: usize| {
             let is_asked = block.accepted[index] == 0 && hooks::is_new(block.state(index));
             let (input, output) = (InterfaceId(block.input[index]), InterfaceId(block.output[index]));
-            let (from, to) = (self.stops.at(input), self.stops.at(output));
+            let (side, to) = (self.stops.at(input), self.stops.at(output));
             let stop = match block.hook {
-                Hook::RawPrerouting => from.untracked_in,
+                Hook::RawPrerouting => side.untracked_in,
                 Hook::RawOutput => to.untracked_out,
-                Hook::ManglePrerouting => from.prednat,
-                Hook::FilterInput => from.normal_in.or(from.egress),
-                Hook::FilterForward => from.from_hep.or(from.egress).or(to.ingress).or(to.to_hep),
+                Hook::ManglePrerouting => side.prednat,
+                Hook::FilterInput => side.normal_in.or(side.egress),
+                Hook::FilterForward => side.from_hep.or(side.egress).or(to.ingress).or(to.to_hep),
                 Hook::FilterOutput | Hook::ManglePostrouting => to.normal_out,
             };
             stop.filter(|_| is_asked).map(|stop| stop.chain)
@@ -511,7 +524,9 @@ impl DecisionTable {
         if guess(N - 1) != Some(chain) {
             return None;
         }
-        Some((chain, self.engines.find_tree_block(chain, &block.points())?))
+        trace.forget_ahead();
+        let passed = &mut |place, rule| trace.rule_ahead(from + place, rule);
+        Some((chain, self.engines.find_tree_block(chain, &block.points(), passed)?))
     }
 }
 

@@ -192,7 +192,8 @@ impl DecisionTable {
         let (all, block) = (self.workloads(), Block::<N>::of(flows, from));
         let workloads = workloads.block::<N>(from).map(EndpointId::from_number);
         let chains = workloads.map(|workload| all.chain(workload, direction));
-        let known = if N > 1 { self.engines.find_block(&chains, &block.points()) } else { None };
+        let known =
+            if N > 1 { self.engines.find_block(&chains, &block.points(), &mut |_, _| {}) } else { None };
         let mut put = |index: usize, allows: bool, outcome: OutcomeId| {
             let verdict = if allows { Verdict::Allow } else { Verdict::Deny };
             (verdicts[index], outcomes[index]) = (verdict as u8, outcome.number());

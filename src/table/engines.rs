@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::Trace;
 use super::answer::{Answer, Answers};
 use super::classes::{self, Classes, Counts, Kept, Refused};
 use super::flat::{Flats, Point, PointBlock};
@@ -84,8 +85,14 @@ pub trait Engine: fmt::Debug {
     const NAME: &'static str;
 
     /// How the chain ends for the packet; none if the engine has no table for that chain and family. `seen` keeps between
-    /// chains what is the same for all of them.
-    fn find(&self, chain: ChainId, packet: &Packet<'_>, seen: &mut classes::Seen) -> Option<Answer>;
+    /// chains what is the same for all of them; `trace` gets the rules passed that the answer does not tell.
+    fn find<T: Trace>(
+        &self,
+        chain: ChainId,
+        packet: &Packet<'_>,
+        seen: &mut classes::Seen,
+        trace: &mut T,
+    ) -> Option<Answer>;
 
     /// The memory of its tables.
     fn bytes(&self) -> usize;
@@ -192,41 +199,67 @@ impl Engines {
 
     /// How the chain ends for the packet.
     #[inline]
-    pub fn find(&self, chain: ChainId, packet: &Packet<'_>, seen: &mut Seen) -> Answer {
-        match self.classes.find(chain, packet, &mut seen.classes) {
+    pub fn find<T: Trace>(
+        &self,
+        chain: ChainId,
+        packet: &Packet<'_>,
+        seen: &mut Seen,
+        trace: &mut T,
+    ) -> Answer {
+        match self.classes.find(chain, packet, &mut seen.classes, trace) {
             Some(answer) => answer,
-            None => self.find_elsewhere(chain, packet, seen),
+            None => self.find_elsewhere(chain, packet, seen, trace),
         }
     }
 
     /// How the only chain that a packet meets ends for it: nothing is kept for others.
     #[inline]
-    pub fn find_lone(&self, chain: ChainId, tuple: &FiveTuple, tree: Option<(ChainId, Answer)>) -> Answer {
+    pub fn find_lone<T: Trace>(
+        &self,
+        chain: ChainId,
+        tuple: &FiveTuple,
+        tree: Option<(ChainId, Answer)>,
+        trace: &mut T,
+    ) -> Answer {
         // The engines behind it get a packet of their own: one whose address they knew would have to be in memory.
         let answer = self.classes.find_lone(chain, tuple);
-        answer.unwrap_or_else(|| self.find_elsewhere(chain, &Packet::of(tuple), &mut Seen::of_tree(tree)))
+        answer.unwrap_or_else(|| {
+            self.find_elsewhere(chain, &Packet::of(tuple), &mut Seen::of_tree(tree), trace)
+        })
     }
 
     #[inline(never)]
-    fn find_elsewhere(&self, chain: ChainId, packet: &Packet<'_>, seen: &mut Seen) -> Answer {
+    fn find_elsewhere<T: Trace>(
+        &self,
+        chain: ChainId,
+        packet: &Packet<'_>,
+        seen: &mut Seen,
+        trace: &mut T,
+    ) -> Answer {
         let seen = match seen.tree {
-            Some((known, answer)) if known == chain => return answer,
+            Some((known, answer)) if known == chain => {
+                trace.come_true();
+                return answer;
+            }
             _ => &mut seen.classes,
         };
-        let tree = self.trees.find(chain, packet, seen);
-        tree.or_else(|| self.linear.find(chain, packet, seen)).expect("`linear` answers for every chain")
+        let tree = self.trees.find(chain, packet, seen, trace);
+        let answer = tree.or_else(|| self.linear.find(chain, packet, seen, trace));
+        answer.expect("`linear` answers for every chain")
     }
 
     /// How the chains end for packets of one family; none unless all are in `classes`, or all are one chain in `tree`.
+    /// `passed` gets places of packets, and rules that they pass and their answers do not tell.
     #[inline]
     pub fn find_block<const N: usize>(
         &self,
         chains: &[ChainId; N],
         points: &PointBlock<'_, N>,
+        passed: &mut impl FnMut(usize, OutcomeId),
     ) -> Option<[Answer; N]> {
         self.classes.find_block(chains, points).or_else(|| {
             let chain = chains.first().filter(|&first| chains.iter().all(|chain| chain == first))?;
-            self.trees.find_block(*chain, points)
+            self.trees.find_block(*chain, points, passed)
         })
     }
 
@@ -235,8 +268,9 @@ impl Engines {
         &self,
         chain: ChainId,
         points: &PointBlock<'_, N>,
+        passed: &mut impl FnMut(usize, OutcomeId),
     ) -> Option<[Answer; N]> {
-        self.trees.find_block(chain, points)
+        self.trees.find_block(chain, points, passed)
     }
 
     /// Whether `tree` answers for a chain of a family.
@@ -244,9 +278,14 @@ impl Engines {
         self.trees.has(chain, family)
     }
 
-    /// Whether `linear` answers for any chain: it does not tell the Log rules that it passed.
-    pub fn has_linear(&self) -> bool {
-        self.others.iter().any(|(_, _, why)| matches!(why, Why::Refused(_, Some(_))))
+    /// Chains that do not tell the Pass rules that packets pass, for want of room.
+    pub fn silent_on_passes(&self) -> impl Iterator<Item = ChainId> {
+        self.answers.silent_chains()
+    }
+
+    /// Chains that do not tell the Log rules that packets pass: too many of them in `tree`.
+    pub fn silent_on_logs(&self) -> impl Iterator<Item = ChainId> {
+        self.trees.silent_chains()
     }
 
     /// What the outcome ids of chains mean.
@@ -259,7 +298,7 @@ impl Engines {
         self.answers.count()
     }
 
-    /// The program's outcome behind an id of this table, and the Log rules passed before it, in order.
+    /// The program's outcome behind an id of this table, and the rules passed before it that it tells, in order.
     #[inline]
     pub fn meaning(&self, id: OutcomeId) -> (OutcomeId, &[OutcomeId]) {
         self.answers.meaning(id)

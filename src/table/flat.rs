@@ -432,10 +432,14 @@ impl Flat {
         self.segments[segment].first..end
     }
 
-    /// The answer where exactly these clauses match; `logged` receives the Log rules on the way.
+    /// The answer where exactly these clauses match; `passed` receives the Log and Pass rules on the way.
     ///
     /// `next` gives the first matching clause at or behind an index.
-    pub fn walk(&self, next: impl Fn(usize) -> Option<usize>, logged: &mut Vec<OutcomeId>) -> End {
+    pub fn walk(
+        &self,
+        next: impl Fn(usize) -> Option<usize>,
+        passed: &mut impl FnMut(Action, OutcomeId),
+    ) -> End {
         'segments: for (number, segment) in self.segments.iter().enumerate() {
             let clauses = self.clauses_of(number);
             let mut done = None;
@@ -455,9 +459,12 @@ impl Flat {
                 match action {
                     Action::Allow => return End::Accept(outcome),
                     Action::Deny => return End::Deny(outcome),
-                    Action::Pass => continue 'segments,
+                    Action::Pass => {
+                        passed(action, outcome);
+                        continue 'segments;
+                    }
                     Action::Log => {
-                        logged.push(outcome);
+                        passed(action, outcome);
                         done = Some(clause.rule);
                     }
                 }

@@ -20,14 +20,22 @@ pub fn decide<T: Trace>(
     tree: Option<(ChainId, Answer)>,
     trace: &mut T,
 ) -> Decision {
-    lone_decision(table, key, tree).unwrap_or_else(|| walk(table, key, tree, trace).0)
+    lone_decision(table, key, tree, trace).unwrap_or_else(|| {
+        trace.anew();
+        walk(table, key, tree, trace).0
+    })
 }
 
 /// What most packets of a busy node are: new ones that meet one chain, without the bookkeeping that takes as long as the
 /// chain. The answer is that of the walk; none where the walk has more to say.
 #[allow(clippy::inline_always)] // What a call and its return cost is a tenth of it.
 #[inline(always)]
-fn lone_decision(table: &DecisionTable, key: &FlowKey, tree: Option<(ChainId, Answer)>) -> Option<Decision> {
+fn lone_decision<T: Trace>(
+    table: &DecisionTable,
+    key: &FlowKey,
+    tree: Option<(ChainId, Answer)>,
+    trace: &mut T,
+) -> Option<Decision> {
     if key.accepted || key.dnatted || !is_new(key.ct) {
         return None;
     }
@@ -35,7 +43,7 @@ fn lone_decision(table: &DecisionTable, key: &FlowKey, tree: Option<(ChainId, An
     if table.failsafes.settle(&table.program().settings, key.hook, &key.tuple) {
         return None;
     }
-    let answer = table.engines.find_lone(chain, &key.tuple, tree);
+    let answer = table.engines.find_lone(chain, &key.tuple, tree, trace);
     table.stops.lone_decision(key.hook, answer)
 }
 
@@ -384,14 +392,15 @@ impl<'a, T: Trace> Walk<'a, T> {
 
     #[inline]
     fn find(&mut self, stop: &Stop) -> Answer {
-        self.table.engines.find(stop.chain, self.packet, &mut self.seen)
+        self.table.engines.find(stop.chain, self.packet, &mut self.seen, self.trace)
     }
 
     /// Only `linear` says what was passed on the way.
     fn find_traced(&mut self, stop: &Stop) -> Answer {
         let program = self.table.program();
         let trace = &mut *self.trace;
-        let end = linear::run(program, program.chain(stop.chain), &self.key.tuple, &mut |outcome| {
+        let end = linear::run(program, program.chain(stop.chain), &self.key.tuple, &mut |passed| {
+            let (linear::Passed::Rule(outcome) | linear::Passed::Tier(outcome)) = passed;
             let action = program.outcome(outcome).action;
             trace.step(Step { stage: stop.stage, endpoint: Some(stop.endpoint), outcome, action });
         });

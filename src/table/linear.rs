@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::Trace;
 use super::answer::{Answer, End};
 use super::classes::Seen;
 use super::engines::{Engine, Packet};
@@ -27,9 +28,20 @@ impl Linear {
 impl Engine for Linear {
     const NAME: &'static str = "linear";
 
-    fn find(&self, chain: ChainId, packet: &Packet<'_>, _: &mut Seen) -> Option<Answer> {
+    fn find<T: Trace>(
+        &self,
+        chain: ChainId,
+        packet: &Packet<'_>,
+        _: &mut Seen,
+        trace: &mut T,
+    ) -> Option<Answer> {
         let program = &*self.program;
-        Some(Answer::plain(run(program, program.chain(chain), packet.tuple, &mut |_| {})))
+        let end = run(program, program.chain(chain), packet.tuple, &mut |passed| {
+            if let Passed::Rule(outcome) = passed {
+                trace.rule(outcome);
+            }
+        });
+        Some(Answer::plain(end))
     }
 
     fn bytes(&self) -> usize {
@@ -44,8 +56,16 @@ enum ListEnd {
     Fall,
 }
 
-/// Steps 6 to 9 of E-20. `passed` receives Log rules, Pass rules and passed tiers on the way.
-pub fn run(program: &Program, chain: &Chain, tuple: &FiveTuple, passed: &mut impl FnMut(OutcomeId)) -> End {
+/// What ends nothing.
+pub enum Passed {
+    /// A Log or Pass rule.
+    Rule(OutcomeId),
+    /// A tier that passes at its end.
+    Tier(OutcomeId),
+}
+
+/// Steps 6 to 9 of E-20. `passed` receives what is on the way, in order.
+pub fn run(program: &Program, chain: &Chain, tuple: &FiveTuple, passed: &mut impl FnMut(Passed)) -> End {
     'tiers: for tier in &chain.tiers {
         for &policy in &tier.policies {
             match run_list(program, policy, tuple, passed) {
@@ -56,7 +76,7 @@ pub fn run(program: &Program, chain: &Chain, tuple: &FiveTuple, passed: &mut imp
         }
         match tier.end {
             TierEnd::Deny => return End::Deny(tier.outcome),
-            TierEnd::Pass => passed(tier.outcome),
+            TierEnd::Pass => passed(Passed::Tier(tier.outcome)),
             TierEnd::Fall => {}
         }
     }
@@ -72,7 +92,7 @@ fn run_profiles(
     program: &Program,
     profiles: &[RuleListId],
     tuple: &FiveTuple,
-    passed: &mut impl FnMut(OutcomeId),
+    passed: &mut impl FnMut(Passed),
 ) -> End {
     for &profile in profiles {
         if let ListEnd::Final(end) = run_list(program, profile, tuple, passed) {
@@ -87,7 +107,7 @@ fn run_list(
     program: &Program,
     list: RuleListId,
     tuple: &FiveTuple,
-    passed: &mut impl FnMut(OutcomeId),
+    passed: &mut impl FnMut(Passed),
 ) -> ListEnd {
     for rule in &program.rule_lists[list.index()].rules {
         if !rule_matches(program, rule, tuple) {
@@ -97,10 +117,10 @@ fn run_list(
             Action::Allow => return ListEnd::Final(End::Accept(rule.outcome)),
             Action::Deny => return ListEnd::Final(End::Deny(rule.outcome)),
             Action::Pass => {
-                passed(rule.outcome);
+                passed(Passed::Rule(rule.outcome));
                 return ListEnd::Pass;
             }
-            Action::Log => passed(rule.outcome),
+            Action::Log => passed(Passed::Rule(rule.outcome)),
         }
     }
     ListEnd::Fall

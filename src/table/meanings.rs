@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 use serde::Serialize;
 
 use super::answer::Answers;
+use super::flat::lists;
 use super::{DecisionTable, statics};
 use crate::flow::{Direction, OutcomeId};
-use crate::program::{Action, Program, RuleOrigin};
+use crate::program::{Action, ChainId, Program, RuleListId, RuleOrigin};
 
 /// How often something was met.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -58,12 +59,12 @@ pub struct Meanings {
 }
 
 impl Meanings {
-    /// Of outcome ids of the table to those of rules. Log rules that were passed on the way have been met too.
+    /// Of outcome ids of the table to those of rules. Log and Pass rules on the way have been met too.
     pub fn counts(&self, met: impl IntoIterator<Item = (OutcomeId, Tally)>) -> Vec<RuleCount<'_>> {
         let mut tallies: BTreeMap<OutcomeId, Tally> = BTreeMap::new();
         for (outcome, tally) in met {
-            let (own, logged) = self.answers.meaning(outcome);
-            for &id in logged.iter().chain([&own]) {
+            let (own, passed) = self.answers.meaning(outcome);
+            for &id in passed.iter().chain([&own]) {
                 tallies.entry(id).or_default().add(tally);
             }
         }
@@ -89,6 +90,15 @@ impl Meanings {
     }
 }
 
+/// What is told of packets that met an outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Topic {
+    /// The first outcome of which the same is told.
+    pub id: OutcomeId,
+    /// Log rules: told whatever the verdict.
+    pub logs: bool,
+}
+
 /// A rule that is in force, and whether what meets it is counted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ListedRule<'a> {
@@ -104,8 +114,8 @@ pub struct ListedRule<'a> {
     pub action: &'static str,
     /// Why a packet that meets it ends so.
     pub reason: &'static str,
-    /// Why not every packet is counted: `kernel` (kernel rules may answer ahead of the queue), `pass` (a Pass rule),
-    /// `linear` (a Log rule, and `linear` answers for a chain).
+    /// Why not every packet is counted: `kernel` (kernel rules may answer ahead of the queue); `pass` (a Pass rule of a
+    /// chain for which telling those would take too much memory); `log` (a Log rule of a chain in `tree` that has many).
     pub uncounted: Option<&'static str>,
 }
 
@@ -113,15 +123,16 @@ impl DecisionTable {
     /// The rules in force, in no particular order.
     pub fn rules(&self) -> Vec<ListedRule<'_>> {
         let (program, settled) = (self.program(), statics::settled(self.program()));
-        let has_linear = self.engines.has_linear();
+        let passes = self.rules_of(self.engines.silent_on_passes(), Action::Pass);
+        let logs = self.rules_of(self.engines.silent_on_logs(), Action::Log);
         let mut seen = FxHashSet::default();
         let rules =
             program.rule_lists.iter().flat_map(|list| list.rules.iter().map(move |rule| (list, rule)));
         let listed = rules.filter(|(_, rule)| seen.insert(rule.outcome)).map(|(list, rule)| {
             let origin = program.outcome(rule.outcome);
             let uncounted = match rule.action {
-                Action::Pass => Some("pass"),
-                Action::Log if has_linear => Some("linear"),
+                Action::Pass if passes.contains(&rule.outcome) => Some("pass"),
+                Action::Log if logs.contains(&rule.outcome) => Some("log"),
                 _ => settled.contains(&rule.outcome).then_some("kernel"),
             };
             ListedRule {
@@ -137,14 +148,28 @@ impl DecisionTable {
         listed.collect()
     }
 
+    /// The rules of some chains that have this action.
+    fn rules_of(&self, chains: impl Iterator<Item = ChainId>, action: Action) -> FxHashSet<OutcomeId> {
+        let program = self.program();
+        let lists: FxHashSet<RuleListId> = chains.flat_map(|chain| lists(program.chain(chain))).collect();
+        let rules = lists.into_iter().flat_map(|list| &program.rule_lists[list.index()].rules);
+        rules.filter(|rule| rule.action == action).map(|rule| rule.outcome).collect()
+    }
+
     /// What its outcome ids mean, for whoever outlives it.
     pub fn meanings(&self) -> Meanings {
         Meanings { program: Arc::clone(self.engines.program()), answers: self.engines.answers().clone() }
     }
 
-    /// Outcome ids from this on tell Log rules on the way.
-    pub fn first_logged(&self) -> u32 {
-        OutcomeId::new(self.program().outcomes.len()).number()
+    /// Of all outcomes, by id.
+    pub fn topics(&self) -> Vec<Topic> {
+        let mut first: FxHashMap<(OutcomeId, Vec<OutcomeId>), OutcomeId> = FxHashMap::default();
+        let topic = |id| {
+            let (own, logged) = (self.engines.meaning(id).0, self.logged(id).collect::<Vec<_>>());
+            let logs = !logged.is_empty() || self.program().outcome(own).action == Some(Action::Log);
+            Topic { id: *first.entry((own, logged)).or_insert(id), logs }
+        };
+        (0..self.outcome_count()).map(OutcomeId::new).map(topic).collect()
     }
 
     /// Whether both number their outcomes alike: one program on other interfaces.

@@ -41,7 +41,7 @@ use crate::program::{Action, Program, RuleOrigin};
 pub use batch::{Addresses, Column, Flows, FlowsError};
 pub use connectivity::Gate;
 pub use engines::{Budgets, Builder, Description, Engines, Other};
-pub use meanings::{ListedRule, Meanings, RuleCount, Tally};
+pub use meanings::{ListedRule, Meanings, RuleCount, Tally, Topic};
 pub use packets::{Passed, Passing};
 pub use statics::{HostRules, RuleFacts, Static, WorkloadRules};
 use stops::AllStops;
@@ -133,6 +133,24 @@ pub trait Trace {
 
     /// One more step.
     fn step(&mut self, step: Step);
+
+    /// Where steps do not tell them: a Pass or Log rule that a chain passes and the outcome of its answer does not tell.
+    fn rule(&mut self, _rule: OutcomeId) {}
+
+    /// The same, of a packet of the batch whose chain is asked ahead.
+    fn rule_ahead(&mut self, _place: usize, _rule: OutcomeId) {}
+
+    /// The packet meets the chain that was asked ahead.
+    fn come_true(&mut self) {}
+
+    /// All packets meet it, and nothing else.
+    fn all_come_true(&mut self) {}
+
+    /// No packet meets what was asked ahead any more.
+    fn forget_ahead(&mut self) {}
+
+    /// The packet is asked about from the beginning again.
+    fn anew(&mut self) {}
 }
 
 impl Trace for () {
@@ -183,17 +201,18 @@ impl DecisionTable {
         self.engines.outcome_count()
     }
 
-    /// What the outcome id of a decision means, and the Log rules that were passed before it, in order. A chain that
-    /// `linear` answers for tells those only in [`trace`](Self::trace).
+    /// What the outcome id of a decision means, and the Log rules that were passed before it, in order. Chains that
+    /// `tree` and `linear` answer for tell those only to [`decide_packets`](Self::decide_packets) and in
+    /// [`trace`](Self::trace).
     pub fn meaning(&self, outcome: OutcomeId) -> (&RuleOrigin, impl Iterator<Item = &RuleOrigin>) {
-        let (outcome, logged) = self.engines.meaning(outcome);
-        let program = self.program();
-        (program.outcome(outcome), logged.iter().map(|&id| program.outcome(id)))
+        let logged = self.logged(outcome).map(|id| self.program().outcome(id));
+        (self.program().outcome(self.engines.meaning(outcome).0), logged)
     }
 
     /// The ids of the Log rules that [`meaning`](Self::meaning) tells.
-    pub fn logged(&self, outcome: OutcomeId) -> &[OutcomeId] {
-        self.engines.meaning(outcome).1
+    pub fn logged(&self, outcome: OutcomeId) -> impl Iterator<Item = OutcomeId> {
+        let is_log = |id: &OutcomeId| self.program().outcome(*id).action == Some(Action::Log);
+        self.engines.meaning(outcome).1.iter().copied().filter(is_log)
     }
 
     /// What is no error, and only the binding sees: endpoints that do nothing on this host. Sorted.

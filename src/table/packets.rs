@@ -9,28 +9,36 @@ const PART: usize = 8;
 /// Steps of one packet that do not decide: three chains of FORWARD, and what its end is taken for (E-27).
 const MOST_PASSED: usize = 4;
 
-/// What a packet met without being decided by it: an earlier chain that let it through.
+/// What a packet met without being decided by it: a chain that let it through, or a Pass or Log rule that the outcome of
+/// its chain does not tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Passed {
     /// The packet's place in its batch.
     pub packet: usize,
     /// As that of a [`Decision`].
     pub outcome: OutcomeId,
+    /// The step that it belongs to, counted from 0: chains, and what settles a packet beside them.
+    pub step: usize,
 }
 
-/// Notes what the packets of a batch passed, in their order.
+/// Notes what the packets of a batch passed.
 #[derive(Debug)]
 pub struct Passing {
     passed: Vec<Passed>,
     packet: usize,
+    steps: usize,
     /// Decides, unless another step follows.
     last: Option<OutcomeId>,
+    /// Rules that packets pass if they meet the chain that was asked ahead.
+    ahead: Vec<(usize, OutcomeId)>,
 }
 
 impl Passing {
-    /// For batches of so many packets: within them nothing is allocated.
+    /// For batches of so many packets: within them nothing is allocated, unless packets pass more Pass and Log rules of
+    /// `tree` and `linear` than any before.
     pub fn with_capacity(packets: usize) -> Self {
-        Self { passed: Vec::with_capacity(packets * MOST_PASSED), packet: 0, last: None }
+        let (passed, ahead) = (Vec::with_capacity(packets * MOST_PASSED), Vec::with_capacity(packets));
+        Self { passed, packet: 0, steps: 0, last: None, ahead }
     }
 
     /// Of the batch that was decided last.
@@ -44,13 +52,45 @@ impl Trace for Passing {
 
     #[inline]
     fn packet(&mut self, place: usize) {
-        (self.packet, self.last) = (place, None);
+        (self.packet, self.steps, self.last) = (place, 0, None);
     }
 
     #[inline]
     fn step(&mut self, step: Step) {
         if let Some(outcome) = self.last.replace(step.outcome) {
-            self.passed.push(Passed { packet: self.packet, outcome });
+            self.passed.push(Passed { packet: self.packet, outcome, step: self.steps - 1 });
+        }
+        self.steps += 1;
+    }
+
+    fn rule(&mut self, rule: OutcomeId) {
+        self.passed.push(Passed { packet: self.packet, outcome: rule, step: self.steps });
+    }
+
+    fn rule_ahead(&mut self, place: usize, rule: OutcomeId) {
+        self.ahead.push((place, rule));
+    }
+
+    fn come_true(&mut self) {
+        let (packet, step) = (self.packet, self.steps);
+        let own = self.ahead.iter().filter(|(place, _)| *place == packet);
+        self.passed.extend(own.map(|&(_, outcome)| Passed { packet, outcome, step }));
+    }
+
+    fn all_come_true(&mut self) {
+        let passed = |&(packet, outcome): &(usize, OutcomeId)| Passed { packet, outcome, step: 0 };
+        self.passed.extend(self.ahead.iter().map(passed));
+    }
+
+    #[inline]
+    fn forget_ahead(&mut self) {
+        self.ahead.clear();
+    }
+
+    #[inline]
+    fn anew(&mut self) {
+        while self.passed.last().is_some_and(|last| last.packet == self.packet) {
+            self.passed.pop();
         }
     }
 }

@@ -1,16 +1,17 @@
 //! The `tree` engine: a chain's clauses as boxes in five dimensions, one [`Tree`] for each of its segments.
 //!
 //! Address sets become ranges; IPv6 addresses become the rank of the interval that they are in, as trees compare 32-bit
-//! numbers. Log rules are no boxes: they end nothing.
+//! numbers. What follows a Log rule of a segment has a tree of its own, so that a packet can pass the rule.
 
 use std::array;
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use serde::{Deserialize, Serialize};
 
+use super::Trace;
 use super::answer::{Answer, End};
 use super::classes::{Seen, Value};
 use super::engines::{Engine, Packet};
@@ -19,7 +20,7 @@ use super::flat::{
     intersected,
 };
 use super::tree::{self, Cuboid, DIMENSIONS, NONE, Tree};
-use crate::flow::Family;
+use crate::flow::{Family, OutcomeId};
 use crate::program::{Action, AddressSet, ChainId};
 
 /// What the engine may grow to.
@@ -103,18 +104,34 @@ pub struct Trees {
 struct Segments {
     /// IPv6: where intervals begin, ascending.
     bounds: Vec<u128>,
-    /// Each with the answer of its end; none: the next one follows.
-    trees: Vec<(Tree, Option<Answer>)>,
+    /// In order.
+    parts: Vec<Part>,
     end: Answer,
+    /// There are more Log rules than are told.
+    is_silent: bool,
     /// Clauses of the chain.
     clauses: usize,
+}
+
+/// What packets look at before they can end: a segment, or a part of one that ends with a Log rule.
+#[derive(Debug)]
+struct Part {
+    tree: Tree,
+    /// The Log rule that ends it.
+    log: Option<OutcomeId>,
+    /// Where nothing ends the packet; none: the next part follows.
+    deny: Option<Answer>,
+    /// Where the next segment begins.
+    next: usize,
 }
 
 /// Ranges of addresses by the index of their [`AddressTerm`].
 type Terms<'f, P> = FxHashMap<u32, Cow<'f, [(P, P)]>>;
 
-/// The value of a rule that passes on to the next segment: no answer looks like this.
-const PASS: u32 = NONE - 1;
+/// The value of the Log rule of a part: no answer looks like this. A Pass rule has the word beside answers of its outcome.
+const LOG: u32 = NONE - 1;
+/// Log rules of a chain that are told: each is one more tree to look at.
+const MOST_LOGS: usize = 16;
 
 impl Trees {
     /// For so many chains, none of which has a tree yet.
@@ -209,33 +226,52 @@ impl Trees {
         bounds: Vec<u128>,
         terms: &Terms<'_, u32>,
     ) -> Result<Segments, Refused> {
-        let mut trees = Vec::with_capacity(flat.segments.len());
-        let mut left = self.limits.cuboids;
-        let mut protocols: FxHashMap<u32, Vec<(u32, u32)>> = FxHashMap::default();
+        let own = |clause: &&Clause| clause.families[family as usize];
+        let rule = |clause: &Clause| flat.rules[clause.rule as usize];
+        let logs = flat.clauses.iter().filter(own).filter(|clause| rule(clause).0 == Action::Log);
+        let is_silent = logs.map(|clause| clause.rule).collect::<FxHashSet<_>>().len() > MOST_LOGS;
+        let mut boxes = Boxes { flats, terms, protocols: FxHashMap::default(), left: self.limits.cuboids };
+        let mut parts = Vec::with_capacity(flat.segments.len());
         for (number, segment) in flat.segments.iter().enumerate() {
-            let mut cuboids = Vec::new();
-            let clauses = flat.clauses[flat.clauses_of(number)].iter();
-            for clause in clauses.filter(|clause| clause.families[family as usize]) {
-                let value = match flat.rules[clause.rule as usize] {
-                    (Action::Allow, outcome) => Answer::plain(End::Accept(outcome)).word(),
-                    (Action::Deny, outcome) => Answer::plain(End::Deny(outcome)).word(),
-                    (Action::Pass, _) => PASS,
-                    (Action::Log, _) => continue,
-                };
-                let protocols = protocols
-                    .entry(clause.service)
-                    .or_insert_with(|| protocol_ranges(&flats.services[clause.service as usize].protocols));
-                let sides = [&*terms[&clause.source], &*terms[&clause.destination], &**protocols];
-                boxes(clause, flats, sides, value, left, &mut cuboids)?;
+            let first = parts.len();
+            let (mut cuboids, mut log) = (Vec::new(), None);
+            for clause in flat.clauses[flat.clauses_of(number)].iter().filter(own) {
+                let (action, outcome) = rule(clause);
+                if is_silent && action == Action::Log {
+                    continue;
+                }
+                // Alternatives of one Log rule are in one part.
+                if let Some((_, log)) = log.take_if(|(rule, _)| *rule != clause.rule) {
+                    parts.push(self.part(&mut boxes, &mut cuboids, Some(log), None)?);
+                }
+                if action == Action::Log {
+                    log = Some((clause.rule, outcome));
+                }
+                boxes.add(clause, value(action, outcome), &mut cuboids)?;
             }
-            left -= cuboids.len();
-            self.take(cuboids.len())?;
-            let bytes = cuboids.len() * self.limits.bytes_per_cuboid + (64 << 10);
-            let limits = tree::Limits { bytes, ..tree::Limits::of(cuboids.len()) };
-            let tree = tree::build(&cuboids, &limits).map_err(|large| Refused::Bytes(large.needed))?;
-            trees.push((tree, segment.deny.map(|outcome| Answer::plain(End::Deny(outcome)))));
+            let deny = segment.deny.map(|outcome| Answer::plain(End::Deny(outcome)));
+            parts.push(self.part(&mut boxes, &mut cuboids, log.map(|(_, log)| log), deny)?);
+            let next = parts.len();
+            parts[first..].iter_mut().for_each(|part| part.next = next);
         }
-        Ok(Segments { bounds, trees, end: Answer::plain(flat.end), clauses: flat.clauses.len() })
+        Ok(Segments { bounds, parts, end: Answer::plain(flat.end), is_silent, clauses: flat.clauses.len() })
+    }
+
+    /// Of these boxes, of which then none are left.
+    fn part(
+        &mut self,
+        boxes: &mut Boxes<'_, '_>,
+        cuboids: &mut Vec<Cuboid>,
+        log: Option<OutcomeId>,
+        deny: Option<Answer>,
+    ) -> Result<Part, Refused> {
+        let cuboids = std::mem::take(cuboids);
+        boxes.left -= cuboids.len();
+        self.take(cuboids.len())?;
+        let bytes = cuboids.len() * self.limits.bytes_per_cuboid + (64 << 10);
+        let limits = tree::Limits { bytes, ..tree::Limits::of(cuboids.len()) };
+        let tree = tree::build(&cuboids, &limits).map_err(|large| Refused::Bytes(large.needed))?;
+        Ok(Part { tree, log, deny, next: 0 })
     }
 
     /// Whether a chain has trees, of both families.
@@ -253,12 +289,14 @@ impl Trees {
         self.chains[2 * chain.index() + family as usize].is_some()
     }
 
-    /// How a chain ends for packets of one family; none if it has no tree.
+    /// How a chain ends for packets of one family; none if it has no tree. `passed` gets places of packets, and rules that
+    /// they pass.
     #[inline(never)]
     pub fn find_block<const N: usize>(
         &self,
         chain: ChainId,
         points: &PointBlock<'_, N>,
+        passed: &mut impl FnMut(usize, OutcomeId),
     ) -> Option<[Answer; N]> {
         let family = match points.addresses {
             AddressBlock::V4 { .. } => Family::V4,
@@ -266,23 +304,34 @@ impl Trees {
         };
         let segments = self.chains[2 * chain.index() + family as usize].as_ref()?;
         let mut answers = [segments.end; N];
-        // Those whose end no segment has told yet, and their places.
+        // Those whose end no part has told yet, and their places.
         let mut keys = segments.keys(points);
         let mut places: [usize; N] = array::from_fn(|place| place);
         let (mut values, mut left) = ([NONE; N], N);
-        for segment in &segments.trees {
-            segment.0.find_batch(&keys[..left], &mut values[..left]);
+        for (number, part) in segments.parts.iter().enumerate() {
+            part.tree.find_batch(&keys[..left], &mut values[..left]);
             let asked = std::mem::take(&mut left);
             for at in 0..asked {
-                if let Some(answer) = Segments::end_of(segment, values[at]) {
-                    answers[places[at]] = answer;
-                } else {
-                    (keys[left], places[left]) = (keys[at], places[at]);
-                    left += 1;
+                let (place, key) = (places[at], keys[at]);
+                match part.end_of(values[at], number, &mut |rule| passed(place, rule)) {
+                    Ok(answer) => answers[place] = answer,
+                    Err(next) if next == number + 1 => {
+                        (keys[left], places[left]) = (key, place);
+                        left += 1;
+                    }
+                    // Beyond Log rules that the others look at.
+                    Err(next) => answers[place] = segments.find(next, &key, &mut |rule| passed(place, rule)),
                 }
             }
         }
         Some(answers)
+    }
+
+    /// Chains with more Log rules than are told.
+    pub fn silent_chains(&self) -> impl Iterator<Item = ChainId> {
+        let chains = self.chains.iter().enumerate();
+        let silent = chains.filter(|(_, segments)| segments.as_ref().is_some_and(|found| found.is_silent));
+        silent.map(|(record, _)| ChainId::new(record / 2))
     }
 
     /// The chains of a family that have trees.
@@ -294,12 +343,15 @@ impl Trees {
 impl Engine for Trees {
     const NAME: &'static str = "tree";
 
-    fn find(&self, chain: ChainId, packet: &Packet<'_>, _: &mut Seen) -> Option<Answer> {
+    fn find<T: Trace>(
+        &self,
+        chain: ChainId,
+        packet: &Packet<'_>,
+        _: &mut Seen,
+        trace: &mut T,
+    ) -> Option<Answer> {
         let segments = self.chains[2 * chain.index() + packet.point.family as usize].as_ref()?;
-        let key = segments.key(&packet.point);
-        let mut ends =
-            segments.trees.iter().filter_map(|segment| Segments::end_of(segment, segment.0.find(&key)));
-        Some(ends.next().unwrap_or(segments.end))
+        Some(segments.find(0, &segments.key(&packet.point), &mut |rule| trace.rule(rule)))
     }
 
     fn bytes(&self) -> usize {
@@ -307,15 +359,39 @@ impl Engine for Trees {
     }
 }
 
-impl Segments {
-    /// How a chain ends in a segment whose tree has this value for a packet; none: the next segment follows.
+impl Part {
+    /// How a chain ends in its part of this number, whose tree has this value for a packet; else the next part.
     #[inline]
-    fn end_of((_, deny): &(Tree, Option<Answer>), value: u32) -> Option<Answer> {
+    fn end_of(&self, value: u32, number: usize, passed: &mut impl FnMut(OutcomeId)) -> Result<Answer, usize> {
         match value {
-            NONE => *deny,
-            PASS => None,
-            answer => Some(Answer::from_word(answer)),
+            NONE => self.deny.ok_or(number + 1),
+            LOG => {
+                self.log.into_iter().for_each(passed);
+                self.deny.ok_or(number + 1)
+            }
+            value => match Answer::beside_number(value) {
+                None => Ok(Answer::from_word(value)),
+                Some(rule) => {
+                    passed(OutcomeId::new(rule));
+                    Err(self.next)
+                }
+            },
         }
+    }
+}
+
+impl Segments {
+    /// How a chain ends for a packet, from this part on.
+    #[inline]
+    fn find(&self, first: usize, key: &[u32; DIMENSIONS], passed: &mut impl FnMut(OutcomeId)) -> Answer {
+        let mut number = first;
+        while let Some(part) = self.parts.get(number) {
+            match part.end_of(part.tree.find(key), number, passed) {
+                Ok(answer) => return answer,
+                Err(next) => number = next,
+            }
+        }
+        self.end
     }
 
     fn keys<const N: usize>(&self, points: &PointBlock<'_, N>) -> [[u32; DIMENSIONS]; N] {
@@ -332,7 +408,7 @@ impl Segments {
     }
 
     fn bytes(&self) -> usize {
-        size_of_val(&self.bounds[..]) + self.trees.iter().map(|(tree, _)| tree.bytes()).sum::<usize>()
+        size_of_val(&self.bounds[..]) + self.parts.iter().map(|part| part.tree.bytes()).sum::<usize>()
     }
 
     #[inline]
@@ -352,39 +428,55 @@ impl Segments {
     }
 }
 
-/// The product of a clause's ranges.
-fn boxes(
-    clause: &Clause,
-    flats: &Flats<'_>,
-    [sources, destinations, protocols]: [&[(u32, u32)]; 3],
-    value: u32,
-    most: usize,
-    cuboids: &mut Vec<Cuboid>,
-) -> Result<(), Refused> {
-    let (keys, ports) = (
-        &flats.services[clause.service as usize].keys[..],
-        &flats.source_ports[clause.source_ports as usize][..],
-    );
-    let dimensions = [sources, destinations, ports, keys, protocols].map(<[_]>::len);
-    let product = dimensions.iter().try_fold(1_usize, |product, &count| product.checked_mul(count));
-    let total = product.and_then(|product| product.checked_add(cuboids.len()));
-    match total {
-        Some(total) if total <= most => {}
-        total => return Err(Refused::Cuboids(total.unwrap_or(usize::MAX))),
-    }
-    for &source in sources {
-        for &destination in destinations {
-            for &port in ports {
-                for &key in keys {
-                    for &protocol in protocols {
-                        let sides = [source, destination, port, key, protocol];
-                        cuboids.push(Cuboid { low: sides.map(|s| s.0), high: sides.map(|s| s.1), value });
+/// What the boxes of a chain are made of.
+struct Boxes<'f, 'p> {
+    flats: &'f Flats<'p>,
+    terms: &'f Terms<'f, u32>,
+    /// By the index of a clause's service.
+    protocols: FxHashMap<u32, Vec<(u32, u32)>>,
+    /// How many more there may be, those of the part in work included.
+    left: usize,
+}
+
+impl Boxes<'_, '_> {
+    /// The product of a clause's ranges.
+    fn add(&mut self, clause: &Clause, value: u32, cuboids: &mut Vec<Cuboid>) -> Result<(), Refused> {
+        let service = &self.flats.services[clause.service as usize];
+        let protocols =
+            self.protocols.entry(clause.service).or_insert_with(|| protocol_ranges(&service.protocols));
+        let (sources, destinations) = (&*self.terms[&clause.source], &*self.terms[&clause.destination]);
+        let (keys, ports) = (&service.keys[..], &self.flats.source_ports[clause.source_ports as usize][..]);
+        let dimensions = [sources, destinations, ports, keys, protocols].map(<[_]>::len);
+        let product = dimensions.iter().try_fold(1_usize, |product, &count| product.checked_mul(count));
+        let total = product.and_then(|product| product.checked_add(cuboids.len()));
+        match total {
+            Some(total) if total <= self.left => {}
+            total => return Err(Refused::Cuboids(total.unwrap_or(usize::MAX))),
+        }
+        for &source in sources {
+            for &destination in destinations {
+                for &port in ports {
+                    for &key in keys {
+                        for &protocol in &*protocols {
+                            let sides = [source, destination, port, key, protocol];
+                            cuboids.push(Cuboid { low: sides.map(|s| s.0), high: sides.map(|s| s.1), value });
+                        }
                     }
                 }
             }
         }
+        Ok(())
     }
-    Ok(())
+}
+
+/// What a match of a rule means in a tree.
+fn value(action: Action, outcome: OutcomeId) -> u32 {
+    match action {
+        Action::Allow => Answer::plain(End::Accept(outcome)).word(),
+        Action::Deny => Answer::plain(End::Deny(outcome)).word(),
+        Action::Pass => Answer::beside_word(outcome.index()),
+        Action::Log => LOG,
+    }
 }
 
 fn protocol_ranges(protocols: &Protocols) -> Vec<(u32, u32)> {

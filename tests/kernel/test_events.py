@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import time
 import urllib.request
@@ -14,7 +15,7 @@ import kit
 import policies
 from labelgate.control import ask
 from labelgate.demo.daemon import Daemon
-from labelgate.demo.world import CLIENT, EDGE, EDGE_OUTSIDE, OUTSIDE, STRANGER, World
+from labelgate.demo.world import CLIENT, EDGE, EDGE_OUTSIDE, OUTSIDE, STRANGER, WEB_POD, World
 from labelgate.events import parse
 from scapy.layers.inet import UDP
 from scapy.utils import rdpcap
@@ -39,7 +40,7 @@ spec:
   ingress:
   - {{action: Deny, protocol: UDP, destination: {{ports: [7005]}}}}
 """
-FLOOD, SECOND = 600, 400
+FLOOD, SECOND, PASSED = 600, 400, 150
 RECORDED = 700
 END = "end of tier (E-21)"
 
@@ -86,16 +87,19 @@ def test_counts_are_exact_over_a_reload(world: World, tmp_path: Path) -> None:
     path.write_text(POLICY, encoding="utf-8")
     with Daemon(world, path, backend="nft") as daemon:
         flood(world, 7000, FLOOD)
+        flood(world, 7003, PASSED)
         kit.inject(world, OUTSIDE, kit.ip(CLIENT, EDGE_OUTSIDE) / UDP(sport=5000, dport=7777))
-        assert kit.wait_until(lambda: daemon.verdicts("filter-input").get("deny", 0) > FLOOD)
+        assert kit.wait_until(lambda: daemon.verdicts("filter-input").get("deny", 0) > FLOOD + PASSED)
         found = counts(daemon)
+        # What a tier passes is for the profiles, of which there are none.
+        assert found.pop((None, None, "no profile allows (E-25)")) == (PASSED, None)
         # Nor are the neighbours quiet: they solicit routers.
         assert (found.pop((None, None, END))[0] or 0) >= 1
         assert found == {
             (guard, 0, "rule (M-53)"): (FLOOD, None),
             (guard, 1, "rule (M-51)"): (FLOOD, None),
             (guard, 2, "rule (M-51)"): (0, None),
-            (guard, 3, "rule (M-52)"): (None, "pass"),
+            (guard, 3, "rule (M-52)"): (PASSED, None),
         }
         # A rule more at the top, one less, and one that is another one now.
         changed = RULES.replace("- {action: Log", "- {action: Deny, protocol: SCTP}\n  - {action: Log", 1)
@@ -177,3 +181,68 @@ def test_a_flood_hides_nothing(world: World, tmp_path: Path) -> None:
         daemon.reload()
         kit.inject(world, OUTSIDE, kit.ip(CLIENT, EDGE_OUTSIDE) / UDP(sport=5003, dport=7002))
         assert kit.wait_until(lambda: "5003" in (file.read_text(encoding="utf-8") if file.exists() else ""))
+
+
+BOTH = f"""{policies.PODS}---{policies.host()}---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {{name: both}}
+spec:
+  selector: has(role) || has(app)
+  applyOnForward: true
+  types: [Ingress]
+  ingress:
+  - {{action: Log, protocol: UDP, destination: {{ports: [7000]}}}}
+  - {{action: Allow, protocol: UDP, destination: {{ports: [7000]}}}}
+"""
+
+
+def test_each_chain_that_has_the_rule_is_told_and_events_are_followed(world: World, tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text(BOTH, encoding="utf-8")
+    with Daemon(world, path, backend="nft") as daemon:
+        command = [sys.executable, "-m", "labelgate", "events", "--follow", "-o", "json"]
+        command += ["--filter", "kind=log and dport=7000", "--socket", daemon.socket]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as follower:
+            assert follower.stdout is not None
+            try:
+                for sport in (5001, 5002):
+                    packet = kit.ip(CLIENT, WEB_POD) / UDP(sport=sport, dport=7000)
+                    kit.inject(world, OUTSIDE, packet)
+                    lines = [json.loads(follower.stdout.readline()) for _ in range(2)]
+                    met = {(line["endpoint"], line["stage"], line["sport"], line["rule"]) for line in lines}
+                    assert met == {
+                        ("HostEndpoint/edge1-out", "from-hep", sport, 0),
+                        ("WorkloadEndpoint/shop/web", "workload-ingress", sport, 0),
+                    }
+                follower.send_signal(signal.SIGINT)
+                assert follower.communicate(timeout=60) == ("", "")
+                assert follower.returncode == 0
+            finally:
+                follower.kill()
+        found = counts(daemon)
+        assert found["GlobalNetworkPolicy/both", 0, "rule (M-53)"] == (4, None)
+        assert found["GlobalNetworkPolicy/both", 1, "rule (M-50)"] == (4, None)
+
+
+def test_counts_outlive_the_daemon(world: World, tmp_path: Path) -> None:
+    guard, path = "GlobalNetworkPolicy/guard", tmp_path / "policy.yaml"
+    path.write_text(POLICY, encoding="utf-8")
+
+    def denied(daemon: Daemon) -> int | None:
+        return counts(daemon)[guard, 1, "rule (M-51)"][0]
+
+    with Daemon(world, path, backend="nft") as daemon:
+        flood(world, 7001, 100)
+        assert kit.wait_until(lambda: denied(daemon) == 100)
+        since = ask(daemon.socket, "rules")["since"]
+    with Daemon(world, path, backend="nft") as daemon:
+        assert denied(daemon) == 100
+        flood(world, 7001, 20)
+        assert kit.wait_until(lambda: denied(daemon) == 120)
+        with Daemon(world, path, backend="nft", options=("--replace",)) as successor:
+            assert kit.wait_until(lambda: daemon.process.poll() is not None)
+            flood(world, 7001, 3)
+            assert kit.wait_until(lambda: denied(successor) == 123)
+            assert ask(successor.socket, "rules")["since"] == since
+            assert labelgate(successor, "rules", "--unused", "1h")[0] == 0, "not counted for so long"

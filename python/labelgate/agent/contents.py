@@ -5,6 +5,7 @@ A reload keeps the objects of documents that were not edited, so that only the o
 
 from __future__ import annotations
 
+import hashlib
 import json
 import weakref
 from collections import Counter
@@ -28,6 +29,7 @@ class _Entry:
     resource: weakref.ref[Resource]
     since: int
     rules: Mapping[str, list[Content]] | None = None
+    digest: str = ""
 
 
 class Contents:
@@ -44,6 +46,19 @@ class Contents:
     def since(self, resource: Resource) -> int:
         """Milliseconds since 1970; of one that was seen."""
         return self._entries[id(resource)].since
+
+    def set_since(self, resource: Resource, since: int) -> None:
+        """It was in force before, as it is."""
+        entry = self._entries[id(resource)]
+        entry.since = min(entry.since, since)
+
+    def digest(self, resource: Resource) -> str:
+        """Of all that it says."""
+        entry = self._entries[id(resource)]
+        if not entry.digest:
+            text = f"{resource.key} {resource.model_dump_json()}"
+            entry.digest = hashlib.blake2s(text.encode(errors="surrogateescape"), digest_size=16).hexdigest()
+        return entry.digest
 
     def rule(self, resource: Resource | None, direction: str | None, rule: int) -> Content:
         """What a rule of a resource that was seen says.

@@ -132,6 +132,7 @@ class Agent:
             if replaces:
                 self._presence.take_over()
                 self._store.open()
+            self._store.keep_counts(self._enforcement.rule_counts)
             self._revocation.follow(first)
         except (ApplyError, ValueError) as error:
             raise AgentError(str(error)) from None

@@ -13,6 +13,7 @@ from labelgate.agent.panics import panics_refused
 from labelgate.agent.state import Record, Source
 from labelgate.compiler import Compiler
 from labelgate.config import Config, ConfigError, config_of, host_name, kept_texts, load_config
+from labelgate.engines import Budgets, ClassesBudget
 from labelgate.flow import HOOKS
 from labelgate.handlers import BindLoop
 from labelgate.links import Links
@@ -44,6 +45,9 @@ FIXED_KEYS = (
     "state",
 )
 """Who this is, what the queues are bound with, where rules and policies are: a reload cannot change these."""
+
+_COUNTING = Budgets(classes=ClassesBudget(passes=4 << 20))
+"""Of the table in force: it tells the Pass rules passed, so that they are counted."""
 
 
 class AgentError(Exception):
@@ -236,7 +240,9 @@ class Loader:
     def _table(self, snapshot: Snapshot, config: Config, links: Links) -> DecisionTable:
         host, compiled_for = links.host_facts, (config.node, config.settings)
         if self._compiler is None or self._compiled_for != compiled_for:
-            self._compiler = Compiler(snapshot, node=config.node, host=host, settings=config.settings)
+            self._compiler = Compiler(
+                snapshot, node=config.node, host=host, settings=config.settings, budgets=_COUNTING
+            )
             self._compiled_for = compiled_for
             return self._compiler.table
         compiler, self._compiler = self._compiler, None

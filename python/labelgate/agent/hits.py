@@ -9,6 +9,7 @@ from typing import Any
 
 Key = tuple[str | None, ...]
 """What a rule is known by: tier, policy, direction, reason, content, which of those with it, action."""
+KEY_WORDS = 7
 
 
 def hit_row(rule: Mapping[str, Any], key: Key) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How often rules were met since the daemon started, over all tables that it has put in force.
+"""How often rules were met, over all tables that the daemon has put in force, and those of before.
 
 The packet loop counts by table; here counts of tables that are over are added up. A rule is the same one as
 long as its policy, direction and content are: rules that come or go above it do not matter.
@@ -17,7 +17,7 @@ from typing import Any
 from labelgate import _core
 from labelgate.agent.contents import Contents
 from labelgate.agent.generation import Generation
-from labelgate.agent.hits import Key, hit_row, name_of
+from labelgate.agent.hits import KEY_WORDS, Key, hit_row, name_of
 from labelgate.handlers import PacketLoop
 from labelgate.resources import Resource
 from labelgate.snapshot import Snapshot
@@ -27,6 +27,8 @@ MOST_KEPT = 100_000
 MOST_NAMES = 4_000
 """Who denied, by name; who comes later is one of `OTHERS`."""
 OTHERS = "(others)"
+MOST_GAP = 600_000
+"""Milliseconds between two daemons for which `since` goes on."""
 
 
 @dataclass
@@ -75,8 +77,8 @@ class RuleCounts:
         self._contents = Contents()
         self._policies: dict[int, _Policies] = {}
         """By the loop's number of a table, until its counts are over."""
-        self._started, self._latest = _now(), 1
-        self._follow(_Swap(1, first.snapshot, first.table.core, self._started))
+        self._began, self._latest = _now(), 1
+        self._follow(_Swap(1, first.snapshot, first.table.core, self._began))
 
     def swapped(self, number: int, generation: Generation) -> None:
         """The packet loop answers by this generation; `number` is the loop's own."""
@@ -95,7 +97,7 @@ class RuleCounts:
         with self._lock:
             counted = self._read()[0]
             rows = self._rows(json.loads(self._core.rules()), counted)
-            return {"since": self._started, "rules": [row for _, row in rows]}
+            return {"since": self._began, "rules": [row for _, row in rows]}
 
     def met(self) -> tuple[list[dict[str, Any]], dict[str, int]]:
         """Of `rows` those that packets met, in the order in which they were met first; and `denied`."""
@@ -113,6 +115,47 @@ class RuleCounts:
         """
         with self._lock:
             return self._read()[1]
+
+    def saved(self) -> dict[str, Any]:
+        """All counts, for the daemon that comes after this one."""
+        with self._lock:
+            counted = self._read()[0]
+            names = {rule["policy"] for rule in json.loads(self._core.rules())}
+            policies = [(name, self._policies[self._latest].resources.get(name)) for name in names]
+            return {
+                "time": _now(),
+                "began": self._began,
+                "rules": [[key, count.packets, count.last_hit] for key, count in counted.items()],
+                "policies": {
+                    name: [self._contents.digest(policy), self._contents.since(policy)]
+                    for name, policy in policies
+                    if policy is not None
+                },
+            }
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Goes on where the daemon before this one has ended; what that saw is known by what it is.
+
+        Raises:
+            KeyError, TypeError, ValueError, AttributeError: not what `saved` gives; nothing has changed.
+        """
+        rules = [(_key_of(key), _natural(packets), _natural(last)) for key, packets, last in saved["rules"]]
+        policies = {
+            str(name): (str(digest), _natural(since)) for name, (digest, since) in saved["policies"].items()
+        }
+        until, began = _natural(saved["time"]), _natural(saved["began"])
+        with self._lock:
+            self._take_swaps()
+            for key, packets, last in rules:
+                self._met.setdefault(key)
+                self._sums[key].add(packets, last)
+            if self._began - until > MOST_GAP:
+                return  # Nobody knows what would have met them meanwhile.
+            self._began = min(self._began, began)
+            for name, (digest, since) in policies.items():
+                policy = self._policies[self._latest].resources.get(name)
+                if policy is not None and digest == self._contents.digest(policy):
+                    self._contents.set_since(policy, since)
 
     def _follow(self, swap: _Swap) -> None:
         latest = self._policies.get(self._latest)
@@ -197,7 +240,7 @@ class RuleCounts:
             **{name: rule[name] for name in fields},
             "packets": packets,
             "lastHit": count.last_hit if count else None,
-            "since": self._started if resource is None else self._contents.since(resource),
+            "since": self._began if resource is None else self._contents.since(resource),
         }
 
     def _key(self, rule: Mapping[str, Any], policies: _Policies) -> Key:
@@ -206,6 +249,18 @@ class RuleCounts:
             resource = policies.resources.get(rule["policy"])
             content = self._contents.rule(resource, rule["direction"], rule["rule"])
         return (rule["tier"], rule["policy"], rule["direction"], rule["reason"], *content, rule["action"])
+
+
+def _natural(value: Any) -> int:
+    if not isinstance(value, int) or value < 0:
+        raise ValueError("no number of packets, and no time")
+    return value
+
+
+def _key_of(value: Any) -> Key:
+    if not isinstance(value, list) or len(value) != KEY_WORDS:
+        raise ValueError("no key of a rule")
+    return tuple(None if word is None else str(word) for word in value)
 
 
 def _reason(key: Key) -> dict[str, Any]:

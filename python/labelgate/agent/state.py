@@ -10,16 +10,17 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 VERSION = 1
 FILE = "policy.json"
 _HEADER_BYTES = 1024
 _FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW
+T = TypeVar("T")
 
 
 class StateError(Exception):
@@ -122,14 +123,7 @@ class State:
         Raises:
             StateError: it is damaged, or of a later version. It has been set aside under another name.
         """
-        content = _content(self._file)
-        try:
-            return None if content is None else _decoded(content)
-        except StateError as error:
-            aside = self._file.with_suffix(".damaged")
-            with suppress(OSError):
-                self._file.replace(aside)
-            raise StateError(f"{self._file}: {error}; set aside as {aside.name}") from None
+        return read_whole(self._file, _decoded)
 
     def write(self, record: Record) -> None:
         """All or nothing.
@@ -137,18 +131,7 @@ class State:
         Raises:
             StateError: what was there is there still.
         """
-        fresh = self._file.with_suffix(".new")
-        try:
-            with _synced(fresh) as descriptor:
-                _write_all(descriptor, _encoded(record))
-            fresh.replace(self._file)
-        except OSError as error:
-            with suppress(OSError):
-                fresh.unlink()
-            raise StateError(f"{self._file} cannot be written: {error.strerror}") from None
-        # The new one is there for everybody; that it is there after a power cut, too, is a matter of effort.
-        with suppress(OSError), _synced(self._folder.resolve(), os.O_RDONLY | os.O_DIRECTORY):
-            pass
+        write_whole(self._file, _encoded(record))
 
 
 def peek(folder: str) -> Record | None:
@@ -165,6 +148,72 @@ def peek(folder: str) -> Record | None:
         return None if content is None else _decoded(content)
     except StateError as error:
         raise StateError(f"{file}: {error}") from None
+
+
+def read_whole(file: Path, decode: Callable[[bytes], T]) -> T | None:
+    """What a file holds that nobody else writes now; None if there is none.
+
+    Raises:
+        StateError: it cannot be read; or `decode` says so, and it has been set aside under another name.
+    """
+    content = _content(file)
+    try:
+        return None if content is None else decode(content)
+    except StateError as error:
+        aside = file.with_suffix(".damaged")
+        with suppress(OSError):
+            file.replace(aside)
+        raise StateError(f"{file}: {error}; set aside as {aside.name}") from None
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Replaces a file that nobody else writes now: all or nothing.
+
+    Raises:
+        StateError: what was there is there still.
+    """
+    fresh = file.with_suffix(".new")
+    try:
+        with _synced(fresh) as descriptor:
+            _write_all(descriptor, content)
+        fresh.replace(file)
+    except OSError as error:
+        with suppress(OSError):
+            fresh.unlink()
+        raise StateError(f"{file} cannot be written: {error.strerror}") from None
+    # The new one is there for everybody; that it is there after a power cut, too, is a matter of effort.
+    with suppress(OSError), _synced(file.parent.resolve(), os.O_RDONLY | os.O_DIRECTORY):
+        pass
+
+
+def framed(value: Any, version: int) -> bytes:
+    """A value with its version and a checksum."""
+    body = json.dumps(value).encode()
+    header = {"version": version, "sha256": hashlib.sha256(body).hexdigest()}
+    return json.dumps(header).encode() + b"\n" + body
+
+
+def unframed(content: bytes, version: int) -> Any:
+    """The value again; StateError where it is damaged, or of another version."""
+    header, _, body = content.partition(b"\n")
+    try:
+        words = json.loads(header[:_HEADER_BYTES])
+        found, digest = words["version"], words["sha256"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise StateError("is damaged (no header)") from None
+    if found != version:
+        raise StateError(f"has version {found!r}, expected {version}")
+    if hashlib.sha256(body).hexdigest() != digest:
+        raise StateError("is damaged (the checksum differs)")
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise damaged() from None
+
+
+def damaged() -> StateError:
+    """Of a value that has the right checksum."""
+    return StateError("is damaged (its content is not what this version writes)")
 
 
 def _refuse_others(folder: Path) -> None:
@@ -204,26 +253,14 @@ def _write_all(descriptor: int, content: bytes) -> None:
 def _encoded(record: Record) -> bytes:
     trial = record.trial and record.trial.to_json()
     fields = {"confirmed": record.confirmed.to_json(), "trial": trial, "refused": record.refused}
-    body = json.dumps(fields).encode()
-    header = {"version": VERSION, "sha256": hashlib.sha256(body).hexdigest()}
-    return json.dumps(header).encode() + b"\n" + body
+    return framed(fields, VERSION)
 
 
 def _decoded(content: bytes) -> Record:
-    header, _, body = content.partition(b"\n")
+    value = unframed(content, VERSION)
     try:
-        words = json.loads(header[:_HEADER_BYTES])
-        version, digest = words["version"], words["sha256"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise StateError("is damaged (no header)") from None
-    if version != VERSION:
-        raise StateError(f"has version {version!r}, expected {VERSION}")
-    if hashlib.sha256(body).hexdigest() != digest:
-        raise StateError("is damaged (the checksum differs)")
-    try:
-        value = json.loads(body)
         trial = value["trial"]
         confirmed, refused = Source.from_json(value["confirmed"]), str(value.get("refused", ""))
         return Record(confirmed, trial and Source.from_json(trial), refused)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise StateError("is damaged (its content is not what this version writes)") from None
+        raise damaged() from None

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Self
 
+from labelgate.agent.kept_counts import KeptCounts
+from labelgate.agent.rules import RuleCounts
 from labelgate.agent.state import Record, State, StateError, peek
 
 KEEP_SECONDS = 1.0
@@ -24,6 +26,7 @@ class Store:
         self._folder = folder
         self._state: State | None = None
         self._is_taken = is_taken
+        self._counts = KeptCounts(folder, say)
         self._later: Record | None = None
         self._due = 0.0
         self.problem: str | None = None
@@ -41,12 +44,18 @@ class Store:
         except StateError as error:
             self._note(error)
 
+    def keep_counts(self, counts: RuleCounts) -> None:
+        """If the folder is ours: they go on where the daemon before ended, and are kept until the end."""
+        if self._state:
+            self._counts.open(counts)
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._due = 0.0
         self.keep_due()
+        self._counts.close()
         if self._state:
             self._state.close()
 

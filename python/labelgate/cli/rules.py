@@ -17,8 +17,8 @@ from labelgate.cli.options import ask_daemon, socket_option
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _UNCOUNTED = {
     "kernel": "kernel rules may answer ahead of the queue",
-    "pass": "Pass rules are not counted",
-    "linear": "Log rules are not counted here: a chain is answered by the `linear` engine",
+    "pass": "Pass rules of chains where telling them apart would take too much memory are not wholly counted",
+    "log": "Log rules of a list with very many rules and more than 16 Log rules are not wholly counted",
 }
 
 
@@ -40,12 +40,12 @@ class _Age(click.ParamType[Any]):
 @click.option("--top", type=click.IntRange(1), metavar="N", help="Only the N rules that were met most.")
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def rules(socket: str | None, unused: int | None, top: int | None, output: str) -> None:
-    """Show how often each rule was met since the daemon started, and when last.
+    """Show how often each rule was met, and when last.
 
-    Counts are exact, and go on when policies are reloaded for rules whose policy, direction and content
-    stay. They count packets that the daemon judged: those of known connections, and those that kernel rules
-    answer ahead of the queue, are not among them. Where not all are counted, `packets` is `-` (in JSON
-    `uncounted` says why).
+    Counts are exact, and go on when policies are reloaded and when the daemon is restarted, for rules whose
+    policy, direction and content stay. They count packets that the daemon judged: those of known
+    connections, and those that kernel rules answer ahead of the queue, are not among them. Where not all are
+    counted, `packets` is `-` (in JSON `uncounted` says why).
 
     With --unused the exit code is 1 if there are any. A rule is said to be unused only if all packets that
     meet it are counted, and its policy has been in force for so long as it is now.

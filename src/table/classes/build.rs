@@ -3,7 +3,7 @@
 use indexmap::IndexMap;
 use rustc_hash::FxBuildHasher;
 
-use super::cells::{Axes, Cells};
+use super::cells::{Allowance, Axes, Cells};
 use super::image::Builder;
 use super::limits::{Limits, Refused, Steps, within};
 use super::local::{Axis, Bits, KeptAxis, NEVER, Splitter, every};
@@ -119,6 +119,8 @@ pub struct Writer {
     pub limits: Limits,
     pub answers: Answers,
     pub steps: Steps,
+    /// What is left of [`Limits::passes`].
+    passes: usize,
     splitter: Splitter,
     maps: Maps,
     /// The map of a dimension that a chain does not look at.
@@ -151,6 +153,7 @@ impl Writer {
             limits,
             answers: Answers::new(outcomes),
             steps: Steps::new(limits.steps),
+            passes: limits.passes,
             splitter: Splitter::default(),
             maps: Maps::new(false),
             zeros: 0,
@@ -237,15 +240,18 @@ impl Writer {
         frame: Result<&Frame, &Refused>,
     ) -> Result<(), Refused> {
         let (frame, addresses) = (frame.map_err(|&refused| refused)?, addresses.map_err(|&refused| refused)?);
-        let before = self.answers.mark();
+        let before = (self.answers.mark(), self.passes);
         let written = self.axes(flat, family, addresses, frame).and_then(|mut axes| {
-            let cells = axes.fill(flat, &mut self.answers, &self.limits, &mut self.steps)?;
-            self.write(record, family, axes, &cells)
+            let Self { answers, limits, steps, passes, .. } = self;
+            let cells = axes.fill(flat, answers, &mut Allowance { limits, steps, passes })?;
+            self.write(record, family, axes, &cells).map(|()| cells.is_silent)
         });
         if written.is_err() {
-            self.answers.rewind(before);
+            self.answers.rewind(before.0);
+            self.passes = before.1;
         }
-        written
+        self.answers.set_silent(record, written == Ok(true));
+        written.map(|_| ())
     }
 
     fn axes<P: Value>(

@@ -22,16 +22,20 @@ pub struct Limits {
     pub flat_maps: usize,
     /// Steps of building all tables, about a nanosecond each.
     pub steps: usize,
+    /// Bytes that may be added so that outcomes tell the Pass rules passed: to tables, and where packets are counted. A
+    /// chain that would take more than others have left does not tell; 0: none does.
+    pub passes: usize,
 }
 
 impl Limits {
     /// Nothing.
-    pub const NOTHING: Self = Self { clauses: 0, classes: 0, cells: 0, bytes: 0, flat_maps: 0, steps: 0 };
+    pub const NOTHING: Self =
+        Self { clauses: 0, classes: 0, cells: 0, bytes: 0, flat_maps: 0, steps: 0, passes: 0 };
 }
 
 impl Default for Limits {
     /// 256 MiB for all tables, 256 K cells (1 MiB) for one chain, some seconds; 4 MiB of maps of one level, of which
-    /// packets in a row need a part that caches hold.
+    /// packets in a row need a part that caches hold. Pass rules are told to nobody who does not count them.
     fn default() -> Self {
         Self {
             clauses: 1 << 14,
@@ -40,6 +44,7 @@ impl Default for Limits {
             bytes: 256 << 20,
             flat_maps: 4 << 20,
             steps: 1 << 33,
+            passes: 0,
         }
     }
 }

@@ -47,6 +47,7 @@ mod refine;
 mod spare;
 mod update;
 
+use super::Trace;
 use super::answer::Answer;
 use super::engines::{Engine, Packet};
 use super::flat::Point;
@@ -359,7 +360,13 @@ impl Engine for Classes {
     const NAME: &'static str = "classes";
 
     #[inline]
-    fn find(&self, chain: ChainId, packet: &Packet<'_>, seen: &mut Seen) -> Option<Answer> {
+    fn find<T: Trace>(
+        &self,
+        chain: ChainId,
+        packet: &Packet<'_>,
+        seen: &mut Seen,
+        _: &mut T,
+    ) -> Option<Answer> {
         let record = self.record(chain, packet.point.family)?;
         Some(self.answer_of_family(record, &packet.point, seen))
     }

@@ -184,6 +184,7 @@ impl Kept {
         if is_same && 2 * chains.len() == self.writer.tables.len() {
             return;
         }
+        self.writer.answers.renumber_chains(chains);
         let mut old = std::mem::take(&mut self.writer.tables);
         for chain in chains {
             for family in 0..2 {

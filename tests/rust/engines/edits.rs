@@ -131,7 +131,7 @@ fn change_chains(choices: &mut Choices, program: &mut Program) {
         ChainId::new(choices.below(count));
 }
 
-fn changed(choices: &mut Choices, program: &mut Program) {
+pub fn changed(choices: &mut Choices, program: &mut Program) {
     let shared = |set: AddressSet| Arc::new(set);
     let (sets, ports) = (program.address_sets.len(), program.port_sets.len());
     match choices.below(12) {

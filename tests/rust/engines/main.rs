@@ -3,6 +3,7 @@
 mod batches;
 mod budgets;
 mod choices;
+mod counted;
 mod edits;
 mod equal;
 mod gates;

@@ -1,0 +1,213 @@
+//! What is counted of packets is what their traces say: the rules that decided, and the Log and Pass rules on the way.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use labelgate::flow::{FlowKey, OutcomeId};
+use labelgate::program::{Action, Program, Reason};
+use labelgate::table::{Budgets, Builder, DecisionTable, ListedRule, Passing, Tally};
+use proptest::prelude::*;
+
+use crate::budgets::tiny;
+use crate::choices::{Choices, choices};
+use crate::edits::changed;
+use crate::equal::{bound, built, others};
+use crate::packets::Aims;
+use crate::programs::{self, of_rules, plain, program};
+
+/// Packets of a batch: two stages, a part, and some left over.
+const PACKETS: usize = 64 + 8 + 3;
+
+/// Policy, direction, rule, tier, action, reason.
+type Name =
+    (Option<String>, Option<&'static str>, Option<u32>, Option<String>, Option<&'static str>, &'static str);
+type Counts = BTreeMap<Name, u64>;
+
+/// With room for telling Pass rules.
+fn telling(mut budgets: Budgets) -> Budgets {
+    budgets.classes.passes = 1 << 20;
+    budgets
+}
+
+/// All budgets that make a difference.
+fn all_budgets(choices: &mut Choices) -> [Budgets; 6] {
+    let mut scarce = Budgets::default();
+    scarce.classes.passes = choices.below(2000);
+    let mut trees = Budgets { classes: Budgets::LINEAR.classes, ..Budgets::default() };
+    trees.tree.wide = 0;
+    let mut wooded = telling(Budgets::default());
+    wooded.tree.wide = 3;
+    [telling(Budgets::default()), scarce, trees, wooded, telling(tiny(choices)), Budgets::LINEAR]
+}
+
+/// Packets of one hook and IP version, most of them between the same interfaces.
+fn batch(choices: &mut Choices, aims: &Aims<'_>, table: &DecisionTable) -> Vec<FlowKey> {
+    let first = aims.key(choices, table);
+    let next = |_| {
+        let tuple = aims.tuple_of(choices, first.tuple.family);
+        let other = aims.key(choices, table);
+        match choices.below(20) {
+            0 => FlowKey { tuple, hook: first.hook, ..other },
+            _ => FlowKey { tuple, ..first },
+        }
+    };
+    (0..PACKETS).map(next).collect()
+}
+
+/// What the packet loop counts.
+fn counted(table: &DecisionTable, keys: &[FlowKey]) -> Counts {
+    let (mut decisions, mut passing) = (Vec::new(), Passing::with_capacity(PACKETS));
+    table.decide_packets(keys, &mut decisions, &mut passing);
+    let one = Tally { packets: 1, last_hit: 1 };
+    let met = decisions.iter().map(|decision| decision.outcome);
+    let met = met.chain(passing.passed().iter().map(|passed| passed.outcome)).map(|outcome| (outcome, one));
+    let mut counts = Counts::new();
+    for row in table.meanings().counts(met) {
+        let owned = |text: Option<&str>| text.map(str::to_owned);
+        let name = (owned(row.policy), row.direction, row.rule, owned(row.tier), row.action, row.reason);
+        *counts.entry(name).or_default() += row.tally.packets;
+    }
+    counts
+}
+
+/// What traces say that is counted.
+fn traced(table: &DecisionTable, keys: &[FlowKey]) -> Counts {
+    let mut counts = Counts::new();
+    for step in keys.iter().flat_map(|key| table.trace(key).1) {
+        let origin = table.origin(&step);
+        // A tier that is passed at its end is no rule.
+        if origin.action != Some(Action::Pass) || origin.reason != Reason::EndOfTier {
+            *counts.entry(name(table.program(), step.outcome)).or_default() += 1;
+        }
+    }
+    counts
+}
+
+fn name(program: &Program, outcome: OutcomeId) -> Name {
+    let origin = program.outcome(outcome);
+    (
+        origin.policy.clone(),
+        origin.direction.map(labelgate::flow::Direction::name),
+        origin.rule,
+        origin.tier.clone(),
+        origin.action.map(Action::name),
+        origin.reason.text(),
+    )
+}
+
+/// Leaves out what is said not to be counted.
+fn without(counts: &Counts, rules: &[ListedRule<'_>]) -> Counts {
+    let uncounted = |name: &Name| {
+        // In these programs numbers of rules are unique, and their origins have no direction.
+        let is_it = |rule: &&ListedRule<'_>| rule.rule == name.2 && Some(rule.action) == name.4;
+        rules.iter().filter(is_it).any(|rule| matches!(rule.uncounted, Some("pass" | "log")))
+    };
+    counts.iter().filter(|(name, _)| !uncounted(name)).map(|(name, count)| (name.clone(), *count)).collect()
+}
+
+fn assert_counted(table: &DecisionTable, keys: &[FlowKey], expected: &Counts) {
+    let rules = table.rules();
+    let found = counted(table, keys);
+    let context = || format!("{}\n{:?}", programs::shown(table.program()), table.describe());
+    assert_eq!(without(&found, &rules), without(expected, &rules), "{}", context());
+}
+
+/// Of all budgets; gives how often Pass rules were counted.
+fn check(mut choices: Choices) -> u64 {
+    let program = Arc::new(program(&mut choices));
+    let aims = Aims::at(&program);
+    let linear = built(&program, &Budgets::LINEAR).table;
+    let tables = all_budgets(&mut choices).map(|budgets| built(&program, &budgets).table);
+    let mut passed = 0;
+    for _ in 0..2 {
+        let keys = batch(&mut choices, &aims, &linear);
+        let expected = traced(&linear, &keys);
+        for table in &tables {
+            assert_counted(table, &keys, &expected);
+        }
+        passed +=
+            expected.iter().filter(|(name, _)| name.4 == Some("Pass")).map(|(_, count)| count).sum::<u64>();
+    }
+    passed
+}
+
+/// Engines that are made from those before.
+fn check_edited(mut choices: Choices) {
+    let mut program = program(&mut choices);
+    let mut builders = all_budgets(&mut choices).map(Builder::new);
+    for _ in 0..3 {
+        let now = Arc::new(program.clone());
+        let aims = Aims::at(&now);
+        let linear = built(&now, &Budgets::LINEAR).table;
+        let keys = batch(&mut choices, &aims, &linear);
+        let expected = traced(&linear, &keys);
+        for builder in &mut builders {
+            assert_counted(&bound(builder.build(Arc::clone(&now))).table, &keys, &expected);
+        }
+        changed(&mut choices, &mut program);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 8, max_shrink_iters: 500, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn counts_are_what_traces_say(choices in choices()) {
+        check(choices);
+    }
+
+    #[test]
+    fn edited_engines_count_alike(choices in choices()) {
+        check_edited(choices);
+    }
+}
+
+#[test]
+fn counts_of_many_are_what_traces_say() {
+    let passed: u64 = (0..30).map(|seed| check(Choices::Seeded(seed))).sum();
+    assert!(passed > 60, "{passed} packets met Pass rules");
+    (0..10).for_each(|seed| check_edited(Choices::Seeded(seed)));
+}
+
+/// Rules that all match, but the last one.
+fn in_order(actions: &[Action], last: Action) -> Program {
+    let mut rules: Vec<_> = actions.iter().map(|&action| plain(action)).collect();
+    rules.push(plain(last));
+    of_rules(rules, Vec::new(), Vec::new())
+}
+
+#[test]
+fn a_tree_tells_so_many_log_rules() {
+    let mut budgets = Budgets { classes: Budgets::LINEAR.classes, ..Budgets::default() };
+    budgets.tree.wide = 0;
+    for (logs, told) in [(16, true), (17, false)] {
+        let program = Arc::new(in_order(&vec![Action::Log; logs], Action::Deny));
+        let table = built(&program, &budgets).table;
+        assert!(table.describe().others.iter().all(|other| other.engine == "tree"));
+        let uncounted: Vec<_> = table.rules().iter().filter_map(|rule| rule.uncounted).collect();
+        assert_eq!(uncounted, if told { vec![] } else { vec!["log"; logs] });
+    }
+}
+
+#[test]
+fn a_tier_denies_behind_a_log_rule_at_its_end() {
+    let mut budgets = Budgets { classes: Budgets::LINEAR.classes, ..Budgets::default() };
+    budgets.tree.wide = 0;
+    assert!(
+        others(in_order(&[Action::Log], Action::Log), &budgets).iter().all(|other| other.engine == "tree")
+    );
+}
+
+#[test]
+fn pass_rules_are_told_where_there_is_room() {
+    let mut pass = plain(Action::Pass);
+    pass.protocol = Some(6);
+    let program = Arc::new(of_rules(vec![pass, plain(Action::Deny)], Vec::new(), Vec::new()));
+    let uncounted = |passes| {
+        let mut budgets = Budgets::default();
+        budgets.classes.passes = passes;
+        let table = built(&program, &budgets).table;
+        table.rules().iter().filter_map(|rule| rule.uncounted).collect::<Vec<_>>()
+    };
+    assert_eq!(uncounted(1 << 10), Vec::<&str>::new());
+    assert_eq!(uncounted(0), ["pass"]);
+}
