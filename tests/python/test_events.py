@@ -231,7 +231,7 @@ def test_the_journal_gets_what_is_told(tmp_path: Path) -> None:
 def test_a_slow_journal_is_waited_for_a_hanging_one_is_not(tmp_path: Path) -> None:
     """More entries than any socket holds, to one who reads; and then to one who does not."""
     path, number = str(tmp_path / "journal"), 2000
-    journal = Journal(path)
+    journal, hasty = Journal(path, patience=60), Journal(path, patience=0.05)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as reader:
         reader.bind(path)
         reader.settimeout(60)
@@ -242,12 +242,13 @@ def test_a_slow_journal_is_waited_for_a_hanging_one_is_not(tmp_path: Path) -> No
         assert rules == [[str(rule).encode()] for rule in range(number)]
         for _ in range(5):
             with pytest.raises(BlockingIOError):
-                journal.write([EVENT] * number)
+                hasty.write([EVENT] * number)
         while select.select([reader], [], [], 0)[0]:
             reader.recv(65536)
-        journal.write([{**EVENT, "policy": "again"}])
+        hasty.write([{**EVENT, "policy": "again"}])
         assert b"LABELGATE_POLICY=again\n" in reader.recv(65536)
     journal.close()
+    hasty.close()
 
 
 POLICY = """

@@ -12,7 +12,6 @@ import socket
 import struct
 import time
 from contextlib import suppress
-from typing import Self
 
 SECONDS = 1.0
 """For another one to listen that has the name already."""
@@ -48,12 +47,6 @@ class Claim:
     def close(self) -> None:
         """The next one may have the name."""
         self._listener.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _owner(address: bytes) -> int | None:

@@ -16,30 +16,31 @@ from labelgate.events import line
 
 PATH = "/run/systemd/journal/socket"
 _NOTICE, _INFORMATION = "5", "6"
-_PATIENCE = 0.5
-"""Seconds for a journal that takes entries slower than they come: ten of them fill its socket."""
+PATIENCE_SECONDS = 1.0
+"""For a journal that takes entries slower than they come: ten of them fill its socket."""
 _FIELDS = {"in": "INTERFACE_IN", "out": "INTERFACE_OUT"}
 
 
 class Journal:
     """Where entries are sent to, by one thread. The journal may be away for a while, or for ever."""
 
-    def __init__(self, path: str = PATH) -> None:
-        self._path = path
+    def __init__(self, path: str = PATH, patience: float = PATIENCE_SECONDS) -> None:
+        """`patience`: seconds that all entries of one turn may wait together, and the last of them alone."""
+        self._path, self._patience = path, patience
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         # The kernel's own waiting: poll(2) does not see that the other end of such a socket is full.
-        patience = struct.pack("@ll", 0, int(_PATIENCE * 1e6))
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
+        timeval = struct.pack("@ll", *divmod(int(patience * 1e6), 10**6))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
         self._takes = True
         """It took the last entry: one that hangs is waited for once."""
 
     def write(self, events: Iterable[Mapping[str, Any]]) -> None:
-        """One entry for each, within a second; what the journal has no room for in that time is lost.
+        """One entry for each; what the journal has no room for in its time is lost.
 
         Raises:
             OSError: it cannot be reached, or is full; the rest of these events is lost.
         """
-        end = time.monotonic() + _PATIENCE
+        end = time.monotonic() + self._patience
         for event in events:
             flags = 0 if self._takes and time.monotonic() < end else socket.MSG_DONTWAIT
             self._takes = False

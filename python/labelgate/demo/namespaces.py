@@ -84,7 +84,7 @@ class Namespaces:
         """Runs a command to its end inside a host's namespace; its standard output."""
         done = subprocess.run(
             ["ip", "netns", "exec", self.namespace(host), *command],
-            input=stdin, capture_output=True, text=True, timeout=30, check=False,
+            input=stdin, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         if check and done.returncode != 0:
             raise WorldError(f"{host}: {' '.join(command)}: exit {done.returncode}: {done.stderr.strip()}")
