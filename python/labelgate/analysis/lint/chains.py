@@ -81,7 +81,7 @@ class Chains:
                     ties.setdefault((remark.resource.key, path_text(remark.path)), remark)
                 for remark in self._failsafes_denied(walk, here):
                     hosts.setdefault((remark.rule, remark.resource.key, remark.path), remark)
-            yield from self._passed_to_nobody(walked or (), chain, here)
+            yield from self._passed_to_nobody(walked or (), here)
         yield from self.fates.remarks()
         yield from ties.values()
         yield from hosts.values()
@@ -201,16 +201,15 @@ class Chains:
 
     # --- hosts without profiles (LG301) ---------------------------------------------------------------------
 
-    def _passed_to_nobody(
-        self, walked: Sequence[Walk], chain: Chain, uses: Sequence[_Use]
-    ) -> Iterator[Remark]:
+    def _passed_to_nobody(self, walked: Sequence[Walk], uses: Sequence[_Use]) -> Iterator[Remark]:
         """Policy that allows nothing, and passes on what no profile decides; without policy `hosts` tells."""
-        if not chain.tiers or chain.profiles or any((walk.decided == ALLOW).any() for walk in walked):
+        if any((walk.decided == ALLOW).any() for walk in walked):
             return
         if any((walk.by == NO_PROFILE).any() for walk in walked):
-            for use in uses:
+            governed = self.selection.governed
+            for use in (use for use in uses if (use.endpoint.name, use.direction) in governed):
                 text = (
-                    f"its {use.direction} policy allows nothing, and what it passes on meets no profile:"
+                    f"its {use.direction} policy allows nothing, and what it passes on no profile decides:"
                     " everything is denied there but failsafe ports and what is established (E-25)"
                 )
                 mend = f"allow in {use.direction} what is meant, or list the profile `{BUILT_IN_PROFILE}`"
