@@ -131,8 +131,8 @@ class Chains:
         for walk in walked:
             for passed in walk.passed:
                 fate = self.fates.of(passed.name)
-                fate.is_matchable |= bool(passed.matched.any())
-                here[passed.name] = here.get(passed.name, False) or bool(passed.reached.any())
+                fate.is_matchable |= passed.is_matchable
+                here[passed.name] = here.get(passed.name, False) or passed.is_reached
                 fate.is_log |= passed.rule.action == "Log"
                 fate.is_contradicted |= not passed.before <= {code_of(passed.rule)}
                 fate.by |= dict.fromkeys(self._who(walk, by) for by in sorted(passed.by))
@@ -232,7 +232,8 @@ class Chains:
                     continue
                 if resource is None or place is None:
                     continue
-                hit = [word for word, rule in rules if (masks[rule] & passed.reached).any()]
+                reached = passed.reached
+                hit = [word for word, rule in rules if (masks[rule] & reached).any()]
                 if hit:
                     path = self.fates.written(passed.name[0])[place]
                     yield _denied(resource, path, hit, endpoint, is_return=failsafes.is_return)
