@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 
 import fastjsonschema
 import labelgate
@@ -107,6 +108,51 @@ def test_an_annotation_with_a_reason_suppresses(tmp_path: Path) -> None:
     assert [one.rule for one in without] == ["LG101", "LG901", "LG101"]
 
 
+CALICO, CORE = "projectcalico.org/v3", "v1"
+KINDS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "GlobalNetworkPolicy": (CALICO, {}, {"selector": "all()"}),
+    "NetworkPolicy": (CALICO, {"namespace": "shop"}, {"selector": "all()"}),
+    "StagedGlobalNetworkPolicy": (CALICO, {}, {"selector": "all()"}),
+    "StagedNetworkPolicy": (CALICO, {"namespace": "shop"}, {"selector": "all()"}),
+    "StagedKubernetesNetworkPolicy": (CALICO, {"namespace": "shop"}, {"podSelector": {}}),
+    "HostEndpoint": (CALICO, {}, {"node": "n1", "interfaceName": "eth0"}),
+    "WorkloadEndpoint": (CALICO, {"namespace": "shop"}, {"node": "n1", "interfaceName": "cali1"}),
+    "GlobalNetworkSet": (CALICO, {}, {"nets": []}),
+    "NetworkSet": (CALICO, {"namespace": "shop"}, {"nets": []}),
+    "Profile": (CALICO, {}, {"labelsToApply": {}}),
+    "Tier": (CALICO, {}, {"order": 1_000_000}),
+    "FelixConfiguration": (CALICO, {}, {}),
+    "KubernetesNetworkPolicy": ("networking.k8s.io/v1", {"namespace": "shop"}, {"podSelector": {}}),
+    "ClusterNetworkPolicy": ("policy.networking.k8s.io/v1alpha2", {},
+                             {"tier": "Admin", "priority": 1, "subject": {"namespaces": {}}}),
+    "Namespace": (CORE, {}, {}),
+    "Pod": (CORE, {"namespace": "shop"}, {}),
+    "ServiceAccount": (CORE, {"namespace": "shop"}, {}),
+    "Service": (CORE, {"namespace": "shop"}, {}),
+    "EndpointSlice": ("discovery.k8s.io/v1", {"namespace": "shop"}, {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_can_suppress(tmp_path: Path, kind: str) -> None:
+    """Or rather: says what is wrong with its suppressions."""
+    version, metadata, spec = KINDS[kind]
+    keys = {"LG901": "LG402", "LG902": "LG406", "LG903": "shadowed-rule"}
+    reasons = {"LG901": "", "LG902": "why", "LG903": "why"}
+    annotations = {f"lint.labelgate.io/{keys[rule]}": reasons[rule] for rule in keys}
+    document = {
+        "apiVersion": version,
+        "kind": "NetworkPolicy" if kind == "KubernetesNetworkPolicy" else kind,
+        "metadata": {"name": "default", **metadata, "annotations": annotations},
+        **({"spec": spec} if spec else {}),
+    }
+    file = tmp_path / "resource.json"
+    file.write_text(json.dumps(document), encoding="utf-8")
+    found = {one.rule: one.mend for one in lint(file, select=["LG4", "LG9"])}
+    assert sorted(found) == sorted(keys)
+    assert found["LG903"] == "write its id: `lint.labelgate.io/LG101`"
+
+
 def test_a_suppression_is_unused_only_if_its_rule_was_looked_for(tmp_path: Path) -> None:
     file = written(tmp_path, "{lint.labelgate.io/LG301: none}")
     assert [one.rule for one in lint(file, ignore=["LG1"])] == ["LG902"]
@@ -121,8 +167,12 @@ def test_sarif_satisfies_its_schema() -> None:
     report = sarif(found)
     validate(report)
     driver = report["runs"][0]["tool"]["driver"]
+    for rule in driver["rules"]:  # What GitHub's code scanning wants beyond the schema.
+        assert all(rule[field]["text"] for field in ("shortDescription", "fullDescription", "help"))
     for result in report["runs"][0]["results"]:
         assert driver["rules"][result["ruleIndex"]]["id"] == result["ruleId"]
+        assert result["message"]["text"]
+        assert result["locations"][0]["physicalLocation"]["region"]["startLine"] >= 1
     report["runs"][0]["results"][0]["level"] = "fatal"
     with pytest.raises(fastjsonschema.JsonSchemaException):
         validate(report)
@@ -146,6 +196,12 @@ def test_exit_codes_of_the_verb(tmp_path: Path) -> None:
     assert run("-f", str(SHADOWED), "--select", "shadowed")[0] == 2
     assert run()[0] == 2
     assert run("--rules")[0] == 0
+
+
+def test_the_verb_says_that_it_read_nothing(tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli, ["lint", "-f", str(tmp_path)])
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "no resources in these files" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -304,7 +304,7 @@ SAME_WORDS = [
 ]
 
 
-@settings(max_examples=15, deadline=None, phases=PHASES, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, phases=PHASES, suppress_health_check=list(HealthCheck))
 @given(st.lists(rules(), min_size=2, max_size=5))
 @example(SAME_WORDS)
 @example(BY_FAMILY[0]["spec"]["ingress"])

@@ -90,6 +90,9 @@ def _say_what_is_missing(snapshot: Snapshot) -> None:
     """Without endpoints much is silent: whoever takes that for praise should know."""
     if has_endpoints(snapshot):
         return
+    if not any(True for _ in snapshot.resources()):
+        click.echo("no resources in these files: nothing was judged", err=True)
+        return
     text = (
         "no endpoints in these files: rules were judged within their policies only, and selectors not at all"
     )

@@ -9,7 +9,9 @@ import numpy as np
 
 from labelgate.analysis.failsafes import failsafe_rule
 from labelgate.analysis.lint.coverage import (
+    ALLOW,
     END_OF_TIER,
+    NO_PROFILE,
     PASS,
     UNDECIDED,
     Budget,
@@ -25,6 +27,7 @@ from labelgate.analysis.lint.finding import Remark
 from labelgate.analysis.lint.selection import Selection, some
 from labelgate.analysis.partition import Mask
 from labelgate.analysis.program import Chain, Direction, Endpoint, ProgramContents, Rule
+from labelgate.model import BUILT_IN_PROFILE
 from labelgate.resources.errors import Path, path_text
 from labelgate.resources.metadata import Resource
 from labelgate.settings import Failsafe
@@ -65,7 +68,7 @@ class Chains:
     fates: Fates
 
     def remarks(self) -> Iterator[Remark]:
-        """LG101 to LG104, LG109, LG204, LG406."""
+        """LG101 to LG104, LG109, LG204, LG301, LG406."""
         budget, ties, hosts = Budget(), dict[tuple[str, str], Remark](), dict[object, Remark]()
         uses = self._uses()
         distinct = {chain: number for number, chain in reversed(list(enumerate(self.contents.chains)))}
@@ -78,6 +81,7 @@ class Chains:
                     ties.setdefault((remark.resource.key, path_text(remark.path)), remark)
                 for remark in self._failsafes_denied(walk, here):
                     hosts.setdefault((remark.rule, remark.resource.key, remark.path), remark)
+            yield from self._passed_to_nobody(walked or (), here)
         yield from self.fates.remarks()
         yield from ties.values()
         yield from hosts.values()
@@ -127,8 +131,8 @@ class Chains:
         for walk in walked:
             for passed in walk.passed:
                 fate = self.fates.of(passed.name)
-                fate.is_matchable |= bool(passed.matched.any())
-                here[passed.name] = here.get(passed.name, False) or bool(passed.reached.any())
+                fate.is_matchable |= passed.is_matchable
+                here[passed.name] = here.get(passed.name, False) or passed.is_reached
                 fate.is_log |= passed.rule.action == "Log"
                 fate.is_contradicted |= not passed.before <= {code_of(passed.rule)}
                 fate.by |= dict.fromkeys(self._who(walk, by) for by in sorted(passed.by))
@@ -188,7 +192,28 @@ class Chains:
             " otherwise: that one goes first because of its name (E-5)"
         )
         resource = self.selection.resources[self.contents.lists[index].policy]
-        return Remark("LG204", resource, ("spec", "order"), text, "give each an `order` of its own")
+        field, mend = "order", "give each an `order` of its own"
+        if resource.key.startswith("KubernetesCluster"):
+            field, mend = "priority", "give each a `priority` of its own"
+        elif resource.key.startswith("Kubernetes"):
+            mend = "give the other one another `order` than 1000, which this kind has (K-1)"
+        return Remark("LG204", resource, ("spec", field), text, mend)
+
+    # --- hosts without profiles (LG301) ---------------------------------------------------------------------
+
+    def _passed_to_nobody(self, walked: Sequence[Walk], uses: Sequence[_Use]) -> Iterator[Remark]:
+        """Policy that allows nothing, and passes on what no profile decides; without policy `hosts` tells."""
+        if any((walk.decided == ALLOW).any() for walk in walked):
+            return
+        if any((walk.by == NO_PROFILE).any() for walk in walked):
+            governed = self.selection.governed
+            for use in (use for use in uses if (use.endpoint.name, use.direction) in governed):
+                text = (
+                    f"its {use.direction} policy allows nothing, and what it passes on no profile decides:"
+                    " everything is denied there but failsafe ports and what is established (E-25)"
+                )
+                mend = f"allow in {use.direction} what is meant, or list the profile `{BUILT_IN_PROFILE}`"
+                yield Remark("LG301", self.selection.resources[use.endpoint.name], (), text, mend)
 
     # --- failsafe ports (LG406) -----------------------------------------------------------------------------
 
@@ -207,7 +232,8 @@ class Chains:
                     continue
                 if resource is None or place is None:
                     continue
-                hit = [word for word, rule in rules if (masks[rule] & passed.reached).any()]
+                reached = passed.reached
+                hit = [word for word, rule in rules if (masks[rule] & reached).any()]
                 if hit:
                     path = self.fates.written(passed.name[0])[place]
                     yield _denied(resource, path, hit, endpoint, is_return=failsafes.is_return)

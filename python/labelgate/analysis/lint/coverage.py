@@ -64,14 +64,29 @@ class Passed:
 
     name: Name
     rule: Rule
-    matched: Mask
-    """The cells that it matches, bool in the partition's shape."""
-    reached: Mask
-    """Those of them that no rule before it has decided."""
+    partition: Partition
+    reached_bits: NDArray[np.uint8]
+    """See `reached`: a long chain has many rules of many cells each."""
+    is_matchable: bool
+    """Whether it matches any cell."""
+    is_reached: bool
+    """Whether any of these is undecided before it."""
     before: frozenset[int]
     """How the others were decided: codes."""
     by: frozenset[int]
     """By whom: places in `Walk.passed`, or `END_OF_TIER`."""
+
+    @property
+    def matched(self) -> Mask:
+        """The cells that it matches, bool in the partition's shape."""
+        return self.partition.matches(self.rule)
+
+    @property
+    def reached(self) -> Mask:
+        """Those of them that no rule before it has decided."""
+        shape = self.partition.shape
+        bits = np.unpackbits(self.reached_bits, count=shape[0] * shape[1] * shape[2])
+        return bits.view(np.bool_).reshape(shape)
 
 
 @dataclass(slots=True)
@@ -122,7 +137,9 @@ class Walk:
         others = matched & ~reached
         before = frozenset(np.unique(self.decided[others]).tolist())
         by = frozenset(np.unique(self.by[others]).tolist())
-        self.passed.append(Passed(name, rule, matched, reached, before, by))
+        is_matchable, is_reached = bool(matched.any()), bool(reached.any())
+        bits = np.packbits(reached)
+        self.passed.append(Passed(name, rule, self.partition, bits, is_matchable, is_reached, before, by))
         if rule.action in _CODES:
             self._end(reached, _CODES[rule.action], len(self.passed) - 1)
 
@@ -143,7 +160,8 @@ def ends_from(walk: Walk, chain: Chain, first: int) -> Codes:
         for passed in reversed(walk.passed[begin:end]):
             code = code_of(passed.rule)
             if code != UNDECIDED:
-                here[passed.matched] = ends[passed.matched] if code == PASS else code
+                matched = passed.matched
+                here[matched] = ends[matched] if code == PASS else code
         ends = here
     return ends
 

@@ -87,10 +87,9 @@ class Fates:
             elif not any(fate.is_undecided for fate in fates):
                 yield from self._unit(resource, where, fates)
         if any(fate.is_undecided for fates in units.values() for fate in fates):
-            text = (
-                "a chain with these rules has too many packet classes: order ties (LG204) and failsafe ports"
-                f" (LG406) were not judged there, and LG101 to LG104 not for {undecided} of the rules"
-            )
+            text = f"too many packet classes: LG101 to LG104 were not judged for {undecided} of these rules"
+            if self.is_by_endpoints:
+                text += ", nor order ties (LG204) and failsafe ports (LG406) in a chain with them"
             yield Remark("LG109", resource, path, text, SPLIT)
 
     def _unit(self, resource: Resource, path: Path, fates: list[Fate]) -> Iterator[Remark]:

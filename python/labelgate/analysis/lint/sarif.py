@@ -10,8 +10,10 @@ from urllib.parse import quote
 from labelgate._core import __version__
 from labelgate.analysis.lint.catalogue import RULES, LintRule
 from labelgate.analysis.lint.finding import Finding
+from labelgate.analysis.lint.suppression import PREFIX
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+_HELP = "docs/lint.md of labelgate has an example, and says how it is decided."
 _LEVELS = {"error": "error", "warning": "warning", "info": "note"}
 
 
@@ -34,6 +36,7 @@ def _descriptor(rule: LintRule) -> dict[str, Any]:
         "name": "".join(word.title() for word in rule.name.split("-")),
         "shortDescription": {"text": rule.summary},
         "fullDescription": {"text": f"{rule.summary} ({rule.laws})"},
+        "help": {"text": f"{_HELP} Suppressed by the annotation `{PREFIX}{rule.id}: the reason`."},
         "defaultConfiguration": {"level": _LEVELS[rule.severity]},
     }
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from labelgate.analysis.lint.catalogue import RULES
+from labelgate.analysis.lint.catalogue import BY_NAME, RULES
 from labelgate.analysis.lint.finding import Remark
 from labelgate.resources.errors import Path
 from labelgate.resources.metadata import Resource
@@ -83,6 +83,8 @@ def _about(one: Suppression, *, is_used: bool) -> Iterator[Remark]:
 
     if one.rule not in RULES:
         hint = did_you_mean(one.rule, RULES) or "`labelgate lint --rules` lists the ids"
+        if one.rule in BY_NAME:
+            hint = f"write its id: `{PREFIX}{BY_NAME[one.rule].id}`"
         yield remark("LG903", f"no rule has the id `{one.rule}`: nothing is suppressed", hint)
     elif not one.reason:
         text = f"{one.rule} is not suppressed, because no reason is given"
