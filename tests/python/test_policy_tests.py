@@ -102,6 +102,26 @@ def test_a_failure_says_what_decided_and_what_would_have(tmp_path: Path) -> None
             "01-workload.yaml",
             "no policy is asked",
         ),
+        (
+            "{from: 192.0.2.0/24, to: 192.0.2.2, protocol: TCP, expect: allow}",
+            "01-workload.yaml",
+            "no policy is asked",
+        ),
+        (
+            "{from: {selector: app == 'web', namespace: shpo}, to: shop/db, port: 1, expect: deny}",
+            "01-workload.yaml",
+            "selects no workload of the policies' files; did you mean `shop`?",
+        ),
+        (
+            "{from: shop/web, to: shop/db, port: 1, expect: deny, decidedBy: {policy: db-from-web}}",
+            "01-workload.yaml",
+            "is `db-from-web`; did you mean `NetworkPolicy/shop/db-from-web`?",
+        ),
+        (
+            "{from: shop/web, to: shop/db, port: 1, expect: deny, decidedBy: {policy: nothing}}",
+            "01-workload.yaml",
+            "is `nothing`; expected `Kind/namespace/name`",
+        ),
         ("{from: shop/web, to: shop/web, port: 1, expect: allow}", "01-workload.yaml", "nothing to ask"),
         ("{from: shop/web, to: 'fd00::1', port: 1, expect: deny}", "01-workload.yaml", "nothing to ask"),
         (
@@ -181,17 +201,26 @@ def test_files_that_do_not_load_say_so(tmp_path: Path) -> None:
     assert subprocess.run(program, capture_output=True, check=False).returncode == 3
 
 
+def test_policies_that_are_not_there_are_told_of_where_they_are_named(tmp_path: Path) -> None:
+    file = written(tmp_path, "{from: shop/web, to: shop/db, port: 1, expect: deny}", "01-worklaod.yaml")
+    error = run(file).exception
+    assert isinstance(error, labelgate.LoadError)
+    (problem,) = error.problems
+    assert (problem.file, problem.line, problem.path) == (str(file), 5, "spec.policies[0]")
+    assert problem.found == f"`{EXAMPLES / '01-worklaod.yaml'}`"
+
+
 def test_the_deciding_rule_is_part_of_the_answer(tmp_path: Path) -> None:
     asked = "{from: shop/web, to: shop/db, port: 5432, expect: allow, decidedBy: {policy: %s, rule: %d}}"
     for policy, rule, code in (
+        ("other", 0, 1),
         ("web-front", 0, 0),
         ("db-from-web", 0, 0),
         ("db-from-web", 1, 1),
-        ("other", 0, 1),
     ):
         result = run(written(tmp_path, asked % (f"NetworkPolicy/shop/{policy}", rule)))
         assert result.exit_code == code, result.output
-    assert "would match: NetworkPolicy/shop/other has no such rule" in result.output
+    assert "would match: NetworkPolicy/shop/db-from-web has no such rule" in result.output
 
 
 def test_interfaces_are_known_by_the_test_or_governed_by_a_star(tmp_path: Path) -> None:

@@ -75,7 +75,12 @@ def run_expectations(
         if words is None or _has(words, found, index)
     ]
     if not chosen:
-        raise click.UsageError("no expectation " + ("matches -k" if words else "in these files"))
+        raise click.UsageError(
+            f"no expectation has `{words}` in its name or question"
+            if words
+            else "no expectation in these files, expected documents of `kind: PolicyTest` "
+            "(docs/policy-tests.md shows one)"
+        )
     results = _run(suite, chosen)
     texts = {
         number: text(result, suite.world(result.test))

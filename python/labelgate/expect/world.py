@@ -79,6 +79,13 @@ class World:
         return self._owned[family]
 
     @cached_property
+    def policies(self) -> frozenset[str]:
+        """The policies and profiles that may decide, by `Kind/namespace/name` or `Kind/name`."""
+        told = (str(name) for name in self.cluster.outcomes["policy"] if name is not None)
+        written = (one.key for one in self.snapshot.resources())
+        return frozenset((*told, *(key for key in written if "Policy/" in key or key.startswith("Profile/"))))
+
+    @cached_property
     def members(self) -> dict[str, Member]:
         """Everything that has addresses and labels, by `Kind/namespace/name` or `Kind/name`."""
         return {item.name: item for item in members(self.snapshot, self.settings.workload_prefixes[0])}
