@@ -17,6 +17,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 from labelgate.cli import cli
+from labelgate.expect.results import Results
 from labelgate.expect.suite import Suite, read_tests
 
 EXAMPLES = Path(str(files("labelgate"))) / "examples"
@@ -576,3 +577,25 @@ def test_the_documentation_says_what_happens(tmp_path: Path, monkeypatch: pytest
     assert shown in text
     file.write_text(first[: first.index("  - name")] + second)
     assert len(read_tests([file])[0].spec.expectations) == len(second.splitlines())
+
+
+def test_results_are_a_table(tmp_path: Path) -> None:
+    file = written(
+        tmp_path,
+        "{name: one, from: shop/web, to: shop/db, port: 5432, expect: allow}\n"
+        "  - {name: two, from: 203.0.113.0/24, to: shop/web, port: 443, expect: allow}\n"
+        "  - {name: three, from: shop/nobody, to: shop/db, port: 5432, expect: allow}",
+    )
+    results = Results(read_tests([file]))
+    rows = results.to_numpy()
+    assert rows["expectation"].tolist() == ["one", "two", "three"]
+    assert rows["verdict"].tolist() == ["pass", "fail", "error"]
+    assert (rows["questions"].tolist(), rows["wrong"].tolist()) == ([1, 2, 0], [0, 1, 0])
+    assert rows["error"][0] is None
+    assert rows["error"][2].startswith("`shop/nobody` is no endpoint")
+    assert repr(results) == "Results(1 of 3 expectations hold)"
+    assert [len(results), len(list(results)), results.are_as_expected] == [3, 3, False]
+    assert repr(list(results)[1]) == f"Result({file}:8:5: two: 1 of 2 as expected)"
+    assert results.failures().splitlines() == run(file).output.splitlines()[:-1]
+    assert '<span class="bad">fail</span>' in results._repr_html_()
+    assert repr(results.coverage()) == "Coverage(3 of 3 rules exercised (100.0 %))"

@@ -69,7 +69,7 @@ class Answered:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Result:
     """One expectation, judged."""
 
@@ -81,6 +81,11 @@ class Result:
     """Those of `answers` that are not as expected."""
     error: str | None = None
     """Why it cannot be asked."""
+
+    def __repr__(self) -> str:
+        """Where it stands, and how many questions are answered as expected."""
+        found = f"{self.asked - self.wrong} of {self.asked} as expected" if self.error is None else self.error
+        return f"Result({self.place}: {self.title}: {found})"
 
     @property
     def expectation(self) -> Expectation:

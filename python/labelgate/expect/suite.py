@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from labelgate.expect.judge import Result, judge
+from labelgate.expect.judge import Result, Rule, judge
 from labelgate.expect.places import Files
 from labelgate.expect.world import World
 from labelgate.resources import LoadError, Loading, PolicyTest, Problem
@@ -116,6 +116,13 @@ class Suite:
             world = self.world(test)
             for index in range(test.count):
                 yield judge(world, test, index)
+
+    def exercised(self, results: Iterable[Result]) -> list[tuple[World, set[Rule]]]:
+        """Of each world that was asked the rules that matched."""
+        found: dict[World, set[Rule]] = {world: set() for world in self.worlds.values()}
+        for result in results:
+            found[self.world(result.test)].update(*(answer.rules for answer in result.answers))
+        return list(found.items())
 
 
 def _placed(problems: Iterable[Problem], test: PolicyTest) -> list[Problem]:
