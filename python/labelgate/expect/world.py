@@ -81,9 +81,10 @@ class World:
     @cached_property
     def policies(self) -> frozenset[str]:
         """The policies and profiles that may decide, by `Kind/namespace/name` or `Kind/name`."""
-        told = (str(name) for name in self.cluster.outcomes["policy"] if name is not None)
+        endpoints = (*self.workloads.values(), *self.hosts.values())
+        profiles = (f"Profile/{name}" for endpoint in endpoints for name in endpoint.profiles)
         written = (one.key for one in self.snapshot.resources())
-        return frozenset((*told, *(key for key in written if "Policy/" in key or key.startswith("Profile/"))))
+        return frozenset((*profiles, *(key for key in written if "Policy/" in key)))
 
     @cached_property
     def members(self) -> dict[str, Member]:
