@@ -41,7 +41,7 @@ def test_every_cell_runs_and_prints_what_it_says() -> None:
         if value is not None:
             shown.append(type(value).__name__)
             assert Strict(value._repr_html_()).rows > 1
-    assert shown == ["DecisionTable", "Tally", "Coverage"]
+    assert shown == ["DecisionTable", "Tally", "Results", "Coverage"]
     tally = names["tally"]
     assert isinstance(tally, Tally)
     assert tally.flows == 10_000_000

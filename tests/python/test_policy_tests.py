@@ -17,6 +17,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 from labelgate.cli import cli
+from labelgate.expect.results import Results
 from labelgate.expect.suite import Suite, read_tests
 
 EXAMPLES = Path(str(files("labelgate"))) / "examples"
@@ -102,6 +103,26 @@ def test_a_failure_says_what_decided_and_what_would_have(tmp_path: Path) -> None
             "01-workload.yaml",
             "no policy is asked",
         ),
+        (
+            "{from: 192.0.2.0/24, to: 192.0.2.2, protocol: TCP, expect: allow}",
+            "01-workload.yaml",
+            "no policy is asked",
+        ),
+        (
+            "{from: {selector: app == 'web', namespace: shpo}, to: shop/db, port: 1, expect: deny}",
+            "01-workload.yaml",
+            "selects no workload of the policies' files; did you mean `shop`?",
+        ),
+        (
+            "{from: shop/web, to: shop/db, port: 1, expect: deny, decidedBy: {policy: db-from-web}}",
+            "01-workload.yaml",
+            "is `db-from-web`; did you mean `NetworkPolicy/shop/db-from-web`?",
+        ),
+        (
+            "{from: shop/web, to: shop/db, port: 1, expect: deny, decidedBy: {policy: nothing}}",
+            "01-workload.yaml",
+            "is `nothing`; expected `Kind/namespace/name`",
+        ),
         ("{from: shop/web, to: shop/web, port: 1, expect: allow}", "01-workload.yaml", "nothing to ask"),
         ("{from: shop/web, to: 'fd00::1', port: 1, expect: deny}", "01-workload.yaml", "nothing to ask"),
         (
@@ -181,17 +202,26 @@ def test_files_that_do_not_load_say_so(tmp_path: Path) -> None:
     assert subprocess.run(program, capture_output=True, check=False).returncode == 3
 
 
+def test_policies_that_are_not_there_are_told_of_where_they_are_named(tmp_path: Path) -> None:
+    file = written(tmp_path, "{from: shop/web, to: shop/db, port: 1, expect: deny}", "01-worklaod.yaml")
+    error = run(file).exception
+    assert isinstance(error, labelgate.LoadError)
+    (problem,) = error.problems
+    assert (problem.file, problem.line, problem.path) == (str(file), 5, "spec.policies[0]")
+    assert problem.found == f"`{EXAMPLES / '01-worklaod.yaml'}`"
+
+
 def test_the_deciding_rule_is_part_of_the_answer(tmp_path: Path) -> None:
     asked = "{from: shop/web, to: shop/db, port: 5432, expect: allow, decidedBy: {policy: %s, rule: %d}}"
     for policy, rule, code in (
+        ("other", 0, 1),
         ("web-front", 0, 0),
         ("db-from-web", 0, 0),
         ("db-from-web", 1, 1),
-        ("other", 0, 1),
     ):
         result = run(written(tmp_path, asked % (f"NetworkPolicy/shop/{policy}", rule)))
         assert result.exit_code == code, result.output
-    assert "would match: NetworkPolicy/shop/other has no such rule" in result.output
+    assert "would match: NetworkPolicy/shop/db-from-web has no such rule" in result.output
 
 
 def test_interfaces_are_known_by_the_test_or_governed_by_a_star(tmp_path: Path) -> None:
@@ -547,3 +577,25 @@ def test_the_documentation_says_what_happens(tmp_path: Path, monkeypatch: pytest
     assert shown in text
     file.write_text(first[: first.index("  - name")] + second)
     assert len(read_tests([file])[0].spec.expectations) == len(second.splitlines())
+
+
+def test_results_are_a_table(tmp_path: Path) -> None:
+    file = written(
+        tmp_path,
+        "{name: one, from: shop/web, to: shop/db, port: 5432, expect: allow}\n"
+        "  - {name: two, from: 203.0.113.0/24, to: shop/web, port: 443, expect: allow}\n"
+        "  - {name: three, from: shop/nobody, to: shop/db, port: 5432, expect: allow}",
+    )
+    results = Results(read_tests([file]))
+    rows = results.to_numpy()
+    assert rows["expectation"].tolist() == ["one", "two", "three"]
+    assert rows["verdict"].tolist() == ["pass", "fail", "error"]
+    assert (rows["questions"].tolist(), rows["wrong"].tolist()) == ([1, 2, 0], [0, 1, 0])
+    assert rows["error"][0] is None
+    assert rows["error"][2].startswith("`shop/nobody` is no endpoint")
+    assert repr(results) == "Results(1 of 3 expectations hold)"
+    assert [len(results), len(list(results)), results.are_as_expected] == [3, 3, False]
+    assert repr(list(results)[1]) == f"Result({file}:8:5: two: 1 of 2 as expected)"
+    assert results.failures().splitlines() == run(file).output.splitlines()[:-1]
+    assert '<span class="bad">fail</span>' in results._repr_html_()
+    assert repr(results.coverage()) == "Coverage(3 of 3 rules exercised (100.0 %))"

@@ -10,11 +10,10 @@ import click
 
 from labelgate.cli.options import EnvironmentProblem, config_option
 from labelgate.expect.coverage import Coverage
-from labelgate.expect.judge import EnginesDiffer, Result, Rule, judge
+from labelgate.expect.judge import EnginesDiffer, Result, judge
 from labelgate.expect.junit import junit
 from labelgate.expect.report import text
 from labelgate.expect.suite import Suite, read_tests
-from labelgate.expect.world import World
 from labelgate.resources import PolicyTest
 
 Timed = tuple[Result, float]
@@ -75,7 +74,12 @@ def run_expectations(
         if words is None or _has(words, found, index)
     ]
     if not chosen:
-        raise click.UsageError("no expectation " + ("matches -k" if words else "in these files"))
+        raise click.UsageError(
+            f"no expectation has `{words}` in its name or question"
+            if words
+            else "no expectation in these files, expected documents of `kind: PolicyTest` "
+            "(docs/policy-tests.md shows one)"
+        )
     results = _run(suite, chosen)
     texts = {
         number: text(result, suite.world(result.test))
@@ -119,10 +123,7 @@ def _write(file: str, content: bytes) -> None:
 
 def _cover(suite: Suite, results: list[Timed], least: float) -> bool:
     """Prints the rules that are never asked; whether enough of them are."""
-    exercised: dict[World, set[Rule]] = {world: set() for world in suite.worlds.values()}
-    for result, _ in results:
-        exercised[suite.world(result.test)].update(*(answer.rules for answer in result.answers))
-    found = Coverage.of(exercised.items())
+    found = Coverage.of(suite.exercised(result for result, _ in results))
     for rule in found.missed:
         click.echo(f"{rule.place}: not exercised: {rule} ({rule.action})")
     click.echo(found.caption())

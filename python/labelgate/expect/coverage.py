@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Coverage(Tabular):
     """Every rule of the policies in force, and whether a question has matched it."""
 
@@ -47,6 +47,10 @@ class Coverage(Tabular):
     def percent(self) -> float:
         """Of all rules; 100 where there is none."""
         return 100 * (1 - len(self.missed) / len(self.rules)) if self.rules else 100.0
+
+    def __repr__(self) -> str:
+        """How many of how many."""
+        return f"Coverage({self.caption()})"
 
     def columns(self) -> Mapping[str, NDArray[Any]]:
         """A row for each rule."""

@@ -12,6 +12,7 @@ from labelgate.expect.world import World
 from labelgate.flow import FieldError, Hook, Step, Verdict
 from labelgate.path import Visit, walk
 from labelgate.resources import DecidedBy, Expectation, PolicyTest
+from labelgate.resources.values import did_you_mean
 from labelgate.table import Decision, DecisionTable
 
 Direction = Literal["ingress", "egress"]
@@ -68,7 +69,7 @@ class Answered:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Result:
     """One expectation, judged."""
 
@@ -80,6 +81,11 @@ class Result:
     """Those of `answers` that are not as expected."""
     error: str | None = None
     """Why it cannot be asked."""
+
+    def __repr__(self) -> str:
+        """Where it stands, and how many questions are answered as expected."""
+        found = f"{self.asked - self.wrong} of {self.asked} as expected" if self.error is None else self.error
+        return f"Result({self.place}: {self.title}: {found})"
 
     @property
     def expectation(self) -> Expectation:
@@ -131,6 +137,8 @@ def judge(world: World, test: PolicyTest, index: int) -> Result:
     """
     expectation = test.spec.expectations[index]
     try:
+        if expectation.decided_by is not None:
+            _check_policy(world, expectation.decided_by)
         answers = tuple(answer(world, question) for question in questions(world, test, expectation))
         if expectation.decided_by is not None:
             _check_direction(expectation.decided_by, answers)
@@ -147,6 +155,21 @@ def _is_expected(expectation: Expectation, answer: Answered) -> bool:
         holds = answer.verdict == expectation.expect
     wanted = expectation.decided_by
     return holds and (wanted is None or any(is_decided_by(wanted, passed) for passed in answer.deciding))
+
+
+def _check_policy(world: World, wanted: DecidedBy) -> None:
+    """A name that is misspelt would never be what decided."""
+    if wanted.policy is None or wanted.policy in world.policies:
+        return
+    same = [name for name in sorted(world.policies) if name.rpartition("/")[2] == wanted.policy]
+    near = f"did you mean `{same[0]}`?" if same else did_you_mean(wanted.policy, sorted(world.policies))
+    raise Unanswerable(
+        f"`decidedBy`: no policy or profile of the policies' files is `{wanted.policy}`; "
+        + (
+            near
+            or "expected `Kind/namespace/name` or `Kind/name`, as failures and `labelgate explain` print it"
+        )
+    )
 
 
 def _check_direction(wanted: DecidedBy, answers: tuple[Answered, ...]) -> None:

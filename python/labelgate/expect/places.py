@@ -60,14 +60,19 @@ class Files:
 
     def place(self, location: Location, path: Path) -> str:
         """`file:line` of a value of a resource."""
+        return f"{location.file}:{self.find(location, path).line}"
+
+    def find(self, location: Location, path: Path) -> Place:
+        """Where a value of a resource stands; where the resource does, if that cannot be said."""
+        start = Place(location.line, location.column)
         for document in self._of(location.file):
-            if document.start == Place(location.line, location.column):
-                return f"{location.file}:{document.place(path).line}"
+            if document.start == start:
+                return document.place(path)
             items = document.data.get("items") if isinstance(document.data, dict) else None
             for number in range(len(items) if isinstance(items, list) else 0):
-                if document.place(("items", number)) == Place(location.line, location.column):
-                    return f"{location.file}:{document.place(('items', number, *path)).line}"
-        return f"{location.file}:{location.line}"
+                if document.place(("items", number)) == start:
+                    return document.place(("items", number, *path))
+        return start
 
     def _of(self, file: str) -> list[Document]:
         if file not in self._documents:

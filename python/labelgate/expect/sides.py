@@ -82,7 +82,11 @@ def _selected(world: World, peer: AskedPeer) -> Iterator[Side]:
         and selector_answer(peer.selector or "", dict(workload.labels))[0]
     ]
     if not chosen:
-        raise Unanswerable(f"`{peer.text}` selects no workload of the policies' files")
+        namespaces = {name.split("/")[1] for name in world.workloads}
+        near = None if peer.namespace is None else did_you_mean(peer.namespace, sorted(namespaces))
+        raise Unanswerable(
+            f"`{peer.text}` selects no workload of the policies' files" + (f"; {near}" if near else "")
+        )
     for workload in chosen:
         yield from _addresses(world, workload)
 

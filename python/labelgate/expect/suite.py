@@ -6,9 +6,11 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
-from labelgate.expect.judge import Result, judge
+from labelgate.expect.judge import Result, Rule, judge
+from labelgate.expect.places import Files
 from labelgate.expect.world import World
 from labelgate.resources import LoadError, Loading, PolicyTest, Problem
 from labelgate.resources.documents import decode, documents
@@ -102,7 +104,10 @@ class Suite:
         paths = self._policies or tuple(policy_paths(test))
         key = tuple(map(os.path.realpath, paths))
         if key not in self.worlds:
-            self.worlds[key] = World(load(*paths), self._config_file)
+            try:
+                self.worlds[key] = World(load(*paths), self._config_file)
+            except LoadError as error:
+                raise error if self._policies else LoadError(_placed(error.problems, test)) from None
         return self.worlds[key]
 
     def results(self, tests: Iterable[PolicyTest]) -> Iterator[Result]:
@@ -111,6 +116,30 @@ class Suite:
             world = self.world(test)
             for index in range(test.count):
                 yield judge(world, test, index)
+
+    def exercised(self, results: Iterable[Result]) -> list[tuple[World, set[Rule]]]:
+        """Of each world that was asked the rules that matched."""
+        found: dict[World, set[Rule]] = {world: set() for world in self.worlds.values()}
+        for result in results:
+            found[self.world(result.test)].update(*(answer.rules for answer in result.answers))
+        return list(found.items())
+
+
+def _placed(problems: Iterable[Problem], test: PolicyTest) -> list[Problem]:
+    """A path that leads nowhere stands in the test that names it."""
+    named = policy_paths(test)
+    found = []
+    for problem in problems:
+        if problem.code == "file-missing" and problem.file in named:
+            number = named.index(problem.file)
+            place = Files().find(test.location, ("spec", "policies", number))
+            problem = replace(
+                problem, file=test.location.file, line=place.line, column=place.column, kind="PolicyTest",
+                name=test.metadata.name, path=f"spec.policies[{number}]", found=f"`{problem.file}`",
+                hint="paths are seen from the folder of this file",
+            )  # fmt: skip
+        found.append(problem)
+    return found
 
 
 def policy_paths(test: PolicyTest) -> list[str]:

@@ -79,6 +79,14 @@ class World:
         return self._owned[family]
 
     @cached_property
+    def policies(self) -> frozenset[str]:
+        """The policies and profiles that may decide, by `Kind/namespace/name` or `Kind/name`."""
+        endpoints = (*self.workloads.values(), *self.hosts.values())
+        profiles = (f"Profile/{name}" for endpoint in endpoints for name in endpoint.profiles)
+        written = (one.key for one in self.snapshot.resources())
+        return frozenset((*profiles, *(key for key in written if "Policy/" in key)))
+
+    @cached_property
     def members(self) -> dict[str, Member]:
         """Everything that has addresses and labels, by `Kind/namespace/name` or `Kind/name`."""
         return {item.name: item for item in members(self.snapshot, self.settings.workload_prefixes[0])}
