@@ -105,6 +105,7 @@ class Observed:
 
     def add(self, block: Recorded, *, unanswered: bool = False) -> None:
         """Takes a block in; `unanswered`: TCP that nobody has answered, too."""
+        block = block.behind_dnat()
         dnated = block.begin == DNATED
         lost = (block.begin != BEGUN) | (block.ct != _NEW)
         silent = (block.protocol == TCP) & ~block.answered & (not unanswered)
