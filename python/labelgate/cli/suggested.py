@@ -70,10 +70,11 @@ def text(observed: Observed, found: list[Suggestion], broken: Sequence[str] = ()
         lines.append(f"# {silent} endpoints were in no flow: nothing is suggested for them")
     if refused:
         shown = ", ".join(refused[:5]) + (" ..." if len(refused) > 5 else "")
-        lines.append(
+        lines += [
             f"# {len(refused)} host endpoints were seen, but no label of their own finds them alone: "
-            f"nothing is suggested for {shown}"
-        )
+            f"nothing is suggested for {shown}",
+            "# Policy finds host endpoints by labels only: give each one (host: NAME) and suggest again.",
+        ]
     return "\n".join([*lines, *(line for one in found for line in _policy(one))]) + "\n"
 
 
