@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 from collections import Counter, defaultdict
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Any
 
 import yaml
 from click.testing import CliRunner
-from kit import Ear, add_rules, echo_server, enforce, inject, ip
+from kit import Ear, add_rules, echo_server, enforce, inject, ip, wait_until
 from labelgate.cli import cli
 from labelgate.demo.traffic import ready
 from labelgate.demo.world import (
@@ -292,3 +294,56 @@ def test_replay_says_what_the_kernel_does(world: World, tmp_path: Path) -> None:
     assert min(fates["allowed"], fates["denied"]) >= 10, fates
     assert captured >= sum(len(sent(sender)) for sender in FLOWS)
     assert sum(flow["replies"] for flow in flows) >= 4, "the echo, in both families, straight and DNATed"
+
+
+LOGGED = f"""{host()}---{
+    policy(
+        "logged",
+        '''
+  ingress:
+  - {action: Log, protocol: UDP, destination: {ports: ["7000:7009"]}}
+  - {action: Deny, protocol: UDP, destination: {ports: [7000]}}
+  - {action: Allow, protocol: UDP, destination: {ports: ["7001:7009"]}}
+''',
+    )
+}---
+apiVersion: projectcalico.org/v3
+kind: StagedGlobalNetworkPolicy
+metadata: {{name: tight}}
+spec:
+  order: 5
+  selector: role == 'edge'
+  ingress:
+  - {{action: Deny, protocol: UDP, destination: {{ports: [7002]}}}}
+"""
+
+
+def test_events_of_the_daemon_are_a_recording(world: World, tmp_path: Path) -> None:
+    """What was denied is denied, what was logged or is denied by a staged policy only has passed."""
+    with enforce(world, tmp_path, "nft", LOGGED) as daemon:
+        inject(world, OUTSIDE, *(packet(CLIENT, EDGE_OUTSIDE, "udp", port) for port in (7000, 7001, 7002)))
+
+        def events() -> list[str]:
+            command = [sys.executable, "-m", "labelgate", "events", "-o", "json", "--filter", "protocol=udp"]
+            command += ["--socket", daemon.socket]
+            return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+        assert wait_until(lambda: len(events()) == 5), events()
+        lines = events()
+    assert sorted((json.loads(line)["dport"], json.loads(line)["kind"]) for line in lines) == [
+        (7000, "deny"), (7000, "log"), (7001, "log"), (7002, "log"), (7002, "staged-deny"),
+    ]  # fmt: skip
+    recorded, policies = tmp_path / "events.jsonl", str(tmp_path / "policy.yaml")
+    recorded.write_text("\n".join(lines), encoding="utf-8")
+    place = ["--node", "edge1", "--in", "eth0", "--flows", "-o", "json"]
+    result = CliRunner().invoke(cli, ["replay", policies, str(recorded), *place])
+    *flows, _ = map(json.loads, result.stdout.splitlines())
+    assert {(flow["dport"], flow["fate"]) for flow in flows} == {
+        (7000, "denied"), (7001, "allowed"), (7002, "allowed"),
+    }  # fmt: skip
+    known = policies.replace("policy.yaml", "known.yaml")
+    Path(known).write_text(host(more=f", expectedIPs: [{EDGE_OUTSIDE}]"), encoding="utf-8")
+    suggested = CliRunner().invoke(cli, ["suggest", "-f", known, str(recorded)])
+    (document,) = (one for one in yaml.safe_load_all(suggested.stdout) if one)
+    ports = [rule["destination"]["ports"] for rule in document["spec"]["ingress"]]
+    assert ports == [["7001:7002"]], suggested.output

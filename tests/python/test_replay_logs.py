@@ -191,11 +191,22 @@ def test_what_calico_has_aggregated_is_not_judged() -> None:
     assert (list(source.blocks), source.problems) == ([], ["line 1: src: missing"])
 
 
-def test_events_are_flow_logs() -> None:
-    """As `labelgate events -o json` writes them."""
+@pytest.mark.parametrize(
+    ("kind", "action", "verdict"),
+    [
+        ("deny", "Deny", "deny"),
+        ("deny", None, "deny"),  # End of tier.
+        ("log", "Log", "deny"),
+        ("log", "Log", "allow"),
+        ("staged-deny", "Deny", "allow"),  # It passes.
+    ],
+)
+def test_events_are_flow_logs(kind: str, action: str | None, verdict: str) -> None:
+    """As `labelgate events -o json` writes them: denied is what the verdict says, not the rule."""
     event = {
-        "time": 1_790_000_000_000, "kind": "log", "generation": 2, "hook": "filter-input", "verdict": "deny",
+        "time": 1_790_000_000_000, "kind": kind, "generation": 2, "hook": "filter-input", "verdict": verdict,
         "src": OTHER, "dst": POD, "protocol": 1, "sport": None, "dport": None, "icmp": [8, 0], "in": "eth0",
+        "action": action, "policy": "GlobalNetworkPolicy/edge", "rule": 0, "tier": "default",
     }  # fmt: skip
     (block,) = from_lines(io.BytesIO(json.dumps(event).encode()), "jsonl").blocks
-    assert (block.dport.tolist(), block.denied.tolist()) == ([8 << 8], [True])
+    assert (block.dport.tolist(), block.denied.tolist()) == ([8 << 8], [verdict == "deny"])

@@ -133,7 +133,8 @@ _NAMES = {
     "replies": ("replies", "packets_in"),
     "bytes": ("bytes", "bytes_out"),
     "replyBytes": ("replyBytes", "bytes_in"),
-    "action": ("action", "verdict"),
+    # Of an event `action` is what the rule says, `verdict` what became of the packet.
+    "action": ("verdict", "action"),
 }
 """Our name of a field, and Calico's in its flow logs, as the source of a flow reports it."""
 _AT_DESTINATION = {
