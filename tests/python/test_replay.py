@@ -98,7 +98,8 @@ def test_against_another_policy(policy: str, capture: str, tmp_path: Path) -> No
     (same,) = replay(policy, capture, "--against", policy, "--node", "edge1", code=0)
     assert same["differences"] == []
     shown = CliRunner().invoke(cli, ["replay", policy, capture, "--against", str(other), "--node", "edge1"])
-    assert f"{OTHER} > {HOST} protocol 6 81" in shown.stdout
+    assert f"{OTHER} > {HOST} TCP 81\n" in shown.stdout
+    assert "3 flows have another verdict:\n" in shown.stdout
 
 
 def test_interfaces_by_route(policy: str, capture: str) -> None:

@@ -28,6 +28,7 @@ from labelgate.analysis.replay import (
     Tally,
     flow_to_json,
 )
+from labelgate.analysis.suggest import spoken
 from labelgate.analysis.whereabouts import Whereabouts, whereabouts
 from labelgate.cli.options import EnvironmentProblem, read_host
 from labelgate.cli.progress import ProgressBar
@@ -223,11 +224,13 @@ def run(
     if broken is not None:
         raise EnvironmentProblem(f"{recording.path}: {broken}; what was read before is counted above")
     if not any(tally.states[[ALLOWED, *DROPPED], 0].any() for tally in tallies):
-        raise EnvironmentProblem(_nothing_judged(recording.path, report))
+        raise EnvironmentProblem(
+            _nothing_judged(recording.path, report, is_cluster=isinstance(judges[0], ClusterJudge))
+        )
     return int(bool(differences.groups if len(judges) == 2 else tallies[0].states[DROPPED, 0].any()))
 
 
-def _nothing_judged(capture: str, report: dict[str, Any]) -> str:
+def _nothing_judged(capture: str, report: dict[str, Any], *, is_cluster: bool) -> str:
     """Why neither 0 nor 1 would be an answer."""
     fates = [f"{counts['flows']} {fate}" for fate, counts in report["fates"].items() if counts["flows"]]
     unread = report["read"].get("lines: cannot be read", 0)
@@ -235,6 +238,7 @@ def _nothing_judged(capture: str, report: dict[str, Any]) -> str:
     return (
         f"{capture}: no flow was judged: found {', '.join(fates) or 'no flow'}; "
         "expected a flow that begins in it and has an endpoint of these policies"
+        + ("; host endpoints have a say with --node only" if is_cluster else "")
     )
 
 
@@ -338,6 +342,7 @@ def _text(report: dict[str, Any]) -> str:
     lines = [*_fates(report, "")]
     if "against" in report:
         lines += ["", *_fates(report["against"], "against: "), "", *_different(report["differences"])]
+    lines += ["read:"] * bool(report["read"])
     lines += [f"{count:>12}  {words}" for words, count in report["read"].items()]
     return "\n".join([*lines, *(f"warning: {problem}" for problem in report["problems"])])
 
@@ -365,11 +370,15 @@ def _why(row: dict[str, Any]) -> str:
 def _different(groups: list[dict[str, Any]]) -> Iterator[str]:
     if not groups:
         yield "no flow has another verdict"
+    else:
+        yield f"{sum(group['flows'] for group in groups)} flows have another verdict:"
     for group in groups:
-        yield f"{group['flows']} flows, {group['packets']} packets:"
+        fates = " -> ".join(group[name]["fate"] for name in ("before", "after"))
+        yield f"{group['flows']:>12}  {group['packets']:>12}  {fates}"
         for name in ("before", "after"):
             by = group[name]["by"]
-            yield f"    {name:<7} {group[name]['fate']}" + (f", {_why(by)}" if by else "")
+            yield f"    {name:<7} {_why(by) if by else group[name]['fate']}"
         for flow in group["examples"]:
-            service = flow.get("dport", f"type {flow.get('icmpType')}")
-            yield f"    e.g.    {flow['src']} > {flow['dst']} protocol {flow['protocol']} {service}"
+            number = flow["dport"] if "dport" in flow else flow["icmpType"] << 8 | flow["icmpCode"]
+            to = f" (DNAT to {flow['dnat']})" if "dnat" in flow else ""
+            yield f"    e.g.    {flow['src']} > {flow['dst']} {spoken((flow['protocol'], number))}{to}"
