@@ -17,8 +17,10 @@ import time
 from pathlib import Path
 
 import labelgate
+from labelgate.analysis.node import NodeJudge
 from labelgate.analysis.recorded import from_capture
-from labelgate.analysis.replay import ALLOWED, DENIED, ClusterJudge, Judge, NodeJudge, Tally, Whereabouts
+from labelgate.analysis.replay import ALLOWED, DENIED, ClusterJudge, Judge, Tally
+from labelgate.analysis.whereabouts import Whereabouts
 from labelgate.snapshot import Snapshot
 
 PACKETS_OF_FLOW, AT_A_TIME = 20, 1000

@@ -4,6 +4,7 @@ People use `labelgate.load`, `Snapshot.compile` and `DecisionTable`; this module
 """
 
 from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Literal, final
 
 import numpy as np
@@ -247,20 +248,30 @@ class Table:
         """Every workload by name, with the addresses that are its own; sorted."""
 
 _Columns = dict[str, NDArray[Any]]
+_Address = IPv4Address | IPv6Address
 
 @final
 class Capture:
     """A capture file (pcap, pcapng, plain or gzip) that is read on as flows, block by block."""
 
-    def __new__(cls, path: str, *, flows: int, complete: bool) -> Capture:
+    def __new__(
+        cls,
+        path: str,
+        *,
+        flows: int,
+        complete: bool,
+        dnat: Sequence[tuple[int | None, _Address, int | None, _Address, int | None]] = ...,
+    ) -> Capture:
         """Reads what the file begins with; `flows` are under way at a time, others are given out early.
 
         `complete` says that nothing was under way when the capture began: what has no beginning in it is
-        then what conntrack makes of such packets. Releases the GIL.
+        then what conntrack makes of such packets. `dnat` says where flows are sent on their way: protocol
+        (None: any), address and port (None: any) ahead of it, address and port (None: stays) behind it; what
+        was captured behind it belongs to the flow that was captured ahead of it. Releases the GIL.
 
         Raises:
             OSError: the file cannot be read.
-            ValueError: it is no capture.
+            ValueError: it is no capture, or an entry of `dnat` has addresses of both IP versions.
         """
 
     def read(self, most: int) -> tuple[_Columns, _Columns] | None:

@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 
 use super::link::Way;
-use super::packet::{Key, Role, Seen};
-use crate::flow::{CtState, protocol};
+use super::packet::{Key, Role, Seen, is_icmp};
+use crate::flow::{CtState, Family, protocol};
 
 const SECOND: u64 = 1_000_000_000;
 const NOBODY: u32 = u32::MAX;
@@ -43,7 +43,7 @@ pub struct Flow {
     pub last: u64,
     /// That its first packet was captured on.
     pub interface: u32,
-    /// Which way that passed.
+    /// Which way packets of who began it pass that.
     pub way: Way,
     /// The other side has sent something that refuses nothing.
     pub is_answered: bool,
@@ -78,6 +78,34 @@ pub struct Captured {
     pub way: Way,
 }
 
+/// Where DNAT sends flows: what passes behind it belongs to the flow that was there ahead of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dnat {
+    /// Of all addresses.
+    pub family: Family,
+    /// `None`: any.
+    pub protocol: Option<u8>,
+    /// Ahead of it: address, and port unless all are sent to the same one as they had.
+    pub of: (u128, Option<u16>),
+    /// Behind it; without a port it stays.
+    pub to: (u128, Option<u16>),
+}
+
+impl Dnat {
+    /// What a key behind DNAT was ahead of it, if it may come from here.
+    fn origin(&self, key: Key) -> Option<Key> {
+        let fits = key.family == self.family
+            && key.destination == self.to.0
+            && self.protocol.is_none_or(|protocol| protocol == key.protocol);
+        if !fits {
+            return None;
+        }
+        let Some(port) = self.of.1 else { return Some(Key { destination: self.of.0, ..key }) };
+        let is_sent = !is_icmp(key.family, key.protocol) && key.destination_port == self.to.1.unwrap_or(port);
+        is_sent.then_some(Key { destination: self.of.0, destination_port: port, ..key })
+    }
+}
+
 /// Apart in the table: what is no connection has no other direction.
 type Place = (Key, u8);
 
@@ -98,14 +126,16 @@ pub struct Flows {
     most: usize,
     /// Nothing was under way when the capture began.
     is_complete: bool,
+    dnat: Vec<Dnat>,
     over: Vec<Flow>,
     evicted: u64,
 }
 
 impl Flows {
     /// A table of `most` flows. With `is_complete` what has no beginning in the capture has none at all.
-    pub fn new(most: usize, is_complete: bool) -> Self {
+    pub fn new(most: usize, is_complete: bool, dnat: Vec<Dnat>) -> Self {
         Self {
+            dnat,
             by_place: HashMap::new(),
             entries: Vec::new(),
             free: Vec::new(),
@@ -150,15 +180,27 @@ impl Flows {
 
     /// The flow of this key that is still alive, and whether the key is its reverse.
     fn find(&mut self, key: Key, now: u64) -> Option<(u32, bool)> {
-        let found = [(key, false), (key.reversed(), true)]
-            .into_iter()
-            .find_map(|(key, is_back)| self.by_place.get(&(key, 0)).map(|&at| (at, is_back)))?;
+        let found = self.known(key).or_else(|| self.known_ahead_of_dnat(key))?;
         let flow = &self.entry(found.0).flow;
         if now.saturating_sub(flow.last) > flow.patience() {
             self.end(found.0);
             return None;
         }
         Some(found)
+    }
+
+    fn known(&self, key: Key) -> Option<(u32, bool)> {
+        [(key, false), (key.reversed(), true)]
+            .into_iter()
+            .find_map(|(key, is_back)| self.by_place.get(&(key, 0)).map(|&at| (at, is_back)))
+    }
+
+    fn known_ahead_of_dnat(&self, key: Key) -> Option<(u32, bool)> {
+        self.dnat.iter().find_map(|dnat| {
+            [(key, false), (key.reversed(), true)].into_iter().find_map(|(key, is_back)| {
+                self.by_place.get(&(dnat.origin(key)?, 0)).map(|&at| (at, is_back))
+            })
+        })
     }
 
     fn see_flow(&mut self, seen: &Seen, captured: Captured) {
@@ -176,6 +218,8 @@ impl Flows {
         }
         let (key, ct, begin) = self.begin(seen);
         let side = usize::from(key != seen.key);
+        let way = if side == 1 { captured.way.reversed() } else { captured.way };
+        let captured = Captured { way, ..captured };
         if ct == CtState::Invalid {
             self.see_alone(key, ct, begin, captured);
         } else {

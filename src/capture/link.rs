@@ -46,6 +46,18 @@ pub enum Way {
     Out = 2,
 }
 
+impl Way {
+    /// That of the packets that are answered by what passes this way.
+    #[must_use]
+    pub const fn reversed(self) -> Self {
+        match self {
+            Self::Unknown => Self::Unknown,
+            Self::In => Self::Out,
+            Self::Out => Self::In,
+        }
+    }
+}
+
 /// The IP packet of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network<'a> {

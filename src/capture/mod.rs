@@ -14,7 +14,7 @@ pub mod packet;
 use std::io::Read;
 
 pub use file::CaptureError;
-pub use flows::{Begin, Flow};
+pub use flows::{Begin, Dnat, Flow};
 pub use link::Way;
 
 use crate::wire::{self, WireError};
@@ -49,11 +49,13 @@ pub struct Capture {
     flows: Flows,
     counters: Counters,
     is_read: bool,
+    /// What ended the reading, told once all flows have been given.
+    failure: Option<CaptureError>,
 }
 
 impl Capture {
     /// Reads what the file begins with; `most` flows are under way at a time, `is_complete` says that nothing was
-    /// when the capture began.
+    /// when the capture began, `dnat` where flows are sent on their way.
     ///
     /// # Errors
     /// It is no capture, or cannot be read.
@@ -61,9 +63,11 @@ impl Capture {
         source: impl Read + Send + 'static,
         most: usize,
         is_complete: bool,
+        dnat: Vec<Dnat>,
     ) -> Result<Self, CaptureError> {
-        let flows = Flows::new(most, is_complete);
-        Ok(Self { file: File::open(source)?, flows, counters: Counters::default(), is_read: false })
+        let flows = Flows::new(most, is_complete, dnat);
+        let file = File::open(source)?;
+        Ok(Self { file, flows, counters: Counters::default(), is_read: false, failure: None })
     }
 
     /// What has been read so far.
@@ -86,19 +90,22 @@ impl Capture {
     /// It may give none although there are more to come, so that a long capture can be interrupted.
     ///
     /// # Errors
-    /// The capture is damaged or cannot be read on.
+    /// The capture is damaged or cannot be read on; all flows that could be read have been given before.
     pub fn read(&mut self, most: usize, into: &mut Vec<Flow>) -> Result<bool, CaptureError> {
         for _ in 0..STRIDE {
             if self.is_read || self.flows.over().len() >= most {
                 break;
             }
             let (flows, counters) = (&mut self.flows, &mut self.counters);
-            self.is_read = !self.file.next(&mut |frame| see(frame, flows, counters))?;
+            match self.file.next(&mut |frame| see(frame, flows, counters)) {
+                Ok(more) => self.is_read = !more,
+                Err(error) => (self.is_read, self.failure) = (true, Some(error)),
+            }
         }
         let room = most.saturating_sub(self.flows.over().len());
         let more = !self.is_read || self.flows.drain(room);
         into.append(self.flows.over());
-        Ok(more)
+        if more { Ok(true) } else { self.failure.take().map_or(Ok(false), Err) }
     }
 }
 

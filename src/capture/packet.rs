@@ -110,7 +110,7 @@ fn key(tuple: &FiveTuple, source_port: u16, destination_port: u16) -> Key {
     }
 }
 
-fn is_icmp(family: Family, number: u8) -> bool {
+pub(super) fn is_icmp(family: Family, number: u8) -> bool {
     (family, number) == (Family::V4, protocol::ICMP) || (family, number) == (Family::V6, protocol::ICMPV6)
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,7 +13,7 @@ use pyo3::types::PyDict;
 use serde_json::{Map, Value, json};
 
 use super::value_error;
-use crate::capture::{Capture as Core, CaptureError, Flow};
+use crate::capture::{Capture as Core, CaptureError, Dnat, Flow};
 use crate::flow::Family;
 use crate::wire::WireError;
 
@@ -37,6 +38,21 @@ impl Read for Counted {
     }
 }
 
+/// Protocol, address and port ahead of DNAT, address and port behind it.
+type DnatRule = (Option<u8>, IpAddr, Option<u16>, IpAddr, Option<u16>);
+
+fn read_dnat((protocol, of, port, to, to_port): DnatRule) -> PyResult<Dnat> {
+    let number = |address| match address {
+        IpAddr::V4(address) => (Family::V4, u128::from(address.to_bits())),
+        IpAddr::V6(address) => (Family::V6, address.to_bits()),
+    };
+    let ((family, of), (other, to)) = (number(of), number(to));
+    if family != other {
+        return Err(value_error("dnat: expected addresses of one IP version"));
+    }
+    Ok(Dnat { family, protocol, of: (of, port), to: (to, to_port) })
+}
+
 fn capture_error(error: CaptureError) -> PyErr {
     match error {
         CaptureError::Io(error) => PyOSError::new_err(error.to_string()),
@@ -47,12 +63,13 @@ fn capture_error(error: CaptureError) -> PyErr {
 #[pymethods]
 impl Capture {
     #[new]
-    #[pyo3(signature = (path, *, flows, complete))]
-    fn new(py: Python<'_>, path: &str, flows: usize, complete: bool) -> PyResult<Self> {
+    #[pyo3(signature = (path, *, flows, complete, dnat = Vec::new()))]
+    fn new(py: Python<'_>, path: &str, flows: usize, complete: bool, dnat: Vec<DnatRule>) -> PyResult<Self> {
+        let dnat = dnat.into_iter().map(read_dnat).collect::<PyResult<_>>()?;
         py.detach(|| {
             let read = Arc::new(AtomicU64::new(0));
             let source = Counted { file: File::open(path)?, read: Arc::clone(&read) };
-            let capture = Core::open(source, flows, complete).map_err(capture_error)?;
+            let capture = Core::open(source, flows, complete, dnat).map_err(capture_error)?;
             Ok(Self { capture: Mutex::new(capture), read })
         })
     }

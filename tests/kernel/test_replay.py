@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import socket
-import struct
+import subprocess
+import sys
 from collections import Counter, defaultdict
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 import yaml
 from click.testing import CliRunner
-from kit import Ear, echo_server, enforce, inject, ip
+from kit import Ear, add_rules, echo_server, enforce, inject, ip, wait_until
 from labelgate.cli import cli
 from labelgate.demo.traffic import ready
 from labelgate.demo.world import (
@@ -38,10 +39,13 @@ from labelgate.demo.world import (
     twin,
     twin_text,
 )
+from labelgate.path import read_destination
 from policies import PODS, host, policy
 from scapy.layers.inet import TCP, UDP, fragment
 from scapy.layers.inet6 import IPv6ExtHdrFragment, fragment6
+from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
+from scapy.utils import wrpcapng
 
 WEB_PORTS = '"8000:8099"'
 POLICY = f"""{PODS}---{host()}---{host("edge1-in", "eth1")}---{
@@ -63,6 +67,20 @@ POLICY = f"""{PODS}---{host()}---{host("edge1-in", "eth1")}---{
   - {action: Allow, protocol: UDP, source: {nets: [10.9.0.0/16]}, destination: {ports: ["5300:5399"]}}
 ''',
     )
+}---{
+    policy(
+        "nodeport-guard",
+        '''
+  preDNAT: true
+  applyOnForward: true
+  types: [Ingress]
+  ingress:
+  - {action: Allow, protocol: UDP, source: {nets: [203.0.113.0/24]}, destination: {ports: ["30100:30199"]}}
+  - {action: Deny, protocol: UDP, destination: {ports: ["30100:30199"]}}
+  - {action: Allow, protocol: TCP, source: {nets: [203.0.113.0/24]}, destination: {ports: ["30100:30199"]}}
+  - {action: Deny, protocol: TCP, destination: {ports: ["30100:30199"]}}
+''',
+    )
 }---
 apiVersion: projectcalico.org/v3
 kind: NetworkPolicy
@@ -81,6 +99,24 @@ spec:
   - {{action: Allow, protocol: UDP, destination: {{ports: ["7000:7099"]}}}}
 """
 ECHO = 8050
+ECHO_NODE_PORT = 30150
+UNTRACKED = 5303
+DNAT = {
+    (EDGE_OUTSIDE, "udp", 30101): (WEB_POD, 8011),
+    (EDGE_OUTSIDE, "udp", 30102): (WEB_POD, 8111),  # Let through by preDNAT policy, denied by the pod's.
+    (EDGE_OUTSIDE, "udp", 30103): (WEB_POD, 8012),  # From a stranger.
+    (EDGE_OUTSIDE, "udp", 30201): (WEB_POD, 8013),  # Of which preDNAT policy says nothing.
+    (EDGE_OUTSIDE, "udp", 30202): (DB_POD, 8504),
+    (EDGE_OUTSIDE, "udp", 30203): (INSIDE_HOST, 8601),  # Through the node: nobody has forward policy.
+    (EDGE_OUTSIDE, "udp", 9202): (EDGE_OUTSIDE, 9103),  # To another port of the node itself.
+    (EDGE_OUTSIDE, "udp", 9104): (EDGE_OUTSIDE, 9203),
+    (EDGE_OUTSIDE, "udp", ECHO_NODE_PORT): (WEB_POD, ECHO),
+    (EDGE_OUTSIDE, "tcp", 30104): (WEB_POD, 8014),
+    (EDGE_OUTSIDE, "tcp", 30105): (WEB_POD, 8112),
+    (EDGE_INSIDE, "udp", UNTRACKED): (WEB_POD, 8015),  # Untracked by policy, so it is not translated (E-62).
+    (EDGE_INSIDE, "udp", 5403): (WEB_POD, 8016),  # Tracked and translated; the pod is for the client only.
+}  # fmt: skip
+"""Where nat PREROUTING of the edge node sends what; IPv6: the twins."""
 
 FLOWS = {
     OUTSIDE: [
@@ -93,18 +129,27 @@ FLOWS = {
         (CLIENT, WEB_POD, "A", 8005), (CLIENT, WEB_POD, "R", 8006), (CLIENT, WEB_POD, "SA", 8007),
         (CLIENT, WEB_POD, "S", 8103), (CLIENT, WEB_POD, "S", 8103),
         (CLIENT, DB_POD, "udp", 8501), (CLIENT, DB_POD, "S", 8502),
+        *((CLIENT, EDGE_OUTSIDE, "udp", port) for port in (30101, 30102, 30201, 30202, 30203, 9202, 9104)),
+        (CLIENT, EDGE_OUTSIDE, "udp", ECHO_NODE_PORT), (STRANGER, EDGE_OUTSIDE, "udp", 30103),
+        (CLIENT, EDGE_OUTSIDE, "S", 30104), (CLIENT, EDGE_OUTSIDE, "S", 30105),
     ],
     INSIDE: [
         (RESOLVER_CLIENT, EDGE_INSIDE, "udp", 5301), (BANNED, EDGE_INSIDE, "udp", 5302),
         (RESOLVER_CLIENT, EDGE_INSIDE, "udp", 5401), (BANNED, WEB_POD, "udp", 8008),
+        (RESOLVER_CLIENT, EDGE_INSIDE, "udp", UNTRACKED), (RESOLVER_CLIENT, EDGE_INSIDE, "udp", 5403),
         (INSIDE_HOST, DB_POD, "udp", 8503),
     ],
     WEB: [
         (WEB_POD, DB_POD, "udp", 7001), (WEB_POD, DB_POD, "udp", 7101), (WEB_POD, CLIENT, "udp", 7002),
         (WEB_POD, EDGE_OUTSIDE, "udp", 7003),
+        (CLIENT, DB_POD, "udp", 7004), (DB_POD, CLIENT, "udp", 7005), (WEB_POD, DB_POD, "udp", 7006),
     ],
 }  # fmt: skip
 """By sender: source, destination, UDP or TCP flags, port."""
+
+
+INBOUND = 1
+"""In the flags of a packet in pcapng."""
 
 
 def packet(src: str, dst: str, kind: str, dport: int) -> Packet:
@@ -137,20 +182,52 @@ class Capture:
     def __init__(self, world: World) -> None:
         self._world = world
         self._socket: socket.socket = world.call(
-            EDGE, socket.socket, socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0003)
+            EDGE, socket.socket, socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0003)
         )
 
     def write(self, path: Path) -> int:
-        """As a pcap file of raw IP; how many packets."""
-        file, count = struct.pack("<IHHIIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 101), 0
+        """As a pcapng file that names the interfaces; how many packets."""
+        packets = []
         while ready(self._world, self._socket):
             data, (name, protocol, way, *_) = self._socket.recvfrom(65535)
             if way != socket.PACKET_OUTGOING and protocol in (0x0800, 0x86DD) and name != "lo":
-                file += struct.pack("<IIII", count, 0, len(data), len(data)) + data
-                count += 1
+                packet = Ether(data)
+                packet.sniffed_on, packet.direction, packet.time = name, INBOUND, len(packets)
+                packets.append(packet)
         self._socket.close()
-        path.write_bytes(file)
-        return count
+        wrpcapng(str(path), packets)
+        return len(packets)
+
+
+def with_port(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def add_dnat(world: World) -> None:
+    for (dst, protocol, dport), (to, port) in DNAT.items():
+        for family, side in (("v4", str), ("v6", twin)):
+            add_rules(
+                world, "nft", "nat",
+                f"-A PREROUTING -d {side(dst)} -p {protocol} -m {protocol} --dport {dport} "
+                f"-j DNAT --to-destination {with_port(side(to), port)}",
+                families=[family],
+            )  # fmt: skip
+
+
+def dnat_options() -> list[str]:
+    return [
+        option
+        for (dst, protocol, dport), (to, port) in DNAT.items() for side in (str, twin)
+        for option in ("--dnat", f"{with_port(side(dst), dport)}/{protocol}={with_port(side(to), port)}")
+    ]  # fmt: skip
+
+
+def arrives_at(flow: dict[str, Any]) -> tuple[str, int]:
+    """Where the receiver is, by what the rules have made of the flow."""
+    if "dnat" not in flow or flow["dport"] == UNTRACKED:
+        return flow["dst"], flow["dport"]
+    to = read_destination(flow["dnat"])
+    return str(to.address), flow["dport"] if to.port is None else to.port
 
 
 def replayed(folder: Path) -> list[dict[str, Any]]:
@@ -167,8 +244,9 @@ def replayed(folder: Path) -> list[dict[str, Any]]:
     for net, name in (("203.0.113.0/24", "eth0"), ("192.0.2.0/24", "eth0"), ("10.9.0.0/16", "eth1")):
         routes += ["--route", f"{net}={name}", "--route", f"{twin_text(net)}={name}"]
     result = CliRunner().invoke(cli, [
-        "replay", str(folder / "policy.yaml"), str(folder / "edge.pcap"), "--host", str(folder / "host.yaml"),
-        *routes, "--from-start", "--flows", "-o", "json",
+        "replay", str(folder / "policy.yaml"), str(folder / "edge.pcapng"),
+        "--host", str(folder / "host.yaml"), *routes, *dnat_options(),
+        "--from-start", "--flows", "-o", "json",
     ])  # fmt: skip
     assert result.exit_code == 1, result.output
     *flows, _ = map(json.loads, result.stdout.splitlines())
@@ -181,10 +259,11 @@ def test_replay_says_what_the_kernel_does(world: World, tmp_path: Path) -> None:
               EDGE_INSIDE: EDGE, RESOLVER_CLIENT: INSIDE, INSIDE_HOST: INSIDE, BANNED: INSIDE}  # fmt: skip
     owners |= {twin(address): owner for address, owner in owners.items()}
     places = [
-        (where, version, number) for where in (EDGE, OUTSIDE, WEB, DB) for version in (4, 6)
+        (where, version, number) for where in (EDGE, OUTSIDE, INSIDE, WEB, DB) for version in (4, 6)
         for number in (6, 17) if (where, number) != (EDGE, 6)
     ]  # fmt: skip
     with enforce(world, tmp_path, "nft", POLICY), ExitStack() as stack:
+        add_dnat(world)
         for address in (WEB_POD, twin(WEB_POD)):
             stack.enter_context(echo_server(world, WEB, address, ECHO))
         ears = {place: stack.enter_context(Ear(world, *place)) for place in places}
@@ -192,13 +271,14 @@ def test_replay_says_what_the_kernel_does(world: World, tmp_path: Path) -> None:
         for sender in FLOWS:
             inject(world, sender, *sent(sender))
         heard = {place: Counter(ear.ports()) for place, ear in ears.items()}
-        captured = capture.write(tmp_path / "edge.pcap")
+        captured = capture.write(tmp_path / "edge.pcapng")
     flows = replayed(tmp_path)
     expected: defaultdict[tuple[str, int, int], Counter[int]] = defaultdict(Counter)
     for flow in flows:
         version = 6 if ":" in flow["src"] else 4
         if flow["fate"] in ("allowed", "no endpoint"):
-            expected[owners[flow["dst"]], version, flow["protocol"]][flow["dport"]] += flow["packets"]
+            address, port = arrives_at(flow)
+            expected[owners[address], version, flow["protocol"]][port] += flow["packets"]
             expected[owners[flow["src"]], version, flow["protocol"]][flow["sport"]] += flow["replies"]
     differing = {
         place: (expected[place] - heard[place], heard[place] - expected[place])
@@ -207,7 +287,63 @@ def test_replay_says_what_the_kernel_does(world: World, tmp_path: Path) -> None:
     }
     assert differing == {}
     fates = Counter(flow["fate"] for flow in flows)
-    assert set(fates) == {"allowed", "denied"}
+    assert set(fates) == {"allowed", "denied", "spoofed source"}
+    assert fates["spoofed source"] == 4
+    deciders = {flow["dport"]: flow["by"]["policy"] for flow in flows if flow["fate"] == "denied"}
+    assert deciders[30103] == "GlobalNetworkPolicy/nodeport-guard", "denied ahead of DNAT"
     assert min(fates["allowed"], fates["denied"]) >= 10, fates
     assert captured >= sum(len(sent(sender)) for sender in FLOWS)
-    assert sum(flow["replies"] for flow in flows) >= 2, "the echo, in both families"
+    assert sum(flow["replies"] for flow in flows) >= 4, "the echo, in both families, straight and DNATed"
+
+
+LOGGED = f"""{host()}---{
+    policy(
+        "logged",
+        '''
+  ingress:
+  - {action: Log, protocol: UDP, destination: {ports: ["7000:7009"]}}
+  - {action: Deny, protocol: UDP, destination: {ports: [7000]}}
+  - {action: Allow, protocol: UDP, destination: {ports: ["7001:7009"]}}
+''',
+    )
+}---
+apiVersion: projectcalico.org/v3
+kind: StagedGlobalNetworkPolicy
+metadata: {{name: tight}}
+spec:
+  order: 5
+  selector: role == 'edge'
+  ingress:
+  - {{action: Deny, protocol: UDP, destination: {{ports: [7002]}}}}
+"""
+
+
+def test_events_of_the_daemon_are_a_recording(world: World, tmp_path: Path) -> None:
+    """What was denied is denied, what was logged or is denied by a staged policy only has passed."""
+    with enforce(world, tmp_path, "nft", LOGGED) as daemon:
+        inject(world, OUTSIDE, *(packet(CLIENT, EDGE_OUTSIDE, "udp", port) for port in (7000, 7001, 7002)))
+
+        def events() -> list[str]:
+            command = [sys.executable, "-m", "labelgate", "events", "-o", "json", "--filter", "protocol=udp"]
+            command += ["--socket", daemon.socket]
+            return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+        assert wait_until(lambda: len(events()) == 5), events()
+        lines = events()
+    assert sorted((json.loads(line)["dport"], json.loads(line)["kind"]) for line in lines) == [
+        (7000, "deny"), (7000, "log"), (7001, "log"), (7002, "log"), (7002, "staged-deny"),
+    ]  # fmt: skip
+    recorded, policies = tmp_path / "events.jsonl", str(tmp_path / "policy.yaml")
+    recorded.write_text("\n".join(lines), encoding="utf-8")
+    place = ["--node", "edge1", "--in", "eth0", "--flows", "-o", "json"]
+    result = CliRunner().invoke(cli, ["replay", policies, str(recorded), *place])
+    *flows, _ = map(json.loads, result.stdout.splitlines())
+    assert {(flow["dport"], flow["fate"]) for flow in flows} == {
+        (7000, "denied"), (7001, "allowed"), (7002, "allowed"),
+    }  # fmt: skip
+    known = policies.replace("policy.yaml", "known.yaml")
+    Path(known).write_text(host(more=f", expectedIPs: [{EDGE_OUTSIDE}]"), encoding="utf-8")
+    suggested = CliRunner().invoke(cli, ["suggest", "-f", known, str(recorded)])
+    (document,) = (one for one in yaml.safe_load_all(suggested.stdout) if one)
+    ports = [rule["destination"]["ports"] for rule in document["spec"]["ingress"]]
+    assert ports == [["7001:7002"]], suggested.output

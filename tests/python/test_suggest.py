@@ -14,7 +14,7 @@ import labelgate
 import pytest
 import yaml
 from click.testing import CliRunner
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from labelgate.analysis.recorded import from_conntrack, packed
 from labelgate.analysis.selection import group_of, selectors
@@ -61,8 +61,8 @@ def world(tmp_path: Path, pods: Sequence[Pod], more: str = "") -> Snapshot:
 Flow = tuple[str, str, tuple[int, int]]
 
 
-def observe(snapshot: Snapshot, flows: Sequence[Flow]) -> Observed:
-    observed = Observed(snapshot)
+def observe(world: Snapshot | Observed, flows: Sequence[Flow]) -> Observed:
+    observed = Observed(world) if isinstance(world, Snapshot) else world
     if flows:
         observed.add(packed([
             {"src": ip_address(src), "dst": ip_address(dst), "protocol": protocol, "sport": 40000,
@@ -246,7 +246,9 @@ def test_a_host_without_labels_gets_no_policy(tmp_path: Path, pods: list[Pod]) -
     found = suggest(observed, prefix={4: 32, 6: 128})
     assert [one.selector for one in found] == [f"role == 'edge' && {NO_WORKLOAD}"]
     said = "1 host endpoints were seen, but no label of their own finds them alone: nothing is suggested for"
-    assert f"# {said} HostEndpoint/bare\n" in text(observed, found)
+    assert f"# {said} HostEndpoint/bare\n# Policy finds host endpoints by labels only" in text(
+        observed, found
+    )
 
 
 SETS = """
@@ -288,6 +290,139 @@ def test_peers_are_no_network_sets(tmp_path: Path, peers: Peers) -> None:
         src for src in asked if table.connectivity(packet((src, WEB.address, (6, 80)))).verdict == "allow"
     ]
     assert allowed == ends + [OTHER.address] * (peers == "namespace")
+
+
+DUAL, DUAL6 = "10.0.0.6", "2001:db8::6"
+RANGES = f"""
+---
+apiVersion: projectcalico.org/v3
+kind: WorkloadEndpoint
+metadata: {{name: dual, namespace: shop, labels: {{app: dual}}}}
+spec: {{node: n1, interfaceName: cali8, ipNetworks: [{DUAL}/32, "{DUAL6}/128"], profiles: [kns.shop]}}
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkSet
+metadata: {{name: partners, labels: {{net: partners}}}}
+spec: {{nets: [192.0.2.0/31, 192.0.2.2/32]}}
+---
+apiVersion: projectcalico.org/v3
+kind: NetworkSet
+metadata: {{name: office, namespace: shop, labels: {{net: office}}}}
+spec: {{nets: [192.0.2.8/31]}}
+---
+apiVersion: projectcalico.org/v3
+kind: NetworkSet
+metadata: {{name: monitors, namespace: ops, labels: {{net: monitors}}}}
+spec: {{nets: [192.0.2.16/32, "2001:db8::16/128"]}}
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkSet
+metadata: {{name: nameless}}
+spec: {{nets: [192.0.2.32/32]}}
+"""
+
+
+PARTNERS = ("net == 'partners'", "global()")
+
+
+@pytest.mark.parametrize(
+    ("seen", "nets", "selectors"),
+    [
+        ([0, 1, 2], [], {PARTNERS}),
+        ([0, 1], ["192.0.2.0/31"], set()),  # Not all of the set.
+        (
+            [0, 1, 2, 3, 8, 9],
+            ["192.0.2.3/32"],
+            {PARTNERS, ("net == 'office'", None)},
+        ),
+        ([16], ["192.0.2.16/32"], set()),  # Not its IPv6 address.
+        ([16, "2001:db8::16"], [], {("net == 'monitors'", "all()")}),
+        ([32], ["192.0.2.32/32"], set()),  # No label finds it alone.
+    ],
+)
+def test_a_network_set_that_fits(
+    tmp_path: Path, seen: list[int | str], nets: list[str], selectors: set[tuple[str, str | None]]
+) -> None:
+    """Peers by its labels, if it holds no address that was not seen."""
+    snapshot = world(tmp_path, [WEB, SCRAPER], RANGES)
+    sources = [f"192.0.2.{one}" if isinstance(one, int) else one for one in seen]
+    flows = [(src, DUAL if "." in src else DUAL6, (6, 80)) for src in sources]
+    observed = Observed(snapshot)
+    for version in ".", ":":
+        observe(observed, [flow for flow in flows if version in flow[0]])
+    (policy,) = suggest(observed, prefix={4: 32, 6: 128})
+    sides = [rule.fields["source"] for rule in policy.rules["ingress"]]
+    assert [net for side in sides for net in side.get("nets", [])] == nets
+    assert {
+        (side["selector"], side.get("namespaceSelector")) for side in sides if "selector" in side
+    } == selectors
+    assert sum(rule.evidence.flows for rule in policy.rules["ingress"]) == len(flows)
+    table = enforced(tmp_path, text(observed, [policy])).compile(node=None)
+    asked = [f"192.0.2.{number}" for number in range(40)] + ["2001:db8::15", "2001:db8::16"]
+    allowed = [
+        src for src in asked
+        if table.connectivity(
+            packet((src, DUAL if "." in src else DUAL6, (6, 80)))
+        ).verdict == "allow"
+    ]  # fmt: skip
+    assert sorted(allowed) == sorted(sources)
+
+
+def test_a_wider_net_fits_a_wider_set(tmp_path: Path) -> None:
+    snapshot = world(tmp_path, [WEB], SETS.replace("namespace: ops", "namespace: shop"))
+    observed = observe(snapshot, [("192.0.2.77", WEB.address, (6, 80))])
+    for prefix, side in ((32, {"nets": ["192.0.2.77/32"]}), (24, {"selector": "net == 'office'"})):
+        (policy,) = suggest(observed, prefix={4: prefix, 6: 128})
+        assert policy.rules["ingress"][0].fields["source"] == side
+
+
+FATES = st.lists(
+    st.tuples(st.integers(0, 7), st.integers(0, 7), st.sampled_from([(6, 80), (6, 8443), (17, 5353)])),
+    min_size=1,
+    max_size=8,
+)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(drawn=FATES)
+def test_replay_denies_nothing_of_what_a_policy_was_suggested_from(
+    tmp_path: Path, drawn: list[tuple[int, int, tuple[int, int]]]
+) -> None:
+    """As a cluster and as a node judge the staged policies; the same flows to another port are denied."""
+    world(tmp_path, [WEB, DB, SCRAPER], HOST + RANGES)
+    pods, host = [WEB.address, DB.address, SCRAPER.address], "198.51.100.10"
+    ends = [*pods, host, "192.0.2.0", "192.0.2.1", "192.0.2.2", "192.0.2.9"]
+    # What pods send to their node is not for policy alone (E-50).
+    lines = [
+        {"src": ends[src], "dst": ends[dst], "protocol": protocol, "sport": 40000, "dport": port}
+        for src, dst, (protocol, port) in drawn
+        if src != dst and (src < 4 or dst < 4) and not (src < 3 and dst == 3)
+    ]
+    assume(lines)
+    flows, suggested = tmp_path / "flows.jsonl", tmp_path / "suggested.yaml"
+    flows.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    result = CliRunner().invoke(cli, ["suggest", "-f", str(tmp_path / "world.yaml"), str(flows)])
+    assert result.exit_code == 0, result.output
+    suggested.write_text(result.stdout, encoding="utf-8")
+
+    def denied(*place: str) -> list[tuple[str, str]]:
+        judged = CliRunner().invoke(cli, [
+            "replay", str(tmp_path / "world.yaml"), str(flows), "-f", str(suggested), "--staged",
+            "--flows", "-o", "json", *place,
+        ])  # fmt: skip
+        *each, _ = map(json.loads, judged.stdout.splitlines())
+        return [(flow["src"], flow["dst"]) for flow in each if flow["fate"] == "denied"]
+
+    node = ("--node", "n1", "--route", "0.0.0.0/0=eth0")
+    assert (denied(), denied(*node)) == ([], [])
+    flows.write_text(
+        "\n".join(json.dumps(line | {"dport": int(line["dport"]) + 1000}) for line in lines), encoding="utf-8"
+    )
+    pairs = [(flow["src"], flow["dst"]) for flow in lines]
+    assert sorted(denied()) == sorted(pair for pair in pairs if {*pair} & {*pods})
+    # No policy judges what the node sends to its own pods (E-36).
+    judged = [pair for pair in pairs if not (pair[0] == host and pair[1] in pods)]
+    assert sorted(denied(*node)) == sorted(judged)
 
 
 def test_names_are_no_names_twice(tmp_path: Path) -> None:

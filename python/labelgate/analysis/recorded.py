@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from labelgate import _core
 from labelgate.columns import address_column
-from labelgate.flow import ICMP, ICMPV6, FieldError, IPAddress, protocol_number, read_address
+from labelgate.flow import IPAddress
 from labelgate.lockout.flows import Flow as Tracked
 from labelgate.lockout.flows import read_flows
 
@@ -28,6 +25,8 @@ MOST_FLOWS = 1 << 18
 """Under way at a time in a capture."""
 BEGUN, UNDER_WAY, ORPHAN, DNATED = range(4)
 """Of `Recorded.begin`."""
+CAME_IN = 1
+"""Of `Recorded.way`."""
 
 Progress = Callable[[int, int], None]
 """Told how many bytes are read, and how many there are."""
@@ -40,16 +39,20 @@ class Recorded:
     src: NDArray[Any]
     """uint32 (n,) or uint8 (n, 16)."""
     dst: NDArray[Any]
+    target: NDArray[Any]
+    """The destination behind DNAT: `dst` where nothing translates it."""
     protocol: NDArray[np.uint8]
     sport: NDArray[np.uint16]
     """ICMP: the id."""
     dport: NDArray[np.uint16]
     """ICMP: `type << 8 | code`."""
+    target_port: NDArray[np.uint16]
+    """`dport` behind DNAT."""
     ct: NDArray[np.uint8]
     """Of the first packet, as in `labelgate.flow.CT_STATES`."""
     begin: NDArray[np.uint8]
     """`BEGUN`: the direction is known; `UNDER_WAY`: it is not; `ORPHAN`: an error about an unknown flow.
-    `DNATED`: somebody gives it another destination on its way."""
+    `DNATED`: somebody gives it another destination on its way, which is not known."""
     packets: NDArray[np.uint64]
     replies: NDArray[np.uint64]
     bytes: NDArray[np.uint64]
@@ -60,6 +63,12 @@ class Recorded:
     answered: NDArray[np.bool_]
     denied: NDArray[np.bool_]
     """Whoever recorded it says so; nothing passed."""
+    interface: NDArray[np.uint32]
+    """That its first packet was captured on: an index of `names`."""
+    way: NDArray[np.uint8]
+    """Which way packets of who began it pass that: 0 unknown, `CAME_IN`, or 2 out."""
+    names: tuple[str | None, ...] = ()
+    """Of interfaces, as far as the recording has them."""
 
     def __len__(self) -> int:
         return len(self.protocol)
@@ -76,23 +85,35 @@ class Recorded:
 
     def pick(self, rows: NDArray[Any]) -> Recorded:
         """Those of these rows."""
-        return Recorded(*(np.ascontiguousarray(getattr(self, item.name)[rows]) for item in fields(self)))
+        columns: dict[str, Any] = {
+            name: np.ascontiguousarray(getattr(self, name)[rows]) for name in (*_SIDES, *_DTYPES)
+        }
+        return replace(self, **columns)
+
+    @property
+    def translated(self) -> NDArray[np.bool_]:
+        """Those that DNAT gives another destination, which is known."""
+        differs = self.target != self.dst
+        moved = differs if self.version == 4 else differs.any(1)
+        found: NDArray[np.bool_] = moved | (self.target_port != self.dport)
+        return found
+
+    def behind_dnat(self) -> Recorded:
+        """The same flows as they are seen once DNAT has translated them."""
+        return replace(self, dst=self.target, dport=self.target_port)
 
 
+_SIDES = ("src", "dst", "target")
 _DTYPES = {
-    "protocol": np.uint8, "sport": np.uint16, "dport": np.uint16, "ct": np.uint8, "begin": np.uint8,
-    "packets": np.uint64, "replies": np.uint64, "bytes": np.uint64, "reply_bytes": np.uint64,
-    "first": np.uint64, "last": np.uint64, "answered": np.bool_, "denied": np.bool_,
+    "protocol": np.uint8, "sport": np.uint16, "dport": np.uint16, "target_port": np.uint16, "ct": np.uint8,
+    "begin": np.uint8, "packets": np.uint64, "replies": np.uint64, "bytes": np.uint64,
+    "reply_bytes": np.uint64, "first": np.uint64, "last": np.uint64, "answered": np.bool_,
+    "denied": np.bool_, "interface": np.uint32, "way": np.uint8,
 }  # fmt: skip
 
 
-def marked(block: Recorded, nets: Sequence[IPv4Network | IPv6Network]) -> Recorded:
-    """The same with `DNATED` where the destination is in one of the nets."""
-    keys = block.dst if block.version == 4 else block.dst.view("V16")[:, 0]
-    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    found = [any(block.address(block.dst, int(row)) in net for net in nets) for row in first]
-    is_dnated = np.array(found, np.bool_)[inverse.reshape(-1)] & (block.begin == BEGUN)
-    return replace(block, begin=np.where(is_dnated, DNATED, block.begin).astype(np.uint8))
+class BrokenRecording(ValueError):
+    """No more can be read, behind which packet or line, and why; blocks of all before have been given."""
 
 
 @dataclass
@@ -100,6 +121,7 @@ class Source:
     """Recorded flows, block by block, and what could not be read of them."""
 
     blocks: Iterator[Recorded]
+    """Ends in `BrokenRecording` where no more can be read."""
     counters: Counter[str] = field(default_factory=Counter)
     """What is in no block, and how often; complete once all blocks are taken."""
     problems: list[str] = field(default_factory=list)
@@ -117,28 +139,46 @@ def from_capture(
     *,
     flows: int = MOST_FLOWS,
     complete: bool = False,
+    captured_on: str | None = None,
+    dnat: Sequence[tuple[int | None, IPAddress, int | None, IPAddress, int | None]] = (),
     progress: Progress = lambda done, whole: None,
 ) -> Source:
-    """A capture file; the arguments are those of `labelgate._core.Capture`.
+    """A capture file; `flows`, `complete` and `dnat` are those of `labelgate._core.Capture`.
+
+    `captured_on` is the interface of what was captured on one that the file does not name.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no capture; once blocks are taken: it is damaged.
+        ValueError: it is no capture.
     """
-    capture = _core.Capture(path, flows=flows, complete=complete)
+    capture = _core.Capture(path, flows=flows, complete=complete, dnat=dnat)
     whole = Path(path).stat().st_size
     source = Source(iter(()))
 
     def blocks() -> Iterator[Recorded]:
-        while (found := capture.read(BLOCK)) is not None:
+        broken = None
+        while broken is None:
+            try:
+                found = capture.read(BLOCK)
+            except (OSError, ValueError) as error:
+                broken = error
+                break
+            if found is None:
+                break
             if whole:  # A pipe has no size.
                 progress(min(capture.bytes_read, whole - 1), whole)
+            names = tuple(name or captured_on for name in capture.interfaces)
             for columns in found:
                 if n := len(columns["protocol"]):
-                    columns["denied"] = np.zeros(n, np.bool_)
-                    yield Recorded(**{item.name: columns[item.name] for item in fields(Recorded)})
+                    yield Recorded(
+                        **columns, target=columns["dst"], target_port=columns["dport"],
+                        denied=np.zeros(n, np.bool_), names=names,
+                    )  # fmt: skip
         progress(whole, whole)
-        _count(json.loads(capture.counters()), source.counters)
+        counters = json.loads(capture.counters())
+        _count(counters, source.counters)
+        if broken is not None:
+            raise BrokenRecording(f"behind packet {counters['packets']}: {broken}")
 
     source.blocks = blocks()
     return source
@@ -152,7 +192,7 @@ def _count(found: Mapping[str, Any], counters: Counter[str]) -> None:
         ("fragments", "packets: later fragments, judged with their first one"),
         ("cut_link", "packets: malformed: end in the link layer"),
         ("evicted", "flows: given out early, the table of flows was full"),
-        ("is_cut", "packets: the file ends inside one"),
+        ("is_cut", "packets: the file ends inside one; all before it count"),
     ):
         if found[name]:
             counters[words] += int(found[name])
@@ -168,7 +208,7 @@ def from_conntrack() -> Source:
         OSError: it cannot be read.
     """
     tracked = read_flows(in_any_state=True)
-    return Source(_packed(map(_of_tracked, tracked)))
+    return Source(blocks_of(map(_of_tracked, tracked)))
 
 
 def _of_tracked(flow: Tracked) -> dict[str, Any]:
@@ -177,169 +217,36 @@ def _of_tracked(flow: Tracked) -> dict[str, Any]:
         "src": flow.src, "dst": flow.dst, "protocol": flow.protocol,
         "sport": ident if flow.icmp else flow.sport,
         "dport": kind << 8 | code if flow.icmp else flow.dport,
-        "packets": 1, "answered": flow.answered, "begin": BEGUN if flow.target is None else DNATED,
+        "packets": 1, "answered": flow.answered,
+        **({} if flow.target is None else {"target": flow.target}),
+        **({"target_port": flow.target_port} if flow.target_port else {}),
     }  # fmt: skip
 
 
-def from_lines(lines: IO[bytes], form: str) -> Source:
-    """Flow logs, plain or gzip: `form` is `jsonl` or `csv`; closed at the end.
-
-    What cannot be read is counted, and the first of it told.
-
-    Raises:
-        OSError, EOFError, zlib.error: once blocks are taken: they cannot be read, or not to their end.
-        ValueError: once blocks are taken: the first line of CSV cannot be read.
-    """
-    source = Source(iter(()))
-    rows_of = _json_rows if form == "jsonl" else _csv_rows
-
-    def read() -> Iterator[dict[str, Any]]:
-        with lines, _plain(lines) as plain:
-            for number, row in rows_of(plain, source):
-                try:
-                    yield _of_row(row)
-                except FieldError as error:
-                    source.skip(number, str(error))
-
-    source.blocks = _packed(read())
-    return source
-
-
-def _plain(lines: IO[bytes]) -> IO[bytes]:
-    """Before compression, whatever the name says."""
-    buffered = io.BufferedReader(lines)  # type: ignore[type-var]
-    return gzip.GzipFile(fileobj=buffered) if buffered.peek(2)[:2] == b"\x1f\x8b" else buffered  # type: ignore[return-value]
-
-
-def _json_rows(lines: IO[bytes], source: Source) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(lines, 1):
-        if line.isspace():
-            continue
-        try:
-            yield number, json.loads(line)
-        except (ValueError, RecursionError) as error:
-            source.skip(number, f"not JSON: {error}")
-
-
-def _csv_rows(lines: IO[bytes], source: Source) -> Iterator[tuple[int, Any]]:
-    """Lines may end as they do anywhere (LF, CRLF, CR), and begin with the mark that spreadsheets write."""
-    with io.TextIOWrapper(lines, encoding="utf-8-sig", errors="replace", newline="") as text:
-        reader = csv.reader(text)
-        try:
-            names = next(reader, [])
-        except csv.Error as error:  # The next line would pass for it.
-            raise ValueError(f"line 1: found `{error}`, expected the names of columns (CSV)") from None
-        for number, row in _csv_records(reader, source):
-            fields_of_row = zip(names, row, strict=False)
-            yield number, {name: value for name, value in fields_of_row if value not in ("", "-")}
-
-
-def _csv_records(reader: Any, source: Source) -> Iterator[tuple[int, list[str]]]:
-    """Each error takes a line away, so that this ends."""
-    while True:
-        try:
-            for row in reader:
-                if row:
-                    yield reader.line_num, row
-        except csv.Error as error:
-            source.skip(reader.line_num, f"not CSV: {error}")
-        else:
-            return
-
-
-_NAMES = {
-    "src": ("src", "source_ip"),
-    "dst": ("dst", "dest_ip"),
-    "protocol": ("protocol", "proto"),
-    "sport": ("sport", "source_port"),
-    "dport": ("dport", "dest_port"),
-    "icmpType": ("icmpType",),
-    "icmpCode": ("icmpCode",),
-    "packets": ("packets", "packets_out"),
-    "replies": ("replies", "packets_in"),
-    "bytes": ("bytes", "bytes_out"),
-    "replyBytes": ("replyBytes", "bytes_in"),
-    "action": ("action", "verdict"),
-}
-"""Our name of a field, and Calico's in its flow logs, as the source of a flow reports it."""
-_AT_DESTINATION = {
-    "packets_out": "packets_in", "packets_in": "packets_out",
-    "bytes_out": "bytes_in", "bytes_in": "bytes_out",
-}  # fmt: skip
-"""To the destination what is in is what the source has sent."""
-_PROTOCOLS = {"icmp6": ICMPV6, "ipip": 4, "esp": 50}
-"""Calico's names in flow logs beside those that all questions may use."""
-
-
-_MOST = 1 << 53
-"""Packets or bytes of a flow: more are no count, and sums of them would not fit."""
-
-
-def _of_row(row: Any) -> dict[str, Any]:
-    """One line; other fields than those of `_NAMES` are somebody else's and stay unread."""
-    if not isinstance(row, dict):
-        raise FieldError("", "expected an object")
-    if isinstance(icmp := row.get("icmp"), list) and len(icmp) == 2:  # As `labelgate events` has it.
-        row = {"icmpType": icmp[0], "icmpCode": icmp[1], **row}
-    if row.get("reporter") == "dst":
-        row = {_AT_DESTINATION.get(name, name): value for name, value in row.items()}
-    said = {
-        ours: value
-        for ours, names in _NAMES.items()
-        for value in [next((row[name] for name in names if row.get(name) is not None), None)]
-        if value is not None
-    }
-    for name in ("src", "dst", "protocol"):
-        if name not in said:
-            raise FieldError(name, "missing")
-    src, dst = read_address(said["src"], "src"), read_address(said["dst"], "dst")
-    if src.version != dst.version:
-        raise FieldError("dst", f"found `{dst}`, expected the IP version of src `{src}`")
-    named = said["protocol"]
-    protocol = protocol_number(_PROTOCOLS.get(named, named) if isinstance(named, str) else named)
-    is_icmp = protocol in (ICMP, ICMPV6)
-    is_denied = str(said.get("action", "allow")).lower() in ("deny", "denied", "drop")
-    service = _number(said, "icmpType", 255) << 8 | _number(said, "icmpCode", 255)
-    return {
-        "src": src, "dst": dst, "protocol": protocol,
-        "sport": 0 if is_icmp else _number(said, "sport", 65535),
-        "dport": service if is_icmp else _number(said, "dport", 65535),
-        "packets": _number(said, "packets", _MOST) or 1,
-        "replies": _number(said, "replies", _MOST),
-        "bytes": _number(said, "bytes", _MOST),
-        "reply_bytes": _number(said, "replyBytes", _MOST),
-        "answered": not is_denied,
-        "denied": is_denied,
-    }  # fmt: skip
-
-
-def _number(said: Mapping[str, Any], name: str, limit: int) -> int:
-    value = said.get(name, 0)
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
-        value = int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= limit:
-        return value
-    raise FieldError(name, f"found `{value}`, expected a number 0..{limit}")
-
-
-def _packed(flows: Iterable[dict[str, Any]]) -> Iterator[Recorded]:
-    """Blocks of one IP version."""
+def blocks_of(flows: Iterable[dict[str, Any]]) -> Iterator[Recorded]:
+    """Blocks of one IP version; if no more can be read, those of what was read come first."""
+    broken = None
     waiting: dict[int, list[dict[str, Any]]] = {4: [], 6: []}
-    for flow in flows:
-        rows = waiting[flow["src"].version]
-        rows.append(flow)
-        if len(rows) >= BLOCK:
-            yield packed(rows)
-            rows.clear()
+    try:
+        for flow in flows:
+            rows = waiting[flow["src"].version]
+            rows.append(flow)
+            if len(rows) >= BLOCK:
+                yield packed(rows)
+                rows.clear()
+    except BrokenRecording as error:
+        broken = error
     for rows in waiting.values():
         if rows:
             yield packed(rows)
+    if broken is not None:
+        raise broken
 
 
 def packed(rows: list[dict[str, Any]]) -> Recorded:
-    """Flows of one IP version; addresses are objects, what is left out is 0."""
-    sides = {name: address_column([row[name] for row in rows]) for name in ("src", "dst")}
-    return Recorded(
-        **sides,
-        **{name: np.array([row.get(name, 0) for row in rows], dtype) for name, dtype in _DTYPES.items()},
-    )
+    """Flows of one IP version; addresses are objects, what is left out is 0, or not translated."""
+    rows = [{"target": row["dst"], "target_port": row.get("dport", 0), **row} for row in rows]
+    columns: dict[str, Any] = {name: address_column([row[name] for row in rows]) for name in _SIDES}
+    for name, dtype in _DTYPES.items():
+        columns[name] = np.array([row.get(name, 0) for row in rows], dtype)
+    return Recorded(**columns)

@@ -5,30 +5,28 @@ Replies and later packets belong to their flow: conntrack lets them pass where t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from labelgate.analysis.recorded import BEGUN, DNATED, Recorded
-from labelgate.flow import CT_STATES, ICMP, ICMPV6, VERDICTS, Hook, IPAddress, Packet
-from labelgate.path import hooks_of
-from labelgate.settings import HostFacts
+from labelgate.flow import CT_STATES, ICMP, ICMPV6, VERDICTS, Hook, Packet
 from labelgate.table import DecisionTable
 
-ALLOWED, DENIED, NO_ENDPOINT, UNKNOWN_DIRECTION, NO_WAY, TRANSLATED = range(6)
-STATES = ("allowed", "denied", "no endpoint", "unknown direction", "not of this node", "DNATed")
-"""What becomes of a flow. The last four are not judged: no endpoint of ours has a say; who began it is not
-in the capture; neither end is the node's, or no interface towards it is known; its destination is
-another one behind DNAT, which is not known."""
+ALLOWED, DENIED, NO_ENDPOINT, UNKNOWN_DIRECTION, NO_WAY, TRANSLATED, SPOOFED = range(7)
+STATES = (
+    "allowed", "denied", "no endpoint", "unknown direction", "not of this node", "DNATed", "spoofed source",
+)  # fmt: skip
+"""What becomes of a flow. The last five are not judged by any policy: no endpoint of ours has a say; who
+began it is not in the capture; neither end is the node's, or no interface towards it is known; its
+destination is another one behind DNAT, which is not known; it came from a workload that may not use the
+source (E-30), and is dropped whatever policy says."""
+DROPPED = (DENIED, SPOOFED)
 _DENY, _CONTINUE = VERDICTS.index("deny"), VERDICTS.index("continue")
-_NEW, _ESTABLISHED, _UNTRACKED = map(CT_STATES.index, ("new", "established", "untracked"))
 _RELATED, _INVALID = CT_STATES.index("related"), CT_STATES.index("invalid")
-_MARKS = tuple(VERDICTS.index(word) for word in ("allow-notrack", "allow-skip-hep"))
-_NOBODY = "no endpoint"
 
 
 class Why(NamedTuple):
@@ -118,7 +116,11 @@ class ClusterJudge:
         self._table = table
 
     def judge(self, block: Recorded) -> Judged:
-        """Both gates of each flow; RELATED passes and INVALID is denied by endpoints of ours (E-20.2)."""
+        """Both gates of each flow; RELATED passes and INVALID is denied by endpoints of ours (E-20.2).
+
+        What workloads send is judged behind DNAT, as far as that is known, and what they get is, too.
+        """
+        block = block.behind_dnat()
         sides = self._table.connectivity_batch(block.src, block.dst, block.protocol, block.sport, block.dport)
         has_egress, has_ingress = (verdicts != _CONTINUE for verdicts, _ in sides)
         no_egress, no_ingress = (verdicts == _DENY for verdicts, _ in sides)
@@ -134,7 +136,7 @@ class ClusterJudge:
         lost, invalid, related = block.begin != BEGUN, block.ct == _INVALID, block.ct == _RELATED
         state[related & ours] = ALLOWED
         state[invalid & ours], decider[invalid & ours] = DENIED, self.reasons.number(_INVALID_WHY)
-        state[lost] = _unjudged(block)[lost]
+        state[lost] = unjudged(block)[lost]
         decider[lost | related | ~ours] = -1
         visits = []
         for has_gate, side in zip((has_egress, has_ingress), numbers, strict=True):
@@ -143,7 +145,7 @@ class ClusterJudge:
         return Judged(state, decider, visits)
 
 
-def _unjudged(block: Recorded) -> NDArray[np.uint8]:
+def unjudged(block: Recorded) -> NDArray[np.uint8]:
     """The state of what has no known beginning, or no known end."""
     return np.where(block.begin == DNATED, TRANSLATED, UNKNOWN_DIRECTION).astype(np.uint8)
 
@@ -154,209 +156,6 @@ def _packet(block: Recorded, row: int, hook: Hook) -> Packet:
     if protocol in (ICMP, ICMPV6):
         return Packet(hook, src, dst, protocol, icmp_type=dport >> 8, icmp_code=dport & 0xFF)
     return Packet(hook, src, dst, protocol, sport, dport)
-
-
-@dataclass(frozen=True)
-class Whereabouts:
-    """Which interface of a node leads to an address, as it is known without asking its kernel."""
-
-    local: frozenset[IPAddress] = frozenset()
-    """Addresses of the node itself."""
-    workloads: Mapping[IPAddress, str] = field(default_factory=dict)
-    """Interfaces of the node's workloads by their addresses."""
-    routes: tuple[tuple[IPv4Network | IPv6Network, str], ...] = ()
-    """The longest prefix that fits leads to the interface."""
-
-    def of(self, address: IPAddress) -> tuple[bool, str | None]:
-        """Whether it is the node's own, and the interface towards it if it is not."""
-        if address in self.local or address.is_loopback:
-            return True, None
-        if address in self.workloads:
-            return False, self.workloads[address]
-        fitting = [(net.prefixlen, name) for net, name in self.routes if address in net]
-        if address.is_multicast or str(address) == "255.255.255.255":
-            return True, None
-        return False, max(fitting)[1] if fitting else None
-
-
-class Directory(Protocol):
-    """Knows where addresses are."""
-
-    def of(self, address: IPAddress) -> tuple[bool, str | None]:
-        """Whether it is the node's own, and the interface towards it if it is not."""
-
-
-class NodeJudge:
-    """The whole way through one node, by the interfaces that lead to the two ends of a flow.
-
-    `in_` and `out`, if either is given, are those of every flow.
-    """
-
-    def __init__(
-        self,
-        table: DecisionTable,
-        whereabouts: Directory,
-        *,
-        in_: str | None = None,
-        out: str | None = None,
-        hook: Hook | None = None,
-    ) -> None:
-        self.reasons = Reasons(table)
-        self._table = table
-        self._whereabouts = whereabouts
-        self._forced = (in_, out) if in_ or out else None
-        self._hook = hook
-        self._judges_replies = table.has_untracked_policy and hook is None
-
-    def on_host(self, host: HostFacts, whereabouts: Directory) -> NodeJudge:
-        """The same on the interfaces of a host that knows where addresses are."""
-        in_, out = self._forced or (None, None)
-        return NodeJudge(self._table.on_host(host), whereabouts, in_=in_, out=out, hook=self._hook)
-
-    def judge(self, block: Recorded) -> Judged:
-        """Hook after hook, each asked about those that came so far."""
-        n = len(block)
-        state, decider = np.full(n, NO_WAY, np.uint8), np.full(n, -1, np.int64)
-        visits: list[tuple[NDArray[np.intp], NDArray[np.int64]]] = []
-        lost = block.begin != BEGUN
-        state[lost] = _unjudged(block)[lost]
-        for (in_, out), rows in self._ways(block).items():
-            rows = rows[~lost[rows]]
-            if not len(rows):
-                continue
-            state[rows] = ALLOWED
-            untracked = self._walk(block.pick(rows), rows, (in_, out), (state, decider), visits)
-            if self._judges_replies:
-                self._walk_back(block, rows, (in_, out), untracked, (state, decider), visits)
-        return Judged(state, decider, visits)
-
-    def _walk_back(
-        self,
-        block: Recorded,
-        rows: NDArray[np.intp],
-        way: tuple[str | None, str | None],
-        untracked: NDArray[np.bool_],
-        into: tuple[NDArray[np.uint8], NDArray[np.int64]],
-        visits: list[tuple[NDArray[np.intp], NDArray[np.int64]]],
-    ) -> None:
-        """Replies, where untracked policy judges each packet: to conntrack they may be new (E-61)."""
-        replied = (into[0][rows] == ALLOWED) & (block.replies[rows] > 0)
-        rows, untracked = rows[replied], untracked[replied]
-        if not len(rows):
-            return
-        ct = np.where(untracked, _NEW, _ESTABLISHED).astype(np.uint8)
-        back = replace(_reversed(block.pick(rows)), ct=ct)
-        state, decider = into[0].copy(), into[1].copy()
-        self._walk(back, rows, (way[1], way[0]), (state, decider), visits, "replies at ")
-        denied = rows[state[rows] == DENIED]
-        into[0][denied], into[1][denied] = DENIED, decider[denied]
-
-    def _ways(self, block: Recorded) -> dict[tuple[str | None, str | None], NDArray[np.intp]]:
-        """Rows by in- and out-interface; those that are not of this node are in none."""
-        n = len(block)
-        if self._forced:
-            return {self._forced: np.arange(n)}
-        sources, destinations = (self._places(block, side) for side in (block.src, block.dst))
-        found: dict[tuple[str | None, str | None], NDArray[np.intp]] = {}
-        for source, from_rows in sources.items():
-            for destination, to_rows in destinations.items():
-                way = _way(source, destination)
-                rows = np.flatnonzero(from_rows & to_rows)
-                if way is not None and len(rows):
-                    found[way] = np.concatenate([found[way], rows]) if way in found else rows
-        return found
-
-    def _places(
-        self, block: Recorded, side: NDArray[Any]
-    ) -> dict[tuple[bool, str | None], NDArray[np.bool_]]:
-        """For each place that an address can be at, which rows are there."""
-        keys = side if side.ndim == 1 else side.view("V16")[:, 0]
-        _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-        at = [self._whereabouts.of(block.address(side, int(row))) for row in first]
-        kinds = list(dict.fromkeys(at))
-        number = np.array([kinds.index(place) for place in at], np.intp)[inverse.reshape(-1)]
-        return {kind: number == index for index, kind in enumerate(kinds)}
-
-    def _walk(
-        self,
-        flows: Recorded,
-        rows: NDArray[np.intp],
-        way: tuple[str | None, str | None],
-        into: tuple[NDArray[np.uint8], NDArray[np.int64]],
-        visits: list[tuple[NDArray[np.intp], NDArray[np.int64]]],
-        prefix: str = "",
-    ) -> NDArray[np.bool_]:
-        """Writes state and decider of these rows; which of the flows are untracked."""
-        (in_, out), (state, decider) = way, into
-        ct, accepted = flows.ct.copy(), np.zeros(len(rows), np.bool_)
-        going, decisive = np.arange(len(rows)), np.zeros(len(rows), np.bool_)
-        for hook in (self._hook,) if self._hook else hooks_of(in_, out):
-            asked = flows.pick(going)
-            verdicts, outcomes = self._table.decide_batch(
-                hook, asked.src, asked.dst, asked.protocol, asked.sport, asked.dport,
-                in_=in_, out=None if hook.endswith("prerouting") else out,
-                ct=np.ascontiguousarray(ct[going]), accepted=np.ascontiguousarray(accepted[going]),
-            )  # fmt: skip
-            numbers = self.reasons.numbers(prefix + hook, verdicts, outcomes)
-            visits.append((rows[going], numbers))
-            # The last one that says more than `continue` decides; where none does, filter.
-            says = (verdicts != _CONTINUE) | (
-                ~decisive[going] & (hook.startswith("filter") or bool(self._hook))
-            )
-            decider[rows[going[says]]] = numbers[says]
-            decisive[going[verdicts != _CONTINUE]] = True
-            state[rows[going[verdicts == _DENY]]] = DENIED
-            accepted[going] |= np.isin(verdicts, _MARKS)
-            ct[going[verdicts == _MARKS[0]]] = _UNTRACKED
-            going = going[verdicts != _DENY]
-            if not len(going):
-                break
-        nobody = np.array([why.reason.startswith(_NOBODY) for why in self.reasons.all] + [False])
-        state[rows[nobody[decider[rows]]]] = NO_ENDPOINT
-        untracked: NDArray[np.bool_] = ct == _UNTRACKED
-        return untracked
-
-
-def _way(
-    source: tuple[bool, str | None], destination: tuple[bool, str | None]
-) -> tuple[str | None, str | None] | None:
-    """In- and out-interface between two places; None if the node is on no way between them that is known."""
-    (from_node, in_), (to_node, out) = source, destination
-    if from_node and to_node:
-        return None, "lo"
-    if from_node:
-        return (None, out) if out else None
-    if to_node:
-        return (in_, None) if in_ else None
-    return (in_, out) if in_ and out and in_ != out else None
-
-
-_REPLY_TYPES = {(4, 8): 0, (4, 13): 14, (4, 15): 16, (4, 17): 18, (6, 128): 129}
-
-
-def _reversed(block: Recorded) -> Recorded:
-    """The flows as the other side's packets have them."""
-    is_icmp = np.isin(block.protocol, (ICMP, ICMPV6))
-    sport, dport = np.where(is_icmp, block.sport, block.dport), np.where(is_icmp, block.dport, block.sport)
-    for (version, request), reply in _REPLY_TYPES.items():
-        if version == block.version:
-            is_request = is_icmp & (block.dport >> 8 == request)
-            dport = np.where(is_request, reply << 8 | block.dport & 0xFF, dport)
-    return replace(
-        block, src=block.dst, dst=block.src, sport=sport.astype(np.uint16), dport=dport.astype(np.uint16)
-    )
-
-
-def whereabouts(
-    host: Mapping[str, Sequence[str]],
-    endpoints: Iterable[tuple[str, Sequence[str]]],
-    addresses: Iterable[str],
-    routes: Iterable[tuple[IPv4Network | IPv6Network, str]],
-) -> Whereabouts:
-    """From host facts, workloads (interface, addresses), addresses of host endpoints, and routes."""
-    local = {ip_address(text) for texts in host.values() for text in texts}
-    workloads = {ip_address(text): name for name, texts in endpoints for text in texts}
-    return Whereabouts(frozenset(local | set(map(ip_address, addresses))), workloads, tuple(routes))
 
 
 @dataclass
@@ -397,7 +196,7 @@ class Differences:
 
     def add(self, block: Recorded, one: Judged, other: Judged) -> None:
         """Compares a block."""
-        rows = np.flatnonzero((one.state == DENIED) != (other.state == DENIED))
+        rows = np.flatnonzero(np.isin(one.state, DROPPED) != np.isin(other.state, DROPPED))
         if not len(rows):
             return
         weights = _weights(block)
@@ -421,8 +220,18 @@ def flow_to_json(block: Recorded, row: int) -> dict[str, Any]:
         flow |= {"icmpType": packet.icmp_type, "icmpCode": packet.icmp_code}
     else:
         flow |= {"sport": packet.sport, "dport": packet.dport}
+    if block.translated[row]:
+        flow["dnat"] = _destination(block, row)
     return flow | {
         "ct": CT_STATES[block.ct[row]],
         "packets": int(block.packets[row]),
         "replies": int(block.replies[row]),
     }
+
+
+def _destination(block: Recorded, row: int) -> str:
+    """Where DNAT sends a flow, as `labelgate.path.read_destination` reads it."""
+    address, port = block.address(block.target, row), int(block.target_port[row])
+    if port == block.dport[row]:
+        return str(address)
+    return f"{address}:{port}" if block.version == 4 else f"[{address}]:{port}"

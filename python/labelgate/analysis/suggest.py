@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ _PORTS = (TCP, UDP, SCTP)
 MOST_PORTS, MOST_NETS = 50, 256
 """Of a list in a rule (semantics 1.2)."""
 
+Net = IPv4Network | IPv6Network
 Service = tuple[int, int]
 """Protocol, and port or `type << 8 | code`."""
 Peer = Group | IPAddress
@@ -96,7 +98,7 @@ class Observed:
     def __post_init__(self) -> None:
         self.members = members(self.snapshot, self.workload_prefix)
         self.endpoints = [one for one in self.members if isinstance(one, Endpoint)]
-        self._sets = {group_of(one.labels) for one in self.members if not isinstance(one, Endpoint)}
+        self.sets = network_sets(self.members)
         self.owners: dict[Any, Endpoint] = {}
         for endpoint in self.endpoints:
             for net in endpoint.nets:
@@ -105,6 +107,7 @@ class Observed:
 
     def add(self, block: Recorded, *, unanswered: bool = False) -> None:
         """Takes a block in; `unanswered`: TCP that nobody has answered, too."""
+        block = block.behind_dnat()
         dnated = block.begin == DNATED
         lost = (block.begin != BEGUN) | (block.ct != _NEW)
         silent = (block.protocol == TCP) & ~block.answered & (not unanswered)
@@ -143,11 +146,20 @@ class Observed:
         """By its labels, unless a network set has just the same, or a host endpoint has none of its own."""
         group = group_of(endpoint.labels)
         is_found = isinstance(endpoint, Workload) or _has_host_labels(group)
-        return group if is_found and group not in self._sets else address
+        return group if is_found and group not in self.sets else address
 
     def _need(self, endpoint: Endpoint, direction: Direction, service: Service, peer: Peer) -> Evidence:
         needs = self.needs.setdefault(subject_of(endpoint), {"ingress": {}, "egress": {}})
         return needs[direction].setdefault(service, {}).setdefault(peer, Evidence())
+
+
+def network_sets(members: Iterable[Member]) -> dict[Group, tuple[Net, ...]]:
+    """Addresses by the labels of network sets; those that have the same labels count as one."""
+    nets: dict[Group, list[Net]] = {}
+    for one in members:
+        if not isinstance(one, Endpoint):
+            nets.setdefault(group_of(one.labels), []).extend(one.nets)
+    return {group: tuple(_collapsed(found)) for group, found in nets.items()}
 
 
 def subject_of(endpoint: Endpoint) -> Subject:
@@ -298,17 +310,46 @@ class _Writer:
 
     def _sides(self, peers: frozenset[Peer]) -> Iterator[tuple[dict[str, Any], list[Peer]]]:
         """The peers as what a rule says of its other side, with those that each finds."""
-        groups = [peer for peer in peers if isinstance(peer, frozenset)]
-        for scope, namespace_selector in self._scopes():
-            yield from self._by_label([one for one in groups if scope(dict(one))], scope, namespace_selector)
         addresses = [peer for peer in peers if not isinstance(peer, frozenset)]
+        sets = self._fitting_sets(addresses)
+        groups = [*(peer for peer in peers if isinstance(peer, frozenset)), *sets]
+        for scope, namespace_selector in self._scopes():
+            found = self._by_label([one for one in groups if scope(dict(one))], scope, namespace_selector)
+            for side, by_label in found:
+                yield side, [peer for one in by_label for peer in sets.get(one, [one])]
+        in_sets = {address for found in sets.values() for address in found}
         for version in (4, 6):
-            of_version = [address for address in addresses if address.version == version]
+            of_version = [
+                address for address in addresses if address.version == version and address not in in_sets
+            ]
             nets = _nets(of_version, self.prefix[version])
             for start in range(0, len(nets), MOST_NETS):
                 part = nets[start : start + MOST_NETS]
                 chosen: list[Peer] = [one for one in of_version if any(one in net for net in part)]
                 yield {"nets": [str(net) for net in part]}, chosen
+
+    def _fitting_sets(self, addresses: Sequence[IPAddress]) -> dict[Group, list[Peer]]:
+        """Network sets that hold nothing but what would be let in by address, with those that each is for.
+
+        Those that labels find no better than others are not among them.
+        """
+        seen = {
+            version: _nets([one for one in addresses if one.version == version], self.prefix[version])
+            for version in (4, 6)
+        }
+        endpoints = {group_of(one.labels) for one in self.observed.endpoints}
+        left, found = list(addresses), dict[Group, list[Peer]]()
+        sets = self.observed.sets
+        for group in sorted(sets, key=lambda group: (-_size(sets[group]), sorted(group))):
+            nets = sets[group]
+            if not has_own_label(group) or group in endpoints:
+                continue
+            if all(_holds(seen[net.version], net) for net in nets):
+                inside = [one for one in left if _holds(nets, ip_network(one))]
+                left = [one for one in left if one not in inside]
+                if inside:
+                    found[group] = list(inside)
+        return found
 
     def _scopes(self) -> list[tuple[Any, str | None]]:
         """Whom a selector can find at all, by the namespaceSelector beside it (M-21..M-23)."""
@@ -323,7 +364,7 @@ class _Writer:
 
     def _by_label(
         self, groups: list[Group], scope: Any, namespace_selector: str | None
-    ) -> Iterator[tuple[dict[str, Any], list[Peer]]]:
+    ) -> Iterator[tuple[dict[str, Any], list[Group]]]:
         if not groups:
             return
         among = [group_of(one.labels) for one in _reachable(self.observed.members)]
@@ -371,11 +412,31 @@ def _covering(wanted: Sequence[Group], among: Sequence[Group]) -> Iterator[tuple
         yield selector, found
 
 
-def _nets(addresses: Sequence[IPAddress], prefix: int) -> list[IPv4Network | IPv6Network]:
+def _nets(addresses: Sequence[IPAddress], prefix: int) -> list[Net]:
     """The addresses widened to a prefix; neighbours are put together where nothing is added by it."""
-    widened = {ip_network((address, prefix), strict=False) for address in addresses}
-    collapsed: Iterable[Any] = collapse_addresses(sorted(widened))
-    return list(collapsed)
+    return _collapsed({ip_network((address, prefix), strict=False) for address in addresses})
+
+
+def _collapsed(nets: Iterable[Net]) -> list[Net]:
+    """The fewest nets with the same addresses: IPv4, then IPv6, in order."""
+    every: list[Any] = sorted(set(nets), key=_order)
+    v4, v6 = ([net for net in every if net.version == version] for version in (4, 6))
+    return [*collapse_addresses(v4), *collapse_addresses(v6)]
+
+
+def _order(net: Net) -> tuple[int, int]:
+    return net.version, int(net.network_address)
+
+
+def _holds(nets: Sequence[Net], one: Net) -> bool:
+    """Whether nets that `_collapsed` gave hold all of another."""
+    at = bisect_right(nets, _order(one), key=_order)
+    other: Any = nets[at - 1] if at else None
+    return other is not None and other.version == one.version and bool(one.subnet_of(other))
+
+
+def _size(nets: Sequence[Net]) -> int:
+    return sum(net.num_addresses for net in nets)
 
 
 def _rules(

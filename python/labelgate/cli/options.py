@@ -42,14 +42,45 @@ node_option = click.option(
     metavar="NAME",
     help="Node name [default: $LABELGATE_NODE, `node` of the configuration, else the lower-cased host name].",
 )
-format_option = click.option(
-    "--format",
-    "form",
-    type=click.Choice(["auto", "capture", "jsonl", "csv", "conntrack"]),
-    default="auto",
-    show_default=True,
-    help="Of CAPTURE; by its name if not said.",
-)
+
+
+def recording_options(command: F) -> F:
+    """How recorded flows are read."""
+    for option in reversed(
+        (
+            click.option(
+                "--format",
+                "form",
+                type=click.Choice(["auto", "capture", "jsonl", "csv", "conntrack"]),
+                default="auto",
+                show_default=True,
+                help="Of CAPTURE; by its name if not said.",
+            ),
+            click.option(
+                "--dnat",
+                multiple=True,
+                metavar="FROM=TO",
+                help="Where DNAT sends flows: ADDRESS[:PORT][/PROTOCOL]=ADDRESS[:PORT]; repeatable.",
+            ),
+            click.option(
+                "--dnated",
+                multiple=True,
+                metavar="NET",
+                help="Flows to it have another destination, which is not known (Services).",
+            ),
+            click.option("--from-start", is_flag=True, help="Nothing was under way when the capture began."),
+            click.option(
+                "--max-flows",
+                type=click.IntRange(1),
+                default=1 << 18,
+                show_default=True,
+                help="Under way at a time in a capture.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
 
 config_option = click.option(
     "--config", "config_file", type=click.Path(exists=True, dir_okay=False), help="Configuration file (YAML)."

@@ -7,8 +7,10 @@ from typing import Any
 
 import click
 
-from labelgate.cli.options import config_option, format_option
+from labelgate.cli.options import config_option, recording_options
 from labelgate.flow import HOOKS
+
+_PLACE = ("node", "host_file", "config_file", "routes", "hook", "in_", "out", "staged")
 
 
 @click.command()
@@ -16,20 +18,16 @@ from labelgate.flow import HOOKS
 @click.argument("capture", nargs=1)
 @click.option("-f", "--filename", "more", multiple=True, metavar="PATH", help="More policies, endpoints.")
 @click.option("--against", multiple=True, metavar="PATH", help="A second policy: what would be different.")
-@format_option
+@recording_options
 @click.option("--node", metavar="NAME", help="Judge as this node does [default: workloads of the cluster].")
 @click.option("--host", "host_file", type=click.Path(exists=True, dir_okay=False), help="Host facts (YAML).")
 @config_option
 @click.option("--route", "routes", multiple=True, metavar="NET=INTERFACE", help="Where addresses are.")
 @click.option("--in", "in_", metavar="NAME", help="In-interface of every flow.")
 @click.option("--out", metavar="NAME", help="Out-interface of every flow.")
+@click.option("--captured-on", metavar="NAME", help="The interface of a capture that does not name its own.")
 @click.option("--hook", type=click.Choice(HOOKS), help="Only this hook (needs --in or --out).")
 @click.option("--staged", is_flag=True, help="As if every staged policy were in force.")
-@click.option(
-    "--dnated", multiple=True, metavar="NET", help="Flows to it have another destination (Services)."
-)
-@click.option("--from-start", is_flag=True, help="Nothing was under way when the capture began.")
-@click.option("--max-flows", type=click.IntRange(1), default=1 << 18, show_default=True)
 @click.option("--flows", "each", is_flag=True, help="With -o json: a line for each flow, then the summary.")
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def replay(
@@ -37,13 +35,9 @@ def replay(
     capture: str,
     more: tuple[str, ...],
     against: tuple[str, ...],
-    form: str,
-    from_start: bool,
-    dnated: tuple[str, ...],
-    max_flows: int,
     each: bool,
     output: str,
-    **place: Any,
+    **options: Any,
 ) -> None:
     """Judge recorded traffic by a policy: what would be denied, and by which rule.
 
@@ -58,6 +52,7 @@ def replay(
 
     Exit code 1 if anything is denied; with --against, if anything is different; 3 if no flow was judged.
     """
+    place = {name: options.pop(name) for name in _PLACE}
     if (place["in_"] or place["out"] or place["hook"] or place["routes"]) and not (
         place["node"] or place["host_file"]
     ):
@@ -69,5 +64,5 @@ def replay(
     from labelgate.cli import replayed  # Here, because numpy takes its time.
 
     policies = [(policy, *more)] + ([(*against, *more)] if against else [])
-    recording = replayed.Recording(capture, form, max_flows, from_start, dnated)
+    recording = replayed.Recording.of(capture, **options)
     sys.exit(replayed.run(policies, replayed.Place(**place), recording, each=each, output=output))

@@ -4,35 +4,36 @@ from __future__ import annotations
 
 import json
 import sys
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Any
+from typing import Any, Self
 
 import click
 
-from labelgate.analysis.recorded import Recorded, Source, from_capture, from_conntrack, from_lines, marked
+from labelgate.analysis.dnat import DnatRule, marked, read_dnat_rule, translated
+from labelgate.analysis.flow_logs import from_lines
+from labelgate.analysis.node import NodeJudge
+from labelgate.analysis.recorded import BrokenRecording, Recorded, Source, from_capture, from_conntrack
 from labelgate.analysis.replay import (
     ALLOWED,
-    DENIED,
+    DROPPED,
     STATES,
     ClusterJudge,
     Differences,
     Judge,
     Judged,
-    NodeJudge,
     Reasons,
     Tally,
-    Whereabouts,
     flow_to_json,
-    whereabouts,
 )
+from labelgate.analysis.suggest import spoken
+from labelgate.analysis.whereabouts import Whereabouts, whereabouts
 from labelgate.cli.options import EnvironmentProblem, read_host
 from labelgate.cli.progress import ProgressBar
 from labelgate.config import load_config
-from labelgate.flow import Hook, IPAddress
+from labelgate.flow import FieldError, Hook, IPAddress
 from labelgate.links import read_links
 from labelgate.lockout.flows import Host
 from labelgate.model import core_model
@@ -42,11 +43,18 @@ from labelgate.snapshot import load
 Route = tuple[IPv4Network | IPv6Network, str]
 
 
-def _nets(texts: tuple[str, ...]) -> list[IPv4Network | IPv6Network]:
+def _nets(texts: tuple[str, ...]) -> tuple[IPv4Network | IPv6Network, ...]:
     try:
-        return [ip_network(text) for text in texts]
+        return tuple(ip_network(text) for text in texts)
     except ValueError as error:
         raise click.UsageError(f"--dnated: {error}, expected a net, for example 10.96.0.0/12") from None
+
+
+def _dnat_rules(texts: tuple[str, ...]) -> tuple[DnatRule, ...]:
+    try:
+        return tuple(map(read_dnat_rule, texts))
+    except FieldError as error:
+        raise click.UsageError(f"--dnat: {error.message}") from None
 
 
 @dataclass(frozen=True)
@@ -58,13 +66,33 @@ class Recording:
     """As the option says it."""
     most_flows: int
     is_complete: bool
-    dnated: tuple[str, ...] = ()
+    dnat: tuple[DnatRule, ...] = ()
+    dnated: tuple[IPv4Network | IPv6Network, ...] = ()
     """Nets of destinations that are none."""
+    captured_on: str | None = None
+    """The interface, where the capture does not name it."""
+
+    @classmethod
+    def of(
+        cls,
+        path: str,
+        *,
+        form: str,
+        max_flows: int,
+        from_start: bool,
+        dnat: tuple[str, ...],
+        dnated: tuple[str, ...],
+        captured_on: str | None = None,
+    ) -> Self:
+        """As the options of the command line say it."""
+        return cls(path, form, max_flows, from_start, _dnat_rules(dnat), _nets(dnated), captured_on)
 
     def blocks(self, source: Source) -> Iterator[Recorded]:
-        """The flows of a source, those to such destinations marked."""
-        nets = _nets(self.dnated)
-        return (marked(block, nets) for block in source.blocks) if nets else source.blocks
+        """The flows of a source, with the destinations that they have behind DNAT."""
+        for block in source.blocks:
+            if self.dnat:
+                block = translated(block, self.dnat)
+            yield marked(block, self.dnated) if self.dnated else block
 
     def open(self, progress: ProgressBar) -> Source:
         """Its flows."""
@@ -88,7 +116,10 @@ class Recording:
             return from_conntrack()
         if self.kind == "capture":
             path = "/dev/stdin" if self.path == "-" else self.path
-            return from_capture(path, flows=self.most_flows, complete=self.is_complete, progress=progress)
+            return from_capture(
+                path, flows=self.most_flows, complete=self.is_complete, captured_on=self.captured_on,
+                dnat=[rule.for_captures for rule in self.dnat], progress=progress,
+            )  # fmt: skip
         return from_lines(sys.stdin.buffer if self.path == "-" else open(self.path, "rb"), self.kind)
 
 
@@ -100,7 +131,7 @@ def reading(capture: str) -> Iterator[None]:
     """What goes wrong while blocks are taken, in the words of the command line."""
     try:
         yield
-    except (OSError, ValueError, EOFError, zlib.error) as error:
+    except (OSError, ValueError) as error:
         raise EnvironmentProblem(f"{capture}: {error}") from None
 
 
@@ -152,7 +183,8 @@ def make_judge(paths: tuple[str, ...], place: Place, progress: ProgressBar) -> J
         click.echo(f"warning: no endpoint names node `{node}` (nodes found: {found})", err=True)
     model = json.loads(core_model(snapshot, settings))
     where = _whereabouts(model, node, host, read_routes(place.routes))
-    return NodeJudge(table, where, in_=place.in_, out=place.out, hook=place.hook)
+    workloads = frozenset(where.workloads.values())
+    return NodeJudge(table, where, in_=place.in_, out=place.out, hook=place.hook, workloads=workloads)
 
 
 def _whereabouts(model: dict[str, Any], node: str, host: HostFacts, routes: tuple[Route, ...]) -> Whereabouts:
@@ -184,15 +216,21 @@ def run(
         if recording.kind == "conntrack" and place.host_file is None and not place.routes:
             judges = _on_this_host(judges, stack)
         source = recording.open(progress)
-        tallies, differences = _run(recording.blocks(source), judges, _flow_line(judges) if each else None)
-    report = _report(source, judges, tallies, differences)
+        tallies, differences, broken = _run(
+            recording.blocks(source), judges, _flow_line(judges) if each else None
+        )
+    report = _report(source, judges, tallies, differences) | ({"broken": str(broken)} if broken else {})
     click.echo(json.dumps(report) if output == "json" else _text(report))
-    if not any(tally.states[[ALLOWED, DENIED], 0].any() for tally in tallies):
-        raise EnvironmentProblem(_nothing_judged(recording.path, report))
-    return int(bool(differences.groups if len(judges) == 2 else tallies[0].states[DENIED][0]))
+    if broken is not None:
+        raise EnvironmentProblem(f"{recording.path}: {broken}; what was read before is counted above")
+    if not any(tally.states[[ALLOWED, *DROPPED], 0].any() for tally in tallies):
+        raise EnvironmentProblem(
+            _nothing_judged(recording.path, report, is_cluster=isinstance(judges[0], ClusterJudge))
+        )
+    return int(bool(differences.groups if len(judges) == 2 else tallies[0].states[DROPPED, 0].any()))
 
 
-def _nothing_judged(capture: str, report: dict[str, Any]) -> str:
+def _nothing_judged(capture: str, report: dict[str, Any], *, is_cluster: bool) -> str:
     """Why neither 0 nor 1 would be an answer."""
     fates = [f"{counts['flows']} {fate}" for fate, counts in report["fates"].items() if counts["flows"]]
     unread = report["read"].get("lines: cannot be read", 0)
@@ -200,6 +238,7 @@ def _nothing_judged(capture: str, report: dict[str, Any]) -> str:
     return (
         f"{capture}: no flow was judged: found {', '.join(fates) or 'no flow'}; "
         "expected a flow that begins in it and has an endpoint of these policies"
+        + ("; host endpoints have a say with --node only" if is_cluster else "")
     )
 
 
@@ -227,17 +266,21 @@ def _on_this_host(judges: list[Judge], stack: ExitStack) -> list[Judge]:
 
 def _run(
     blocks: Iterator[Recorded], judges: list[Judge], each: Callable[[Recorded, list[Judged]], None] | None
-) -> tuple[list[Tally], Differences]:
+) -> tuple[list[Tally], Differences, BrokenRecording | None]:
+    """Counts of what can be read, and what ended it too early."""
     tallies, differences = [Tally() for _ in judges], Differences()
-    for block in blocks:
-        judged = [judge.judge(block) for judge in judges]
-        for tally, one in zip(tallies, judged, strict=True):
-            tally.add(block, one)
-        if len(judged) == 2:
-            differences.add(block, judged[0], judged[1])
-        if each is not None:
-            each(block, judged)
-    return tallies, differences
+    try:
+        for block in blocks:
+            judged = [judge.judge(block) for judge in judges]
+            for tally, one in zip(tallies, judged, strict=True):
+                tally.add(block, one)
+            if len(judged) == 2:
+                differences.add(block, judged[0], judged[1])
+            if each is not None:
+                each(block, judged)
+    except BrokenRecording as broken:
+        return tallies, differences, broken
+    return tallies, differences, None
 
 
 def _flow_line(judges: list[Judge]) -> Callable[[Recorded, list[Judged]], None]:
@@ -299,6 +342,7 @@ def _text(report: dict[str, Any]) -> str:
     lines = [*_fates(report, "")]
     if "against" in report:
         lines += ["", *_fates(report["against"], "against: "), "", *_different(report["differences"])]
+    lines += ["read:"] * bool(report["read"])
     lines += [f"{count:>12}  {words}" for words, count in report["read"].items()]
     return "\n".join([*lines, *(f"warning: {problem}" for problem in report["problems"])])
 
@@ -326,11 +370,15 @@ def _why(row: dict[str, Any]) -> str:
 def _different(groups: list[dict[str, Any]]) -> Iterator[str]:
     if not groups:
         yield "no flow has another verdict"
+    else:
+        yield f"{sum(group['flows'] for group in groups)} flows have another verdict:"
     for group in groups:
-        yield f"{group['flows']} flows, {group['packets']} packets:"
+        fates = " -> ".join(group[name]["fate"] for name in ("before", "after"))
+        yield f"{group['flows']:>12}  {group['packets']:>12}  {fates}"
         for name in ("before", "after"):
             by = group[name]["by"]
-            yield f"    {name:<7} {group[name]['fate']}" + (f", {_why(by)}" if by else "")
+            yield f"    {name:<7} {_why(by) if by else group[name]['fate']}"
         for flow in group["examples"]:
-            service = flow.get("dport", f"type {flow.get('icmpType')}")
-            yield f"    e.g.    {flow['src']} > {flow['dst']} protocol {flow['protocol']} {service}"
+            number = flow["dport"] if "dport" in flow else flow["icmpType"] << 8 | flow["icmpCode"]
+            to = f" (DNAT to {flow['dnat']})" if "dnat" in flow else ""
+            yield f"    e.g.    {flow['src']} > {flow['dst']} {spoken((flow['protocol'], number))}{to}"

@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
-from labelgate.cli.options import format_option, policies
+from labelgate.cli.options import policies, recording_options
 
 
 @click.command()
 @policies()
 @click.argument("captures", nargs=-1, required=True, metavar="CAPTURE...")
-@format_option
+@recording_options
 @click.option(
     "--peers",
     type=click.Choice(["seen", "namespace"]),
@@ -24,11 +24,6 @@ from labelgate.cli.options import format_option, policies
 @click.option("--net4", type=click.IntRange(0, 32), default=32, show_default=True, metavar="LENGTH")
 @click.option("--net6", type=click.IntRange(0, 128), default=128, show_default=True, metavar="LENGTH")
 @click.option("--unanswered", is_flag=True, help="TCP that nobody has answered counts, too.")
-@click.option(
-    "--dnated", multiple=True, metavar="NET", help="Flows to it have another destination (Services)."
-)
-@click.option("--from-start", is_flag=True, help="Nothing was under way when the capture began.")
-@click.option("--max-flows", type=click.IntRange(1), default=1 << 18, show_default=True)
 @click.option("--workload-prefix", default="cali", hidden=True)
 def suggest(paths: tuple[str, ...], captures: tuple[str, ...], **options: Any) -> None:
     """Write the least policy that allows what was recorded, as staged policies in Calico's YAML.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
 import yaml
 
+from labelgate.analysis.recorded import BrokenRecording
 from labelgate.analysis.suggest import Direction, Observed, Peers, Rule, Suggestion, suggest, unselectable
+from labelgate.cli.options import EnvironmentProblem
 from labelgate.cli.progress import ProgressBar
 from labelgate.cli.replayed import Recording, reading
 from labelgate.snapshot import load
@@ -21,36 +23,39 @@ def run(
     paths: tuple[str, ...],
     captures: tuple[str, ...],
     *,
-    form: str,
     peers: Peers,
     net4: int,
     net6: int,
     unanswered: bool,
-    from_start: bool,
-    max_flows: int,
-    dnated: tuple[str, ...],
     workload_prefix: str,
+    **options: Any,
 ) -> int:
     """Prints the policies; the exit code."""
     with ProgressBar() as progress:
         observed = Observed(load(*paths, progress=progress), workload_prefix)
+    broken: list[str] = []
     for capture in captures:
-        recording = Recording(capture, form, max_flows, from_start, dnated)
+        recording = Recording.of(capture, **options)
         with ProgressBar(what="reading flows") as progress, reading(capture):
             source = recording.open(progress)
-            for block in recording.blocks(source):
-                observed.add(block, unanswered=unanswered)
+            try:
+                for block in recording.blocks(source):
+                    observed.add(block, unanswered=unanswered)
+            except BrokenRecording as error:
+                broken.append(f"{capture}: {error}; what was read before counts")
         for problem in source.problems:
             click.echo(f"warning: {capture}: {problem}", err=True)
         observed.counters.update(
             {words: count for words, count in source.counters.items() if words != "packets"}
         )
     found = suggest(observed, peers=peers, prefix={4: net4, 6: net6})
-    click.echo(text(observed, found), nl=False)
+    click.echo(text(observed, found, broken), nl=False)
+    if broken:
+        raise EnvironmentProblem("\n".join(broken))
     return 0 if found else 1
 
 
-def text(observed: Observed, found: list[Suggestion]) -> str:
+def text(observed: Observed, found: list[Suggestion], broken: Sequence[str] = ()) -> str:
     """The policies as YAML, with comments."""
     seen = {name for one in found for name in one.endpoints}
     refused = unselectable(observed)
@@ -58,16 +63,18 @@ def text(observed: Observed, found: list[Suggestion]) -> str:
     lines = [
         "# Suggested from recorded flows: what was seen is allowed, all else would be denied. The policies",
         "# are staged: they decide nothing until their kind is NetworkPolicy or GlobalNetworkPolicy.",
+        *(f"# {problem}" for problem in broken),
         *(f"# flows: {count} {words}" for words, count in sorted(observed.counters.items()) if count),
     ]
     if silent:
         lines.append(f"# {silent} endpoints were in no flow: nothing is suggested for them")
     if refused:
         shown = ", ".join(refused[:5]) + (" ..." if len(refused) > 5 else "")
-        lines.append(
+        lines += [
             f"# {len(refused)} host endpoints were seen, but no label of their own finds them alone: "
-            f"nothing is suggested for {shown}"
-        )
+            f"nothing is suggested for {shown}",
+            "# Policy finds host endpoints by labels only: give each one (host: NAME) and suggest again.",
+        ]
     return "\n".join([*lines, *(line for one in found for line in _policy(one))]) + "\n"
 
 

@@ -147,7 +147,7 @@ def _flow(
     protocol: int, src: str, dst: str, sport: int, dport: int, target: str, target_port: int,
     icmp: tuple[int, int, int] | None, answered: bool,
 ) -> Flow:  # fmt: skip
-    is_translated = (target, target_port) != (dst, dport) and icmp is None
+    is_translated = target != dst or (target_port != dport and icmp is None)
     return Flow(
         protocol, ip_address(src), ip_address(dst), sport, dport,
         ip_address(target) if is_translated else None, target_port if is_translated else 0, icmp, answered,

@@ -20,7 +20,8 @@ type Read = (Vec<Flow>, Counters, Option<String>);
 
 /// Flows, counters and how it ends; none if it is no capture.
 fn read(bytes: &[u8], most: usize, step: usize) -> Option<Read> {
-    let mut capture = Capture::open(Cursor::new(bytes.to_vec()), most, bytes.len() % 2 == 0).ok()?;
+    let mut capture =
+        Capture::open(Cursor::new(bytes.to_vec()), most, bytes.len() % 2 == 0, Vec::new()).ok()?;
     let mut flows = Vec::new();
     let ended = loop {
         match capture.read(step, &mut flows) {
@@ -29,10 +30,6 @@ fn read(bytes: &[u8], most: usize, step: usize) -> Option<Read> {
             Err(error) => break Some(error.to_string()),
         }
     };
-    if ended.is_some() {
-        // What was under way when the file broke off is not given.
-        flows.clear();
-    }
     Some((flows, capture.counters(), ended))
 }
 

@@ -132,9 +132,12 @@ fn damaged_gzip_is_an_error_after_what_could_be_read() {
     let last = file.len() - 6;
     file[last] ^= 0xff; // in the checksum
     let mut capture = opened(&file, false).unwrap();
-    let error = capture.read(16, &mut Vec::new()).unwrap_err();
+    let mut flows = Vec::new();
+    assert!(capture.read(16, &mut flows).unwrap(), "there is an error to come");
+    assert_eq!((flows.len(), capture.counters().packets), (2, 2));
+    let error = capture.read(16, &mut flows).unwrap_err();
     assert!(matches!(error, CaptureError::Io(_)), "{error}");
-    assert_eq!(capture.counters().packets, 2);
+    assert_eq!((flows.len(), capture.read(16, &mut flows).unwrap()), (2, false));
 }
 
 /// By hand after draft-ietf-opsawg-pcapng: section, interface `eth7` (raw IP, nanoseconds, snaplen 65535), packet with
@@ -276,6 +279,26 @@ fn a_length_that_no_packet_has_is_damage() {
     file.resize(1 << 25, 0);
     let error = opened(&file, false).unwrap().read(16, &mut Vec::new()).unwrap_err();
     assert!(matches!(error, CaptureError::Broken { at: 24, .. }), "{error}");
+}
+
+#[test]
+fn what_is_damaged_later_is_read_so_far() {
+    let mut file = [pcap(101, &[bytes(UDP), bytes(UDP6)]), vec![0xff; 1 << 23]].concat();
+    for most in [1, 2, 16] {
+        let mut capture = opened(&file, false).unwrap();
+        let (mut flows, mut calls) = (Vec::new(), 0);
+        let error = loop {
+            match capture.read(most, &mut flows) {
+                Ok(true) => calls += 1,
+                Ok(false) => panic!("the damage is told"),
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(error, CaptureError::Broken { .. }), "{error}");
+        assert_eq!((flows.len(), capture.counters().packets, calls > 0), (2, 2, true));
+    }
+    file.truncate(24);
+    assert_eq!(flows_of(&file), []);
 }
 
 /// `tcpdump -s 60`: the ports are there, the rest is not. With `-s 20` they are not.

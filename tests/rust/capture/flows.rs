@@ -1,10 +1,10 @@
 //! Packets to flows: direction, state, and what is over.
 
 use labelgate::capture::packet::Key;
-use labelgate::capture::{Begin, Capture, Flow};
+use labelgate::capture::{Begin, Capture, Dnat, Flow, Way};
 use labelgate::flow::{CtState, Family, protocol};
 
-use super::{bytes, opened, pcap, read};
+use super::{bytes, flows_of, opened, pcap, read};
 
 const CLIENT: u32 = 0x0a00_0001;
 const SERVER: u32 = 0x0a00_0002;
@@ -110,6 +110,59 @@ fn a_complete_capture_is_judged_as_conntrack_would() {
 }
 
 #[test]
+fn an_answer_tells_which_way_the_question_passed() {
+    // Linux cooked, sent by the host itself.
+    let outgoing = [bytes("0004 0304 0006 0000000000000000 0800"), back(SYN | ACK)].concat();
+    let found = flows_of(&pcap(113, &[outgoing]));
+    assert_eq!((ends(&found[0]), found[0].way), (THERE, Way::In));
+}
+
+#[test]
+fn what_passes_behind_dnat_belongs_to_the_flow_ahead_of_it() {
+    let node_port = Dnat {
+        family: Family::V4,
+        protocol: Some(protocol::TCP),
+        of: (u128::from(SERVER), Some(80)),
+        to: (u128::from(SERVER + 1), Some(8080)),
+    };
+    let all = Dnat {
+        protocol: None,
+        of: (u128::from(SERVER), None),
+        to: (u128::from(SERVER + 2), None),
+        ..node_port
+    };
+    let pod = (SERVER + 1, 8080);
+    let packets = [
+        there(SYN),
+        tcp((CLIENT, 40000), pod, SYN),
+        tcp(pod, (CLIENT, 40000), SYN | ACK),
+        tcp((SERVER + 1, 8081), (CLIENT, 40000), SYN | ACK), // another port
+        udp(pod, (CLIENT, 40000)),                           // another protocol
+        udp((CLIENT, 1), (SERVER, 53)),
+        udp((SERVER + 2, 53), (CLIENT, 1)),
+        icmp(CLIENT, SERVER, 8, 7, &[]),
+        icmp(SERVER + 2, CLIENT, 0, 7, &[]),
+        tcp((CLIENT, 40001), pod, SYN), // straight, without a flow ahead of DNAT
+    ];
+    let file = std::io::Cursor::new(pcap(101, &packets));
+    let mut capture = Capture::open(file, 1000, true, vec![node_port, all]).unwrap();
+    let found = read(&mut capture);
+    let seen: Vec<_> = found.iter().map(|flow| (flow.key.source, ends(flow).3, flow.packets)).collect();
+    let (client, pod) = (u128::from(CLIENT), u128::from(SERVER + 1));
+    assert_eq!(
+        seen,
+        [
+            (client, 80, [2, 1]),
+            (pod, 40000, [1, 0]),
+            (pod, 40000, [1, 0]),
+            (client, 53, [1, 1]),
+            (client, 8 << 8, [1, 1]),
+            (client, 8080, [1, 0]),
+        ]
+    );
+}
+
+#[test]
 fn a_second_syn_begins_a_flow_only_when_the_first_is_over() {
     let found = flows(&[there(SYN), there(SYN), there(RST), there(SYN)]);
     assert_eq!(found.iter().map(|flow| flow.packets[0]).collect::<Vec<_>>(), [3, 1]);
@@ -195,7 +248,7 @@ fn later_fragments_are_counted_and_judged_with_their_first() {
 fn a_full_table_gives_out_the_flow_that_was_quiet_for_longest() {
     let flow = |port| udp((CLIENT, port), (SERVER, 53));
     let file = pcap(101, &[flow(1), flow(2), flow(1), flow(3)]);
-    let mut capture = Capture::open(std::io::Cursor::new(file), 2, false).unwrap();
+    let mut capture = Capture::open(std::io::Cursor::new(file), 2, false, Vec::new()).unwrap();
     let found = read(&mut capture);
     let seen: Vec<_> = found.iter().map(|flow| (flow.key.source_port, flow.packets[0])).collect();
     assert_eq!((seen, capture.counters().evicted), (vec![(2, 1), (1, 2), (3, 1)], 1));

@@ -39,7 +39,7 @@ fn pcap(link: u32, frames: &[Vec<u8>]) -> Vec<u8> {
 }
 
 fn opened(file: &[u8], is_complete: bool) -> Result<Capture, CaptureError> {
-    Capture::open(Cursor::new(file.to_vec()), 1000, is_complete)
+    Capture::open(Cursor::new(file.to_vec()), 1000, is_complete, Vec::new())
 }
 
 /// All flows of a capture that can be read to its end, the one that was quiet first ahead.
