@@ -51,6 +51,7 @@ bench: setup ## Measure answers a second in bulk, what asking from Python costs,
 	$(PY) benches/boundary.py
 	$(PY) benches/live.py
 	$(PY) benches/replay.py --least 1000000
+	$(PY) benches/diff.py
 
 lint: setup ## Check format, lints and types
 	cargo fmt --all --check
