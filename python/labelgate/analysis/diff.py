@@ -79,8 +79,7 @@ class Difference(Tabular):
         count = len(self.changes) + len(self.settings)
         if not count:
             return "no verdict changes"
-        text = f"{count} change{'s' if count > 1 else ''}, {wider} of them let more through"
-        return text + (f"; {len(self.settings)} of settings" if self.settings else "")
+        return f"{count} change{'s' if count > 1 else ''}, {wider} of them let more through"
 
     def __repr__(self) -> str:
         """One line."""
