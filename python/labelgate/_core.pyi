@@ -15,6 +15,7 @@ from labelgate.flow import Action, Packet, Stage, Verdict
 __all__ = [
     "Bench",
     "Capture",
+    "ChainNumbers",
     "Compiler",
     "Enforcer",
     "FrameSource",
