@@ -26,8 +26,9 @@ test-python: setup ## Run the Python tests: resources, reference, engine, cases
 	$(PY) -m pytest tests/python -n 2 --dist worksteal
 	$(PY) -m pytest --doctest-modules --pyargs labelgate
 
-test-long: setup ## Compare engine and reference on more than 200,000 random (resource set, packet) pairs
+test-long: setup ## Compare engine and reference on more than 200,000 random (resource set, packet) pairs, and diff with brute force
 	LABELGATE_WORLDS=3400 $(PY) -m pytest tests/python/test_engine_equals_reference.py
+	LABELGATE_WORLDS=300 $(PY) -m pytest tests/python/test_diff.py -k every_change --timeout 3600
 
 test-kernel: setup ## Run the tests that send real packets through real rules (root)
 	$(PY) -m pytest tests/kernel -n 3 --dist worksteal

@@ -16,6 +16,7 @@ from labelgate.flow import Action, Packet, Stage, Verdict
 __all__ = [
     "Bench",
     "Capture",
+    "ChainNumbers",
     "Compiler",
     "Enforcer",
     "FrameSource",

@@ -124,8 +124,8 @@ impl Compiler {
         py.detach(|| {
             let mut compiler = self.model.lock().expect("nobody has panicked while editing the model");
             compiler.enforce(node);
-            let compiled = compiler.program().map_err(value_error)?;
-            Ok(Program { compiled, budgets: self.budgets, engines: OnceLock::new() })
+            let program = compiler.program().map_err(value_error)?;
+            Ok(Program { compiled: program, budgets: self.budgets, engines: OnceLock::new() })
         })
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from random import Random
@@ -22,7 +23,7 @@ from labelgate.resources import LoadError, load_text
 from labelgate.snapshot import Snapshot
 from random_world import HOST, NETS4, V4, V6, Dice
 
-WORLDS = 30
+WORLDS = int(os.environ.get("LABELGATE_WORLDS", "30"))
 ADDRESSES = {
     4: [*map(ip_address, V4), ip_address("10.65.0.1"), ip_address("8.8.8.8")],
     6: [*map(ip_address, V6), ip_address("fd00:65::99"), ip_address("2a00::1")],

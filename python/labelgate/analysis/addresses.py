@@ -91,6 +91,14 @@ def contains(edges: Edges, addresses: Edges) -> NDArray[np.bool_]:
     return (np.searchsorted(edges, addresses, side="right") & 1).astype(np.bool_)
 
 
+def distinct_edges(several: Sequence[Edges]) -> Edges:
+    """All of them, sorted; `np.unique` takes several times as long for few."""
+    found = np.sort(np.concatenate(several))
+    is_first = np.ones(len(found), np.bool_)
+    np.not_equal(found[1:], found[:-1], out=is_first[1:])
+    return found[is_first]
+
+
 def edges_where(starts: Edges, members: NDArray[np.bool_]) -> Edges:
     """Of intervals that begin at `starts` (sorted, the first at 0) and end where the next begins."""
     before = np.concatenate(([False], members[:-1]))
@@ -106,7 +114,7 @@ def complement(edges: Edges) -> Edges:
 
 def combine(one: Edges, other: Edges, operation: np.ufunc) -> Edges:
     """Of membership in both sets: `np.logical_or` makes the union, `np.logical_and` the intersection."""
-    starts = np.unique(np.concatenate((np.zeros(1, one.dtype), one, other)))
+    starts = distinct_edges((np.zeros(1, one.dtype), one, other))
     return edges_where(starts, operation(contains(one, starts), contains(other, starts)))
 
 

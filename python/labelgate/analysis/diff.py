@@ -14,6 +14,9 @@ from ipaddress import ip_address
 from itertools import chain
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from labelgate.analysis.addresses import IPV4, IPV6, points
 from labelgate.analysis.changes import Change, changes_of, merged
 from labelgate.analysis.judged import Compiled, Place, States, comparisons, host_places, workload_places
@@ -21,6 +24,7 @@ from labelgate.analysis.naming import Names
 from labelgate.analysis.spoofing import source_changes
 from labelgate.settings import HostFacts, Settings
 from labelgate.snapshot import Snapshot
+from labelgate.tabular import Tabular
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,8 @@ class SettingChange:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """Everything that changes, widest first."""
+class Difference(Tabular):
+    """Everything that changes, widest first. As a table it has one row for each change of verdicts."""
 
     changes: tuple[Change, ...]
     settings: tuple[SettingChange, ...]
@@ -52,6 +56,34 @@ class Difference:
 
     def __bool__(self) -> bool:
         return bool(self.changes or self.settings)
+
+    def columns(self) -> Mapping[str, NDArray[Any]]:
+        """What a line of `labelgate diff` says, part by part; changes of settings are in `settings`."""
+        words = [
+            (
+                one.kind, one.direction, self.names.group(one.endpoints), one.presence,
+                None if one.own is None else self.names.peers(one.own), self.names.peers(one.peers),
+                one.services.text(), one.old, one.new,
+            )
+            for one in self.changes
+        ]  # fmt: skip
+        names = ("kind", "direction", "endpoints", "presence", "own", "peers", "services", "old", "new")
+        table = np.array(words, object).reshape(len(words), len(names))
+        counts = np.array([len(one.endpoints) for one in self.changes], np.uint32)
+        widens = np.array([one.widens for one in self.changes], np.bool_)
+        return {**{name: table[:, at] for at, name in enumerate(names)}, "count": counts, "widens": widens}
+
+    def caption(self) -> str:
+        """How many changes there are."""
+        wider = sum(one.widens for one in self.changes) + sum(one.widens for one in self.settings)
+        count = len(self.changes) + len(self.settings)
+        if not count:
+            return "no verdict changes"
+        return f"{count} change{'s' if count > 1 else ''}, {wider} of them let more through"
+
+    def __repr__(self) -> str:
+        """One line."""
+        return f"Difference({self.caption()})"
 
 
 SettingsOf = Callable[[Snapshot, str | None], Settings]

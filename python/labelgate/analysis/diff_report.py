@@ -23,7 +23,7 @@ def lines(difference: Difference, *, examples: bool = True) -> Iterator[str]:
         yield line(change, difference.names)
         if examples:
             yield f"    {_example_text(change.example)}"
-    yield summary(difference)
+    yield difference.caption()
 
 
 def _few(scope: str) -> str:
@@ -67,16 +67,6 @@ def _judgement_text(judged: Judgement) -> str:
         return f"{judged.verdict} by {judged.policy} rule {judged.rule}"
     where = f" of tier {judged.tier}" if judged.tier else ""
     return f"{judged.verdict} by {judged.policy or judged.reason}{where}"
-
-
-def summary(difference: Difference) -> str:
-    """The last line."""
-    if not difference:
-        return "no verdict changes"
-    wider = sum(change.widens for change in difference.changes)
-    wider += sum(setting.widens for setting in difference.settings)
-    count = len(difference.changes) + len(difference.settings)
-    return f"{count} change{'s' if count > 1 else ''}, {wider} of them let more through"
 
 
 def to_json(difference: Difference) -> dict[str, Any]:

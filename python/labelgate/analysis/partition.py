@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labelgate.analysis.addresses import IPV4, Edges, contains, edges_where, everything
+from labelgate.analysis.addresses import IPV4, Edges, contains, distinct_edges, edges_where, everything
 from labelgate.analysis.program import AddressSet, Ports, Rule, Side
 from labelgate.analysis.services import ServiceClasses, unique_columns
 
@@ -60,7 +60,7 @@ class AddressClasses:
         """The coarsest classes on which membership in each of the sets is constant."""
         distinct = list(dict.fromkeys(sets))
         edges = [found.edges(family) for found in distinct]
-        starts = np.unique(np.concatenate([everything(family), *edges]))
+        starts = distinct_edges([everything(family), *edges])
         inside = np.array([contains(found, starts) for found in edges], np.bool_).reshape(
             len(edges), len(starts)
         )

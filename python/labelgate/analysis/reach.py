@@ -6,7 +6,7 @@ routes, and no applyOnForward policy of nodes on the way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Any, Literal
@@ -27,6 +27,7 @@ from labelgate.flow import VERDICTS
 from labelgate.model import core_model
 from labelgate.settings import HostFacts, Settings
 from labelgate.snapshot import Snapshot
+from labelgate.tabular import Tabular
 
 Mask = NDArray[np.bool_]
 MOST_QUESTIONS = 50_000_000
@@ -61,8 +62,11 @@ class Peer:
 
 
 @dataclass(frozen=True)
-class Reach:
-    """Answers for every pair of peers and every class of services."""
+class Reach(Tabular):
+    """Answers for every pair of peers and every class of services.
+
+    As a table it has one row for each pair of which one reaches the other.
+    """
 
     peers: tuple[Peer, ...]
     """Workloads, then host endpoints, then what is outside."""
@@ -72,6 +76,28 @@ class Reach:
     partial: Mask
     """The same: in one IP version, and not in the other that both have."""
     names: Names
+
+    def columns(self) -> Mapping[str, NDArray[Any]]:
+        """Who reaches whom, with which services; `one_family`: some in one IP version only."""
+        sources, destinations = np.nonzero(self.allowed.any(axis=2))
+        names = np.array([one.name for one in self.peers], object)
+        texts = [self.services_text(*map(int, pair)) for pair in zip(sources, destinations, strict=True)]
+        one_family: Any = self.partial[sources, destinations].any(axis=1)
+        return {
+            "from": names[sources],
+            "to": names[destinations],
+            "services": np.array(texts, object),
+            "one_family": one_family,
+        }
+
+    def caption(self) -> str:
+        """How many pairs there are, and how many are asked about."""
+        reached, peers = int(self.allowed.any(axis=2).sum()), len(self.peers)
+        return f"{reached} of {peers * peers} pairs of {peers} peers reach each other"
+
+    def __repr__(self) -> str:
+        """One line."""
+        return f"Reach({self.caption()})"
 
     def services_text(self, source: int, destination: int) -> str:
         """The services of one pair, in words; empty if there are none."""

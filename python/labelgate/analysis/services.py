@@ -128,13 +128,15 @@ def unique_columns(rows: Mask, count: int) -> tuple[NDArray[np.intp], NDArray[np
     """Equal columns of bool (n, count) as one: where each is first seen, in order, and which each one is."""
     if not len(rows):
         return np.zeros(1, np.intp), np.zeros(count, np.intp)
-    packed = np.ascontiguousarray(np.packbits(rows, axis=0).T)
-    keys = packed.view(np.dtype((np.void, packed.shape[1]))).reshape(-1)
-    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    return first[order], rank[inverse.reshape(-1)]
+    packed = np.packbits(rows, axis=0).T.tobytes()
+    width = len(packed) // count
+    numbers: dict[bytes, int] = {}
+    # A dictionary is faster than sorting: columns are few mostly, and of many most are equal.
+    which = [numbers.setdefault(packed[at : at + width], len(numbers)) for at in range(0, len(packed), width)]
+    of_column = np.array(which, np.intp)
+    first = np.full(len(numbers), count, np.intp)
+    np.minimum.at(first, of_column, np.arange(count))
+    return first, of_column
 
 
 def type_range(icmp: tuple[int, int | None]) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 
@@ -51,9 +52,9 @@ def diff_command(
     Exit codes: 0 nothing changes, 1 something changes and nothing lets more through,
     4 something lets more through, 2 usage, 3 what cannot be read.
     """
-    facts = None
+    facts, prefixes = None, None
     if host_file is not None:
-        host_node, facts, _ = read_host(host_file)
+        host_node, facts, prefixes = read_host(host_file)
         node = node or host_node
         if node is None:
             raise click.UsageError("--host is of one node: name it with --node, or in the file")
@@ -61,16 +62,35 @@ def diff_command(
         raise click.UsageError("OLD and NEW are both `-`: one of them can be standard input")
     with ProgressBar() as progress:
         before, after = map(Snapshot.of, load_states(old, new, progress))
-    found = diff(before, after, node=node, host=facts, settings_of=_settings(config_file))
+    if node is not None and node not in {*before.nodes(), *after.nodes()}:
+        known = ", ".join(sorted({*before.nodes(), *after.nodes()})) or "none"
+        raise click.UsageError(f"node: found `{node}`, expected one that an endpoint is on: {known}")
+
+    found = diff(before, after, node=node, host=facts, settings_of=_settings(config_file, prefixes))
+    _warn({old: before, new: after}, found)
     if output == "json":
         click.echo(json.dumps(to_json(found), indent=2))
     else:
         for line in lines(found, examples=examples):
             click.echo(line)
+    gc.freeze()  # What is read lives to the end: the interpreter would look through all of it on its way out.
     sys.exit(_exit_code(found))
 
 
-def _settings(config_file: str | None) -> SettingsOf:
+def _warn(states: dict[str, Snapshot], found: Difference) -> None:
+    """Says on standard error why there may be less to compare than is meant."""
+    empty = [path for path, state in states.items() if not any(state.resources())]
+    for path in empty:
+        click.echo(f"note: {path} has no resources: is it the right path?", err=True)
+    if not empty and not found.names.endpoints:
+        click.echo(
+            "note: there is no endpoint in OLD or NEW, so nobody whose verdicts could change: "
+            "add Pods, WorkloadEndpoints or HostEndpoints to both",
+            err=True,
+        )
+
+
+def _settings(config_file: str | None, prefixes: tuple[str, ...] | None) -> SettingsOf:
     """Settings by node; those of nodes without a document of their own are read once."""
     known: dict[tuple[int, str | None], Settings] = {}
 
@@ -81,7 +101,7 @@ def _settings(config_file: str | None) -> SettingsOf:
         own = node if any(one.metadata.name != "default" for one in documents) else None
         key = (id(snapshot), own)
         if key not in known:
-            known[key] = load_config(config_file, documents, own).settings
+            known[key] = load_config(config_file, documents, own, prefixes=prefixes).settings
         return known[key]
 
     return settings_of

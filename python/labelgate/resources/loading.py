@@ -93,16 +93,17 @@ class Loading:
             self._note(wrong, place, file, index, head, path)
         items = kinds.items_of(document.data)
         if items is None:
-            self._resource(document, document.data, (), Location(file, *document.start, index))
+            self._resource(document, document.data, (), Location(file, *document.start, index), head)
             return
         for number, item in enumerate(items):
             path = ("items", number)
             # Finding the place of each item of JSON would cost as much as reading it once more.
             place = document.place(path) if document.has_node else document.start
-            self._resource(document, item, path, Location(file, *place, index))
+            self._resource(document, item, path, Location(file, *place, index), kinds.header(item))
 
-    def _resource(self, document: Document, data: Any, prefix: Path, location: Location) -> None:
-        head = kinds.header(data)
+    def _resource(
+        self, document: Document, data: Any, prefix: Path, location: Location, head: Header
+    ) -> None:
         first = self.first.setdefault(head.key, location) if head.key else location
         if first is not location:
             found = f"`{head.key}` again"

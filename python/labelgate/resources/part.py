@@ -14,7 +14,9 @@ from labelgate.resources.errors import Findings, Path
 class Part(BaseModel):
     """One mapping: snake_case here, camelCase in documents; frozen; unknown fields are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, alias_generator=to_camel)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, alias_generator=to_camel, defer_build=True
+    )
 
     ignored: ClassVar[frozenset[str]] = frozenset()
     """Fields that are accepted and not read: they never change a verdict."""
@@ -76,10 +78,14 @@ def _part_in(annotation: Any) -> type[Part] | None:
 
 def all_findings(part: Part, path: Path = ()) -> Findings:
     """The findings of a part and of all parts inside it."""
-    for finding in part.findings():
-        yield finding.under(path)
-    for attribute, alias in _inner_parts(type(part)):
+    model = type(part)
+    if model.findings is not Part.findings:
+        for finding in part.findings():
+            yield finding.under(path)
+    for attribute, alias in _inner_parts(model):
         value = getattr(part, attribute)
+        if not value:
+            continue
         if isinstance(value, Part):
             yield from all_findings(value, (*path, alias))
         elif isinstance(value, list):

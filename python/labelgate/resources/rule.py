@@ -109,6 +109,8 @@ class EntityRule(Part):
 
     def findings(self) -> Findings:
         """V-50."""
+        if self.services is None:
+            return
         given = {
             "namespaceSelector": self.namespace_selector,
             "serviceAccounts": self.service_accounts,
@@ -118,7 +120,7 @@ class EntityRule(Part):
             "notNets": self.not_nets,
         }
         beside = [f"`{field}`" for field, value in given.items() if value]
-        if self.services is not None and beside:
+        if beside:
             yield Finding(("services",), Wrong("services-combined", ", ".join(beside)))
 
     def port_lists(self) -> Iterator[tuple[str, list[PortRange | str]]]:
