@@ -15,8 +15,50 @@ use crate::program::{Action, ChainId, EndpointToHost, Failsafe, ForwardUnmarked,
 
 /// The answer to one packet at one hook; `tree` is that of a chain in `tree` which has been asked before. Where one chain
 /// decides there is nothing to trace.
+///
+/// What most packets of a busy node are comes first: new and forwarded ones that meet one chain in a short form. Whatever
+/// else there is ends in a call of its own: none of it may make this save registers. The answer is that of the walk.
 #[inline]
 pub fn decide<T: Trace>(
+    table: &DecisionTable,
+    key: &FlowKey,
+    tree: Option<(ChainId, Answer)>,
+    trace: &mut T,
+) -> Decision {
+    if key.hook == Hook::FilterForward
+        && !key.accepted
+        && is_new(key.ct)
+        && let Some(chain) = table.stops.lone(Hook::FilterForward, key.input, key.output)
+    {
+        if key.tuple.family == Family::V4
+            && let Some(answer) = table.engines.find_near_v4(chain, &key.tuple)
+            && let Some(decision) = table.stops.lone_decision(Hook::FilterForward, answer)
+        {
+            return decision;
+        }
+        return decide_lone(table, chain, key, tree, trace);
+    }
+    decide_elsewhere(table, key, tree, trace)
+}
+
+#[inline(never)]
+fn decide_lone<T: Trace>(
+    table: &DecisionTable,
+    chain: ChainId,
+    key: &FlowKey,
+    tree: Option<(ChainId, Answer)>,
+    trace: &mut T,
+) -> Decision {
+    if let Some(answer) = table.engines.find_lone(chain, &key.tuple)
+        && let Some(decision) = table.stops.lone_decision(Hook::FilterForward, answer)
+    {
+        return decision;
+    }
+    decide_elsewhere(table, key, tree, trace)
+}
+
+#[inline(never)]
+fn decide_elsewhere<T: Trace>(
     table: &DecisionTable,
     key: &FlowKey,
     tree: Option<(ChainId, Answer)>,
@@ -25,10 +67,8 @@ pub fn decide<T: Trace>(
     lone_decision(table, key, tree).unwrap_or_else(|| walk(table, key, tree, trace).0)
 }
 
-/// What most packets of a busy node are: new ones that meet one chain, without the bookkeeping that takes as long as the
-/// chain. The answer is that of the walk; none where the walk has more to say.
-#[allow(clippy::inline_always)] // What a call and its return cost is a tenth of it.
-#[inline(always)]
+/// New packets that meet one chain, without the bookkeeping that takes as long as the chain; none where the walk has more
+/// to say.
 fn lone_decision(table: &DecisionTable, key: &FlowKey, tree: Option<(ChainId, Answer)>) -> Option<Decision> {
     if key.accepted || !is_new(key.ct) {
         return None;
@@ -37,7 +77,7 @@ fn lone_decision(table: &DecisionTable, key: &FlowKey, tree: Option<(ChainId, An
     if key.hook == Hook::FilterInput && is_failsafe(table, &key.tuple) {
         return None;
     }
-    let answer = table.engines.find_lone(chain, &key.tuple, tree);
+    let answer = table.engines.find(chain, &Packet::of(&key.tuple), &mut Seen::of_tree(tree));
     table.stops.lone_decision(key.hook, answer)
 }
 

@@ -44,11 +44,23 @@ pub enum FailsafeList {
     Outbound,
 }
 
-/// Of hooks and sides of an interface: the only chain there, as its number plus one, or [`NONE`], or [`MORE`].
+/// Of hooks and sides of an interface: the only chain there ([`one_chain`]), or [`NONE`], or [`MORE`]. The sum of two, in
+/// 32 bits, is that of a chain only where one of them is and the other is [`NONE`]: so both are looked at in one
+/// comparison.
 type Chains = u32;
 const NONE: Chains = 0;
+/// Above the number of the only chain.
+const ONE: Chains = 1 << KIND;
 /// Several chains, or one with more ahead of it than a new packet can skip.
-const MORE: Chains = u32::MAX;
+const MORE: Chains = 2 << KIND;
+/// Where the number of a chain ends.
+const KIND: u32 = 30;
+
+/// A chain that is the only one.
+fn one_chain(chain: ChainId) -> Chains {
+    // Above all numbers that fit, the walk has to do.
+    if chain.number() < ONE { ONE | chain.number() } else { MORE }
+}
 
 /// The only chain that new packets of an interface meet: what most of them need to know, in one load.
 #[derive(Clone, Copy, Debug)]
@@ -70,7 +82,7 @@ impl Lone {
         let few = |stops: [Option<Stop>; 2]| match stops {
             [None, None] => NONE,
             [Some(stop), None] | [None, Some(stop)] if stop.before == Before::Conntrack => {
-                stop.chain.number() + 1
+                one_chain(stop.chain)
             }
             _ => MORE,
         };
@@ -78,7 +90,7 @@ impl Lone {
         Self {
             from: few([stops.from_hep, stops.egress]),
             to: few([stops.ingress, stops.to_hep]),
-            input: stops.normal_in.filter(|_| is_host).map_or(MORE, |stop| stop.chain.number() + 1),
+            input: stops.normal_in.filter(|_| is_host).map_or(MORE, |stop| one_chain(stop.chain)),
         }
     }
 }
@@ -145,15 +157,12 @@ impl AllStops {
         let chains = match hook {
             Hook::FilterForward => {
                 let to = self.lone.get(output.0 as usize)?;
-                if from.from != NONE && to.to != NONE {
-                    return None;
-                }
-                from.from | to.to
+                from.from.wrapping_add(to.to)
             }
             Hook::FilterInput => from.input,
             _ => return None,
         };
-        (chains != NONE && chains != MORE).then(|| ChainId::from_number(chains - 1))
+        (chains >> KIND == ONE >> KIND).then(|| ChainId::from_number(chains ^ ONE))
     }
 
     /// As [`Self::lone`], of many packets; none where one of them has none.
@@ -174,9 +183,9 @@ impl AllStops {
         let mut chains = [ChainId::from_number(0); N];
         let mut all = true;
         for index in 0..N {
-            let either = from[index] | to[index];
-            all &= (from[index] == NONE || to[index] == NONE) && either != NONE && either != MORE;
-            chains[index] = ChainId::from_number(either.wrapping_sub(1));
+            let both = from[index].wrapping_add(to[index]);
+            all &= both >> KIND == ONE >> KIND;
+            chains[index] = ChainId::from_number(both ^ ONE);
         }
         all.then_some(chains)
     }
