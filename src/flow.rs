@@ -300,16 +300,19 @@ macro_rules! id {
             }
 
             /// The id with this number.
+            #[inline]
             pub const fn from_number(number: u32) -> Self {
                 Self(number)
             }
 
             /// The number, as scripts see it.
+            #[inline]
             pub const fn number(self) -> u32 {
                 self.0
             }
 
             /// The index, for slices.
+            #[inline]
             pub const fn index(self) -> usize {
                 self.0 as usize
             }

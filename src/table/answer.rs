@@ -72,6 +72,7 @@ impl Answer {
     }
 
     /// As stored in tables.
+    #[inline]
     pub const fn from_word(word: u32) -> Self {
         Self(word)
     }

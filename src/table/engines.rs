@@ -212,6 +212,12 @@ impl Engines {
         }
     }
 
+    /// How a chain ends for a packet of IPv4, if it is in `classes` in a short form.
+    #[inline]
+    pub fn find_near_v4(&self, chain: ChainId, tuple: &FiveTuple) -> Option<Answer> {
+        self.classes.find_near_v4(chain, tuple)
+    }
+
     /// How the only chain that a packet meets ends for it: nothing is kept for others.
     #[inline]
     pub fn find_lone<T: Trace>(
@@ -221,11 +227,8 @@ impl Engines {
         tree: Option<(ChainId, Answer)>,
         trace: &mut T,
     ) -> Answer {
-        // The engines behind it get a packet of their own: one whose address they knew would have to be in memory.
         let answer = self.classes.find_lone(chain, tuple);
-        answer.unwrap_or_else(|| {
-            self.find_elsewhere(chain, &Packet::of(tuple), &mut Seen::of_tree(tree), trace)
-        })
+        answer.unwrap_or_else(|| self.find(chain, &Packet::of(tuple), &mut Seen::of_tree(tree), trace))
     }
 
     #[inline(never)]

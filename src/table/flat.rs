@@ -63,6 +63,21 @@ impl Point {
             Transport::Opaque => (OPAQUE, OPAQUE),
         }
     }
+
+    /// The service alone, without branches: protocols alternate, and a wrong guess costs more than both.
+    #[inline]
+    #[allow(clippy::trivially_copy_pass_by_ref)] // Read where it is.
+    pub fn service_of(transport: &Transport) -> u32 {
+        let port =
+            if let Transport::Ports { destination, .. } = transport { u32::from(*destination) } else { 0 };
+        let icmp = if let Transport::Icmp { kind, code } = transport {
+            u32::from(*kind) << 8 | u32::from(*code)
+        } else {
+            0
+        };
+        let none = if matches!(transport, Transport::Opaque) { OPAQUE } else { 0 };
+        port | icmp | none
+    }
 }
 
 /// Points of one family, by column.
@@ -76,6 +91,21 @@ pub struct PointBlock<'a, const N: usize> {
     pub source_port: [u32; N],
     /// As in [`Point`].
     pub service: [u32; N],
+}
+
+impl<const N: usize> PointBlock<'_, N> {
+    /// One of them.
+    #[inline]
+    pub fn point(&self, index: usize) -> Point {
+        let (family, source, destination) = match self.addresses {
+            AddressBlock::V4 { source, destination } => {
+                (Family::V4, u128::from(source[index]), u128::from(destination[index]))
+            }
+            AddressBlock::V6 { source, destination } => (Family::V6, source[index], destination[index]),
+        };
+        let (source_port, service) = (self.source_port[index], self.service[index]);
+        Point { family, source, destination, protocol: self.protocol[index], source_port, service }
+    }
 }
 
 /// Addresses as numbers, by column.

@@ -38,11 +38,23 @@ pub enum Before {
     Nobody,
 }
 
-/// Of hooks and sides of an interface: the only chain there, as its number plus one, or [`NONE`], or [`MORE`].
+/// Of hooks and sides of an interface: the only chain there ([`one_chain`]), or [`NONE`], or [`MORE`]. The sum of two, in
+/// 32 bits, is that of a chain only where one of them is and the other is [`NONE`]: so both are looked at in one
+/// comparison.
 type Chains = u32;
 const NONE: Chains = 0;
+/// Above the number of the only chain.
+const ONE: Chains = 1 << KIND;
 /// Several chains, or one with more ahead of it than a new packet can skip.
-const MORE: Chains = u32::MAX;
+const MORE: Chains = 2 << KIND;
+/// Where the number of a chain ends.
+const KIND: u32 = 30;
+
+/// A chain that is the only one.
+fn one_chain(chain: ChainId) -> Chains {
+    // Above all numbers that fit, the walk has to do.
+    if chain.number() < ONE { ONE | chain.number() } else { MORE }
+}
 
 /// The only chain that new packets of an interface meet: what most of them need to know, in one load.
 #[derive(Clone, Copy, Debug)]
@@ -72,11 +84,11 @@ impl Lone {
         let few = |stops: [Option<Stop>; 2]| match stops {
             [None, None] => NONE,
             [Some(stop), None] | [None, Some(stop)] if stop.before == Before::Conntrack => {
-                stop.chain.number() + 1
+                one_chain(stop.chain)
             }
             _ => MORE,
         };
-        let one = |stop: Option<Stop>| stop.map_or(MORE, |stop| stop.chain.number() + 1);
+        let one = |stop: Option<Stop>| stop.map_or(MORE, |stop| one_chain(stop.chain));
         let of_host = |stop: Option<Stop>| one(stop.filter(|_| stops.workload == WorkloadSide::Host));
         Self {
             from: few([stops.from_hep, stops.egress]),
@@ -149,13 +161,7 @@ impl AllStops {
     pub fn lone(&self, hook: Hook, input: InterfaceId, output: InterfaceId) -> Option<ChainId> {
         let at = |interface: InterfaceId| self.lone.get(interface.0 as usize);
         let chains = match hook {
-            Hook::FilterForward => {
-                let (from, to) = (at(input)?.from, at(output)?.to);
-                if from != NONE && to != NONE {
-                    return None;
-                }
-                from | to
-            }
+            Hook::FilterForward => at(input)?.from.wrapping_add(at(output)?.to),
             Hook::RawPrerouting => at(input)?.untracked_in,
             Hook::ManglePrerouting => at(input)?.prednat,
             Hook::FilterInput => at(input)?.input,
@@ -163,7 +169,7 @@ impl AllStops {
             Hook::FilterOutput => at(output)?.output,
             Hook::ManglePostrouting => return None,
         };
-        (chains != NONE && chains != MORE).then(|| ChainId::from_number(chains - 1))
+        (chains >> KIND == ONE >> KIND).then(|| ChainId::from_number(chains ^ ONE))
     }
 
     /// As [`Self::lone`], of many packets; none where one of them has none.
@@ -188,9 +194,9 @@ impl AllStops {
         let mut chains = [ChainId::from_number(0); N];
         let mut all = true;
         for index in 0..N {
-            let either = from[index] | to[index];
-            all &= (from[index] == NONE || to[index] == NONE) && either != NONE && either != MORE;
-            chains[index] = ChainId::from_number(either.wrapping_sub(1));
+            let both = from[index].wrapping_add(to[index]);
+            all &= both >> KIND == ONE >> KIND;
+            chains[index] = ChainId::from_number(both ^ ONE);
         }
         all.then_some(chains)
     }

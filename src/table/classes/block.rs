@@ -1,9 +1,11 @@
 //! Many packets at once, load by load: loads that depend on each other wait for memory, those of many packets wait at
 //! the same time.
 
+use std::hint::select_unpredictable;
+
 use super::{
-    CELLS, Classes, DESTINATION, DESTINATIONS, PLAIN, ROWS, Record, SERVICE, SERVICES, SOURCE, SOURCE_PORT,
-    SOURCE_PORTS, Uses,
+    BY_DESTINATION, BY_MORE, CELLS, Classes, DESTINATION, DESTINATIONS, FORM, NEAR, PLAIN, ROWS, Record,
+    SERVICE, SERVICES, SOURCE, SOURCE_PORT, SOURCE_PORTS, Uses,
 };
 use crate::flow::Family;
 use crate::program::ChainId;
@@ -19,11 +21,21 @@ impl Classes {
     ) -> Option<[Answer; N]> {
         match points.addresses {
             AddressBlock::V4 { source, destination } => {
+                if let Some(records) = self.formed_records(chains, Family::V4) {
+                    let addresses = near_addresses(&records, source, destination);
+                    let classes = self.roots.v4.classes(&self.image, &addresses);
+                    return Some(self.formed_answers(&records, points, &classes));
+                }
                 let records = self.records(chains, Family::V4)?;
                 let class = |addresses: &[u32; N]| self.roots.v4.classes(&self.image, addresses);
                 Some(self.answers(&records, points, Family::V4, || class(source), || class(destination)))
             }
             AddressBlock::V6 { source, destination } => {
+                if let Some(records) = self.formed_records(chains, Family::V6) {
+                    let addresses = near_addresses(&records, source, destination);
+                    let classes = self.roots.v6.classes(&self.image, &addresses);
+                    return Some(self.formed_answers(&records, points, &classes));
+                }
                 let records = self.records(chains, Family::V6)?;
                 let class = |addresses: &[u128; N]| self.roots.v6.classes(&self.image, addresses);
                 Some(self.answers(&records, points, Family::V6, || class(source), || class(destination)))
@@ -38,6 +50,47 @@ impl Classes {
             records[index] = self.record(chains[index], family)?;
         }
         Some(records)
+    }
+
+    /// If the records of all chains have a form.
+    #[inline]
+    fn formed_records<const N: usize>(&self, chains: &[ChainId; N], family: Family) -> Option<[&Record; N]> {
+        let mut records = [self.formed_record(*chains.first()?, family)?; N];
+        for index in 1..N {
+            records[index] = self.formed_record(chains[index], family)?;
+        }
+        Some(records)
+    }
+
+    /// By the classes of the addresses that are looked at first.
+    #[inline]
+    fn formed_answers<const N: usize>(
+        &self,
+        records: &[&Record; N],
+        points: &PointBlock<'_, N>,
+        classes: &[u32; N],
+    ) -> [Answer; N] {
+        let mut rows = [0; N];
+        for index in 0..N {
+            rows[index] = self.flat_local(records[index][NEAR], classes[index]);
+        }
+        let services = self.roots.services.classes(&self.image, points.protocol, &points.service);
+        let (mut columns, mut cells) = ([0; N], [0; N]);
+        let (mut others, mut count) = ([0; N], 0);
+        // Without branches: which chains look at more cannot be predicted.
+        for index in 0..N {
+            let record = records[index];
+            columns[index] = self.flat_local(record[SERVICE], services[index]);
+            cells[index] = record[CELLS] + rows[index] * record[SERVICES] + columns[index];
+            others[count] = index;
+            count += usize::from(record[FORM] == BY_MORE);
+        }
+        for &index in &others[..count] {
+            let record = records[index];
+            let cell = self.cell_by_more(record, rows[index], columns[index], &points.point(index));
+            cells[index] = record[CELLS] + cell;
+        }
+        cells.map(|cell| Answer::from_word(self.image.word(cell)))
     }
 
     #[inline]
@@ -88,12 +141,7 @@ impl Classes {
     /// Of both directions.
     fn uses_of(&self, family: Family) -> Uses {
         let [ingress, egress] = self.uses.map(|of| of[family as usize]);
-        Uses {
-            source: ingress.source | egress.source,
-            destination: ingress.destination | egress.destination,
-            source_port: ingress.source_port | egress.source_port,
-            rows: ingress.rows | egress.rows,
-        }
+        ingress.and(egress)
     }
 
     /// Local classes of classes, by the maps that records have at an index.
@@ -105,4 +153,19 @@ impl Classes {
         }
         locals
     }
+}
+
+/// The addresses that chains look at first.
+#[inline]
+fn near_addresses<const N: usize, T: Copy>(
+    records: &[&Record; N],
+    sources: &[T; N],
+    destinations: &[T; N],
+) -> [T; N] {
+    let mut addresses = *sources;
+    for index in 0..N {
+        let is_destination = records[index][FORM] == BY_DESTINATION;
+        addresses[index] = select_unpredictable(is_destination, destinations[index], sources[index]);
+    }
+    addresses
 }

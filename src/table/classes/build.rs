@@ -13,8 +13,8 @@ use super::partition::Value;
 use super::ranges::{Keys, V4, V6};
 use super::update::Kept;
 use super::{
-    BLOCK, Classes, Counts, DESTINATION, DIRECTION, HEADER, PLAIN, RECORD, ROWS, Roots, SOURCE, SOURCE_PORT,
-    Uses,
+    BLOCK, BY_DESTINATION, BY_MORE, BY_SOURCE, Classes, Counts, DESTINATION, DIRECTION, HEADER, NO_FORM,
+    PLAIN, RECORD, ROWS, Roots, SOURCE, SOURCE_PORT, Uses,
 };
 use crate::flow::{Direction, Family};
 use crate::program::{Chain, ChainId, Program, RuleListId};
@@ -311,14 +311,38 @@ impl Writer {
     /// Writes where a chain's table is.
     pub fn record(&mut self, record: usize, words: &[u32; DIRECTION]) {
         let direction = self.directions[record / 2];
-        let uses = &mut self.uses[direction as usize][record % 2];
-        uses.source |= words[SOURCE] != self.zeros;
-        uses.destination |= words[DESTINATION] != self.zeros;
-        uses.source_port |= words[SOURCE_PORT] != self.zeros;
-        uses.rows |= words[ROWS] != PLAIN;
+        let uses = Uses {
+            source: words[SOURCE] != self.zeros,
+            destination: words[DESTINATION] != self.zeros,
+            source_port: words[SOURCE_PORT] != self.zeros,
+            rows: words[ROWS] != PLAIN,
+        };
+        let of_direction = &mut self.uses[direction as usize][record % 2];
+        *of_direction = of_direction.and(uses);
+        let form = self.form(record % 2, uses, direction);
+        let near = words[if form == BY_DESTINATION { DESTINATION } else { SOURCE }];
         let at = self.roots.records + RECORD * narrow(record);
         self.image.set(at, words);
-        self.image.set(at + narrow(DIRECTION), &[direction as u32]);
+        self.image.set(at + narrow(DIRECTION), &[direction as u32, form, near]);
+    }
+
+    /// The form of a record of a chain that looks at this.
+    fn form(&self, family: usize, uses: Uses, direction: Direction) -> u32 {
+        // Where all addresses are one class there are no tables of them.
+        let has_classes = [self.roots.v4.root > 0, self.roots.v6.height > 0][family];
+        if self.roots.is_deep || !has_classes {
+            return NO_FORM;
+        }
+        if uses.source_port || uses.rows {
+            return BY_MORE;
+        }
+        match (uses.source, uses.destination) {
+            (true, true) => BY_MORE,
+            (true, false) => BY_SOURCE,
+            (false, true) => BY_DESTINATION,
+            // As most of its direction.
+            (false, false) => [BY_SOURCE, BY_DESTINATION][direction as usize],
+        }
     }
 
     /// Writes that a chain has no table.
@@ -346,11 +370,9 @@ impl Writer {
             // As large as the image, which is copied once more.
             (self.maps, self.splitter) = (Maps::new(false), Splitter::default());
         }
-        let is_deep = self.roots.is_deep;
-        let sides = self.uses.map(|of| of.map(|uses| uses.side().filter(|_| !is_deep)));
         let (roots, uses, counts) = (self.roots, self.uses, self.counts);
         let first_record = roots.records / RECORD;
-        Classes { image: self.image.image(), roots, first_record, uses, sides, counts }
+        Classes { image: self.image.image(), roots, first_record, uses, counts }
     }
 }
 

@@ -19,8 +19,13 @@
 //! | services, source ports | see [`Keys`]: 256 words |
 //!
 //! A record is: source, destination, service and source port maps; rows; destinations; cells; services; source ports;
-//! the [`Direction`](crate::flow::Direction) that packets meet the chain in. Rows at 0 are their own index. Records of
-//! chains that have no table are 0.
+//! the [`Direction`](crate::flow::Direction) that packets meet the chain in; the form, and a map for it. Rows at 0 are
+//! their own index. Records of chains that have no table are 0.
+//!
+//! Most chains look at one address and the service: they have a short form, 1 if that address is the source, 2 if it is
+//! the destination; the map is that of the address, and the cell is local class * services + service. Of other chains
+//! the form is 3, and the map that of sources. It is 0, which promises nothing, in images whose maps have two levels, and
+//! where all addresses of the family are one class.
 //!
 //! | at | words |
 //! |---|---|
@@ -47,6 +52,8 @@ mod refine;
 mod spare;
 mod update;
 
+use std::hint::select_unpredictable;
+
 use super::Trace;
 use super::answer::Answer;
 use super::engines::{Engine, Packet};
@@ -64,7 +71,7 @@ pub use update::Kept;
 /// "LGCT", the first word of an image.
 pub const MAGIC: u32 = 0x5443_474c;
 /// Of the layout above; changes with it.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 const HEADER: usize = 32;
 const BLOCK: usize = 32;
@@ -87,6 +94,8 @@ const CELLS: usize = 6;
 const SERVICES: usize = 7;
 const SOURCE_PORTS: usize = 8;
 const DIRECTION: usize = 9;
+const FORM: usize = 10;
+const NEAR: usize = 11;
 /// Rows that are their own indexes.
 const PLAIN: u32 = 0;
 /// Cells of a chain that has none.
@@ -140,8 +149,6 @@ pub struct Classes {
     first_record: u32,
     /// By direction and family.
     uses: [[Uses; 2]; 2],
-    /// By direction and family, where chains look at one address and the service alone.
-    sides: [[Option<Side>; 2]; 2],
     counts: Counts,
 }
 
@@ -156,27 +163,26 @@ pub struct Uses {
     rows: bool,
 }
 
-/// One of two addresses.
-#[derive(Clone, Copy, Debug)]
-enum Side {
-    Source,
-    Destination,
-}
-
 impl Uses {
-    /// The only address, if nothing else but the service is looked at.
-    fn side(self) -> Option<Side> {
-        match self {
-            Self { source_port: true, .. }
-            | Self { rows: true, .. }
-            | Self { source: true, destination: true, .. } => None,
-            Self { source: true, .. } => Some(Side::Source),
-            Self { destination: true, .. } => Some(Side::Destination),
-            // There may be no classes of addresses at all.
-            Self { .. } => None,
+    /// What either looks at.
+    fn and(self, other: Self) -> Self {
+        Self {
+            source: self.source | other.source,
+            destination: self.destination | other.destination,
+            source_port: self.source_port | other.source_port,
+            rows: self.rows | other.rows,
         }
     }
 }
+
+/// Of a chain of which nothing is known.
+const NO_FORM: u32 = 0;
+/// Of a chain that looks at the source and the service.
+const BY_SOURCE: u32 = 1;
+/// Of a chain that looks at the destination and the service.
+const BY_DESTINATION: u32 = 2;
+/// Of a chain that looks at more than one address and the service.
+const BY_MORE: u32 = 3;
 
 /// Sizes, for people.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -206,6 +212,7 @@ const NOT_YET: u32 = u32::MAX;
 
 impl Seen {
     /// Nothing is known yet.
+    #[inline]
     pub const fn new() -> Self {
         Self { source: NOT_YET, destination: NOT_YET, service: NOT_YET, source_port: NOT_YET }
     }
@@ -232,54 +239,84 @@ impl Classes {
         (record[CELLS] != NO_TABLE).then_some(record)
     }
 
-    /// As [`Engine::find`], for the only chain that a packet meets.
+    /// As [`Engine::find`], for a packet of IPv4; none also if the chain has no short form.
+    #[inline]
+    pub fn find_near_v4(&self, chain: ChainId, tuple: &FiveTuple) -> Option<Answer> {
+        let record = self.formed_record(chain, Family::V4)?;
+        if record[FORM] == BY_MORE {
+            return None;
+        }
+        let (source, destination) = (low(tuple.source), low(tuple.destination));
+        // Not a branch: packets of both directions may alternate.
+        let address = select_unpredictable(record[FORM] == BY_DESTINATION, destination, source);
+        let row = self.flat_local(record[NEAR], self.roots.v4.class(&self.image, address));
+        let column = self.column(record, tuple.protocol, Point::service_of(&tuple.transport));
+        Some(Answer::from_word(self.image.word(record[CELLS] + row * record[SERVICES] + column)))
+    }
+
+    /// As [`Engine::find`], for the only chain that a packet meets; none also if its record has no form.
     #[inline]
     pub fn find_lone(&self, chain: ChainId, tuple: &FiveTuple) -> Option<Answer> {
-        let record = self.record(chain, tuple.family)?;
-        let side = self.sides[(record[DIRECTION] & 1) as usize][tuple.family as usize];
-        // The same for all packets of a chain. What is rare must not take registers from what is not.
-        Some(match (tuple.family, side) {
-            (Family::V4, Some(side)) => self.answer_of(record, side, tuple, |address| self.v4(address)),
-            (Family::V6, Some(side)) => self.answer_v6(record, side, tuple),
-            (_, None) => self.answer_any(record, &Point::of(tuple)),
-        })
-    }
-
-    #[inline(never)]
-    fn answer_v6(&self, record: &Record, side: Side, tuple: &FiveTuple) -> Answer {
-        self.answer_of(record, side, tuple, |address| self.roots.v6.class(&self.image, address))
-    }
-
-    #[inline(never)]
-    fn answer_any(&self, record: &Record, point: &Point) -> Answer {
-        self.answer_of_family(record, point, &mut Seen::new())
-    }
-
-    /// Of a chain that looks at one address and the service.
-    #[inline]
-    fn answer_of(
-        &self,
-        record: &Record,
-        side: Side,
-        tuple: &FiveTuple,
-        class: impl Fn(u128) -> u32,
-    ) -> Answer {
-        let (map, address) = match side {
-            Side::Source => (record[SOURCE], tuple.source),
-            Side::Destination => (record[DESTINATION], tuple.destination),
+        let record = self.formed_record(chain, tuple.family)?;
+        let address = if record[FORM] == BY_DESTINATION { tuple.destination } else { tuple.source };
+        let row = self.flat_local(record[NEAR], self.class(tuple.family, address));
+        let column = self.column(record, tuple.protocol, Point::service_of(&tuple.transport));
+        let cell = if record[FORM] == BY_MORE {
+            self.cell_by_more(record, row, column, &Point::of(tuple))
+        } else {
+            row * record[SERVICES] + column
         };
-        let (_, key) = Point::keys(tuple.transport);
-        let row = self.flat_local(map, class(address));
-        let service = self.roots.services.class(&self.image, tuple.protocol, key);
-        let column = self.flat_local(record[SERVICE], service);
-        Answer::from_word(self.image.word(record[CELLS] + row * record[SERVICES] + column))
+        Some(Answer::from_word(self.image.word(record[CELLS] + cell)))
+    }
+
+    /// That of a chain, if it has a form.
+    #[inline]
+    fn formed_record(&self, chain: ChainId, family: Family) -> Option<&Record> {
+        let index = 2 * chain.number() + family as u32;
+        if index >= self.roots.record_count {
+            return None;
+        }
+        let record = self.image.line_at(self.first_record + index);
+        (record[FORM] != NO_FORM).then_some(record)
+    }
+
+    /// The local class of a service, where maps have one level.
+    #[inline]
+    fn column(&self, record: &Record, protocol: u8, service: u32) -> u32 {
+        self.flat_local(record[SERVICE], self.roots.services.class(&self.image, protocol, service))
+    }
+
+    /// The cell of a packet whose source and service have these local classes.
+    #[inline]
+    fn cell_by_more(&self, record: &Record, source: u32, column: u32, point: &Point) -> u32 {
+        let class = self.class(point.family, point.destination);
+        let mut row = source * record[DESTINATIONS] + self.flat_local(record[DESTINATION], class);
+        if record[ROWS] != PLAIN {
+            row = self.image.half(record[ROWS], row);
+        }
+        let cell = row * record[SERVICES] + column;
+        if record[SOURCE_PORTS] == 1 {
+            return cell;
+        }
+        let class = self.roots.source_ports.class(&self.image, point.protocol, point.source_port);
+        cell * record[SOURCE_PORTS] + self.flat_local(record[SOURCE_PORT], class)
+    }
+
+    #[inline]
+    fn class(&self, family: Family, address: u128) -> u32 {
+        match family {
+            Family::V4 => self.roots.v4.class(&self.image, low(address)),
+            Family::V6 => self.roots.v6.class(&self.image, address),
+        }
     }
 
     /// One form for each family: the short one must not make room for the long one.
     #[inline]
     fn answer_of_family(&self, record: &Record, point: &Point, seen: &mut Seen) -> Answer {
         match point.family {
-            Family::V4 => self.answer(record, point, seen, |address| self.v4(address)),
+            Family::V4 => {
+                self.answer(record, point, seen, |address| self.roots.v4.class(&self.image, low(address)))
+            }
             Family::V6 => {
                 self.answer(record, point, seen, |address| self.roots.v6.class(&self.image, address))
             }
@@ -339,12 +376,6 @@ impl Classes {
         self.image.half(self.image.word(map + class / BLOCK_WORD), class % BLOCK_WORD)
     }
 
-    #[inline]
-    fn v4(&self, address: u128) -> u32 {
-        #[allow(clippy::cast_possible_truncation)] // IPv4 numbers are below 2^32.
-        self.roots.v4.class(&self.image, address as u32)
-    }
-
     /// All that a walk reads; empty if no budget was given.
     pub fn image(&self) -> &[u8] {
         self.image.bytes()
@@ -354,6 +385,13 @@ impl Classes {
     pub fn counts(&self) -> Counts {
         self.counts
     }
+}
+
+/// An IPv4 address.
+#[inline]
+#[allow(clippy::cast_possible_truncation)] // Below 2^32.
+const fn low(address: u128) -> u32 {
+    address as u32
 }
 
 impl Engine for Classes {

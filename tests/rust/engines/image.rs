@@ -52,6 +52,16 @@ impl Image<'_> {
         let column = local(field(2), self.key(self.word(6), tuple.protocol, key));
         let cell = (row * field(7) + column) * field(8);
         let cell = cell + local(field(3), self.key(self.word(7), tuple.protocol, port));
+        let near = match field(10) {
+            0 | 3 => None,
+            1 => Some(tuple.source),
+            2 => Some(tuple.destination),
+            form => panic!("a record of form {form}"),
+        };
+        if let Some(near) = near {
+            let row = local(field(11), self.address(tuple.family, near));
+            assert_eq!(row * field(7) + column, cell, "the short form of chain {chain} leads elsewhere");
+        }
         let answer = self.word(field(6) + cell);
         (answer >> 30, answer & ((1 << 30) - 1))
     }
@@ -156,7 +166,7 @@ proptest! {
         let image = Image(&copy[12..]);
         prop_assert!(image.0.len() <= budgets.classes.bytes);
         if !image.0.is_empty() {
-            prop_assert_eq!([image.word(0), image.word(1)], [u32::from_le_bytes(*b"LGCT"), 4]);
+            prop_assert_eq!([image.word(0), image.word(1)], [u32::from_le_bytes(*b"LGCT"), 5]);
             prop_assert_eq!(4 * image.word(2) as usize, image.0.len());
             prop_assert_eq!(image.word(4) as usize, 2 * program.chains.len());
         }
@@ -208,6 +218,10 @@ fn maps_of_both_levels_answer_as_the_rules_do() {
         assert!(asked.has_table(4) && asked.has_table(6));
         let image = Image(asked.engines.image());
         assert_eq!(image.word(12), levels);
+        // They look at the source alone; with maps of two levels there is no short form.
+        for record in [0, 16] {
+            assert_eq!(image.word(image.word(3) + record + 10), 2 - levels);
+        }
         for number in 0..1900_u128 {
             for (family, source) in [(Family::V4, number << 8), (Family::V6, number)] {
                 let transport = Transport::Opaque;
