@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import subprocess
+import sys
 import time
 import urllib.request
 from collections import Counter
@@ -245,4 +247,4 @@ def test_counts_outlive_the_daemon(world: World, tmp_path: Path) -> None:
             flood(world, 7001, 3)
             assert kit.wait_until(lambda: denied(successor) == 123)
             assert ask(successor.socket, "rules")["since"] == since
-            assert labelgate(successor, "rules", "--unused", "1h")[0] == 0, "not counted for so long"
+            assert kit.labelgate(successor, "rules", "--unused", "1h")[0] == 0, "not counted for so long"

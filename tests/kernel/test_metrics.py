@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import policies
@@ -66,15 +66,19 @@ def test_values_are_those_of_the_packets(world: World, tmp_path: Path) -> None:
         for probe, count in ((ALLOWED, 30), (ALLOWED.twin, 7), (REFUSED, 20)):
             flood(world, probe, count)
         hook = "filter-input"
-        assert wait_until(lambda: scrape(world)["labelgate_packets_total", (hook, "deny")] == 20)
+        assert wait_until(lambda: scrape(world)["labelgate_packets_total", (hook, "deny")] >= 20)
         assert wait_until(lambda: scrape(world)["labelgate_packets_total", (hook, "allow")] == 37)
         found = scrape(world)
         assert found["labelgate_queue_packets_total", ("v4", hook)] == 50
-        assert found["labelgate_queue_packets_total", ("v6", hook)] == 7
+        # IPv6 neighbours that ask for routers, or report groups, in their own time: they are denied.
+        others = found["labelgate_queue_packets_total", ("v6", hook)] - 7
+        assert others >= 0
+        denied = 20 + others
+        assert found["labelgate_packets_total", (hook, "deny")] == denied
         assert found["labelgate_queue_depth", ("v4", hook)] == 0
         assert found["labelgate_queue_dropped_total", ("v4", hook)] == 0
         assert of(found, "labelgate_denied_packets_total") == {
-            ("(end of tier (E-21), tier default)",): 20,
+            ("(end of tier (E-21), tier default)",): denied,
             ("(others)",): 0,
         }
         rules = of(found, "labelgate_rule_hits_total")
@@ -85,10 +89,10 @@ def test_values_are_those_of_the_packets(world: World, tmp_path: Path) -> None:
         assert found["labelgate_policies", ("GlobalNetworkPolicy",)] == 1
         assert found["labelgate_local_endpoints", ("host",)] == 1
         assert names_used() <= {name for name, _ in found}
-        a_bad_edit_is_counted(world, daemon, tmp_path / "policy.yaml")
+        a_bad_edit_is_counted(world, daemon, tmp_path / "policy.yaml", denied)
 
 
-def a_bad_edit_is_counted(world: World, daemon: Daemon, policy: Path) -> None:
+def a_bad_edit_is_counted(world: World, daemon: Daemon, policy: Path, denied: float) -> None:
     """And so is the good one that follows."""
     good = policy.read_text(encoding="utf-8")
     policy.write_text(good.replace("Allow", "Alow"), encoding="utf-8")
@@ -103,7 +107,7 @@ def a_bad_edit_is_counted(world: World, daemon: Daemon, policy: Path) -> None:
     assert (found["labelgate_change_refused", ()], found["labelgate_table_generation", ()]) == (0, 2)
     assert found["labelgate_table_compile_seconds_count", ()] == compiled + 1
     # Of the policy before: they are kept.
-    assert found["labelgate_denied_packets_total", ("(end of tier (E-21), tier default)",)] == 20
+    assert found["labelgate_denied_packets_total", ("(end of tier (E-21), tier default)",)] >= denied
 
 
 def test_not_ready_while_rules_are_gone(world: World, backend: str, tmp_path: Path) -> None:
@@ -166,14 +170,20 @@ def held(thread: str) -> Iterator[None]:
             holder.kill()
 
 
+def names_of_threads(pid: int) -> Iterator[tuple[str, str]]:
+    """Those of them that have not ended meanwhile."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(OSError):
+            yield task.name, (task / "comm").read_text().strip()
+
+
 def test_a_worker_that_hangs(world: World, tmp_path: Path) -> None:
     """Not live; then the daemon ends, so that no queue is answered while another is not."""
     config = {"metrics": LISTEN, "queues": {"workers": 2}}
     with enforce(world, tmp_path, "nft", policies.MANAGEMENT, **config) as daemon:
         assert wait_until(lambda: is_up(world))
         assert get(world, "/liveness") == (200, "worker 0: ok\nworker 1: ok\n")
-        tasks = Path(f"/proc/{daemon.process.pid}/task")
-        (thread,) = [task.name for task in tasks.iterdir() if (task / "comm").read_text() == "labelgate-1\n"]
+        (thread,) = [task for task, name in names_of_threads(daemon.process.pid) if name == "labelgate-1"]
         with held(thread):
             assert wait_until(lambda: get(world, "/livez")[0] == 503)
             assert get(world, "/livez")[1].startswith("worker 0: ok\nworker 1: silent for ")
