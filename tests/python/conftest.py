@@ -10,7 +10,7 @@ from scapy.utils import wrpcap
 
 
 @pytest.fixture
-def policy(tmp_path: Path) -> str:
+def recorded_policy(tmp_path: Path) -> str:
     """The policies of `recorded_traffic`."""
     path = tmp_path / "policy.yaml"
     path.write_text(POLICY, encoding="utf-8")

@@ -40,8 +40,8 @@ spec:
 """
 
 
-def test_a_capture_judged_by_a_node(policy: str, capture: str) -> None:
-    *flows, report = replay(policy, capture, "--node", "edge1", "--flows", code=1)
+def test_a_capture_judged_by_a_node(recorded_policy: str, capture: str) -> None:
+    *flows, report = replay(recorded_policy, capture, "--node", "edge1", "--flows", code=1)
     assert fates(report) == {
         "allowed": (6, 8), "denied": (3, 4), "unknown direction": (1, 1), "not of this node": (1, 1),
     }  # fmt: skip
@@ -57,32 +57,32 @@ def test_a_capture_judged_by_a_node(policy: str, capture: str) -> None:
     assert by_rule["NetworkPolicy/shop/web", 0, "filter-forward"] == 1
 
 
-def test_a_capture_judged_by_the_cluster(policy: str, capture: str) -> None:
-    (report,) = replay(policy, capture, code=1)
+def test_a_capture_judged_by_the_cluster(recorded_policy: str, capture: str) -> None:
+    (report,) = replay(recorded_policy, capture, code=1)
     assert fates(report) == {
         "allowed": (1, 1), "denied": (1, 1), "no endpoint": (8, 11), "unknown direction": (1, 1),
     }  # fmt: skip
 
 
-def test_from_the_start(policy: str, capture: str) -> None:
+def test_from_the_start(recorded_policy: str, capture: str) -> None:
     """What was under way is new to conntrack: nothing allows port 9999."""
-    (report,) = replay(policy, capture, "--node", "edge1", "--from-start", code=1)
+    (report,) = replay(recorded_policy, capture, "--node", "edge1", "--from-start", code=1)
     assert fates(report)["denied"] == (4, 5)
 
 
-def test_gzip_and_standard_input(policy: str, capture: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "labelgate", "replay", policy, "-", "-o", "json"]
+def test_gzip_and_standard_input(recorded_policy: str, capture: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "labelgate", "replay", recorded_policy, "-", "-o", "json"]
     piped = subprocess.run(command, input=Path(capture).read_bytes(), capture_output=True, check=False)
-    assert [json.loads(piped.stdout)] == replay(policy, capture, code=piped.returncode)
+    assert [json.loads(piped.stdout)] == replay(recorded_policy, capture, code=piped.returncode)
     zipped = tmp_path / "traffic.pcap.gz"
     zipped.write_bytes(gzip.compress(Path(capture).read_bytes()))
-    assert replay(policy, str(zipped), code=1) == replay(policy, capture, code=1)
+    assert replay(recorded_policy, str(zipped), code=1) == replay(recorded_policy, capture, code=1)
 
 
-def test_against_another_policy(policy: str, capture: str, tmp_path: Path) -> None:
+def test_against_another_policy(recorded_policy: str, capture: str, tmp_path: Path) -> None:
     other = tmp_path / "other.yaml"
     other.write_text(POLICY.replace("ports: [80]", "ports: [81]"), encoding="utf-8")
-    (report,) = replay(policy, capture, "--against", str(other), "--node", "edge1", code=1)
+    (report,) = replay(recorded_policy, capture, "--against", str(other), "--node", "edge1", code=1)
     found = {
         (group["before"]["fate"], group["after"]["fate"]): (
             group["before"]["by"]["policy"], group["after"]["by"]["policy"], group["flows"], group["packets"],
@@ -95,28 +95,32 @@ def test_against_another_policy(policy: str, capture: str, tmp_path: Path) -> No
         ("allowed", "denied"): (name, None, 2, 3, {80}),
         ("denied", "allowed"): (None, name, 1, 2, {81}),
     }
-    (same,) = replay(policy, capture, "--against", policy, "--node", "edge1", code=0)
+    (same,) = replay(recorded_policy, capture, "--against", recorded_policy, "--node", "edge1", code=0)
     assert same["differences"] == []
-    shown = CliRunner().invoke(cli, ["replay", policy, capture, "--against", str(other), "--node", "edge1"])
+    shown = CliRunner().invoke(
+        cli, ["replay", recorded_policy, capture, "--against", str(other), "--node", "edge1"]
+    )
     assert f"{OTHER} > {HOST} TCP 81\n" in shown.stdout
     assert "3 flows have another verdict:\n" in shown.stdout
 
 
-def test_interfaces_by_route(policy: str, capture: str) -> None:
-    """Behind eth1 is no endpoint; the workload's policy stays."""
-    (report,) = replay(policy, capture, "--node", "edge1", "--route", "0.0.0.0/0=eth1", code=1)
+def test_interfaces_by_route(recorded_policy: str, capture: str) -> None:
+    """Behind eth1 is no endpoint; the workload's recorded_policy stays."""
+    (report,) = replay(recorded_policy, capture, "--node", "edge1", "--route", "0.0.0.0/0=eth1", code=1)
     assert fates(report) == {
         "allowed": (1, 1), "denied": (1, 1), "no endpoint": (6, 9), "unknown direction": (1, 1),
         "not of this node": (2, 2),
     }  # fmt: skip
 
 
-def test_what_is_dnated_is_not_judged(policy: str, capture: str) -> None:
+def test_what_is_dnated_is_not_judged(recorded_policy: str, capture: str) -> None:
     """The pod's flows, one of which would be denied."""
     for place in ((), ("--node", "edge1")):
-        (report,) = replay(policy, capture, "--dnated", "10.65.0.0/16", *place, code=1 if place else 3)
+        (report,) = replay(
+            recorded_policy, capture, "--dnated", "10.65.0.0/16", *place, code=1 if place else 3
+        )
         assert fates(report)["DNATed"] == (2, 2)
-    result = CliRunner().invoke(cli, ["replay", policy, capture, "--dnated", "10.65.0.1/16"])
+    result = CliRunner().invoke(cli, ["replay", recorded_policy, capture, "--dnated", "10.65.0.1/16"])
     assert (result.exit_code, "--dnated:" in result.output) == (2, True)
 
 
@@ -198,23 +202,25 @@ ANYBODY = tcp(OTHER, "203.0.113.9", 80)
     ],
 )
 def test_what_a_workload_sends_with_the_source_of_somebody_else(
-    policy: str, tmp_path: Path, interface: str, way: int, packet: Bytes, fate: str
+    recorded_policy: str, tmp_path: Path, interface: str, way: int, packet: Bytes, fate: str
 ) -> None:
     """E-30, where the capture tells the interface: by its name in the file, or by the option."""
     path = captured(str(tmp_path / "named.pcapng"), interface, way, packet.copy())
     node, code = ["--node", "edge1"], {"allowed": 0, "not of this node": 3}.get(fate, 1)
-    (report,) = replay(policy, path, *node, code=code)
+    (report,) = replay(recorded_policy, path, *node, code=code)
     assert fates(report) == {fate: (1, 1)}
     if way == 0:
         wrpcap(path, [packet])
-        assert replay(policy, path, *node, "--captured-on", interface, code=code) == [report]
+        assert replay(recorded_policy, path, *node, "--captured-on", interface, code=code) == [report]
         # Without a name addresses alone decide.
-        unnamed = CliRunner().invoke(cli, ["replay", policy, path, *node, "-o", "json"])
+        unnamed = CliRunner().invoke(cli, ["replay", recorded_policy, path, *node, "-o", "json"])
         assert "spoofed source" not in fates(json.loads(unnamed.stdout.splitlines()[0]))
 
 
-def test_one_hook(policy: str, capture: str) -> None:
-    (report,) = replay(policy, capture, "--node", "edge1", "--in", "eth0", "--hook", "filter-input", code=1)
+def test_one_hook(recorded_policy: str, capture: str) -> None:
+    (report,) = replay(
+        recorded_policy, capture, "--node", "edge1", "--in", "eth0", "--hook", "filter-input", code=1
+    )
     assert {row["place"] for row in report["rules"]} == {"filter-input"}
 
 
@@ -233,28 +239,30 @@ def test_one_hook(policy: str, capture: str) -> None:
         (("--dnat", f"{HOST}=::1"), "expected addresses of one IP version"),
     ],
 )
-def test_usage(policy: str, capture: str, arguments: Sequence[str], message: str) -> None:
-    result = CliRunner().invoke(cli, ["replay", policy, capture, *arguments])
+def test_usage(recorded_policy: str, capture: str, arguments: Sequence[str], message: str) -> None:
+    result = CliRunner().invoke(cli, ["replay", recorded_policy, capture, *arguments])
     assert (result.exit_code, message in result.output) == (2, True), result.output
 
 
-def test_what_is_no_capture(policy: str, tmp_path: Path) -> None:
+def test_what_is_no_capture(recorded_policy: str, tmp_path: Path) -> None:
     for content in (b"no capture", b"\xd4\xc3\xb2\xa1" + bytes(4)):
         path = tmp_path / "broken"
         path.write_bytes(content)
-        result = CliRunner().invoke(cli, ["replay", policy, str(path)])
+        result = CliRunner().invoke(cli, ["replay", recorded_policy, str(path)])
         assert (result.exit_code, "found neither pcap nor pcapng" in result.output) == (3, True)
-    result = CliRunner().invoke(cli, ["replay", policy, str(tmp_path / "nothing")])
+    result = CliRunner().invoke(cli, ["replay", recorded_policy, str(tmp_path / "nothing")])
     assert (result.exit_code, "No such file" in result.output) == (3, True)
 
 
-def test_what_was_read_of_a_damaged_capture_counts(policy: str, capture: str, tmp_path: Path) -> None:
+def test_what_was_read_of_a_damaged_capture_counts(
+    recorded_policy: str, capture: str, tmp_path: Path
+) -> None:
     """Flows that were under way where it breaks off, too; a file that ends in a packet is no damage."""
     whole, path = Path(capture).read_bytes(), tmp_path / "damaged.pcap"
-    (counted,) = replay(policy, capture, code=1)
+    (counted,) = replay(recorded_policy, capture, code=1)
     path.write_bytes(whole + b"\xff" * (1 << 23))
     for more in ([], ["--from-start"], ["--max-flows", "2"]):
-        result = CliRunner().invoke(cli, ["replay", policy, str(path), "-o", "json", *more])
+        result = CliRunner().invoke(cli, ["replay", recorded_policy, str(path), "-o", "json", *more])
         report = json.loads(result.stdout)
         assert (result.exit_code, report["read"]["packets"]) == (3, len(PACKETS))
         assert report["broken"].startswith("behind packet 15: byte ")
@@ -262,22 +270,22 @@ def test_what_was_read_of_a_damaged_capture_counts(policy: str, capture: str, tm
         if not more:
             assert fates(report) == fates(counted)
     path.write_bytes(gzip.compress(whole)[:-9])
-    result = CliRunner().invoke(cli, ["replay", policy, str(path)])
+    result = CliRunner().invoke(cli, ["replay", recorded_policy, str(path)])
     assert (result.exit_code, f"Error: {path}: behind packet " in result.output) == (3, True)
     path.write_bytes(whole + whole[24:60])
-    (cut,) = replay(policy, str(path), code=1)
+    (cut,) = replay(recorded_policy, str(path), code=1)
     words = "packets: the file ends inside one; all before it count"
     assert (cut["read"][words], fates(cut)) == (1, fates(counted))
 
 
-def test_interfaces_and_sections_of_one_file(policy: str, tmp_path: Path) -> None:
+def test_interfaces_and_sections_of_one_file(recorded_policy: str, tmp_path: Path) -> None:
     """A pcapng file after the other is one of two sections; each numbers its interfaces anew."""
     path, parts = tmp_path / "joined.pcapng", []
     for interface, packet in (("cali1", ANYBODY), ("eth0", tcp(OTHER, POD, 8080)), ("cali1", ANYBODY)):
         captured(str(path), interface, 1, packet.copy())
         parts.append(path.read_bytes())
     path.write_bytes(gzip.compress(parts[0]) + gzip.compress(parts[1]) + gzip.compress(parts[2]))
-    (report,) = replay(policy, str(path), "--node", "edge1", code=1)
+    (report,) = replay(recorded_policy, str(path), "--node", "edge1", code=1)
     assert fates(report) == {"spoofed source": (1, 2), "allowed": (1, 1)}
 
 
@@ -293,13 +301,15 @@ def test_interfaces_and_sections_of_one_file(policy: str, tmp_path: Path) -> Non
         ("capture", "elsewhere", "1 not of this node"),
     ],
 )
-def test_nothing_judged_is_no_answer(policy: str, tmp_path: Path, form: str, text: str, found: str) -> None:
+def test_nothing_judged_is_no_answer(
+    recorded_policy: str, tmp_path: Path, form: str, text: str, found: str
+) -> None:
     path = tmp_path / "flows"
     path.write_text(text, encoding="utf-8")
     if form == "capture":
         wrpcap(str(path), {"ARP": [FRAME / ARP()], "elsewhere": [PACKETS[12]]}.get(text, []), linktype=1)
     place = ["--node", "edge1"] if text == "elsewhere" else []
-    result = CliRunner().invoke(cli, ["replay", policy, str(path), "--format", form, *place])
+    result = CliRunner().invoke(cli, ["replay", recorded_policy, str(path), "--format", form, *place])
     assert (result.exit_code, f"no flow was judged: found {found};" in result.output) == (3, True), (
         result.output
     )
@@ -315,10 +325,10 @@ TRACKED = [
 ]
 
 
-def test_conntrack(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_conntrack(recorded_policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorded, "read_flows", lambda in_any_state: TRACKED if in_any_state else [])
     *flows, report = replay(
-        policy, "conntrack", "--node", "edge1", "--route", "::/0=eth0", "--route", "0.0.0.0/0=eth0",
+        recorded_policy, "conntrack", "--node", "edge1", "--route", "::/0=eth0", "--route", "0.0.0.0/0=eth0",
         "--flows", code=1,
     )  # fmt: skip
     assert fates(report) == {"allowed": (4, 4), "denied": (2, 2)}
@@ -326,11 +336,11 @@ def test_conntrack(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [flow["dnat"] for flow in flows if "dnat" in flow] == [f"{POD}:8080", f"{POD}:8081"]
 
 
-def test_conntrack_by_the_routes_of_this_host(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_conntrack_by_the_routes_of_this_host(recorded_policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only `lo` is sure to be here: from the host to itself, where no endpoint is."""
     here = [Tracked(6, ip_address("127.0.0.1"), ip_address("127.0.0.2"), 40000, 80)]
     monkeypatch.setattr(recorded, "read_flows", lambda in_any_state: here)
-    (report,) = replay(policy, "conntrack", "--node", "edge1", code=3)
+    (report,) = replay(recorded_policy, "conntrack", "--node", "edge1", code=3)
     assert fates(report) == {"no endpoint": (1, 1)}
     assert [row["place"] for row in report["rules"]] == ["raw-output", "filter-output", "mangle-postrouting"]
 

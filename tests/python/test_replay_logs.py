@@ -18,15 +18,15 @@ from recorded_traffic import LINES, OTHER, POD, fates, replay
 WRONG = ['{"src": "10.0.0.1"}', "no JSON", '{"src": "10.0.0.1", "dst": "::1", "protocol": 6}']
 
 
-def test_flow_logs(policy: str, tmp_path: Path) -> None:
+def test_flow_logs(recorded_policy: str, tmp_path: Path) -> None:
     path = tmp_path / "flows.jsonl"
     path.write_text("\n".join([*map(json.dumps, LINES), *WRONG]), encoding="utf-8")
-    (report,) = replay(policy, str(path), code=1)
+    (report,) = replay(recorded_policy, str(path), code=1)
     assert fates(report) == {"allowed": (1, 5), "denied": (2, 5)}
     assert report["read"] == {"lines: cannot be read": 3}
     assert [problem.split(":")[0] for problem in report["problems"]] == ["line 4", "line 5", "line 6"]
     text = ",".join(LINES[1]) + "\n" + ",".join(map(str, LINES[1].values())) + "\n"
-    (report,) = replay(policy, "-", "--format", "csv", code=1, text=text.encode())
+    (report,) = replay(recorded_policy, "-", "--format", "csv", code=1, text=text.encode())
     assert fates(report) == {"denied": (1, 4)}
 
 
@@ -36,18 +36,18 @@ DENIED_ROW, ALLOWED_ROW = f"{OTHER},{POD},tcp,8081", f"{OTHER},{POD},tcp,8080"
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
-def test_csv_of_spreadsheets(policy: str, end: str, mark: str) -> None:
+def test_csv_of_spreadsheets(recorded_policy: str, end: str, mark: str) -> None:
     text = mark + end.join([HEADER, DENIED_ROW, "", ALLOWED_ROW, ""])
-    (report,) = replay(policy, "-", "--format", "csv", code=1, text=text.encode())
+    (report,) = replay(recorded_policy, "-", "--format", "csv", code=1, text=text.encode())
     assert (fates(report), report["read"]) == ({"allowed": (1, 1), "denied": (1, 1)}, {})
 
 
-def test_a_line_that_is_no_csv_is_counted(policy: str) -> None:
+def test_a_line_that_is_no_csv_is_counted(recorded_policy: str) -> None:
     lines = [
         HEADER, f"{OTHER},{'x' * 200_000},tcp,1", ALLOWED_ROW, f'{OTHER},"{POD},tcp,8081', DENIED_ROW,
         f"{OTHER},{POD},tcp", f"{DENIED_ROW},", f"{OTHER},::1,tcp,80", "",
     ]  # fmt: skip
-    (report,) = replay(policy, "-", "--format", "csv", code=1, text="\n".join(lines).encode())
+    (report,) = replay(recorded_policy, "-", "--format", "csv", code=1, text="\n".join(lines).encode())
     assert fates(report) == {"allowed": (1, 1), "denied": (1, 1)}
     assert report["read"] == {"lines: cannot be read": 5}
     told = [
@@ -73,15 +73,15 @@ def test_a_line_that_is_no_csv_is_counted(policy: str) -> None:
         ("src,dst,protocol,dst", "line 1: found column `dst` twice, expected each once"),
     ],
 )
-def test_csv_without_names_is_refused(policy: str, head: str, message: str) -> None:
+def test_csv_without_names_is_refused(recorded_policy: str, head: str, message: str) -> None:
     text = f"{head}\n{ALLOWED_ROW}\n"
-    result = CliRunner().invoke(cli, ["replay", policy, "-", "--format", "csv"], input=text)
+    result = CliRunner().invoke(cli, ["replay", recorded_policy, "-", "--format", "csv"], input=text)
     assert (result.exit_code, message in result.output) == (3, True), result.output
 
 
 @pytest.mark.parametrize("form", ["jsonl", "csv"])
 def test_a_line_longer_than_any_is_passed_over(
-    policy: str, monkeypatch: pytest.MonkeyPatch, form: str
+    recorded_policy: str, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
     """Without being held: no more than so many characters are asked for at once."""
     monkeypatch.setattr(flow_logs, "MOST_CHARACTERS", 100)
@@ -91,7 +91,9 @@ def test_a_line_longer_than_any_is_passed_over(
         row, long = ALLOWED_ROW, [ALLOWED_ROW + "," * 100, f'"{"," * 500}']
     lines = [*([HEADER] if form == "csv" else []), row, long[0], row, long[1]]
     for end in ("\n", "\r\n"):
-        (report,) = replay(policy, "-", "--format", form, code=0, text=end.join([*lines, row]).encode())
+        (report,) = replay(
+            recorded_policy, "-", "--format", form, code=0, text=end.join([*lines, row]).encode()
+        )
         assert fates(report) == {"allowed": (3, 3)}
         assert report["read"] == {"lines: cannot be read": 2}
         first = lines.index(long[0]) + 1
@@ -102,60 +104,62 @@ def test_a_line_longer_than_any_is_passed_over(
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "latin-1"])
 @pytest.mark.parametrize("form", ["jsonl", "csv"])
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
-def test_encodings(policy: str, encoding: str, form: str, pack: Callable[[bytes], bytes]) -> None:
+def test_encodings(recorded_policy: str, encoding: str, form: str, pack: Callable[[bytes], bytes]) -> None:
     """What is no UTF-8 is in somebody else's fields: addresses and numbers are ASCII."""
     rows = {"jsonl": json.dumps(LINES[1] | {"note": "Büro"}, ensure_ascii=False)}
     rows["csv"] = f"note,{HEADER}\nBüro,{DENIED_ROW}"
     mark = "\ufeff" if encoding == "utf-16-le" else ""
     text = pack((mark + rows[form]).encode(encoding))
-    (report,) = replay(policy, "-", "--format", form, code=1, text=text)
+    (report,) = replay(recorded_policy, "-", "--format", form, code=1, text=text)
     assert (report["fates"]["denied"]["flows"], report["read"]) == (1, {})
 
 
-def test_both_ip_versions_in_one_log(policy: str) -> None:
+def test_both_ip_versions_in_one_log(recorded_policy: str) -> None:
     six = {"src": "2001:db8::5", "dst": "2001:db8::10", "protocol": 6, "dport": 80}
     lines = "\n".join(json.dumps(line) for line in [LINES[0], six, LINES[1], six | {"dst": "2001:db8::11"}])
-    (report,) = replay(policy, "-", "--format", "jsonl", "--node", "edge1", code=1, text=lines.encode())
+    (report,) = replay(
+        recorded_policy, "-", "--format", "jsonl", "--node", "edge1", code=1, text=lines.encode()
+    )
     assert fates(report) == {"allowed": (2, 6), "denied": (1, 4), "not of this node": (1, 1)}
 
 
 @pytest.mark.parametrize("name", ["packets", "replies", "bytes", "replyBytes"])
-def test_a_number_that_is_no_count(policy: str, name: str) -> None:
+def test_a_number_that_is_no_count(recorded_policy: str, name: str) -> None:
     lines = [json.dumps(LINES[0] | {name: 2**53 + more}) for more in (0, 1)]
-    (report,) = replay(policy, "-", "--format", "jsonl", code=0, text="\n".join(lines).encode())
+    (report,) = replay(recorded_policy, "-", "--format", "jsonl", code=0, text="\n".join(lines).encode())
     assert (report["fates"]["allowed"]["flows"], report["read"]) == (1, {"lines: cannot be read": 1})
     assert report["problems"] == [f"line 2: {name}: found `{2**53 + 1}`, expected a number 0..{2**53}"]
 
 
-def test_flow_logs_in_gzip(policy: str, tmp_path: Path) -> None:
+def test_flow_logs_in_gzip(recorded_policy: str, tmp_path: Path) -> None:
     """Of one member or of many, whatever the name says."""
     line = json.dumps(LINES[1]).encode() + b"\n"
     for zipped in (gzip.compress(line * 3), gzip.compress(line) * 3, gzip.compress(line * 3) + bytes(512)):
         for name in ("flows.jsonl.gz", "flows.jsonl"):
             path = tmp_path / name
             path.write_bytes(zipped)
-            (report,) = replay(policy, str(path), code=1)
+            (report,) = replay(recorded_policy, str(path), code=1)
             assert fates(report) == {"denied": (3, 12)}
 
 
-def test_what_was_read_of_a_damaged_log_counts(policy: str, tmp_path: Path) -> None:
+def test_what_was_read_of_a_damaged_log_counts(recorded_policy: str, tmp_path: Path) -> None:
     """And it is told where the damage is; the exit code says that the answer is not whole."""
     line = json.dumps(LINES[1]).encode() + b"\n"
     path, whole = tmp_path / "flows.jsonl.gz", gzip.compress(line)
     for damaged in (whole * 2 + whole[:20], whole * 2 + whole[:9] + b"\xff" * 20, whole * 2 + b"no gzip"):
         path.write_bytes(damaged)
-        result = CliRunner().invoke(cli, ["replay", policy, str(path), "-o", "json"])
+        result = CliRunner().invoke(cli, ["replay", recorded_policy, str(path), "-o", "json"])
         report = json.loads(result.stdout)
         assert (result.exit_code, report["broken"].split(": ")[0]) == (3, "behind line 2")
         assert fates(report) == {"denied": (2, 8)}
         assert f"Error: {path}: {report['broken']}; what was read before is counted above" in result.stderr
-        world = CliRunner().invoke(cli, ["suggest", "-f", policy, str(path), "--unanswered"])
+        world = CliRunner().invoke(cli, ["suggest", "-f", recorded_policy, str(path), "--unanswered"])
         assert (world.exit_code, f"{path}: behind line 2: " in world.stderr) == (3, True), world.output
         assert f"# {path}: behind line 2: " in world.stdout
         assert "kind: StagedNetworkPolicy" in world.stdout
     for damaged in (whole[:-9], whole[:9]):
         path.write_bytes(damaged)
-        result = CliRunner().invoke(cli, ["replay", policy, str(path)])
+        result = CliRunner().invoke(cli, ["replay", recorded_policy, str(path)])
         assert (result.exit_code, f"Error: {path}: behind line " in result.output) == (3, True)
 
 
