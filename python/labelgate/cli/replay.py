@@ -50,7 +50,8 @@ def replay(
     CAPTURE is a pcap or pcapng file (plain or gzip), flow logs (.jsonl, .csv), `conntrack`, or - for
     standard input. A flow is judged by its first packet, in the direction of who began it.
 
-    Exit code 1 if anything is denied; with --against, if anything is different; 3 if no flow was judged.
+    Exit code 1 if anything is denied; with --against, if anything is different; 3 if CAPTURE cannot be read
+    to its end, or no flow was judged.
     """
     place = {name: options.pop(name) for name in _PLACE}
     if (place["in_"] or place["out"] or place["hook"] or place["routes"]) and not (
