@@ -222,6 +222,7 @@ def test_one_hook(policy: str, capture: str) -> None:
     ("arguments", "message"),
     [
         (("--in", "eth0"), "say which by --node"),
+        (("--captured-on", "cali1"), "say which by --node"),
         (("--node", "edge1", "--hook", "filter-input"), "--hook needs"),
         (("--node", "edge1", "--route", "eth0"), "found `eth0`, expected NET=INTERFACE"),
         (("--flows",), "--flows needs -o json"),

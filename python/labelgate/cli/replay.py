@@ -54,10 +54,11 @@ def replay(
     to its end, or no flow was judged.
     """
     place = {name: options.pop(name) for name in _PLACE}
-    if (place["in_"] or place["out"] or place["hook"] or place["routes"]) and not (
-        place["node"] or place["host_file"]
-    ):
-        raise click.UsageError("--in, --out, --hook and --route are of a node: say which by --node")
+    of_node = (place["in_"], place["out"], place["hook"], place["routes"], options["captured_on"])
+    if any(of_node) and not (place["node"] or place["host_file"]):
+        raise click.UsageError(
+            "--in, --out, --hook, --route and --captured-on are of a node: say which by --node"
+        )
     if place["hook"] and not (place["in_"] or place["out"]):
         raise click.UsageError("--hook needs --in, --out or both")
     if each and output != "json":
