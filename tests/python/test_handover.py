@@ -12,10 +12,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from labelgate.agent import AgentError, handover
+from labelgate.agent import AgentError, claim, handover
 from labelgate.agent.claim import Claim
 from labelgate.agent.handover import BUSY, DONE, READY, Presence
 
@@ -187,6 +188,23 @@ def test_a_name_that_somebody_else_has_taken_says_nothing(name: str, said: list[
     assert all("with another" in line and "cannot be told" in line for line in said)
     with Presence(said.append):
         assert len(said) == 3
+
+
+def test_a_name_that_is_let_go_while_its_owner_is_looked_for_is_had(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask, before = claim._owner, Claim(b"labelgate-test-let-go")
+
+    def late(address: bytes) -> int | None:
+        before.close()
+        return ask(address)
+
+    monkeypatch.setattr(claim, "_owner", late)
+    monkeypatch.setattr(claim, "SECONDS", 0.0)
+    with closing(Claim(b"labelgate-test-let-go")):
+        monkeypatch.setattr(claim, "_owner", ask)
+        with pytest.raises(BlockingIOError):
+            Claim(b"labelgate-test-let-go")
 
 
 def test_nobody_else_can_be_in_the_way(in_force: Presence, name: str) -> None:

@@ -228,6 +228,7 @@ def test_one_hook(recorded_policy: str, capture: str) -> None:
     ("arguments", "message"),
     [
         (("--in", "eth0"), "say which by --node"),
+        (("--captured-on", "cali1"), "say which by --node"),
         (("--node", "edge1", "--hook", "filter-input"), "--hook needs"),
         (("--node", "edge1", "--route", "eth0"), "found `eth0`, expected NET=INTERFACE"),
         (("--flows",), "--flows needs -o json"),
@@ -373,3 +374,13 @@ def test_whereabouts() -> None:
         HOST: (True, None), POD: (False, "cali1"), "10.9.9.9": (False, "eth1"), OTHER: (False, "eth0"),
         "224.0.0.1": (True, None), "::5": (False, None),
     }  # fmt: skip
+
+
+def test_a_default_route_does_not_lead_to_link_local_addresses() -> None:
+    """Each interface has its own: a neighbour of a workload's is not judged as one of the outer interface."""
+    routes = ((ip_network("::/0"), "eth0"), (ip_network("0.0.0.0/0"), "eth0"))
+    texts = ("fe80::1", "169.254.1.1", "2001:db8::1")
+    found = [Whereabouts(routes=routes).of(ip_address(text)) for text in texts]
+    assert found == [(False, None), (False, "eth0"), (False, "eth0")]
+    said = Whereabouts(routes=(*routes, (ip_network("fe80::/64"), "eth1")))
+    assert said.of(ip_address("fe80::1")) == (False, "eth1")

@@ -502,6 +502,20 @@ def test_empty_files(content: bytes) -> None:
     assert load_text(content) == []
 
 
+@pytest.mark.parametrize("file", ["a.yaml", "a.json"])
+def test_half_a_character_is_none(file: str) -> None:
+    """JSON may escape one by halves; what has one half only can be neither sent nor kept."""
+    tier = yaml.safe_load(TIER)
+    whole, half = (
+        {**tier, "metadata": {**tier["metadata"], "annotations": {"a": text}}} for text in "\U0001f600\ud83d"
+    )
+    (resource,) = load_text(json.dumps(whole), file)
+    assert resource.metadata.annotations == {"a": "\U0001f600"}
+    assert [(code, line) for code, line, *_ in problems(json.dumps(half), file)] == [
+        ("syntax-json" if file == "a.json" else "syntax", 1)
+    ]
+
+
 def test_several_json_values_in_one_text() -> None:
     text = json.dumps(yaml.safe_load(TIER))
     other = text.replace("outer", "in\\u006eer\\ud83d\\ude00".removesuffix("\\ud83d\\ude00"))

@@ -129,6 +129,11 @@ def test_what_stands_before_the_first_mark_is_yaml(tmp_path: Path) -> None:
     check(tmp_path, {"a.yaml": listed("old")}, {"a.yaml": listed("new")})
 
 
+def test_an_end_where_nothing_has_begun_is_refused(tmp_path: Path) -> None:
+    """As it is by `check`: a mark before it would make it one that is empty."""
+    check(tmp_path, {"a.yaml": PLAIN[0]}, {"a.yaml": "# none\n...\n---\n" + PLAIN[1]})
+
+
 def test_what_both_have_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, parts in (("old", PLAIN), ("new", [*PLAIN[:3], yaml.safe_dump(a_set("other")), *PLAIN[4:]])):
         (tmp_path / name).write_text("---\n".join(parts))

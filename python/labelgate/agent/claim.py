@@ -30,13 +30,21 @@ class Claim:
         """
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
-            self._listener.bind(b"\0" + name)
+            self._bind(b"\0" + name)
             self._listener.listen(_WAITING)
-        except OSError as error:
+        except BaseException:
             self._listener.close()
-            if error.errno == errno.EADDRINUSE and _owner(b"\0" + name) in (0, os.geteuid()):
-                raise BlockingIOError(errno.EWOULDBLOCK, "another process has this name") from None
             raise
+
+    def _bind(self, address: bytes) -> None:
+        try:
+            self._listener.bind(address)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            if _owner(address) in (0, os.geteuid()):
+                raise BlockingIOError(errno.EWOULDBLOCK, "another process has this name") from None
+            self._listener.bind(address)  # Who had it may have ended meanwhile.
 
     def let_go_of_askers(self) -> None:
         """To be called from time to time: who asked whose the name is knows it by now."""

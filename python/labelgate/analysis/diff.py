@@ -6,9 +6,7 @@ packets. `docs/diff.md` says what it does not see.
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from ipaddress import ip_address
 from itertools import chain
@@ -24,6 +22,7 @@ from labelgate.analysis.naming import Names
 from labelgate.analysis.spoofing import source_changes
 from labelgate.settings import HostFacts, Settings
 from labelgate.snapshot import Snapshot
+from labelgate.sources.files import without_collection
 from labelgate.tabular import Tabular
 
 
@@ -91,19 +90,7 @@ SettingsOf = Callable[[Snapshot, str | None], Settings]
 _Pairs = Mapping[str | None, tuple[Settings, Settings]]
 
 
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    """Two snapshots are a large heap: looking for garbage in it, of which there is none, takes as long."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
-@_without_collector()
+@without_collection()
 def diff(
     old: Snapshot,
     new: Snapshot,

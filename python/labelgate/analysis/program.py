@@ -327,5 +327,10 @@ def _endpoint(number: int, found: dict[str, Any]) -> Endpoint:
 
 def set_of(family: int, ranges: Sequence[tuple[int, int]]) -> AddressSet:
     """A set of one family, of sorted, disjoint ranges with inclusive ends: for boundaries of one's own."""
-    edges, none = edges_of_ranges(family, ranges), edges_of_ranges(10 - family, [])
+    return set_of_edges(family, edges_of_ranges(family, ranges))
+
+
+def set_of_edges(family: int, edges: Edges) -> AddressSet:
+    """The same, of edges."""
+    none = edges_of_ranges(10 - family, [])
     return AddressSet(edges, none) if family == IPV4 else AddressSet(none, edges)

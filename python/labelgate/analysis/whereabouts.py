@@ -24,7 +24,7 @@ class Whereabouts:
     workloads: Mapping[IPAddress, str] = field(default_factory=dict)
     """Interfaces of the node's workloads by their addresses."""
     routes: tuple[tuple[IPv4Network | IPv6Network, str], ...] = ()
-    """The longest prefix that fits leads to the interface."""
+    """The longest prefix that fits leads to the interface; to link-local IPv6 only one of such."""
 
     def of(self, address: IPAddress) -> Place:
         """Whether it is the node's own, and the interface towards it if it is not."""
@@ -32,10 +32,20 @@ class Whereabouts:
             return True, None
         if address in self.workloads:
             return False, self.workloads[address]
-        fitting = [(net.prefixlen, name) for net, name in self.routes if address in net]
+        is_anywhere = is_of_any_interface(address)
+        fitting = [
+            (net.prefixlen, name)
+            for net, name in self.routes
+            if address in net and (net.is_link_local or not is_anywhere)
+        ]
         if address.is_multicast or str(address) == "255.255.255.255":
             return True, None
         return False, max(fitting)[1] if fitting else None
+
+
+def is_of_any_interface(address: IPAddress) -> bool:
+    """Whether every interface has some behind it (link-local IPv6): no default route leads there."""
+    return address.version == 6 and address.is_link_local
 
 
 class Directory(Protocol):

@@ -44,7 +44,8 @@ def diff_command(
     labelgate diff policies-before/ policies/
     git worktree add /tmp/main main && labelgate diff /tmp/main/policies policies
 
-    OLD and NEW are files or folders, each with everything: policies, endpoints, network sets. Complete:
+    OLD and NEW are files or folders (one may be -, standard input), each with everything: policies,
+    endpoints, network sets. Complete:
     every class of packets is asked about once, at every hook; nothing is sampled. `+` lines let more
     through, `-` lines less.
 

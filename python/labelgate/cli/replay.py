@@ -50,13 +50,15 @@ def replay(
     CAPTURE is a pcap or pcapng file (plain or gzip), flow logs (.jsonl, .csv), `conntrack`, or - for
     standard input. A flow is judged by its first packet, in the direction of who began it.
 
-    Exit code 1 if anything is denied; with --against, if anything is different; 3 if no flow was judged.
+    Exit code 1 if anything is denied; with --against, if anything is different; 3 if CAPTURE cannot be read
+    to its end, or no flow was judged.
     """
     place = {name: options.pop(name) for name in _PLACE}
-    if (place["in_"] or place["out"] or place["hook"] or place["routes"]) and not (
-        place["node"] or place["host_file"]
-    ):
-        raise click.UsageError("--in, --out, --hook and --route are of a node: say which by --node")
+    of_node = (place["in_"], place["out"], place["hook"], place["routes"], options["captured_on"])
+    if any(of_node) and not (place["node"] or place["host_file"]):
+        raise click.UsageError(
+            "--in, --out, --hook, --route and --captured-on are of a node: say which by --node"
+        )
     if place["hook"] and not (place["in_"] or place["out"]):
         raise click.UsageError("--hook needs --in, --out or both")
     if each and output != "json":

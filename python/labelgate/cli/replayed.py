@@ -29,7 +29,7 @@ from labelgate.analysis.replay import (
     flow_to_json,
 )
 from labelgate.analysis.suggest import spoken
-from labelgate.analysis.whereabouts import Whereabouts, whereabouts
+from labelgate.analysis.whereabouts import Whereabouts, is_of_any_interface, whereabouts
 from labelgate.cli.options import EnvironmentProblem, read_host
 from labelgate.cli.progress import ProgressBar
 from labelgate.config import load_config
@@ -252,7 +252,7 @@ class _ThisHost:
         """As `Whereabouts.of`."""
         if self._host.is_local(address) or address.is_multicast:
             return True, None
-        return False, self._host.interface(address)
+        return False, None if is_of_any_interface(address) else self._host.interface(address)
 
 
 def _on_this_host(judges: list[Judge], stack: ExitStack) -> list[Judge]:

@@ -36,7 +36,8 @@ def suggest(paths: tuple[str, ...], captures: tuple[str, ...], **options: Any) -
     -f names endpoints (pods, workload and host endpoints, namespaces, network sets). CAPTURE is what
     `labelgate replay` reads. --net4 and --net6 widen addresses that no endpoint has to so long a prefix.
 
-    Exit code 1 if nothing is suggested: nothing was recorded of any endpoint that labels find.
+    Exit code 1 if nothing is suggested: nothing was recorded of any endpoint that labels find; 3 if a CAPTURE
+    cannot be read to its end.
     """
     from labelgate.cli import suggested  # Here, because numpy takes its time.
 

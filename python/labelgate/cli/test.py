@@ -62,7 +62,8 @@ def run_expectations(
     Files and folders (recursive) are read for documents of kind PolicyTest; the policies are those that each
     names, or else those in its own folder. What such a document looks like: docs/policy-tests.md.
 
-    Exit code 1 if any answer is not as expected, 2 if there is nothing to ask, 3 if files do not load.
+    Exit code 1 if any answer is not as expected (or coverage too low), 2 if there is nothing to ask, 3 if
+    files do not load, 4 for a bug of labelgate: the table contradicts its own rules.
     """
     if fail_under is not None and not coverage:
         raise click.UsageError("--fail-under needs --coverage")

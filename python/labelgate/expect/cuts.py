@@ -10,7 +10,7 @@ from itertools import product
 from labelgate.analysis.addresses import IPV4, edges_of_networks, numbers
 from labelgate.analysis.judged import Kind, settled
 from labelgate.analysis.partition import AddressClasses, rule_sets
-from labelgate.analysis.program import AddressSet, Direction, Endpoint, Rule
+from labelgate.analysis.program import AddressSet, Direction, Endpoint, Rule, set_of_edges
 from labelgate.expect.scope import Scope, Service
 from labelgate.expect.sides import Side
 from labelgate.expect.world import World
@@ -87,8 +87,7 @@ class NodeCuts:
 
 
 def _set(family: int, nets: Iterable[IPNetwork]) -> AddressSet:
-    edges = edges_of_networks(family, nets)
-    return AddressSet(edges, edges[:0]) if family == IPV4 else AddressSet(edges[:0], edges)
+    return set_of_edges(family, edges_of_networks(family, nets))
 
 
 def _own(world: World, test: PolicyTest, node: str) -> Iterator[IPNetwork]:

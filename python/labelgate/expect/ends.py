@@ -21,7 +21,7 @@ from labelgate.analysis.addresses import (
 )
 from labelgate.analysis.judged import settled
 from labelgate.analysis.partition import AddressClasses, Mask, rule_sets
-from labelgate.analysis.program import AddressSet, Direction, Rule
+from labelgate.analysis.program import AddressSet, Direction, Rule, set_of_edges
 from labelgate.expect.scope import Scope, Service
 from labelgate.expect.sides import Side
 from labelgate.expect.world import World
@@ -79,15 +79,11 @@ def both_ends(
     ends = []
     for at, sides in enumerate((sources, destinations)):
         unnamed = edges_of_networks(family, (side.net for side in sides if side.owner is None))
-        asked = _set(family, edges[at]), _set(family, unnamed)
+        asked = set_of_edges(family, edges[at]), set_of_edges(family, unnamed)
         told_apart = (found for rule in every for found in rule_sets((rule.source, rule.destination)[at]))
         classes = AddressClasses.of((*asked, *chains[at].values(), *told_apart), family)
         ends.append(End(classes, *asked, chains[at], _named(classes, sides), rules[at]))
     return ends[0], ends[1]
-
-
-def _set(family: int, edges: Edges) -> AddressSet:
-    return AddressSet(edges, edges[:0]) if family == IPV4 else AddressSet(edges[:0], edges)
 
 
 def _chains(world: World, family: int, asked: Edges, direction: Direction) -> dict[int, AddressSet]:
@@ -99,7 +95,7 @@ def _chains(world: World, family: int, asked: Edges, direction: Direction) -> di
     for chain, address in zip(chains.tolist(), numbers(family, owned.addresses[inside]), strict=True):
         found.setdefault(chain, []).append(address)
     return {
-        chain: _set(family, edges_of_any(family, ((one, one) for one in addresses)))
+        chain: set_of_edges(family, edges_of_any(family, ((one, one) for one in addresses)))
         for chain, addresses in found.items()
     }
 

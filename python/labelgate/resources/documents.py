@@ -116,6 +116,7 @@ def _json_documents(text: str) -> list[Document]:
         seen_twice.clear()
         try:
             data, at = decoder.raw_decode(text, at)
+            _check_pairs(text, offset, at, data)
         except RecursionError:
             positions.json_node(text, at)  # says where it is too deep
             raise
@@ -126,6 +127,19 @@ def _json_documents(text: str) -> list[Document]:
             found.append(Document(data, start, [], offset, text))
         at = _blank_end(text, at)
     return found
+
+
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+"""Of a character that JSON escapes as two."""
+
+
+def _check_pairs(text: str, start: int, end: int, data: Any) -> None:
+    """Half of one is no character: JSONDecodeError. In YAML it is refused as well."""
+    if found := _HALF.search(text, start, end):
+        try:
+            json.dumps(data, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise json.JSONDecodeError("Half of a surrogate pair", text, found.start()) from None
 
 
 def _blank_end(text: str, at: int) -> int:

@@ -200,8 +200,8 @@ def _parsed(run: list[_Piece], file: str) -> _Held | None:
     """None where something is wrong, which is told better with all that stands around it."""
     loading, text = Loading(), "".join(piece.text for piece in run)
     # What comes before the first mark may look like JSON by itself: with a mark it is read as YAML.
-    is_first = run[0].how == "part" and not _BEGINNING.match(text)
-    loading.add("---\n" + text if is_first else text, file)
+    is_odd = run[0].how == "part" and text.lstrip().startswith("{")
+    loading.add("---\n" + text if is_odd else text, file)
     if loading.problems:
         return None
-    return _Held(int(is_first), 0, len(loading.documents), loading.resources, list(loading.first))
+    return _Held(int(is_odd), 0, len(loading.documents), loading.resources, list(loading.first))
