@@ -146,7 +146,7 @@ impl<D: Decide> Events<D> {
     /// None where nothing is told.
     pub fn new(rates: Rates, workers: usize) -> Option<Self> {
         let (sender, receiver) = sync_channel(ROOM);
-        let share = MOST_TOLD / u32::try_from(workers).unwrap_or(MOST_TOLD).max(1);
+        let share = (MOST_TOLD / u32::try_from(workers).unwrap_or(MOST_TOLD).max(1)).max(1);
         let workers = (0..workers).map(|_| Telling::new()).collect();
         (rates.rule > 0).then(|| Self { rates, share, sender, receiver: Mutex::new(receiver), workers })
     }

@@ -12,7 +12,7 @@ use crate::flow::{CtState, EndpointId, Family, FlowKey, Hook, InterfaceId, Trans
 use crate::program::{Action, ChainId, EndpointToHost, ForwardUnmarked, Reason, Settings};
 
 /// The answer to one packet at one hook; `tree` is that of a chain in `tree` which has been asked before. Where one chain
-/// decides there is nothing to trace.
+/// decides there is no step to trace, but rules may be.
 ///
 /// What most packets of a busy node are comes first: new and forwarded ones that meet one chain in a short form. Whatever
 /// else there is ends in a call of its own: none of it may make this save registers. The answer is that of the walk.

@@ -140,6 +140,8 @@ pub struct Table {
     pub axes: [KeptAxis; 4],
     /// Of its answers.
     pub cells: usize,
+    /// What they take of [`Limits::passes`].
+    passes: usize,
 }
 
 impl Writer {
@@ -244,7 +246,7 @@ impl Writer {
         let written = self.axes(flat, family, addresses, frame).and_then(|mut axes| {
             let Self { answers, limits, steps, passes, .. } = self;
             let cells = axes.fill(flat, answers, &mut Allowance { limits, steps, passes })?;
-            self.write(record, family, axes, &cells).map(|()| cells.is_silent)
+            self.write(record, family, axes, &cells, before.1 - self.passes).map(|()| cells.is_silent)
         });
         if written.is_err() {
             self.answers.rewind(before.0);
@@ -284,7 +286,15 @@ impl Writer {
         Ok(axes)
     }
 
-    fn write(&mut self, record: usize, family: Family, axes: Axes, cells: &Cells) -> Result<(), Refused> {
+    /// `passes` is what the cells take of [`Limits::passes`].
+    fn write(
+        &mut self,
+        record: usize,
+        family: Family,
+        axes: Axes,
+        cells: &Cells,
+        passes: usize,
+    ) -> Result<(), Refused> {
         let axes = [axes.source, axes.destination, axes.service, axes.source_port];
         let rooms = [self.rooms[family as usize], self.rooms[family as usize], self.rooms[2], self.rooms[3]];
         let of_maps =
@@ -303,7 +313,7 @@ impl Writer {
         if self.keeps {
             self.tables.resize_with(self.tables.len().max(record + 1), || None);
             let axes = axes.map(KeptAxis::of);
-            self.tables[record] = Some(Table { record: words, axes, cells: cells.answers.len() });
+            self.tables[record] = Some(Table { record: words, axes, cells: cells.answers.len(), passes });
         }
         Ok(())
     }
@@ -358,6 +368,12 @@ impl Writer {
         } else {
             self.maps.write(&mut self.image, axis)
         }
+    }
+
+    /// Tables that are not kept leave what they took of [`Limits::passes`] to others.
+    pub fn free_passes(&mut self) {
+        let taken: usize = self.tables.iter().flatten().map(|table| table.passes).sum();
+        self.passes = self.limits.passes - taken;
     }
 
     /// The image as it is now.

@@ -15,7 +15,7 @@ pub struct Limits {
     /// Cells of a chain, before equal rows and columns become one, and its (source, destination) pairs; of those at
     /// most 65536.
     pub cells: usize,
-    /// The image, and the lists of Log rules behind its answers; of the image at most 4 GiB.
+    /// The image, and the lists of rules passed behind its answers; of the image at most 4 GiB.
     pub bytes: usize,
     /// Bytes that the maps of all chains could come to while they have one level. Where that is too much they have two:
     /// one more load, and little memory where chains have much in common.

@@ -144,6 +144,7 @@ impl Kept {
         self.writer.directions = directions(program);
         self.rename_outcomes(program.outcomes.len(), &lineage.outcomes);
         self.keep_tables(&lineage.chains);
+        self.writer.free_passes();
         let mut edges = self.changed_sets(&lineage.sets);
         // Of equal chains the first one has got the tables of the old one.
         let is_new = |chain: &ChainId| is_wanted(*chain) && self.writer.tables[2 * chain.index()].is_none();
@@ -154,6 +155,10 @@ impl Kept {
         self.tables(&flats, &terms, &new)?;
         lineage.named = flats.into_named_ports();
         if !stale.is_empty() {
+            for chain in &stale {
+                self.writer.tables[2 * chain.index()..][..2].fill_with(|| None);
+            }
+            self.writer.free_passes();
             let flats = Flats::of_chains(program, &stale, &mut lineage.named);
             let mut edges = Edges::default();
             let terms = self.terms(&flats, &stale, &mut edges)?;

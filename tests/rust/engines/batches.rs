@@ -50,7 +50,7 @@ struct Batch {
 impl Batch {
     fn new(choices: &mut Choices, aims: &Aims<'_>, table: &DecisionTable, count: usize) -> Self {
         let family = if choices.chance(50) { Family::V6 } else { Family::V4 };
-        // New packets through FORWARD or INPUT: what is answered block by block.
+        // New packets that carry no mark: what is answered block by block.
         let is_plain = choices.chance(50);
         let flag = |choices: &mut Choices| choices.of(&[0, 0, 0, 1, 2, 255]);
         let pairs = if is_plain { lone_pairs(table) } else { Vec::new() };
@@ -71,11 +71,9 @@ impl Batch {
             (each(|pair| pair.0.0), each(|pair| pair.1.0))
         };
         Self {
-            hook: choices.of(if is_plain {
-                &[Hook::FilterForward, Hook::FilterForward, Hook::FilterInput][..]
-            } else {
-                &Hook::ALL
-            }),
+            hook: choices
+                .maybe(if is_plain { 70 } else { 100 }, |choices| choices.of(&Hook::ALL))
+                .unwrap_or(Hook::FilterForward),
             family,
             source: Values::new(choices, count, |choices| aims.address(choices, family)),
             destination: Values::new(choices, count, |choices| aims.address(choices, family)),
@@ -86,7 +84,7 @@ impl Batch {
             output,
             ct: Values::new(choices, count, |choices| choices.of(states)),
             accepted: Values::new(choices, count, |choices| if is_plain { 0 } else { flag(choices) }),
-            dnatted: Values::new(choices, count, flag),
+            dnatted: Values::new(choices, count, |choices| if is_plain { 0 } else { flag(choices) }),
             fragment: Values::new(choices, count, flag),
         }
     }

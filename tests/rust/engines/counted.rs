@@ -13,7 +13,7 @@ use crate::choices::{Choices, choices};
 use crate::edits::changed;
 use crate::equal::{bound, built, others};
 use crate::packets::Aims;
-use crate::programs::{self, of_rules, plain, program};
+use crate::programs::{self, numeric, of_rules, plain, program};
 
 /// Packets of a batch: two stages, a part, and some left over.
 const PACKETS: usize = 64 + 8 + 3;
@@ -58,6 +58,7 @@ fn batch(choices: &mut Choices, aims: &Aims<'_>, table: &DecisionTable) -> Vec<F
 fn counted(table: &DecisionTable, keys: &[FlowKey]) -> Counts {
     let (mut decisions, mut passing) = (Vec::new(), Passing::with_capacity(PACKETS));
     table.decide_packets(keys, &mut decisions, &mut passing);
+    assert_eq!(decisions, keys.iter().map(|key| table.decide(key)).collect::<Vec<_>>());
     let one = Tally { packets: 1, last_hit: 1 };
     let met = decisions.iter().map(|decision| decision.outcome);
     let met = met.chain(passing.passed().iter().map(|passed| passed.outcome)).map(|outcome| (outcome, one));
@@ -210,4 +211,20 @@ fn pass_rules_are_told_where_there_is_room() {
     };
     assert_eq!(uncounted(1 << 10), Vec::<&str>::new());
     assert_eq!(uncounted(0), ["pass"]);
+}
+
+/// What is edited in place gives back what the tables took that it replaces.
+#[test]
+fn pass_rules_are_told_however_often_they_are_edited() {
+    let mut budgets = Budgets::default();
+    budgets.classes.passes = 400;
+    let mut builder = Builder::new(budgets);
+    for port in 1..12 {
+        let mut pass = plain(Action::Pass);
+        pass.destination.ports = Some(numeric(vec![(port, port)]));
+        let program = of_rules(vec![pass, plain(Action::Deny)], Vec::new(), Vec::new());
+        let table = bound(builder.build(Arc::new(program))).table;
+        assert_eq!(table.describe().classes.edits, usize::from(port) - 1);
+        assert!(table.rules().iter().all(|rule| rule.uncounted.is_none()), "behind {port} edits");
+    }
 }
