@@ -1,7 +1,9 @@
 //! Classes as one chain tells them apart: by the clauses that hold, nothing else.
 
+use std::hash::{BuildHasher, RandomState};
+
 use indexmap::IndexSet;
-use rustc_hash::FxBuildHasher;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::BLOCK;
 use super::limits::{Refused, Steps};
@@ -87,9 +89,19 @@ pub struct KeptAxis {
     /// As in [`Axis`].
     pub sets: Vec<u32>,
     of_clause: Vec<u32>,
-    /// One behind the other.
-    bits: Vec<u64>,
-    locals: Vec<u16>,
+    /// By the digest of the clauses that hold: of thousands, those themselves would take more than all tables.
+    locals: FxHashMap<u128, u16>,
+    digest: Digest,
+}
+
+/// Equal digests are taken for equal bits. The keys are random and known to nobody, so that no two can be made alike.
+struct Digest([RandomState; 2]);
+
+impl Digest {
+    fn of(&self, bits: &[u64]) -> u128 {
+        let [low, high] = self.0.each_ref().map(|keys| keys.hash_one(bits));
+        u128::from(high) << 64 | u128::from(low)
+    }
 }
 
 /// The term of a clause that holds nowhere.
@@ -98,7 +110,9 @@ pub const NEVER: u32 = u32::MAX;
 impl KeptAxis {
     /// Of an axis whose local classes have their last names.
     pub fn of(Axis { bits, locals, sets, of_clause, .. }: Axis) -> Self {
-        Self { sets, of_clause, bits: bits.concat(), locals }
+        let digest = Digest([RandomState::new(), RandomState::new()]);
+        let locals = bits.iter().zip(locals).map(|(bits, local)| (digest.of(bits), local)).collect();
+        Self { sets, of_clause, locals, digest }
     }
 
     /// The local class of what exactly these sets hold; none if there is no such one yet.
@@ -110,8 +124,7 @@ impl KeptAxis {
             let holds = within.iter().all(held) && !outside.iter().any(held);
             bits[clause / 64] |= u64::from(holds) << (clause % 64);
         }
-        let place = self.bits.chunks_exact(bits.len().max(1)).position(|known| *known == bits[..])?;
-        Some(self.locals[place])
+        self.locals.get(&self.digest.of(&bits)).copied()
     }
 }
 
