@@ -172,7 +172,7 @@ sys.stdin.read()
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be told from others")
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: somebody else has to take the name")
 @pytest.mark.parametrize("backlog", [0, 100])
 def test_a_name_that_somebody_else_has_taken_says_nothing(name: str, said: list[str], backlog: int) -> None:
     """No local user can keep a daemon from starting."""
