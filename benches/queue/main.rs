@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use labelgate::compile::compile;
-use labelgate::enforce::{EnforcerConfig, Marks, Rates, Replay};
+use labelgate::enforce::{EnforcerConfig, Rates, Replay};
 use labelgate::flow::{FlowKey, InterfaceId, Verdict};
 use labelgate::table::{Budgets, DecisionTable, Engines, Passing};
 use labelgate::workload::measure::questions;
@@ -24,21 +24,7 @@ const PACKETS: usize = 64 * 1024;
 const RATES: Rates = Rates { rule: 10, policy: 30 };
 const RECORDED: u32 = 256;
 const ROUNDS: usize = 9;
-const CONFIG: EnforcerConfig = EnforcerConfig {
-    base: 4200,
-    workers: 1,
-    maxlen: 16384,
-    marks: Marks { accept: 0x100, decided: 0x400, reject: 0x1000 },
-    fail_open: [false; 7],
-    malformed_accept: false,
-    filter_reject: false,
-    filter_return: false,
-    without_repeat: [false; 7],
-    null: None,
-    sample_every: 0,
-    event_rates: Rates { rule: 0, policy: 0 },
-    recorded: 0,
-};
+const CONFIG: EnforcerConfig = EnforcerConfig::QUIET;
 
 /// Packets of the hook and IP version that most of the questions are for.
 fn keys(workload: &Workload, table: &DecisionTable) -> Vec<FlowKey> {

@@ -11,6 +11,7 @@
 //! own: a flood on one overruns no other. What ends one worker ends all, and closes all sockets: the kernel then drops
 //! what its rules queue (rules with `--queue-bypass` accept it). Never half alive.
 
+mod config;
 mod counters;
 mod events;
 mod hits;
@@ -20,6 +21,7 @@ mod noted;
 mod recorder;
 mod replay;
 mod samples;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -29,18 +31,18 @@ use std::hash::BuildHasher;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
-use rustc_hash::{FxBuildHasher, FxHashMap};
+use rustc_hash::FxBuildHasher;
 
-use crate::flow::{Family, FlowKey, Hook, InterfaceId, OutcomeId, Verdict};
-use crate::nfqueue::{Channel, Grant, Queue, QueueOptions, Wake, block_signals, interface_name, thread_id};
+use crate::flow::{FlowKey, InterfaceId, OutcomeId};
+use crate::nfqueue::{Channel, Queue, QueueOptions, block_signals, interface_name};
 use crate::table::{Decision, DecisionTable, Meanings, Passing, Topic};
 
+pub use config::{EnforcerConfig, MOST_WORKERS, QUEUES, queue_number};
 pub use counters::{Counters, HookCounters};
 pub use events::{Event, Header, Rates, Untold};
 pub use hits::TableHits;
@@ -50,55 +52,14 @@ pub use recorder::Recorded;
 pub use replay::Replay;
 pub use samples::Sample;
 
-use counters::{QueueCounts, Turns};
-use events::{Events, Staged};
-use hits::{Hits, Ledger};
-use recorder::Recorder;
-use samples::Sampling;
+use config::{check, places};
+use counters::Turns;
+use events::Events;
+use shared::{Generation, Progress, Shared, share};
 use worker::{HookQueue, Worker};
 
-/// Queues of one worker: one for each hook and IP version.
-pub const QUEUES: u16 = 14;
-/// More could not be told apart from a mistake.
-pub const MOST_WORKERS: u16 = 64;
 /// How long [`Enforcer::stop`] waits for a worker that does not come round its loop any more.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
-
-/// How packets are taken and answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EnforcerConfig {
-    /// The first of [`QUEUES`] times `workers` queue numbers; see [`queue_number`].
-    pub base: u16,
-    /// Threads, each with a queue of its own for each hook and IP version.
-    pub workers: u16,
-    /// Packets that may wait in each queue.
-    pub maxlen: u32,
-    /// Our bits of the packet mark.
-    pub marks: Marks,
-    /// By hook: accept what a full queue or a full socket buffer cannot hold.
-    pub fail_open: [bool; 7],
-    /// Let packets pass that cannot be read; otherwise they are dropped.
-    pub malformed_accept: bool,
-    /// `FilterDenyAction` is Reject.
-    pub filter_reject: bool,
-    /// `FilterAllowAction` is Return.
-    pub filter_return: bool,
-    /// By hook: packets must not pass the table twice; see [`Enforcer::set_without_repeat`].
-    pub without_repeat: [bool; 7],
-    /// For measurements: answer every packet so, without looking at it. What is left is the cost of the queue.
-    pub null: Option<Verdict>,
-    /// One decision in so many can be taken as a [`Sample`]; 0: none.
-    pub sample_every: u32,
-    /// Events that are told.
-    pub event_rates: Rates,
-    /// Denied packets that the flight recorder of each worker holds; 0: none.
-    pub recorded: u32,
-}
-
-/// The queue of a hook and IP version that a worker answers; those of one hook and IP version follow each other.
-pub const fn queue_number(config: &EnforcerConfig, hook: Hook, family: Family, worker: u16) -> u16 {
-    config.base + (hook as u16 * 2 + family as u16) * config.workers + worker
-}
 
 /// What the loop asks of a table.
 trait Decide: Send + Sync + 'static {
@@ -147,218 +108,6 @@ impl Decide for DecisionTable {
 
     fn counts_as(&self, other: &Self) -> bool {
         self.counts_as(other)
-    }
-}
-
-/// One table and the interfaces of the host as they were when it came into force.
-struct Generation<D> {
-    number: u64,
-    table: Arc<D>,
-    interfaces: FxHashMap<u32, InterfaceId>,
-    hits: Arc<Hits>,
-}
-
-impl<D: Decide> Generation<D> {
-    fn first(workers: usize, table: Arc<D>, interfaces: Vec<(u32, String)>) -> Self {
-        let hits = Hits::new(1, workers, &table.topics());
-        Self::new(1, table, interfaces, hits)
-    }
-
-    /// The same program on other interfaces is counted on.
-    fn after(before: &Self, number: u64, table: Arc<D>, interfaces: Vec<(u32, String)>) -> Self {
-        let hits = if table.counts_as(&before.table) {
-            Arc::clone(&before.hits)
-        } else {
-            Hits::new(number, before.hits.workers(), &table.topics())
-        };
-        Self::new(number, table, interfaces, hits)
-    }
-
-    fn new(number: u64, table: Arc<D>, interfaces: Vec<(u32, String)>, hits: Arc<Hits>) -> Self {
-        let id = |(index, name): (u32, String)| (index, table.interface(&name));
-        let interfaces = interfaces.into_iter().map(id).collect();
-        Self { number, table, interfaces, hits }
-    }
-}
-
-/// What the workers and the others have in common.
-struct Shared<D: Decide> {
-    marks: Marks,
-    filter_reject: AtomicBool,
-    filter_return: AtomicBool,
-    malformed_accept: bool,
-    null: Option<Verdict>,
-    generation: ArcSwap<Generation<D>>,
-    /// Held while tables change, and while their hits are read.
-    ledger: Mutex<Ledger<D::Meanings>>,
-    /// In the order of the queues.
-    counts: Vec<QueueCounts>,
-    /// One bit for each hook.
-    without_repeat: AtomicU64,
-    sampling: Option<Sampling>,
-    events: Option<Events<D>>,
-    staged: ArcSwapOption<Staged<D>>,
-    noted: noted::Switch,
-    /// By worker.
-    recorders: Vec<Option<Recorder>>,
-    /// One for each worker.
-    wakes: Vec<Wake>,
-    /// By worker.
-    turns: Vec<Turns>,
-    /// Ready when the workers have ended.
-    ended: Wake,
-    stop: AtomicBool,
-    alive: AtomicBool,
-    /// Number of the latest drain asked for.
-    drain_wanted: AtomicU64,
-    progress: Mutex<Progress>,
-    progressed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Progress {
-    /// By worker: number of the latest drain done.
-    drained: Vec<u64>,
-    /// Workers that have ended.
-    ended: usize,
-    /// Thread ids of workers, for whoever pins or measures them.
-    threads: Vec<u32>,
-    /// Why the first of those that ended by themselves did.
-    failure: Option<String>,
-}
-
-impl<D: Decide> Shared<D> {
-    /// Two callers at once get two numbers; the later table wins.
-    fn swap(&self, table: Arc<D>, interfaces: Vec<(u32, String)>) -> u64 {
-        let mut ledger = self.ledger();
-        let before = self.generation.load_full();
-        let number = before.number + 1;
-        let new = Arc::new(Generation::after(&before, number, table, interfaces));
-        let is_counted_on = Arc::ptr_eq(&before.hits, &new.hits);
-        self.generation.store(new);
-        if !is_counted_on {
-            ledger.keep(before.table.meanings(), Arc::clone(&before.hits));
-            if self.recorders.iter().any(Option::is_some) {
-                ledger.remember(before.table.meanings(), before.hits.generation);
-            }
-        }
-        number
-    }
-
-    /// What the flight recorders hold, the oldest first, each with what outcome ids meant then, if that is still known.
-    fn recorded(&self) -> Vec<(Recorded, Option<D::Meanings>)> {
-        let mut found: Vec<_> = self.recorders.iter().flatten().flat_map(Recorder::packets).collect();
-        found.sort_by_key(|packet| packet.time);
-        let ledger = self.ledger();
-        let now = self.generation.load();
-        let meanings = |number| {
-            let is_now = number >= now.hits.generation;
-            if is_now { Some(now.table.meanings()) } else { ledger.remembered(number) }
-        };
-        found.into_iter().map(|packet| (packet, meanings(packet.generation))).collect()
-    }
-
-    /// What is asked beside the table of this number, where events are told.
-    fn staged_beside(&self, generation: u64) -> Option<Arc<Staged<D>>> {
-        self.events.as_ref()?;
-        let staged = self.staged.load();
-        let beside = staged.as_ref().filter(|staged| staged.generation == generation);
-        beside.map(Arc::clone)
-    }
-
-    fn stage(&self, generation: u64, table: Option<Arc<D>>) {
-        let workers = self.wakes.len();
-        let staged = table.map(|table| {
-            let hits = Hits::new(generation, workers, &table.topics());
-            Arc::new(Staged { generation, table, hits })
-        });
-        self.staged.store(staged);
-    }
-
-    /// Nothing that is done under the lock can panic: a poisoned one is as good.
-    fn ledger(&self) -> MutexGuard<'_, Ledger<D::Meanings>> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The hits of the tables before, as far as they have not been given as over, and of the one in force.
-    fn hits(&self) -> Vec<TableHits<D::Meanings>> {
-        let mut ledger = self.ledger();
-        let mut found = ledger.read();
-        let generation = self.generation.load();
-        found.push(hits::table_hits(generation.table.meanings(), &generation.hits, false));
-        found
-    }
-
-    fn protocol(&self) -> Protocol {
-        Protocol {
-            marks: self.marks,
-            filter_reject: self.filter_reject.load(Ordering::Relaxed),
-            filter_return: self.filter_return.load(Ordering::Relaxed),
-        }
-    }
-
-    fn set_filter_actions(&self, reject: bool, returns: bool) {
-        self.filter_reject.store(reject, Ordering::Relaxed);
-        self.filter_return.store(returns, Ordering::Relaxed);
-    }
-
-    fn may_repeat(&self, hook: Hook) -> bool {
-        self.without_repeat.load(Ordering::Relaxed) & (1 << hook as u64) == 0
-    }
-
-    fn set_without_repeat(&self, hooks: [bool; 7]) {
-        let bits = Hook::ALL.iter().filter(|&&hook| hooks[hook as usize]);
-        self.without_repeat.store(bits.fold(0, |all, &hook| all | 1 << hook as u64), Ordering::Relaxed);
-    }
-
-    /// Nothing that is done under the lock can panic: a poisoned one is as good.
-    fn progress(&self) -> MutexGuard<'_, Progress> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn report_drained(&self, worker: usize, ticket: u64) {
-        self.progress().drained[worker] = ticket;
-        self.progressed.notify_all();
-    }
-
-    fn drain(&self, timeout: Duration) -> bool {
-        let progress = self.progress();
-        let ticket = self.drain_wanted.fetch_add(1, Ordering::AcqRel) + 1;
-        self.wake_all();
-        let is_done = |progress: &Progress| progress.drained.iter().all(|&drained| drained >= ticket);
-        let waits = |progress: &mut Progress| !is_done(progress) && self.alive.load(Ordering::Acquire);
-        let waited = self.progressed.wait_timeout_while(progress, timeout, waits);
-        is_done(&waited.unwrap_or_else(PoisonError::into_inner).0)
-    }
-
-    /// Waits until so many workers have ended; false if that took too long.
-    fn have_ended(&self, workers: usize, patience: Duration) -> bool {
-        let waits = |progress: &mut Progress| progress.ended < workers;
-        let waited = self.progressed.wait_timeout_while(self.progress(), patience, waits);
-        waited.unwrap_or_else(PoisonError::into_inner).0.ended >= workers
-    }
-
-    fn wake_all(&self) {
-        self.wakes.iter().for_each(Wake::wake);
-    }
-
-    fn report_begin(&self, worker: usize) {
-        self.progress().threads[worker] = thread_id();
-        self.progressed.notify_all();
-    }
-
-    /// The others end, too: packets of half of the queues answered and half not is nothing that anybody chose.
-    fn report_end(&self, failure: Option<String>) {
-        self.stop.store(true, Ordering::Release);
-        self.wake_all();
-        let mut progress = self.progress();
-        progress.ended += 1;
-        progress.failure = progress.failure.take().or(failure);
-        if progress.ended == self.wakes.len() {
-            self.alive.store(false, Ordering::Release);
-            self.ended.wake();
-        }
-        self.progressed.notify_all();
     }
 }
 
@@ -532,30 +281,6 @@ impl Drop for Enforcer {
     }
 }
 
-/// Hooks and IP versions in the order of their queue numbers.
-fn places() -> impl Iterator<Item = (Hook, Family)> {
-    Hook::ALL.into_iter().flat_map(|hook| [(hook, Family::V4), (hook, Family::V6)])
-}
-
-fn check(config: &EnforcerConfig) -> io::Result<()> {
-    let wrong = |text: String| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-    let Marks { accept, decided, reject } = config.marks;
-    if config.workers == 0 || config.workers > MOST_WORKERS {
-        return wrong(format!("{} workers: expected 1 to {MOST_WORKERS}", config.workers));
-    }
-    let queues = QUEUES * config.workers;
-    if config.base > u16::MAX - (queues - 1) {
-        return wrong(format!("first queue number {} leaves no room for {queues} queues", config.base));
-    }
-    if config.maxlen == 0 {
-        return wrong("queue length 0 holds no packet".to_owned());
-    }
-    if Marks::from_mask(config.marks.mask()) != Some(config.marks) {
-        return wrong(format!("marks {accept:#x}, {decided:#x}, {reject:#x} are not three rising bits"));
-    }
-    Ok(())
-}
-
 fn cannot_bind(number: u16, error: &io::Error) -> io::Error {
     let why = match error.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ResourceBusy => {
@@ -564,46 +289,6 @@ fn cannot_bind(number: u16, error: &io::Error) -> io::Error {
         _ => "",
     };
     io::Error::new(error.kind(), format!("queue {number} cannot be bound: {error}{why}"))
-}
-
-fn share<D: Decide>(
-    config: &EnforcerConfig,
-    table: Arc<D>,
-    interfaces: Vec<(u32, String)>,
-    grants: Vec<Grant>,
-) -> io::Result<Shared<D>> {
-    let workers = usize::from(config.workers);
-    let wakes = (0..workers).map(|_| Wake::new()).collect::<io::Result<_>>()?;
-    let shared = Shared {
-        marks: config.marks,
-        filter_reject: AtomicBool::new(config.filter_reject),
-        filter_return: AtomicBool::new(config.filter_return),
-        malformed_accept: config.malformed_accept,
-        null: config.null,
-        generation: ArcSwap::from_pointee(Generation::first(workers, table, interfaces)),
-        ledger: Mutex::default(),
-        counts: grants.into_iter().map(QueueCounts::new).collect(),
-        without_repeat: AtomicU64::new(0),
-        turns: (0..workers).map(|_| Turns::default()).collect(),
-        sampling: Sampling::new(config.sample_every),
-        events: Events::new(config.event_rates, workers),
-        recorders: (0..workers).map(|_| Recorder::new(config.recorded)).collect(),
-        staged: ArcSwapOption::empty(),
-        noted: noted::Switch::default(),
-        wakes,
-        ended: Wake::new()?,
-        stop: AtomicBool::new(false),
-        alive: AtomicBool::new(true),
-        drain_wanted: AtomicU64::new(0),
-        progress: Mutex::new(Progress {
-            drained: vec![0; workers],
-            threads: vec![0; workers],
-            ..Progress::default()
-        }),
-        progressed: Condvar::new(),
-    };
-    shared.set_without_repeat(config.without_repeat);
-    Ok(shared)
 }
 
 fn spawn<C, D>(shared: Arc<Shared<D>>, number: usize, queues: Vec<HookQueue<C>>) -> io::Result<JoinHandle<()>>

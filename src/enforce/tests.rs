@@ -24,21 +24,8 @@ use crate::table::{Decision, Passing, Tally, Topic};
 const A: u32 = 0x0100;
 const D: u32 = 0x0400;
 const R: u32 = 0x1000;
-const CONFIG: EnforcerConfig = EnforcerConfig {
-    base: 4200,
-    workers: 1,
-    maxlen: 16384,
-    marks: Marks { accept: A, decided: D, reject: 0x1000 },
-    fail_open: [false; 7],
-    malformed_accept: false,
-    filter_reject: false,
-    filter_return: false,
-    without_repeat: [false; 7],
-    null: None,
-    sample_every: 0,
-    event_rates: Rates { rule: 0, policy: 0 },
-    recorded: 0,
-};
+const CONFIG: EnforcerConfig =
+    EnforcerConfig { marks: Marks { accept: A, decided: D, reject: 0x1000 }, ..EnforcerConfig::QUIET };
 
 /// Long enough on a busy machine, short enough for a test that fails.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -9,26 +9,17 @@ use std::sync::Arc;
 
 use allocation_counter::measure;
 use labelgate::compile::compile;
-use labelgate::enforce::{EnforcerConfig, Marks, Rates, Replay};
+use labelgate::enforce::{EnforcerConfig, Rates, Replay};
 use labelgate::flow::{Family, FlowKey, Hook, InterfaceId};
 use labelgate::table::{Budgets, DecisionTable, Engines, Passing};
 use labelgate::workload::measure::questions;
 use labelgate::workload::{Named, Workload};
 
 const CONFIG: EnforcerConfig = EnforcerConfig {
-    base: 4200,
-    workers: 1,
-    maxlen: 16384,
-    marks: Marks { accept: 0x100, decided: 0x400, reject: 0x1000 },
-    fail_open: [false; 7],
-    malformed_accept: false,
-    filter_reject: false,
-    filter_return: false,
-    without_repeat: [false; 7],
-    null: None,
     sample_every: 3,
     event_rates: Rates { rule: 10, policy: 20 },
     recorded: 50,
+    ..EnforcerConfig::QUIET
 };
 const COUNT: usize = 1000;
 
