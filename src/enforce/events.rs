@@ -9,48 +9,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 
+use super::Decide;
 use super::counters::Count;
+use super::header::Header;
 use super::hits::{Hits, Told, WorkerHits};
-use super::judge::Waiting;
-use super::recorder::{Batch, Recorder};
-use super::{Decide, Generation};
-use crate::flow::{FlowKey, Hook, OutcomeId, Verdict};
-use crate::nfqueue::Inbox;
-use crate::table::{Decision, Passing};
+use crate::flow::{FlowKey, OutcomeId, Verdict};
 
 /// Events that wait to be taken.
 const ROOM: usize = 4096;
-/// Of a packet: both headers with the options that are usual.
-pub const HEADER_BYTES: usize = 128;
 /// Policies that are told apart, by a hash of their names: two that fall together share what may be told of one.
 const POLICIES: usize = 4096;
 /// Events of a second, of all workers: whoever takes them looks at all rules of a chain for each, a quarter of a
 /// millisecond for 10,000 rules.
 pub const MOST_TOLD: u32 = 400;
-
-/// The beginning of a packet.
-#[derive(Clone, Copy, Debug)]
-pub struct Header {
-    bytes: [u8; HEADER_BYTES],
-    copied: usize,
-    /// Bytes of the whole packet.
-    pub length: u32,
-}
-
-impl Header {
-    /// Of what was copied of a packet, and the bytes that the whole one has.
-    pub(super) fn new(payload: &[u8], length: u32) -> Self {
-        let mut bytes = [0; HEADER_BYTES];
-        let copied = payload.len().min(HEADER_BYTES);
-        bytes[..copied].copy_from_slice(&payload[..copied]);
-        Self { bytes, copied, length }
-    }
-
-    /// What is kept of the packet, from its IP header on.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.copied]
-    }
-}
 
 /// One packet that met something to be told.
 #[derive(Clone, Debug)]
@@ -151,6 +122,21 @@ impl<D: Decide> Events<D> {
         (rates.rule > 0).then(|| Self { rates, share, sender, receiver: Mutex::new(receiver), workers })
     }
 
+    /// Tells that a packet met this, unless that was told too often; the event is made only then.
+    pub fn tell(&self, worker: usize, met: &Met<'_, D>, now: u64, event: impl FnOnce() -> Event<D>) {
+        let telling = &self.workers[worker];
+        if !self.may_tell(worker, met, now) {
+            telling.limited.add(1);
+        } else if self.sender.try_send(event()).is_err() {
+            telling.lost.add(1);
+        }
+    }
+
+    /// One more packet that only staged policies would deny, told or not.
+    pub fn count_staged(&self, worker: usize) {
+        self.workers[worker].staged.add(1);
+    }
+
     /// Whether one more may be told. What all rules have in common is looked at last: seldom.
     fn may_tell(&self, worker: usize, met: &Met<'_, D>, now: u64) -> bool {
         self.is_wanted(worker, met, now) && self.has_room(worker, now)
@@ -199,101 +185,13 @@ impl<D: Decide> Events<D> {
     }
 }
 
-/// A batch that has been decided.
-pub struct Decided<'a, D> {
-    pub worker: usize,
-    pub generation: &'a Generation<D>,
-    pub hook: Hook,
-    pub hits: &'a WorkerHits,
-    pub now: u64,
-    /// Where the packets still are.
-    pub inbox: &'a Inbox,
-    pub waiting: &'a [Waiting],
-    pub keys: &'a [FlowKey],
-    pub decisions: &'a [Decision],
-}
-
 /// What is to be told of one packet.
-struct Met<'a, D> {
-    table: &'a Arc<D>,
-    hits: &'a WorkerHits,
-    outcome: OutcomeId,
-    step: Option<usize>,
-    staged: bool,
-}
-
-impl<D: Decide> Decided<'_, D> {
-    /// The packets that the table was asked about, in the order of the decisions.
-    fn asked(&self) -> impl Iterator<Item = &Waiting> {
-        self.waiting.iter().filter(|packet| packet.reply.is_none())
-    }
-
-    /// Keeps the denied ones in the flight recorder.
-    pub fn record(&self, recorder: &Recorder) {
-        let batch = Batch { time: self.now, generation: self.generation.number, hook: self.hook };
-        for (packet, decision) in self.asked().zip(self.decisions) {
-            if decision.verdict == Verdict::Deny {
-                let payload = self.inbox.at(packet.payload);
-                recorder.record(batch, decision.outcome, packet.interfaces, packet.length, payload);
-            }
-        }
-    }
-
-    /// Tells what is to be told of it.
-    pub fn tell(&self, events: &Events<D>, passing: &Passing) {
-        for (place, decision) in self.decisions.iter().enumerate() {
-            if decision.verdict == Verdict::Deny || self.hits.logs(decision.outcome) {
-                self.tell_one(events, place, &self.met(decision.outcome, None));
-            }
-        }
-        for passed in passing.passed() {
-            if self.hits.logs(passed.outcome) {
-                self.tell_one(events, passed.packet, &self.met(passed.outcome, Some(passed.step)));
-            }
-        }
-    }
-
-    /// Tells packets that pass, and would be denied if staged policies were in force.
-    pub fn tell_staged(&self, events: &Events<D>, staged: &Staged<D>, second: &[Decision]) {
-        for (place, (first, second)) in self.decisions.iter().zip(second).enumerate() {
-            if second.verdict == Verdict::Deny && first.verdict != Verdict::Deny {
-                let (table, hits) = (&staged.table, staged.hits.worker(self.worker));
-                let met = Met { table, hits, outcome: second.outcome, step: None, staged: true };
-                events.workers[self.worker].staged.add(1);
-                self.tell_one(events, place, &met);
-            }
-        }
-    }
-
-    fn met(&self, outcome: OutcomeId, step: Option<usize>) -> Met<'_, D> {
-        Met { table: &self.generation.table, hits: self.hits, outcome, step, staged: false }
-    }
-
-    /// Most are not told: only of those that are the packet is looked for.
-    fn tell_one(&self, events: &Events<D>, place: usize, met: &Met<'_, D>) {
-        let telling = &events.workers[self.worker];
-        if !events.may_tell(self.worker, met, self.now) {
-            telling.limited.add(1);
-            return;
-        }
-        let packet = self.asked().nth(place).expect("each decision is of a packet that waits");
-        let event = Event {
-            time: self.now,
-            generation: self.generation.number,
-            table: Arc::clone(met.table),
-            key: self.keys[place],
-            interfaces: packet.interfaces,
-            header: Header::new(self.inbox.at(packet.payload), packet.length),
-            verdict: self.decisions[place].verdict,
-            outcome: met.outcome,
-            step: met.step,
-            is_orphan: false,
-            staged: met.staged,
-        };
-        if events.sender.try_send(event).is_err() {
-            telling.lost.add(1);
-        }
-    }
+pub struct Met<'a, D> {
+    pub table: &'a Arc<D>,
+    pub hits: &'a WorkerHits,
+    pub outcome: OutcomeId,
+    pub step: Option<usize>,
+    pub staged: bool,
 }
 
 #[cfg(test)]

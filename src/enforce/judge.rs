@@ -6,13 +6,15 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use super::counters::QueueCounts;
-use super::events::{Decided, Event, Events, Header, Staged};
+use super::decided::{Decided, Waiting};
+use super::events::{Event, Events, Staged};
+use super::header::Header;
 use super::hits::{self, WorkerHits};
 use super::recorder::Recorder;
 use super::samples::{Sample, Sampler, Sampling};
 use super::{Decide, Generation, Protocol};
 use crate::flow::{CtState, Family, FiveTuple, FlowKey, Hook, InterfaceId, OutcomeId, Verdict};
-use crate::nfqueue::{self, BATCH, Inbox, Place, QueuedPacket, Reply};
+use crate::nfqueue::{self, BATCH, Inbox, QueuedPacket, Reply};
 use crate::table::{Decision, Passing};
 use crate::wire;
 
@@ -57,21 +59,6 @@ impl Scratch {
             sampler: sampling.map(Sampling::sampler),
         }
     }
-}
-
-/// A packet that has been read.
-#[derive(Clone, Copy, Debug)]
-pub struct Waiting {
-    id: u32,
-    mark: u32,
-    /// ifindexes of in- and out-interface.
-    pub interfaces: (u32, u32),
-    /// Bytes of the whole packet.
-    pub length: u32,
-    /// What was copied of it.
-    pub payload: Place,
-    /// None: as the table says.
-    pub reply: Option<Reply>,
 }
 
 /// Everything that answering the packets of one queue needs.

@@ -13,7 +13,9 @@
 
 mod config;
 mod counters;
+mod decided;
 mod events;
+mod header;
 mod hits;
 mod judge;
 mod marks;
@@ -44,7 +46,8 @@ use crate::table::{Decision, DecisionTable, Meanings, Passing, Topic};
 
 pub use config::{EnforcerConfig, MOST_WORKERS, QUEUES, queue_number};
 pub use counters::{Counters, HookCounters};
-pub use events::{Event, Header, Rates, Untold};
+pub use events::{Event, Rates, Untold};
+pub use header::Header;
 pub use hits::TableHits;
 pub use marks::{Marks, Protocol};
 pub use noted::Noted;

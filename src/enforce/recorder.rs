@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 
-use super::events::{HEADER_BYTES, Header};
+use super::header::{HEADER_BYTES, Header};
 use crate::flow::{Hook, OutcomeId};
 
 const META: usize = 5;

@@ -9,10 +9,11 @@ use pyo3::prelude::*;
 use serde_json::{Value, json};
 
 use super::events;
+use super::question::tuple_value;
 use super::table::Table;
 use super::value_error;
 use crate::enforce::{self, EnforcerConfig, Marks, Noted, Rates, Sample};
-use crate::flow::{FiveTuple, FlowKey, Transport, Verdict, number_address};
+use crate::flow::{FlowKey, Verdict};
 
 /// The packet loop of the calling thread's network namespace.
 #[pyclass(frozen, module = "labelgate._core")]
@@ -180,26 +181,8 @@ fn sample(sample: &Sample) -> Value {
         "verdict": sample.verdict.name(),
         "acceptedAfter": sample.accepted,
     });
-    if let (Value::Object(fields), Value::Object(more)) = (&mut value, tuple(&asked)) {
+    if let (Value::Object(fields), Value::Object(more)) = (&mut value, tuple_value(&asked)) {
         fields.extend(more);
     }
     value
-}
-
-/// What the bytes told, in the words of a packet line.
-pub fn tuple(tuple: &FiveTuple) -> Value {
-    let address = |number| number_address(tuple.family, number).to_string();
-    let (sport, dport, icmp) = match tuple.transport {
-        Transport::Ports { source, destination } => (Some(source), Some(destination), None),
-        Transport::Icmp { kind, code } => (None, None, Some((kind, code))),
-        Transport::Opaque => (None, None, None),
-    };
-    json!({
-        "src": address(tuple.source),
-        "dst": address(tuple.destination),
-        "protocol": tuple.protocol,
-        "sport": sport,
-        "dport": dport,
-        "icmp": icmp,
-    })
 }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use super::enforcer::tuple;
+use super::question::tuple_value;
 use crate::enforce::{Event, Recorded};
 use crate::flow::{Direction, Family, Verdict};
 use crate::program::{Action, RuleOrigin};
@@ -84,7 +84,7 @@ pub fn recorded(packet: &Recorded, meanings: Option<&Meanings>) -> Value {
     });
     // None only where what was read lies behind the bytes that are kept.
     let asked = wire::parse(family, bytes, packet.header.length as usize).ok();
-    extend(&mut value, asked.map_or(Value::Null, |asked| tuple(&asked)));
+    extend(&mut value, asked.map_or(Value::Null, |asked| tuple_value(&asked)));
     extend(&mut value, meanings.map_or(Value::Null, |meanings| rule(meanings.origin(packet.outcome))));
     value
 }
@@ -104,7 +104,7 @@ fn value(event: &Event<DecisionTable>, kind: &str, place: Option<(&str, Option<&
         "length": event.header.length,
         "header": hex(event.header.bytes()),
     });
-    extend(&mut value, tuple(&event.key.tuple));
+    extend(&mut value, tuple_value(&event.key.tuple));
     value
 }
 

@@ -1,4 +1,4 @@
-//! One question from Python, as `labelgate.flow.Packet` has it.
+//! One question from Python, as `labelgate.flow.Packet` has it, and what is said of it in a packet line.
 
 use std::net::IpAddr;
 
@@ -7,9 +7,12 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::PyString;
+use serde_json::{Value, json};
 
 use super::value_error;
-use crate::flow::{CtState, FiveTuple, FlowKey, Hook, InterfaceId, Transport, address_number, protocol};
+use crate::flow::{
+    CtState, FiveTuple, FlowKey, Hook, InterfaceId, Transport, address_number, number_address, protocol,
+};
 use crate::table::DecisionTable;
 
 /// Anything with the attributes of a `Packet`; what they hold is checked when asked for.
@@ -98,4 +101,22 @@ fn ct_state(word: &str) -> PyResult<CtState> {
 
 fn unknown<const N: usize>(field: &str, found: &str, words: [&str; N]) -> PyErr {
     value_error(format!("{field}: found `{found}`, expected one of {}", words.join(", ")))
+}
+
+/// What the bytes told, in the words of a packet line.
+pub fn tuple_value(tuple: &FiveTuple) -> Value {
+    let address = |number| number_address(tuple.family, number).to_string();
+    let (sport, dport, icmp) = match tuple.transport {
+        Transport::Ports { source, destination } => (Some(source), Some(destination), None),
+        Transport::Icmp { kind, code } => (None, None, Some((kind, code))),
+        Transport::Opaque => (None, None, None),
+    };
+    json!({
+        "src": address(tuple.source),
+        "dst": address(tuple.destination),
+        "protocol": tuple.protocol,
+        "sport": sport,
+        "dport": dport,
+        "icmp": icmp,
+    })
 }
