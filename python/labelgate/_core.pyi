@@ -150,6 +150,14 @@ class Table:
     def rule_facts(self) -> str:
         """What kernel rules may answer, as JSON."""
 
+    def settled(self) -> str:
+        """Which rules packets meet where kernel rules answer, as JSON: `{"chains", "names"}`.
+
+        `chains` is as `rule_facts`, but for each answer of a chain it has a list of outcome ids: what every
+        packet meets there, in order, the last of which decides; empty where the packet matters. `names` has
+        for those, and for whatever has no name but its reason, what `Enforcer.rule_counts` calls it.
+        """
+
     def describe(self) -> str:
         """`labelgate.engines.Description` as JSON."""
 

@@ -382,6 +382,11 @@ class DecisionTable(Tabular):
         facts: dict[str, Any] = json.loads(self.core.rule_facts())
         return facts
 
+    def settled(self) -> dict[str, Any]:
+        """Which rules packets meet where kernel rules answer: `chains` and `names` of `_core.Table`."""
+        settled: dict[str, Any] = json.loads(self.core.settled())
+        return settled
+
     @property
     def governs_something(self) -> bool:
         """Whether any interface has an endpoint."""

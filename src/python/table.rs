@@ -223,6 +223,11 @@ impl Table {
         serde_json::to_string(&self.0.rule_facts()).map_err(value_error)
     }
 
+    /// Which rules are met where kernel rules answer, as JSON text.
+    fn settled(&self) -> PyResult<String> {
+        serde_json::to_string(&self.0.settled()).map_err(value_error)
+    }
+
     /// Engines, their sizes and why they were chosen, as JSON text.
     fn describe(&self) -> PyResult<String> {
         serde_json::to_string(&self.0.describe()).map_err(value_error)

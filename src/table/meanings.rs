@@ -51,6 +51,21 @@ pub struct RuleCount<'a> {
     pub tally: Tally,
 }
 
+impl<'a> RuleCount<'a> {
+    /// So often an outcome was met.
+    pub fn of(origin: &'a RuleOrigin, tally: Tally) -> Self {
+        Self {
+            tier: origin.tier.as_deref(),
+            policy: origin.policy.as_deref(),
+            direction: origin.direction.map(Direction::name),
+            rule: origin.rule,
+            action: origin.action.map(Action::name),
+            reason: origin.reason.text(),
+            tally,
+        }
+    }
+}
+
 /// What the outcome ids of a table mean. Keeps no engine alive.
 #[derive(Clone, Debug)]
 pub struct Meanings {
@@ -68,25 +83,15 @@ impl Meanings {
                 tallies.entry(id).or_default().add(tally);
             }
         }
-        tallies.into_iter().map(|(outcome, tally)| self.count(outcome, tally)).collect()
+        tallies
+            .into_iter()
+            .map(|(outcome, tally)| RuleCount::of(self.program.outcome(outcome), tally))
+            .collect()
     }
 
     /// Tier, policy, rule and reason of what decided.
     pub fn origin(&self, outcome: OutcomeId) -> &RuleOrigin {
         self.program.outcome(self.answers.meaning(outcome).0)
-    }
-
-    fn count(&self, outcome: OutcomeId, tally: Tally) -> RuleCount<'_> {
-        let origin = self.program.outcome(outcome);
-        RuleCount {
-            tier: origin.tier.as_deref(),
-            policy: origin.policy.as_deref(),
-            direction: origin.direction.map(Direction::name),
-            rule: origin.rule,
-            action: origin.action.map(Action::name),
-            reason: origin.reason.text(),
-            tally,
-        }
     }
 }
 
@@ -114,7 +119,7 @@ pub struct ListedRule<'a> {
     pub action: &'static str,
     /// Why a packet that meets it ends so.
     pub reason: &'static str,
-    /// Why not every packet is counted: `kernel` (kernel rules may answer ahead of the queue); `pass` (a Pass rule of a
+    /// Why not every packet is counted here: `kernel` (kernel rules may answer ahead of the queue); `pass` (a Pass rule of a
     /// chain for which telling those would take too much memory); `log` (a Log rule of a chain in `tree` that has many).
     pub uncounted: Option<&'static str>,
 }
@@ -122,7 +127,7 @@ pub struct ListedRule<'a> {
 impl DecisionTable {
     /// The rules in force, in no particular order.
     pub fn rules(&self) -> Vec<ListedRule<'_>> {
-        let (program, settled) = (self.program(), statics::settled(self.program()));
+        let (program, settled) = (self.program(), statics::settled_outcomes(self.program()));
         let passes = self.rules_of(self.engines.silent_on_passes(), Action::Pass);
         let logs = self.rules_of(self.engines.silent_on_logs(), Action::Log);
         let mut seen = FxHashSet::default();

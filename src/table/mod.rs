@@ -43,7 +43,7 @@ pub use connectivity::Gate;
 pub use engines::{Budgets, Builder, Description, Engines, Other};
 pub use meanings::{ListedRule, Meanings, RuleCount, Tally, Topic};
 pub use packets::{Passed, Passing};
-pub use statics::{HostRules, RuleFacts, Static, WorkloadRules};
+pub use statics::{HostRules, RuleFacts, Settled, Static, WorkloadRules};
 use stops::AllStops;
 
 /// The part of an evaluation that a step belongs to.
@@ -257,5 +257,10 @@ impl DecisionTable {
     /// What kernel rules may answer ahead of the queue, and which interfaces must be queued where.
     pub fn rule_facts(&self) -> RuleFacts {
         statics::rule_facts(self.program(), &self.interfaces)
+    }
+
+    /// Which rules of policies are met where kernel rules answer.
+    pub fn settled(&self) -> Settled<'_> {
+        statics::settled(self.program(), &self.interfaces)
     }
 }

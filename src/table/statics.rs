@@ -1,12 +1,16 @@
 //! What kernel rules may answer ahead of the queue: chains that give every packet of a family the same answer.
 
+use std::collections::BTreeMap;
+
 use rustc_hash::FxHashSet;
 use serde::Serialize;
 
 use super::interfaces::{Interfaces, WorkloadSide};
-use crate::flow::{EndpointId, Family, OutcomeId};
+use super::linear::{self, Passed};
+use super::meanings::{RuleCount, Tally};
+use crate::flow::{EndpointId, Family, FiveTuple, OutcomeId, Transport};
 use crate::program::{
-    Action, Chain, ChainEnd, ChainId, Directed, Net, Program, Rule, RuleListId, Side, TierEnd,
+    Action, Chain, ChainEnd, ChainId, Directed, Net, Program, Reason, Rule, RuleListId, Side, TierEnd,
 };
 
 /// A chain's answer to every packet of one family, as far as the packet's content does not matter.
@@ -23,21 +27,32 @@ pub enum Static {
     Unmarked,
 }
 
-/// A chain's answers by family: `[v4, v6]`.
-pub type ByFamily = [Static; 2];
+const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
-/// What the netfilter ruleset is made from.
+/// Something about a chain by family: `[v4, v6]`.
+pub type ByFamily<T> = [T; 2];
+
+/// What the netfilter ruleset is made from: something about each chain that rules may lead to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct RuleFacts {
+pub struct RuleFacts<T = Static> {
     /// Host endpoints that govern an interface, sorted by name.
-    pub hosts: Vec<HostRules>,
+    pub hosts: Vec<HostRules<T>>,
     /// Workloads with an interface here, sorted by interface.
-    pub workloads: Vec<WorkloadRules>,
+    pub workloads: Vec<WorkloadRules<T>>,
+}
+
+/// The rules that packets meet in chains that give every packet the same answer, by outcome id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Settled<'a> {
+    /// Of each chain that is static in a family what every packet meets there, in order; the last decides.
+    pub chains: RuleFacts<Vec<u32>>,
+    /// What those outcomes are, and whatever else kernel rules answer by reason alone.
+    pub names: BTreeMap<u32, RuleCount<'a>>,
 }
 
 /// The chains of a host endpoint, for rules.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct HostRules {
+pub struct HostRules<T = Static> {
     /// As in answers.
     pub endpoint: String,
     /// The interfaces that it governs by name or address.
@@ -45,29 +60,29 @@ pub struct HostRules {
     /// The `*` host endpoint: governs all other interfaces (E-47).
     pub any: bool,
     /// Untracked policy, if it has any.
-    pub untracked: Option<Both>,
+    pub untracked: Option<Both<T>>,
     /// preDNAT policy, if it has any.
-    pub prednat: Option<ByFamily>,
+    pub prednat: Option<ByFamily<T>>,
     /// normal ingress.
-    pub input: ByFamily,
+    pub input: ByFamily<T>,
     /// normal egress.
-    pub output: ByFamily,
+    pub output: ByFamily<T>,
     /// forward policy.
-    pub forward: Both,
+    pub forward: Both<T>,
 }
 
 /// Answers for both directions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Both {
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Both<T = Static> {
     /// Towards the endpoint.
-    pub ingress: ByFamily,
+    pub ingress: ByFamily<T>,
     /// From the endpoint.
-    pub egress: ByFamily,
+    pub egress: ByFamily<T>,
 }
 
 /// The chains of a workload, for rules.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct WorkloadRules {
+pub struct WorkloadRules<T = Static> {
     /// As in answers.
     pub endpoint: String,
     /// Its interface.
@@ -75,16 +90,35 @@ pub struct WorkloadRules {
     /// E-30: its sources, as CIDR text.
     pub sources: Vec<String>,
     /// normal ingress.
-    pub ingress: ByFamily,
+    pub ingress: ByFamily<T>,
     /// normal egress.
-    pub egress: ByFamily,
+    pub egress: ByFamily<T>,
 }
 
 /// The facts for the interfaces as they are bound now.
 pub fn rule_facts(program: &Program, interfaces: &Interfaces) -> RuleFacts {
+    facts(program, interfaces, &|chain, family| static_answer(program, chain, family))
+}
+
+/// What is met where an answer of the rule facts is static.
+pub fn settled<'a>(program: &'a Program, interfaces: &Interfaces) -> Settled<'a> {
+    let numbers = |chain: &Chain, family| met(program, chain, family).iter().map(|id| id.number()).collect();
+    let names = settled_outcomes(program).into_iter().chain((0..Reason::ALL.len()).map(OutcomeId::new));
+    Settled {
+        chains: facts(program, interfaces, &numbers),
+        names: names.map(|id| (id.number(), RuleCount::of(program.outcome(id), Tally::default()))).collect(),
+    }
+}
+
+fn facts<T>(
+    program: &Program,
+    interfaces: &Interfaces,
+    about: &impl Fn(&Chain, Family) -> T,
+) -> RuleFacts<T> {
+    let by_family = |chain: ChainId| FAMILIES.map(|family| about(program.chain(chain), family));
     let listed = interfaces.listed();
     let any = interfaces.unnamed().forward;
-    let mut hosts: Vec<HostRules> = Vec::new();
+    let mut hosts = Vec::new();
     for index in 0..program.endpoints.len() {
         let id = EndpointId::new(index);
         let is_any = any == Some(id);
@@ -93,50 +127,57 @@ pub fn rule_facts(program: &Program, interfaces: &Interfaces) -> RuleFacts {
         });
         let names: Vec<String> = governed.map(|(name, _)| (*name).to_owned()).collect();
         if is_any || !names.is_empty() {
-            hosts.push(host_rules(program, id, names, is_any));
+            hosts.push(host_rules(program, id, names, is_any, &by_family));
         }
     }
     let workloads = listed
         .iter()
         .filter_map(|(name, governors)| match governors.workload {
-            WorkloadSide::Known(id) => Some(workload_rules(program, id, name)),
+            WorkloadSide::Known(id) => Some(workload_rules(program, id, name, &by_family)),
             WorkloadSide::Host | WorkloadSide::Unknown => None,
         })
         .collect();
     RuleFacts { hosts, workloads }
 }
 
-fn host_rules(program: &Program, id: EndpointId, interfaces: Vec<String>, any: bool) -> HostRules {
+fn host_rules<T>(
+    program: &Program,
+    id: EndpointId,
+    interfaces: Vec<String>,
+    any: bool,
+    by_family: &impl Fn(ChainId) -> ByFamily<T>,
+) -> HostRules<T> {
     let endpoint = program.endpoint(id);
     let both = |chains: Directed<ChainId>| Both {
-        ingress: by_family(program, chains.ingress),
-        egress: by_family(program, chains.egress),
+        ingress: by_family(chains.ingress),
+        egress: by_family(chains.egress),
     };
     HostRules {
         endpoint: endpoint.name.clone(),
         interfaces,
         any,
         untracked: endpoint.untracked.map(both),
-        prednat: endpoint.prednat.map(|chain| by_family(program, chain)),
-        input: by_family(program, endpoint.normal.ingress),
-        output: by_family(program, endpoint.normal.egress),
+        prednat: endpoint.prednat.map(by_family),
+        input: by_family(endpoint.normal.ingress),
+        output: by_family(endpoint.normal.egress),
         forward: both(endpoint.forward.expect("the compiler gives every host endpoint forward chains")),
     }
 }
 
-fn workload_rules(program: &Program, id: EndpointId, interface: &str) -> WorkloadRules {
+fn workload_rules<T>(
+    program: &Program,
+    id: EndpointId,
+    interface: &str,
+    by_family: &impl Fn(ChainId) -> ByFamily<T>,
+) -> WorkloadRules<T> {
     let endpoint = program.endpoint(id);
     WorkloadRules {
         endpoint: endpoint.name.clone(),
         interface: interface.to_owned(),
         sources: endpoint.sources.iter().map(Net::to_string).collect(),
-        ingress: by_family(program, endpoint.normal.ingress),
-        egress: by_family(program, endpoint.normal.egress),
+        ingress: by_family(endpoint.normal.ingress),
+        egress: by_family(endpoint.normal.egress),
     }
-}
-
-fn by_family(program: &Program, chain: ChainId) -> ByFamily {
-    [Family::V4, Family::V6].map(|family| static_answer(program, program.chain(chain), family))
 }
 
 /// Walks the chain as an engine would; the first rule that looks at the packet makes the answer [`Static::Queue`].
@@ -164,29 +205,28 @@ fn static_answer(program: &Program, chain: &Chain, family: Family) -> Static {
     }
 }
 
-/// What decides where a chain gives every packet of a family the same answer: kernel rules may answer instead, and no
-/// engine sees the packets.
-pub fn settled(program: &Program) -> FxHashSet<OutcomeId> {
-    let families = [Family::V4, Family::V6];
-    let chains = program.chains.iter().flat_map(|chain| families.map(|family| (chain, family)));
-    chains.flat_map(|(chain, family)| settling(program, chain, family)).collect()
+/// What packets meet where a chain gives every packet of a family the same answer: kernel rules may answer instead,
+/// and no engine sees them.
+pub fn settled_outcomes(program: &Program) -> FxHashSet<OutcomeId> {
+    let chains = program.chains.iter().flat_map(|chain| FAMILIES.map(|family| (chain, family)));
+    chains.flat_map(|(chain, family)| met(program, chain, family)).collect()
 }
 
-/// Of one chain: the rules, or the end of a tier, that decide; nothing where the packet matters.
-fn settling(program: &Program, chain: &Chain, family: Family) -> Vec<OutcomeId> {
+/// The rules that a packet passes in one chain, and what decides; nothing where the packet matters.
+fn met(program: &Program, chain: &Chain, family: Family) -> Vec<OutcomeId> {
     if static_answer(program, chain, family) == Static::Queue {
         return Vec::new();
     }
-    let profiles = match &chain.end {
-        ChainEnd::Profiles(profiles) => profiles.as_slice(),
-        ChainEnd::Accept | ChainEnd::Unmarked(_) => &[],
-    };
-    let lists = chain.tiers.iter().flat_map(|tier| &tier.policies).chain(profiles);
-    let firsts = lists.filter_map(|list| {
-        let rules = &program.rule_lists[list.index()].rules;
-        rules.iter().find(|rule| rule.families[family as usize])
+    let mut outcomes = Vec::new();
+    // Which packet it is does not matter.
+    let packet = FiveTuple { family, source: 0, destination: 0, protocol: 0, transport: Transport::Opaque };
+    let end = linear::run(program, chain, &packet, &mut |passed| {
+        if let Passed::Rule(outcome) = passed {
+            outcomes.push(outcome);
+        }
     });
-    firsts.map(|rule| rule.outcome).chain(chain.tiers.iter().map(|tier| tier.outcome)).collect()
+    outcomes.push(end.outcome());
+    outcomes
 }
 
 /// A Log rule, or a rule with criteria, has to be seen by the engine.

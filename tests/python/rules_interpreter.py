@@ -35,6 +35,8 @@ class Outcome:
     queue: int | None = None
     rules: int = 0
     """How many rules were looked at."""
+    counted: tuple[str, ...] = ()
+    """Counters of rules that matched."""
 
 
 Match = Callable[[KernelPacket], bool]
@@ -46,6 +48,7 @@ class ParsedRule:
     jump: str | None
     goto: str | None
     options: dict[str, str]
+    counters: tuple[str, ...]
 
 
 class Interpreter:
@@ -66,16 +69,18 @@ class Interpreter:
         """From our chain of a base chain to the verdict, or back."""
         stack: list[tuple[str, int]] = []
         position, index, looked = chain, 0, 0
+        counted: tuple[str, ...] = ()
         for _ in range(10_000):
             rules = self.chains[position]
             if index >= len(rules):
                 if not stack:
-                    return Outcome("return", packet, rules=looked)
+                    return Outcome("return", packet, rules=looked, counted=counted)
                 position, index = stack.pop()
                 continue
             rule, index, looked = rules[index], index + 1, looked + 1
             if not all(match(packet) for match in rule.matches):
                 continue
+            counted += rule.counters
             if rule.goto is not None:
                 position, index = rule.goto, 0
             elif rule.jump in self.chains:
@@ -89,16 +94,17 @@ class Interpreter:
             elif rule.jump == "CT":
                 packet = replace(packet, notrack=True)
             elif rule.jump == "NFQUEUE":
-                return Outcome("queue", packet, int(rule.options["--queue-num"]), looked)
+                return Outcome("queue", packet, int(rule.options["--queue-num"]), looked, counted)
             else:
                 assert rule.jump in {"ACCEPT", "DROP", "REJECT"}, rule
-                return Outcome(rule.jump.lower(), packet, rules=looked)
+                return Outcome(rule.jump.lower(), packet, rules=looked, counted=counted)
         raise AssertionError(f"no end from {chain}")
 
 
 def parse(words: list[str]) -> ParsedRule:
     matches: list[Match] = []
     options: dict[str, str] = {}
+    counters: list[str] = []
     jump = goto = None
     negated = False
     rest = iter(words)
@@ -115,13 +121,16 @@ def parse(words: list[str]) -> ParsedRule:
             jump = value
         elif word == "-g":
             goto = value
+        elif word == "--nfacct-name":
+            assert not negated, "a counter counts what has matched"
+            counters.append(value)
         elif word in {"--set-xmark", "--queue-num", "--reject-with"}:
             options[word] = value
         else:
             matches.append(inverted(MATCHES[word](value)) if negated else MATCHES[word](value))
             negated = False
     assert not negated, words
-    return ParsedRule(tuple(matches), jump, goto, options)
+    return ParsedRule(tuple(matches), jump, goto, options, tuple(counters))
 
 
 def inverted(match: Match) -> Match:

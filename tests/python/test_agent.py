@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from labelgate.agent import Agent, AgentError, Options, caution, daemon, enforcement, handover
+from fake_nfacct import FakeNfacct
+from labelgate.agent import Agent, AgentError, Options, caution, daemon, enforcement, handover, kernel_counts
 from labelgate.agent.generation import Loader
 from labelgate.agent.process import Signals
 from labelgate.agent.state import State
@@ -51,6 +52,7 @@ class Kernel:
         self.refuses = 0
         """How many more transactions fail."""
         self.refusal: Exception = ApplyError("filter", "v4", "no")
+        self.can_count = True
         self.hazards: list[Hazard] = []
         self.conntrack_is_off = False
         self.other_variant: object = None
@@ -95,6 +97,9 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kernel:
         def prepare_conntrack(self) -> bool:
             was_off, kernel.conntrack_is_off = kernel.conntrack_is_off, False
             return was_off
+
+        def can_count(self, counter: str) -> bool:
+            return kernel.can_count
 
         def apply(self, ruleset: Any, now: object = None) -> None:
             if kernel.refuses:
@@ -192,6 +197,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kernel:
         return real_take(signals, [], 0)
 
     real_take = Signals.take
+    monkeypatch.setattr(kernel_counts, "nfacct", FakeNfacct())
     monkeypatch.setattr(enforcement, "Netfilter", Netfilter)
     monkeypatch.setattr(enforcement._core, "Enforcer", Enforcer)
     monkeypatch.setattr(daemon, "LinkWatch", LinkWatch)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from labelgate.agent.hits import Key
 from labelgate.model import core_parts
 from labelgate.resources import Resource
 from labelgate.settings import Settings
@@ -67,6 +68,13 @@ class Contents:
         """
         rules = [] if resource is None else self._rules(resource).get(str(direction), [])
         return rules[rule] if rule < len(rules) else (f"rule {rule}", "")
+
+    def key(self, row: Mapping[str, Any], resource: Resource | None) -> Key:
+        """What a rule, or what stands in the place of one, is known by; its resource was seen."""
+        content: tuple[str | None, str | None] = (None, None)
+        if row["rule"] is not None:
+            content = self.rule(resource, row["direction"], row["rule"])
+        return (row["tier"], row["policy"], row["direction"], row["reason"], *content, row["action"])
 
     def _entry(self, resource: Resource, now: int) -> _Entry:
         key = id(resource)

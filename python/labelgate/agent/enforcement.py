@@ -12,6 +12,7 @@ from typing import Any
 from labelgate import _core
 from labelgate.agent.events import EventLog
 from labelgate.agent.generation import AgentError, Generation
+from labelgate.agent.kernel_counts import KernelCounts
 from labelgate.agent.panics import panics_refused
 from labelgate.agent.process import StopMode
 from labelgate.agent.pulse import HUNG_SECONDS, Pulse
@@ -28,6 +29,7 @@ from labelgate.netfilter.conntrack import tcp_loose
 from labelgate.netfilter.facts import FAMILIES, Marks, RulesetFacts
 from labelgate.netfilter.readback import Hazard, hazards, mark_writers
 from labelgate.netfilter.routing import accept_readers, read_routing_rules
+from labelgate.netfilter.rules import Ruleset
 from labelgate.netfilter.ruleset import ruleset
 from labelgate.netfilter.watch import RuleWatch
 from labelgate.processors import pin, receiving_processors
@@ -36,6 +38,8 @@ DRAIN_SECONDS = 5.0
 """How long a planned stop waits at most for packets that are queued already: nothing new comes any more."""
 RULES_SECONDS = 60.0
 """Rules that nobody has looked at for longer are not known to be there; usually it is five seconds."""
+LAST_LOOKS = 2
+"""At counters that no rule uses any more: the second finds that they have counted their last, and they go."""
 LATE_SECONDS = 0.02
 """Longer than any packet takes through rules."""
 
@@ -87,6 +91,7 @@ class Enforcement:
         self._base = first.config.queue_base
         if beside_another:
             self._base = free_block(read_queues(), self._base, 2 * len(HOOKS) * self._workers)
+        self._kernel_counts = KernelCounts(say)
         self.rule_counts: RuleCounts
         """How often rules were met."""
         self.events: EventLog | None = None
@@ -113,7 +118,7 @@ class Enforcement:
         """
         first = self.current
         open_things.callback(self.rules.close)
-        rules = ruleset(self._facts(first))
+        ruleset(self._facts(first))  # Before anything is touched: what cannot be written is said.
         self._enforcer = self._bind(first)
         open_things.callback(self._enforcer.stop)
         self.pulse = Pulse(self._enforcer.turns)
@@ -121,7 +126,7 @@ class Enforcement:
         if first.config.shadow:
             self._shadow = Shadow(self._enforcer, first, self._say)
             open_things.callback(self._shadow.stop)
-        self.rule_counts = RuleCounts(self._enforcer, first)
+        self.rule_counts = RuleCounts(self._enforcer, first, self._kernel_counts)
         self._stage(1, first, first.links)
         if first.config.event_rate or first.config.recorded:
             self.events = EventLog(self._enforcer, first, self._say)
@@ -130,8 +135,7 @@ class Enforcement:
             self._place_workers(first.config.queue_cpus)
         open_things.callback(leave)
         self._settle(first)
-        self._netfilter.apply(rules)
-        self._applied = self._facts(first)
+        self._apply_first(first)
         self._is_in_force = self._must_stay_closed = True
         self._rules_missing, self._rules_seen = None, time.monotonic()
 
@@ -159,11 +163,33 @@ class Enforcement:
                 self._settle(generation)
             self._swap(generation, generation.links)
             if rules is not None:
-                self._netfilter.apply(rules)
+                self._apply(facts, rules)
         except BaseException:
             self._swap(before, generation.links)
             raise
-        self.current, self._applied = generation, facts
+        self.current = generation
+
+    def _apply_first(self, first: Generation) -> None:
+        """Without counters where this kernel, or this iptables, knows none."""
+        facts = self._facts(first)
+        try:
+            self._apply(facts, ruleset(facts))
+        except ApplyError as error:
+            if not facts.counters or self._netfilter.can_count(min(facts.counters)):
+                raise
+            self._kernel_counts.give_up(str(error))
+            facts = self._facts(first)
+            self._apply(facts, ruleset(facts))
+
+    def _apply(self, facts: RulesetFacts, rules: Ruleset, now: Tables | None = None) -> None:
+        """Brings rules into the kernel, and first what they count with; ApplyError: all is as before."""
+        try:
+            self._kernel_counts.make(facts.counters)
+        except OSError as error:
+            raise ApplyError("all", "v4", f"counters cannot be made: {error}") from None
+        self._netfilter.apply(rules, now)
+        self._kernel_counts.in_force(facts.counters, rules.uncounted)
+        self._applied = facts
 
     @property
     def descriptors(self) -> list[int]:
@@ -265,7 +291,8 @@ class Enforcement:
             if hooks != self._without_repeat:
                 self._follow_hazards(hooks, now)
             elif findings:
-                self._netfilter.apply(ruleset(self._facts(self.current)), now)
+                facts = self._facts(self.current)
+                self._apply(facts, ruleset(facts), now)
             self._rules_missing, self._rules_seen = None, time.monotonic()
         except (ApplyError, ValueError, OSError) as error:
             self._rules_missing = self._rules_missing or str(error)
@@ -299,11 +326,16 @@ class Enforcement:
             if mode == "remove":
                 clean()
             elif mode == "open" and self._is_in_force:
-                self._netfilter.apply(ruleset(self._facts(self.current, is_open=True)))
+                facts = self._facts(self.current, is_open=True)
+                self._apply(facts, ruleset(facts))
         except (ApplyError, ValueError) as error:
             self._say(f"warning: stop: {error}")
         if mode != "keep":
             self.drain()
+        if mode == "remove":
+            self._kernel_counts.let_go()
+            for _ in range(LAST_LOOKS):
+                self.rule_counts.catch_up()
         return mode
 
     def drain(self) -> None:
@@ -405,9 +437,11 @@ class Enforcement:
 
     @panics_refused()
     def _facts(self, generation: Generation, *, is_open: bool = False) -> RulesetFacts:
-        config = generation.config
+        config, named = generation.config, self._kernel_counts.named(generation)
         return RulesetFacts.read(
             generation.table.rule_facts(),
+            named.chains,
+            reasons=named.reasons,
             settings=config.settings,
             marks=Marks.from_mask(config.mark_mask),
             queue_base=self._base,
@@ -449,8 +483,7 @@ class Enforcement:
         self._without_repeat = hooks
         try:
             facts = self._facts(self.current)
-            self._netfilter.apply(ruleset(facts), now)
-            self._applied = facts
+            self._apply(facts, ruleset(facts), now)
         except BaseException:
             self._without_repeat = before  # The next check tries again.
             raise

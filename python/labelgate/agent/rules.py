@@ -1,6 +1,7 @@
 """How often rules were met, over all tables that the daemon has put in force, and those of before.
 
-The packet loop counts by table; here counts of tables that are over are added up. A rule is the same one as
+The packet loop counts by table; here counts of tables that are over are added up, and what the kernel counts
+where its rules answer (`kernel_counts`). A rule is the same one as
 long as its policy, direction and content are: rules that come or go above it do not matter.
 """
 
@@ -18,6 +19,7 @@ from labelgate import _core
 from labelgate.agent.contents import Contents
 from labelgate.agent.generation import Generation
 from labelgate.agent.hits import KEY_WORDS, Key, hit_row, name_of
+from labelgate.agent.kernel_counts import KernelCounts
 from labelgate.handlers import PacketLoop
 from labelgate.resources import Resource
 from labelgate.snapshot import Snapshot
@@ -63,13 +65,14 @@ class _Policies:
 class RuleCounts:
     """Adds up what the packet loop counts. It gives the last words of a table once: there is one of these."""
 
-    def __init__(self, loop: PacketLoop, first: Generation) -> None:
-        self._loop = loop
+    def __init__(self, loop: PacketLoop, first: Generation, kernel: KernelCounts | None = None) -> None:
+        """`kernel`: what rules of the kernel count; None: nothing."""
+        self._loop, self._kernel = loop, kernel
         self._lock = threading.Lock()
         """For all that follows but `_swaps`: a change waits for nobody who reads."""
         self._swaps: deque[_Swap] = deque()
         self._sums: defaultdict[Key, _Count] = defaultdict(_Count)
-        """Of tables that are over."""
+        """Of tables that are over, and of the kernel."""
         self._met: dict[Key, None] = {}
         """Rules in the order in which they were met first."""
         self._denied: Counter[str] = Counter()
@@ -86,7 +89,8 @@ class RuleCounts:
 
     def catch_up(self) -> None:
         """Takes over the counts of tables that are over, so that these can go; waits for nobody."""
-        if (self._swaps or len(self._policies) > 1) and self._lock.acquire(blocking=False):
+        is_waiting = self._swaps or len(self._policies) > 1 or self._kernel
+        if is_waiting and self._lock.acquire(blocking=False):
             try:
                 self._read()
             finally:
@@ -131,6 +135,7 @@ class RuleCounts:
                     for name, policy in policies
                     if policy is not None
                 },
+                "kernel": self._kernel.saved() if self._kernel else None,
             }
 
     def restore(self, saved: Mapping[str, Any]) -> None:
@@ -144,7 +149,11 @@ class RuleCounts:
             str(name): (str(digest), _natural(since)) for name, (digest, since) in saved["policies"].items()
         }
         until, began = _natural(saved["time"]), _natural(saved["began"])
+        kernel = saved.get("kernel")
+        counted = None if kernel is None else _kernel_counts(kernel)
         with self._lock:
+            if self._kernel and counted:
+                self._kernel.restore(*counted)
             self._take_swaps()
             for key, packets, last in rules:
                 self._met.setdefault(key)
@@ -183,10 +192,22 @@ class RuleCounts:
         # The one in force may be counted under the number of one that had the same program.
         kept = {self._latest} | ((alive | fresh) - over)
         self._policies = {number: found for number, found in self._policies.items() if number in kept}
+        self._take_from_kernel()
         self._cut(now)
         for key, count in self._sums.items():
             now[key].add(count.packets, count.last_hit)
         return dict(now), {name: count + denied[name] for name, count in self._denied.items()}
+
+    def _take_from_kernel(self) -> None:
+        """Whenever it was that packets came since the last look, they are seen now."""
+        now = _now()
+        for meaning, packets in self._kernel.take() if self._kernel else ():
+            for key in meaning:
+                self._met.setdefault(key)
+                self._sums[key].add(packets, now)
+                tier, policy, _, reason, *_, action = key
+                if action == "Deny":
+                    self._add_denial(name_of(policy, reason, tier), packets, self._denied)
 
     def _take_swaps(self) -> set[int]:
         """The numbers of tables that were put in force since the last time."""
@@ -207,10 +228,13 @@ class RuleCounts:
         for rule in rules:
             if rule["action"] == "Deny":
                 name = name_of(rule["policy"], rule["reason"], rule["tier"])
-                if name not in self._denied and len(self._denied) >= MOST_NAMES:
-                    name = OTHERS
-                self._denied.setdefault(name, 0)
-                into[name] += rule["packets"]
+                self._add_denial(name, rule["packets"], into)
+
+    def _add_denial(self, name: str, packets: int, into: Counter[str]) -> None:
+        if name not in self._denied and len(self._denied) >= MOST_NAMES:
+            name = OTHERS
+        self._denied.setdefault(name, 0)
+        into[name] += packets
 
     def _cut(self, now: Mapping[Key, _Count]) -> None:
         if len(self._sums) > MOST_KEPT:
@@ -226,29 +250,33 @@ class RuleCounts:
         for rule in rules:
             key = self._key(rule, policies)
             seen.add(key)
-            yield key, self._row(rule, counted.get(key), policies)
+            yield key, self._row(rule, key, counted.get(key), policies)
         for key, count in counted.items():
             if key not in seen and key[4] is None:
-                yield key, self._row(_reason(key), count, policies)
+                yield key, self._row(_reason(key), key, count, policies)
 
-    def _row(self, rule: dict[str, Any], count: _Count | None, policies: _Policies) -> dict[str, Any]:
+    def _row(
+        self, rule: dict[str, Any], key: Key, count: _Count | None, policies: _Policies
+    ) -> dict[str, Any]:
         """One rule; `packets` is null where nothing is counted, `lastHit` where nothing has been met."""
-        packets = count.packets if count else None if rule["uncounted"] else 0
-        fields = ("tier", "policy", "direction", "rule", "action", "reason", "uncounted")
+        uncounted, since = rule["uncounted"], 0
+        if self._kernel:
+            since = self._kernel.since(key)
+            if uncounted in ("kernel", None) and not self._kernel.is_off:
+                uncounted = None if self._kernel.counts_all(key) else "kernel"
+        fields = ("tier", "policy", "direction", "rule", "action", "reason")
         resource = policies.resources.get(rule["policy"])
         return {
             **{name: rule[name] for name in fields},
-            "packets": packets,
+            "uncounted": uncounted,
+            "packets": count.packets if count else None if uncounted else 0,
             "lastHit": count.last_hit if count else None,
-            "since": self._began if resource is None else self._contents.since(resource),
+            "since": max(since, self._began if resource is None else self._contents.since(resource)),
+            "inKernel": since > 0,
         }
 
     def _key(self, rule: Mapping[str, Any], policies: _Policies) -> Key:
-        content: tuple[str | None, str | None] = (None, None)
-        if rule["rule"] is not None:
-            resource = policies.resources.get(rule["policy"])
-            content = self._contents.rule(resource, rule["direction"], rule["rule"])
-        return (rule["tier"], rule["policy"], rule["direction"], rule["reason"], *content, rule["action"])
+        return self._contents.key(rule, policies.resources.get(rule["policy"]))
 
 
 def _natural(value: Any) -> int:
@@ -261,6 +289,15 @@ def _key_of(value: Any) -> Key:
     if not isinstance(value, list) or len(value) != KEY_WORDS:
         raise ValueError("no key of a rule")
     return tuple(None if word is None else str(word) for word in value)
+
+
+def _kernel_counts(saved: Any) -> tuple[dict[str, tuple[int, tuple[Key, ...]]], dict[Key, int]]:
+    """What `KernelCounts.saved` gives."""
+    counters = {
+        str(name): (_natural(taken), tuple(_key_of(key) for key in meaning))
+        for name, taken, meaning in saved["counters"]
+    }
+    return counters, {_key_of(key): _natural(since) for key, since in saved["since"]}
 
 
 def _reason(key: Key) -> dict[str, Any]:

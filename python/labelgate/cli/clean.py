@@ -6,8 +6,10 @@ import click
 
 from labelgate.agent import LooseNote, state_folder
 from labelgate.cli.options import EnvironmentProblem
+from labelgate.netfilter import nfacct
 from labelgate.netfilter.apply import ApplyError
 from labelgate.netfilter.apply import clean as remove_rules
+from labelgate.netfilter.rules import PREFIX
 
 
 @click.command()
@@ -27,10 +29,12 @@ def clean(config_file: str | None, state: str | None) -> None:
     for table in removed:
         click.echo(f"removed our rules from {table}")
     try:
+        if has_counters := nfacct.remove_all(PREFIX):
+            click.echo("removed our counters; what was kept of them (rules.json) is kept")
         is_restored = LooseNote(state_folder(config_file, {"state": state})).restore()
     except OSError as error:
         raise EnvironmentProblem(str(error)) from None
     if is_restored:
         click.echo("set nf_conntrack_tcp_loose back to 1")
-    elif not removed:
+    elif not removed and not has_counters:
         click.echo("nothing of ours is there")

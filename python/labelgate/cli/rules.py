@@ -16,7 +16,7 @@ from labelgate.cli.options import ask_daemon, socket_option
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _UNCOUNTED = {
-    "kernel": "kernel rules may answer ahead of the queue",
+    "kernel": "kernel rules may answer ahead of the queue, and not all that they answer is counted",
     "pass": "Pass rules of chains where telling them apart would take too much memory are not wholly counted",
     "log": "Log rules of a list with very many rules and more than 16 Log rules are not wholly counted",
 }
@@ -43,9 +43,10 @@ def rules(socket: str | None, unused: int | None, top: int | None, output: str) 
     """Show how often each rule was met, and when last.
 
     Counts are exact, and go on when policies are reloaded and when the daemon is restarted, for rules whose
-    policy, direction and content stay. They count packets that the daemon judged: those of known
-    connections, and those that kernel rules answer ahead of the queue, are not among them. Where not all are
-    counted, `packets` is `-` (in JSON `uncounted` says why).
+    policy, direction and content stay. They count packets that the daemon judged, and those that kernel rules
+    answer ahead of the queue; packets of known connections are not among them. Where not all are counted,
+    `packets` is `-` (in JSON `uncounted` says why). What the kernel counts is looked at every five seconds
+    and when it is asked for: `*` (`inKernel`) marks times that may be those of the look, not of the packet.
 
     With --unused the exit code is 1 if there are any. A rule is said to be unused only if all packets that
     meet it are counted, and its policy has been in force for so long as it is now.
@@ -88,10 +89,13 @@ def _tell_unjudged(rules: list[dict[str, Any]], before: float) -> None:
 
 
 def _lines(found: list[dict[str, Any]]) -> Iterator[str]:
-    yield f"{'PACKETS':>12}  {'LAST HIT':20}  RULE"
+    yield f"{'PACKETS':>12}  {'LAST HIT':21}  RULE"
     for rule in found:
         packets = "-" if rule["packets"] is None or rule["uncounted"] else str(rule["packets"])
-        yield f"{packets:>12}  {_time(rule['lastHit']):20}  {_name(rule)}"
+        mark = "*" if rule["inKernel"] and rule["lastHit"] else ""
+        yield f"{packets:>12}  {_time(rule['lastHit']) + mark:21}  {_name(rule)}"
+    if any(rule["inKernel"] and rule["lastHit"] for rule in found):
+        yield "* or up to five seconds earlier: kernel rules count it, and it is when that was seen"
     for word in sorted({rule["uncounted"] for rule in found if rule["uncounted"]}):
         yield f"- {_UNCOUNTED[word]}"
 

@@ -19,7 +19,7 @@ from labelgate.netfilter.facts import FAMILIES, Family
 from labelgate.netfilter.raw import conntrack_chain
 from labelgate.netfilter.readback import EMPTY_TABLE, SavedTable, misplaced, parse_save, printed
 from labelgate.netfilter.render import put_back, transaction
-from labelgate.netfilter.rules import CONNTRACK_CHAIN, TABLES, Ruleset, TableRules
+from labelgate.netfilter.rules import CONNTRACK_CHAIN, PREFIX, TABLES, Rule, Ruleset, TableRules
 from labelgate.netfilter.ruleset import CONNTRACK_ONLY
 
 Variant = Literal["nft", "legacy"]
@@ -265,6 +265,18 @@ class Netfilter:
                 self._write("raw", family, transaction("raw", raw, TableRules(conntrack_chain())))
                 was_off = True
         return was_off
+
+    def can_count(self, counter: str) -> bool:
+        """Whether rules can count with this counter, which is there: a chain that nothing leads to tries."""
+        rules = TableRules({f"{PREFIX}probe": (Rule("", "").counted(counter),)})
+        try:
+            for family in self.families:
+                self._write("raw", family, transaction("raw", EMPTY_TABLE, rules))
+                made = SavedTable(dict.fromkeys(rules.chains, ()))
+                self._write("raw", family, transaction("raw", made, _NO_RULES))
+        except ApplyError:
+            return False
+        return True
 
     def _wanted(self, ruleset: Ruleset, now: Tables) -> dict[Key, TableRules]:
         """Rules for every table that is or shall be ours, in the order of the transactions."""

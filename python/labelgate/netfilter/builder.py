@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import ClassVar, Literal
 
 from labelgate.flow import Hook
 from labelgate.netfilter.dispatch import Dispatch
-from labelgate.netfilter.facts import Family, HostChains, RulesetFacts
+from labelgate.netfilter.facts import ByFamily, Family, HostChains, RulesetFacts, StaticAnswer
 from labelgate.netfilter.rules import INVALID, PREFIX, Jump, Rule, Rules, TableRules
 from labelgate.settings import Failsafe
 
 # Protocols whose ports the multiport match reads; a failsafe of another protocol can match nothing.
 _WITH_PORTS = {6: "tcp", 17: "udp", 132: "sctp", 136: "udplite"}
 _MULTIPORT_MAX = 15
+
+FAILSAFE = "failsafe (E-40)"
+RETURN_HALF = "failsafe, return half (E-43)"
+INVALID_PACKET = "invalid (E-20.2)"
+INVALID_IN_MANGLE = "invalid (E-34)"
+TO_HOST = "endpoint to host action (E-50)"
+ENCAPSULATED = "encapsulation from a workload (E-20.5)"
+REASONS = (FAILSAFE, RETURN_HALF, INVALID_PACKET, INVALID_IN_MANGLE, TO_HOST, ENCAPSULATED)
+"""Why the engine, too, would answer as kernel rules do without any chain: what these count for."""
 
 
 class TableBuilder(ABC):
@@ -34,6 +44,9 @@ class TableBuilder(ABC):
         self.workloads = [w for w in facts.workloads if w.interface.startswith(self.prefixes)]
         self.any = next((host for host in facts.hosts if host.any_interface), None)
         self.chains: dict[str, Rules] = {}
+        self.uncounted: set[str] = set()
+        """Counters of which not every packet is counted here."""
+        self._numbers: defaultdict[str, dict[str, int]] = defaultdict(dict)
 
     def rules(self) -> TableRules:
         """The finished table."""
@@ -42,8 +55,8 @@ class TableBuilder(ABC):
         jumps = tuple(Jump(base, PREFIX + base) for base in self.hooks)
         chains = hook_chains | self.chains
         if self.settings.chain_insert_mode == "append":
-            return TableRules(chains, last=jumps)
-        return TableRules(chains, first=jumps)
+            return TableRules(chains, last=jumps, uncounted=frozenset(self.uncounted))
+        return TableRules(chains, first=jumps, uncounted=frozenset(self.uncounted))
 
     @abstractmethod
     def bodies(self) -> dict[str, Rules]:
@@ -68,6 +81,31 @@ class TableBuilder(ABC):
         """Adds a chain; its whole name."""
         self.chains[PREFIX + name] = tuple(rules)
         return PREFIX + name
+
+    def chain_of(self, name: str, answers: ByFamily, answer: StaticAnswer, rules: Iterable[Rule]) -> str:
+        """Adds a chain for all with this answer whose packets count for the same; its whole name."""
+        account = answers.account(self.family)
+        numbers = self._numbers[f"{name}-{answer}"]
+        number = numbers.setdefault(account, len(numbers) + 1)
+        return self.chain(f"{name}-{answer}" + (f"-{number}" if number > 1 else ""), rules)
+
+    def not_counted(self, answers: ByFamily) -> None:
+        """Some packets that these answer are counted nowhere."""
+        if account := answers.account(self.family):
+            self.uncounted.add(account)
+
+    @property
+    def knows_local_dnat(self) -> bool:
+        """E-37: bit R tells mangle POSTROUTING which DNATed packets are new and of this host.
+
+        Nothing else has it there. Only counters need it; the engine sees their in-interface.
+        """
+        counts = any(host.output.account(self.family) for host in self.facts.hosts)
+        return (counts or bool(self.facts.reasons)) and "mangle-postrouting" not in self.facts.without_repeat
+
+    def reason(self, reason: str) -> str:
+        """The counter of what is answered for this reason."""
+        return self.facts.reasons.get(reason, "")
 
     def dispatch(self, dispatch: Dispatch) -> str:
         """Adds the chains of a dispatch; the name of the first."""
@@ -110,9 +148,9 @@ class TableBuilder(ABC):
         """For packets to workload interfaces."""
         return tuple(Rule(f"-o {prefix}+", target) for prefix in self.prefixes)
 
-    def invalid(self, deny: Callable[[], str]) -> Rules:
+    def invalid(self, deny: Callable[[], str], reason: str = INVALID_PACKET) -> Rules:
         """E-20.2, E-34."""
-        return (Rule(INVALID, deny()),) if self.settings.invalid_check else ()
+        return (Rule(INVALID, deny()).counted(self.reason(reason)),) if self.settings.invalid_check else ()
 
     def host_dispatch(
         self, name: str, side: Literal["-i", "-o"], goal: Callable[[HostChains, str | None], str | None]
@@ -140,7 +178,14 @@ class TableBuilder(ABC):
         ends = () if default is None else (Rule("", f"-g {default}"),)
         return self.dispatch(Dispatch(PREFIX + name, side, leaves, ends))
 
-    def failsafes(self, entries: Iterable[Failsafe], ports: str, remote: str, target: str) -> Iterator[Rule]:
+    def failsafes(
+        self,
+        entries: Iterable[Failsafe],
+        ports: str,
+        remote: str,
+        target: str,
+        reason: str = FAILSAFE,
+    ) -> Iterator[Rule]:
         """E-40..E-43: `ports` is `--dports` or `--sports`; `remote` is the option for the remote net."""
         version = 4 if self.family == "v4" else 6
         usable = [
@@ -156,4 +201,5 @@ class TableBuilder(ABC):
             numbers = sorted({entry.port for entry in group})
             for start in range(0, len(numbers), _MULTIPORT_MAX):
                 listed = ",".join(map(str, numbers[start : start + _MULTIPORT_MAX]))
-                yield Rule(f"{net}-p {_WITH_PORTS[protocol]} -m multiport {ports} {listed}", target)
+                match = f"{net}-p {_WITH_PORTS[protocol]} -m multiport {ports} {listed}"
+                yield Rule(match, target).counted(self.reason(reason))

@@ -15,6 +15,8 @@ Family = Literal["v4", "v6"]
 FAMILIES: tuple[Family, ...] = ("v4", "v6")
 StaticAnswer = Literal["queue", "allow", "deny", "unmarked"]
 """What a chain answers to every packet of a family; `queue` where that depends on the packet."""
+Accounts = Mapping[str, str]
+"""Names of counters, by the reason for which kernel rules answer without any chain (E-40, E-20.2)."""
 
 # What can be written as an iptables `-i` operand: no blank or quote, no `+` (a wildcard at the end).
 _INTERFACE = re.compile(r"[A-Za-z0-9_.:@-]{1,15}")
@@ -53,15 +55,21 @@ class ByFamily:
 
     v4: StaticAnswer
     v6: StaticAnswer
+    accounts: tuple[str, str] = ("", "")
+    """For each, the counter of the packets that it answers; empty: they are not counted."""
 
     def of(self, family: Family) -> StaticAnswer:
         """The answer in this family."""
         return self.v4 if family == "v4" else self.v6
 
+    def account(self, family: Family) -> str:
+        """The counter in this family."""
+        return self.accounts[FAMILIES.index(family)]
+
     @classmethod
-    def _read(cls, value: Sequence[StaticAnswer]) -> Self:
+    def _read(cls, value: Sequence[StaticAnswer], accounts: Sequence[str] | None) -> Self:
         v4, v6 = value
-        return cls(v4, v6)
+        return cls(v4, v6) if accounts is None else cls(v4, v6, (accounts[0], accounts[1]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +80,9 @@ class ByDirection:
     egress: ByFamily
 
     @classmethod
-    def _read(cls, value: Mapping[str, Sequence[StaticAnswer]]) -> Self:
-        return cls(ByFamily._read(value["ingress"]), ByFamily._read(value["egress"]))
+    def _read(cls, value: Mapping[str, Sequence[StaticAnswer]], accounts: Mapping[str, Any] | None) -> Self:
+        named = accounts or {}
+        return cls(*(ByFamily._read(value[side], named.get(side)) for side in ("ingress", "egress")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,17 +105,17 @@ class HostChains:
     """None without preDNAT policy."""
 
     @classmethod
-    def _read(cls, value: Mapping[str, Any]) -> Self:
+    def _read(cls, value: Mapping[str, Any], accounts: Mapping[str, Any]) -> Self:
         untracked, prednat = value["untracked"], value["prednat"]
         return cls(
             endpoint=value["endpoint"],
             interfaces=tuple(value["interfaces"]),
             any_interface=value["any"],
-            input=ByFamily._read(value["input"]),
-            output=ByFamily._read(value["output"]),
-            forward=ByDirection._read(value["forward"]),
-            untracked=None if untracked is None else ByDirection._read(untracked),
-            prednat=None if prednat is None else ByFamily._read(prednat),
+            input=ByFamily._read(value["input"], accounts.get("input")),
+            output=ByFamily._read(value["output"], accounts.get("output")),
+            forward=ByDirection._read(value["forward"], accounts.get("forward")),
+            untracked=None if untracked is None else ByDirection._read(untracked, accounts.get("untracked")),
+            prednat=None if prednat is None else ByFamily._read(prednat, accounts.get("prednat")),
         )
 
 
@@ -121,13 +130,13 @@ class WorkloadChains:
     egress: ByFamily
 
     @classmethod
-    def _read(cls, value: Mapping[str, Any]) -> Self:
+    def _read(cls, value: Mapping[str, Any], accounts: Mapping[str, Any]) -> Self:
         return cls(
             endpoint=value["endpoint"],
             interface=value["interface"],
             sources=tuple(ip_network(source) for source in value["sources"]),
-            ingress=ByFamily._read(value["ingress"]),
-            egress=ByFamily._read(value["egress"]),
+            ingress=ByFamily._read(value["ingress"], accounts.get("ingress")),
+            egress=ByFamily._read(value["egress"], accounts.get("egress")),
         )
 
 
@@ -153,6 +162,8 @@ class RulesetFacts:
     """Hooks where bit D cannot be trusted, because rules of others ahead of ours can write it."""
     open: bool = False
     """Every queue rule is replaced by RETURN (`stop: open`); what the kernel settles still holds."""
+    reasons: Accounts = field(default_factory=dict)
+    """Counters of what is answered by no chain; a reason that is not there is not counted."""
 
     def __post_init__(self) -> None:
         owners: dict[str, str] = {}
@@ -170,11 +181,16 @@ class RulesetFacts:
             raise ValueError("more than one `*` host endpoint governs; E-46 allows one")
 
     @classmethod
-    def read(cls, chains: Mapping[str, Any], **rest: Any) -> Self:
-        """From `DecisionTable.rule_facts()` as parsed JSON; `rest` are the other fields."""
+    def read(cls, chains: Mapping[str, Any], accounts: Mapping[str, Any] | None = None, **rest: Any) -> Self:
+        """From `DecisionTable.rule_facts()` as parsed JSON; `rest` are the other fields.
+
+        `accounts` has the same shape, and the name of a counter, or nothing, for each answer of a chain.
+        """
+        hosts, workloads = chains["hosts"], chains["workloads"]
+        of_hosts, of_workloads = ((accounts or {}).get(name) for name in ("hosts", "workloads"))
         return cls(
-            hosts=tuple(HostChains._read(host) for host in chains["hosts"]),
-            workloads=tuple(WorkloadChains._read(workload) for workload in chains["workloads"]),
+            hosts=tuple(map(HostChains._read, hosts, of_hosts or [{}] * len(hosts))),
+            workloads=tuple(map(WorkloadChains._read, workloads, of_workloads or [{}] * len(workloads))),
             **rest,
         )
 
@@ -182,6 +198,19 @@ class RulesetFacts:
     def is_empty(self) -> bool:
         """Nobody governs anything: no rules at all."""
         return not self.hosts and not self.workloads
+
+    @property
+    def counters(self) -> frozenset[str]:
+        """Names of all counters."""
+        answers: list[ByFamily | None] = []
+        for host in self.hosts:
+            both = [host.forward] if host.untracked is None else [host.forward, host.untracked]
+            answers += [host.input, host.output, host.prednat]
+            answers += [answer for sides in both for answer in (sides.ingress, sides.egress)]
+        for workload in self.workloads:
+            answers += [workload.ingress, workload.egress]
+        accounts = (account for answer in answers if answer is not None for account in answer.accounts)
+        return frozenset(filter(None, (*accounts, *self.reasons.values())))
 
     def queues(self, hook: Hook, family: Family) -> range:
         """The queue numbers: per hook and family, because raw and mangle look alike in a message."""

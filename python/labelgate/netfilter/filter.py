@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 from labelgate.flow import Hook
-from labelgate.netfilter.builder import TableBuilder
+from labelgate.netfilter.builder import ENCAPSULATED, TO_HOST, TableBuilder
 from labelgate.netfilter.dispatch import Dispatch
-from labelgate.netfilter.facts import HostChains, StaticAnswer, WorkloadChains
+from labelgate.netfilter.facts import ByFamily, HostChains, WorkloadChains
 from labelgate.netfilter.rules import ESTABLISHED, PREFIX, Jump, Rule, Rules, TableRules
 
 _NEIGHBOUR_DISCOVERY = (130, 131, 132, 133, 135, 136)
@@ -32,7 +33,7 @@ class Filter(TableBuilder):
         # E-39: ends the packets that we allowed, behind all rules of others.
         end = self.chain("FORWARD-end", (Rule(self.has(self.marks.accept), "-j ACCEPT"),))
         chains = {**table.chains, end: self.chains[end]}
-        return TableRules(chains, table.first, (*table.last, Jump("FORWARD", end)))
+        return replace(table, chains=chains, last=(*table.last, Jump("FORWARD", end)))
 
     def decided(self) -> Rules:
         """R: deny; else to the rules of others.
@@ -64,12 +65,13 @@ class Filter(TableBuilder):
         )
         return f"-g {name}"
 
-    def _end(self, answer: StaticAnswer, hook: Hook, allow: Rules) -> Rules:
+    def _end(self, answers: ByFamily, hook: Hook, allow: Rules, before_deny: Rules = ()) -> Rules:
         """The end of a chain that is never left unmarked."""
+        answer = answers.of(self.family)
         if answer == "queue":
             return (self.queue(hook),)
         if answer == "deny":
-            return (Rule("", self.deny()),)
+            return (*before_deny, Rule("", self.deny()).counted(answers.account(self.family)))
         if answer == "allow":
             return allow
         raise ValueError(f"a normal chain cannot end unmarked (E-20.8), but that is its answer at {hook}")
@@ -95,14 +97,18 @@ class Filter(TableBuilder):
         return self.chain("discovery", (*kinds, Rule("", f"-g {otherwise}")))
 
     def _host_in(self, host: HostChains, _: str | None) -> str:
-        answer = host.input.of(self.family)
+        failsafes = self.failsafes(self.settings.failsafe_inbound, "--dports", "-s", self.accept())
+        return self._host("host-in", host.input, failsafes, "filter-input")
+
+    def _host(self, name: str, answers: ByFamily, failsafes: Iterator[Rule], hook: Hook) -> str:
+        allow = Rule("", self.accept()).counted(answers.account(self.family))
         rules = (
             Rule(ESTABLISHED, self.accept()),
             *self.invalid(self.deny),
-            *self.failsafes(self.settings.failsafe_inbound, "--dports", "-s", self.accept()),
-            *self._end(answer, "filter-input", (Rule("", self.accept()),)),
+            *failsafes,
+            *self._end(answers, hook, (allow,)),
         )
-        return self.chain(f"host-in-{answer}", rules)
+        return self.chain_of(name, answers, answers.of(self.family), rules)
 
     def _output(self) -> Rules:
         """E-36."""
@@ -113,37 +119,43 @@ class Filter(TableBuilder):
             Rule(self.has(self.marks.accept), self.accept()),
             *self.to_workload("-j RETURN"),
             # E-37: only mangle POSTROUTING sees the right out-interface.
-            Rule("-m conntrack --ctstate DNAT", "-j RETURN"),
+            Rule("-m conntrack --ctstate DNAT", self._dnatted()),
             Rule("", f"-g {dispatch}"),
         )
 
+    def _dnatted(self) -> str:
+        """E-37: what is judged in mangle POSTROUTING, where it has to be known from what is forwarded."""
+        if not self.knows_local_dnat:
+            return "-j RETURN"
+        local = Rule("", self.set(self.marks.reject))
+        return f"-g {self.chain('dnatted-out', (Rule(ESTABLISHED, '-j RETURN'), local))}"
+
     def _host_out(self, host: HostChains, _: str | None) -> str:
-        answer = host.output.of(self.family)
-        rules = (
-            Rule(ESTABLISHED, self.accept()),
-            *self.invalid(self.deny),
-            *self.failsafes(self.settings.failsafe_outbound, "--dports", "-d", self.accept()),
-            *self._end(answer, "filter-output", (Rule("", self.accept()),)),
-        )
-        return self.chain(f"host-out-{answer}", rules)
+        failsafes = self.failsafes(self.settings.failsafe_outbound, "--dports", "-d", self.accept())
+        return self._host("host-out", host.output, failsafes, "filter-output")
 
     def _workload_dispatch(
-        self, name: str, side: Literal["-i", "-o"], goal: Callable[[WorkloadChains], str]
+        self,
+        name: str,
+        side: Literal["-i", "-o"],
+        goal: Callable[[WorkloadChains], str],
+        before_deny: Rules = (),
     ) -> str:
         """Workload interfaces that nobody has are denied (E-38.3), also when ESTABLISHED."""
         leaves = {workload.interface: (Rule("", f"-g {goal(workload)}"),) for workload in self.workloads}
-        return self.dispatch(Dispatch(PREFIX + name, side, leaves, (Rule("", self.deny()),)))
+        return self.dispatch(Dispatch(PREFIX + name, side, leaves, (*before_deny, Rule("", self.deny()))))
 
     def _workload_to_host(self, workload: WorkloadChains) -> str:
         """E-50."""
-        answer = workload.egress.of(self.family)
-        allow = Rule("", self._endpoint_to_host())
+        answers = workload.egress
+        to_host = self.reason(TO_HOST)
+        allow = Rule("", self._endpoint_to_host()).counted(answers.account(self.family), to_host)
         rules = (
             Rule(ESTABLISHED, self.accept()),
             *self.invalid(self.deny),
-            *self._end(answer, "filter-input", (*self._encapsulation(), allow)),
+            *self._from_workload_end(answers, "filter-input", (allow,)),
         )
-        return self.chain(f"wl-host-{answer}", rules)
+        return self.chain_of("wl-host", answers, answers.of(self.family), rules)
 
     def _endpoint_to_host(self) -> str:
         action = self.settings.endpoint_to_host
@@ -151,12 +163,18 @@ class Filter(TableBuilder):
             return self.deny()
         return self.accept() if action == "Accept" else "-j RETURN"
 
+    def _from_workload_end(self, answers: ByFamily, hook: Hook, allow: Rules) -> Rules:
+        """Where all is denied it matters only to counters why."""
+        encapsulation = self._encapsulation()
+        is_counted = bool(answers.account(self.family))
+        return self._end(answers, hook, (*encapsulation, *allow), encapsulation if is_counted else ())
+
     def _encapsulation(self) -> Rules:
         """E-20.5, where the queue does not see to it."""
         port = self.settings.workload_vxlan_port
         vxlan = [] if port is None else [Rule(f"-p udp -m udp --dport {port}", self.deny())]
         ipip = [Rule("-p 4", self.deny())] if self.settings.workload_ipip_denied else []
-        return (*vxlan, *ipip)
+        return tuple(rule.counted(self.reason(ENCAPSULATED)) for rule in (*vxlan, *ipip))
 
     def _forward(self) -> Rules:
         """E-38.
@@ -166,6 +184,7 @@ class Filter(TableBuilder):
         bit A since the packet arrived, so that the engine leaves out from-HEP; but then that stage was
         static, too, or left out here.
         """
+        met = self._met_from_workloads()
         stages: list[Rule] = []
         if from_hep := self.host_dispatch("from-hep", "-i", self._from_hep):
             accept = self.marks.accept
@@ -174,35 +193,76 @@ class Filter(TableBuilder):
             stages += self.from_workload(
                 f"-j {self._workload_dispatch('from-wl', '-i', self._from_workload)}"
             )
-            stages += self.to_workload(f"-j {self._workload_dispatch('to-wl', '-o', self._to_workload)}")
-        if to_hep := self.host_dispatch("to-hep", "-o", self._to_hep):
+            to_workload = self._workload_dispatch(
+                "to-wl", "-o", lambda workload: self._to_workload(workload, met), met
+            )
+            stages += self.to_workload(f"-j {to_workload}")
+        if to_hep := self.host_dispatch("to-hep", "-o", lambda host, _: self._to_hep(host, met)):
             stages.append(Rule("", f"-j {to_hep}"))
-        if self.settings.filter_allow == "Accept":
-            return tuple(stages)
-        return tuple(rule for stage in stages for rule in (stage, self.return_decided()))
+        if self.settings.filter_allow == "Return":
+            stages = [rule for stage in stages for rule in (stage, self.return_decided())]
+        return (*stages, *met)
+
+    def _met_from_workloads(self) -> Rules:
+        """Counts the packets that rules from workloads have let go on, once it is known that no later stage
+        queues them: the engine counts what is queued, in every stage."""
+        leaves = {
+            workload.interface: (Rule("", "-j RETURN").counted(account),)
+            for workload in self.workloads
+            if workload.egress.of(self.family) == "allow"
+            and (account := workload.egress.account(self.family))
+        }
+        if not leaves:
+            return ()
+        return self.from_workload(f"-j {self.dispatch(Dispatch(f'{PREFIX}met', '-i', leaves, ()))}")
 
     def _from_hep(self, host: HostChains, _: str | None) -> str:
-        return self._hep_stage("from-hep", host.forward.ingress.of(self.family), ())
+        answers = host.forward.ingress
+        if answers.of(self.family) != "deny" and not self._asks(answers):
+            # Whether a later stage queues the packet, which is then counted there, is not known here; nor is
+            # behind that whether it came this way.
+            self.not_counted(answers)
+        return self._hep_stage("from-hep", answers, self._marked(), ())
 
-    def _to_hep(self, host: HostChains, _: str | None) -> str:
-        clear = Rule("", self.clear(self.marks.accept))
-        return self._hep_stage("to-hep", host.forward.egress.of(self.family), (clear,))
+    def _to_hep(self, host: HostChains, met: Rules) -> str:
+        answers = host.forward.egress
+        account = answers.account(self.family)
+        clear = Rule("", self.clear(self.marks.accept)).counted(account)
+        (marked,) = self._marked()
+        return self._hep_stage("to-hep", answers, (marked.counted(account),), (clear,), met)
 
-    def _hep_stage(self, name: str, answer: StaticAnswer, unmarked: Rules) -> str:
+    def _hep_stage(
+        self, name: str, answers: ByFamily, allow: Rules, unmarked: Rules, before_deny: Rules = ()
+    ) -> str:
+        answer = answers.of(self.family)
         if answer == "unmarked" and self.settings.forward_unmarked != "return":
             answer = "queue"  # The engine knows whether this is the last stage (E-27).
-        end = unmarked if answer == "unmarked" else self._end(answer, "filter-forward", self._marked())
-        return self.chain(f"{name}-{answer}", (*self._forward_settled(), *end))
+            end: Rules = (self.queue("filter-forward"),)
+        elif answer == "unmarked":
+            end = unmarked
+        else:
+            end = self._end(answers, "filter-forward", allow, before_deny)
+        return self.chain_of(name, answers, answer, (*self._forward_settled(), *end))
 
     def _from_workload(self, workload: WorkloadChains) -> str:
-        answer = workload.egress.of(self.family)
-        end = self._end(answer, "filter-forward", (*self._encapsulation(), *self._marked()))
-        return self.chain(f"from-wl-{answer}", (*self._forward_settled(), *end))
+        answers = workload.egress
+        end = self._from_workload_end(answers, "filter-forward", self._marked())
+        return self.chain_of("from-wl", answers, answers.of(self.family), (*self._forward_settled(), *end))
 
-    def _to_workload(self, workload: WorkloadChains) -> str:
-        answer = workload.ingress.of(self.family)
-        end = self._end(answer, "filter-forward", self._marked())
-        return self.chain(f"to-wl-{answer}", (*self._forward_settled(), *end))
+    def _to_workload(self, workload: WorkloadChains, met: Rules) -> str:
+        answers = workload.ingress
+        (marked,) = self._marked()
+        if self.any is not None and self._asks(self.any.forward.egress):
+            self.not_counted(answers)  # The last stage may queue the packet, and it is counted there.
+        else:
+            marked = marked.counted(answers.account(self.family))
+        end = self._end(answers, "filter-forward", (marked,), met)
+        return self.chain_of("to-wl", answers, answers.of(self.family), (*self._forward_settled(), *end))
+
+    def _asks(self, answers: ByFamily) -> bool:
+        """Whether a stage of a host endpoint in FORWARD queues packets."""
+        answer = answers.of(self.family)
+        return answer == "queue" or (answer == "unmarked" and self.settings.forward_unmarked != "return")
 
     def _marked(self) -> Rules:
         """This stage accepts; the next one may still deny (E-39a)."""

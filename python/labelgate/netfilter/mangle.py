@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from labelgate.flow import Hook
-from labelgate.netfilter.builder import TableBuilder
+from labelgate.netfilter.builder import FAILSAFE, INVALID_IN_MANGLE, TableBuilder
 from labelgate.netfilter.facts import ByFamily, HostChains, StaticAnswer
 from labelgate.netfilter.rules import ESTABLISHED, Rule, Rules
 
@@ -49,41 +49,69 @@ class Mangle(TableBuilder):
     def _prednat_chain(self, answers: ByFamily | None) -> str | None:
         if answers is None:
             return None
-        answer = answers.of(self.family)
+        answer, account = answers.of(self.family), answers.account(self.family)
         ends: dict[StaticAnswer, Rules] = {
             "queue": (self.queue("mangle-prerouting"),),
-            "allow": (Rule("", self.set(self.marks.accept)),),
-            "deny": (Rule("", self.drop()),),
+            "allow": (Rule("", self.set(self.marks.accept)).counted(account),),
+            "deny": (Rule("", self.drop()).counted(account),),
             "unmarked": (),
         }
+        if answer == "unmarked":
+            self.not_counted(answers)
         rules = (
-            *self.invalid(self.drop),
+            *self.invalid(self.drop, INVALID_IN_MANGLE),
             *self.failsafes(self.settings.failsafe_inbound, "--dports", "-s", "-j RETURN"),
             *ends[answer],
         )
-        return self.chain(f"prednat-{answer}", rules)
+        return self.chain_of("prednat", answers, answer, rules)
 
     def _dnatted(self) -> Rules:
+        local = self._local() if self.knows_local_dnat else ()
+        if not self.knows_local_dnat:
+            for host in self.facts.hosts:
+                if host.output.of(self.family) == "allow":
+                    self.not_counted(host.output)
+
         def goal(host: HostChains, _: str | None) -> str | None:
             if host.output.of(self.family) == "allow":
                 return None
             # A static deny is queued, too: forwarded packets pass here as well and must go on; rules
             # cannot tell them from locally made ones, but the engine sees their in-interface. INVALID
             # packets never have the DNAT state, so they do not come this far.
-            return self.chain(
-                "dnatted-queue",
-                (
-                    *self.failsafes(self.settings.failsafe_outbound, "--dports", "-d", "-j RETURN"),
-                    self.queue("mangle-postrouting"),
-                ),
-            )
+            return self._asking("dnatted-queue", reason="")
 
         dispatch = self.host_dispatch("dnatted", "-o", goal)
         if dispatch is None:
-            return ()
+            return local
         return (
+            *local,
             Rule("-m conntrack ! --ctstate DNAT", "-j RETURN"),
             Rule(ESTABLISHED, "-j RETURN"),
             *self.to_workload("-j RETURN"),
             Rule("", f"-g {dispatch}"),
         )
+
+    def _local(self) -> Rules:
+        """New DNATed packets of this host, as bit R says: the same answers, and these are counted."""
+
+        def goal(host: HostChains, _: str | None) -> str | None:
+            if host.output.of(self.family) != "allow":
+                return self._asking("local-queue")
+            met = Rule("", "-j RETURN").counted(host.output.account(self.family))
+            return self.chain_of("local", host.output, "allow", (*self._outbound(), met))
+
+        dispatch = self.host_dispatch("local", "-o", goal)
+        if dispatch is None:
+            return ()
+        rules = (
+            Rule("", self.clear(self.marks.reject)),
+            *self.to_workload("-j RETURN"),
+            Rule("", f"-g {dispatch}"),
+        )
+        return (Rule(self.has(self.marks.reject), f"-g {self.chain('dnatted-here', rules)}"),)
+
+    def _asking(self, name: str, **reason: str) -> str:
+        return self.chain(name, (*self._outbound(**reason), self.queue("mangle-postrouting")))
+
+    def _outbound(self, reason: str = FAILSAFE) -> Iterator[Rule]:
+        return self.failsafes(self.settings.failsafe_outbound, "--dports", "-d", "-j RETURN", reason)

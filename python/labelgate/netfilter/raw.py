@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 from labelgate.flow import Hook
-from labelgate.netfilter.builder import TableBuilder
+from labelgate.netfilter.builder import RETURN_HALF, TableBuilder
 from labelgate.netfilter.dispatch import Dispatch
 from labelgate.netfilter.facts import HostChains, StaticAnswer, WorkloadChains
 from labelgate.netfilter.rules import CONNTRACK_CHAIN, INVALID, PREFIX, Rule, Rules, TableRules
@@ -29,7 +30,7 @@ class Raw(TableBuilder):
     def rules(self) -> TableRules:
         """Also the rule that keeps conntrack on."""
         table = super().rules()
-        return TableRules({**table.chains, **conntrack_chain()}, table.first, table.last)
+        return replace(table, chains={**table.chains, **conntrack_chain()})
 
     def decided(self) -> Rules:
         """D is known here, so A says allow-notrack."""
@@ -69,16 +70,20 @@ class Raw(TableBuilder):
             if host.untracked is None:
                 return None
             answers = host.untracked.ingress if side == "-i" else host.untracked.egress
-            answer = answers.of(self.family)
+            answer, account = answers.of(self.family), answers.account(self.family)
             ends: dict[StaticAnswer, Rules] = {
                 "queue": (self.queue(hook),),
-                "allow": (Rule("", self.set(self.marks.accept)), Rule("", "-j CT --notrack")),
-                "deny": (Rule("", self.drop()),),
+                "allow": (
+                    Rule("", self.set(self.marks.accept)).counted(account),
+                    Rule("", "-j CT --notrack"),
+                ),
+                "deny": (Rule("", self.drop()).counted(account),),
                 "unmarked": (),
             }
             if not ends[answer]:
+                self.not_counted(answers)
                 return None
-            return self.chain(f"{name}-{answer}", (*self._failsafes(side), *ends[answer]))
+            return self.chain_of(name, answers, answer, (*self._failsafes(side), *ends[answer]))
 
         dispatch = self.host_dispatch(name, side, goal)
         return () if dispatch is None else (Rule("", f"-g {dispatch}"),)
@@ -88,7 +93,7 @@ class Raw(TableBuilder):
         inbound, outbound = self.settings.failsafe_inbound, self.settings.failsafe_outbound
         if side == "-i":
             yield from self.failsafes(inbound, "--dports", "-s", "-j RETURN")
-            yield from self.failsafes(outbound, "--sports", "-s", "-j RETURN")
+            yield from self.failsafes(outbound, "--sports", "-s", "-j RETURN", RETURN_HALF)
         else:
             yield from self.failsafes(outbound, "--dports", "-d", "-j RETURN")
-            yield from self.failsafes(inbound, "--sports", "-d", "-j RETURN")
+            yield from self.failsafes(inbound, "--sports", "-d", "-j RETURN", RETURN_HALF)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 from labelgate.netfilter.facts import Family
 
@@ -26,10 +26,18 @@ class Rule:
     match: str
     """May be empty: every packet."""
     target: str
-    """With `-j` or `-g`."""
+    """With `-j` or `-g`; empty: the packet goes on behind this rule."""
 
     def __str__(self) -> str:
-        return f"{self.match} {self.target}" if self.match else self.target
+        return " ".join(filter(None, (self.match, self.target)))
+
+    def counted(self, *accounts: str) -> Self:
+        """Also counts the packets that match, for each of these counters; an empty name is none.
+
+        The match of a counter comes last and is always true (nfacct): it decides nothing.
+        """
+        names = " ".join(f"-m nfacct --nfacct-name {account}" for account in accounts if account)
+        return replace(self, match=" ".join(filter(None, (self.match, names))))
 
 
 Rules = tuple[Rule, ...]
@@ -55,6 +63,8 @@ class TableRules:
     """These begin their base chains."""
     last: tuple[Jump, ...] = ()
     """These end them, in this order."""
+    uncounted: frozenset[str] = frozenset()
+    """Counters of which these rules do not count every packet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +72,8 @@ class Ruleset:
     """All our rules; without tables: none."""
 
     tables: Mapping[tuple[Table, Family], TableRules]
+
+    @property
+    def uncounted(self) -> frozenset[str]:
+        """Counters of which not every packet is counted."""
+        return frozenset().union(*(table.uncounted for table in self.tables.values()))
