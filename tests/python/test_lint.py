@@ -12,10 +12,10 @@ import labelgate
 import pytest
 from click.testing import CliRunner
 from labelgate.analysis.failsafes import failsafe_rule
-from labelgate.analysis.lint import Finding, UnknownRules, lint, read
-from labelgate.analysis.lint.coverage import Budget, contents_of
+from labelgate.analysis.lint import Finding, UnknownRules, lint, read, replies
+from labelgate.analysis.lint.coverage import contents_of
+from labelgate.analysis.lint.parts import Part
 from labelgate.analysis.lint.sarif import sarif
-from labelgate.analysis.partition import Partition
 from labelgate.cli import cli
 from labelgate.conversion import written_rules
 from labelgate.model import core_model
@@ -415,13 +415,14 @@ def test_equal_chains_are_walked_once(tmp_path: Path, monkeypatch: pytest.Monkey
         for word in ("true", "false")
     )
     shapes: list[tuple[int, ...]] = []
-    takes = Budget.takes
+    cut = replies.parts
 
-    def noted(budget: Budget, cut: Partition, rules: int) -> bool:
-        shapes.append(cut.shape)
-        return takes(budget, cut, rules)
+    def noted(*asked: Any) -> list[Part] | None:
+        found = cut(*asked)
+        shapes.extend(part.partition.shape for part in found or ())
+        return found
 
-    monkeypatch.setattr(Budget, "takes", noted)
+    monkeypatch.setattr(replies, "parts", noted)
     one = found_in(tmp_path, edge("h0", "n0", "10.0.0.1") + both, "LG401")
     of_one = shapes.copy()
     shapes.clear()

@@ -13,13 +13,13 @@ from typing import Any
 
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
-from labelgate.analysis.lint import lint
 from labelgate.flow import Packet
 from labelgate.reference.labels import members
 from labelgate.reference.matching import rule_matches
 from labelgate.reference.rules import Rule, rules_of
 from labelgate.resources import load_text
 from labelgate.snapshot import Snapshot
+from lint_both_ways import lint_both_ways
 
 V4 = ["10.0.0.0/8", "10.0.0.0/9", "10.128.0.0/9", "10.1.0.0/16"]
 V6 = ["2001:db8::/32", "2001:db8:8000::/33", "2001:db8::/33"]
@@ -177,7 +177,7 @@ def snapshot_of(resources: Sequence[dict[str, Any]]) -> Snapshot:
 
 def named(snapshot: Snapshot, *ids: str) -> list[set[tuple[str, int]]]:
     """The rules that each of these is found of."""
-    findings = lint(snapshot, select=ids)
+    findings = lint_both_ways(snapshot, ids)
     return [
         {
             (one.resource.split("/")[1], int(one.path.removesuffix("]").split("[")[1]))

@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
-from labelgate.analysis.lint import Finding, lint
+from labelgate.analysis.lint import Finding
 from labelgate.flow import Answer, Hook, Packet
 from labelgate.reference import Reference
 from labelgate.resources import load_text
 from labelgate.settings import Failsafe, HostFacts, Settings
 from labelgate.snapshot import Snapshot
+from lint_both_ways import lint_both_ways
 
 Document = dict[str, Any]
 FACTS = HostFacts({"eth0": ("192.0.2.1", "2001:db8::1"), "eth1": (), "lo": ()})
@@ -134,7 +135,7 @@ def reference(snapshot: Snapshot, chosen: Settings = BARE) -> Reference:
 
 
 def found_of(snapshot: Snapshot, rule: str, chosen: Settings = BARE) -> list[Finding]:
-    return lint(snapshot, select=[rule], settings_of=lambda node: chosen)
+    return lint_both_ways(snapshot, [rule], chosen)
 
 
 # --- order ties (LG204) ----------------------------------------------------------------------------------
@@ -422,6 +423,13 @@ def test_no_unanswered_rule_is_missed_and_none_is_invented(
     snapshot = snapshot_of(host(own, ["some"]), *documents)
     found = found_of(snapshot, "LG401", FAILSAFES)
     assert {place(one) for one in found} == set(unanswered(snapshot, own))
+
+
+def test_replies_are_asked_for_where_neither_rules_nor_failsafes_name_a_protocol() -> None:
+    """ICMP is left out, and must not take the others with it."""
+    snapshot = snapshot_of(host(OWN, ["some"]), ANY_PROTOCOL)
+    found = found_of(snapshot, "LG401", replace(BARE, failsafe_inbound=(), failsafe_outbound=()))
+    assert [one.path for one in found] == ["spec.ingress[0]"]
 
 
 @pytest.mark.parametrize("rule", ["LG204", "LG302", "LG401", "LG406"])

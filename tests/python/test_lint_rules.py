@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from labelgate.analysis.lint import RULES, coverage, lint
+from labelgate.analysis.lint import RULES, lint, parts
 
 CASES = Path(__file__).parents[1] / "lint"
 DOCUMENT = Path(__file__).parents[2] / "docs" / "lint.md"
@@ -22,7 +22,7 @@ def marked(file: Path) -> list[tuple[str, int]]:
 @pytest.mark.parametrize("rule", RULES)
 def test_fires_where_it_is_marked(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if rule == "LG109":
-        monkeypatch.setattr(coverage, "MOST_CELLS", 1)
+        monkeypatch.setattr(parts, "MOST_CELLS", 1)
     file = CASES / rule / "firing.yaml"
     expected = marked(file)
     assert expected

@@ -68,6 +68,20 @@ class AddressClasses:
         members = {found: inside[row, first] for row, found in enumerate(distinct)}
         return cls(family, starts, of_interval, starts[first], members)
 
+    def of_sets(self, sets: Iterable[AddressSet]) -> AddressClasses:
+        """The coarsest for some of the sets."""
+        distinct = list(dict.fromkeys(sets))
+        rows = np.array([self.members[found] for found in distinct], np.bool_).reshape(-1, len(self))
+        somewhere = np.flatnonzero(rows.any(axis=0))  # Few mostly: the others are one class.
+        signature = np.zeros(len(self), np.intp)
+        if len(somewhere):
+            signature[somewhere] = unique_columns(rows[:, somewhere], len(somewhere))[1] + 1
+        _, first, inverse = np.unique(signature, return_index=True, return_inverse=True)
+        members = {found: rows[row, first] for row, found in enumerate(distinct)}
+        return AddressClasses(
+            self.family, self.starts, inverse[self.of_interval], self.firsts[first], members
+        )
+
     def edges(self, classes: Mask) -> Edges:
         """The addresses of some classes."""
         return edges_where(self.starts, classes[self.of_interval])
@@ -153,6 +167,23 @@ class Partition:
         for named in ports.named:
             for protocol, port, addresses in named.members:
                 found |= classes.members[addresses][:, None] & self.services.has_port(side, protocol, port)
+        return found
+
+    def services_of(self, rule: Rule) -> Mask:
+        """Which classes of services packets that a rule matches can be of; no others are."""
+        if not rule.exists_for(self.family):
+            return np.zeros(len(self.services), np.bool_)
+        services = self.services
+        found = services.matches(rule)
+        for name, side in (("source", rule.source), ("destination", rule.destination)):
+            if side.ports is not None:
+                inside = services.in_ranges(name, side.ports.ranges)
+                for named in side.ports.named:
+                    for protocol, port, _ in named.members:
+                        inside |= services.has_port(name, protocol, port)
+                found &= inside
+            if side.not_ports is not None and side.not_ports.ranges:
+                found &= services.has_ports & ~services.in_ranges(name, side.not_ports.ranges)
         return found
 
     def packets(

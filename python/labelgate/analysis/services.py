@@ -209,6 +209,14 @@ class _Criteria:
         if rest:
             yield Piece(rest, True)
 
+    def count(self) -> int:
+        """How many `pieces` there are at most, without making them."""
+        ports = (
+            len(self._ports("source", protocol)) * len(self._ports("destination", protocol))
+            for protocol in WITH_PORTS
+        )
+        return sum(ports) + 2 * (2 * len(self.types) + 1) + 257
+
     def _ports(self, side: str, protocol: int) -> list[tuple[int, int]]:
         ranges = [
             found
@@ -231,6 +239,11 @@ class _Criteria:
         if self.visible[0]:
             yield services.has_ports
         yield from (services.has_port(*named) for named in self.named)
+
+
+def piece_count(rules: Sequence[Rule]) -> int:
+    """How many pieces the classes of these rules would be made of, about: what they cost to make."""
+    return _Criteria.of(rules).count()
 
 
 @lru_cache(maxsize=64)

@@ -14,8 +14,8 @@ from labelgate.analysis.lint.coverage import (
     NO_PROFILE,
     PASS,
     UNDECIDED,
-    Budget,
     Name,
+    Steps,
     Walk,
     code_of,
     ends_from,
@@ -24,8 +24,8 @@ from labelgate.analysis.lint.coverage import (
 )
 from labelgate.analysis.lint.fates import Fates
 from labelgate.analysis.lint.finding import Remark
+from labelgate.analysis.lint.parts import Box, Budget
 from labelgate.analysis.lint.selection import Selection, some
-from labelgate.analysis.partition import Mask
 from labelgate.analysis.program import Chain, Direction, Endpoint, ProgramContents, Rule
 from labelgate.model import BUILT_IN_PROFILE
 from labelgate.resources.errors import Path, path_text
@@ -71,16 +71,15 @@ class Chains:
         """LG101 to LG104, LG109, LG204, LG301, LG406."""
         budget, ties, hosts = Budget(), dict[tuple[str, str], Remark](), dict[object, Remark]()
         uses = self._uses()
-        distinct = {chain: number for number, chain in reversed(list(enumerate(self.contents.chains)))}
-        for chain, number in sorted(distinct.items(), key=lambda one: one[1]):
-            here = uses.get(chain, [])
-            walked = walks(self.contents, number, budget, self._boundaries(here))
-            self._note(number, walked)
+        for chain in dict.fromkeys(self.contents.chains):
+            here, steps = uses.get(chain, []), Steps.of(chain, self.contents.lists)
+            walked = walks(steps, budget, self._boundaries(here))
+            self._note(steps, walked)
             for walk in walked or ():
-                for remark in self._ties(walk, chain):
+                for remark in self._ties(walk, steps):
                     ties.setdefault((remark.resource.key, path_text(remark.path)), remark)
-                for remark in self._failsafes_denied(walk, here):
-                    hosts.setdefault((remark.rule, remark.resource.key, remark.path), remark)
+            for remark in self._failsafes_denied(walked or (), here):
+                hosts.setdefault((remark.rule, remark.resource.key, remark.path), remark)
             yield from self._passed_to_nobody(walked or (), here)
         yield from self.fates.remarks()
         yield from ties.values()
@@ -120,35 +119,34 @@ class Chains:
 
     # --- rules that nobody needs -------------------------------------------------------------------------
 
-    def _note(self, number: int, walked: list[Walk] | None) -> None:
+    def _note(self, steps: Steps, walked: list[Walk] | None) -> None:
+        here = dict.fromkeys(steps.names, False)
         if walked is None:
-            chain = self.contents.chains[number]
-            for index in (*(found for tier in chain.tiers for found in tier.lists), *chain.profiles):
-                for place in range(len(self.contents.lists[index].rules)):
-                    self.fates.of((index, place)).is_undecided = True
+            for name in here:
+                self.fates.of(name).is_undecided = True
             return
-        here: dict[Name, bool] = {}
-        for walk in walked:
-            for passed in walk.passed:
-                fate = self.fates.of(passed.name)
-                fate.is_matchable |= passed.is_matchable
-                here[passed.name] = here.get(passed.name, False) or passed.is_reached
-                fate.is_log |= passed.rule.action == "Log"
-                fate.is_contradicted |= not passed.before <= {code_of(passed.rule)}
-                fate.by |= dict.fromkeys(self._who(walk, by) for by in sorted(passed.by))
+        by: dict[Name, set[int]] = {}
+        for passed in (passed for walk in walked for passed in walk.passed):
+            fate = self.fates.of(passed.name)
+            fate.is_matchable = True
+            here[passed.name] |= passed.is_reached
+            fate.is_log |= passed.rule.action == "Log"
+            fate.is_contradicted |= not passed.before <= {code_of(passed.rule)}
+            by.setdefault(passed.name, set()).update(passed.by)
         dead = frozenset(name for name, is_reached in here.items() if not is_reached)
         unneeded = frozenset(without(walked, dead))
         for name, is_reached in here.items():
             fate = self.fates.of(name)
+            fate.by |= dict.fromkeys(self._who(steps, one) for one in sorted(by.get(name, ())))
             fate.is_reached |= is_reached
             fate.is_needed |= is_reached and name not in unneeded
 
-    def _who(self, walk: Walk, by: int) -> str:
-        return "the end of an earlier tier" if by == END_OF_TIER else self.fates.who(walk.passed[by].name)
+    def _who(self, steps: Steps, by: int) -> str:
+        return "the end of an earlier tier" if by == END_OF_TIER else self.fates.who(steps.names[by])
 
     # --- order ties (LG204) ------------------------------------------------------------------------------
 
-    def _ties(self, walk: Walk, chain: Chain) -> Iterator[Remark]:
+    def _ties(self, walk: Walk, steps: Steps) -> Iterator[Remark]:
         orders = self.selection.orders
         for tier, (first, end) in enumerate(walk.tiers):
             groups: dict[float, list[int]] = {}
@@ -158,9 +156,9 @@ class Chains:
                     groups.setdefault(orders[policy], []).append(place)
             for places in groups.values():
                 if len({code_of(walk.passed[place].rule) for place in places}) > 1:
-                    yield from self._tied(walk, chain, tier, places)
+                    yield from self._tied(walk, steps, tier, places)
 
-    def _tied(self, walk: Walk, chain: Chain, tier: int, places: list[int]) -> Iterator[Remark]:
+    def _tied(self, walk: Walk, steps: Steps, tier: int, places: list[int]) -> Iterator[Remark]:
         """A policy that, before one of the same order, would decide some of its packets otherwise.
 
         What one passes to the next tier may end there as the other decides it.
@@ -171,20 +169,20 @@ class Chains:
         settled = np.full(walk.partition.shape, UNDECIDED, np.int8)
         owner = np.full(walk.partition.shape, -1, np.int32)
         is_passing = len(lists) > 1 and any(code_of(walk.passed[place].rule) == PASS for place in places)
-        ends = ends_from(walk, chain, tier + 1) if is_passing else None
+        ends = ends_from(walk, steps, tier + 1) if is_passing else None
         for index, own in lists.items():
             mine = np.full(walk.partition.shape, UNDECIDED, np.int8)
-            for place in reversed(own):
-                mine[walk.passed[place].matched] = code_of(walk.passed[place].rule)
+            for passed in (walk.passed[place] for place in reversed(own)):
+                passed.box.paint(mine, passed.box.inside, code_of(passed.rule))
             differs = (settled != UNDECIDED) & (mine != UNDECIDED) & (mine != settled)
             if ends is not None:
                 differs &= np.where(mine == PASS, ends, mine) != np.where(settled == PASS, ends, settled)
             if differs.any():
                 yield self._tie(index, int(owner[differs][0]))
-            for place in own:
-                reached = walk.passed[place].reached
-                settled[reached] = code_of(walk.passed[place].rule)
-                owner[reached] = index
+            for passed in (walk.passed[place] for place in own):
+                reached = passed.reached
+                passed.box.paint(settled, reached, code_of(passed.rule))
+                passed.box.paint(owner, reached, index)
 
     def _tie(self, index: int, first: int) -> Remark:
         text = (
@@ -217,26 +215,34 @@ class Chains:
 
     # --- failsafe ports (LG406) -----------------------------------------------------------------------------
 
-    def _failsafes_denied(self, walk: Walk, uses: Sequence[_Use]) -> Iterator[Remark]:
+    def _failsafes_denied(self, walked: Sequence[Walk], uses: Sequence[_Use]) -> Iterator[Remark]:
         """LG406; of endpoints with the same failsafe ports the first one is told of."""
-        masks: dict[Rule, Mask] = {}
         for failsafes, endpoint in self._failsafes(uses).items():
-            rules = list(zip(map(str, failsafes.entries), failsafes.rules(), strict=True))
-            for _, rule in rules:
-                if rule not in masks:
-                    masks[rule] = walk.partition.matches(rule)
-            for passed in walk.passed:
-                found = self.contents.lists[passed.name[0]]
-                resource, place = self.selection.resources.get(found.policy), found.numbers[passed.name[1]]
-                if passed.rule.action != "Deny" or not failsafes.names(passed.rule):
-                    continue
-                if resource is None or place is None:
-                    continue
-                reached = passed.reached
-                hit = [word for word, rule in rules if (masks[rule] & reached).any()]
-                if hit:
-                    path = self.fates.written(passed.name[0])[place]
-                    yield _denied(resource, path, hit, endpoint, is_return=failsafes.is_return)
+            hit: dict[tuple[Resource, Path], list[str]] = {}
+            for walk in walked:
+                for rule, words in self._hit(walk, failsafes):
+                    known = hit.setdefault(rule, [])
+                    known += (word for word in words if word not in known)
+            for (resource, path), words in hit.items():
+                listed = [word for word in map(str, failsafes.entries) if word in words]
+                yield _denied(resource, path, listed, endpoint, is_return=failsafes.is_return)
+
+    def _hit(self, walk: Walk, failsafes: _Failsafes) -> Iterator[tuple[tuple[Resource, Path], list[str]]]:
+        """The rules that deny failsafe ports, and which."""
+        denying = [one for one in walk.passed if one.rule.action == "Deny" and failsafes.names(one.rule)]
+        if not denying:
+            return
+        rules = zip(map(str, failsafes.entries), failsafes.rules(), strict=True)
+        boxes = [(word, Box.of(walk.partition, rule)) for word, rule in rules]
+        for passed in denying:
+            found = self.contents.lists[passed.name[0]]
+            resource, place = self.selection.resources.get(found.policy), found.numbers[passed.name[1]]
+            if resource is None or place is None or not passed.is_reached:
+                continue
+            reached = np.zeros(walk.partition.shape, np.bool_)
+            passed.box.paint(reached, passed.reached, True)
+            if words := [word for word, box in boxes if (reached[box.index] & box.inside).any()]:
+                yield (resource, self.fates.written(passed.name[0])[place]), words
 
 
 def _denied(resource: Resource, path: Path, hit: list[str], endpoint: Endpoint, *, is_return: bool) -> Remark:

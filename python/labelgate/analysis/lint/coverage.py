@@ -1,13 +1,14 @@
 """What the rules of a chain decide, cell by cell of the packet space, and who decides before whom.
 
-Exact: a cell holds packets that no rule of the chain tells apart. A chain that would take more than the
-budget is not walked at all.
+Exact: a cell holds packets that no rule of the chain tells apart. All packets are walked in `parts`, or, if
+that would take more than the budget, none.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from labelgate import _core
 from labelgate.analysis.addresses import IPV4, IPV6
+from labelgate.analysis.lint.parts import Box, Budget, Part, parts
 from labelgate.analysis.partition import Mask, Partition
 from labelgate.analysis.program import Chain, ProgramContents, Rule, RuleList, read_programs
 
@@ -24,11 +26,6 @@ UNDECIDED, ALLOW, DENY, PASS = range(4)
 _CODES = {"Allow": ALLOW, "Deny": DENY, "Pass": PASS}
 NOBODY, END_OF_TIER, NO_PROFILE = -1, -2, -3
 FAMILIES = (IPV4, IPV6)
-
-MOST_CELLS = 20_000_000
-"""Of one chain and family: so many bytes are held a few times over."""
-MOST_WORK = 6_000_000_000
-"""Cells times rules of all chains: some seconds."""
 
 SPLIT = "split the policies of this chain by what they select; `labelgate diff` can tell what changes"
 """The mend of what was over budget (LG109)."""
@@ -43,105 +40,119 @@ Lists = Sequence[RuleList] | Mapping[int, RuleList]
 """Lists of rules, by number."""
 
 
-@dataclass(slots=True)
-class Budget:
-    """Work that is left to be done."""
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Steps 6 to 9 of E-20: the rules of a chain, one after the other."""
 
-    left: int = MOST_WORK
+    names: tuple[Name, ...]
+    rules: tuple[Rule, ...]
+    tiers: tuple[tuple[int, int, bool], ...]
+    """Where the rules of each begin and end, and whether it ends in deny.
 
-    def takes(self, partition: Partition, rules: int) -> bool:
-        """Whether the cells of a partition can be walked; if so they count."""
-        cells = int(np.prod(partition.shape, dtype=object))
-        if cells > MOST_CELLS or cells * rules > self.left:
-            return False
-        self.left -= cells * rules
-        return True
+    Each profile is one: what it passes the next one judges (M-54).
+    """
+    end: int
+    """How what is left ends."""
+    end_by: int
+
+    @classmethod
+    def of(cls, chain: Chain, lists: Lists) -> Steps:
+        """Those of a chain."""
+        names: list[Name] = []
+        rules: list[Rule] = []
+        tiers = []
+        parts = [(tier.lists, tier.end == "deny") for tier in chain.tiers]
+        for numbers, is_denying in (*parts, *(((profile,), False) for profile in chain.profiles)):
+            first = len(names)
+            for number in numbers:
+                rules += lists[number].rules
+                names += ((number, place) for place in range(len(lists[number].rules)))
+            tiers.append((first, len(names), is_denying))
+        end = {"deny": DENY, "accept": ALLOW, "unmarked": UNDECIDED}[chain.end]
+        return cls(tuple(names), tuple(rules), tuple(tiers), end, NO_PROFILE if end == DENY else NOBODY)
 
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """What became of one rule in one chain and family."""
+    """What became of one rule in one part of the packets of a chain."""
 
+    place: int
+    """In the chain."""
     name: Name
     rule: Rule
-    partition: Partition
+    box: Box
+    """The cells that it matches."""
     reached_bits: NDArray[np.uint8]
     """See `reached`: a long chain has many rules of many cells each."""
-    is_matchable: bool
-    """Whether it matches any cell."""
     is_reached: bool
     """Whether any of these is undecided before it."""
     before: frozenset[int]
-    """How the others were decided: codes."""
+    """If none is: how they were decided: codes."""
     by: frozenset[int]
-    """By whom: places in `Walk.passed`, or `END_OF_TIER`."""
-
-    @property
-    def matched(self) -> Mask:
-        """The cells that it matches, bool in the partition's shape."""
-        return self.partition.matches(self.rule)
+    """By whom: places in the chain, or `END_OF_TIER`."""
 
     @property
     def reached(self) -> Mask:
-        """Those of them that no rule before it has decided."""
-        shape = self.partition.shape
-        bits = np.unpackbits(self.reached_bits, count=shape[0] * shape[1] * shape[2])
-        return bits.view(np.bool_).reshape(shape)
+        """The cells of its box that it matches, and that no rule before it has decided."""
+        return self.box.unpacked(self.reached_bits)
 
 
 @dataclass(slots=True)
 class Walk:
-    """A chain, walked by all packets of one family."""
+    """A chain, walked by all packets of a part."""
 
     partition: Partition
+    decided: Codes
+    """How each cell ends: `UNDECIDED` where the chain leaves it unmarked."""
+    by: NDArray[np.int32]
     passed: list[Passed] = field(default_factory=list)
+    """Of each rule that matches any packet here, in order."""
     tiers: list[tuple[int, int]] = field(default_factory=list)
     """Of each tier where its rules begin and end in `passed`."""
-    decided: Codes = field(default_factory=lambda: np.zeros(0, np.int8))
-    """How each cell ends: `UNDECIDED` where the chain leaves it unmarked."""
-    by: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
 
     @classmethod
-    def of(cls, partition: Partition, lists: Lists, chain: Chain) -> Walk:
-        """Steps 6 to 9 of E-20."""
-        walk = cls(partition)
-        walk.decided = np.full(partition.shape, UNDECIDED, np.int8)
-        walk.by = np.full(partition.shape, NOBODY, np.int32)
-        for tier in chain.tiers:
-            walk._tier(lists, tier.lists, END_OF_TIER if tier.end == "deny" else NOBODY)
-        for profile in chain.profiles:  # M-54: what one passes the next one judges.
-            walk._tier(lists, (profile,), NOBODY)
-        if chain.end == "deny":
-            walk._end(walk.decided == UNDECIDED, DENY, NO_PROFILE)
-        elif chain.end == "accept":
-            walk._end(walk.decided == UNDECIDED, ALLOW, NOBODY)
-        return walk
+    def begun(cls, partition: Partition) -> Walk:
+        """With no rule yet."""
+        decided = np.full(partition.shape, UNDECIDED, np.int8)
+        return cls(partition, decided, np.full(partition.shape, NOBODY, np.int32))
 
-    def _tier(self, lists: Lists, numbers: Iterable[int], end: int) -> None:
-        first = len(self.passed)
-        for number in numbers:
-            for place, rule in enumerate(lists[number].rules):
-                self._rule((number, place), rule)
-        if end == END_OF_TIER:
-            self._end(self.decided == UNDECIDED, DENY, END_OF_TIER)
-        self._end(self.decided == PASS, UNDECIDED, NOBODY)
-        self.tiers.append((first, len(self.passed)))
+    @classmethod
+    def of(cls, part: Part, steps: Steps, offset: int = 0) -> Walk:
+        """Steps 6 to 9 of E-20; the rules of the chain are those of the part from a place on."""
+        walk = cls.begun(part.partition)
+        for first, end, is_denying in steps.tiers:
+            begin = len(walk.passed)
+            low, high = bisect_left(part.places, first + offset), bisect_left(part.places, end + offset)
+            for at in range(low, high):
+                place = part.places[at] - offset
+                walk.take(place, steps.names[place], steps.rules[place], part.boxes[at])
+            if is_denying:
+                walk._end(walk.decided == UNDECIDED, DENY, END_OF_TIER)
+            walk._end(walk.decided == PASS, UNDECIDED, NOBODY)
+            walk.tiers.append((begin, len(walk.passed)))
+        if steps.end != UNDECIDED:
+            walk._end(walk.decided == UNDECIDED, steps.end, steps.end_by)
+        return walk
 
     def _end(self, where: Mask, code: int, by: int) -> None:
         self.decided[where] = code
         self.by[where] = by
 
-    def _rule(self, name: Name, rule: Rule) -> None:
-        matched = self.partition.matches(rule)
-        reached = matched & (self.decided == UNDECIDED)
-        others = matched & ~reached
-        before = frozenset(np.unique(self.decided[others]).tolist())
-        by = frozenset(np.unique(self.by[others]).tolist())
-        is_matchable, is_reached = bool(matched.any()), bool(reached.any())
-        bits = np.packbits(reached)
-        self.passed.append(Passed(name, rule, self.partition, bits, is_matchable, is_reached, before, by))
-        if rule.action in _CODES:
-            self._end(reached, _CODES[rule.action], len(self.passed) - 1)
+    def take(self, place: int, name: Name, rule: Rule, box: Box) -> None:
+        """The next rule."""
+        if not len(box):
+            return
+        matched, decided = box.inside, self.decided[box.index]
+        reached = matched & (decided == UNDECIDED)
+        is_reached = bool(reached.any())
+        before = by = frozenset[int]()
+        if not is_reached:
+            before = frozenset(np.unique(decided[matched]).tolist())
+            by = frozenset(np.unique(self.by[box.index][matched]).tolist())
+        self.passed.append(Passed(place, name, rule, box, np.packbits(reached), is_reached, before, by))
+        if is_reached and rule.action in _CODES:
+            box.paint(self.decided, reached, _CODES[rule.action])
+            box.paint(self.by, reached, place)
 
 
 def code_of(rule: Rule) -> int:
@@ -149,19 +160,18 @@ def code_of(rule: Rule) -> int:
     return _CODES.get(rule.action, UNDECIDED)
 
 
-def ends_from(walk: Walk, chain: Chain, first: int) -> Codes:
+def ends_from(walk: Walk, steps: Steps, first: int) -> Codes:
     """How each cell would end if the tier of this place in `walk.tiers` were the first that it meets."""
-    last = {"deny": DENY, "accept": ALLOW, "unmarked": UNDECIDED}[chain.end]
-    ends = np.full(walk.partition.shape, last, np.int8)
+    ends = np.full(walk.partition.shape, steps.end, np.int8)
     for place in range(len(walk.tiers) - 1, first - 1, -1):
         begin, end = walk.tiers[place]
-        is_denying = place < len(chain.tiers) and chain.tiers[place].end == "deny"
-        here = np.full_like(ends, DENY) if is_denying else ends.copy()
+        here = np.full_like(ends, DENY) if steps.tiers[place][2] else ends.copy()
         for passed in reversed(walk.passed[begin:end]):
             code = code_of(passed.rule)
             if code != UNDECIDED:
-                matched = passed.matched
-                here[matched] = ends[matched] if code == PASS else code
+                matched = passed.box.inside
+                value = ends[passed.box.index][matched] if code == PASS else code
+                passed.box.paint(here, matched, value)
         ends = here
     return ends
 
@@ -178,17 +188,14 @@ def contents_of(model: Mapping[str, Any]) -> ProgramContents:
     return read_programs(_core.compile(json.dumps({**model, **there}).encode(), "all"))[0]
 
 
-def walks(
-    contents: ProgramContents, number: int, budget: Budget, boundaries: Iterable[Rule] = ()
-) -> list[Walk] | None:
-    """A chain walked by both families; cells lie inside or outside of each boundary. None: over budget."""
-    chain, rules = contents.chains[number], list(contents.chain_rules(number))
-    found = []
+def walks(steps: Steps, budget: Budget, boundaries: Sequence[Rule] = ()) -> list[Walk] | None:
+    """A chain, walked by both families; cells lie inside or outside of each boundary. None: over budget."""
+    found: list[Walk] = []
     for family in FAMILIES:
-        partition = Partition.of([*rules, *boundaries], family)
-        if not budget.takes(partition, len(rules) + 1):
+        several = parts(steps.rules, family, budget, boundaries)
+        if several is None:
             return None
-        found.append(Walk.of(partition, contents.lists, chain))
+        found += (Walk.of(part, steps) for part in several)
     return found
 
 
@@ -196,17 +203,24 @@ def without(walks: Sequence[Walk], dead: frozenset[Name]) -> Iterator[Name]:
     """The rules after which, without them, the same would be decided by those that follow in their tier.
 
     Those given as dead, and those found here, do not count as followers: all can go together. The walks are
-    those of one chain by both families, for a rule goes from both.
+    those of one chain by all packets, for a rule goes from all.
     """
-    for first, end in walks[0].tiers:
-        after = [np.full(walk.partition.shape, UNDECIDED, np.int8) for walk in walks]
-        for place in range(end - 1, first - 1, -1):
-            here = [walk.passed[place] for walk in walks]
-            name, code = here[0].name, code_of(here[0].rule)
+    for tier in range(len(walks[0].tiers)):
+        after = [np.zeros(0, np.int8)] * len(walks)
+        rules: dict[int, list[tuple[int, Passed]]] = {}
+        for number, walk in enumerate(walks):
+            begin, end = walk.tiers[tier]
+            if begin < end:
+                after[number] = np.full(walk.partition.shape, UNDECIDED, np.int8)
+            for passed in walk.passed[begin:end]:
+                rules.setdefault(passed.place, []).append((number, passed))
+        for place in sorted(rules, reverse=True):
+            here = [(after[number], passed) for number, passed in rules[place]]
+            name, code = here[0][1].name, code_of(here[0][1].rule)
             if code == UNDECIDED or name in dead:
                 continue
-            if all(bool((then[one.reached] == code).all()) for then, one in zip(after, here, strict=True)):
+            if all(bool((then[one.box.index][one.reached] == code).all()) for then, one in here):
                 yield name
                 continue
-            for then, one in zip(after, here, strict=True):
-                then[one.matched] = code
+            for then, one in here:
+                one.box.paint(then, one.box.inside, code)

@@ -6,18 +6,18 @@ allows no later one judges (E-48), and what it denies none can allow.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Network, ip_network
 
 import numpy as np
 
 from labelgate.analysis.addresses import IPV6
-from labelgate.analysis.lint.coverage import ALLOW, SPLIT, UNDECIDED, Budget, Walk
+from labelgate.analysis.lint.coverage import ALLOW, SPLIT, UNDECIDED, Steps, Walk
 from labelgate.analysis.lint.finding import Remark
 from labelgate.analysis.lint.hosts import default_denied
+from labelgate.analysis.lint.parts import Box, Budget, Part, parts
 from labelgate.analysis.lint.selection import Selection
-from labelgate.analysis.partition import Partition
 from labelgate.analysis.program import (
     AddressSet,
     Chain,
@@ -86,17 +86,29 @@ def _cut(contents: ProgramContents, chains: tuple[Chain, ...], budget: Budget) -
     numbers = {number for chain in chains for tier in chain.tiers for number in tier.lists}
     numbers |= {number for chain in chains for number in chain.profiles}
     lists = {number: _concerned(contents.lists[number]) for number in sorted(numbers)}
-    rules = [rule for found in lists.values() for rule in found.rules]
-    partition = Partition.of([*rules, SOLICITATION, ADVERTISEMENT], IPV6)
-    if not budget.takes(partition, len(rules) + 1):
+    several = [Steps.of(chain, lists) for chain in chains]
+    rules = [rule for steps in several for rule in steps.rules]
+    asked = parts(rules, IPV6, budget, [SOLICITATION, ADVERTISEMENT])
+    if asked is None:
         return None
-    left = np.ones(partition.shape, np.bool_)
-    passing = np.zeros(partition.shape, np.bool_)
-    for chain in chains:
-        decided = Walk.of(partition, lists, chain).decided
+    passing = {word for part in asked for word in _passing(part, several)}
+    return [word for word, _ in _MESSAGES if word not in passing]
+
+
+def _passing(part: Part, several: Sequence[Steps]) -> Iterator[str]:
+    """The messages of which something passes in a part of the packets."""
+    boxes = [(word, Box.of(part.partition, rule)) for word, rule in _MESSAGES]
+    if not any(len(box) for _, box in boxes):
+        return
+    left = np.ones(part.partition.shape, np.bool_)
+    passing = np.zeros(part.partition.shape, np.bool_)
+    offset = 0
+    for steps in several:
+        decided = Walk.of(part, steps, offset).decided
         passing |= left & (decided == ALLOW)
         left &= decided == UNDECIDED
-    return [word for word, rule in _MESSAGES if not (passing & partition.matches(rule)).any()]
+        offset += len(steps.rules)
+    yield from (word for word, box in boxes if (passing[box.index] & box.inside).any())
 
 
 def _concerned(found: RuleList) -> RuleList:

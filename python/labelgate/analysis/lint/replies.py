@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from labelgate.analysis.addresses import points
 from labelgate.analysis.failsafes import failsafe_rule
-from labelgate.analysis.lint.coverage import ALLOW, FAMILIES, SPLIT, UNDECIDED, Budget, Walk
+from labelgate.analysis.lint.coverage import ALLOW, FAMILIES, SPLIT, UNDECIDED, Passed, Steps, Walk
 from labelgate.analysis.lint.finding import Remark
+from labelgate.analysis.lint.parts import Box, Budget, Part, parts
 from labelgate.analysis.lint.selection import Selection
 from labelgate.analysis.partition import Mask, Partition
 from labelgate.analysis.program import Chain, Endpoint, ProgramContents, Rule, RuleList
@@ -23,6 +24,8 @@ from labelgate.resources.errors import Path
 from labelgate.resources.metadata import Resource
 from labelgate.settings import Settings
 
+_LEFT_OUT = (Rule("Allow", protocol=ICMP), Rule("Allow", protocol=ICMPV6))
+"""Told apart from all others, whatever rules ask."""
 USUAL_SOURCE_PORT = 40000
 """For examples, where it is in the class."""
 
@@ -36,10 +39,11 @@ def remarks(selection: Selection) -> Iterator[Remark]:
     told: set[tuple[str, str, Path]] = set()
     for (*chains, failsafes), endpoints in _alike(selection, contents).items():
         for family in FAMILIES:
-            judged = _Judged.of(contents, turned, endpoints[0], failsafes, family, budget)
-            found = (
-                _endpoints(selection, judged, endpoints) if judged else _unjudged(selection, contents, chains)
-            )
+            judged = _judged(contents, turned, endpoints[0], failsafes, family, budget)
+            if judged is None:
+                found = _unjudged(selection, contents, chains)
+            else:
+                found = _endpoints(selection, contents, judged, endpoints)
             for remark in found:
                 key = (remark.rule, remark.resource.key, remark.path)
                 if key not in told:
@@ -74,7 +78,6 @@ def _alike(
 class _Judged:
     """Both untracked chains of some endpoints; a packet to one of them, and the reply to it, are one cell."""
 
-    contents: ProgramContents
     there: Walk
     back: Walk
     """Egress rules, seen from the other end."""
@@ -82,51 +85,64 @@ class _Judged:
     """What is asked about."""
 
     @classmethod
-    def of(
-        cls,
-        contents: ProgramContents,
-        turned: Sequence[RuleList],
-        endpoint: Endpoint,
-        failsafes: Sequence[Rule],
-        family: int,
-        budget: Budget,
-    ) -> _Judged | None:
-        """None: over budget."""
-        assert endpoint.untracked is not None
-        ingress, egress = endpoint.untracked
-        rules = [*contents.chain_rules(ingress), *(_turned(rule) for rule in contents.chain_rules(egress))]
-        partition = Partition.of([*rules, *failsafes], family)
-        if not budget.takes(partition, len(rules)):
-            return None
+    def of(cls, part: Part, there: Steps, back: Steps, failsafes: Sequence[Rule]) -> _Judged:
+        """Of packets that are cut by the rules of both, and by failsafes."""
+        partition = part.partition
         asked = ~np.isin(partition.services.samples["protocol"], (ICMP, ICMPV6))
         cells = np.broadcast_to(asked, partition.shape).copy()
         for failsafe in failsafes:
-            cells &= ~partition.matches(failsafe)
-        there = Walk.of(partition, contents.lists, contents.chains[ingress])
-        return cls(contents, there, Walk.of(partition, turned, contents.chains[egress]), cells)
+            box = Box.of(partition, failsafe)
+            box.paint(cells, box.inside, False)
+        return cls(Walk.of(part, there), Walk.of(part, back, len(there.rules)), cells)
+
+    def of_endpoint(self, own: dict[int, int] | None) -> _Judged:
+        """About packets to some classes of addresses."""
+        if own is None:
+            return self
+        is_own = np.isin(np.arange(self.cells.shape[1]), list(own))
+        return replace(self, cells=self.cells & is_own[None, :, None])
 
 
-def _endpoints(selection: Selection, judged: _Judged, endpoints: Sequence[Endpoint]) -> Iterator[Remark]:
+def _judged(
+    contents: ProgramContents,
+    turned: Sequence[RuleList],
+    endpoint: Endpoint,
+    failsafes: Sequence[Rule],
+    family: int,
+    budget: Budget,
+) -> list[_Judged] | None:
+    """Those of all packets of a family; None: over budget."""
+    assert endpoint.untracked is not None
+    ingress, egress = (contents.chains[number] for number in endpoint.untracked)
+    there, back = Steps.of(ingress, contents.lists), Steps.of(egress, turned)
+    found = parts([*there.rules, *back.rules], family, budget, [*failsafes, *_LEFT_OUT])
+    return None if found is None else [_Judged.of(part, there, back, failsafes) for part in found]
+
+
+def _endpoints(
+    selection: Selection, contents: ProgramContents, judged: Sequence[_Judged], endpoints: Sequence[Endpoint]
+) -> Iterator[Remark]:
     """Endpoints whose addresses lie in the same classes are answered alike: the first one is told of."""
-    seen: set[frozenset[int] | None] = set()
+    seen: set[tuple[frozenset[int], ...] | None] = set()
     for endpoint in endpoints:
-        own = _own(endpoint, judged.there.partition)
-        classes = None if own is None else frozenset(own)
+        own = [_own(endpoint, one.there.partition) for one in judged]
+        classes = tuple(frozenset(one) for one in own if one is not None) or None
         if classes not in seen:
             seen.add(classes)
-            yield from _endpoint(selection, judged, endpoint, own)
+            yield from _endpoint(selection, contents, judged, endpoint, own)
 
 
 def _endpoint(
-    selection: Selection, judged: _Judged, endpoint: Endpoint, own: dict[int, int] | None
+    selection: Selection,
+    contents: ProgramContents,
+    judged: Sequence[_Judged],
+    endpoint: Endpoint,
+    own: Sequence[dict[int, int] | None],
 ) -> Iterator[Remark]:
-    there, back, cells = judged.there, judged.back, judged.cells
-    partition = there.partition
-    if own is not None:
-        cells = cells & np.isin(np.arange(partition.shape[1]), list(own))[None, :, None]
-    for walk, other, direction in ((there, back, "egress"), (back, there, "ingress")):
-        for resource, path, lost in _lost(selection, judged.contents, walk, other, cells, own is None):
-            example = _example(partition, lost, direction, own)
+    asked = [one.of_endpoint(classes) for one, classes in zip(judged, own, strict=True)]
+    for direction in ("egress", "ingress"):
+        for resource, path, at, lost in _lost(selection, contents, asked, direction, not endpoint.addresses):
+            example = _example(asked[at].there.partition, lost, direction, own[at])
             text = (
                 f"at {endpoint.name} untracked {direction} policy does not allow the replies, such as"
                 f" {example}: they are tracked, look like new connections, and meet normal policy (E-61)"
@@ -137,24 +153,44 @@ def _endpoint(
 
 
 def _lost(
-    selection: Selection, contents: ProgramContents, walk: Walk, other: Walk, cells: Mask, is_anywhere: bool
-) -> Iterator[tuple[Resource, Path, Mask]]:
-    """Rules that allow what is not allowed back.
+    selection: Selection,
+    contents: ProgramContents,
+    asked: Sequence[_Judged],
+    direction: str,
+    is_anywhere: bool,
+) -> Iterator[tuple[Resource, Path, int, Mask]]:
+    """Rules that allow what the other direction does not allow back; where some of it is, and what.
 
     What a rule of the other direction denies is meant so, unless nothing is left then. Where the own address
     is not known, a rule counts only if nothing of it is allowed back.
     """
-    allowed, open_ = other.decided == ALLOW, other.decided == UNDECIDED
-    for passed in walk.passed:
-        found = contents.lists[passed.name[0]]
-        resource, place = selection.resources.get(found.policy), found.numbers[passed.name[1]]
-        if passed.rule.action != "Allow" or resource is None or place is None:
+    allowing: dict[int, list[tuple[int, Passed, Walk]]] = {}
+    for at, one in enumerate(asked):
+        walk, other = (one.there, one.back) if direction == "egress" else (one.back, one.there)
+        for passed in walk.passed:
+            if passed.rule.action == "Allow":
+                allowing.setdefault(passed.place, []).append((at, passed, other))
+    for _, several in sorted(allowing.items()):
+        index, at_rule = several[0][1].name
+        found = contents.lists[index]
+        resource, place = selection.resources.get(found.policy), found.numbers[at_rule]
+        if resource is None or place is None:
             continue
-        wanted = passed.reached & cells
-        is_answered = bool((wanted & allowed).any())
-        lost = wanted & open_ if is_answered else wanted
-        if lost.any() and not (is_anywhere and is_answered):
-            yield resource, written_rules(resource, found.direction)[place], lost
+        wanted = [
+            (at, one.box, one.reached & asked[at].cells[one.box.index], other) for at, one, other in several
+        ]
+        is_answered = any(
+            (cells & (other.decided[box.index] == ALLOW)).any() for _, box, cells, other in wanted
+        )
+        if is_answered and is_anywhere:
+            continue
+        for at, box, cells, other in wanted:
+            lost = cells & (other.decided[box.index] == UNDECIDED) if is_answered else cells
+            if lost.any():
+                where = np.zeros(asked[at].cells.shape, np.bool_)
+                box.paint(where, lost, True)
+                yield resource, written_rules(resource, found.direction)[place], at, where
+                break
 
 
 def _example(partition: Partition, lost: Mask, direction: str, owned: dict[int, int] | None) -> str:

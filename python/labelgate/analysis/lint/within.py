@@ -10,13 +10,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
-from labelgate.analysis.lint.coverage import FAMILIES, UNDECIDED, Budget, code_of, contents_of
+import numpy as np
+
+from labelgate.analysis.lint.coverage import FAMILIES, UNDECIDED, Passed, Walk, code_of, contents_of
 from labelgate.analysis.lint.fates import Fates
 from labelgate.analysis.lint.finding import Remark
+from labelgate.analysis.lint.parts import Box, Budget, Part, parts
 from labelgate.analysis.lint.selection import Selection
-from labelgate.analysis.partition import Mask, Partition
+from labelgate.analysis.partition import Mask
 from labelgate.analysis.program import Direction, Rule, RuleList
 
 _WHO = ("selector", "not_selector", "namespace_selector", "service_accounts")
@@ -41,12 +45,14 @@ def remarks(selection: Selection) -> Iterator[Remark]:
     compiled = _compiled(selection, lists)
     fates, budget = Fates(selection, compiled, is_by_endpoints=False), Budget()
     for index, found in enumerate(lists):
-        for name in ((index, place) for place in range(len(found.rules))):
-            fates.of(name).is_undecided = True
         rules = compiled[index].rules
-        partitions = [Partition.of(rules, family) for family in FAMILIES]
-        if all(budget.takes(partition, len(rules) ** 2) for partition in partitions):
-            _judge(fates, index, [_Judged(rules, found.unknown, partition) for partition in partitions])
+        several = [parts(rules, family, budget) for family in FAMILIES]
+        judged = [_Judged(part, rules, found.unknown) for one in several if one is not None for part in one]
+        if None in several or not all(budget.takes(walk.work) for walk in judged):
+            for place in range(len(rules)):
+                fates.of((index, place)).is_undecided = True
+        else:
+            _judge(fates, index, rules, judged)
     yield from fates.remarks()
 
 
@@ -100,61 +106,100 @@ def _compiled(selection: Selection, lists: Sequence[_List]) -> list[RuleList]:
 
 
 class _Judged:
-    """One list by one family: what each rule matches at most, and what reaches it at most."""
+    """One list by some packets: what each rule matches at most, and what reaches it at most."""
 
-    def __init__(self, rules: Sequence[Rule], unknown: Sequence[Unknown], partition: Partition) -> None:
-        self.codes = [code_of(rule) for rule in rules]
-        self.unknown = unknown
-        self.matched = [partition.matches(rule) for rule in rules]
-        self.before = [self._before(place) for place in range(len(rules))]
-        self.reached = [self._reached(place) for place in range(len(rules))]
+    def __init__(self, part: Part, rules: Sequence[Rule], unknown: Sequence[Unknown]) -> None:
+        self._partition, self._rules, self._unknown = part.partition, rules, unknown
+        self._boxes = {place: box for place, box in zip(part.places, part.boxes, strict=True) if len(box)}
+        self._shadows = {place: _shadow(box, part.partition.shape) for place, box in self._boxes.items()}
+        self._needed: list[int] = []
+        """The rules after those that are judged that are not to go, the last one first."""
+        self.passed: dict[int, Passed] = {}
+        """By place."""
 
     def decides(self, place: int, other: int) -> bool:
         """Whether a rule surely decides what it and another rule match at most."""
-        return self.codes[place] != UNDECIDED and self.unknown[place] <= self.unknown[other]
+        return code_of(self._rules[place]) != UNDECIDED and self._unknown[place] <= self._unknown[other]
 
-    def _before(self, place: int) -> list[int]:
-        """The rules before it that surely decide some of its packets."""
-        left, found = self.matched[place].copy(), []
-        for first in range(place):
-            if self.decides(first, place) and (left & self.matched[first]).any():
-                left &= ~self.matched[first]
-                found.append(first)
-        return found
+    def _deciding(self) -> dict[Unknown, list[int]]:
+        """Of rules that ask for the same unknown things what surely decides their packets, and they."""
+        asked = dict.fromkeys(self._unknown[place] for place in self._boxes)
+        return {one: [place for place in self._boxes if self._unknown[place] <= one] for one in asked}
 
-    def _reached(self, place: int) -> Mask:
-        left = self.matched[place].copy()
-        for first in self.before[place]:
-            left &= ~self.matched[first]
-        return left
+    @property
+    def work(self) -> int:
+        """What `walk` takes, in cells."""
+        several, cells = self._deciding().values(), prod(self._partition.shape)
+        return sum(cells + sum(len(self._boxes[place]) for place in places) for places in several)
 
-    def is_replaced(self, place: int, followers: Sequence[int]) -> bool:
-        """Whether the followers (in order) decide alike whatever reaches the rule."""
-        left = self.reached[place].copy()
-        for other in followers:
-            overlap = left & self.matched[other]
-            if self.codes[other] == UNDECIDED or not overlap.any():
+    def walk(self) -> None:
+        """Finds what reaches each rule."""
+        for asked, places in self._deciding().items():
+            walk = Walk.begun(self._partition)
+            for place in places:
+                walk.take(place, (0, place), self._rules[place], self._boxes[place])
+            self.passed |= {one.place: one for one in walk.passed if self._unknown[one.place] == asked}
+        self._left = np.zeros(self._partition.shape, np.bool_)
+
+    def keep(self, place: int) -> None:
+        """A rule is not to go; it goes before those that were kept so far."""
+        if place in self._boxes:
+            self._needed.append(place)
+
+    def is_replaced(self, place: int) -> bool:
+        """Whether the rules after it that are kept decide alike whatever reaches the rule."""
+        if place not in self.passed:
+            return True
+        box, left = self._boxes[place], self._left
+        box.paint(left, self.passed[place].reached, True)
+        is_same = self._leaves_alike(place, left)
+        result = is_same and not left[box.index].any()
+        box.paint(left, box.inside, False)
+        return result
+
+    def _leaves_alike(self, place: int, left: Mask) -> bool:
+        """Whether no kept rule decides otherwise; takes what they decide from what is left."""
+        code, (sources, destinations) = code_of(self._rules[place]), self._shadows[place]
+        for other in reversed(self._needed):
+            shadow = self._shadows[other]
+            if not (sources & shadow[0] and destinations & shadow[1]):
                 continue
-            if self.codes[other] != self.codes[place]:
+            box, other_code = self._boxes[other], code_of(self._rules[other])
+            overlap = left[box.index] & box.inside
+            if other_code == UNDECIDED or not overlap.any():
+                continue
+            if other_code != code:
                 return False  # Surely or perhaps otherwise.
             if self.decides(other, place):
-                left &= ~overlap
-        return not left.any()
+                box.paint(left, overlap, False)
+        return True
 
 
-def _judge(fates: Fates, index: int, judged: Sequence[_Judged]) -> None:
-    codes = judged[0].codes
-    alive: list[int] = []
-    for place in range(len(codes) - 1, -1, -1):
-        fate = fates.of((index, place))
-        fate.is_undecided = False
-        fate.is_log = codes[place] == UNDECIDED
-        fate.is_matchable = any(one.matched[place].any() for one in judged)
-        fate.is_reached = any(one.reached[place].any() for one in judged)
-        before = sorted({first for one in judged for first in one.before[place]})
-        fate.by = dict.fromkeys(fates.who((index, first)) for first in before)
-        fate.is_contradicted = any(codes[first] != codes[place] for first in before)
-        is_replaced = codes[place] != UNDECIDED and all(one.is_replaced(place, alive) for one in judged)
-        fate.is_needed = fate.is_reached and not is_replaced
-        if fate.is_needed:
-            alive.insert(0, place)
+def _shadow(box: Box, shape: tuple[int, int, int]) -> tuple[int, int]:
+    """Sources and destinations of a box as sets of bits: most boxes are seen to be apart by these."""
+    found = []
+    for axis in (0, 1):
+        inside = np.zeros(shape[axis], np.bool_)
+        chosen = box.index[axis]
+        inside[chosen if isinstance(chosen, slice) else chosen.reshape(-1)] = True
+        found.append(int.from_bytes(np.packbits(inside).tobytes(), "big"))
+    return found[0], found[1]
+
+
+def _judge(fates: Fates, index: int, rules: Sequence[Rule], judged: Sequence[_Judged]) -> None:
+    for one in judged:
+        one.walk()
+    for place in range(len(rules) - 1, -1, -1):
+        fate, code = fates.of((index, place)), code_of(rules[place])
+        here = [one.passed[place] for one in judged if place in one.passed]
+        fate.is_log = code == UNDECIDED
+        fate.is_matchable = bool(here)
+        fate.is_reached = any(passed.is_reached for passed in here)
+        if not fate.is_reached:
+            before = sorted({first for passed in here for first in passed.by})
+            fate.by = dict.fromkeys(fates.who((index, first)) for first in before)
+            fate.is_contradicted = any(code_of(rules[first]) != code for first in before)
+        if fate.is_reached and (code == UNDECIDED or not all(one.is_replaced(place) for one in judged)):
+            fate.is_needed = True
+            for one in judged:
+                one.keep(place)
