@@ -131,7 +131,7 @@ class KernelCounts:
 
     def in_force(self, names: frozenset[str], uncounted: frozenset[str]) -> None:
         """The rules count with these, and not all packets of those that are `uncounted`."""
-        now = time.time_ns() // 1_000_000
+        now = _now()
         with self._lock:
             self._wanted = names
             if self.is_off:
@@ -221,6 +221,10 @@ class KernelCounts:
                 nfacct.remove(name)  # Nobody knows what it has counted.
             if not self.is_off:
                 self._since = {key: since.get(key, began) for key, began in self._since.items()}
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _with_names(found: Any, name: Callable[[Iterable[int]], str]) -> Any:
