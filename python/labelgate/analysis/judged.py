@@ -32,7 +32,7 @@ from labelgate.analysis.program import (
 )
 from labelgate.columns import Flows
 from labelgate.flow import UDP, Hook
-from labelgate.model import core_model
+from labelgate.model import Written, core_model
 from labelgate.settings import HostFacts, Settings
 from labelgate.snapshot import Snapshot
 from labelgate.table import DecisionTable
@@ -157,6 +157,7 @@ class Compiled:
     numbers: _core.ChainNumbers = field(default_factory=_core.ChainNumbers)
     _compilers: dict[tuple[int, Settings], _core.Compiler] = field(default_factory=dict)
     _sets: SharedSets = field(default_factory=SharedSets)
+    _written: Written = field(default_factory=Written)
 
     def states(self, node: str | None, settings: tuple[Settings, Settings]) -> States:
         """Both compiled for a node; None: all workloads."""
@@ -171,7 +172,9 @@ class Compiled:
 
     def _compiler(self, side: int, settings: Settings) -> _core.Compiler:
         if (side, settings) not in self._compilers:
-            model = core_model(self.snapshots[side], settings, is_cluster=self.node is None)
+            model = core_model(
+                self.snapshots[side], settings, is_cluster=self.node is None, written=self._written
+            )
             self._compilers[side, settings] = _core.Compiler(model, self.node)
         return self._compilers[side, settings]
 
