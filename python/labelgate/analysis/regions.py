@@ -151,9 +151,10 @@ class Services:
 
     def text(self) -> str:
         """In few words, for example `tcp 80,443` or `every protocol but udp 53`."""
-        if not self.rest().groups:
+        rest = self.rest()
+        if not rest.groups:
             return "every protocol"
-        plain, other = self._text(), self.rest()._text()
+        plain, other = self._text(), rest._text()
         return plain if len(plain) <= len(other) + 20 else f"every protocol but {other}"
 
     def _text(self) -> str:
