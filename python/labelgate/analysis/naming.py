@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from heapq import nlargest, nsmallest
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import chain, combinations
@@ -54,6 +54,10 @@ class Named:
         return self.name.partition("/")[0]
 
 
+read_address = lru_cache(1 << 16)(ip_address)
+"""Most addresses are read several times: two states have them."""
+
+
 def endpoints_of(snapshot: Snapshot) -> Iterator[Named]:
     """Every endpoint of a snapshot."""
     for host in snapshot.host_endpoints:
@@ -78,7 +82,8 @@ class Names:
 
     def __init__(self, *snapshots: Snapshot) -> None:
         """Of several snapshots the last that has an endpoint says how it is named."""
-        self.endpoints = {found.name: found for one in snapshots for found in endpoints_of(one)}
+        every = [found for one in snapshots for found in endpoints_of(one)]
+        self.endpoints = {found.name: found for found in every}
         self._with: dict[Trait, set[str]] = {}
         self._of_kind: dict[str, set[str]] = {}
         for found in self.endpoints.values():
@@ -89,7 +94,7 @@ class Names:
         self._peers: dict[Region, str] = {}
         self._sets: dict[str, tuple[tuple[Trait, ...], ...]] = {}
         self._sorted_names = sorted(self.endpoints)
-        self._owners = _owners(snapshots, {name: at for at, name in enumerate(self._sorted_names)})
+        self._owners = _owners(every, {name: at for at, name in enumerate(self._sorted_names)})
 
     @cached_property
     def owned(self) -> Region:
@@ -314,10 +319,10 @@ class _Owners:
         return texts, np.cumsum(steps[:-1]) > 0
 
 
-def _owners(snapshots: Sequence[Snapshot], numbers: Mapping[str, int]) -> dict[int, _Owners]:
+def _owners(endpoints: Iterable[Named], numbers: Mapping[str, int]) -> dict[int, _Owners]:
     pairs: dict[int, set[tuple[int, int]]] = {IPV4: set(), IPV6: set()}
-    for found in (one for snapshot in snapshots for one in endpoints_of(snapshot)):
-        for address in map(ip_address, found.addresses):
+    for found in endpoints:
+        for address in map(read_address, found.addresses):
             pairs[address.version].add((int(address), numbers[found.name]))
     owners: dict[int, _Owners] = {}
     for family, some in pairs.items():
