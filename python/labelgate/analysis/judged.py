@@ -38,8 +38,8 @@ from labelgate.settings import HostFacts, Settings
 from labelgate.snapshot import Snapshot
 from labelgate.table import DecisionTable
 
-_BESIDE = ThreadPoolExecutor(1, "labelgate-core")
-"""Compiles and builds while Python goes on: the core does so without the GIL."""
+_BESIDE = ThreadPoolExecutor(2, "labelgate-core")
+"""Compile and build both states while Python goes on: the core does so without the GIL."""
 IPIP = 4
 _CARRIER = "with "
 """Begins the name of an interface of which only an address is known."""
@@ -175,7 +175,9 @@ class Compiled:
 
     def begin(self, node: str | None, settings: tuple[Settings, Settings]) -> None:
         """Have both compiled meanwhile."""
-        self._begun[node, settings] = [self._program(side, one, node) for side, one in enumerate(settings)]
+        compilers = [self._compiler(side, one) for side, one in enumerate(settings)]
+        # Behind both of them: who waits for a compiler is in nobody's way.
+        self._begun[node, settings] = [_BESIDE.submit(_enforced, one, node) for one in compilers]
 
     def states(self, node: str | None, settings: tuple[Settings, Settings]) -> States:
         """Both compiled for a node; None: all workloads."""
@@ -190,14 +192,17 @@ class Compiled:
         )
         return first, second
 
-    def _program(self, side: int, settings: Settings, node: str | None) -> Future[_core.Program]:
+    def _compiler(self, side: int, settings: Settings) -> Future[_core.Compiler]:
         if (side, settings) not in self._compilers:
             model = core_model(
                 self.snapshots[side], settings, is_cluster=self.node is None, written=self._written
             )
             self._compilers[side, settings] = _BESIDE.submit(_core.Compiler, model, self.node)
-        compiler = self._compilers[side, settings]
-        return _BESIDE.submit(lambda: compiler.result().enforce(node))
+        return self._compilers[side, settings]
+
+
+def _enforced(compiler: Future[_core.Compiler], node: str | None) -> _core.Program:
+    return compiler.result().enforce(node)
 
 
 def interface_facts(snapshots: Iterable[Snapshot], node: str | None) -> HostFacts:

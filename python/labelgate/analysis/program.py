@@ -282,9 +282,10 @@ class Lists(Sequence[RuleList]):
     def _side(self, found: dict[str, Any] | None) -> Side:
         if found is None:
             return ANYWHERE
+        inside, outside = found["in"], found["not_in"]
         return Side(
-            tuple(map(self._address_set, found["in"])),
-            tuple(map(self._address_set, found["not_in"])),
+            tuple(map(self._address_set, inside)) if inside else (),
+            tuple(map(self._address_set, outside)) if outside else (),
             self._ports(found["ports"]),
             self._ports(found["not_ports"]),
         )
@@ -295,7 +296,9 @@ class Lists(Sequence[RuleList]):
         return Ports(tuple(map(tuple, found["ranges"])), tuple(map(self._port_set, found["named"])))
 
     def _address_set(self, number: int) -> AddressSet:
-        return self._shared.address_set(*self._address_sets[number])
+        if number not in self._address_sets_read:
+            self._address_sets_read[number] = self._shared.address_set(*self._address_sets[number])
+        return self._address_sets_read[number]
 
     def _port_set(self, number: int) -> PortSet:
         if number not in self._port_sets_read:
@@ -309,6 +312,10 @@ class Lists(Sequence[RuleList]):
     @cached_property
     def _port_sets(self) -> list[list[tuple[int, int, int, int]]]:
         return self._program.port_sets()
+
+    @cached_property
+    def _address_sets_read(self) -> dict[int, AddressSet]:
+        return {}
 
     @cached_property
     def _port_sets_read(self) -> dict[int, PortSet]:
