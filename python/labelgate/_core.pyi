@@ -66,15 +66,21 @@ class Program:
     def endpoints(self) -> list[str]:
         """The local endpoints by name."""
 
-    def contents(self, chains: list[int] | None = None) -> str:
-        """Endpoints, chains and rules as JSON; `labelgate.analysis.program` has the words for it.
+    def contents(self) -> str:
+        """Endpoints and chains as JSON; `labelgate.analysis.program` has the words for it.
 
-        An object of lists: `endpoints` (`name`, `short_name`, `kind`: host or workload, `attachment`: any,
+        An object: `endpoints` (`name`, `short_name`, `kind`: host or workload, `attachment`: any,
         address, remote or an object with `interface`, `addresses`, `sources`, and the numbers of chains:
         `normal`, `forward`, `untracked` as [ingress, egress] or null, `prednat`), `chains` (`tiers` with
         `name`, `lists` and `end`: deny, pass or fall; `profiles`; `end`: deny, accept or unmarked), `lists`
-        (`policy`, `tier`, `direction`, `rules`). In rules sets are numbers. Lists that none of `chains` has
-        are null. Releases the GIL.
+        (how many there are; chains have their numbers). Releases the GIL.
+        """
+
+    def rule_lists(self, chains: list[int] | None = None) -> str:
+        """The rules as JSON: a list of `policy`, `tier`, `direction` and `rules`.
+
+        In rules sets are numbers, and a side of which nothing is asked is null. Lists that none of `chains`
+        has are null. Releases the GIL.
 
         Raises ValueError where there is no such chain.
         """

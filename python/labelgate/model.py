@@ -6,7 +6,7 @@ Defaults are filled in here; nothing is inherited or resolved.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from labelgate import conversion
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         HostEndpoint,
         PortRange,
         Profile,
+        Resource,
         Rule,
         WorkloadEndpoint,
         WorkloadEndpointPort,
@@ -40,19 +41,52 @@ BUILT_IN_PROFILE = "projectcalico-default-allow"
 """R-28: allows both ways, has no labels, always exists."""
 
 
+class Written:
+    """Parts of models as JSON text: what several snapshots share is written once."""
+
+    def __init__(self) -> None:
+        self._texts: dict[tuple[object, ...], tuple[Resource, str]] = {}
+
+    def text(self, make: _Make, resource: Resource, *which: object) -> str:
+        """Of what is made of a resource; `which` tells makers apart.
+
+        One that was moved or copied has the same contents, not only equal ones, and is the same here.
+        """
+        key = (*which, *map(id, vars(resource).values()))
+        if key not in self._texts:
+            self._texts[key] = resource, _written(make(resource))
+        return self._texts[key][1]
+
+
 def core_model(
-    snapshot: Snapshot, settings: Settings, *, staged: bool = False, is_cluster: bool = False
+    snapshot: Snapshot,
+    settings: Settings,
+    *,
+    staged: bool = False,
+    is_cluster: bool = False,
+    written: Written | None = None,
 ) -> bytes:
     """The model of a snapshot, as JSON text for `labelgate._core.compile`.
 
     With `staged` the staged policies are in force. With `is_cluster` workloads are on no node: only without
-    one they are enforced, all of them, and the program of a node is that of its host endpoints.
+    one they are enforced, all of them, and the program of a node is that of its host endpoints. Parts that
+    were `written` before are not written again.
     """
-    lists = _lists(snapshot, settings, staged=staged)
-    if is_cluster:
-        lists["workloads"] = [{**workload, "node": ""} for workload in lists["workloads"]]
-    model = {**lists, "settings": _settings(settings)}
-    return json.dumps(model, separators=(",", ":")).encode()
+    written = Written() if written is None else written
+    prefix = settings.workload_prefixes[0]
+    rest = {**_lists_of_all(snapshot), "settings": _settings(settings)}
+    fields = [f'"{name}":{_written(value)}' for name, value in rest.items()]
+    for kind, makers in _makers(snapshot, prefix, staged=staged, is_cluster=is_cluster).items():
+        texts = (
+            written.text(make, resource, kind, at, prefix, staged, is_cluster)
+            for at, (make, resources) in enumerate(makers)
+            for resource in resources
+        )
+        fields.append(f'"{kind}":[{",".join(texts)}]')
+    return f"{{{','.join(fields)}}}".encode()
+
+
+_written = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def core_parts(
@@ -64,7 +98,9 @@ def core_parts(
     >>> sorted(core_parts(Snapshot(), Settings()))
     ['Profile/projectcalico-default-allow', 'Tier/default', 'Tier/kube-admin', 'Tier/kube-baseline']
     """
-    lists = _lists(snapshot, settings, staged=staged)
+    makers = _makers(snapshot, settings.workload_prefixes[0], staged=staged, is_cluster=False)
+    made = {kind: [make(one) for make, several in found for one in several] for kind, found in makers.items()}
+    lists = {**made, **_lists_of_all(snapshot)}
     return {_key(kind, part): {_KINDS[kind]: part} for kind, parts in lists.items() for part in parts}
 
 
@@ -97,25 +133,42 @@ def _key(kind: str, part: Mapping[str, Any]) -> str:
     return "/".join(filter(None, (part["kind"], part.get("namespace"), name)))
 
 
-def _lists(snapshot: Snapshot, settings: Settings, *, staged: bool) -> dict[str, list[dict[str, Any]]]:
-    prefix = settings.workload_prefixes[0]
+_Part = dict[str, Any]
+_Make = Callable[[Any], _Part]
+
+
+def _makers(
+    snapshot: Snapshot, prefix: str, *, staged: bool, is_cluster: bool
+) -> dict[str, list[tuple[_Make, Iterable[Resource]]]]:
+    """What is made resource by resource: how, and of which."""
+
+    def placed(make: _Make) -> _Make:
+        return (lambda resource: {**make(resource), "node": ""}) if is_cluster else make
+
+    pods = [pod for pod in snapshot.pods if conversion.is_workload(pod)]
     return {
         "workloads": [
-            *(_workload(endpoint) for endpoint in snapshot.workload_endpoints),
-            *(conversion.pod_workload(pod, prefix) for pod in snapshot.pods if conversion.is_workload(pod)),
+            (placed(_workload), snapshot.workload_endpoints),
+            (placed(lambda pod: conversion.pod_workload(pod, prefix)), pods),
         ],
-        "hosts": [_host(host) for host in snapshot.host_endpoints],
+        "hosts": [(_host, snapshot.host_endpoints)],
+        "policies": [
+            (lambda policy: _policy(policy, in_force=staged), snapshot.calico_policies()),
+            (
+                lambda policy: conversion.kubernetes_policy(policy, in_force=staged),
+                snapshot.kubernetes_policies(),
+            ),
+            (conversion.cluster_policy, snapshot.kubernetes_cluster_network_policies),
+        ],
+    }  # fmt: skip
+
+
+def _lists_of_all(snapshot: Snapshot) -> dict[str, list[_Part]]:
+    """What is made of several resources together, or is there without any."""
+    return {
         "network_sets": _network_sets(snapshot),
         "profiles": _profiles(snapshot),
         "tiers": _tiers(snapshot),
-        "policies": [
-            *(_policy(policy, in_force=staged) for policy in snapshot.calico_policies()),
-            *(
-                conversion.kubernetes_policy(policy, in_force=staged)
-                for policy in snapshot.kubernetes_policies()
-            ),
-            *map(conversion.cluster_policy, snapshot.kubernetes_cluster_network_policies),
-        ],
         "services": conversion.services(snapshot.endpoint_slices),
     }
 

@@ -1,25 +1,31 @@
 //! A program as JSON: for those who ask questions about rules, not about packets.
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::{AddressSetId, ChainId, RuleListId};
 use super::{
     Attachment, Chain, ChainEnd, Directed, Endpoint, EndpointKind, Icmp, PortMatch, Program, Rule, RuleList,
     Side, TierEnd,
 };
-use super::{ChainId, RuleListId};
 
-/// Endpoints, chains and rule lists; address and port sets by number. `python/labelgate/_core.pyi` has the fields.
-///
-/// Of rule lists only those that one of the chains has, or with `None` all; the others are null.
-pub fn contents(program: &Program, chains: Option<&[ChainId]>) -> Value {
-    let all = &program.rule_lists;
-    let is_wanted = chains.map_or_else(|| vec![true; all.len()], |chains| lists_of(program, chains));
-    let lists = all.iter().zip(is_wanted);
+/// Endpoints, chains and the number of rule lists. `python/labelgate/_core.pyi` has the fields.
+pub fn contents(program: &Program) -> String {
     json!({
         "endpoints": program.endpoints.iter().map(|one| endpoint(one)).collect::<Vec<_>>(),
         "chains": program.chains.iter().map(chain).collect::<Vec<_>>(),
-        "lists": lists.map(|(list, wanted)| wanted.then(|| rule_list(program, list))).collect::<Vec<_>>(),
+        "lists": program.rule_lists.len(),
     })
+    .to_string()
+}
+
+/// Rule lists; address and port sets by number. Those that none of the chains has are null; `None`: all are wanted.
+pub fn rule_lists(program: &Program, chains: Option<&[ChainId]>) -> String {
+    let all = &program.rule_lists;
+    let is_wanted = chains.map_or_else(|| vec![true; all.len()], |chains| lists_of(program, chains));
+    let lists =
+        all.iter().zip(is_wanted).map(|(list, wanted)| wanted.then(|| RuleListText::of(program, list)));
+    serde_json::to_string(&lists.collect::<Vec<_>>()).expect("text, numbers and lists of them can be written")
 }
 
 /// Which rule lists some chains have.
@@ -83,45 +89,88 @@ fn chain(chain: &Chain) -> Value {
     json!({ "tiers": tiers, "profiles": profiles, "end": end })
 }
 
-fn rule_list(program: &Program, list: &RuleList) -> Value {
-    json!({
-        "policy": list.policy,
-        "tier": list.tier,
-        "direction": list.direction.name(),
-        "rules": list.rules.iter().map(|one| rule(program, one)).collect::<Vec<_>>(),
-    })
+#[derive(Serialize)]
+struct RuleListText<'a> {
+    policy: &'a str,
+    tier: &'a str,
+    direction: &'static str,
+    rules: Vec<RuleText<'a>>,
 }
 
-fn rule(program: &Program, rule: &Rule) -> Value {
-    json!({
-        "action": rule.action.name(),
-        "number": program.outcome(rule.outcome).rule,
-        "families": rule.families,
-        "protocol": rule.protocol,
-        "not_protocol": rule.not_protocol,
-        "icmp": rule.icmp.map(icmp),
-        "not_icmp": rule.not_icmp.map(icmp),
-        "source": side(&rule.source),
-        "destination": side(&rule.destination),
-    })
+impl<'a> RuleListText<'a> {
+    fn of(program: &'a Program, list: &'a RuleList) -> Self {
+        Self {
+            policy: &list.policy,
+            tier: &list.tier,
+            direction: list.direction.name(),
+            rules: list.rules.iter().map(|one| RuleText::of(program, one)).collect(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct RuleText<'a> {
+    action: &'static str,
+    number: Option<u32>,
+    families: [bool; 2],
+    protocol: Option<u8>,
+    not_protocol: Option<u8>,
+    icmp: Option<(u8, Option<u8>)>,
+    not_icmp: Option<(u8, Option<u8>)>,
+    /// Null where nothing is asked of it, as of most sides.
+    source: Option<SideText<'a>>,
+    destination: Option<SideText<'a>>,
+}
+
+impl<'a> RuleText<'a> {
+    fn of(program: &Program, rule: &'a Rule) -> Self {
+        Self {
+            action: rule.action.name(),
+            number: program.outcome(rule.outcome).rule,
+            families: rule.families,
+            protocol: rule.protocol,
+            not_protocol: rule.not_protocol,
+            icmp: rule.icmp.map(icmp),
+            not_icmp: rule.not_icmp.map(icmp),
+            source: SideText::of(&rule.source),
+            destination: SideText::of(&rule.destination),
+        }
+    }
 }
 
 fn icmp(icmp: Icmp) -> (u8, Option<u8>) {
     (icmp.kind, icmp.code)
 }
 
-fn side(side: &Side) -> Value {
-    json!({
-        "in": side.in_sets.iter().map(|set| set.number()).collect::<Vec<_>>(),
-        "not_in": side.not_in_sets.iter().map(|set| set.number()).collect::<Vec<_>>(),
-        "ports": side.ports.as_ref().map(ports),
-        "not_ports": side.not_ports.as_ref().map(ports),
-    })
+#[derive(Serialize)]
+struct SideText<'a> {
+    #[serde(rename = "in")]
+    in_sets: Vec<u32>,
+    not_in: Vec<u32>,
+    ports: Option<PortsText<'a>>,
+    not_ports: Option<PortsText<'a>>,
 }
 
-fn ports(ports: &PortMatch) -> Value {
-    json!({
-        "ranges": ports.ranges,
-        "named": ports.named.iter().map(|set| set.number()).collect::<Vec<_>>(),
-    })
+impl<'a> SideText<'a> {
+    fn of(side: &'a Side) -> Option<Self> {
+        let numbers = |sets: &[AddressSetId]| sets.iter().map(|set| set.number()).collect();
+        (*side != Side::default()).then(|| Self {
+            in_sets: numbers(&side.in_sets),
+            not_in: numbers(&side.not_in_sets),
+            ports: side.ports.as_ref().map(PortsText::of),
+            not_ports: side.not_ports.as_ref().map(PortsText::of),
+        })
+    }
+}
+
+#[derive(Serialize)]
+struct PortsText<'a> {
+    ranges: &'a [(u16, u16)],
+    named: Vec<u32>,
+}
+
+impl<'a> PortsText<'a> {
+    fn of(ports: &'a PortMatch) -> Self {
+        Self { ranges: &ports.ranges, named: ports.named.iter().map(|set| set.number()).collect() }
+    }
 }

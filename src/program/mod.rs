@@ -19,7 +19,7 @@ use std::sync::Arc;
 use crate::flow::{Direction, EndpointId, Family, OutcomeId, id, number_address};
 
 pub use alike::Alike;
-pub use contents::contents;
+pub use contents::{contents, rule_lists};
 
 id! {
     /// A [`Chain`] of a [`Program`].

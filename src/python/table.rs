@@ -41,9 +41,14 @@ impl Program {
         self.compiled.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect()
     }
 
-    /// Endpoints, chains and rules, of these chains or of all, as JSON text.
+    /// Endpoints and chains as JSON text.
+    fn contents(&self, py: Python<'_>) -> String {
+        py.detach(|| crate::program::contents(&self.compiled))
+    }
+
+    /// Rule lists, of these chains or all, as JSON text.
     #[pyo3(signature = (chains=None))]
-    fn contents(&self, py: Python<'_>, chains: Option<Vec<u32>>) -> PyResult<String> {
+    fn rule_lists(&self, py: Python<'_>, chains: Option<Vec<u32>>) -> PyResult<String> {
         py.detach(|| {
             let known = self.compiled.chains.len();
             if let Some(unknown) = chains.iter().flatten().find(|&&chain| chain as usize >= known) {
@@ -51,7 +56,7 @@ impl Program {
             }
             let chains: Option<Vec<_>> =
                 chains.map(|chains| chains.into_iter().map(ChainId::from_number).collect());
-            Ok(crate::program::contents(&self.compiled, chains.as_deref()).to_string())
+            Ok(crate::program::rule_lists(&self.compiled, chains.as_deref()))
         })
     }
 

@@ -57,7 +57,7 @@ def test_chains_that_decide_alike_have_one_number() -> None:
         snapshot = Snapshot.of(load_text("\n---\n".join(map(json.dumps, [policy, *pods]))))
         program = snapshot.compile(node=None).program
         found = known.of(program)
-        endpoints = json.loads(program.contents([]))["endpoints"]
+        endpoints = json.loads(program.contents())["endpoints"]
         return [found[endpoints[0]["normal"][way]] for way in (0, 1)]
 
     known = _core.ChainNumbers()
@@ -74,14 +74,14 @@ def test_chains_that_decide_alike_have_one_number() -> None:
         assert other[1] == first[1], "egress is as it was"
 
 
-def test_contents_of_some_chains() -> None:
+def test_rule_lists_of_some_chains() -> None:
     program = snapshots(4)[0].compile(node="edge1").program
-    whole = json.loads(program.contents())
-    assert len(whole["chains"]) > 3
-    for number, chain in enumerate(whole["chains"]):
+    contents, whole = json.loads(program.contents()), json.loads(program.rule_lists())
+    assert len(contents["chains"]) > 3
+    assert contents["lists"] == len(whole)
+    for number, chain in enumerate(contents["chains"]):
         wanted = {at for tier in chain["tiers"] for at in tier["lists"]} | {*chain["profiles"]}
-        some = json.loads(program.contents([number]))
-        assert some["lists"] == [one if at in wanted else None for at, one in enumerate(whole["lists"])]
-        assert some | {"lists": whole["lists"]} == whole
+        some = json.loads(program.rule_lists([number]))
+        assert some == [one if at in wanted else None for at, one in enumerate(whole)]
     with pytest.raises(ValueError, match="there are"):
-        program.contents([len(whole["chains"])])
+        program.rule_lists([len(contents["chains"])])

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from ipaddress import IPv4Address, IPv6Address, ip_network
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -364,9 +365,10 @@ def merged(changes: Iterable[Change]) -> list[Change]:
 
 def _joined(changes: list[Change], field: str, join: Callable[[Any, Any], Any]) -> list[Change]:
     fields = ("endpoints", "presence", "kind", "direction", "hooks", "own", "peers", "services", "old", "new")
+    others = attrgetter(*(name for name in fields if name != field))
     groups: dict[Any, Change] = {}
     for change in changes:
-        key = tuple(getattr(change, name) for name in fields if name != field)
+        key = others(change)
         if key in groups:
             other = groups[key]
             change = replace(other, **{field: join(getattr(other, field), getattr(change, field))})

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from ipaddress import ip_address
 from itertools import chain
 from typing import Any
 
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from labelgate.analysis.addresses import IPV4, IPV6, points
 from labelgate.analysis.changes import Change, changes_of, merged
 from labelgate.analysis.judged import Compiled, Place, States, comparisons, host_places, workload_places
-from labelgate.analysis.naming import Names
+from labelgate.analysis.naming import Names, read_address
 from labelgate.analysis.spoofing import source_changes
 from labelgate.settings import HostFacts, Settings
 from labelgate.snapshot import Snapshot
@@ -110,28 +109,31 @@ def diff(
     >>> bool(diff(policy, policy))
     False
     """
-    names = Names(old, new)
-    known = {
-        family: points(family, sorted({int(one) for found in names.endpoints.values()
-                                       for one in map(ip_address, found.addresses) if one.version == family}))
-        for family in (IPV4, IPV6)
-    }  # fmt: skip
     nodes: list[str | None] = [None, *sorted(_nodes(old, new))] if node is None else [node]
     pairs = {name: (settings_of(old, name), settings_of(new, name)) for name in nodes}
     compiled = Compiled((old, new), host, node)
+    by_settings = _by_settings(compiled.snapshots, pairs) if node is None else {pairs[node]: None}
+    for both in by_settings:
+        compiled.begin(node, both)
+    names = Names(old, new)
+    found = {read_address(one) for endpoint in names.endpoints.values() for one in endpoint.addresses}
+    known = {
+        family: points(family, sorted(int(one) for one in found if one.version == family))
+        for family in (IPV4, IPV6)
+    }
+    workloads = [(compiled.states(node, both), chosen) for both, chosen in by_settings.items()]
     if node is None:
-        workloads, hosts = _workloads(compiled, pairs), _hosts(compiled, pairs)
+        hosts = _hosts(compiled, pairs)
     else:
-        pair = compiled.states(node, pairs[node])
-        workloads, hosts = [(pair, None)], iter([(pair, host_places(pair))])
+        hosts = iter([(pair, host_places(pair)) for pair, _ in workloads])
     places = ((pair, workload_places(pair, chosen)) for pair, chosen in workloads)
-    found = [
+    changes = [
         change
         for one in comparisons(chain(places, hosts), compiled.numbers)
         for change in changes_of(one, known)
     ]
-    found += (change for pair, chosen in workloads for change in source_changes(pair, chosen, known))
-    ordered = sorted(merged(found), key=lambda change: (-change.width(), change.kind, change.direction))
+    changes += (change for pair, chosen in workloads for change in source_changes(pair, chosen, known))
+    ordered = sorted(merged(changes), key=lambda change: (-change.width(), change.kind, change.direction))
     return Difference(tuple(ordered), tuple(_settings_told(pairs)), names)
 
 
@@ -146,12 +148,6 @@ def _nodes(*snapshots: Snapshot) -> set[str]:
     return own.union(*(one.nodes() for one in snapshots))
 
 
-def _workloads(compiled: Compiled, pairs: _Pairs) -> list[tuple[States, set[str] | None]]:
-    """All, by the settings that apply to them then and now: a table of each, and who is asked of it."""
-    by_settings = _by_settings(compiled.snapshots, pairs)
-    return [(compiled.states(None, settings), names) for settings, names in by_settings.items()]
-
-
 def _hosts(compiled: Compiled, pairs: _Pairs) -> Iterator[tuple[States, Iterator[Place]]]:
     """Node by node: a table of each is not kept."""
     for name in sorted({one.spec.node for side in compiled.snapshots for one in side.host_endpoints}):
@@ -161,8 +157,11 @@ def _hosts(compiled: Compiled, pairs: _Pairs) -> Iterator[tuple[States, Iterator
 
 def _by_settings(
     snapshots: tuple[Snapshot, Snapshot], pairs: _Pairs
-) -> dict[tuple[Settings, Settings], set[str]]:
-    """Names of workloads; one that moves has in either state the settings of its node then."""
+) -> Mapping[tuple[Settings, Settings], set[str] | None]:
+    """Names of workloads by what applies to them then and now: a table of each, and who is asked of it.
+
+    One that moves has in either state the settings of its node then.
+    """
     homes = tuple(one.workload_nodes() for one in snapshots)
     by_homes: dict[tuple[str | None, str | None], set[str]] = {}
     for name in homes[0].keys() | homes[1].keys():

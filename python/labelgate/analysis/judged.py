@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from ipaddress import ip_network
@@ -32,11 +33,13 @@ from labelgate.analysis.program import (
 )
 from labelgate.columns import Flows
 from labelgate.flow import UDP, Hook
-from labelgate.model import core_model
+from labelgate.model import Written, core_model
 from labelgate.settings import HostFacts, Settings
 from labelgate.snapshot import Snapshot
 from labelgate.table import DecisionTable
 
+_BESIDE = ThreadPoolExecutor(2, "labelgate-core")
+"""Compile and build both states while Python goes on: the core does so without the GIL."""
 IPIP = 4
 _CARRIER = "with "
 """Begins the name of an interface of which only an address is known."""
@@ -70,10 +73,18 @@ class State:
     host: HostFacts
     contents: ProgramContents
 
-    @cached_property
+    @property
     def table(self) -> DecisionTable:
-        """Made when the first question is asked: where nothing differs, none is."""
-        return DecisionTable(self.program, self.host, self.settings)
+        """Made when it is asked for: where nothing differs, none is."""
+        return self._built.result()
+
+    def begin(self) -> None:
+        """Have the table made meanwhile."""
+        _ = self._built
+
+    @cached_property
+    def _built(self) -> Future[DecisionTable]:
+        return _BESIDE.submit(DecisionTable, self.program, self.host, self.settings)
 
     def ask(self, subject: Subject, kind: Kind, direction: Direction, packets: Packets) -> Judged:
         """Verdicts, indexes of `VERDICTS`, and outcomes, rows of `table.outcomes`.
@@ -155,13 +166,25 @@ class Compiled:
     node: str | None
     """None: of each node the host endpoints, and all workloads at once."""
     numbers: _core.ChainNumbers = field(default_factory=_core.ChainNumbers)
-    _compilers: dict[tuple[int, Settings], _core.Compiler] = field(default_factory=dict)
+    _compilers: dict[tuple[int, Settings], Future[_core.Compiler]] = field(default_factory=dict)
+    _begun: dict[tuple[str | None, tuple[Settings, Settings]], list[Future[_core.Program]]] = field(
+        default_factory=dict
+    )
     _sets: SharedSets = field(default_factory=SharedSets)
+    _written: Written = field(default_factory=Written)
+
+    def begin(self, node: str | None, settings: tuple[Settings, Settings]) -> None:
+        """Have both compiled meanwhile."""
+        compilers = [self._compiler(side, one) for side, one in enumerate(settings)]
+        # Behind both of them: who waits for a compiler is in nobody's way.
+        self._begun[node, settings] = [_BESIDE.submit(_enforced, one, node) for one in compilers]
 
     def states(self, node: str | None, settings: tuple[Settings, Settings]) -> States:
         """Both compiled for a node; None: all workloads."""
+        if (node, settings) not in self._begun:
+            self.begin(node, settings)
         facts = self.host or interface_facts(self.snapshots, node)
-        programs = [self._compiler(side, one).enforce(node) for side, one in enumerate(settings)]
+        programs = [found.result() for found in self._begun.pop((node, settings))]
         contents = read_programs(*programs, sets=self._sets, chains=())
         first, second = (
             State(snapshot, one, program, facts, read)
@@ -169,11 +192,17 @@ class Compiled:
         )
         return first, second
 
-    def _compiler(self, side: int, settings: Settings) -> _core.Compiler:
+    def _compiler(self, side: int, settings: Settings) -> Future[_core.Compiler]:
         if (side, settings) not in self._compilers:
-            model = core_model(self.snapshots[side], settings, is_cluster=self.node is None)
-            self._compilers[side, settings] = _core.Compiler(model, self.node)
+            model = core_model(
+                self.snapshots[side], settings, is_cluster=self.node is None, written=self._written
+            )
+            self._compilers[side, settings] = _BESIDE.submit(_core.Compiler, model, self.node)
         return self._compilers[side, settings]
+
+
+def _enforced(compiler: Future[_core.Compiler], node: str | None) -> _core.Program:
+    return compiler.result().enforce(node)
 
 
 def interface_facts(snapshots: Iterable[Snapshot], node: str | None) -> HostFacts:
@@ -254,6 +283,9 @@ def comparisons(
             presence = None if place.kind == "workload" else member.presence
             key = (place.kind, place.direction, presence, chains, both)
             groups.setdefault(key, (pair, place, []))[2].append(member)
+    for pair, _, _ in groups.values():
+        for state in pair:
+            state.begin()
     _read_rules(groups)
     for pair, place, members in groups.values():
         rules = dict.fromkeys(
@@ -368,7 +400,7 @@ def _moved(pair: States) -> set[str]:
 def _interfaces(state: State) -> Iterator[str]:
     hosts = [one for one in state.contents.endpoints if one.kind == "host"]
     prefixes = state.settings.workload_prefixes
-    yield from (name for name in state.table.host.interfaces if not name.startswith(prefixes))
+    yield from (name for name in state.host.interfaces if not name.startswith(prefixes))
     yield from (one.interface for one in hosts if one.interface and not one.interface.startswith(prefixes))
     if any(one.is_any for one in hosts):
         # E-47: `lo` may be exempt.
@@ -385,7 +417,7 @@ def _like_any(pair: States) -> set[str]:
 
 def _own(state: State, interface: str) -> Endpoint | None:
     """E-45: the smallest name of those that name the interface, or have an address that it carries."""
-    carried = set(state.table.host.interfaces.get(interface, ()))
+    carried = set(state.host.interfaces.get(interface, ()))
     found = (
         one
         for one in state.contents.endpoints

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from heapq import nsmallest
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from itertools import combinations
+from functools import cached_property, lru_cache
+from heapq import nlargest, nsmallest
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from itertools import chain, combinations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from labelgate.analysis.addresses import (
     IPV4,
@@ -18,6 +19,7 @@ from labelgate.analysis.addresses import (
     Edges,
     Network,
     contains,
+    edges_of_any,
     edges_of_networks,
     everything,
     points,
@@ -29,6 +31,7 @@ from labelgate.snapshot import Snapshot
 Trait = tuple[str, str]
 """A label, or (`NAMESPACE`, its name)."""
 NAMESPACE = "\0namespace"
+Mask = NDArray[np.bool_]
 _LISTED = 3
 _COMMON_TRAITS = 12
 """More labels that all of a group have are not tried together."""
@@ -49,6 +52,10 @@ class Named:
     def kind(self) -> str:
         """The first part of its name."""
         return self.name.partition("/")[0]
+
+
+read_address = lru_cache(1 << 16)(ip_address)
+"""Most addresses are read several times: two states have them."""
 
 
 def endpoints_of(snapshot: Snapshot) -> Iterator[Named]:
@@ -75,7 +82,8 @@ class Names:
 
     def __init__(self, *snapshots: Snapshot) -> None:
         """Of several snapshots the last that has an endpoint says how it is named."""
-        self.endpoints = {found.name: found for one in snapshots for found in endpoints_of(one)}
+        every = [found for one in snapshots for found in endpoints_of(one)]
+        self.endpoints = {found.name: found for found in every}
         self._with: dict[Trait, set[str]] = {}
         self._of_kind: dict[str, set[str]] = {}
         for found in self.endpoints.values():
@@ -83,20 +91,16 @@ class Names:
             for trait in found.traits:
                 self._with.setdefault(trait, set()).add(found.name)
         self._told: dict[frozenset[str], str] = {}
-        self._owners: dict[int, dict[int, list[str]]] = {IPV4: {}, IPV6: {}}
-        self._addresses: dict[str, set[tuple[int, int]]] = {}
-        for found in (one for snapshot in snapshots for one in endpoints_of(snapshot)):
-            for address in map(ip_address, found.addresses):
-                self._addresses.setdefault(found.name, set()).add((address.version, int(address)))
-                owners = self._owners[address.version].setdefault(int(address), [])
-                if found.name not in owners:
-                    owners.append(found.name)
+        self._peers: dict[Region, str] = {}
+        self._sets: dict[str, tuple[tuple[Trait, ...], ...]] = {}
+        self._sorted_names = sorted(self.endpoints)
+        self._owners = _owners(every, {name: at for at, name in enumerate(self._sorted_names)})
 
     @cached_property
     def owned(self) -> Region:
         """Every address that an endpoint has."""
         v4, v6 = (
-            edges_of_networks(family, [ip_network(_address(family, one)) for one in self._owners[family]])
+            edges_of_any(family, ((one, one) for one in self._owners[family].addresses))
             for family in (IPV4, IPV6)
         )
         return Region(v4, v6)
@@ -147,16 +151,18 @@ class Names:
         rest, cover = set(wanted), list[tuple[Trait, ...]]()
         options = self._options(wanted, pool)
         while rest and len(cover) < _LISTED and options:
-            traits, found = max(options, key=lambda option: (len(option[1] & rest), -len(option[0])))
+            traits, found = _most_of(rest, options)
             if len(found & rest) < 2:
                 return None
             cover.append(traits)
             rest -= found
         return cover if not rest else None
 
-    def _options(self, wanted: frozenset[str], pool: set[str]) -> list[tuple[tuple[Trait, ...], set[str]]]:
-        """Traits that nobody else has, with all who have them, largest first."""
-        counts = Counter(found for name in wanted for found in self._trait_sets(name))
+    def _options(self, wanted: frozenset[str], pool: set[str]) -> list[_Option]:
+        """Traits that nobody else has, with all who have them, largest first; none if too small."""
+        counts = Counter(chain.from_iterable(map(self._trait_sets, wanted)))
+        if sum(nlargest(_LISTED, counts.values())) < len(wanted):
+            return []
         options = [
             (traits, found)
             for traits, count in counts.items()
@@ -164,32 +170,31 @@ class Names:
         ]
         return nsmallest(_MOST_OPTIONS, options, key=lambda option: (-len(option[1]), option[0]))
 
-    def _trait_sets(self, name: str) -> Iterator[tuple[Trait, ...]]:
+    def _trait_sets(self, name: str) -> tuple[tuple[Trait, ...], ...]:
         """Single traits of one, and its labels within its namespace."""
-        traits = self.endpoints[name].traits if name in self.endpoints else frozenset()
-        spaces = [trait for trait in traits if trait[0] == NAMESPACE]
-        shared = (trait for trait in traits if trait[0] != NAMESPACE and len(self._with[trait]) > 1)
-        yield from ((trait,) for trait in traits)
-        yield from ((label, space) for label in sorted(shared)[:_COMMON_TRAITS] for space in spaces)
+        if name not in self._sets:
+            traits = self.endpoints[name].traits if name in self.endpoints else frozenset()
+            spaces = [trait for trait in traits if trait[0] == NAMESPACE]
+            shared = (trait for trait in traits if trait[0] != NAMESPACE and len(self._with[trait]) > 1)
+            within = ((label, space) for label in sorted(shared)[:_COMMON_TRAITS] for space in spaces)
+            self._sets[name] = (*((trait,) for trait in traits), *within)
+        return self._sets[name]
 
     def owners_in(self, region: Region) -> list[str]:
         """The endpoints that have an address there, sorted."""
-        found = set[str]()
+        found = np.zeros(len(self._sorted_names), np.bool_)
         for family in region.families:
-            addresses, edges = self._sorted[family]
-            inside = contains(region.edges[family], edges)
-            owners = self._owners[family]
-            found.update(name for at in np.flatnonzero(inside) for name in owners[addresses[at]])
-        return sorted(found)
-
-    @cached_property
-    def _sorted(self) -> dict[int, tuple[list[int], Edges]]:
-        """Every address that an endpoint has, by family."""
-        found = {family: sorted(owners) for family, owners in self._owners.items()}
-        return {family: (addresses, points(family, addresses)) for family, addresses in found.items()}
+            owned = self._owners[family]
+            found |= owned.counts(contains(region.edges[family], owned.edges)) > 0
+        return [self._sorted_names[at] for at in np.flatnonzero(found)]
 
     def peers(self, region: Region) -> str:
         """For example `pods app=web`, `10.9.0.0/16`, or `everywhere but pods app=db`."""
+        if region not in self._peers:
+            self._peers[region] = self._peers_told(region)
+        return self._peers[region]
+
+    def _peers_told(self, region: Region) -> str:
         if region == EVERYWHERE:
             return "everywhere"
         whole = _whole(region)
@@ -218,40 +223,115 @@ class Names:
 
     def _parts(self, region: Region, families: Sequence[int] = (IPV4, IPV6)) -> list[str]:
         """Nets, then the endpoints whose addresses are the rest; of other families nothing is meant."""
-        nets: list[str] = []
-        names: dict[str, set[tuple[int, int]]] = {}
-        for net in region.networks:
-            family, owners = net.version, self._owners[net.version]
-            addresses, edges = self._sorted[family]
-            first, last = points(family, (int(net.network_address), int(net.broadcast_address)))
-            low = int(edges.searchsorted(first, side="left"))
-            high = int(edges.searchsorted(last, side="right"))
-            if high - low == net.num_addresses:
-                for address in addresses[low:high]:
-                    for name in owners[address]:
-                        names.setdefault(name, set()).add((family, address))
-            else:
-                nets.append(_net_text(net))
-        return [*nets, *self._owners_told(names, families)]
+        nets, meant = list[str](), dict[int, Mask]()
+        for family in region.families:
+            texts, meant[family] = self._owners[family].split(family, region)
+            nets += texts
+        return [*nets, *self._owners_told(meant, families)]
 
-    def _owners_told(self, found: dict[str, set[tuple[int, int]]], families: Sequence[int]) -> Iterator[str]:
-        """By name alone where all addresses of the families are meant, else with those that are."""
-        alone: dict[tuple[int, ...], list[str]] = {}
-        for name, here in sorted(found.items()):
-            meant = tuple(sorted({family for family, _ in here}))
-            if here == {one for one in self._addresses[name] if one[0] in meant}:
-                lacks = any(one[0] in families and one[0] not in meant for one in self._addresses[name])
-                alone.setdefault(meant if lacks else (), []).append(name)
-            else:
-                yield self._with_addresses(name, here)
-        for meant, names in sorted(alone.items()):
-            if meant and len(names) == 1:
-                yield self._with_addresses(names[0], found[names[0]])
-            else:
-                yield self.group(names) + "".join(f" (IPv{family} addresses)" for family in meant)
+    def _owners_told(self, meant: dict[int, Mask], families: Sequence[int]) -> Iterator[str]:
+        """By name alone where all addresses of the families are meant, else with those that are.
 
-    def _with_addresses(self, name: str, addresses: Iterable[tuple[int, int]]) -> str:
-        return f"{name} ({', '.join(str(_address(*one)) for one in sorted(addresses))})"
+        `meant` says of each address that somebody has whether it is.
+        """
+        here = {family: self._owners[family].counts(mask) for family, mask in meant.items()}
+        count = len(self._sorted_names)
+        is_told, is_whole = np.zeros(count, np.bool_), np.ones(count, np.bool_)
+        for family, counts in here.items():
+            is_told |= counts > 0
+            is_whole &= (counts == 0) | (counts == self._owners[family].held)
+        alone: dict[tuple[int, ...], list[int]] = {}
+        for at in np.flatnonzero(is_told & ~is_whole).tolist():
+            yield self._with_addresses(at, meant)
+        for at in np.flatnonzero(is_told & is_whole).tolist():
+            mine = tuple(family for family, counts in here.items() if counts[at])
+            lacks = any(one not in mine and self._owners[one].held[at] for one in families)
+            alone.setdefault(mine if lacks else (), []).append(at)
+        for mine, owners in sorted(alone.items()):
+            if mine and len(owners) == 1:
+                yield self._with_addresses(owners[0], meant)
+            else:
+                told = self.group(self._sorted_names[at] for at in owners)
+                yield told + "".join(f" (IPv{family} addresses)" for family in mine)
+
+    def _with_addresses(self, owner: int, meant: dict[int, Mask]) -> str:
+        found = (
+            str(_address(family, number))
+            for family, mask in sorted(meant.items())
+            for number in self._owners[family].those_of(owner, mask)
+        )
+        return f"{self._sorted_names[owner]} ({', '.join(found)})"
+
+
+_Option = tuple[tuple[Trait, ...], set[str]]
+
+
+def _most_of(rest: set[str], options: Sequence[_Option]) -> _Option:
+    """The option, of some sorted by size, that has most of the rest; of such one with the fewest traits."""
+    best, most = options[0], (-1, 0)
+    for option in options:
+        if len(option[1]) < most[0]:
+            break
+        has = len(option[1] & rest), -len(option[0])
+        if has > most:
+            best, most = option, has
+    return best
+
+
+@dataclass(frozen=True)
+class _Owners:
+    """Every address of one family that an endpoint has, and who has it; endpoints are numbered by name."""
+
+    addresses: list[int]
+    """Sorted."""
+    edges: Edges
+    """The same as an array."""
+    address_of: NDArray[np.intp]
+    """Of each pair of an address and one who has it the place of the address; ascending."""
+    owner_of: NDArray[np.intp]
+    held: NDArray[np.intp]
+    """By endpoint how many addresses it has."""
+
+    def counts(self, chosen: Mask) -> NDArray[np.intp]:
+        """By endpoint how many of the chosen addresses it has."""
+        return np.bincount(self.owner_of[chosen[self.address_of]], minlength=len(self.held))
+
+    def those_of(self, owner: int, chosen: Mask) -> list[int]:
+        """Its chosen addresses."""
+        places = self.address_of[self.owner_of == owner]
+        return [self.addresses[at] for at in places if chosen[at]]
+
+    def split(self, family: int, region: Region) -> tuple[list[str], Mask]:
+        """The nets that are not all somebody's, and of each address whether it is in another one."""
+        nets = [net for net in region.networks if net.version == family]
+        first, last = (
+            points(family, [int(getattr(net, end)) for net in nets])
+            for end in ("network_address", "broadcast_address")
+        )
+        low, high = self.edges.searchsorted(first, side="left"), self.edges.searchsorted(last, side="right")
+        steps, texts = np.zeros(len(self.addresses) + 1, np.intp), list[str]()
+        for net, begin, end in zip(nets, low.tolist(), high.tolist(), strict=True):
+            if end - begin == net.num_addresses:
+                steps[begin] += 1
+                steps[end] -= 1
+            else:
+                texts.append(_net_text(net))
+        return texts, np.cumsum(steps[:-1]) > 0
+
+
+def _owners(endpoints: Iterable[Named], numbers: Mapping[str, int]) -> dict[int, _Owners]:
+    pairs: dict[int, set[tuple[int, int]]] = {IPV4: set(), IPV6: set()}
+    for found in endpoints:
+        for address in map(read_address, found.addresses):
+            pairs[address.version].add((int(address), numbers[found.name]))
+    owners: dict[int, _Owners] = {}
+    for family, some in pairs.items():
+        addresses = sorted({address for address, _ in some})
+        place = {address: at for at, address in enumerate(addresses)}
+        table = np.array(sorted((place[address], owner) for address, owner in some), np.intp).reshape(-1, 2)
+        held = np.bincount(table[:, 1], minlength=len(numbers))
+        owners[family] = _Owners(addresses, points(family, addresses), table[:, 0], table[:, 1], held)
+    return owners
 
 
 def _address(family: int, number: int) -> IPv4Address | IPv6Address:

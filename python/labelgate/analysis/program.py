@@ -214,11 +214,11 @@ def _bytes(addresses: Sequence[int], size: int, order: Literal["little", "big"])
     return b"".join(number.to_bytes(size, order) for pair in ranges for number in pair)
 
 
-_EMPTY: dict[str, Any] = {"in": [], "not_in": [], "ports": None, "not_ports": None}
-
-
 def _read(program: _core.Program, shared: SharedSets, chains: Collection[int] | None) -> ProgramContents:
-    raw = json.loads(program.contents(None if chains is None else sorted(chains)))
+    raw = json.loads(program.contents())
+    lists = Lists(program, raw["lists"], shared)
+    if chains is None or chains:
+        lists.read(chains)
     return ProgramContents(
         tuple(_endpoint(number, found) for number, found in enumerate(raw["endpoints"])),
         tuple(
@@ -229,23 +229,24 @@ def _read(program: _core.Program, shared: SharedSets, chains: Collection[int] | 
             )
             for chain in raw["chains"]
         ),
-        Lists(program, raw["lists"], shared),
+        lists,
     )
 
 
 class Lists(Sequence[RuleList]):
     """Rule lists, each read when it is first asked for: most are nobody's who asks."""
 
-    def __init__(self, program: _core.Program, raw: list[dict[str, Any] | None], shared: SharedSets) -> None:
-        self._program, self._raw, self._shared = program, raw, shared
+    def __init__(self, program: _core.Program, count: int, shared: SharedSets) -> None:
+        self._program, self._shared = program, shared
+        self._raw: list[dict[str, Any] | None] = [None] * count
         self._read: dict[int, RuleList] = {}
 
     def __len__(self) -> int:
         return len(self._raw)
 
-    def read(self, chains: Collection[int]) -> None:
-        """Has at hand what these chains have."""
-        self._raw = json.loads(self._program.contents(sorted(chains)))["lists"]
+    def read(self, chains: Collection[int] | None) -> None:
+        """Has at hand what these chains have; None: all."""
+        self._raw = json.loads(self._program.rule_lists(None if chains is None else sorted(chains)))
 
     @overload
     def __getitem__(self, index: int) -> RuleList: ...
@@ -259,7 +260,7 @@ class Lists(Sequence[RuleList]):
         at = range(len(self._raw))[index]
         if at not in self._read:
             if self._raw[at] is None:
-                self._raw = json.loads(self._program.contents())["lists"]
+                self.read(None)
             found = self._raw[at]
             assert found is not None
             self._read[at] = RuleList(
@@ -278,12 +279,13 @@ class Lists(Sequence[RuleList]):
             self._side(found["source"]), self._side(found["destination"]), tuple(found["families"]),
         )  # fmt: skip
 
-    def _side(self, found: dict[str, Any]) -> Side:
-        if found == _EMPTY:
+    def _side(self, found: dict[str, Any] | None) -> Side:
+        if found is None:
             return ANYWHERE
+        inside, outside = found["in"], found["not_in"]
         return Side(
-            tuple(map(self._address_set, found["in"])),
-            tuple(map(self._address_set, found["not_in"])),
+            tuple(map(self._address_set, inside)) if inside else (),
+            tuple(map(self._address_set, outside)) if outside else (),
             self._ports(found["ports"]),
             self._ports(found["not_ports"]),
         )
@@ -294,7 +296,9 @@ class Lists(Sequence[RuleList]):
         return Ports(tuple(map(tuple, found["ranges"])), tuple(map(self._port_set, found["named"])))
 
     def _address_set(self, number: int) -> AddressSet:
-        return self._shared.address_set(*self._address_sets[number])
+        if number not in self._address_sets_read:
+            self._address_sets_read[number] = self._shared.address_set(*self._address_sets[number])
+        return self._address_sets_read[number]
 
     def _port_set(self, number: int) -> PortSet:
         if number not in self._port_sets_read:
@@ -308,6 +312,10 @@ class Lists(Sequence[RuleList]):
     @cached_property
     def _port_sets(self) -> list[list[tuple[int, int, int, int]]]:
         return self._program.port_sets()
+
+    @cached_property
+    def _address_sets_read(self) -> dict[int, AddressSet]:
+        return {}
 
     @cached_property
     def _port_sets_read(self) -> dict[int, PortSet]:

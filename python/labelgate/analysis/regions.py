@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -101,25 +101,24 @@ class Services:
         opaque: set[int] = set()
         boxes: dict[int, list[tuple[int, int, Spans]]] = {}
         for piece in pieces:
-            for protocol in piece.protocols:
-                if piece.is_opaque:
-                    opaque.add(protocol)
-                else:
+            if piece.is_opaque:
+                opaque |= piece.protocols
+            else:
+                for protocol in piece.protocols:
                     boxes.setdefault(protocol, []).append((*piece.sports, (piece.dports,)))
-        rows: dict[tuple[tuple[int, int, Spans], ...], Rows] = {}
-        for found in boxes.values():
-            rows.setdefault(tuple(found), _rows(found))
-        return cls._grouped(opaque, {protocol: rows[tuple(found)] for protocol, found in boxes.items()})
+        return cls._grouped(
+            opaque, {protocol: _joined_rows(tuple(found)) for protocol, found in boxes.items()}
+        )
 
     @classmethod
     def _grouped(cls, opaque: set[int], rows: dict[int, Rows]) -> Services:
         same: dict[tuple[bool, Rows], list[int]] = {}
-        for protocol in sorted(opaque | {number for number, found in rows.items() if found}):
-            same.setdefault((protocol in opaque, rows.get(protocol, ())), []).append(protocol)
-        groups = (
-            ServiceGroup(_spans((number, number) for number in protocols), *key)
-            for key, protocols in same.items()
-        )
+        for protocol, found in sorted(rows.items()):
+            if found:
+                same.setdefault((protocol in opaque, found), []).append(protocol)
+        groups = [ServiceGroup(_of_numbers(frozenset(numbers)), *key) for key, numbers in same.items()]
+        if rest := frozenset(opaque.difference(*same.values())):
+            groups.append(ServiceGroup(_of_numbers(rest), True, ()))
         return cls(tuple(sorted(groups, key=lambda group: group.protocols)))
 
     def _by_protocol(self) -> tuple[set[int], dict[int, Rows]]:
@@ -151,9 +150,10 @@ class Services:
 
     def text(self) -> str:
         """In few words, for example `tcp 80,443` or `every protocol but udp 53`."""
-        if not self.rest().groups:
+        rest = self.rest()
+        if not rest.groups:
             return "every protocol"
-        plain, other = self._text(), self.rest()._text()
+        plain, other = self._text(), rest._text()
         return plain if len(plain) <= len(other) + 20 else f"every protocol but {other}"
 
     def _text(self) -> str:
@@ -168,6 +168,11 @@ def protocol_name(number: int) -> str:
     return _NAMES.get(number, f"protocol {number}")
 
 
+@lru_cache(1 << 10)
+def _of_numbers(numbers: frozenset[int]) -> Spans:
+    return _spans((number, number) for number in numbers)
+
+
 def _spans(ranges: Iterable[tuple[int, int]]) -> Spans:
     found: list[tuple[int, int]] = []
     for first, last in sorted(ranges):
@@ -178,7 +183,13 @@ def _spans(ranges: Iterable[tuple[int, int]]) -> Spans:
     return tuple(found)
 
 
-def _rows(boxes: list[tuple[int, int, Spans]]) -> Rows:
+@lru_cache(1 << 10)
+def _joined_rows(boxes: tuple[tuple[int, int, Spans], ...]) -> Rows:
+    """Protocols with ports mostly have the same ones."""
+    return _rows(boxes)
+
+
+def _rows(boxes: Sequence[tuple[int, int, Spans]]) -> Rows:
     """The union of boxes, cut by source ports."""
     starts = sorted({first for first, _, _ in boxes} | {last + 1 for _, last, _ in boxes})
     rows: list[tuple[int, int, Spans]] = []

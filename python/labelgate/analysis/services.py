@@ -128,14 +128,14 @@ def unique_columns(rows: Mask, count: int) -> tuple[NDArray[np.intp], NDArray[np
     """Equal columns of bool (n, count) as one: where each is first seen, in order, and which each one is."""
     if not len(rows):
         return np.zeros(1, np.intp), np.zeros(count, np.intp)
-    packed = np.packbits(rows, axis=0).T.tobytes()
-    width = len(packed) // count
-    numbers: dict[bytes, int] = {}
-    # A dictionary is faster than sorting: columns are few mostly, and of many most are equal.
-    which = [numbers.setdefault(packed[at : at + width], len(numbers)) for at in range(0, len(packed), width)]
-    of_column = np.array(which, np.intp)
-    first = np.full(len(numbers), count, np.intp)
-    np.minimum.at(first, of_column, np.arange(count))
+    packed = np.ascontiguousarray(np.packbits(rows, axis=0).T)
+    # As texts of one length, whose zero bytes at the end numpy leaves out. A dictionary is faster than
+    # sorting: columns are few mostly, and of many most are equal.
+    columns = packed.view(f"S{packed.shape[1]}").reshape(-1).tolist()
+    numbers = {column: number for number, column in enumerate(dict.fromkeys(columns))}
+    of_column = np.array(list(map(numbers.__getitem__, columns)), np.intp)
+    first = np.empty(len(numbers), np.intp)
+    first[of_column[::-1]] = np.arange(count - 1, -1, -1)  # Of several to one place the last one stays.
     return first, of_column
 
 

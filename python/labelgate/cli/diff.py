@@ -15,7 +15,7 @@ from labelgate.cli.progress import ProgressBar
 from labelgate.config import load_config
 from labelgate.settings import Settings
 from labelgate.snapshot import Snapshot
-from labelgate.sources.files import STDIN
+from labelgate.sources.files import STDIN, without_collection
 from labelgate.sources.states import load_states
 
 CHANGED, WIDENED = 1, 4
@@ -29,6 +29,7 @@ CHANGED, WIDENED = 1, 4
 @config_option
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--examples/--no-examples", default=True, help="A packet for each change [default: yes].")
+@without_collection()
 def diff_command(
     old: str,
     new: str,

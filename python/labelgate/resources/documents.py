@@ -6,12 +6,14 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from labelgate.resources import positions
 from labelgate.resources.errors import Path, Wrong, quote
+from labelgate.resources.plain import plain_document
 from labelgate.resources.positions import Place, SyntaxProblem, place_of
 
 MAX_ALIASED = 100_000
@@ -31,10 +33,12 @@ class Document:
     """Where it begins, in characters of the text."""
     _text: str = ""
     _node: Node | None = None
+    _above: int | None = None
+    """Of YAML: how many lines stand above the text that its nodes are of."""
 
     def place(self, path: Path, *, key: bool = False) -> Place:
         """Where the value at a path begins, or the nearest one around it; with `key` the field's name."""
-        return place_of(positions.find(self.node, path, key=key))
+        return _below(self._above or 0, place_of(positions.find(self.node, path, key=key)))
 
     def source(self, path: Path) -> str | None:
         """A scalar as it is written in the file."""
@@ -42,15 +46,19 @@ class Document:
         return str(node.value) if isinstance(node, ScalarNode) else None
 
     @property
-    def has_node(self) -> bool:
-        """Whether places cost nothing."""
-        return self._node is not None
+    def is_yaml(self) -> bool:
+        """Whether places cost no more than to read the document once more, however many are asked for."""
+        return self._above is not None
 
     @property
     def node(self) -> Node:
-        """The nodes of the document; of JSON they are made when first asked for."""
+        """The nodes of the document; where it was read without them they are made when first asked for."""
         if self._node is None:
-            self._node = positions.json_node(self._text, self.offset)
+            self._node = (
+                next(positions.yaml_documents(self._text))
+                if self.is_yaml
+                else positions.json_node(self._text, self.offset)
+            )
         return self._node
 
 
@@ -86,8 +94,56 @@ def documents(text: str, *, is_json: bool = False) -> Iterator[Document]:
                 )
                 wrong = Wrong("syntax-json", f"{found}: {error.msg[:1].lower()}{error.msg[1:]}")
                 raise SyntaxProblem(wrong, Place(error.lineno, error.colno)) from None
-    for node in positions.yaml_documents(text):
-        yield _from_node(node)
+    yield from _yaml_documents(text)
+
+
+# --- YAML ------------------------------------------------------------------------------------------------
+
+_MARK = re.compile(r"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
+"""Of a YAML document: at the start of a line nothing else reads like this, be it in quotes or in a block."""
+_OTHER_BREAKS = "\x85\u2028\u2029"
+"""Line breaks that YAML counts and few others do."""
+
+
+def beginnings(text: str) -> list[int]:
+    """Where parts of a YAML text begin that read alike whatever stands around them; 0 is the first."""
+    has_directives = text.startswith("%") or "\n%" in text
+    is_odd = has_directives or any(one in text for one in _OTHER_BREAKS)
+    if is_odd or text.count("\r") != text.count("\r\n"):
+        return [0]
+    return [0, *(found.start() for found in _MARK.finditer(text) if found.start())]
+
+
+def _yaml_documents(text: str) -> Iterator[Document]:
+    above = 0
+    for start, end in pairwise((*beginnings(text), len(text))):
+        part = text[start:end]
+        if (plain := plain_document(part)) is not None:
+            data, offset = plain
+            place = Place(above + part.count("\n", 0, offset) + 1, 1)
+            yield Document(data, place, [], start + offset, part, _above=above)
+        else:
+            try:
+                nodes = list(positions.yaml_documents(part))
+            except SyntaxProblem:  # It may lie in what stands behind.
+                yield from _rest(text, start, above)
+                return
+            yield from (_from_node(node, start, above) for node in nodes)
+        above += part.count("\n")
+
+
+def _rest(text: str, start: int, above: int) -> Iterator[Document]:
+    """The documents from some beginning on, as far as they can be read."""
+    try:
+        for node in positions.yaml_documents(text[start:]):
+            yield _from_node(node, start, above)
+    except SyntaxProblem as problem:
+        raise SyntaxProblem(problem.wrong, _below(above, problem.place)) from None
+
+
+def _below(above: int, place: Place) -> Place:
+    """A place in a text that has lines above it."""
+    return Place(place.line + above, place.column)
 
 
 # --- JSON ------------------------------------------------------------------------------------------------
@@ -110,7 +166,7 @@ def _json_documents(text: str) -> list[Document]:
 
     decoder = json.JSONDecoder(object_pairs_hook=pairs, parse_constant=constant, parse_int=positions.integer)
     found: list[Document] = []
-    at = _blank_end(text, 0)
+    at, line, counted = _blank_end(text, 0), 1, 0
     while at < len(text):
         offset = at
         seen_twice.clear()
@@ -120,7 +176,8 @@ def _json_documents(text: str) -> list[Document]:
         except RecursionError:
             positions.json_node(text, at)  # says where it is too deep
             raise
-        start = Place(text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset))
+        line, counted = line + text.count("\n", counted, offset), offset
+        start = Place(line, offset - text.rfind("\n", 0, offset))
         if seen_twice:
             found.append(_from_node(positions.json_node(text, offset)))
         else:
@@ -150,14 +207,16 @@ def _blank_end(text: str, at: int) -> int:
 # --- nodes to data ---------------------------------------------------------------------------------------
 
 
-def _from_node(node: Node) -> Document:
+def _from_node(node: Node, start: int = 0, above: int | None = None) -> Document:
+    """The document of a node; where its text begins, and, of YAML, how many lines stand above that."""
     assert node.start_mark is not None
+    place, offset = _below(above or 0, place_of(node)), start + node.start_mark.index
     try:
-        return Document(_plain(node, set()), place_of(node), [], node.start_mark.index, _node=node)
+        return Document(_plain(node, set()), place, [], offset, _node=node, _above=above)
     except (_NotPlain, ValueError):  # An explicit tag does not fit.
-        reader = _Reader()
+        reader = _Reader(above or 0)
     data = reader.read(node, ())
-    return Document(data, place_of(node), reader.problems, node.start_mark.index, _node=node)
+    return Document(data, place, reader.problems, offset, _node=node, _above=above)
 
 
 class _NotPlain(Exception):
@@ -175,7 +234,7 @@ def _plain(node: Node, seen: set[int]) -> Any:
             return node.value
         if tag not in _PLAIN_TAGS:
             raise _NotPlain
-        return positions.scalar_value(node)
+        return positions.scalar_value(node.tag, node.value)
     if id(node) in seen:
         raise _NotPlain
     seen.add(id(node))
@@ -199,8 +258,9 @@ _PLAIN_TAGS = frozenset((positions.BOOL, positions.INT, positions.FLOAT, positio
 class _Reader:
     """Nodes to plain data; what is wrong is collected, and reading goes on."""
 
-    def __init__(self) -> None:
+    def __init__(self, above: int) -> None:
         self.problems: list[tuple[Wrong, Place, Path]] = []
+        self._above = above
         self._seen: set[int] = set()
         self._open: set[int] = set()
         self._aliased = 0
@@ -249,7 +309,7 @@ class _Reader:
             if key is None:
                 continue
             if key in first:
-                place = place_of(first[key])
+                place = _below(self._above, place_of(first[key]))
                 wrong = Wrong("key-duplicate", quote(key), line=place.line, column=place.column)
                 self._add(wrong, name, (*path, key))
                 continue
@@ -285,7 +345,7 @@ class _Reader:
         if node.tag.startswith(("tag:", "!")):
             self._check_tag(node, path, None)
         try:
-            return positions.scalar_value(node)
+            return positions.scalar_value(node.tag, node.value)
         except ValueError:
             self._add(Wrong("tag", f"{quote(node.value)} under an explicit tag"), node, path)
             return None
@@ -300,4 +360,4 @@ class _Reader:
         node.tag = core
 
     def _add(self, wrong: Wrong, node: Node, path: Path) -> None:
-        self.problems.append((wrong, place_of(node), path))
+        self.problems.append((wrong, _below(self._above, place_of(node)), path))

@@ -141,7 +141,7 @@ def read(data: Any, location: Location) -> Resource | list[Finding]:
     except ValidationError as error:
         return _all_wrong(model, data, error)
     resource._location = location
-    return list(all_findings(resource)) or resource
+    return all_findings(resource) or resource
 
 
 def _model(data: Any) -> type[Resource] | list[Finding]:

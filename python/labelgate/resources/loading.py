@@ -98,7 +98,7 @@ class Loading:
         for number, item in enumerate(items):
             path = ("items", number)
             # Finding the place of each item of JSON would cost as much as reading it once more.
-            place = document.place(path) if document.has_node else document.start
+            place = document.place(path) if document.is_yaml else document.start
             self._resource(document, item, path, Location(file, *place, index), kinds.header(item))
 
     def _resource(

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, cast, get_args
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic.alias_generators import to_camel
 
-from labelgate.resources.errors import Findings, Path
+from labelgate.resources.errors import Finding, Findings
 
 
 class Part(BaseModel):
@@ -76,18 +76,18 @@ def _part_in(annotation: Any) -> type[Part] | None:
     return next(filter(None, map(_part_in, get_args(annotation))), None)
 
 
-def all_findings(part: Part, path: Path = ()) -> Findings:
-    """The findings of a part and of all parts inside it."""
+def all_findings(part: Part) -> list[Finding]:
+    """The findings of a part and of all parts inside it; paths count from the part."""
     model = type(part)
-    if model.findings is not Part.findings:
-        for finding in part.findings():
-            yield finding.under(path)
+    found = [] if model.findings is Part.findings else list(part.findings())
+    values = part.__dict__
     for attribute, alias in _inner_parts(model):
-        value = getattr(part, attribute)
+        value = values[attribute]
         if not value:
             continue
         if isinstance(value, Part):
-            yield from all_findings(value, (*path, alias))
+            found += [one.under((alias,)) for one in all_findings(value)]
         elif isinstance(value, list):
             for index, item in enumerate(cast("list[Part]", value)):
-                yield from all_findings(item, (*path, alias, index))
+                found += [one.under((alias, index)) for one in all_findings(item)]
+    return found

@@ -83,13 +83,12 @@ def scalar_tag(text: str) -> str:
     return FLOAT if _FLOAT.match(digits) else TEXT
 
 
-def scalar_value(node: ScalarNode) -> str | bool | int | float | None:
-    """The value of a scalar node.
+def scalar_value(tag: str, text: str) -> str | bool | int | float | None:
+    """The value of a scalar with one of the short tags.
 
     Raises ValueError where an explicit tag does not fit the text.
     """
-    text: str = node.value
-    match node.tag:
+    match tag:
         case "text" | "merge":
             return text
         case "bool":

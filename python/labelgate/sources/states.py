@@ -6,7 +6,6 @@ second state is wrong, or cannot be cut into documents beyond doubt, it is read 
 
 from __future__ import annotations
 
-import re
 import sys
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -15,15 +14,10 @@ from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 
 from labelgate.resources import Loading, Location, Resource
-from labelgate.resources.documents import decode
+from labelgate.resources.documents import beginnings, decode
 from labelgate.resources.errors import Wrong
 from labelgate.resources.positions import SyntaxProblem
 from labelgate.sources.files import STDIN, Progress, all_files, in_turn, read_file
-
-_BEGINNING = re.compile(r"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
-"""Of a YAML document: at the start of a line nothing else reads like this, be it in quotes or in a block."""
-_OTHER_BREAKS = "\x85\u2028\u2029"
-"""Line breaks that YAML counts and few others do."""
 
 
 def load_states(
@@ -87,8 +81,7 @@ class _Piece:
 
 
 def _pieces(text: str, file: str) -> list[_Piece]:
-    starts = [found.start() for found in _BEGINNING.finditer(text)] if _is_plain(text) else []
-    edges = [0, *(start for start in starts if start), len(text)]
+    edges = (*beginnings(text), len(text))
     if len(edges) == 2 or file.endswith(".json"):
         return [_Piece(text, 0, "json" if file.endswith(".json") else "whole")]
     found, line = list[_Piece](), 0
@@ -97,13 +90,6 @@ def _pieces(text: str, file: str) -> list[_Piece]:
         found.append(_Piece(piece, line, "part"))
         line += piece.count("\n")
     return found
-
-
-def _is_plain(text: str) -> bool:
-    """Whether documents begin at its marks and nowhere else, and lines where they seem to."""
-    has_directives = text.startswith("%") or "\n%" in text
-    is_odd = has_directives or any(one in text for one in _OTHER_BREAKS)
-    return not is_odd and text.count("\r") == text.count("\r\n")
 
 
 @dataclass(slots=True)
@@ -145,7 +131,8 @@ def _known(loading: Loading, contents: _Contents) -> _Known:
     for key, where in loading.first.items():
         at(where.file, where.line).keys.append(key)
     for resource in loading.resources:
-        at(resource.location.file, resource.location.line).resources.append(resource)
+        where = resource.location
+        at(where.file, where.line).resources.append(resource)
     return known
 
 
