@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from labelgate.analysis.failsafes import failsafe_rule
+from labelgate.analysis.lint.apart import are_apart
 from labelgate.analysis.lint.coverage import (
     ALLOW,
     END_OF_TIER,
@@ -73,6 +74,10 @@ class Chains:
         uses = self._uses()
         for chain in dict.fromkeys(self.contents.chains):
             here, steps = uses.get(chain, []), Steps.of(chain, self.contents.lists)
+            if not here and _is_apart(steps):
+                for name, rule in zip(steps.names, steps.rules, strict=True):
+                    self.fates.of(name).stands(is_log=code_of(rule) == UNDECIDED)
+                continue
             walked = walks(steps, budget, self._boundaries(here))
             self._note(steps, walked)
             for walk in walked or ():
@@ -243,6 +248,12 @@ class Chains:
             passed.box.paint(reached, passed.reached, True)
             if words := [word for word, box in boxes if (reached[box.index] & box.inside).any()]:
                 yield (resource, self.fates.written(passed.name[0])[place]), words
+
+
+def _is_apart(steps: Steps) -> bool:
+    """Whether all its rules are in one tier, and no two of them meet the same packets."""
+    with_rules = [first for first, end, _ in steps.tiers if first < end]
+    return len(with_rules) == 1 and are_apart(steps.rules, [frozenset()] * len(steps.rules))
 
 
 def _denied(resource: Resource, path: Path, hit: list[str], endpoint: Endpoint, *, is_return: bool) -> Remark:
