@@ -74,9 +74,10 @@ class Chains:
         uses = self._uses()
         for chain in dict.fromkeys(self.contents.chains):
             here, steps = uses.get(chain, []), Steps.of(chain, self.contents.lists)
-            if not here and _is_apart(steps):
-                for name, rule in zip(steps.names, steps.rules, strict=True):
-                    self.fates.of(name).stands(is_log=code_of(rule) == UNDECIDED)
+            if not here and (needed := _are_needed(steps, chain)) is not None:
+                for place in needed:
+                    is_log = code_of(steps.rules[place]) == UNDECIDED
+                    self.fates.of(steps.names[place]).stands(is_log=is_log)
                 continue
             walked = walks(steps, budget, self._boundaries(here))
             self._note(steps, walked)
@@ -250,10 +251,20 @@ class Chains:
                 yield (resource, self.fates.written(passed.name[0])[place]), words
 
 
-def _is_apart(steps: Steps) -> bool:
-    """Whether all its rules are in one tier, and no two of them meet the same packets."""
-    with_rules = [first for first, end, _ in steps.tiers if first < end]
-    return len(with_rules) == 1 and are_apart(steps.rules, [frozenset()] * len(steps.rules))
+def _are_needed(steps: Steps, chain: Chain) -> range | None:
+    """The rules of its only tier, if no two of them meet the same packets; None where that is not seen.
+
+    Profiles are no concern here if nothing is left for them: they are judged by themselves.
+    """
+    tiers = [tier for tier in steps.tiers[: len(chain.tiers)] if tier[0] < tier[1]]
+    if len(tiers) != 1:
+        return None
+    first, end, is_denying = tiers[0]
+    rules = steps.rules[first:end]
+    is_last = is_denying and all(rule.action != "Pass" for rule in rules)
+    if not is_last and end < len(steps.rules):
+        return None
+    return range(first, end) if are_apart(rules, [frozenset()] * len(rules)) else None
 
 
 def _denied(resource: Resource, path: Path, hit: list[str], endpoint: Endpoint, *, is_return: bool) -> Remark:
