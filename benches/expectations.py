@@ -58,12 +58,21 @@ def measured(policy: str, rows: list[str]) -> float:
 
 NAMESPACES, APPS = 50, 20
 WHOLE = (
-    ("one application from anywhere", "{from: 0.0.0.0/0, to: ns0/w0-0, protocol: TCP, port: '1:7999', expect: deny}"),
+    (
+        "one application from anywhere",
+        "{from: 0.0.0.0/0, to: ns0/w0-0, protocol: TCP, port: '1:7999', expect: deny}",
+    ),
     ("one port of all workloads", "{from: 0.0.0.0/0, to: {selector: all()}, port: 9000, expect: deny}"),
-    ("all ports but the open ones", "{from: 0.0.0.0/0, to: {selector: all()}, port: ['1:7999', '8020:65535'], expect: deny}"),
+    (
+        "all ports but the open ones",
+        "{from: 0.0.0.0/0, to: {selector: all()}, port: ['1:7999', '8020:65535'], expect: deny}",
+    ),
     ("a network, every port", "{from: 192.0.2.0/24, to: {selector: all()}, protocol: TCP, expect: deny}"),
     ("who may", "{from: {selector: app == 'a1', namespace: ns0}, to: ns0/w0-0, port: 8000, expect: allow}"),
-    ("who may not", "{from: {selector: app != 'a1'}, to: {selector: app == 'a0'}, protocol: TCP, expect: deny}"),
+    (
+        "who may not",
+        "{from: {selector: app != 'a1'}, to: {selector: app == 'a0'}, protocol: TCP, expect: deny}",
+    ),
 )
 
 
@@ -121,7 +130,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=3000)
     parser.add_argument("--least", type=float, default=0, help="fail below so many a second")
     parser.add_argument("--pods", type=int, default=5000)
-    parser.add_argument("--most", type=float, default=1e9, help="fail above so many seconds for one expectation")
+    parser.add_argument(
+        "--most", type=float, default=1e9, help="fail above so many seconds for one expectation"
+    )
     given = parser.parse_args()
     for name, policy, make in (
         ("between workloads", "01-workload.yaml", workloads),

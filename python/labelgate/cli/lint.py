@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 
@@ -81,6 +82,7 @@ def lint_verb(
     except UnknownRules as error:
         hint = did_you_mean(str(error), [*RULES, *BY_NAME]) or "--rules lists them"
         raise click.UsageError(f"no rule is called `{error}`: {hint}") from None
+    gc.freeze()  # What is read lives to the end: the interpreter would look through all of it on its way out.
     _say_what_is_missing(snapshot)
     _print(found, output)
     sys.exit(1 if found else 0)

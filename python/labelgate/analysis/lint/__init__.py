@@ -16,7 +16,7 @@ from labelgate.conversion import is_workload
 from labelgate.resources import Loading
 from labelgate.settings import Settings
 from labelgate.snapshot import Snapshot
-from labelgate.sources.files import STDIN, Progress, all_files, in_turn, read_file
+from labelgate.sources.files import STDIN, Progress, all_files, in_turn, read_file, without_collection
 
 __all__ = ["RULES", "Finding", "LintRule", "Severity", "UnknownRules", "has_endpoints", "lint", "read"]
 
@@ -46,11 +46,12 @@ def lint(
     wanted = chosen(tuple(select)) - chosen(tuple(ignore))
     places = places or Places()
     found = []
-    for remark in without_suppressed(_remarks(what, settings_of), what.resources(), wanted):
-        if remark.rule in wanted and at_least(RULES[remark.rule].severity, severity):
-            place = places.place(remark.resource, remark.path)
-            found.append(finding(remark, remark.resource.location.file, *place))
-    return sorted(found, key=lambda one: one.order)
+    with without_collection():
+        for remark in without_suppressed(_remarks(what, settings_of), what.resources(), wanted):
+            if remark.rule in wanted and at_least(RULES[remark.rule].severity, severity):
+                place = places.place(remark.resource, remark.path)
+                found.append(finding(remark, remark.resource.location.file, *place))
+        return sorted(found, key=lambda one: one.order)
 
 
 def has_endpoints(snapshot: Snapshot) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from labelgate.analysis.failsafes import failsafe_rule
+from labelgate.analysis.lint.apart import are_apart
 from labelgate.analysis.lint.coverage import (
     ALLOW,
     END_OF_TIER,
@@ -73,6 +74,11 @@ class Chains:
         uses = self._uses()
         for chain in dict.fromkeys(self.contents.chains):
             here, steps = uses.get(chain, []), Steps.of(chain, self.contents.lists)
+            if not here and (needed := _are_needed(steps, chain)) is not None:
+                for place in needed:
+                    is_log = code_of(steps.rules[place]) == UNDECIDED
+                    self.fates.of(steps.names[place]).stands(is_log=is_log)
+                continue
             walked = walks(steps, budget, self._boundaries(here))
             self._note(steps, walked)
             for walk in walked or ():
@@ -243,6 +249,22 @@ class Chains:
             passed.box.paint(reached, passed.reached, True)
             if words := [word for word, box in boxes if (reached[box.index] & box.inside).any()]:
                 yield (resource, self.fates.written(passed.name[0])[place]), words
+
+
+def _are_needed(steps: Steps, chain: Chain) -> range | None:
+    """The rules of its only tier, if no two of them meet the same packets; None where that is not seen.
+
+    Profiles are no concern here if nothing is left for them: they are judged by themselves.
+    """
+    tiers = [tier for tier in steps.tiers[: len(chain.tiers)] if tier[0] < tier[1]]
+    if len(tiers) != 1:
+        return None
+    first, end, is_denying = tiers[0]
+    rules = steps.rules[first:end]
+    is_last = is_denying and all(rule.action != "Pass" for rule in rules)
+    if not is_last and end < len(steps.rules):
+        return None
+    return range(first, end) if are_apart(rules, [frozenset()] * len(rules)) else None
 
 
 def _denied(resource: Resource, path: Path, hit: list[str], endpoint: Endpoint, *, is_return: bool) -> Remark:

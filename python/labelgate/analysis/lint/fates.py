@@ -32,6 +32,11 @@ class Fate:
     by: dict[str, None] = field(default_factory=dict)
     """Who decides before it, as words."""
 
+    def stands(self, *, is_log: bool) -> None:
+        """It is met, and something else would be decided without it."""
+        self.is_log |= is_log
+        self.is_matchable = self.is_reached = self.is_needed = True
+
 
 @dataclass(frozen=True, slots=True)
 class Fates:

@@ -66,6 +66,11 @@ class Selection:
         return tuple(policies_of.policies(self.snapshot, staged=False))
 
     @cached_property
+    def policies_by_key(self) -> dict[str, Policy]:
+        """The same, by key."""
+        return {policy.full_name: policy for policy in self.policies}
+
+    @cached_property
     def orders(self) -> dict[str, float]:
         """The order of each policy, by key (E-5)."""
         return {policy.full_name: policy.order for policy in self.policies}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -47,8 +47,9 @@ def remarks(selection: Selection) -> Iterator[Remark]:
                     yield from _unknown(resource, path, space, expression, known[space])
     hosts: list[Member] = [one for one in selection.members if NAMESPACE not in one.labels]
     for policy in selection.snapshot.calico_policies():
-        yield from _reached(selection, policy, hosts)
-        for direction, index, rule in _rules(policy):
+        rules = list(_rules(policy))
+        yield from _reached(selection, policy, rules, hosts)
+        for direction, index, rule in rules:
             yield from _excluded(policy, ("spec", direction, index), rule)
 
 
@@ -169,14 +170,19 @@ def _rules(policy: CalicoPolicy) -> Iterator[tuple[str, int, Rule]]:
         yield from ((direction, index, rule) for index, rule in enumerate(made))
 
 
-def _reached(selection: Selection, policy: CalicoPolicy, outside: list[Member]) -> Iterator[Remark]:
+def _reached(
+    selection: Selection,
+    policy: CalicoPolicy,
+    rules: Sequence[tuple[str, int, Rule]],
+    outside: Sequence[Member],
+) -> Iterator[Remark]:
     if isinstance(policy, CALICO) and getattr(policy.spec, "namespace_selector", None):
-        found = next((one for one in selection.policies if one.full_name == policy.key), None)
+        found = selection.policies_by_key.get(policy.key)
         hosts = [one.name for one in selection.selected(found) if isinstance(one, Host)] if found else []
         if hosts and found and not _is_outside(found.subject):
             text = f"it is true without a namespace: the policy is one for {some(hosts)}, too (M-23)"
             yield Remark("LG106", policy, ("spec", "namespaceSelector"), text, _GUARD)
-    for direction, index, rule in _rules(policy):
+    for direction, index, rule in rules:
         written: Any = (policy.spec.ingress if direction == "ingress" else policy.spec.egress)[index]
         for side in ("source", "destination"):
             selector = getattr(written, side).namespace_selector
@@ -204,6 +210,8 @@ _GUARD = "add `&& all()`, which only things in namespaces satisfy (M-22)"
 
 
 def _excluded(policy: CalicoPolicy, path: Path, rule: Rule) -> Iterator[Remark]:
+    if not (rule.source.not_nets or rule.destination.not_nets):
+        return
     bare = replace(
         rule, source=replace(rule.source, not_nets=()), destination=replace(rule.destination, not_nets=())
     )

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from labelgate.analysis.lint.apart import are_apart
 from labelgate.analysis.lint.coverage import FAMILIES, UNDECIDED, Passed, Walk, code_of, contents_of
 from labelgate.analysis.lint.fates import Fates
 from labelgate.analysis.lint.finding import Remark
@@ -46,6 +47,11 @@ def remarks(selection: Selection) -> Iterator[Remark]:
     fates, budget = Fates(selection, compiled, is_by_endpoints=False), Budget()
     for index, found in enumerate(lists):
         rules = compiled[index].rules
+        if are_apart(rules, found.unknown):
+            for place, rule in enumerate(rules):
+                is_log = code_of(rule) == UNDECIDED
+                fates.of((index, place)).stands(is_log=is_log)
+            continue
         several = [parts(rules, family, budget) for family in FAMILIES]
         judged = [_Judged(part, rules, found.unknown) for one in several if one is not None for part in one]
         if None in several or not all(budget.takes(walk.work) for walk in judged):
