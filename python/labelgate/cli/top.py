@@ -42,8 +42,8 @@ def top(socket: str | None, interval: float, once: bool) -> None:
     """Show what the daemon does, live: packets by hook, rules most met, denials, queues, processor time.
 
     q or Ctrl-C ends it. Where the output is no terminal one picture is printed, as with --once. What is
-    counted by hook are packets that come to a queue; those that kernel rules settle (failsafe ports) are among
-    rules and denials only, those of established connections nowhere. Exit code 3 if no daemon runs.
+    counted by hook are packets that come to a queue; those that kernel rules settle (failsafe ports) are
+    among rules and denials only, those of established connections nowhere. Exit code 3 if no daemon runs.
     """
 
     def read() -> Status:
