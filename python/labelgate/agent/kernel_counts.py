@@ -172,6 +172,8 @@ class KernelCounts:
                 now = nfacct.counters(PREFIX) if self._counters else {}
             except OSError:
                 return []  # The next time.
+            for name in self._counters.keys() - now.keys() - self._wanted:
+                del self._counters[name]  # Somebody else has removed it, when no rule used it any more.
             taken = [self._take(name, now[name]) for name in list(self._counters) if name in now]
             return [found for found in taken if found[1]]
 
