@@ -293,10 +293,8 @@ def comparisons(
             state.begin()
     _read_rules(groups)
     for pair, place, members in groups.values():
-        rules = dict.fromkeys(
-            rule for side in (0, 1) for rule in _rules(pair[side], place, place.chains[side])
-        )
-        yield Comparison(place.kind, place.direction, pair, place.subjects, tuple(rules), tuple(members))
+        rules = tuple(rule for side in (0, 1) for rule in _rules(pair[side], place, place.chains[side]))
+        yield Comparison(place.kind, place.direction, pair, place.subjects, rules, tuple(members))
 
 
 def _read_rules(groups: _Groups) -> None:
