@@ -74,6 +74,8 @@ def _mapping(lines: list[_Line]) -> dict[str, Any]:
             fields: dict[str, Any] = {}
             several.append(fields)
             still_open.append((column + 2, fields))
+        elif awaiting is None and (last := still_open[-1])[0] == column and type(last[1]) is dict:
+            fields = last[1]  # Most lines: the field behind another one.
         else:
             fields = _fields_at(column, still_open, awaiting)
         if key in fields or key in WORDS:
