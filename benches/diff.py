@@ -1,9 +1,10 @@
 """How long `labelgate diff` takes on 1,000 policies and an edit: `python benches/diff.py`.
 
 A cluster of 1,000 workloads in 20 namespaces on 2 nodes, with a host endpoint each, and 1,000 policies by
-label, as block YAML of one file. Five edits, each of one document. The bar: the comparison (two snapshots to
-changes) takes less than --most seconds of processor time for each of them; what the whole command takes in a
-process of its own, which starts Python and reads both files, is told beside it. Medians of --rounds.
+label, as block YAML of one file. Five edits, each of one document. The bar: the whole command, a process of
+its own that starts Python, reads both files and writes all changes as JSON, takes less than --most seconds
+from start to end for each of them. Its processor time, and the time of the comparison alone (two snapshots
+to changes), are told beside it. Medians of --rounds; --scale makes everything larger, without a bar.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ def document(kind: str, name: str, spec: Document, **metadata: Any) -> Document:
     return {"apiVersion": CALICO, "kind": kind, "metadata": {"name": name, **metadata}, "spec": spec}
 
 
-def documents() -> Iterator[Document]:
-    for index in range(WORKLOADS):
+def documents(scale: int = 1) -> Iterator[Document]:
+    for index in range(WORKLOADS * scale):
         spec = {
             "orchestrator": "k8s", "workload": f"w{index}", "node": f"n{index % NODES}", "endpoint": "eth0",
             "interfaceName": f"cali{index}", "ipNetworks": [f"10.65.{index // 250}.{index % 250 + 1}/32"],
@@ -51,7 +52,7 @@ def documents() -> Iterator[Document]:
         yield document("HostEndpoint", f"h{index}", spec, labels={"role": "node"})
     host = [{"action": "Allow", "protocol": "TCP", "source": {"nets": ["10.65.0.0/16"]}}]
     yield document("GlobalNetworkPolicy", "hosts", {"selector": "role == 'node'", "ingress": host})
-    for index in range(POLICIES - 1):
+    for index in range(POLICIES * scale - 1):
         yield document("GlobalNetworkPolicy", f"p{index}", policy(index))
 
 
@@ -103,46 +104,56 @@ def children_seconds() -> float:
     return used.children_user + used.children_system
 
 
-def command_seconds(paths: list[str]) -> float:
-    """Of the whole command, from start to end."""
-    started = children_seconds()
+def command_seconds(paths: list[str]) -> tuple[float, float]:
+    """Of the whole command, from start to end, and of processors."""
+    used, started = children_seconds(), time.perf_counter()
     command = [sys.executable, "-m", "labelgate", "diff", *paths, "-o", "json"]
-    done = subprocess.run(command, stdout=subprocess.DEVNULL, timeout=300)
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, timeout=1800)
     if done.returncode not in (1, 4):
         raise SystemExit(f"labelgate diff ended with {done.returncode}, expected changes")
-    return children_seconds() - started
+    return time.perf_counter() - started, children_seconds() - used
 
 
 def comparison_seconds(paths: list[str]) -> tuple[float, int]:
     """Of the comparison alone, and how many changes there are."""
     old, new = map(Snapshot.of, load_states(*paths))
-    started = time.process_time()
+    started = time.perf_counter()
     found = diff(old, new)
-    return time.process_time() - started, len(found.changes)
+    return time.perf_counter() - started, len(found.changes)
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    options.add_argument("--rounds", type=int, default=3)
-    options.add_argument("--most", type=float, default=2.0, help="seconds that the comparison may take")
+    options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--most", type=float, default=2.0, help="seconds that the whole command may take")
+    options.add_argument("--scale", type=int, default=1, help="times as many policies and workloads")
     asked = options.parse_args()
-    before, slow = list(documents()), []
+    print(f"load average {os.getloadavg()[0]:.1f} before, {os.cpu_count()} processors", flush=True)
+    before, slow = list(documents(asked.scale)), []
     with tempfile.TemporaryDirectory() as folder:
         paths = [str(Path(folder, name)) for name in ("old.yaml", "new.yaml")]
         Path(paths[0]).write_text(text(before))
         for name, after in edits(before):
             Path(paths[1]).write_text(text(after))
-            whole = statistics.median(command_seconds(paths) for _ in range(asked.rounds))
-            compared = [comparison_seconds(paths) for _ in range(asked.rounds)]
-            alone, count = statistics.median(seconds for seconds, _ in compared), compared[0][1]
-            print(
-                f"{name:32} {count:5} changes, command {whole:5.2f} s, comparison alone {alone:5.2f} s",
-                flush=True,
-            )
-            if alone > asked.most:
-                slow.append(name)
-    if slow:
-        raise SystemExit(f"slower than {asked.most} s: {', '.join(slow)}")
+            seconds = measured(name, paths, asked.rounds)
+            if seconds > asked.most:
+                slow.append(f"{name} ({seconds:.2f} s)")
+    if slow and asked.scale == 1:
+        raise SystemExit(f"the whole command takes more than {asked.most} s: {', '.join(slow)}")
+
+
+def measured(name: str, paths: list[str], rounds: int) -> float:
+    """Prints what an edit takes; the seconds of the whole command."""
+    wholes = [command_seconds(paths) for _ in range(rounds)]
+    whole, processors = (statistics.median(one) for one in zip(*wholes, strict=True))
+    compared = [comparison_seconds(paths) for _ in range(rounds)]
+    alone, count = statistics.median(seconds for seconds, _ in compared), compared[0][1]
+    print(
+        f"{name:32} {count:5} changes, command {whole:5.2f} s ({processors:5.2f} s of processors), "
+        f"comparison alone {alone:5.2f} s",
+        flush=True,
+    )
+    return whole
 
 
 if __name__ == "__main__":

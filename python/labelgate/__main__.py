@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from labelgate.interrupts import INTERRUPTED, ending_at_once
@@ -9,6 +10,8 @@ from labelgate.interrupts import INTERRUPTED, ending_at_once
 
 def main() -> None:
     """Ctrl-C ends it without a traceback from here on, also while the modules are imported."""
+    # numpy would start threads for linear algebra, of which there is none here.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     with ending_at_once():
         from labelgate.cli import main as run
 

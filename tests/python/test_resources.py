@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from labelgate.resources import (
+    RESOURCE_TYPES,
     FelixConfiguration,
     GlobalNetworkPolicy,
     GlobalNetworkSet,
@@ -24,6 +26,7 @@ from labelgate.resources import (
     NetworkPolicy,
     NetworkSet,
     Pod,
+    PolicyTest,
     PortRange,
     Profile,
     Tier,
@@ -32,6 +35,7 @@ from labelgate.resources import (
 )
 from labelgate.resources.documents import documents
 from labelgate.resources.loading import Loading, Summary
+from labelgate.resources.part import Part, all_findings, field_names, part_of
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "errors"
 
@@ -711,3 +715,26 @@ def test_a_document_of_ten_megabytes() -> None:
     assert len(text) > 10_000_000
     [found] = load_text(text)
     assert (len(found.spec.nets), str(found.spec.nets[-1])) == (220_000, "2001:db8::3:5b5f/128")
+
+
+def parts(model: type[Part]) -> Iterator[type[Part]]:
+    """A model and all that its documents may hold."""
+    yield model
+    for alias in field_names(model):
+        if (inner := part_of(model, alias)) is not None and inner is not model:
+            yield from parts(inner)
+
+
+def test_defaults_are_in_order() -> None:
+    """`all_findings` does not look into them."""
+    models = {one for model in (*RESOURCE_TYPES, PolicyTest) for one in parts(model)}
+    defaults = [
+        field.get_default(call_default_factory=True)
+        for model in models
+        for field in model.model_fields.values()
+        if not field.is_required()
+    ]
+    several = [one for one in defaults if isinstance(one, Part)]
+    assert len(several) > 8
+    assert not [found for one in several for found in all_findings(one)]
+    assert not [one for one in defaults if isinstance(one, list) and one]

@@ -166,8 +166,7 @@ class _Answers:
         packets = partition.packets(own, peers) if is_egress else partition.packets(peers, own)
         shape = (len(own), len(peers)) if is_egress else (len(peers), len(own))
         found: list[tuple[Any, Any]] = []
-        for state, subject in zip(comparison.states, comparison.subjects, strict=True):
-            answers = state.ask(subject, comparison.kind, comparison.direction, packets)
+        for answers in comparison.ask(packets):
             cubes = (answer.reshape(*shape, -1) for answer in answers)
             verdicts, outcomes = (cube if is_egress else cube.swapaxes(0, 1) for cube in cubes)
             found.append((verdicts, outcomes))

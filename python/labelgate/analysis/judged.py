@@ -87,28 +87,19 @@ class State:
         return _BESIDE.submit(DecisionTable, self.program, self.host, self.settings)
 
     def ask(self, subject: Subject, kind: Kind, direction: Direction, packets: Packets) -> Judged:
-        """Verdicts, indexes of `VERDICTS`, and outcomes, rows of `table.outcomes`.
-
-        Where nobody is: unknown workloads are denied (E-38), outcomes 0 then mean nothing.
-        """
-        if kind == "workload":
-            return self._ask_workload(subject, direction, packets)
+        """What a host endpoint says; `Comparison.ask` says more."""
         to = (subject.interface, None) if direction == "ingress" else (None, subject.interface)
         return self.table.decide_batch(
             _HOOKS[kind, direction][0], packets.src, packets.dst, packets.protocol, packets.sport,
             packets.dport, in_=to[0], out=to[1], fragment=packets.fragment,
         )  # fmt: skip
 
-    def _ask_workload(self, subject: Subject, direction: Direction, packets: Packets) -> Judged:
-        verdicts, outcomes = np.zeros(len(packets), np.uint8), np.zeros(len(packets), np.uint32)
-        if subject.endpoint is None:
-            return verdicts, outcomes
-        flows = Flows.connections(
-            self.table.core, src=packets.src, dst=packets.dst, protocol=packets.protocol,
-            sport=packets.sport, dport=packets.dport, fragment=packets.fragment,
-        )  # fmt: skip
-        numbers = np.full(len(packets), subject.endpoint.number, np.uint32)
-        self.table.core.gate_batch(direction == "egress", numbers, flows, verdicts, outcomes)
+    def ask_workload(self, subject: Subject, direction: Direction, flows: Flows, count: int) -> Judged:
+        """What a workload says of so many connections."""
+        verdicts, outcomes = np.zeros(count, np.uint8), np.zeros(count, np.uint32)
+        if subject.endpoint is not None:
+            numbers = np.full(count, subject.endpoint.number, np.uint32)
+            self.table.core.gate_batch(direction == "egress", numbers, flows, verdicts, outcomes)
         return verdicts, outcomes
 
 
@@ -150,6 +141,20 @@ class Comparison:
     def hooks(self) -> tuple[Hook, ...]:
         """Where it is met."""
         return _HOOKS[self.kind, self.direction]
+
+    def ask(self, packets: Packets) -> list[Judged]:
+        """Of either state verdicts, indexes of `VERDICTS`, and outcomes, rows of its `table.outcomes`.
+
+        Where nobody is: unknown workloads are denied (E-38), outcomes 0 then mean nothing.
+        """
+        sides = list(zip(self.states, self.subjects, strict=True))
+        if self.kind != "workload":
+            return [state.ask(subject, self.kind, self.direction, packets) for state, subject in sides]
+        flows = Flows.connections(
+            self.states[0].table.core, src=packets.src, dst=packets.dst, protocol=packets.protocol,
+            sport=packets.sport, dport=packets.dport, fragment=packets.fragment,
+        )  # fmt: skip
+        return [state.ask_workload(who, self.direction, flows, len(packets)) for state, who in sides]
 
 
 States = tuple[State, State]
@@ -288,10 +293,8 @@ def comparisons(
             state.begin()
     _read_rules(groups)
     for pair, place, members in groups.values():
-        rules = dict.fromkeys(
-            rule for side in (0, 1) for rule in _rules(pair[side], place, place.chains[side])
-        )
-        yield Comparison(place.kind, place.direction, pair, place.subjects, tuple(rules), tuple(members))
+        rules = tuple(rule for side in (0, 1) for rule in _rules(pair[side], place, place.chains[side]))
+        yield Comparison(place.kind, place.direction, pair, place.subjects, rules, tuple(members))
 
 
 def _read_rules(groups: _Groups) -> None:

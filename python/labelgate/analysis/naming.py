@@ -90,6 +90,7 @@ class Names:
             self._of_kind.setdefault(found.kind, set()).add(found.name)
             for trait in found.traits:
                 self._with.setdefault(trait, set()).add(found.name)
+        self._most_covered = sum(nlargest(_LISTED, map(len, self._with.values())))
         self._told: dict[frozenset[str], str] = {}
         self._peers: dict[Region, str] = {}
         self._sets: dict[str, tuple[tuple[Trait, ...], ...]] = {}
@@ -160,6 +161,8 @@ class Names:
 
     def _options(self, wanted: frozenset[str], pool: set[str]) -> list[_Option]:
         """Traits that nobody else has, with all who have them, largest first; none if too small."""
+        if len(wanted) > self._most_covered:
+            return []
         counts = Counter(chain.from_iterable(map(self._trait_sets, wanted)))
         if sum(nlargest(_LISTED, counts.values())) < len(wanted):
             return []

@@ -196,20 +196,27 @@ class Partition:
 
         In the order of the cells: `answers.reshape(sources, destinations, services)`.
         """
-        chosen = [
+        sources, destinations, services = (
             np.arange(count) if numbers is None else numbers
             for count, numbers in zip(self.shape, (sources, destinations, services), strict=True)
-        ]
-        source, destination, service = (grid.reshape(-1) for grid in np.meshgrid(*chosen, indexing="ij"))
-        samples = self.services.samples
-        return Packets(
-            column(self.family, self.sources.firsts[source]),
-            column(self.family, self.destinations.firsts[destination]),
-            samples["protocol"][service],
-            samples["sport"][service],
-            samples["dport"][service],
-            samples["fragment"][service],
         )
+        shape = len(sources), len(destinations), len(services)
+        src = column(self.family, self.sources.firsts[sources])
+        dst = column(self.family, self.destinations.firsts[destinations])
+        samples = self.services.samples[services]
+        return Packets(
+            np.repeat(src, shape[1] * shape[2], axis=0),
+            _again(np.repeat(dst, shape[2], axis=0), shape[0]),
+            *(
+                _again(samples[name], shape[0] * shape[1])
+                for name in ("protocol", "sport", "dport", "fragment")
+            ),
+        )
+
+
+def _again(rows: NDArray[Any], times: int) -> NDArray[Any]:
+    """All rows, so many times over."""
+    return np.tile(rows, (times, *(1 for _ in rows.shape[1:])))
 
 
 def column(family: int, addresses: Edges) -> NDArray[Any]:

@@ -178,14 +178,17 @@ class _Criteria:
         ranges: set[tuple[int | None, str, tuple[tuple[int, int], ...]]] = set()
         named: set[tuple[str, int, int]] = set()
         for rule in rules:
-            protocols.update(found for found in (rule.protocol, rule.not_protocol) if found is not None)
-            types.update(found for found in (rule.icmp, rule.not_icmp) if found is not None)
+            for number in (rule.protocol, rule.not_protocol):
+                if number is not None:
+                    protocols.add(number)
+            for icmp in (rule.icmp, rule.not_icmp):
+                if icmp is not None:
+                    types.add(icmp)
             for side, ports in _port_criteria(rule):
                 if ports.ranges:
                     ranges.add((rule.protocol, side, ports.ranges))
-                named.update(
-                    (side, protocol, port) for one in ports.named for protocol, port, _ in one.members
-                )
+                for one in ports.named:
+                    named.update((side, protocol, port) for protocol, port, _ in one.members)
         negated = [ports for rule in rules for ports in (rule.source.not_ports, rule.destination.not_ports)]
         visible = (
             any(ports is not None and bool(ports.ranges) for ports in negated),
@@ -262,7 +265,10 @@ def _classes(criteria: _Criteria) -> ServiceClasses:
 
 def _port_criteria(rule: Rule) -> Iterator[tuple[str, Ports]]:
     for name, side in (("source", rule.source), ("destination", rule.destination)):
-        yield from ((name, ports) for ports in (side.ports, side.not_ports) if ports is not None)
+        if side.ports is not None:
+            yield name, side.ports
+        if side.not_ports is not None:
+            yield name, side.not_ports
 
 
 def intervals(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -140,7 +140,6 @@ def read(data: Any, location: Location) -> Resource | list[Finding]:
         resource = model.model_validate(data, context=location)
     except ValidationError as error:
         return _all_wrong(model, data, error)
-    resource._location = location
     return all_findings(resource) or resource
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, ClassVar, cast, get_args
+from typing import Any, ClassVar, get_args
 
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic.alias_generators import to_camel
@@ -80,14 +80,15 @@ def all_findings(part: Part) -> list[Finding]:
     """The findings of a part and of all parts inside it; paths count from the part."""
     model = type(part)
     found = [] if model.findings is Part.findings else list(part.findings())
-    values = part.__dict__
+    given, values = part.__pydantic_fields_set__, part.__dict__
     for attribute, alias in _inner_parts(model):
-        value = values[attribute]
-        if not value:
+        if attribute not in given:  # Defaults are in order.
             continue
-        if isinstance(value, Part):
-            found += [one.under((alias,)) for one in all_findings(value)]
-        elif isinstance(value, list):
-            for index, item in enumerate(cast("list[Part]", value)):
-                found += [one.under((alias, index)) for one in all_findings(item)]
+        value = values[attribute]
+        if type(value) is list:
+            for index, item in enumerate(value):
+                if inside := all_findings(item):
+                    found += [one.under((alias, index)) for one in inside]
+        elif isinstance(value, Part) and (inside := all_findings(value)):
+            found += [one.under((alias,)) for one in inside]
     return found

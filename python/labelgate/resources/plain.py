@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, TypeVar
 
-from labelgate.resources.positions import TEXT, scalar_tag, scalar_value
+from labelgate.resources.positions import WORDS, scalar_tag, scalar_value
 
 _KEY = r"[A-Za-z_][A-Za-z0-9_./-]{0,250}"
 # Neither `: ` nor `#` is inside, and nothing that means something at the beginning.
@@ -47,7 +48,7 @@ def plain_document(text: str) -> tuple[dict[str, Any], int] | None:
     offset = begins.end()
     body = text[offset:] if text.endswith("\n") else text[offset:] + "\n"
     lines: list[_Line] = _LINE.findall(body)
-    if sum(len(line[0]) for line in lines) != len(body):
+    if sum(map(len, map(itemgetter(0), lines))) != len(body):
         return None
     try:
         return _mapping(lines), offset
@@ -68,17 +69,23 @@ def _mapping(lines: list[_Line]) -> dict[str, Any]:
             several = _list_at(column, still_open, awaiting)
             awaiting = None
             if item:
-                several.append(_value(item))
+                several.append([] if item == "[]" else {} if item == "{}" else _scalar(item))
                 continue
             fields: dict[str, Any] = {}
             several.append(fields)
             still_open.append((column + 2, fields))
+        elif awaiting is None and (last := still_open[-1])[0] == column and type(last[1]) is dict:
+            fields = last[1]  # Most lines: the field behind another one.
         else:
             fields = _fields_at(column, still_open, awaiting)
-        if key in fields or not _is_text(key):
+        if key in fields or key in WORDS:
             raise _NotPlain
-        fields[key] = _value(value) if value else None
-        awaiting = None if value else key
+        if value:
+            fields[key] = [] if value == "[]" else {} if value == "{}" else _scalar(value)
+            awaiting = None
+        else:
+            fields[key] = None
+            awaiting = key
     return root
 
 
@@ -114,17 +121,6 @@ def _begin(begun: _Begun, column: int, still_open: _Open, awaiting: str) -> _Beg
     if len(still_open) > _MOST_OPEN:
         raise _NotPlain
     return begun
-
-
-@lru_cache(1 << 12)
-def _is_text(key: str) -> bool:
-    return scalar_tag(key) == TEXT
-
-
-def _value(text: str) -> Any:
-    if text == "[]":
-        return []
-    return {} if text == "{}" else _scalar(text)
 
 
 @lru_cache(1 << 14)

@@ -63,7 +63,8 @@ def place_of(node: Node) -> Place:
 
 BOOLS = {word: True for name in ("yes", "true", "on") for word in (name, name.title(), name.upper())}
 BOOLS |= {word: False for name in ("no", "false", "off") for word in (name, name.title(), name.upper())}
-_WORDS = dict.fromkeys(BOOLS, BOOL) | dict.fromkeys(("", "~", "null", "Null", "NULL"), NULL) | {"<<": MERGE}
+WORDS = dict.fromkeys(BOOLS, BOOL) | dict.fromkeys(("", "~", "null", "Null", "NULL"), NULL) | {"<<": MERGE}
+"""Unquoted scalars that are neither text nor numbers, with their tags."""
 _FIRST = frozenset("+-.0123456789")
 _INT = re.compile(r"[-+]?(?:0|[1-9][0-9]*|0[0-7]+|0[oO][0-7]+|0[xX][0-9a-fA-F]+|0[bB][01]+)\Z")
 _FLOAT = re.compile(
@@ -73,7 +74,7 @@ _FLOAT = re.compile(
 
 def scalar_tag(text: str) -> str:
     """What an unquoted scalar is."""
-    if (word := _WORDS.get(text)) is not None:
+    if (word := WORDS.get(text)) is not None:
         return word
     if text[0] not in _FIRST:
         return TEXT

@@ -208,11 +208,13 @@ class Rule(Part):
         """V-14, V-15, V-21, V-24, V-25, V-28, V-29, V-31, V-32, V-53."""
         yield from self._port_findings()
         yield from self._icmp_findings()
-        yield from self._net_findings()
+        if any(entity.nets or entity.not_nets for entity in (self.source, self.destination)):
+            yield from self._net_findings()
         if self.http is not None:
             yield from self._http_findings()
-        ports = [f"`{field}`" for field, ports in self.destination.port_lists() if ports]
-        if self.destination.services is not None and ports:
+        if self.destination.services is None:
+            return
+        if ports := [f"`{field}`" for field, ports in self.destination.port_lists() if ports]:
             path: Path = ("destination", "services")
             yield Finding(path, Wrong("services-ports", ", ".join(ports)))
 
