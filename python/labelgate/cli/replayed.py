@@ -38,7 +38,7 @@ from labelgate.links import read_links
 from labelgate.lockout.flows import Host
 from labelgate.model import core_model
 from labelgate.settings import HostFacts
-from labelgate.snapshot import load
+from labelgate.snapshot import Snapshot, load
 
 Route = tuple[IPv4Network | IPv6Network, str]
 
@@ -165,26 +165,51 @@ class Place:
     staged: bool
 
 
-def make_judge(paths: tuple[str, ...], place: Place, progress: ProgressBar) -> Judge:
-    """The judge of one set of policies."""
-    snapshot = load(*paths, progress=progress)
+def make_judges(
+    policies: list[tuple[str, ...]], place: Place, captured_on: str | None, progress: ProgressBar
+) -> list[Judge]:
+    """One of each set of policies, of a node that an endpoint of any of them is on."""
+    snapshots = [load(*paths, progress=progress) for paths in policies]
     host, prefixes, node = HostFacts({}), None, place.node
     if place.host_file is not None:
         host_node, host, prefixes = read_host(place.host_file)
         node = node or host_node
+    nodes = {name for snapshot in snapshots for name in snapshot.nodes()}
+    if node is not None and node not in nodes:
+        known = ", ".join(sorted(nodes)) or "none"
+        raise click.UsageError(f"node: found `{node}`, expected one that an endpoint is on: {known}")
+    found = [_judge(snapshot, place, node, host, prefixes) for snapshot in snapshots]
+    interfaces = {name for _, named in found for name in named}
+    if captured_on is not None and captured_on not in interfaces:
+        # It would count as an interface without workloads, and change nothing.
+        raise click.UsageError(
+            f"--captured-on: found `{captured_on}`, expected an interface that endpoints of the node, "
+            f"--host, --route, --in or --out name: {', '.join(sorted(interfaces)) or 'none'}"
+        )
+    return [judge for judge, _ in found]
+
+
+def _judge(
+    snapshot: Snapshot,
+    place: Place,
+    node: str | None,
+    host: HostFacts,
+    prefixes: tuple[str, ...] | None,
+) -> tuple[Judge, set[str]]:
+    """The judge of one set of policies, and the interfaces that are known by name."""
     settings = load_config(place.config_file, snapshot.felix_configurations, node, prefixes=prefixes).settings
     for warning in snapshot.warnings:
         click.echo(f"warning: {warning}", err=True)
     table = snapshot.compile(node=node, host=host, settings=settings, staged=place.staged)
     if node is None:
-        return ClusterJudge(table)
-    if node not in (nodes := snapshot.nodes()):
-        found = ", ".join(nodes) or "none"
-        click.echo(f"warning: no endpoint names node `{node}` (nodes found: {found})", err=True)
-    model = json.loads(core_model(snapshot, settings))
-    where = _whereabouts(model, node, host, read_routes(place.routes))
+        return ClusterJudge(table), set()
+    model, routes = json.loads(core_model(snapshot, settings)), read_routes(place.routes)
+    where = _whereabouts(model, node, host, routes)
     workloads = frozenset(where.workloads.values())
-    return NodeJudge(table, where, in_=place.in_, out=place.out, hook=place.hook, workloads=workloads)
+    judge = NodeJudge(table, where, in_=place.in_, out=place.out, hook=place.hook, workloads=workloads)
+    named = {one["interface"] for one in model["hosts"] if one["node"] == node} - {"", "*"}
+    named |= {*workloads, *host.interfaces, *(name for _, name in routes), place.in_, place.out} - {None}
+    return judge, named
 
 
 def _whereabouts(model: dict[str, Any], node: str, host: HostFacts, routes: tuple[Route, ...]) -> Whereabouts:
@@ -211,7 +236,7 @@ def run(
 ) -> int:
     """Reads, judges and prints; the exit code."""
     with ProgressBar() as progress:
-        judges = [make_judge(paths, place, progress) for paths in policies]
+        judges = make_judges(policies, place, recording.captured_on, progress)
     with ProgressBar(what="reading flows") as progress, reading(recording.path), ExitStack() as stack:
         if recording.kind == "conntrack" and place.host_file is None and not place.routes:
             judges = _on_this_host(judges, stack)
