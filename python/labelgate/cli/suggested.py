@@ -35,7 +35,7 @@ def run(
         observed = Observed(load(*paths, progress=progress), workload_prefix)
     broken: list[str] = []
     for capture in captures:
-        recording = Recording.of(capture, **options)
+        recording = Recording.of(capture, **options).with_files()
         with ProgressBar(what="reading flows") as progress, reading(capture):
             source = recording.open(progress)
             try:
