@@ -114,7 +114,7 @@ class Recording:
         return cls(path, form, max_flows, from_start, rules, (), _nets(dnated), captured_on, files)
 
     def with_files(self, local: Iterable[IPAddress] = ()) -> Self:
-        """With the rules of its files behind those of the command line, on a node that has these addresses."""
+        """With the rules of its files behind those of the command line; `local` are addresses of the node."""
         found = [_saved(path, local) for path in self.dnat_files]
         rules = (*self.dnat, *(rule for one in found for rule in one.rules))
         return replace(self, dnat=rules, unknown=tuple(rule for one in found for rule in one.unknown))
