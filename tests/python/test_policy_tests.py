@@ -363,6 +363,15 @@ spec:
     assert (result.exit_code, missed) == (0, ["1"]), result.output
 
 
+def test_a_file_that_is_named_and_does_not_parse_is_no_file_without_tests(tmp_path: Path) -> None:
+    """Of a folder only files with tests count: others may be templates."""
+    file = tmp_path / "bad.yaml"
+    file.write_text("a: [1\n")
+    with pytest.raises(labelgate.LoadError, match=f"{file}:2:1: not valid YAML"):
+        read_tests([file])
+    assert read_tests([tmp_path]) == []
+
+
 def test_junit_is_as_its_readers_want_it(tmp_path: Path) -> None:
     file = written(
         tmp_path,
