@@ -374,7 +374,7 @@ def test_a_pod_that_comes_to_be_is_told_apart(run):
     result = run(world("80", PODS[:2]), world("80"), "--no-examples", "--node", "edge1")
     assert result.stdout.splitlines() == [
         "+ Pod/shop/db-1 (only in NEW) gains egress to every IPv4 address every protocol but "
-        "protocol 4; udp 4789",
+        "protocol 4 and udp 4789",
         "+ Pod/shop/db-1 (only in NEW) gains ingress from every IPv4 address every protocol",
         "2 changes, 2 of them let more through",
     ]

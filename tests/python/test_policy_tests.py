@@ -16,6 +16,7 @@ import labelgate
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from junitparser import Error, Failure, JUnitXml
 from labelgate.cli import cli
 from labelgate.expect.results import Results
 from labelgate.expect.suite import Suite, read_tests
@@ -362,6 +363,15 @@ spec:
     assert (result.exit_code, missed) == (0, ["1"]), result.output
 
 
+def test_a_file_that_is_named_and_does_not_parse_is_no_file_without_tests(tmp_path: Path) -> None:
+    """Of a folder only files with tests count: others may be templates."""
+    file = tmp_path / "bad.yaml"
+    file.write_text("a: [1\n")
+    with pytest.raises(labelgate.LoadError, match=f"{file}:2:1: not valid YAML"):
+        read_tests([file])
+    assert read_tests([tmp_path]) == []
+
+
 def test_junit_is_as_its_readers_want_it(tmp_path: Path) -> None:
     file = written(
         tmp_path,
@@ -374,6 +384,12 @@ def test_junit_is_as_its_readers_want_it(tmp_path: Path) -> None:
     root = ElementTree.parse(xml).getroot()
     check_junit(root)
     assert (root.get("tests"), root.get("failures"), root.get("errors")) == ("3", "1", "1")
+    report = JUnitXml.fromfile(str(xml))
+    read = [(case.name, [type(one) for one in case.result]) for suite in report for case in suite]
+    assert read == [("<&> it [0]", [Failure]), (read[1][0], []), (read[2][0], [Error])]
+    counted = (report.tests, report.failures, report.errors, report.skipped)
+    report.update_statistics()
+    assert counted == (report.tests, report.failures, report.errors, report.skipped) == (3, 1, 1, 0)
     cases = root.findall("testsuite/testcase")
     assert [[child.tag for child in case] for case in cases] == [["failure"], [], ["error"]]
     assert cases[0].get("name") == "<&> it [0]"
@@ -392,6 +408,7 @@ def test_junit_says_nothing_that_xml_cannot(tmp_path: Path) -> None:
     root = ElementTree.parse(xml).getroot()
     check_junit(root)
     assert len(list(root.iter("testcase"))) == len(names)
+    assert sum(len(suite) for suite in JUnitXml.fromfile(str(xml))) == len(names)
 
 
 COUNTS = {"tests", "failures", "errors"}

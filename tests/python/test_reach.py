@@ -6,10 +6,12 @@ import json
 from ipaddress import ip_address
 from random import Random
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from labelgate.analysis.addresses import contains, points
 from labelgate.analysis.reach import port_service, reach
+from labelgate.analysis.reach_report import Grid, _shares, grid
 from labelgate.cli import cli
 from labelgate.flow import Packet
 from labelgate.reference import Reference
@@ -190,3 +192,37 @@ def test_a_picture_is_drawn(run, tmp_path, ending):
     assert run("--port", "5432", "--picture", str(path)).exit_code == 0
     assert path.read_bytes()[:5] in (b"<?xml", b"\x89PNG\r")
     assert run("--picture", "reach.txt").exit_code == 2
+
+
+@pytest.mark.parametrize(("endpoints", "names"), [(50, 51), (51, 2)])
+def test_endpoints_stand_for_themselves_up_to_fifty(endpoints, names):
+    """What is outside does not count among them."""
+    pods = [pod(f"web-{at}", "web", f"10.65.1.{at}") for at in range(endpoints)]
+    found = grid(reach(Snapshot.of(load_text("\n---\n".join([SPACE, *pods])))))
+    assert len(found.names) == names
+
+
+@pytest.mark.parametrize(
+    ("allowed", "pairs", "cell", "text"),
+    [
+        (3, 6, 0.42, "3/6"),
+        (100, 400, 0.42, "100/400"),
+        (100, 400, 0.24, "25%"),
+        (1, 999_999, 0.24, "1%"),
+        (999_998, 999_999, 0.24, "99%"),
+    ],
+)
+def test_shares_fit_their_cells_in_letters_that_can_be_read(allowed, pairs, cell, text):
+    shown = Grid(("a",), ("a",), np.array([[pairs]]), np.array([[allowed]]))
+    write, size = _shares(shown, shown.allowed > 0, cell)
+    assert write(allowed, pairs) == text
+    assert size >= 5
+    assert size * 0.6 * len(text) <= 72 * cell
+
+
+def test_nobody_there_is_told_on_standard_error(tmp_path):
+    path = tmp_path / "empty.yaml"
+    path.write_text("# nothing\n")
+    found = CliRunner().invoke(cli, ["reach", "-f", str(path)])
+    assert (found.exit_code, found.stdout) == (0, "")
+    assert "no endpoints in these files" in found.stderr

@@ -229,6 +229,12 @@ def test_one_hook(recorded_policy: str, capture: str) -> None:
     [
         (("--in", "eth0"), "say which by --node"),
         (("--captured-on", "cali1"), "say which by --node"),
+        (("--node", "nobody"), "node: found `nobody`, expected one that an endpoint is on: edge1"),
+        (
+            ("--node", "edge1", "--captured-on", "cali9"),
+            "--captured-on: found `cali9`, expected an interface that endpoints of the node, --host, "
+            "--route, --in or --out name: cali1, eth0",
+        ),
         (("--node", "edge1", "--hook", "filter-input"), "--hook needs"),
         (("--node", "edge1", "--route", "eth0"), "found `eth0`, expected NET=INTERFACE"),
         (("--flows",), "--flows needs -o json"),

@@ -486,7 +486,7 @@ def test_the_command(tmp_path: Path) -> None:
     arguments = ["suggest", "-f", str(tmp_path / "world.yaml"), str(flows)]
     result = CliRunner().invoke(cli, arguments)
     assert result.exit_code == 0, result.output
-    assert "# 1 flows, 7 packets, e.g. 10.0.0.1 > 10.0.0.3 TCP 5432" in result.stdout
+    assert "# 1 flow, 7 packets, e.g. 10.0.0.1 > 10.0.0.3 TCP 5432" in result.stdout
     out.write_text(result.stdout, encoding="utf-8")
     staged = ["replay", str(tmp_path / "world.yaml"), str(flows), "-f", str(out), "--staged"]
     assert CliRunner().invoke(cli, staged).exit_code == 0

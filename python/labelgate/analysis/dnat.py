@@ -71,16 +71,32 @@ def translated(block: Recorded, rules: Sequence[DnatRule]) -> Recorded:
     for rule in rules:
         if rule.of.address.version != block.version:
             continue
-        fits = left & _is(block.dst, rule.of)
-        if rule.protocol is not None:
-            fits &= block.protocol == rule.protocol
-        if rule.of.port is not None:
-            fits &= has_ports & (block.dport == rule.of.port)
+        fits = left & _fits(block, rule)
         target[fits] = address_column([rule.to.address])[0]
         if rule.to.port is not None:
             port[fits & has_ports] = rule.to.port
         left &= ~fits
     return replace(block, target=target, target_port=port)
+
+
+def _fits(block: Recorded, rule: DnatRule) -> NDArray[np.bool_]:
+    """The flows of the rule's IP version that are to its destination."""
+    fits = _is(block.dst, rule.of)
+    if rule.protocol is not None:
+        fits &= block.protocol == rule.protocol
+    if rule.of.port is not None:
+        fits &= np.isin(block.protocol, _WITH_PORTS) & (block.dport == rule.of.port)
+    return fits
+
+
+def unknown(block: Recorded, rules: Sequence[DnatRule]) -> Recorded:
+    """The same with `DNATED` where the rules may send a flow elsewhere, whither is not known."""
+    may = np.zeros(len(block), np.bool_)
+    for rule in rules:
+        if rule.of.address.version == block.version:
+            may |= _fits(block, rule)
+    may &= (block.begin == BEGUN) & ~block.translated
+    return replace(block, begin=np.where(may, DNATED, block.begin).astype(np.uint8))
 
 
 def _is(side: NDArray[Any], destination: Destination) -> NDArray[np.bool_]:

@@ -20,8 +20,8 @@ from labelgate.analysis.replay import (
     Reasons,
     unjudged,
 )
-from labelgate.analysis.whereabouts import Directory, Interfaces, Place, way_between
-from labelgate.flow import CT_STATES, ICMP, ICMPV6, VERDICTS, Hook
+from labelgate.analysis.whereabouts import Directory, Interfaces, Place, Whereabouts, way_between
+from labelgate.flow import CT_STATES, ICMP, ICMPV6, VERDICTS, Hook, IPAddress
 from labelgate.path import hooks_of
 from labelgate.settings import HostFacts
 from labelgate.table import DecisionTable
@@ -59,6 +59,12 @@ class NodeJudge:
         self._hook = hook
         self._workloads = workloads
         self._judges_replies = table.has_untracked_policy and hook is None
+
+    @property
+    def local(self) -> frozenset[IPAddress]:
+        """Addresses of the node itself, as far as they are known without asking it."""
+        where = self._whereabouts
+        return where.local if isinstance(where, Whereabouts) else frozenset()
 
     def on_host(self, host: HostFacts, whereabouts: Directory) -> NodeJudge:
         """The same on the interfaces of a host that knows where addresses are."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -69,7 +69,8 @@ class Grid:
 def grid(found: Reach, by: str | None = None) -> Grid:
     """By `endpoint`, `namespace` or `label:KEY`; None: by endpoint up to `MOST_SINGLE`, else by namespace."""
     count = len(found.peers)
-    by = by or ("endpoint" if count <= MOST_SINGLE else "namespace")
+    endpoints = sum(peer.kind != "outside" for peer in found.peers)
+    by = by or ("endpoint" if endpoints <= MOST_SINGLE else "namespace")
     can = ~np.eye(count, dtype=bool)
     outside = np.array([peer.kind == "outside" for peer in found.peers], bool)
     can &= ~(outside[:, None] & outside[None, :])
@@ -154,6 +155,10 @@ def _quoted(text: str) -> str:
 
 
 _GREEN, _NONE, _EMPTY = "#2a9d63", "#f4f4f2", "#ffffff"
+_FAINTEST = 0.3
+"""How green a cell is of which almost no pair is reached: it must not look like none."""
+_LEAST_SIZE = 5
+"""Points; smaller letters nobody can read."""
 
 
 def picture(shown: Grid, path: Path, title: str) -> None:
@@ -171,10 +176,18 @@ def picture(shown: Grid, path: Path, title: str) -> None:
     width, height = figure.get_figwidth(), figure.get_figheight()
     side = count * cell
     axes = figure.add_axes((margin / width, 0.7 / height, side / width, side / height))
-    share = np.ma.masked_where(shown.pairs == 0, shown.allowed / np.maximum(shown.pairs, 1))
+    share = shown.allowed / np.maximum(shown.pairs, 1)
+    shade = np.where(share > 0, _FAINTEST + (1 - _FAINTEST) * share, 0)
     colours = LinearSegmentedColormap.from_list("share", [_NONE, "#bfe3cf", _GREEN])
     axes.set_facecolor(_EMPTY)
-    axes.pcolormesh(share, cmap=colours, vmin=0, vmax=1, edgecolors="white", linewidth=1)
+    axes.pcolormesh(
+        np.ma.masked_where(shown.pairs == 0, shade),
+        cmap=colours,
+        vmin=0,
+        vmax=1,
+        edgecolors="white",
+        linewidth=1,
+    )
     axes.set_xlim(0, count)
     axes.set_ylim(count, 0)
     axes.set_aspect("equal")
@@ -184,12 +197,12 @@ def picture(shown: Grid, path: Path, title: str) -> None:
     axes.set_xticks(ticks, shown.names, fontsize=size, rotation=90)
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
-    _dress(axes, shown, title)
+    _dress(axes, shown, title, cell)
     undated = {"Date": None} if path.suffix == ".svg" else None
     figure.savefig(path, dpi=110, bbox_inches="tight", pad_inches=0.15, metadata=undated)
 
 
-def _dress(axes: Any, shown: Grid, title: str) -> None:
+def _dress(axes: Any, shown: Grid, title: str, cell: float) -> None:
     """Group lines, shares that are neither none nor all, and what the colours mean."""
     count = len(shown.names)
     for spine in axes.spines.values():
@@ -198,11 +211,31 @@ def _dress(axes: Any, shown: Grid, title: str) -> None:
         if shown.groups[at] != shown.groups[at - 1]:
             axes.axhline(at, color="#777777", linewidth=0.8)
             axes.axvline(at, color="#777777", linewidth=0.8)
-    for row, column in np.argwhere((shown.allowed > 0) & (shown.allowed < shown.pairs)):
-        text = f"{shown.allowed[row, column]}/{shown.pairs[row, column]}"
-        axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=5 if count > 12 else 7)
+    some = (shown.allowed > 0) & (shown.allowed < shown.pairs)
+    write, size = _shares(shown, some, cell)
+    for row, column in np.argwhere(some):
+        text = write(int(shown.allowed[row, column]), int(shown.pairs[row, column]))
+        axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=size)
     for at in range(count):
         if shown.pairs[at, at] == 0:
             axes.plot([at + 0.3, at + 0.7], [at + 0.5, at + 0.5], color="#bbbbbb", linewidth=0.8)
-    caption = f"{title}\nrows connect to columns; green: reached, grey: denied, white: not asked"
+    shares = f"; light green: {write(3, 6)} of the pairs reached" if some.any() else ""
+    caption = f"{title}\nrows connect to columns; green: reached, grey: denied, white: not asked{shares}"
     axes.set_xlabel(caption, fontsize=8, loc="left", labelpad=8)
+
+
+def _shares(shown: Grid, some: NDArray[np.bool_], cell: float) -> tuple[Callable[[int, int], str], float]:
+    """How shares are written, all alike, and how large: numbers, or per cent where these do not fit."""
+
+    def pairs(allowed: int, of: int) -> str:
+        return f"{allowed}/{of}"
+
+    def per_cent(allowed: int, of: int) -> str:
+        rounded = min(max(round(100 * allowed / of), 1), 99)
+        return f"{rounded}%"
+
+    numbers = zip(shown.allowed[some].tolist(), shown.pairs[some].tolist(), strict=True)
+    longest = max((len(pairs(*one)) for one in numbers), default=1)
+    largest = 5.0 if cell < 0.3 else 7.0
+    fitting = 72 * cell / (0.66 * longest)  # A digit is that much of its height wide.
+    return (pairs, min(largest, fitting)) if fitting >= _LEAST_SIZE else (per_cent, largest)

@@ -149,15 +149,15 @@ class Services:
         )
 
     def text(self) -> str:
-        """In few words, for example `tcp 80,443` or `every protocol but udp 53`."""
+        """In few words, for example `tcp 80,443` or `every protocol but udp 53 and sctp`."""
         rest = self.rest()
         if not rest.groups:
             return "every protocol"
-        plain, other = self._text(), rest._text()
+        plain, other = self._text("; "), rest._text(" and ")
         return plain if len(plain) <= len(other) + 20 else f"every protocol but {other}"
 
-    def _text(self) -> str:
-        return "; ".join(map(_group_text, self.groups))
+    def _text(self, between: str) -> str:
+        return between.join(map(_group_text, self.groups))
 
 
 _NAMES = {number: name for name, number in PROTOCOLS.items()}

@@ -59,8 +59,9 @@ def recording_options(command: F) -> F:
             click.option(
                 "--dnat",
                 multiple=True,
-                metavar="FROM=TO",
-                help="Where DNAT sends flows: ADDRESS[:PORT][/PROTOCOL]=ADDRESS[:PORT]; repeatable.",
+                metavar="FROM=TO|FILE",
+                help="Where DNAT sends flows: ADDRESS[:PORT][/PROTOCOL]=ADDRESS[:PORT], or a file of "
+                "iptables-save; repeatable.",
             ),
             click.option(
                 "--dnated",

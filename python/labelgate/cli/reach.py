@@ -72,7 +72,11 @@ def reach_command(
     except TooMany as error:
         raise click.UsageError(f"{error} with --port") from None
     if not found.peers and output != "json":
-        click.echo("no endpoints")
+        click.echo(
+            "no endpoints in these files, so nobody to reach or be reached: add Pods (with a node and "
+            "addresses: `kubectl get pods -o yaml`), WorkloadEndpoints or HostEndpoints",
+            err=True,
+        )
         return
     destinations, sources = _peers(found, to, "--to"), _peers(found, from_, "--from")
     if picture_file is not None:

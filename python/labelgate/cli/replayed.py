@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
 from typing import Any, Self
 
 import click
 
-from labelgate.analysis.dnat import DnatRule, marked, read_dnat_rule, translated
+from labelgate.analysis.dnat import DnatRule, marked, read_dnat_rule, translated, unknown
 from labelgate.analysis.flow_logs import from_lines
 from labelgate.analysis.node import NodeJudge
 from labelgate.analysis.recorded import BrokenRecording, Recorded, Source, from_capture, from_conntrack
@@ -28,6 +30,7 @@ from labelgate.analysis.replay import (
     Tally,
     flow_to_json,
 )
+from labelgate.analysis.saved_dnat import SavedDnat, read_saved
 from labelgate.analysis.suggest import spoken
 from labelgate.analysis.whereabouts import Whereabouts, is_of_any_interface, whereabouts
 from labelgate.cli.options import EnvironmentProblem, read_host
@@ -38,7 +41,7 @@ from labelgate.links import read_links
 from labelgate.lockout.flows import Host
 from labelgate.model import core_model
 from labelgate.settings import HostFacts
-from labelgate.snapshot import load
+from labelgate.snapshot import Snapshot, load
 
 Route = tuple[IPv4Network | IPv6Network, str]
 
@@ -50,11 +53,28 @@ def _nets(texts: tuple[str, ...]) -> tuple[IPv4Network | IPv6Network, ...]:
         raise click.UsageError(f"--dnated: {error}, expected a net, for example 10.96.0.0/12") from None
 
 
-def _dnat_rules(texts: tuple[str, ...]) -> tuple[DnatRule, ...]:
+def _dnat_rule(text: str) -> DnatRule:
     try:
-        return tuple(map(read_dnat_rule, texts))
+        return read_dnat_rule(text)
     except FieldError as error:
-        raise click.UsageError(f"--dnat: {error.message}") from None
+        raise click.UsageError(f"--dnat: {error.message}; or a file of iptables-save") from None
+
+
+def _saved(path: str, local: Iterable[IPAddress]) -> SavedDnat:
+    """The rules of a file; what is not read of it is told of."""
+    try:
+        found = read_saved(Path(path).read_text(encoding="utf-8"), local)
+    except (OSError, ValueError) as error:
+        raise EnvironmentProblem(f"--dnat {path}: {error}") from None
+    for unread in found.unread[:_SHOWN]:
+        click.echo(f"warning: --dnat {path}: {unread}", err=True)
+    if (more := len(found.unread) - _SHOWN) > 0:
+        click.echo(f"warning: --dnat {path}: and {more} lines more", err=True)
+    return found
+
+
+_SHOWN = 10
+"""Lines of a file that are told of."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +87,14 @@ class Recording:
     most_flows: int
     is_complete: bool
     dnat: tuple[DnatRule, ...] = ()
+    unknown: tuple[DnatRule, ...] = ()
+    """Destinations of which it is not known where they are sent."""
     dnated: tuple[IPv4Network | IPv6Network, ...] = ()
     """Nets of destinations that are none."""
     captured_on: str | None = None
     """The interface, where the capture does not name it."""
+    dnat_files: tuple[str, ...] = ()
+    """Of iptables-save; see `with_files`."""
 
     @classmethod
     def of(
@@ -85,13 +109,22 @@ class Recording:
         captured_on: str | None = None,
     ) -> Self:
         """As the options of the command line say it."""
-        return cls(path, form, max_flows, from_start, _dnat_rules(dnat), _nets(dnated), captured_on)
+        files = tuple(text for text in dnat if "=" not in text and os.path.exists(text))
+        rules = tuple(_dnat_rule(text) for text in dnat if text not in files)
+        return cls(path, form, max_flows, from_start, rules, (), _nets(dnated), captured_on, files)
+
+    def with_files(self, local: Iterable[IPAddress] = ()) -> Self:
+        """With the rules of its files behind those of the command line; `local` are addresses of the node."""
+        found = [_saved(path, local) for path in self.dnat_files]
+        rules = (*self.dnat, *(rule for one in found for rule in one.rules))
+        return replace(self, dnat=rules, unknown=tuple(rule for one in found for rule in one.unknown))
 
     def blocks(self, source: Source) -> Iterator[Recorded]:
         """The flows of a source, with the destinations that they have behind DNAT."""
         for block in source.blocks:
             if self.dnat:
                 block = translated(block, self.dnat)
+            block = unknown(block, self.unknown) if self.unknown else block
             yield marked(block, self.dnated) if self.dnated else block
 
     def open(self, progress: ProgressBar) -> Source:
@@ -165,26 +198,51 @@ class Place:
     staged: bool
 
 
-def make_judge(paths: tuple[str, ...], place: Place, progress: ProgressBar) -> Judge:
-    """The judge of one set of policies."""
-    snapshot = load(*paths, progress=progress)
+def make_judges(
+    policies: list[tuple[str, ...]], place: Place, captured_on: str | None, progress: ProgressBar
+) -> list[Judge]:
+    """One of each set of policies, of a node that an endpoint of any of them is on."""
+    snapshots = [load(*paths, progress=progress) for paths in policies]
     host, prefixes, node = HostFacts({}), None, place.node
     if place.host_file is not None:
         host_node, host, prefixes = read_host(place.host_file)
         node = node or host_node
+    nodes = {name for snapshot in snapshots for name in snapshot.nodes()}
+    if node is not None and node not in nodes:
+        known = ", ".join(sorted(nodes)) or "none"
+        raise click.UsageError(f"node: found `{node}`, expected one that an endpoint is on: {known}")
+    found = [_judge(snapshot, place, node, host, prefixes) for snapshot in snapshots]
+    interfaces = {name for _, named in found for name in named}
+    if captured_on is not None and captured_on not in interfaces:
+        # It would count as an interface without workloads, and change nothing.
+        raise click.UsageError(
+            f"--captured-on: found `{captured_on}`, expected an interface that endpoints of the node, "
+            f"--host, --route, --in or --out name: {', '.join(sorted(interfaces)) or 'none'}"
+        )
+    return [judge for judge, _ in found]
+
+
+def _judge(
+    snapshot: Snapshot,
+    place: Place,
+    node: str | None,
+    host: HostFacts,
+    prefixes: tuple[str, ...] | None,
+) -> tuple[Judge, set[str]]:
+    """The judge of one set of policies, and the interfaces that are known by name."""
     settings = load_config(place.config_file, snapshot.felix_configurations, node, prefixes=prefixes).settings
     for warning in snapshot.warnings:
         click.echo(f"warning: {warning}", err=True)
     table = snapshot.compile(node=node, host=host, settings=settings, staged=place.staged)
     if node is None:
-        return ClusterJudge(table)
-    if node not in (nodes := snapshot.nodes()):
-        found = ", ".join(nodes) or "none"
-        click.echo(f"warning: no endpoint names node `{node}` (nodes found: {found})", err=True)
-    model = json.loads(core_model(snapshot, settings))
-    where = _whereabouts(model, node, host, read_routes(place.routes))
+        return ClusterJudge(table), set()
+    model, routes = json.loads(core_model(snapshot, settings)), read_routes(place.routes)
+    where = _whereabouts(model, node, host, routes)
     workloads = frozenset(where.workloads.values())
-    return NodeJudge(table, where, in_=place.in_, out=place.out, hook=place.hook, workloads=workloads)
+    judge = NodeJudge(table, where, in_=place.in_, out=place.out, hook=place.hook, workloads=workloads)
+    named = {one["interface"] for one in model["hosts"] if one["node"] == node} - {"", "*"}
+    named |= {*workloads, *host.interfaces, *(name for _, name in routes), place.in_, place.out} - {None}
+    return judge, named
 
 
 def _whereabouts(model: dict[str, Any], node: str, host: HostFacts, routes: tuple[Route, ...]) -> Whereabouts:
@@ -211,7 +269,9 @@ def run(
 ) -> int:
     """Reads, judges and prints; the exit code."""
     with ProgressBar() as progress:
-        judges = [make_judge(paths, place, progress) for paths in policies]
+        judges = make_judges(policies, place, recording.captured_on, progress)
+        local = {address for judge in judges if isinstance(judge, NodeJudge) for address in judge.local}
+        recording = recording.with_files(local)
     with ProgressBar(what="reading flows") as progress, reading(recording.path), ExitStack() as stack:
         if recording.kind == "conntrack" and place.host_file is None and not place.routes:
             judges = _on_this_host(judges, stack)

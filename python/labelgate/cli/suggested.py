@@ -35,7 +35,7 @@ def run(
         observed = Observed(load(*paths, progress=progress), workload_prefix)
     broken: list[str] = []
     for capture in captures:
-        recording = Recording.of(capture, **options)
+        recording = Recording.of(capture, **options).with_files()
         with ProgressBar(what="reading flows") as progress, reading(capture):
             source = recording.open(progress)
             try:
@@ -65,6 +65,10 @@ def text(observed: Observed, found: list[Suggestion], broken: Sequence[str] = ()
         "# are staged: they decide nothing until their kind is NetworkPolicy or GlobalNetworkPolicy.",
         *(f"# {problem}" for problem in broken),
         *(f"# flows: {count} {words}" for words, count in sorted(observed.counters.items()) if count),
+        *(
+            ["# there is no endpoint in the files of -f, so nobody to suggest policy for"]
+            * (not observed.endpoints)
+        ),
     ]
     if silent:
         lines.append(f"# {silent} endpoints were in no flow: nothing is suggested for them")
@@ -112,7 +116,9 @@ def _rules(direction: Direction, policy: Suggestion) -> Iterator[str]:
 
 def _because(rule: Rule) -> str:
     evidence = rule.evidence
-    return rule.note or f"{evidence.flows} flows, {evidence.packets} packets, e.g. {evidence.example}"
+    counts = (evidence.flows, "flow"), (evidence.packets, "packet")
+    seen = ", ".join(f"{count} {word}{'s' * (count != 1)}" for count, word in counts)
+    return rule.note or f"{seen}, e.g. {evidence.example}"
 
 
 def _yaml(fields: dict[str, Any]) -> str:

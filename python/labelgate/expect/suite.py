@@ -64,12 +64,22 @@ def _is_worth_loading(content: bytes) -> bool:
         return True  # To say what is wrong.
 
 
+def _parses(content: bytes) -> bool:
+    try:
+        return all(True for _ in documents(decode(content)))
+    except SyntaxProblem:
+        return False
+
+
 def read_tests(paths: Iterable[str | os.PathLike[str]]) -> list[PolicyTest]:
     """The tests of files and folders (recursive), in order; other documents are left alone.
 
     Raises:
-        LoadError: with all that is wrong with files that hold tests, or cannot be read.
+        LoadError: with all that is wrong with files that hold tests, or cannot be read, or are named and do
+            not parse.
     """
+    paths = list(paths)
+    named = {os.fspath(path) for path in paths}
     tests: list[PolicyTest] = []
     problems: list[Problem] = []
     for file in all_files(paths):
@@ -77,7 +87,7 @@ def read_tests(paths: Iterable[str | os.PathLike[str]]) -> list[PolicyTest]:
         content = sys.stdin.buffer.read() if file == STDIN else read_file(file)
         if isinstance(content, Wrong):
             loading.add_unreadable(content, file)
-        elif _is_worth_loading(content):
+        elif _is_worth_loading(content) or (file in named and not _parses(content)):
             loading.add(content, "<stdin>" if file == STDIN else file)
         tests += loading.tests
         problems += loading.problems
