@@ -37,8 +37,8 @@ use peer::Peer;
 
 type Packet = [u32; FIELDS];
 
-/// Packets that are timed together.
-const SLICE: usize = 4096;
+/// Packets that are timed together: so few that they are mostly over before the scheduler takes the processor away.
+const SLICE: usize = 512;
 /// Packets of a batch.
 const BATCH: usize = 256;
 

@@ -20,7 +20,7 @@
 #include <rte_eal.h>
 #include <rte_malloc.h>
 
-enum { RULE_WORDS = 10, PACKET_WORDS = 6, FIELDS = 5, SLICE = 4096 };
+enum { RULE_WORDS = 10, PACKET_WORDS = 6, FIELDS = 5, SLICE = 512 };
 
 /* In network byte order, as rte_acl reads it. */
 struct key {

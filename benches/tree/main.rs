@@ -24,8 +24,8 @@ use sets::{Options, Set};
 
 type Point = [u32; DIMENSIONS];
 
-/// Packets that are timed together.
-const SLICE: usize = 4096;
+/// Packets that are timed together: so few that they are mostly over before the scheduler takes the processor away.
+const SLICE: usize = 512;
 
 fn main() {
     let options = Options::from_arguments();

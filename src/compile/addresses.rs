@@ -57,14 +57,14 @@ fn narrow(net: Net) -> (u32, u32) {
 /// Sorted, disjoint, maximal: ranges that touch become one.
 fn merged<T: Copy + Ord>(mut ranges: Vec<(T, T)>, next: impl Fn(T) -> Option<T>) -> Vec<(T, T)> {
     ranges.sort_unstable();
-    let mut merged: Vec<(T, T)> = Vec::with_capacity(ranges.len());
-    for (first, last) in ranges {
-        match merged.last_mut() {
-            Some(open) if next(open.1).is_none_or(|next| next >= first) => open.1 = open.1.max(last),
-            _ => merged.push((first, last)),
+    ranges.dedup_by(|&mut (first, last), open| {
+        let touches = next(open.1).is_none_or(|next| next >= first);
+        if touches {
+            open.1 = open.1.max(last);
         }
-    }
-    merged
+        touches
+    });
+    ranges
 }
 
 /// The set with more prefixes; none if it holds them all.

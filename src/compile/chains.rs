@@ -198,7 +198,7 @@ impl<'m, 'b> Chains<'m, 'b> {
         if end == TierEnd::Fall {
             return reason.outcome();
         }
-        let (tier, direction) = (Some(tier.to_owned()), Some(direction));
+        let (tier, direction) = (Some(tier.into()), Some(direction));
         let origin =
             RuleOrigin { tier, policy: None, direction, rule: None, action: reason.action(), reason };
         self.builder.outcome(&Shared::new(origin))

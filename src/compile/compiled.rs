@@ -35,40 +35,45 @@ pub struct Compiled {
 pub struct Replaceable {
     /// Of [`Sets`] to the number that nothing else has.
     numbers: FxHashMap<usize, usize>,
-    /// Of all sets: how many have it.
-    hashes: FxHashMap<u64, usize>,
+    /// Of all sets: how many have it; made when first asked for.
+    hashes: Option<FxHashMap<u64, usize>>,
     /// Of each set.
     hash_of: Vec<u64>,
 }
 
 impl Replaceable {
     pub fn of<'s, T: 's>(origins: &Origins, sets: impl Iterator<Item = &'s Shared<T>>) -> Self {
-        let hash_of: Vec<u64> = sets.map(Shared::hash).collect();
-        let mut hashes = FxHashMap::default();
-        for hash in &hash_of {
-            *hashes.entry(*hash).or_default() += 1;
-        }
+        let hash_of = sets.map(Shared::hash).collect();
         let numbers = origins.iter().zip(0..).filter_map(|(id, number)| Some(((*id)?, number))).collect();
-        Self { numbers, hashes, hash_of }
+        Self { numbers, hashes: None, hash_of }
     }
 
     /// Puts another set in the place of one; gives its number. None where numbers could change by that.
     fn replace<T: Eq>(&mut self, id: usize, sets: &mut [Arc<T>], new: &Shared<T>) -> Option<usize> {
         let number = *self.numbers.get(&id)?;
         let old = std::mem::replace(&mut sets[number], Arc::clone(new.value()));
-        if self.hashes.contains_key(&new.hash()) {
+        let hashes = self.hashes.get_or_insert_with(|| counts(&self.hash_of));
+        if hashes.contains_key(&new.hash()) {
             // As it was, or as another one is.
             return (old == *new.value()).then_some(number);
         }
         let hash = std::mem::replace(&mut self.hash_of[number], new.hash());
-        match self.hashes.get_mut(&hash) {
-            Some(1) => drop(self.hashes.remove(&hash)),
+        match hashes.get_mut(&hash) {
+            Some(1) => drop(hashes.remove(&hash)),
             Some(count) => *count -= 1,
             None => {}
         }
-        self.hashes.insert(new.hash(), 1);
+        hashes.insert(new.hash(), 1);
         Some(number)
     }
+}
+
+fn counts(hashes: &[u64]) -> FxHashMap<u64, usize> {
+    let mut counts = FxHashMap::default();
+    for hash in hashes {
+        *counts.entry(*hash).or_default() += 1;
+    }
+    counts
 }
 
 impl Compiled {

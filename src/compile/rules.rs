@@ -75,6 +75,12 @@ struct TemplateRule {
     destination: Parts,
 }
 
+/// What the origins of a list's rules share.
+struct Names {
+    tier: Option<Arc<str>>,
+    policy: Arc<str>,
+}
+
 /// The sets of a side, in the order in which they get numbers.
 type Parts = Vec<(Criterion, Part)>;
 
@@ -100,12 +106,15 @@ enum Part {
 
 impl Template {
     fn read(source: &RuleSource<'_>, sets: &mut Sets) -> Result<Self, CompileError> {
+        let names = Names { tier: source.tier.map(Arc::from), policy: Arc::from(source.key) };
         let rules = 0..source.rules.len();
         Ok(Self {
             policy: source.key.to_owned(),
             tier: source.tier.unwrap_or_default().to_owned(),
             direction: source.direction,
-            rules: rules.map(|index| TemplateRule::read(source, index, sets)).collect::<Result<_, _>>()?,
+            rules: rules
+                .map(|index| TemplateRule::read(source, index, &names, sets))
+                .collect::<Result<_, _>>()?,
             written: source.rules.len(),
             used: (0, RuleListId::new(0)),
             numbers: Vec::new(),
@@ -116,7 +125,7 @@ impl Template {
     /// a profile that does not exist denies.
     fn missing_profile(key: &str, direction: Direction) -> Self {
         let reason = Reason::MissingProfile;
-        let policy = Some(key.to_owned());
+        let policy = Some(Arc::from(key));
         let rule = TemplateRule {
             rule: Rule { families: [true, true], ..bare(Action::Deny) },
             origin: Shared::new(RuleOrigin {
@@ -193,7 +202,12 @@ fn bare(action: Action) -> Rule {
 }
 
 impl TemplateRule {
-    fn read(source: &RuleSource<'_>, index: usize, sets: &mut Sets) -> Result<Self, CompileError> {
+    fn read(
+        source: &RuleSource<'_>,
+        index: usize,
+        names: &Names,
+        sets: &mut Sets,
+    ) -> Result<Self, CompileError> {
         let rule = &source.rules[index];
         let list = match source.direction {
             Direction::Ingress => "spec.ingress",
@@ -222,7 +236,7 @@ impl TemplateRule {
                 destination: to,
                 ..bare(action)
             },
-            origin: Shared::new(origin(source, index, action)),
+            origin: Shared::new(origin(source, index, names, action)),
             source: from_parts,
             destination: to_parts,
         })
@@ -376,9 +390,6 @@ impl<'a, 'm> RuleBuilder<'a, 'm> {
     }
 
     pub fn outcome(&mut self, origin: &Shared<RuleOrigin>) -> OutcomeId {
-        if let Some(index) = self.outcomes.get_index_of(origin) {
-            return OutcomeId::new(index);
-        }
         OutcomeId::new(self.outcomes.insert_full(origin.clone()).0)
     }
 
@@ -521,7 +532,8 @@ fn check_version(place: &Place<'_>, version: Option<u8>) -> Result<(), CompileEr
     }
 }
 
-fn origin(source: &RuleSource<'_>, index: usize, action: Action) -> RuleOrigin {
+fn origin(source: &RuleSource<'_>, index: usize, names: &Names, action: Action) -> RuleOrigin {
+    let Names { tier, policy } = names;
     let reason = match (source.tier, action) {
         (None, _) => Reason::ProfileRule,
         (Some(_), Action::Allow) => Reason::RuleAllow,
@@ -530,8 +542,8 @@ fn origin(source: &RuleSource<'_>, index: usize, action: Action) -> RuleOrigin {
         (Some(_), Action::Log) => Reason::RuleLog,
     };
     RuleOrigin {
-        tier: source.tier.map(str::to_owned),
-        policy: Some(source.key.to_owned()),
+        tier: tier.clone(),
+        policy: Some(Arc::clone(policy)),
         direction: Some(source.direction),
         rule: Some(u32::try_from(index).expect("a policy has at most 1024 rules")),
         action: Some(action),
@@ -541,17 +553,17 @@ fn origin(source: &RuleSource<'_>, index: usize, action: Action) -> RuleOrigin {
 
 /// Sorted, disjoint, maximal.
 fn merged_ports(place: &Place<'_>, ranges: &[(u16, u16)]) -> Result<Vec<(u16, u16)>, CompileError> {
-    let mut sorted = ranges.to_vec();
-    sorted.sort_unstable();
-    let mut merged: Vec<(u16, u16)> = Vec::with_capacity(sorted.len());
-    for (first, last) in sorted {
-        if last < first {
-            return Err(place.unexpected(&format!("{first}:{last}"), "the smaller port first"));
-        }
-        match merged.last_mut() {
-            Some(open) if open.1.saturating_add(1) >= first => open.1 = open.1.max(last),
-            _ => merged.push((first, last)),
-        }
+    let mut merged = ranges.to_vec();
+    if let Some((first, last)) = ranges.iter().filter(|(first, last)| last < first).min() {
+        return Err(place.unexpected(&format!("{first}:{last}"), "the smaller port first"));
     }
+    merged.sort_unstable();
+    merged.dedup_by(|&mut (first, last), open| {
+        let touches = open.1.saturating_add(1) >= first;
+        if touches {
+            open.1 = open.1.max(last);
+        }
+        touches
+    });
     Ok(merged)
 }

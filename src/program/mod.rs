@@ -497,9 +497,9 @@ impl PortSet {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RuleOrigin {
     /// Tier, if one is concerned.
-    pub tier: Option<String>,
+    pub tier: Option<Arc<str>>,
     /// `Kind/namespace/name` or `Kind/name` of the policy or profile.
-    pub policy: Option<String>,
+    pub policy: Option<Arc<str>>,
     /// Of the rules that it is one of, or the end of; none where the reason alone tells.
     pub direction: Option<Direction>,
     /// Counts from 0 within its direction.

@@ -110,8 +110,8 @@ fn value(event: &Event<DecisionTable>, kind: &str, place: Option<(&str, Option<&
 
 fn rule(origin: &RuleOrigin) -> Value {
     json!({
-        "tier": origin.tier,
-        "policy": origin.policy,
+        "tier": origin.tier.as_deref(),
+        "policy": origin.policy.as_deref(),
         "direction": origin.direction.map(Direction::name),
         "rule": origin.rule,
         "action": origin.action.map(Action::name),

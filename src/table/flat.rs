@@ -10,6 +10,7 @@ use indexmap::IndexSet;
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
 use super::answer::End;
+use super::asked::{Asked, Known, asked};
 use super::named::{NamedPorts, named_services};
 use crate::flow::{Family, FiveTuple, OutcomeId, Transport, protocol};
 use crate::program::{
@@ -247,6 +248,7 @@ pub struct Flats<'p> {
     pub services: Interned<ServiceTerm>,
     /// What clauses ask of source ports.
     pub source_ports: Interned<Ranges>,
+    known: Known<'p>,
 }
 
 /// Of one rule list, and of all.
@@ -275,6 +277,7 @@ impl<'p> Flats<'p> {
             addresses: Interned::default(),
             services: Interned::default(),
             source_ports: Interned::default(),
+            known: Known::default(),
         };
         let mut left = MOST_CLAUSES.1;
         for (index, list) in program.rule_lists.iter().enumerate() {
@@ -363,18 +366,50 @@ impl<'p> Flats<'p> {
         Ok(flat)
     }
 
-    fn list(&mut self, rules: &[Rule], most: usize) -> Result<List, TooMany> {
+    fn list(&mut self, rules: &'p [Rule], most: usize) -> Result<List, TooMany> {
         let mut list = List::default();
         for rule in rules {
-            if let Some(base) = base(rule) {
-                self.rule(&mut list, rule, base, most)?;
-                list.rules.push((rule.action, rule.outcome));
+            match asked(rule) {
+                Some(asked) => self.plain(&mut list, rule, asked, most)?,
+                None => self.rule(&mut list, rule, most)?,
             }
+            list.rules.push((rule.action, rule.outcome));
         }
         Ok(list)
     }
 
-    fn rule(&mut self, list: &mut List, rule: &Rule, base: Draft, most: usize) -> Result<(), TooMany> {
+    /// A rule without named ports: one clause, or none.
+    fn plain(&mut self, list: &mut List, rule: &Rule, asked: Asked<'p>, most: usize) -> Result<(), TooMany> {
+        let services = self.known.services(&asked).unwrap_or_else(|| {
+            let found = self.services(rule);
+            self.known.note_services(asked, found);
+            found
+        });
+        let Some((service, source_ports)) = services else { return Ok(()) };
+        let [source, destination] = [&rule.source, &rule.destination].map(|side| self.address(side));
+        let families = families(rule);
+        let number = narrow(list.rules.len());
+        let clause =
+            Clause { rule: number, is_veto: false, families, source, destination, service, source_ports };
+        list.push(std::iter::once(clause), most)
+    }
+
+    /// What a rule without named ports asks of services and source ports.
+    fn services(&mut self, rule: &Rule) -> Option<(u32, u32)> {
+        let draft = base(rule)?;
+        let draft = alternatives(&mut self.sets, draft, true, rule.source.ports.as_ref()).pop()?;
+        let draft = alternatives(&mut self.sets, draft, false, rule.destination.ports.as_ref()).pop()?;
+        let service = narrow(self.services.insert_full(draft.service).0);
+        Some((service, narrow(self.source_ports.insert_full(draft.source_ports).0)))
+    }
+
+    fn address(&mut self, side: &Side) -> u32 {
+        let (addresses, term) = (&mut self.addresses, || term(side));
+        self.known.address(side, || narrow(addresses.insert_full(term()).0))
+    }
+
+    fn rule(&mut self, list: &mut List, rule: &Rule, most: usize) -> Result<(), TooMany> {
+        let Some(base) = base(rule) else { return Ok(()) };
         for (is_source, side) in [(true, &rule.source), (false, &rule.destination)] {
             for &set in side.not_ports.iter().flat_map(|ports| &ports.named) {
                 let vetoes = named(&mut self.sets, &base, is_source, set);
@@ -395,12 +430,8 @@ impl<'p> Flats<'p> {
         is_veto: bool,
         most: usize,
     ) -> Result<(), TooMany> {
-        let found = list.clauses.len() + drafts.len();
-        if found > most {
-            return Err(TooMany { found, most });
-        }
         let rule = narrow(list.rules.len());
-        list.clauses.extend(drafts.into_iter().map(|draft| Clause {
+        let clauses = drafts.into_iter().map(|draft| Clause {
             rule,
             is_veto,
             families: draft.families,
@@ -408,7 +439,19 @@ impl<'p> Flats<'p> {
             destination: narrow(self.addresses.insert_full(draft.destination).0),
             service: narrow(self.services.insert_full(draft.service).0),
             source_ports: narrow(self.source_ports.insert_full(draft.source_ports).0),
-        }));
+        });
+        list.push(clauses, most)
+    }
+}
+
+impl List {
+    /// Adds clauses, unless there are more than `most` then.
+    fn push(&mut self, clauses: impl ExactSizeIterator<Item = Clause>, most: usize) -> Result<(), TooMany> {
+        let found = self.clauses.len() + clauses.len();
+        if found > most {
+            return Err(TooMany { found, most });
+        }
+        self.clauses.extend(clauses);
         Ok(())
     }
 }
@@ -528,6 +571,15 @@ impl Draft {
     }
 }
 
+fn term(side: &Side) -> AddressTerm {
+    AddressTerm { within: ids(&side.in_sets), outside: ids(&side.not_in_sets) }
+}
+
+/// Those that a rule's clauses exist for.
+fn families(rule: &Rule) -> [bool; 2] {
+    rule.families
+}
+
 /// Everything but named ports; `None` where it can match nothing.
 fn base(rule: &Rule) -> Option<Draft> {
     let mut protocols = EVERY_PROTOCOL;
@@ -555,9 +607,8 @@ fn base(rule: &Rule) -> Option<Draft> {
             protocols = both(protocols, with_ports());
         }
     }
-    let term = |side: &Side| AddressTerm { within: ids(&side.in_sets), outside: ids(&side.not_in_sets) };
     let draft = Draft {
-        families: rule.families,
+        families: families(rule),
         source: term(&rule.source),
         destination: term(&rule.destination),
         service: ServiceTerm { protocols, keys },

@@ -12,6 +12,7 @@
 //! (conntrack, failsafes, spoofed sources): rules and engine must say the same.
 
 mod answer;
+mod asked;
 mod batch;
 mod classes;
 mod connectivity;

@@ -5,10 +5,11 @@
 
 use std::array;
 use std::borrow::Cow;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::Arc;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 use serde::{Deserialize, Serialize};
 
 use super::Trace;
@@ -199,12 +200,11 @@ impl Trees {
         last: P,
     ) -> Result<Terms<'f, P>, Refused> {
         let own = flat.clauses.iter().filter(|clause| clause.families[family as usize]);
-        let mut terms = Terms::default();
+        let most = flats.addresses.len().min(2 * flat.clauses.len());
+        let mut terms = Terms::with_capacity_and_hasher(most, FxBuildHasher);
         let mut kept = 0;
         for index in own.flat_map(|clause| [clause.source, clause.destination]) {
-            if terms.contains_key(&index) {
-                continue;
-            }
+            let Entry::Vacant(place) = terms.entry(index) else { continue };
             let AddressTerm { within, outside } = &flats.addresses[index as usize];
             let read = within.iter().chain(outside).map(|&set| members(flats.set(set)).len());
             self.take(read.sum())?;
@@ -213,7 +213,7 @@ impl Trees {
             if kept > self.limits.cuboids {
                 return Err(Refused::Cuboids(kept));
             }
-            terms.insert(index, found);
+            place.insert(found);
         }
         Ok(terms)
     }

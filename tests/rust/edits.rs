@@ -83,7 +83,7 @@ struct Generation {
 
 fn policy(table: &DecisionTable, key: &FlowKey) -> (Verdict, Option<String>) {
     let decision = table.decide(key);
-    (decision.verdict, table.meaning(decision.outcome).0.policy.clone())
+    (decision.verdict, table.meaning(decision.outcome).0.policy.as_deref().map(str::to_owned))
 }
 
 fn generation(number: usize, engines: Engines, fresh: &DecisionTable, workload: &Workload) -> Generation {

@@ -177,8 +177,15 @@ fn quantiles<'a>(rules: impl Iterator<Item = &'a Rule>, bounds: &Bounds, dimensi
         }
     }
     edges.sort_unstable();
-    let mut distinct = edges.clone();
-    distinct.dedup();
+    let mut distinct: Vec<u32> = Vec::with_capacity(FAN_OUT);
+    for &edge in &edges {
+        if distinct.last() != Some(&edge) {
+            distinct.push(edge);
+            if distinct.len() == FAN_OUT {
+                break;
+            }
+        }
+    }
     if distinct.len() < FAN_OUT {
         return distinct;
     }

@@ -86,7 +86,8 @@ impl Rules {
     /// Leaves empty cuboids out.
     pub fn new(cuboids: &[Cuboid]) -> Self {
         let squeezes = PORTS.map(|dimension| Squeeze::of(cuboids, dimension));
-        let mut all = Self { list: Vec::new(), values: Vec::new(), squeezes, bounds: bounds(squeezes) };
+        let (list, values) = (Vec::with_capacity(cuboids.len()), Vec::with_capacity(cuboids.len()));
+        let mut all = Self { list, values, squeezes, bounds: bounds(squeezes) };
         for cuboid in cuboids.iter().filter(|cuboid| !is_empty(cuboid)) {
             if all.values.last() != Some(&cuboid.value) {
                 all.values.push(cuboid.value);

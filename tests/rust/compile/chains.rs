@@ -145,16 +145,16 @@ fn profiles() {
     let origins = ["Profile/first", "Profile/gone"].map(|profile| {
         let origin = program.outcome(ingress_rules(&program, profile)[0].outcome);
         (
-            origin.tier.clone(),
-            origin.policy.clone(),
+            origin.tier.as_deref(),
+            origin.policy.as_deref(),
             origin.rule,
             origin.action.map(Action::name),
             origin.reason.text(),
         )
     });
     let expected = [
-        (None, Some("Profile/first".to_owned()), Some(0), Some("Allow"), "profile rule (M-54)"),
-        (None, Some("Profile/gone".to_owned()), None, Some("Deny"), "missing profile (R-29)"),
+        (None, Some("Profile/first"), Some(0), Some("Allow"), "profile rule (M-54)"),
+        (None, Some("Profile/gone"), None, Some("Deny"), "missing profile (R-29)"),
     ];
     assert_eq!(origins, expected);
 }

@@ -87,10 +87,10 @@ fn traced(table: &DecisionTable, keys: &[FlowKey]) -> Counts {
 fn name(program: &Program, outcome: OutcomeId) -> Name {
     let origin = program.outcome(outcome);
     (
-        origin.policy.clone(),
+        origin.policy.as_deref().map(str::to_owned),
         origin.direction.map(labelgate::flow::Direction::name),
         origin.rule,
-        origin.tier.clone(),
+        origin.tier.as_deref().map(str::to_owned),
         origin.action.map(Action::name),
         origin.reason.text(),
     )

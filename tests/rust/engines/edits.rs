@@ -45,7 +45,7 @@ fn renumber(choices: &mut Choices, program: &mut Program) {
     program.address_sets.reverse();
     let outcome = RuleOrigin {
         tier: None,
-        policy: Some("GlobalNetworkPolicy/other".to_owned()),
+        policy: Some("GlobalNetworkPolicy/other".into()),
         direction: None,
         rule: Some(0),
         action: Some(Action::Log),
