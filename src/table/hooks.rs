@@ -2,13 +2,16 @@
 //! mean at this hook.
 
 use super::answer::Answer;
+use super::classes::{Near, Record};
 use super::connectivity::Gate;
 use super::engines::{Packet, Seen};
 use super::interfaces::WorkloadSide;
 use super::linear;
 use super::stops::{Before, LoneDecisions, Stop, Stops};
 use super::{Decision, DecisionTable, Stage, Step, Trace};
-use crate::flow::{CtState, EndpointId, Family, FlowKey, Hook, InterfaceId, Transport, Verdict, protocol};
+use crate::flow::{
+    CtState, EndpointId, Family, FiveTuple, FlowKey, Hook, InterfaceId, Transport, Verdict, protocol,
+};
 use crate::program::{Action, ChainId, EndpointToHost, ForwardUnmarked, Reason, Settings};
 
 /// The answer to one packet at one hook; `tree` is that of a chain in `tree` which has been asked before. Where one chain
@@ -28,12 +31,33 @@ pub fn decide<T: Trace>(
         && !key.accepted
         && is_new(key.ct)
         && let Some(chain) = table.stops.lone(Hook::FilterForward, key.input, key.output)
-        && let Some(answer) = table.engines.find_near_v4(chain, &key.tuple)
-        && let Some(decision) = table.stops.lone_decision(Hook::FilterForward, answer)
+        && let Some(near) = table.engines.find_near_v4(chain, &key.tuple)
     {
-        return decision;
+        match near {
+            Near::Answer(answer) => {
+                if let Some(decision) = table.stops.lone_decision(Hook::FilterForward, answer) {
+                    return decision;
+                }
+            }
+            Near::Class { record, class } => return decide_by_more(table, key, record, class, trace),
+        }
     }
     decide_elsewhere(table, key, tree, trace)
+}
+
+/// Of a new packet in FORWARD whose only chain is in `classes` and looks at more than one address.
+#[inline(never)]
+fn decide_by_more<T: Trace>(
+    table: &DecisionTable,
+    key: &FlowKey,
+    record: &Record,
+    class: u32,
+    trace: &mut T,
+) -> Decision {
+    let answer = table.engines.find_by_more(record, class, &key.tuple);
+    let decision = table.stops.lone_decision(Hook::FilterForward, answer);
+    // What has been asked of `tree` is of another chain.
+    decision.unwrap_or_else(|| decide_elsewhere(table, key, None, trace))
 }
 
 #[inline(never)]
@@ -61,11 +85,17 @@ fn lone_decision<T: Trace>(
         return None;
     }
     let chain = table.stops.lone(key.hook, key.input, key.output)?;
-    if table.failsafes.settle(&table.program().settings, key.hook, &key.tuple) {
+    if is_settled(table, Before::at(key.hook), &key.tuple) {
         return None;
     }
     let answer = table.engines.find_lone(chain, &key.tuple, tree, trace);
     table.stops.lone_decision(key.hook, answer)
+}
+
+/// Whether a failsafe port settles a packet ahead of the only chain that it meets.
+#[inline]
+pub fn is_settled(table: &DecisionTable, before: Before, tuple: &FiveTuple) -> bool {
+    table.failsafes.reason(&table.program().settings, tuple, before).is_some()
 }
 
 /// Whether conntrack has nothing to say: what it exempts is judged like a first packet.

@@ -1,6 +1,7 @@
 //! Many packets at once, load by load: loads that depend on each other wait for memory, those of many packets wait at
 //! the same time.
 
+use std::array;
 use std::hint::select_unpredictable;
 
 use super::{
@@ -10,10 +11,11 @@ use super::{
 use crate::flow::Family;
 use crate::program::ChainId;
 use crate::table::answer::Answer;
-use crate::table::flat::{AddressBlock, PointBlock};
+use crate::table::point::{AddressBlock, PointBlock};
 
 impl Classes {
     /// The answers of the packets' chains; none if one of them has no table. All packets are of one family.
+    #[inline]
     pub fn find_block<const N: usize>(
         &self,
         chains: &[ChainId; N],
@@ -21,10 +23,9 @@ impl Classes {
     ) -> Option<[Answer; N]> {
         match points.addresses {
             AddressBlock::V4 { source, destination } => {
-                if let Some(records) = self.formed_records(chains, Family::V4) {
-                    let addresses = near_addresses(&records, source, destination);
-                    let classes = self.roots.v4.classes(&self.image, &addresses);
-                    return Some(self.formed_answers(&records, points, &classes));
+                let formed = self.formed_v4(chains, source, destination);
+                if let Some((records, classes)) = &formed {
+                    return Some(self.formed_answers(records, points, classes));
                 }
                 let records = self.records(chains, Family::V4)?;
                 let class = |addresses: &[u32; N]| self.roots.v4.classes(&self.image, addresses);
@@ -62,6 +63,26 @@ impl Classes {
         Some(records)
     }
 
+    /// The same, with the classes of the addresses that are looked at first. Few long loops, whose packets overlap in the
+    /// processor: each more would write down and read again what the one before has found.
+    #[inline]
+    fn formed_v4<const N: usize>(
+        &self,
+        chains: &[ChainId; N],
+        sources: &[u32; N],
+        destinations: &[u32; N],
+    ) -> Option<([&Record; N], [u32; N])> {
+        let mut records = [self.formed_record(*chains.first()?, Family::V4)?; N];
+        let mut classes = [0; N];
+        for index in 0..N {
+            let record = self.formed_record(chains[index], Family::V4)?;
+            let is_destination = record[FORM] == BY_DESTINATION;
+            let address = select_unpredictable(is_destination, destinations[index], sources[index]);
+            (records[index], classes[index]) = (record, self.roots.v4.class(&self.image, address));
+        }
+        Some((records, classes))
+    }
+
     /// By the classes of the addresses that are looked at first.
     #[inline]
     fn formed_answers<const N: usize>(
@@ -70,27 +91,35 @@ impl Classes {
         points: &PointBlock<'_, N>,
         classes: &[u32; N],
     ) -> [Answer; N] {
-        let mut rows = [0; N];
-        for index in 0..N {
-            rows[index] = self.flat_local(records[index][NEAR], classes[index]);
-        }
-        let services = self.roots.services.classes(&self.image, points.protocol, &points.service);
-        let (mut columns, mut cells) = ([0; N], [0; N]);
-        let (mut others, mut count) = ([0; N], 0);
+        let mut cells = [0; N];
+        let (mut others, mut count) = ([0_u8; N], 0);
+        const { assert!(N <= 256) };
         // Without branches: which chains look at more cannot be predicted.
         for index in 0..N {
             let record = records[index];
-            columns[index] = self.flat_local(record[SERVICE], services[index]);
-            cells[index] = record[CELLS] + rows[index] * record[SERVICES] + columns[index];
-            others[count] = index;
+            let row = self.flat_local(record[NEAR], classes[index]);
+            let column = self.column(record, points.protocol[index], points.service(index));
+            cells[index] = record[CELLS] + row * record[SERVICES] + column;
+            #[allow(clippy::cast_possible_truncation)] // Below N.
+            let place = index as u8;
+            others[count] = place;
             count += usize::from(record[FORM] == BY_MORE);
         }
         for &index in &others[..count] {
-            let record = records[index];
-            let cell = self.cell_by_more(record, rows[index], columns[index], &points.point(index));
-            cells[index] = record[CELLS] + cell;
+            let index = usize::from(index);
+            cells[index] = self.cell_by_more(records[index], classes[index], &points.point(index));
         }
-        cells.map(|cell| Answer::from_word(self.image.word(cell)))
+        self.answers_at(&cells)
+    }
+
+    /// Those in cells.
+    #[inline]
+    fn answers_at<const N: usize>(&self, cells: &[u32; N]) -> [Answer; N] {
+        let mut answers = [Answer::from_word(0); N];
+        for (answer, &cell) in answers.iter_mut().zip(cells) {
+            *answer = Answer::from_word(self.image.word(cell));
+        }
+        answers
     }
 
     #[inline]
@@ -120,13 +149,15 @@ impl Classes {
                 }
             }
         }
-        let services = self.roots.services.classes(&self.image, points.protocol, &points.service);
+        let keys = array::from_fn(|index| points.service(index));
+        let services = self.roots.services.classes(&self.image, points.protocol, &keys);
         let mut cells = self.locals(records, SERVICE, &services);
         for index in 0..N {
             cells[index] += rows[index] * records[index][SERVICES];
         }
         if uses.source_port {
-            let ports = self.roots.source_ports.classes(&self.image, points.protocol, &points.source_port);
+            let keys = array::from_fn(|index| points.source_port(index));
+            let ports = self.roots.source_ports.classes(&self.image, points.protocol, &keys);
             let locals = self.locals(records, SOURCE_PORT, &ports);
             for index in 0..N {
                 cells[index] = cells[index] * records[index][SOURCE_PORTS] + locals[index];
@@ -135,7 +166,7 @@ impl Classes {
         for index in 0..N {
             cells[index] += records[index][CELLS];
         }
-        cells.map(|cell| Answer::from_word(self.image.word(cell)))
+        self.answers_at(&cells)
     }
 
     /// Of both directions.

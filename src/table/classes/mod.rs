@@ -57,7 +57,7 @@ use std::hint::select_unpredictable;
 use super::Trace;
 use super::answer::Answer;
 use super::engines::{Engine, Packet};
-use super::flat::Point;
+use super::point::Point;
 use crate::flow::{Family, FiveTuple};
 use crate::program::ChainId;
 use image::Image;
@@ -82,7 +82,7 @@ const GROUP: usize = 16;
 #[allow(clippy::cast_possible_truncation)] // 16.
 const GROUP_WORD: u32 = GROUP as u32;
 const RECORD: u32 = 16;
-type Record = [u32; RECORD as usize];
+pub type Record = [u32; RECORD as usize];
 /// What is where in a record.
 const SOURCE: usize = 0;
 const DESTINATION: usize = 1;
@@ -199,6 +199,20 @@ pub struct Counts {
     pub cells: usize,
 }
 
+/// How far the short way to an answer leads.
+#[derive(Clone, Copy, Debug)]
+pub enum Near<'c> {
+    /// To its end.
+    Answer(Answer),
+    /// The chain looks at more; the class of the source is known.
+    Class {
+        /// That of the chain.
+        record: &'c Record,
+        /// The class.
+        class: u32,
+    },
+}
+
 /// The classes of one packet, found when first needed.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen {
@@ -239,19 +253,25 @@ impl Classes {
         (record[CELLS] != NO_TABLE).then_some(record)
     }
 
-    /// As [`Engine::find`], for a packet of IPv4; none also if the chain has no short form.
+    /// As [`Engine::find`], for the only chain that a packet of IPv4 meets; none also if its record has no form.
     #[inline]
-    pub fn find_near_v4(&self, chain: ChainId, tuple: &FiveTuple) -> Option<Answer> {
+    pub fn find_near_v4(&self, chain: ChainId, tuple: &FiveTuple) -> Option<Near<'_>> {
         let record = self.formed_record(chain, Family::V4)?;
-        if record[FORM] == BY_MORE {
-            return None;
-        }
         let (source, destination) = (low(tuple.source), low(tuple.destination));
         // Not a branch: packets of both directions may alternate.
         let address = select_unpredictable(record[FORM] == BY_DESTINATION, destination, source);
-        let row = self.flat_local(record[NEAR], self.roots.v4.class(&self.image, address));
+        let class = self.roots.v4.class(&self.image, address);
+        if record[FORM] == BY_MORE {
+            return Some(Near::Class { record, class });
+        }
+        let row = self.flat_local(record[NEAR], class);
         let column = self.column(record, tuple.protocol, Point::service_of(&tuple.transport));
-        Some(Answer::from_word(self.image.word(record[CELLS] + row * record[SERVICES] + column)))
+        Some(Near::Answer(self.answer_at(record, row * record[SERVICES] + column)))
+    }
+
+    /// The answer of a chain that looks at more than one address and the service.
+    pub fn find_by_more(&self, record: &Record, class: u32, point: &Point) -> Answer {
+        Answer::from_word(self.image.word(self.cell_by_more(record, class, point)))
     }
 
     /// As [`Engine::find`], for the only chain that a packet meets; none also if its record has no form.
@@ -259,14 +279,19 @@ impl Classes {
     pub fn find_lone(&self, chain: ChainId, tuple: &FiveTuple) -> Option<Answer> {
         let record = self.formed_record(chain, tuple.family)?;
         let address = if record[FORM] == BY_DESTINATION { tuple.destination } else { tuple.source };
-        let row = self.flat_local(record[NEAR], self.class(tuple.family, address));
+        let class = self.class(tuple.family, address);
+        if record[FORM] == BY_MORE {
+            return Some(self.find_by_more(record, class, &Point::of(tuple)));
+        }
+        let row = self.flat_local(record[NEAR], class);
         let column = self.column(record, tuple.protocol, Point::service_of(&tuple.transport));
-        let cell = if record[FORM] == BY_MORE {
-            self.cell_by_more(record, row, column, &Point::of(tuple))
-        } else {
-            row * record[SERVICES] + column
-        };
-        Some(Answer::from_word(self.image.word(record[CELLS] + cell)))
+        Some(self.answer_at(record, row * record[SERVICES] + column))
+    }
+
+    /// That in a cell of a chain.
+    #[inline]
+    fn answer_at(&self, record: &Record, cell: u32) -> Answer {
+        Answer::from_word(self.image.word(record[CELLS] + cell))
     }
 
     /// That of a chain, if it has a form.
@@ -286,20 +311,22 @@ impl Classes {
         self.flat_local(record[SERVICE], self.roots.services.class(&self.image, protocol, service))
     }
 
-    /// The cell of a packet whose source and service have these local classes.
+    /// Where the cell of a packet is whose source has this class.
     #[inline]
-    fn cell_by_more(&self, record: &Record, source: u32, column: u32, point: &Point) -> u32 {
+    fn cell_by_more(&self, record: &Record, source: u32, point: &Point) -> u32 {
+        let source = self.flat_local(record[NEAR], source);
         let class = self.class(point.family, point.destination);
         let mut row = source * record[DESTINATIONS] + self.flat_local(record[DESTINATION], class);
         if record[ROWS] != PLAIN {
             row = self.image.half(record[ROWS], row);
         }
-        let cell = row * record[SERVICES] + column;
-        if record[SOURCE_PORTS] == 1 {
-            return cell;
+        let column = self.column(record, point.protocol, point.service);
+        let mut cell = row * record[SERVICES] + column;
+        if record[SOURCE_PORTS] != 1 {
+            let class = self.roots.source_ports.class(&self.image, point.protocol, point.source_port);
+            cell = cell * record[SOURCE_PORTS] + self.flat_local(record[SOURCE_PORT], class);
         }
-        let class = self.roots.source_ports.class(&self.image, point.protocol, point.source_port);
-        cell * record[SOURCE_PORTS] + self.flat_local(record[SOURCE_PORT], class)
+        record[CELLS] + cell
     }
 
     #[inline]

@@ -147,7 +147,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::table::flat::OPAQUE;
+    use crate::table::point::OPAQUE;
 
     /// Where tables begin and end, and anywhere.
     fn key() -> impl Strategy<Value = u32> {

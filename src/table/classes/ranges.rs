@@ -4,7 +4,7 @@ use rustc_hash::FxHashMap;
 
 use super::image::{Builder, Image};
 use super::limits::Refused;
-use crate::table::flat::OPAQUE;
+use crate::table::point::OPAQUE;
 
 /// IPv4 addresses: 65536 roots by the upper half lead to tables of 256 by the third byte, those to tables of 256 classes
 /// by the last. Equal tables are one. Every address takes the same three loads: a shorter way for some would have to be
