@@ -219,7 +219,13 @@ impl Engines {
         self.classes.find_near_v4(chain, tuple)
     }
 
-    /// Where [`find_near_v4`](Self::find_near_v4) came to a class.
+    /// As [`find_near_v4`](Self::find_near_v4), for a packet of IPv6.
+    #[inline]
+    pub fn find_near_v6(&self, chain: ChainId, tuple: &FiveTuple) -> Option<Near<'_>> {
+        self.classes.find_near_v6(chain, tuple)
+    }
+
+    /// Where these came to a class.
     #[inline]
     pub fn find_by_more(&self, record: &Record, class: u32, tuple: &FiveTuple) -> Answer {
         self.classes.find_by_more(record, class, &Point::of(tuple))

@@ -27,22 +27,52 @@ pub fn decide<T: Trace>(
     trace: &mut T,
 ) -> Decision {
     if key.hook == Hook::FilterForward
-        && key.tuple.family == Family::V4
         && !key.accepted
         && is_new(key.ct)
         && let Some(chain) = table.stops.lone(Hook::FilterForward, key.input, key.output)
-        && let Some(near) = table.engines.find_near_v4(chain, &key.tuple)
     {
-        match near {
-            Near::Answer(answer) => {
-                if let Some(decision) = table.stops.lone_decision(Hook::FilterForward, answer) {
-                    return decision;
-                }
-            }
-            Near::Class { record, class } => return decide_by_more(table, key, record, class, trace),
+        if key.tuple.family == Family::V6 {
+            return decide_near_v6(table, key, chain, tree, trace);
+        }
+        if let Some(near) = table.engines.find_near_v4(chain, &key.tuple) {
+            return decide_near(table, key, near, tree, trace);
         }
     }
     decide_elsewhere(table, key, tree, trace)
+}
+
+/// Of a new packet in FORWARD whose only chain is in `classes`.
+#[inline]
+fn decide_near<T: Trace>(
+    table: &DecisionTable,
+    key: &FlowKey,
+    near: Near<'_>,
+    tree: Option<(ChainId, Answer)>,
+    trace: &mut T,
+) -> Decision {
+    match near {
+        Near::Answer(answer) => {
+            if let Some(decision) = table.stops.lone_decision(Hook::FilterForward, answer) {
+                return decision;
+            }
+            decide_elsewhere(table, key, tree, trace)
+        }
+        Near::Class { record, class } => decide_by_more(table, key, record, class, trace),
+    }
+}
+
+#[inline(never)]
+fn decide_near_v6<T: Trace>(
+    table: &DecisionTable,
+    key: &FlowKey,
+    chain: ChainId,
+    tree: Option<(ChainId, Answer)>,
+    trace: &mut T,
+) -> Decision {
+    match table.engines.find_near_v6(chain, &key.tuple) {
+        Some(near) => decide_near(table, key, near, tree, trace),
+        None => decide_elsewhere(table, key, tree, trace),
+    }
 }
 
 /// Of a new packet in FORWARD whose only chain is in `classes` and looks at more than one address.
@@ -55,9 +85,11 @@ fn decide_by_more<T: Trace>(
     trace: &mut T,
 ) -> Decision {
     let answer = table.engines.find_by_more(record, class, &key.tuple);
-    let decision = table.stops.lone_decision(Hook::FilterForward, answer);
+    if let Some(decision) = table.stops.lone_decision(Hook::FilterForward, answer) {
+        return decision;
+    }
     // What has been asked of `tree` is of another chain.
-    decision.unwrap_or_else(|| decide_elsewhere(table, key, None, trace))
+    decide_elsewhere(table, key, None, trace)
 }
 
 #[inline(never)]

@@ -5,8 +5,8 @@ use std::array;
 use std::hint::select_unpredictable;
 
 use super::{
-    BY_DESTINATION, BY_MORE, CELLS, Classes, DESTINATION, DESTINATIONS, FORM, NEAR, PLAIN, ROWS, Record,
-    SERVICE, SERVICES, SOURCE, SOURCE_PORT, SOURCE_PORTS, Uses,
+    BLOCK_WORD, BY_DESTINATION, BY_MORE, CELLS, Classes, DESTINATION, DESTINATIONS, FORM, NEAR, PLAIN, ROWS,
+    Record, SERVICE, SERVICES, SOURCE, SOURCE_PORT, SOURCE_PORTS, Uses,
 };
 use crate::flow::Family;
 use crate::program::ChainId;
@@ -25,7 +25,8 @@ impl Classes {
             AddressBlock::V4 { source, destination } => {
                 let formed = self.formed_v4(chains, source, destination);
                 if let Some((records, classes)) = &formed {
-                    return Some(self.formed_answers(records, points, classes));
+                    let class = |index: usize| self.roots.v4.class(&self.image, destination[index]);
+                    return Some(self.formed_answers(records, points, classes, class));
                 }
                 let records = self.records(chains, Family::V4)?;
                 let class = |addresses: &[u32; N]| self.roots.v4.classes(&self.image, addresses);
@@ -35,7 +36,8 @@ impl Classes {
                 if let Some(records) = self.formed_records(chains, Family::V6) {
                     let addresses = near_addresses(&records, source, destination);
                     let classes = self.roots.v6.classes(&self.image, &addresses);
-                    return Some(self.formed_answers(&records, points, &classes));
+                    let class = |index: usize| self.roots.v6.class(&self.image, destination[index]);
+                    return Some(self.formed_answers(&records, points, &classes, class));
                 }
                 let records = self.records(chains, Family::V6)?;
                 let class = |addresses: &[u128; N]| self.roots.v6.classes(&self.image, addresses);
@@ -83,23 +85,26 @@ impl Classes {
         Some((records, classes))
     }
 
-    /// By the classes of the addresses that are looked at first.
+    /// By the classes of the addresses that are looked at first; `destination` is the class of one that is looked at then.
     #[inline]
     fn formed_answers<const N: usize>(
         &self,
         records: &[&Record; N],
         points: &PointBlock<'_, N>,
         classes: &[u32; N],
+        destination: impl Fn(usize) -> u32,
     ) -> [Answer; N] {
-        let mut cells = [0; N];
+        let (mut rows, mut cells) = ([0; N], [0; N]);
+        for index in 0..N {
+            rows[index] = self.flat_local_address(records[index], NEAR, classes[index]);
+        }
         let (mut others, mut count) = ([0_u8; N], 0);
         const { assert!(N <= 256) };
         // Without branches: which chains look at more cannot be predicted.
         for index in 0..N {
             let record = records[index];
-            let row = self.flat_local(record[NEAR], classes[index]);
             let column = self.column(record, points.protocol[index], points.service(index));
-            cells[index] = record[CELLS] + row * record[SERVICES] + column;
+            cells[index] = record[CELLS] + rows[index] * record[SERVICES] + column;
             #[allow(clippy::cast_possible_truncation)] // Below N.
             let place = index as u8;
             others[count] = place;
@@ -107,7 +112,13 @@ impl Classes {
         }
         for &index in &others[..count] {
             let index = usize::from(index);
-            cells[index] = self.cell_by_more(records[index], classes[index], &points.point(index));
+            let (record, row) = (records[index], rows[index]);
+            let column = cells[index] - record[CELLS] - row * record[SERVICES];
+            let local = self.flat_local_address(record, DESTINATION, destination(index));
+            cells[index] = self.cell(record, (row, local), column, || {
+                let keys = self.roots.source_ports;
+                keys.class(&self.image, points.protocol[index], points.source_port(index))
+            });
         }
         self.answers_at(&cells)
     }
@@ -134,10 +145,10 @@ impl Classes {
         let uses = self.uses_of(family);
         let mut rows = [0; N];
         if uses.source {
-            rows = self.locals(records, SOURCE, &sources());
+            rows = self.local_addresses(records, SOURCE, &sources());
         }
         if uses.destination {
-            let locals = self.locals(records, DESTINATION, &destinations());
+            let locals = self.local_addresses(records, DESTINATION, &destinations());
             for index in 0..N {
                 rows[index] = rows[index] * records[index][DESTINATIONS] + locals[index];
             }
@@ -151,14 +162,14 @@ impl Classes {
         }
         let keys = array::from_fn(|index| points.service(index));
         let services = self.roots.services.classes(&self.image, points.protocol, &keys);
-        let mut cells = self.locals(records, SERVICE, &services);
+        let mut cells = self.local_keys(records, SERVICE, &services);
         for index in 0..N {
             cells[index] += rows[index] * records[index][SERVICES];
         }
         if uses.source_port {
             let keys = array::from_fn(|index| points.source_port(index));
             let ports = self.roots.source_ports.classes(&self.image, points.protocol, &keys);
-            let locals = self.locals(records, SOURCE_PORT, &ports);
+            let locals = self.local_keys(records, SOURCE_PORT, &ports);
             for index in 0..N {
                 cells[index] = cells[index] * records[index][SOURCE_PORTS] + locals[index];
             }
@@ -175,14 +186,40 @@ impl Classes {
         ingress.and(egress)
     }
 
-    /// Local classes of classes, by the maps that records have at an index.
+    /// Local classes of classes of addresses, by the maps that records have at an index.
     #[inline]
-    fn locals<const N: usize>(&self, records: &[&Record; N], map: usize, classes: &[u32; N]) -> [u32; N] {
+    fn local_addresses<const N: usize>(
+        &self,
+        records: &[&Record; N],
+        map: usize,
+        classes: &[u32; N],
+    ) -> [u32; N] {
+        let blocks = self.blocks(records, map, classes);
         let mut locals = [0; N];
         for index in 0..N {
-            locals[index] = self.local(records[index][map], classes[index]);
+            locals[index] = self.in_block(records[index], blocks[index], classes[index]);
         }
         locals
+    }
+
+    /// The same of services and source ports.
+    #[inline]
+    fn local_keys<const N: usize>(&self, records: &[&Record; N], map: usize, classes: &[u32; N]) -> [u32; N] {
+        let blocks = self.blocks(records, map, classes);
+        let mut locals = [0; N];
+        for index in 0..N {
+            locals[index] = self.image.half(blocks[index], classes[index] % BLOCK_WORD);
+        }
+        locals
+    }
+
+    #[inline]
+    fn blocks<const N: usize>(&self, records: &[&Record; N], map: usize, classes: &[u32; N]) -> [u32; N] {
+        let mut blocks = [0; N];
+        for index in 0..N {
+            blocks[index] = self.block(records[index][map], classes[index]);
+        }
+        blocks
     }
 }
 
