@@ -103,3 +103,32 @@ impl Maps {
         offset
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_of_every_width_hold_their_local_classes() {
+        for (count, log) in [(1, 2), (16, 2), (17, 3), (256, 3), (257, 4), (65536, 4)] {
+            let width = Width::of(count);
+            assert_eq!(width.log, log, "{count} local classes");
+            let most = u16::try_from(count - 1).expect("16 bits");
+            let mut block: [u16; BLOCK] =
+                std::array::from_fn(|class| most - most.min(3 * u16::try_from(class).expect("small")));
+            let mut image = Builder::new(usize::MAX);
+            image.push([7]);
+            let at = Maps::new(false).block(&mut image, &block, width);
+            assert_eq!(image.offset() - at, u32::try_from(width.words()).expect("a block is small"));
+            for changed in [0, 13, BLOCK - 1] {
+                block[changed] = most / 2;
+                image.set_bits(at, u32::try_from(changed).expect("small"), width, u32::from(most / 2));
+                let read = image.image();
+                for (class, local) in (0..).zip(block.map(u32::from)) {
+                    assert_eq!(image.bits(at, class, width), local, "{count}: {class}");
+                    assert_eq!(read.bits(at, class, width.log, width.mask()), local, "{count}: {class}");
+                }
+            }
+        }
+    }
+}
