@@ -6,7 +6,8 @@ use std::ops::Range;
 use thiserror::Error;
 
 use super::answer::Answer;
-use super::flat::{AddressBlock, OPAQUE, PointBlock};
+use super::point::{AddressBlock, PointBlock};
+use super::stops::Before;
 use super::{Decision, DecisionTable, Trace, hooks};
 use crate::flow::{CtState, Direction, Family, FiveTuple, FlowKey, Hook, InterfaceId, Transport};
 use crate::program::ChainId;
@@ -38,6 +39,14 @@ impl<T: Copy> Column<'_, T> {
         }
     }
 
+    /// The value of all, so many times; another one where each has its own.
+    fn repeated<const N: usize>(&self, other: T) -> [T; N] {
+        match self {
+            Self::One(value) => [*value; N],
+            Self::Each(_) => [other; N],
+        }
+    }
+
     /// That of one flow. Panics beyond the column.
     fn at(&self, index: usize) -> T {
         match self {
@@ -55,6 +64,20 @@ impl<T: Copy> Column<'_, T> {
         match self {
             Self::Each(values) if values.len() != count => Err(values.len()),
             _ => Ok(()),
+        }
+    }
+}
+
+impl<'a, T> Column<'a, T> {
+    /// Those of `N` flows where they are: in the column, or [`repeated`](Self::repeated). Panics beyond the column.
+    #[inline]
+    fn read<'b, const N: usize>(&self, repeated: &'b [T; N], from: usize) -> &'b [T; N]
+    where
+        'a: 'b,
+    {
+        match *self {
+            Self::One(_) => repeated,
+            Self::Each(values) => values[from..].first_chunk().expect("as many values as flows"),
         }
     }
 }
@@ -238,36 +261,13 @@ impl<'a> Flows<'a> {
 
     /// One question of the batch.
     pub fn key(&self, index: usize) -> FlowKey {
-        Block::<1>::of(self, index).key(0)
+        Columns::<1>::of(self).block_of(self, index).key(0)
     }
 }
 
-/// What a protocol has, as [`Transport::of`] knows it.
-const FORMS: [u8; 256] = {
-    let (mut forms, mut protocol) = ([0; 256], 0);
-    while protocol < 256 {
-        #[allow(clippy::cast_possible_truncation)] // Below 256.
-        let transport = Transport::of(protocol as u8, 0, 0);
-        forms[protocol] = match transport {
-            Transport::Ports { .. } => SERVICE | PORTS,
-            Transport::Icmp { .. } => SERVICE,
-            Transport::Opaque => 0,
-        };
-        protocol += 1;
-    }
-    forms
-};
-/// Something that tells services apart.
-const SERVICE: u8 = 1;
-/// Ports.
-const PORTS: u8 = 2;
-/// What of it can be read: in a later fragment nothing.
-const FORMS_READ: [u8; 2] = [SERVICE | PORTS, 0];
-
-/// Some questions, by column: most columns are the same for all, and are not looked at again for each.
-pub(super) struct Block<const N: usize> {
-    hook: Hook,
-    addresses: AddressBlock<N>,
+/// Columns of a block that nobody else has: of flows the values that are the same for all, repeated once for all blocks.
+pub(super) struct Columns<const N: usize> {
+    addresses: AddressColumns<N>,
     protocol: [u8; N],
     source_port: [u16; N],
     destination_port: [u16; N],
@@ -279,32 +279,30 @@ pub(super) struct Block<const N: usize> {
     fragment: [u8; N],
 }
 
-impl<const N: usize> Block<N> {
-    pub fn of(flows: &Flows<'_>, from: usize) -> Self {
-        let addresses = match &flows.addresses {
-            Addresses::V4 { source, destination } => {
-                AddressBlock::V4 { source: source.block(from), destination: destination.block(from) }
-            }
-            Addresses::V6 { source, destination } => {
-                let number = u128::from_be_bytes;
-                AddressBlock::V6 {
-                    source: source.block(from).map(number),
-                    destination: destination.block(from).map(number),
-                }
-            }
-        };
+enum AddressColumns<const N: usize> {
+    V4 { source: [u32; N], destination: [u32; N] },
+    V6 { source: [u128; N], destination: [u128; N] },
+}
+
+impl<const N: usize> Columns<N> {
+    /// Where all flows have one value, that; elsewhere nothing that counts.
+    pub fn of(flows: &Flows<'_>) -> Self {
         Self {
-            hook: flows.hook,
-            addresses,
-            protocol: flows.protocol.block(from),
-            source_port: flows.source_port.block(from),
-            destination_port: flows.destination_port.block(from),
-            input: flows.input.block(from),
-            output: flows.output.block(from),
-            ct: flows.ct.block(from),
-            accepted: flows.accepted.block(from),
-            dnatted: flows.dnatted.block(from),
-            fragment: flows.fragment.block(from),
+            addresses: match &flows.addresses {
+                Addresses::V4 { source, destination } => {
+                    AddressColumns::V4 { source: source.repeated(0), destination: destination.repeated(0) }
+                }
+                Addresses::V6 { .. } => AddressColumns::V6 { source: [0; N], destination: [0; N] },
+            },
+            protocol: flows.protocol.repeated(0),
+            source_port: flows.source_port.repeated(0),
+            destination_port: flows.destination_port.repeated(0),
+            input: flows.input.repeated(0),
+            output: flows.output.repeated(0),
+            ct: flows.ct.repeated(0),
+            accepted: flows.accepted.repeated(0),
+            dnatted: flows.dnatted.repeated(0),
+            fragment: flows.fragment.repeated(0),
         }
     }
 
@@ -317,17 +315,16 @@ impl<const N: usize> Block<N> {
             Transport::Icmp { kind, code } => (0, u16::from_be_bytes([kind, code]), 0),
         });
         let addresses = match keys[0].tuple.family {
-            Family::V4 => AddressBlock::V4 {
+            Family::V4 => AddressColumns::V4 {
                 source: array::from_fn(|index| low(keys[index].tuple.source)),
                 destination: array::from_fn(|index| low(keys[index].tuple.destination)),
             },
-            Family::V6 => AddressBlock::V6 {
+            Family::V6 => AddressColumns::V6 {
                 source: array::from_fn(|index| keys[index].tuple.source),
                 destination: array::from_fn(|index| keys[index].tuple.destination),
             },
         };
         Self {
-            hook: keys[0].hook,
             addresses,
             protocol: array::from_fn(|index| keys[index].tuple.protocol),
             source_port: array::from_fn(|index| ports[index].0),
@@ -337,23 +334,103 @@ impl<const N: usize> Block<N> {
             ct: array::from_fn(|index| keys[index].ct as u8),
             accepted: array::from_fn(|index| keys[index].accepted.into()),
             dnatted: array::from_fn(|index| keys[index].dnatted.into()),
-            fragment: array::from_fn(|index| ports[index].2),
+            fragment: array::from_fn(|index| {
+                u8::from(ports[index].2 != 0 && has_service(&keys[index].tuple))
+            }),
         }
     }
 
+    /// All of them, as packets of a hook.
+    pub fn block(&self, hook: Hook) -> Block<'_, N> {
+        Block {
+            hook,
+            addresses: self.addresses.block(),
+            protocol: &self.protocol,
+            source_port: &self.source_port,
+            destination_port: &self.destination_port,
+            input: &self.input,
+            output: &self.output,
+            ct: &self.ct,
+            accepted: &self.accepted,
+            dnatted: &self.dnatted,
+            fragment: &self.fragment,
+        }
+    }
+
+    /// `N` of the flows that these columns are of, from one on.
+    #[inline]
+    pub fn block_of<'b>(&'b mut self, flows: &Flows<'b>, from: usize) -> Block<'b, N> {
+        if let AddressColumns::V6 { source, destination } = &mut self.addresses
+            && let Addresses::V6 { source: sources, destination: destinations } = &flows.addresses
+        {
+            *source = sources.block(from).map(u128::from_be_bytes);
+            *destination = destinations.block(from).map(u128::from_be_bytes);
+        }
+        let addresses = match (&self.addresses, &flows.addresses) {
+            (
+                AddressColumns::V4 { source, destination },
+                Addresses::V4 { source: sources, destination: destinations },
+            ) => {
+                let (source, destination) =
+                    (sources.read(source, from), destinations.read(destination, from));
+                AddressBlock::V4 { source, destination }
+            }
+            (own, _) => own.block(),
+        };
+        Block {
+            hook: flows.hook,
+            addresses,
+            protocol: flows.protocol.read(&self.protocol, from),
+            source_port: flows.source_port.read(&self.source_port, from),
+            destination_port: flows.destination_port.read(&self.destination_port, from),
+            input: flows.input.read(&self.input, from),
+            output: flows.output.read(&self.output, from),
+            ct: flows.ct.read(&self.ct, from),
+            accepted: flows.accepted.read(&self.accepted, from),
+            dnatted: flows.dnatted.read(&self.dnatted, from),
+            fragment: flows.fragment.read(&self.fragment, from),
+        }
+    }
+}
+
+impl<const N: usize> AddressColumns<N> {
+    fn block(&self) -> AddressBlock<'_, N> {
+        match self {
+            Self::V4 { source, destination } => AddressBlock::V4 { source, destination },
+            Self::V6 { source, destination } => AddressBlock::V6 { source, destination },
+        }
+    }
+}
+
+/// Whether the protocol has something that tells services apart.
+#[inline]
+fn has_service(tuple: &FiveTuple) -> bool {
+    Transport::of(tuple.protocol, 0, 0) != Transport::Opaque
+}
+
+/// Some questions, by column, read where they are.
+#[derive(Clone, Copy)]
+pub(super) struct Block<'a, const N: usize> {
+    hook: Hook,
+    addresses: AddressBlock<'a, N>,
+    protocol: &'a [u8; N],
+    source_port: &'a [u16; N],
+    destination_port: &'a [u16; N],
+    input: &'a [u32; N],
+    output: &'a [u32; N],
+    ct: &'a [u8; N],
+    accepted: &'a [u8; N],
+    dnatted: &'a [u8; N],
+    fragment: &'a [u8; N],
+}
+
+impl<'a, const N: usize> Block<'a, N> {
     #[inline]
     fn transport(&self, index: usize) -> Transport {
         if self.fragment[index] == 0 {
             Transport::of(self.protocol[index], self.source_port[index], self.destination_port[index])
         } else {
             Transport::Opaque
-        }
-    }
-
-    const fn family(&self) -> Family {
-        match self.addresses {
-            AddressBlock::V4 { .. } => Family::V4,
-            AddressBlock::V6 { .. } => Family::V6,
         }
     }
 
@@ -366,38 +443,23 @@ impl<const N: usize> Block<N> {
     #[inline]
     fn is_plain(&self) -> bool {
         // Without branches, to be done for many at once.
-        let marks = self.accepted.iter().chain(&self.dnatted).fold(0, |marks, mark| marks | mark);
+        let marks = self.accepted.iter().chain(self.dnatted).fold(0, |marks, mark| marks | mark);
         #[allow(clippy::needless_bitwise_bool)] // Without a branch the columns are compared many at a time.
         let is_new = |&state: &u8| (state == CtState::New as u8) | (state == CtState::Untracked as u8);
         marks == 0 && self.ct.iter().fold(true, |all, state| all & is_new(state))
     }
 
-    /// The same as [`Point::keys`] of each [`Self::transport`], without branches that packets of many protocols would
-    /// make the processor guess.
+    /// What engines are asked; none if one is a later fragment.
     #[inline]
-    pub fn points(&self) -> PointBlock<'_, N> {
-        let (mut source_port, mut service) = ([OPAQUE; N], [OPAQUE; N]);
-        for index in 0..N {
-            let form =
-                FORMS[usize::from(self.protocol[index])] & FORMS_READ[usize::from(self.fragment[index] != 0)];
-            if form & PORTS != 0 {
-                source_port[index] = u32::from(self.source_port[index]);
-            }
-            if form != 0 {
-                service[index] = u32::from(self.destination_port[index]);
-            }
-        }
-        PointBlock { addresses: &self.addresses, protocol: &self.protocol, source_port, service }
+    pub fn points(&self) -> Option<PointBlock<'a, N>> {
+        let Self { addresses, protocol, source_port, destination_port, .. } = *self;
+        let is_whole = self.fragment.iter().fold(0, |any, fragment| any | fragment) == 0;
+        is_whole.then_some(PointBlock { addresses, protocol, source_port, destination_port })
     }
 
     #[inline]
     pub fn key(&self, index: usize) -> FlowKey {
-        let (family, source, destination) = match &self.addresses {
-            AddressBlock::V4 { source, destination } => {
-                (Family::V4, u128::from(source[index]), u128::from(destination[index]))
-            }
-            AddressBlock::V6 { source, destination } => (Family::V6, source[index], destination[index]),
-        };
+        let (family, source, destination) = self.addresses.at(index);
         let (protocol, transport) = (self.protocol[index], self.transport(index));
         FlowKey {
             tuple: FiveTuple { family, source, destination, protocol, transport },
@@ -424,12 +486,15 @@ impl DecisionTable {
         let mut from = 0;
         let (verdicts, last_verdicts) = verdicts.as_chunks_mut::<STAGE>();
         let (outcomes, last_outcomes) = outcomes.as_chunks_mut::<STAGE>();
+        let mut columns = Columns::of(flows);
         for (verdicts, outcomes) in verdicts.iter_mut().zip(outcomes) {
-            self.decide_block(&Block::of(flows, from), verdicts, outcomes);
+            self.decide_block(&columns.block_of(flows, from), verdicts, outcomes);
             from += STAGE;
         }
+        let mut columns = Columns::of(flows);
         for (verdict, outcome) in last_verdicts.iter_mut().zip(last_outcomes) {
-            self.decide_block(&Block::of(flows, from), array::from_mut(verdict), array::from_mut(outcome));
+            let block = columns.block_of(flows, from);
+            self.decide_block(&block, array::from_mut(verdict), array::from_mut(outcome));
             from += 1;
         }
         Ok(())
@@ -437,14 +502,22 @@ impl DecisionTable {
 
     fn decide_block<const N: usize>(
         &self,
-        block: &Block<N>,
+        block: &Block<'_, N>,
         verdicts: &mut [u8; N],
         outcomes: &mut [u32; N],
     ) {
-        let decisions = self.decisions(block, 0, &mut ());
-        for index in 0..N {
-            verdicts[index] = decisions[index].verdict as u8;
-            outcomes[index] = decisions[index].outcome.number();
+        if N > 1
+            && let Some((answers, decisions)) = self.lone_block(block, 0, &mut ())
+        {
+            let verdict_of = decisions.map(|decision| decision.verdict as u8);
+            for index in 0..N {
+                verdicts[index] = verdict_of[answers[index].kind()];
+                outcomes[index] = answers[index].outcome().number();
+            }
+            return;
+        }
+        for (index, decision) in self.other_decisions(block, 0, &mut ()).into_iter().enumerate() {
+            (verdicts[index], outcomes[index]) = (decision.verdict as u8, decision.outcome.number());
         }
     }
 
@@ -452,15 +525,26 @@ impl DecisionTable {
     #[inline]
     pub(super) fn decisions<const N: usize, T: Trace>(
         &self,
-        block: &Block<N>,
+        block: &Block<'_, N>,
         from: usize,
         trace: &mut T,
     ) -> [Decision; N] {
         if N > 1
-            && let Some(decisions) = self.lone_block(block, from, trace)
+            && let Some((answers, decisions)) = self.lone_block(block, from, trace)
         {
-            return decisions;
+            return answers.map(|answer| Decision { outcome: answer.outcome(), ..decisions[answer.kind()] });
         }
+        self.other_decisions(block, from, trace)
+    }
+
+    /// The same where one of them meets more than one chain, or has a mark or a state.
+    #[inline]
+    fn other_decisions<const N: usize, T: Trace>(
+        &self,
+        block: &Block<'_, N>,
+        from: usize,
+        trace: &mut T,
+    ) -> [Decision; N] {
         let tree = if N > 1 { self.tree_block(block, from, trace) } else { None };
         array::from_fn(|index| {
             let tree = tree.as_ref().map(|(chain, answers)| (*chain, answers[index]));
@@ -469,40 +553,37 @@ impl DecisionTable {
         })
     }
 
-    /// If each packet meets one chain: loads that depend on each other wait for memory, those of many packets wait at the
-    /// same time.
+    /// If each packet meets one chain: what the chains answer, and the decisions that this means, by [`Answer::kind`].
+    /// Loads that depend on each other wait for memory, those of many packets wait at the same time.
     #[inline]
     fn lone_block<const N: usize, T: Trace>(
         &self,
-        block: &Block<N>,
+        block: &Block<'_, N>,
         from: usize,
         trace: &mut T,
-    ) -> Option<[Decision; N]> {
+    ) -> Option<([Answer; N], [Decision; 4])> {
         if !block.is_plain() {
             return None;
         }
-        let chains = self.stops.lone_block(block.hook, &block.input, &block.output)?;
-        let settings = &self.program().settings;
-        if block.hook != Hook::FilterForward
-            && (0..N).any(|index| self.failsafes.settle(settings, block.hook, &block.key(index).tuple))
+        let chains = self.stops.lone_block(block.hook, block.input, block.output)?;
+        let before = Before::at(block.hook);
+        if self.failsafes.may_settle(before, [block.source_port, block.destination_port])
+            && (0..N).any(|index| hooks::is_settled(self, before, &block.key(index).tuple))
         {
             return None;
         }
         trace.forget_ahead();
         let passed = &mut |place, rule| trace.rule_ahead(from + place, rule);
-        let answers = self.engines.find_block(&chains, &block.points(), passed)?;
-        let mut decisions = [self.stops.lone_decision(block.hook, *answers.first()?)?; N];
-        for index in 1..N {
-            decisions[index] = self.stops.lone_decision(block.hook, answers[index])?;
-        }
+        let answers = self.engines.find_block(&chains, &block.points()?, passed)?;
+        let decisions = self.stops.lone_block_decisions(block.hook, &answers)?;
         trace.all_come_true();
-        Some(decisions)
+        Some((answers, decisions))
     }
 
     /// The answers of a chain in `tree` that the packets are likely to meet: a wrong guess costs time alone.
     fn tree_block<const N: usize, T: Trace>(
         &self,
-        block: &Block<N>,
+        block: &Block<'_, N>,
         from: usize,
         trace: &mut T,
     ) -> Option<(ChainId, [Answer; N])> {
@@ -520,13 +601,14 @@ impl DecisionTable {
             };
             stop.filter(|_| is_asked).map(|stop| stop.chain)
         };
-        let chain = guess(0).filter(|&chain| self.engines.is_tree(chain, block.family()))?;
+        let chain = guess(0).filter(|&chain| self.engines.is_tree(chain, block.addresses.family()))?;
         if guess(N - 1) != Some(chain) {
             return None;
         }
+        let points = block.points()?;
         trace.forget_ahead();
         let passed = &mut |place, rule| trace.rule_ahead(from + place, rule);
-        Some((chain, self.engines.find_tree_block(chain, &block.points(), passed)?))
+        Some((chain, self.engines.find_tree_block(chain, &points, passed)?))
     }
 }
 

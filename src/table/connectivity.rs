@@ -5,7 +5,7 @@ use std::array;
 use rustc_hash::FxHashMap;
 
 use super::answer::EndKind;
-use super::batch::{Block, Column, Flows, FlowsError, STAGE};
+use super::batch::{Block, Column, Columns, Flows, FlowsError, STAGE};
 use super::stops::Stop;
 use super::{DecisionTable, Step, hooks};
 use crate::flow::{
@@ -170,13 +170,17 @@ impl DecisionTable {
         let mut from = 0;
         let (verdicts, last_verdicts) = verdicts.as_chunks_mut::<STAGE>();
         let (outcomes, last_outcomes) = outcomes.as_chunks_mut::<STAGE>();
-        let ask = (direction, workloads, flows);
+        let mut columns = Columns::of(flows);
         for (verdicts, outcomes) in verdicts.iter_mut().zip(outcomes) {
-            self.gate_block(ask, from, verdicts, outcomes);
+            let asked = workloads.block(from).map(EndpointId::from_number);
+            self.gate_block(direction, asked, &columns.block_of(flows, from), verdicts, outcomes);
             from += STAGE;
         }
+        let mut columns = Columns::of(flows);
         for (verdict, outcome) in last_verdicts.iter_mut().zip(last_outcomes) {
-            self.gate_block(ask, from, array::from_mut(verdict), array::from_mut(outcome));
+            let asked = workloads.block(from).map(EndpointId::from_number);
+            let (verdict, outcome) = (array::from_mut(verdict), array::from_mut(outcome));
+            self.gate_block(direction, asked, &columns.block_of(flows, from), verdict, outcome);
             from += 1;
         }
         Ok(())
@@ -184,16 +188,16 @@ impl DecisionTable {
 
     fn gate_block<const N: usize>(
         &self,
-        (direction, workloads, flows): (Direction, Column<'_, u32>, &Flows<'_>),
-        from: usize,
+        direction: Direction,
+        workloads: [EndpointId; N],
+        block: &Block<'_, N>,
         verdicts: &mut [u8; N],
         outcomes: &mut [u32; N],
     ) {
-        let (all, block) = (self.workloads(), Block::<N>::of(flows, from));
-        let workloads = workloads.block::<N>(from).map(EndpointId::from_number);
+        let all = self.workloads();
         let chains = workloads.map(|workload| all.chain(workload, direction));
-        let known =
-            if N > 1 { self.engines.find_block(&chains, &block.points(), &mut |_, _| {}) } else { None };
+        let points = block.points().filter(|_| N > 1);
+        let known = points.and_then(|points| self.engines.find_block(&chains, &points, &mut |_, _| {}));
         let mut put = |index: usize, allows: bool, outcome: OutcomeId| {
             let verdict = if allows { Verdict::Allow } else { Verdict::Deny };
             (verdicts[index], outcomes[index]) = (verdict as u8, outcome.number());

@@ -7,11 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use super::Trace;
 use super::answer::{Answer, Answers};
-use super::classes::{self, Classes, Counts, Kept, Refused};
-use super::flat::{Flats, Point, PointBlock};
+use super::classes::{self, Classes, Counts, Kept, Near, Record, Refused};
+use super::flat::Flats;
 use super::lineage::{Lineage, is_same_chain};
 use super::linear::Linear;
 use super::named::NamedPorts;
+use super::point::{Point, PointBlock};
 use super::trees::{self, Trees};
 use crate::flow::{Family, FiveTuple, OutcomeId};
 use crate::program::{Chain, ChainId, Program, RuleOrigin};
@@ -212,10 +213,22 @@ impl Engines {
         }
     }
 
-    /// How a chain ends for a packet of IPv4, if it is in `classes` in a short form.
+    /// The same for a packet of IPv4, as far as the shortest way leads; none if the chain has no form in `classes`.
     #[inline]
-    pub fn find_near_v4(&self, chain: ChainId, tuple: &FiveTuple) -> Option<Answer> {
+    pub fn find_near_v4(&self, chain: ChainId, tuple: &FiveTuple) -> Option<Near<'_>> {
         self.classes.find_near_v4(chain, tuple)
+    }
+
+    /// As [`find_near_v4`](Self::find_near_v4), for a packet of IPv6.
+    #[inline]
+    pub fn find_near_v6(&self, chain: ChainId, tuple: &FiveTuple) -> Option<Near<'_>> {
+        self.classes.find_near_v6(chain, tuple)
+    }
+
+    /// Where these came to a class.
+    #[inline]
+    pub fn find_by_more(&self, record: &Record, class: u32, tuple: &FiveTuple) -> Answer {
+        self.classes.find_by_more(record, class, &Point::of(tuple))
     }
 
     /// How the only chain that a packet meets ends for it: nothing is kept for others.

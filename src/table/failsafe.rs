@@ -1,7 +1,7 @@
 //! Failsafe ports (E-40 to E-44): what settles a packet ahead of a host endpoint's policy.
 
 use super::stops::Before;
-use crate::flow::{FiveTuple, Hook, Transport};
+use crate::flow::{FiveTuple, Transport};
 use crate::program::{Failsafe, Reason, Settings};
 
 /// The failsafe ports for packets to the host, or from it.
@@ -35,18 +35,10 @@ impl Failsafes {
         self.low_bytes[word] & bit != 0
     }
 
-    /// Whether a failsafe port settles a packet ahead of the only chain that it meets at a hook.
+    /// Whether a failsafe port may settle one of these packets: none that has other ports is settled.
     #[inline]
-    pub fn settle(&self, settings: &Settings, hook: Hook, tuple: &FiveTuple) -> bool {
-        let before = match hook {
-            Hook::RawPrerouting => Before::Untracked(FailsafeList::Inbound),
-            Hook::RawOutput => Before::Untracked(FailsafeList::Outbound),
-            Hook::ManglePrerouting => Before::Prednat,
-            Hook::FilterInput => Before::Failsafes(FailsafeList::Inbound),
-            Hook::FilterOutput | Hook::ManglePostrouting => Before::Failsafes(FailsafeList::Outbound),
-            Hook::FilterForward => return false,
-        };
-        self.reason(settings, tuple, before).is_some()
+    pub fn may_settle<const N: usize>(&self, before: Before, ports: [&[u16; N]; 2]) -> bool {
+        before != Before::Conntrack && ports.into_iter().flatten().any(|&port| self.may_hold(port))
     }
 
     /// Why a packet is settled; the settings are those that this was made of. E-42, E-43.

@@ -12,14 +12,12 @@ use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 use super::answer::End;
 use super::asked::{Asked, Known, asked};
 use super::named::{NamedPorts, named_services};
-use crate::flow::{Family, FiveTuple, OutcomeId, Transport, protocol};
+use super::point::OPAQUE;
+use crate::flow::{OutcomeId, protocol};
 use crate::program::{
     Action, AddressSet, AddressSetId, Chain, ChainEnd, ChainId, PortMatch, PortSetId, Program, Reason, Rule,
     RuleListId, Side, TierEnd,
 };
-
-/// The second key of a packet without readable ports or ICMP type, and its source port (M-19).
-pub const OPAQUE: u32 = 0x1_0000;
 
 /// Inclusive ranges of ports, ICMP keys or [`OPAQUE`]: sorted, disjoint.
 pub type Ranges = Vec<(u32, u32)>;
@@ -28,105 +26,6 @@ pub type Ranges = Vec<(u32, u32)>;
 pub type Protocols = [u64; 4];
 
 const EVERY_PROTOCOL: Protocols = [u64::MAX; 4];
-
-/// What a packet is to engines: numbers only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Point {
-    /// IP version.
-    pub family: Family,
-    /// Source address.
-    pub source: u128,
-    /// Destination address.
-    pub destination: u128,
-    /// IP protocol number.
-    pub protocol: u8,
-    /// Source port or [`OPAQUE`].
-    pub source_port: u32,
-    /// Destination port, ICMP `type << 8 | code`, or [`OPAQUE`].
-    pub service: u32,
-}
-
-impl Point {
-    /// The same packet; [`Transport`] says ports and ICMP only of protocols that have them.
-    #[inline]
-    pub fn of(tuple: &FiveTuple) -> Self {
-        let (source_port, service) = Self::keys(tuple.transport);
-        let FiveTuple { family, source, destination, protocol, .. } = *tuple;
-        Self { family, source, destination, protocol, source_port, service }
-    }
-
-    /// Source port and service.
-    #[inline]
-    pub const fn keys(transport: Transport) -> (u32, u32) {
-        match transport {
-            Transport::Ports { source, destination } => (source as u32, destination as u32),
-            Transport::Icmp { kind, code } => (OPAQUE, (kind as u32) << 8 | code as u32),
-            Transport::Opaque => (OPAQUE, OPAQUE),
-        }
-    }
-
-    /// The service alone, without branches: protocols alternate, and a wrong guess costs more than both.
-    #[inline]
-    #[allow(clippy::trivially_copy_pass_by_ref)] // Read where it is.
-    pub fn service_of(transport: &Transport) -> u32 {
-        let port =
-            if let Transport::Ports { destination, .. } = transport { u32::from(*destination) } else { 0 };
-        let icmp = if let Transport::Icmp { kind, code } = transport {
-            u32::from(*kind) << 8 | u32::from(*code)
-        } else {
-            0
-        };
-        let none = if matches!(transport, Transport::Opaque) { OPAQUE } else { 0 };
-        port | icmp | none
-    }
-}
-
-/// Points of one family, by column.
-#[derive(Debug)]
-pub struct PointBlock<'a, const N: usize> {
-    /// Both addresses.
-    pub addresses: &'a AddressBlock<N>,
-    /// IP protocol numbers.
-    pub protocol: &'a [u8; N],
-    /// Source ports or [`OPAQUE`].
-    pub source_port: [u32; N],
-    /// As in [`Point`].
-    pub service: [u32; N],
-}
-
-impl<const N: usize> PointBlock<'_, N> {
-    /// One of them.
-    #[inline]
-    pub fn point(&self, index: usize) -> Point {
-        let (family, source, destination) = match self.addresses {
-            AddressBlock::V4 { source, destination } => {
-                (Family::V4, u128::from(source[index]), u128::from(destination[index]))
-            }
-            AddressBlock::V6 { source, destination } => (Family::V6, source[index], destination[index]),
-        };
-        let (source_port, service) = (self.source_port[index], self.service[index]);
-        Point { family, source, destination, protocol: self.protocol[index], source_port, service }
-    }
-}
-
-/// Addresses as numbers, by column.
-#[derive(Clone, Copy, Debug)]
-pub enum AddressBlock<const N: usize> {
-    /// IPv4.
-    V4 {
-        /// Sources.
-        source: [u32; N],
-        /// Destinations.
-        destination: [u32; N],
-    },
-    /// IPv6.
-    V6 {
-        /// Sources.
-        source: [u128; N],
-        /// Destinations.
-        destination: [u128; N],
-    },
-}
 
 /// An address set of the program, or the addresses behind one (protocol, port) of a named port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -2,13 +2,16 @@
 //! mean at this hook.
 
 use super::answer::Answer;
+use super::classes::{Near, Record};
 use super::connectivity::Gate;
 use super::engines::{Packet, Seen};
 use super::interfaces::WorkloadSide;
 use super::linear;
 use super::stops::{Before, LoneDecisions, Stop, Stops};
 use super::{Decision, DecisionTable, Stage, Step, Trace};
-use crate::flow::{CtState, EndpointId, Family, FlowKey, Hook, InterfaceId, Transport, Verdict, protocol};
+use crate::flow::{
+    CtState, EndpointId, Family, FiveTuple, FlowKey, Hook, InterfaceId, Transport, Verdict, protocol,
+};
 use crate::program::{Action, ChainId, EndpointToHost, ForwardUnmarked, Reason, Settings};
 
 /// The answer to one packet at one hook; `tree` is that of a chain in `tree` which has been asked before. Where one chain
@@ -24,16 +27,69 @@ pub fn decide<T: Trace>(
     trace: &mut T,
 ) -> Decision {
     if key.hook == Hook::FilterForward
-        && key.tuple.family == Family::V4
         && !key.accepted
         && is_new(key.ct)
         && let Some(chain) = table.stops.lone(Hook::FilterForward, key.input, key.output)
-        && let Some(answer) = table.engines.find_near_v4(chain, &key.tuple)
-        && let Some(decision) = table.stops.lone_decision(Hook::FilterForward, answer)
     {
-        return decision;
+        if key.tuple.family == Family::V6 {
+            return decide_near_v6(table, key, chain, tree, trace);
+        }
+        if let Some(near) = table.engines.find_near_v4(chain, &key.tuple) {
+            return decide_near(table, key, near, tree, trace);
+        }
     }
     decide_elsewhere(table, key, tree, trace)
+}
+
+/// Of a new packet in FORWARD whose only chain is in `classes`.
+#[inline]
+fn decide_near<T: Trace>(
+    table: &DecisionTable,
+    key: &FlowKey,
+    near: Near<'_>,
+    tree: Option<(ChainId, Answer)>,
+    trace: &mut T,
+) -> Decision {
+    match near {
+        Near::Answer(answer) => {
+            if let Some(decision) = table.stops.lone_decision(Hook::FilterForward, answer) {
+                return decision;
+            }
+            decide_elsewhere(table, key, tree, trace)
+        }
+        Near::Class { record, class } => decide_by_more(table, key, record, class, trace),
+    }
+}
+
+#[inline(never)]
+fn decide_near_v6<T: Trace>(
+    table: &DecisionTable,
+    key: &FlowKey,
+    chain: ChainId,
+    tree: Option<(ChainId, Answer)>,
+    trace: &mut T,
+) -> Decision {
+    match table.engines.find_near_v6(chain, &key.tuple) {
+        Some(near) => decide_near(table, key, near, tree, trace),
+        None => decide_elsewhere(table, key, tree, trace),
+    }
+}
+
+/// Of a new packet in FORWARD whose only chain is in `classes` and looks at more than one address.
+#[inline(never)]
+fn decide_by_more<T: Trace>(
+    table: &DecisionTable,
+    key: &FlowKey,
+    record: &Record,
+    class: u32,
+    trace: &mut T,
+) -> Decision {
+    let answer = table.engines.find_by_more(record, class, &key.tuple);
+    if let Some(decision) = table.stops.lone_decision(Hook::FilterForward, answer) {
+        return decision;
+    }
+    // What has been asked of `tree` is of another chain.
+    decide_elsewhere(table, key, None, trace)
 }
 
 #[inline(never)]
@@ -61,11 +117,17 @@ fn lone_decision<T: Trace>(
         return None;
     }
     let chain = table.stops.lone(key.hook, key.input, key.output)?;
-    if table.failsafes.settle(&table.program().settings, key.hook, &key.tuple) {
+    if is_settled(table, Before::at(key.hook), &key.tuple) {
         return None;
     }
     let answer = table.engines.find_lone(chain, &key.tuple, tree, trace);
     table.stops.lone_decision(key.hook, answer)
+}
+
+/// Whether a failsafe port settles a packet ahead of the only chain that it meets.
+#[inline]
+pub fn is_settled(table: &DecisionTable, before: Before, tuple: &FiveTuple) -> bool {
+    table.failsafes.reason(&table.program().settings, tuple, before).is_some()
 }
 
 /// Whether conntrack has nothing to say: what it exempts is judged like a first packet.

@@ -27,6 +27,7 @@ mod meanings;
 mod named;
 mod packets;
 mod pages;
+mod point;
 mod prefetch;
 mod statics;
 mod stops;

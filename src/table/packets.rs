@@ -1,6 +1,6 @@
 //! Packets of one queue, a batch at a time: what the packet loop asks.
 
-use super::batch::{Block, STAGE};
+use super::batch::{Columns, STAGE};
 use super::{Decision, DecisionTable, Step, Trace, hooks};
 use crate::flow::{FlowKey, OutcomeId};
 
@@ -103,11 +103,19 @@ impl DecisionTable {
         passing.passed.clear();
         let (stages, rest) = keys.as_chunks::<STAGE>();
         for keys in stages {
-            decisions.extend(self.decisions(&Block::of_keys(keys), decisions.len(), passing));
+            decisions.extend(self.decisions(
+                &Columns::of_keys(keys).block(keys[0].hook),
+                decisions.len(),
+                passing,
+            ));
         }
         let (parts, rest) = rest.as_chunks::<PART>();
         for keys in parts {
-            decisions.extend(self.decisions(&Block::of_keys(keys), decisions.len(), passing));
+            decisions.extend(self.decisions(
+                &Columns::of_keys(keys).block(keys[0].hook),
+                decisions.len(),
+                passing,
+            ));
         }
         for key in rest {
             passing.packet(decisions.len());

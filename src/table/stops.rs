@@ -38,6 +38,21 @@ pub enum Before {
     Nobody,
 }
 
+impl Before {
+    /// What precedes the tiers of a host endpoint's chain at a hook; in FORWARD of any chain that may be the only one
+    /// ([`AllStops::lone`]).
+    pub const fn at(hook: Hook) -> Self {
+        match hook {
+            Hook::RawPrerouting => Self::Untracked(FailsafeList::Inbound),
+            Hook::RawOutput => Self::Untracked(FailsafeList::Outbound),
+            Hook::ManglePrerouting => Self::Prednat,
+            Hook::FilterInput => Self::Failsafes(FailsafeList::Inbound),
+            Hook::FilterForward => Self::Conntrack,
+            Hook::FilterOutput | Hook::ManglePostrouting => Self::Failsafes(FailsafeList::Outbound),
+        }
+    }
+}
+
 /// Of hooks and sides of an interface: the only chain there ([`one_chain`]), or [`NONE`], or [`MORE`]. The sum of two, in
 /// 32 bits, is that of a chain only where one of them is and the other is [`NONE`]: so both are looked at in one
 /// comparison.
@@ -136,15 +151,20 @@ pub struct AllStops {
     lone: Vec<Lone>,
     /// By hook.
     decisions: [LoneDecisions; Hook::ALL.len()],
+    /// By hook: the kinds of answers that have a decision, as a bit set.
+    decided: [u8; Hook::ALL.len()],
 }
 
 impl AllStops {
     /// Of all interfaces that a table tells apart.
     pub fn of(program: &Program, interfaces: &Interfaces) -> Self {
         let stops: Vec<_> = interfaces.all().iter().map(|governors| Stops::of(program, governors)).collect();
+        let decisions = Hook::ALL.map(|hook| lone_decisions(hook, &program.settings));
+        let bits = |of: &LoneDecisions| (0..).zip(of).map(|(kind, of)| u8::from(of.is_some()) << kind).sum();
         Self {
             lone: stops.iter().map(Lone::of).collect(),
-            decisions: Hook::ALL.map(|hook| lone_decisions(hook, &program.settings)),
+            decided: decisions.each_ref().map(bits),
+            decisions,
             stops,
         }
     }
@@ -180,38 +200,53 @@ impl AllStops {
         inputs: &[u32; N],
         outputs: &[u32; N],
     ) -> Option<[ChainId; N]> {
-        let (from, to) = match hook {
-            Hook::FilterForward => {
-                (self.chains(inputs, |lone| lone.from)?, self.chains(outputs, |lone| lone.to)?)
-            }
-            Hook::RawPrerouting => (self.chains(inputs, |lone| lone.untracked_in)?, [NONE; N]),
-            Hook::ManglePrerouting => (self.chains(inputs, |lone| lone.prednat)?, [NONE; N]),
-            Hook::FilterInput => (self.chains(inputs, |lone| lone.input)?, [NONE; N]),
-            Hook::RawOutput => (self.chains(outputs, |lone| lone.untracked_out)?, [NONE; N]),
-            Hook::FilterOutput => (self.chains(outputs, |lone| lone.output)?, [NONE; N]),
-            Hook::ManglePostrouting => return None,
-        };
+        match hook {
+            Hook::FilterForward => self.chains(inputs, outputs, |from, to| from.from.wrapping_add(to.to)),
+            Hook::RawPrerouting => self.chains(inputs, inputs, |from, _| from.untracked_in),
+            Hook::ManglePrerouting => self.chains(inputs, inputs, |from, _| from.prednat),
+            Hook::FilterInput => self.chains(inputs, inputs, |from, _| from.input),
+            Hook::RawOutput => self.chains(outputs, outputs, |to, _| to.untracked_out),
+            Hook::FilterOutput => self.chains(outputs, outputs, |to, _| to.output),
+            Hook::ManglePostrouting => None,
+        }
+    }
+
+    /// By the entries of two interfaces of each packet.
+    #[inline]
+    fn chains<const N: usize>(
+        &self,
+        one: &[u32; N],
+        other: &[u32; N],
+        of: impl Fn(&Lone, &Lone) -> Chains,
+    ) -> Option<[ChainId; N]> {
         let mut chains = [ChainId::from_number(0); N];
         let mut all = true;
         for index in 0..N {
-            let both = from[index].wrapping_add(to[index]);
+            let both = of(self.lone.get(one[index] as usize)?, self.lone.get(other[index] as usize)?);
             all &= both >> KIND == ONE >> KIND;
             chains[index] = ChainId::from_number(both ^ ONE);
         }
         all.then_some(chains)
     }
 
+    /// The hook's decisions but for the outcome, by [`Answer::kind`], where lone chains answer so; none where a setting
+    /// decides one of them.
     #[inline]
-    fn chains<const N: usize>(
+    pub fn lone_block_decisions<const N: usize>(
         &self,
-        interfaces: &[u32; N],
-        of: impl Fn(&Lone) -> Chains,
-    ) -> Option<[Chains; N]> {
-        let mut chains = [NONE; N];
-        for (chain, &interface) in chains.iter_mut().zip(interfaces) {
-            *chain = of(self.lone.get(interface as usize)?);
+        hook: Hook,
+        answers: &[Answer; N],
+    ) -> Option<[Decision; 4]> {
+        let decisions = &self.decisions[hook as usize];
+        let mut kinds = 0_u8;
+        for answer in answers {
+            kinds |= 1 << answer.kind();
         }
-        Some(chains)
+        if kinds & !self.decided[hook as usize] != 0 {
+            return None;
+        }
+        let nothing = decisions.iter().copied().flatten().next()?;
+        Some(decisions.map(|decision| decision.unwrap_or(nothing)))
     }
 
     /// The hook's decision where the lone chain answers so; none where a setting decides.
@@ -234,7 +269,6 @@ impl Stops {
         let untracked = |direction| move |endpoint: &Endpoint| Some(one(endpoint.untracked?, direction));
         let workload = governors.workload.known();
         let nobody = (governors.workload == WorkloadSide::Unknown).then_some(Stop::NOBODY);
-        let (inbound, outbound) = (FailsafeList::Inbound, FailsafeList::Outbound);
         let Governors { normal: host, forward: forwarding, untracked: raw, prednat, .. } = *governors;
         let from_hep = chain(forwarding, Stage::FromHep, Before::Conntrack, &forward(Ingress));
         let egress = workload.map(|id| Stop::gate(program, id, Egress)).or(nobody);
@@ -245,11 +279,13 @@ impl Stops {
             egress,
             ingress,
             to_hep,
-            normal_in: chain(host, Stage::Normal, Before::Failsafes(inbound), &normal(Ingress)),
-            normal_out: chain(host, Stage::Normal, Before::Failsafes(outbound), &normal(Egress)),
-            untracked_in: chain(raw, Stage::Untracked, Before::Untracked(inbound), &untracked(Ingress)),
-            untracked_out: chain(raw, Stage::Untracked, Before::Untracked(outbound), &untracked(Egress)),
-            prednat: chain(prednat, Stage::Prednat, Before::Prednat, &|endpoint| endpoint.prednat),
+            normal_in: chain(host, Stage::Normal, Before::at(Hook::FilterInput), &normal(Ingress)),
+            normal_out: chain(host, Stage::Normal, Before::at(Hook::FilterOutput), &normal(Egress)),
+            untracked_in: chain(raw, Stage::Untracked, Before::at(Hook::RawPrerouting), &untracked(Ingress)),
+            untracked_out: chain(raw, Stage::Untracked, Before::at(Hook::RawOutput), &untracked(Egress)),
+            prednat: chain(prednat, Stage::Prednat, Before::at(Hook::ManglePrerouting), &|endpoint| {
+                endpoint.prednat
+            }),
             workload: governors.workload,
             host: forwarding,
         }

@@ -16,10 +16,8 @@ use super::Trace;
 use super::answer::{Answer, End};
 use super::classes::{Seen, Value};
 use super::engines::{Engine, Packet};
-use super::flat::{
-    AddressBlock, AddressTerm, Clause, Flat, Flats, Point, PointBlock, Protocols, SetId, has_protocol,
-    intersected,
-};
+use super::flat::{AddressTerm, Clause, Flat, Flats, Protocols, SetId, has_protocol, intersected};
+use super::point::{AddressBlock, Point, PointBlock};
 use super::tree::{self, Cuboid, DIMENSIONS, NONE, Tree};
 use crate::flow::{Family, OutcomeId};
 use crate::program::{Action, AddressSet, ChainId};
@@ -402,7 +400,7 @@ impl Segments {
             }
         };
         array::from_fn(|at| {
-            let (port, service) = (points.source_port[at], points.service[at]);
+            let (port, service) = (points.source_port(at), points.service(at));
             [sources[at], destinations[at], port, service, u32::from(points.protocol[at])]
         })
     }

@@ -1,19 +1,21 @@
 //! Many packets at once, load by load: loads that depend on each other wait for memory, those of many packets wait at
 //! the same time.
 
+use std::array;
 use std::hint::select_unpredictable;
 
 use super::{
-    BY_DESTINATION, BY_MORE, CELLS, Classes, DESTINATION, DESTINATIONS, FORM, NEAR, PLAIN, ROWS, Record,
-    SERVICE, SERVICES, SOURCE, SOURCE_PORT, SOURCE_PORTS, Uses,
+    BLOCK_WORD, BY_DESTINATION, BY_MORE, CELLS, Classes, DESTINATION, DESTINATIONS, FORM, NEAR, PLAIN, ROWS,
+    Record, SERVICE, SERVICES, SOURCE, SOURCE_PORT, SOURCE_PORTS, Uses,
 };
 use crate::flow::Family;
 use crate::program::ChainId;
 use crate::table::answer::Answer;
-use crate::table::flat::{AddressBlock, PointBlock};
+use crate::table::point::{AddressBlock, PointBlock};
 
 impl Classes {
     /// The answers of the packets' chains; none if one of them has no table. All packets are of one family.
+    #[inline]
     pub fn find_block<const N: usize>(
         &self,
         chains: &[ChainId; N],
@@ -21,10 +23,10 @@ impl Classes {
     ) -> Option<[Answer; N]> {
         match points.addresses {
             AddressBlock::V4 { source, destination } => {
-                if let Some(records) = self.formed_records(chains, Family::V4) {
-                    let addresses = near_addresses(&records, source, destination);
-                    let classes = self.roots.v4.classes(&self.image, &addresses);
-                    return Some(self.formed_answers(&records, points, &classes));
+                let formed = self.formed_v4(chains, source, destination);
+                if let Some((records, classes)) = &formed {
+                    let class = |index: usize| self.roots.v4.class(&self.image, destination[index]);
+                    return Some(self.formed_answers(records, points, classes, class));
                 }
                 let records = self.records(chains, Family::V4)?;
                 let class = |addresses: &[u32; N]| self.roots.v4.classes(&self.image, addresses);
@@ -34,7 +36,8 @@ impl Classes {
                 if let Some(records) = self.formed_records(chains, Family::V6) {
                     let addresses = near_addresses(&records, source, destination);
                     let classes = self.roots.v6.classes(&self.image, &addresses);
-                    return Some(self.formed_answers(&records, points, &classes));
+                    let class = |index: usize| self.roots.v6.class(&self.image, destination[index]);
+                    return Some(self.formed_answers(&records, points, &classes, class));
                 }
                 let records = self.records(chains, Family::V6)?;
                 let class = |addresses: &[u128; N]| self.roots.v6.classes(&self.image, addresses);
@@ -62,35 +65,72 @@ impl Classes {
         Some(records)
     }
 
-    /// By the classes of the addresses that are looked at first.
+    /// The same, with the classes of the addresses that are looked at first. Few long loops, whose packets overlap in the
+    /// processor: each more would write down and read again what the one before has found.
+    #[inline]
+    fn formed_v4<const N: usize>(
+        &self,
+        chains: &[ChainId; N],
+        sources: &[u32; N],
+        destinations: &[u32; N],
+    ) -> Option<([&Record; N], [u32; N])> {
+        let mut records = [self.formed_record(*chains.first()?, Family::V4)?; N];
+        let mut classes = [0; N];
+        for index in 0..N {
+            let record = self.formed_record(chains[index], Family::V4)?;
+            let is_destination = record[FORM] == BY_DESTINATION;
+            let address = select_unpredictable(is_destination, destinations[index], sources[index]);
+            (records[index], classes[index]) = (record, self.roots.v4.class(&self.image, address));
+        }
+        Some((records, classes))
+    }
+
+    /// By the classes of the addresses that are looked at first; `destination` is the class of one that is looked at then.
     #[inline]
     fn formed_answers<const N: usize>(
         &self,
         records: &[&Record; N],
         points: &PointBlock<'_, N>,
         classes: &[u32; N],
+        destination: impl Fn(usize) -> u32,
     ) -> [Answer; N] {
-        let mut rows = [0; N];
+        let (mut rows, mut cells) = ([0; N], [0; N]);
         for index in 0..N {
-            rows[index] = self.flat_local(records[index][NEAR], classes[index]);
+            rows[index] = self.flat_local_address(records[index], NEAR, classes[index]);
         }
-        let services = self.roots.services.classes(&self.image, points.protocol, &points.service);
-        let (mut columns, mut cells) = ([0; N], [0; N]);
-        let (mut others, mut count) = ([0; N], 0);
+        let (mut others, mut count) = ([0_u8; N], 0);
+        const { assert!(N <= 256) };
         // Without branches: which chains look at more cannot be predicted.
         for index in 0..N {
             let record = records[index];
-            columns[index] = self.flat_local(record[SERVICE], services[index]);
-            cells[index] = record[CELLS] + rows[index] * record[SERVICES] + columns[index];
-            others[count] = index;
+            let column = self.column(record, points.protocol[index], points.service(index));
+            cells[index] = record[CELLS] + rows[index] * record[SERVICES] + column;
+            #[allow(clippy::cast_possible_truncation)] // Below N.
+            let place = index as u8;
+            others[count] = place;
             count += usize::from(record[FORM] == BY_MORE);
         }
         for &index in &others[..count] {
-            let record = records[index];
-            let cell = self.cell_by_more(record, rows[index], columns[index], &points.point(index));
-            cells[index] = record[CELLS] + cell;
+            let index = usize::from(index);
+            let (record, row) = (records[index], rows[index]);
+            let column = cells[index] - record[CELLS] - row * record[SERVICES];
+            let local = self.flat_local_address(record, DESTINATION, destination(index));
+            cells[index] = self.cell(record, (row, local), column, || {
+                let keys = self.roots.source_ports;
+                keys.class(&self.image, points.protocol[index], points.source_port(index))
+            });
         }
-        cells.map(|cell| Answer::from_word(self.image.word(cell)))
+        self.answers_at(&cells)
+    }
+
+    /// Those in cells.
+    #[inline]
+    fn answers_at<const N: usize>(&self, cells: &[u32; N]) -> [Answer; N] {
+        let mut answers = [Answer::from_word(0); N];
+        for (answer, &cell) in answers.iter_mut().zip(cells) {
+            *answer = Answer::from_word(self.image.word(cell));
+        }
+        answers
     }
 
     #[inline]
@@ -105,10 +145,10 @@ impl Classes {
         let uses = self.uses_of(family);
         let mut rows = [0; N];
         if uses.source {
-            rows = self.locals(records, SOURCE, &sources());
+            rows = self.local_addresses(records, SOURCE, &sources());
         }
         if uses.destination {
-            let locals = self.locals(records, DESTINATION, &destinations());
+            let locals = self.local_addresses(records, DESTINATION, &destinations());
             for index in 0..N {
                 rows[index] = rows[index] * records[index][DESTINATIONS] + locals[index];
             }
@@ -120,14 +160,16 @@ impl Classes {
                 }
             }
         }
-        let services = self.roots.services.classes(&self.image, points.protocol, &points.service);
-        let mut cells = self.locals(records, SERVICE, &services);
+        let keys = array::from_fn(|index| points.service(index));
+        let services = self.roots.services.classes(&self.image, points.protocol, &keys);
+        let mut cells = self.local_keys(records, SERVICE, &services);
         for index in 0..N {
             cells[index] += rows[index] * records[index][SERVICES];
         }
         if uses.source_port {
-            let ports = self.roots.source_ports.classes(&self.image, points.protocol, &points.source_port);
-            let locals = self.locals(records, SOURCE_PORT, &ports);
+            let keys = array::from_fn(|index| points.source_port(index));
+            let ports = self.roots.source_ports.classes(&self.image, points.protocol, &keys);
+            let locals = self.local_keys(records, SOURCE_PORT, &ports);
             for index in 0..N {
                 cells[index] = cells[index] * records[index][SOURCE_PORTS] + locals[index];
             }
@@ -135,7 +177,7 @@ impl Classes {
         for index in 0..N {
             cells[index] += records[index][CELLS];
         }
-        cells.map(|cell| Answer::from_word(self.image.word(cell)))
+        self.answers_at(&cells)
     }
 
     /// Of both directions.
@@ -144,14 +186,40 @@ impl Classes {
         ingress.and(egress)
     }
 
-    /// Local classes of classes, by the maps that records have at an index.
+    /// Local classes of classes of addresses, by the maps that records have at an index.
     #[inline]
-    fn locals<const N: usize>(&self, records: &[&Record; N], map: usize, classes: &[u32; N]) -> [u32; N] {
+    fn local_addresses<const N: usize>(
+        &self,
+        records: &[&Record; N],
+        map: usize,
+        classes: &[u32; N],
+    ) -> [u32; N] {
+        let blocks = self.blocks(records, map, classes);
         let mut locals = [0; N];
         for index in 0..N {
-            locals[index] = self.local(records[index][map], classes[index]);
+            locals[index] = self.in_block(records[index], blocks[index], classes[index]);
         }
         locals
+    }
+
+    /// The same of services and source ports.
+    #[inline]
+    fn local_keys<const N: usize>(&self, records: &[&Record; N], map: usize, classes: &[u32; N]) -> [u32; N] {
+        let blocks = self.blocks(records, map, classes);
+        let mut locals = [0; N];
+        for index in 0..N {
+            locals[index] = self.image.half(blocks[index], classes[index] % BLOCK_WORD);
+        }
+        locals
+    }
+
+    #[inline]
+    fn blocks<const N: usize>(&self, records: &[&Record; N], map: usize, classes: &[u32; N]) -> [u32; N] {
+        let mut blocks = [0; N];
+        for index in 0..N {
+            blocks[index] = self.block(records[index][map], classes[index]);
+        }
+        blocks
     }
 }
 

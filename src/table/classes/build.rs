@@ -7,7 +7,7 @@ use super::cells::{Allowance, Axes, Cells};
 use super::image::Builder;
 use super::limits::{Limits, Refused, Steps, within};
 use super::local::{Axis, Bits, KeptAxis, NEVER, Splitter, every};
-use super::maps::Maps;
+use super::maps::{Maps, Width};
 use super::numbers::{self, Addresses, Listed, Numbers, Services};
 use super::partition::Value;
 use super::ranges::{Keys, V4, V6};
@@ -137,11 +137,20 @@ pub struct Writer {
 pub struct Table {
     /// All but the direction, which may change.
     pub record: [u32; DIRECTION],
+    /// Of local classes of addresses.
+    pub width: Width,
     pub axes: [KeptAxis; 4],
     /// Of its answers.
     pub cells: usize,
     /// What they take of [`Limits::passes`].
     passes: usize,
+}
+
+impl Table {
+    /// Of local classes of a dimension.
+    pub fn width_of(&self, axis: usize) -> Width {
+        if axis <= DESTINATION { self.width } else { Width::WIDE }
+    }
 }
 
 impl Writer {
@@ -200,7 +209,11 @@ impl Writer {
         self.image.push([0; HEADER]);
         self.roots.records = self.image.push(std::iter::repeat_n(0, records));
         self.roots.record_count = narrow(records / RECORD as usize);
-        self.zeros = self.maps.write(&mut self.image, &Axis::single(most, Bits::new(), Vec::new()));
+        self.zeros = {
+            // Zeros are zeros in blocks of any width.
+            let axis = Axis::single(most, Bits::new(), Vec::new());
+            self.maps.write(&mut self.image, &axis, Width::WIDE)
+        };
         let image = &mut self.image;
         let services = Keys::build(image, &services.groups, &services.numbers.partition.intervals)?;
         let source_ports = Keys::build(image, &[0; 256], &source_ports.partition.intervals)?;
@@ -301,25 +314,28 @@ impl Writer {
             axes.iter().zip(rooms).map(|(axis, room)| Maps::most_words(room * BLOCK, axis.blocks.len()));
         let words = of_maps.sum::<usize>() + cells.rows.len().div_ceil(2) + cells.answers.len();
         self.image.check(words + self.answers.bytes() / size_of::<u32>())?;
-        let maps: [u32; 4] = std::array::from_fn(|axis| self.map(&axes[axis], rooms[axis]));
+        let width = Width::of(axes[SOURCE].count().max(axes[DESTINATION].count()));
+        let widths = [width, width, Width::WIDE, Width::WIDE];
+        let maps: [u32; 4] = std::array::from_fn(|axis| self.map(&axes[axis], widths[axis], rooms[axis]));
         let is_plain = (0..).zip(&cells.rows).all(|(index, &row)| usize::from(row) == index);
         let rows = if is_plain { PLAIN } else { self.image.push_halves(&cells.rows) };
         let answers = self.image.push(cells.answers.iter().map(|answer| answer.word()));
         let counts = [cells.destinations, cells.services, cells.source_ports].map(narrow);
         let ([source, destination, service, port], [destinations, services, ports]) = (maps, counts);
         let words = [source, destination, service, port, rows, destinations, answers, services, ports];
-        self.record(record, &words);
+        self.record(record, &words, width);
         self.counts.cells += cells.answers.len();
         if self.keeps {
             self.tables.resize_with(self.tables.len().max(record + 1), || None);
             let axes = axes.map(KeptAxis::of);
-            self.tables[record] = Some(Table { record: words, axes, cells: cells.answers.len(), passes });
+            self.tables[record] =
+                Some(Table { record: words, width, axes, cells: cells.answers.len(), passes });
         }
         Ok(())
     }
 
     /// Writes where a chain's table is.
-    pub fn record(&mut self, record: usize, words: &[u32; DIRECTION]) {
+    pub fn record(&mut self, record: usize, words: &[u32; DIRECTION], width: Width) {
         let direction = self.directions[record / 2];
         let uses = Uses {
             source: words[SOURCE] != self.zeros,
@@ -333,7 +349,8 @@ impl Writer {
         let near = words[if form == BY_DESTINATION { DESTINATION } else { SOURCE }];
         let at = self.roots.records + RECORD * narrow(record);
         self.image.set(at, words);
-        self.image.set(at + narrow(DIRECTION), &[direction as u32, form, near]);
+        let rest = [direction as u32, form, near, width.log, width.mask()];
+        self.image.set(at + narrow(DIRECTION), &rest);
     }
 
     /// The form of a record of a chain that looks at this.
@@ -360,13 +377,13 @@ impl Writer {
         self.image.set(self.roots.records + RECORD * narrow(record), &[0; RECORD as usize]);
     }
 
-    fn map(&mut self, axis: &Axis, room: usize) -> u32 {
+    fn map(&mut self, axis: &Axis, width: Width, room: usize) -> u32 {
         if axis.is_single() {
             self.zeros
         } else if self.can_change() {
-            self.maps.write_own(&mut self.image, axis, room)
+            self.maps.write_own(&mut self.image, axis, width, room)
         } else {
-            self.maps.write(&mut self.image, axis)
+            self.maps.write(&mut self.image, axis, width)
         }
     }
 

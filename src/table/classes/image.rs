@@ -2,6 +2,7 @@
 //! byte.
 
 use super::limits::Refused;
+use super::maps::Width;
 use super::spare::{Changes, Home};
 use crate::table::pages::Pages;
 use crate::table::prefetch::prefetch;
@@ -69,6 +70,14 @@ impl Image {
     pub fn half(&self, offset: u32, index: u32) -> u32 {
         let index = if cfg!(target_endian = "little") { index } else { index ^ 1 };
         u32::from(found(self.halves().get(2 * offset as usize + index as usize).copied()))
+    }
+
+    /// The value of `1 << log` bits at an index counted from a word offset, of which `mask` has the bits: the lowest bits
+    /// of a word come first.
+    #[inline]
+    pub fn bits(&self, offset: u32, index: u32, log: u32, mask: u32) -> u32 {
+        let bit = index << (log % u32::BITS);
+        self.word(offset + bit / u32::BITS) >> (bit % u32::BITS) & mask
     }
 
     /// A whole line; its offset is a multiple of [`WORDS`].
@@ -195,15 +204,23 @@ impl Builder {
         *self.words[offset as usize..].first_chunk().expect("inside of the image")
     }
 
-    /// The 16-bit value at an index counted from a word offset.
-    pub fn half(&self, offset: u32, index: u32) -> u32 {
-        self.word(offset + index / 2) >> (16 * (index % 2)) & 0xffff
-    }
-
-    /// Replaces such a value.
+    /// Replaces the 16-bit value at an index counted from a word offset.
     pub fn set_half(&mut self, offset: u32, index: u32, half: u32) {
         let (at, shift) = (offset + index / 2, 16 * (index % 2));
         self.set(at, &[self.word(at) & !(0xffff << shift) | half << shift]);
+    }
+
+    /// The value of so many bits at an index counted from a word offset.
+    pub fn bits(&self, offset: u32, index: u32, width: Width) -> u32 {
+        let bit = index << width.log;
+        self.word(offset + bit / u32::BITS) >> (bit % u32::BITS) & width.mask()
+    }
+
+    /// Replaces such a value.
+    pub fn set_bits(&mut self, offset: u32, index: u32, width: Width, value: u32) {
+        let bit = index << width.log;
+        let (at, shift) = (offset + bit / u32::BITS, bit % u32::BITS);
+        self.set(at, &[self.word(at) & !(width.mask() << shift) | value << shift]);
     }
 
     /// Repeats words that are there.

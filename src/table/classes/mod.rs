@@ -19,8 +19,9 @@
 //! | services, source ports | see [`Keys`]: 256 words |
 //!
 //! A record is: source, destination, service and source port maps; rows; destinations; cells; services; source ports;
-//! the [`Direction`](crate::flow::Direction) that packets meet the chain in; the form, and a map for it. Rows at 0 are
-//! their own index. Records of chains that have no table are 0.
+//! the [`Direction`](crate::flow::Direction) that packets meet the chain in; the form, and a map for it; the width of
+//! local classes in maps of addresses: 4, 8 or 16 bits, as binary logarithm, and as many bits set. Rows at 0 are their
+//! own index. Records of chains that have no table are 0.
 //!
 //! Most chains look at one address and the service: they have a short form, 1 if that address is the source, 2 if it is
 //! the destination; the map is that of the address, and the cell is local class * services + service. Of other chains
@@ -32,7 +33,7 @@
 //! | map + class / 32 | offset of a block; in an image with maps of two levels: |
 //! | map + class / 512 | offset of a group |
 //! | group + class / 32 % 16 | offset of a block |
-//! | block | 32 local classes, 16 bits each, by class % 32 |
+//! | block | 32 local classes by class % 32, of services and source ports 16 bits each, of addresses as the record says; the first one is in the lowest bits |
 //! | rows | 16 bits each, by source * destinations + destination |
 //! | cells | [`Answer`]s, by (row * services + service) * source ports + source port |
 
@@ -57,7 +58,7 @@ use std::hint::select_unpredictable;
 use super::Trace;
 use super::answer::Answer;
 use super::engines::{Engine, Packet};
-use super::flat::Point;
+use super::point::Point;
 use crate::flow::{Family, FiveTuple};
 use crate::program::ChainId;
 use image::Image;
@@ -71,7 +72,7 @@ pub use update::Kept;
 /// "LGCT", the first word of an image.
 pub const MAGIC: u32 = 0x5443_474c;
 /// Of the layout above; changes with it.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 const HEADER: usize = 32;
 const BLOCK: usize = 32;
@@ -82,7 +83,7 @@ const GROUP: usize = 16;
 #[allow(clippy::cast_possible_truncation)] // 16.
 const GROUP_WORD: u32 = GROUP as u32;
 const RECORD: u32 = 16;
-type Record = [u32; RECORD as usize];
+pub type Record = [u32; RECORD as usize];
 /// What is where in a record.
 const SOURCE: usize = 0;
 const DESTINATION: usize = 1;
@@ -96,6 +97,8 @@ const SOURCE_PORTS: usize = 8;
 const DIRECTION: usize = 9;
 const FORM: usize = 10;
 const NEAR: usize = 11;
+const WIDTH: usize = 12;
+const MASK: usize = 13;
 /// Rows that are their own indexes.
 const PLAIN: u32 = 0;
 /// Cells of a chain that has none.
@@ -199,6 +202,20 @@ pub struct Counts {
     pub cells: usize,
 }
 
+/// How far the short way to an answer leads.
+#[derive(Clone, Copy, Debug)]
+pub enum Near<'c> {
+    /// To its end.
+    Answer(Answer),
+    /// The chain looks at more; the class of the source is known.
+    Class {
+        /// That of the chain.
+        record: &'c Record,
+        /// The class.
+        class: u32,
+    },
+}
+
 /// The classes of one packet, found when first needed.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen {
@@ -239,19 +256,46 @@ impl Classes {
         (record[CELLS] != NO_TABLE).then_some(record)
     }
 
-    /// As [`Engine::find`], for a packet of IPv4; none also if the chain has no short form.
+    /// As [`Engine::find`], for the only chain that a packet of IPv4 meets; none also if its record has no form.
     #[inline]
-    pub fn find_near_v4(&self, chain: ChainId, tuple: &FiveTuple) -> Option<Answer> {
+    pub fn find_near_v4(&self, chain: ChainId, tuple: &FiveTuple) -> Option<Near<'_>> {
         let record = self.formed_record(chain, Family::V4)?;
-        if record[FORM] == BY_MORE {
-            return None;
-        }
         let (source, destination) = (low(tuple.source), low(tuple.destination));
         // Not a branch: packets of both directions may alternate.
         let address = select_unpredictable(record[FORM] == BY_DESTINATION, destination, source);
-        let row = self.flat_local(record[NEAR], self.roots.v4.class(&self.image, address));
+        Some(self.near(record, self.roots.v4.class(&self.image, address), tuple))
+    }
+
+    /// The same of IPv6.
+    #[inline]
+    pub fn find_near_v6(&self, chain: ChainId, tuple: &FiveTuple) -> Option<Near<'_>> {
+        let record = self.formed_record(chain, Family::V6)?;
+        let is_destination = record[FORM] == BY_DESTINATION;
+        let address = *select_unpredictable(is_destination, &tuple.destination, &tuple.source);
+        Some(self.near(record, self.roots.v6.class(&self.image, address), tuple))
+    }
+
+    /// By the class of the address that the chain looks at first.
+    #[inline]
+    fn near<'c>(&self, record: &'c Record, class: u32, tuple: &FiveTuple) -> Near<'c> {
+        if record[FORM] == BY_MORE {
+            return Near::Class { record, class };
+        }
+        let row = self.flat_local_address(record, NEAR, class);
         let column = self.column(record, tuple.protocol, Point::service_of(&tuple.transport));
-        Some(Answer::from_word(self.image.word(record[CELLS] + row * record[SERVICES] + column)))
+        Near::Answer(self.answer_at(record, row * record[SERVICES] + column))
+    }
+
+    /// The answer of a chain that looks at more than one address and the service.
+    pub fn find_by_more(&self, record: &Record, class: u32, point: &Point) -> Answer {
+        let source = self.flat_local_address(record, NEAR, class);
+        let class = self.class(point.family, point.destination);
+        let destination = self.flat_local_address(record, DESTINATION, class);
+        let column = self.column(record, point.protocol, point.service);
+        let cell = self.cell(record, (source, destination), column, || {
+            self.roots.source_ports.class(&self.image, point.protocol, point.source_port)
+        });
+        Answer::from_word(self.image.word(cell))
     }
 
     /// As [`Engine::find`], for the only chain that a packet meets; none also if its record has no form.
@@ -259,14 +303,19 @@ impl Classes {
     pub fn find_lone(&self, chain: ChainId, tuple: &FiveTuple) -> Option<Answer> {
         let record = self.formed_record(chain, tuple.family)?;
         let address = if record[FORM] == BY_DESTINATION { tuple.destination } else { tuple.source };
-        let row = self.flat_local(record[NEAR], self.class(tuple.family, address));
+        let class = self.class(tuple.family, address);
+        if record[FORM] == BY_MORE {
+            return Some(self.find_by_more(record, class, &Point::of(tuple)));
+        }
+        let row = self.flat_local_address(record, NEAR, class);
         let column = self.column(record, tuple.protocol, Point::service_of(&tuple.transport));
-        let cell = if record[FORM] == BY_MORE {
-            self.cell_by_more(record, row, column, &Point::of(tuple))
-        } else {
-            row * record[SERVICES] + column
-        };
-        Some(Answer::from_word(self.image.word(record[CELLS] + cell)))
+        Some(self.answer_at(record, row * record[SERVICES] + column))
+    }
+
+    /// That in a cell of a chain.
+    #[inline]
+    fn answer_at(&self, record: &Record, cell: u32) -> Answer {
+        Answer::from_word(self.image.word(record[CELLS] + cell))
     }
 
     /// That of a chain, if it has a form.
@@ -283,23 +332,29 @@ impl Classes {
     /// The local class of a service, where maps have one level.
     #[inline]
     fn column(&self, record: &Record, protocol: u8, service: u32) -> u32 {
-        self.flat_local(record[SERVICE], self.roots.services.class(&self.image, protocol, service))
+        self.flat_local_key(record[SERVICE], self.roots.services.class(&self.image, protocol, service))
     }
 
-    /// The cell of a packet whose source and service have these local classes.
+    /// Where the cell of a packet is whose source, destination and service have these local classes; the class of the
+    /// source port is asked for if the chain looks at it.
     #[inline]
-    fn cell_by_more(&self, record: &Record, source: u32, column: u32, point: &Point) -> u32 {
-        let class = self.class(point.family, point.destination);
-        let mut row = source * record[DESTINATIONS] + self.flat_local(record[DESTINATION], class);
+    fn cell(
+        &self,
+        record: &Record,
+        (source, destination): (u32, u32),
+        column: u32,
+        source_port: impl FnOnce() -> u32,
+    ) -> u32 {
+        let mut row = source * record[DESTINATIONS] + destination;
         if record[ROWS] != PLAIN {
             row = self.image.half(record[ROWS], row);
         }
-        let cell = row * record[SERVICES] + column;
-        if record[SOURCE_PORTS] == 1 {
-            return cell;
+        let mut cell = row * record[SERVICES] + column;
+        if record[SOURCE_PORTS] != 1 {
+            let local = self.flat_local_key(record[SOURCE_PORT], source_port());
+            cell = cell * record[SOURCE_PORTS] + local;
         }
-        let class = self.roots.source_ports.class(&self.image, point.protocol, point.source_port);
-        cell * record[SOURCE_PORTS] + self.flat_local(record[SOURCE_PORT], class)
+        record[CELLS] + cell
     }
 
     #[inline]
@@ -337,11 +392,12 @@ impl Classes {
         let uses = &self.uses[(record[DIRECTION] & 1) as usize][point.family as usize];
         let mut row = 0;
         if uses.source {
-            row = self.local(record[SOURCE], known(&mut seen.source, || address(point.source)));
+            let class = known(&mut seen.source, || address(point.source));
+            row = self.local_address(record, SOURCE, class);
         }
         if uses.destination {
             let class = known(&mut seen.destination, || address(point.destination));
-            row = row * record[DESTINATIONS] + self.local(record[DESTINATION], class);
+            row = row * record[DESTINATIONS] + self.local_address(record, DESTINATION, class);
         }
         if uses.rows && record[ROWS] != PLAIN {
             row = self.image.half(record[ROWS], row);
@@ -349,30 +405,55 @@ impl Classes {
         let class = known(&mut seen.service, || {
             self.roots.services.class(&self.image, point.protocol, point.service)
         });
-        let mut cell = row * record[SERVICES] + self.local(record[SERVICE], class);
+        let mut cell = row * record[SERVICES] + self.local_key(record[SERVICE], class);
         if uses.source_port {
             let class = known(&mut seen.source_port, || {
                 self.roots.source_ports.class(&self.image, point.protocol, point.source_port)
             });
-            cell = cell * record[SOURCE_PORTS] + self.local(record[SOURCE_PORT], class);
+            cell = cell * record[SOURCE_PORTS] + self.local_key(record[SOURCE_PORT], class);
         }
         Answer::from_word(self.image.word(record[CELLS] + cell))
     }
 
+    /// The local class of an address's class, by the map that the record has there.
     #[inline]
-    fn local(&self, map: u32, class: u32) -> u32 {
+    fn local_address(&self, record: &Record, map: usize, class: u32) -> u32 {
+        self.in_block(record, self.block(record[map], class), class)
+    }
+
+    /// The local class of a service's or source port's class.
+    #[inline]
+    fn local_key(&self, map: u32, class: u32) -> u32 {
+        self.image.half(self.block(map, class), class % BLOCK_WORD)
+    }
+
+    /// The block that a class is in.
+    #[inline]
+    fn block(&self, map: u32, class: u32) -> u32 {
         let (mut blocks, mut index) = (map, class / BLOCK_WORD);
         // The same for all packets.
         if self.roots.is_deep {
             blocks = self.image.word(map + index / GROUP_WORD);
             index %= GROUP_WORD;
         }
-        self.image.half(self.image.word(blocks + index), class % BLOCK_WORD)
+        self.image.word(blocks + index)
     }
 
-    /// Where maps have one level.
+    /// The local class of an address's class in its block.
     #[inline]
-    fn flat_local(&self, map: u32, class: u32) -> u32 {
+    fn in_block(&self, record: &Record, block: u32, class: u32) -> u32 {
+        self.image.bits(block, class % BLOCK_WORD, record[WIDTH], record[MASK])
+    }
+
+    /// As [`local_address`](Self::local_address), where maps have one level.
+    #[inline]
+    fn flat_local_address(&self, record: &Record, map: usize, class: u32) -> u32 {
+        self.in_block(record, self.image.word(record[map] + class / BLOCK_WORD), class)
+    }
+
+    /// As [`local_key`](Self::local_key), where maps have one level.
+    #[inline]
+    fn flat_local_key(&self, map: u32, class: u32) -> u32 {
         self.image.half(self.image.word(map + class / BLOCK_WORD), class % BLOCK_WORD)
     }
 

@@ -12,7 +12,8 @@ use super::partition::{Partition, Value};
 use super::ranges::Keys;
 use crate::flow::Family;
 use crate::program::AddressSet;
-use crate::table::flat::{Clause, Flats, OPAQUE, Protocols, Ranges, ServiceTerm, SetId, has_protocol};
+use crate::table::flat::{Clause, Flats, Protocols, Ranges, ServiceTerm, SetId, has_protocol};
+use crate::table::point::OPAQUE;
 
 /// A rule list of the chains that tables are made for.
 pub struct Listed<'f> {

@@ -2,10 +2,11 @@
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::BLOCK_WORD;
 use super::image::Builder;
 use super::limits::Refused;
+use super::maps::Width;
 use super::ranges::{Keys, V6};
-use super::{BLOCK, BLOCK_WORD};
 
 /// What may be changed in place, and what is there more than once.
 #[derive(Debug, Default)]
@@ -128,15 +129,20 @@ impl Patches {
         Ok(Some(directory))
     }
 
-    /// Sets the local class of a class in a map of 16-bit blocks.
-    #[allow(clippy::cast_possible_truncation)] // Blocks are small.
-    pub fn local(&mut self, image: &mut Builder, map: u32, class: u32, local: u16) -> Result<(), Refused> {
+    /// Sets the local class of a class in a map of blocks of this width.
+    pub fn local(
+        &mut self,
+        image: &mut Builder,
+        (map, width): (u32, Width),
+        class: u32,
+        local: u16,
+    ) -> Result<(), Refused> {
         let (at, index) = (map + class / BLOCK_WORD, class % BLOCK_WORD);
-        if image.half(image.word(at), index) == u32::from(local) {
+        if image.bits(image.word(at), index, width) == u32::from(local) {
             return Ok(());
         }
-        let block = self.own(image, at, BLOCK / 2)?;
-        image.set_half(block, index, u32::from(local));
+        let block = self.own(image, at, width.words())?;
+        image.set_bits(block, index, width, u32::from(local));
         Ok(())
     }
 }
@@ -147,7 +153,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::table::flat::OPAQUE;
+    use crate::table::point::OPAQUE;
 
     /// Where tables begin and end, and anywhere.
     fn key() -> impl Strategy<Value = u32> {

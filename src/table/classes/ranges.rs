@@ -4,7 +4,7 @@ use rustc_hash::FxHashMap;
 
 use super::image::{Builder, Image};
 use super::limits::Refused;
-use crate::table::flat::OPAQUE;
+use crate::table::point::OPAQUE;
 
 /// IPv4 addresses: 65536 roots by the upper half lead to tables of 256 by the third byte, those to tables of 256 classes
 /// by the last. Equal tables are one. Every address takes the same three loads: a shorter way for some would have to be
@@ -274,14 +274,30 @@ impl V6 {
     /// The class of an address.
     #[inline]
     pub fn class(&self, image: &Image, address: u128) -> u32 {
-        self.exact(image, address).unwrap_or_else(|| self.between(image, address))
+        let line = image.line(self.first_bucket(address));
+        let class = class_in(line, address);
+        if class == EMPTY { self.class_elsewhere(image, address, is_full(line)) } else { class }
+    }
+
+    /// The class of an address that is not in its first bucket.
+    #[inline(never)]
+    fn class_elsewhere(&self, image: &Image, address: u128, is_full: bool) -> u32 {
+        let exact = if is_full { self.exact(image, address) } else { None };
+        exact.unwrap_or_else(|| self.between(image, address))
+    }
+
+    /// Where the bucket is that an address lies in, if there is room.
+    #[inline]
+    fn first_bucket(&self, address: u128) -> u32 {
+        self.buckets + first_bucket(address, self.bucket_count) * BUCKET
     }
 
     /// Classes of addresses, load by load.
     pub fn classes<const N: usize>(&self, image: &Image, addresses: &[u128; N]) -> [u32; N] {
-        let first = addresses.map(|address| self.buckets + first_bucket(address, self.bucket_count) * BUCKET);
-        for &bucket in &first {
-            image.prefetch(bucket);
+        let mut first = [0; N];
+        for (bucket, &address) in first.iter_mut().zip(addresses) {
+            *bucket = self.first_bucket(address);
+            image.prefetch(*bucket);
         }
         let mut classes = [0; N];
         let (mut others, mut count) = ([0; N], 0);

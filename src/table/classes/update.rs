@@ -13,12 +13,13 @@ use rustc_hash::FxHashMap;
 use super::build::{Frame, Writer, directions};
 use super::limits::{Refused, Steps};
 use super::local::Term;
+use super::maps::Width;
 use super::numbers::{Addresses, Numbers, is_every_key, is_every_service, most_classes, ranges_of_groups};
 use super::partition::{Partition, TooMany, Value};
 use super::patch::Patches;
 use super::ranges::{V4, V6};
 use super::refine::{Edge, Refined, differing_edges, edges};
-use super::{BLOCK, CELLS, Classes};
+use super::{BLOCK, BLOCK_WORD, CELLS, Classes};
 use crate::flow::{Family, OutcomeId};
 use crate::program::{AddressSet, ChainId, Program};
 use crate::table::answer::Answers;
@@ -334,8 +335,8 @@ impl Kept {
                 continue;
             };
             writer.counts.cells += table.cells;
-            let words = table.record;
-            writer.record(record, &words);
+            let (words, width) = (table.record, table.width);
+            writer.record(record, &words, width);
         }
     }
 }
@@ -477,16 +478,18 @@ fn relocate<P: Value, S>(
             if family.is_some_and(|family| record % 2 != family as usize) {
                 continue;
             }
-            let map = table.record[axis];
+            let (map, width) = (table.record[axis], table.width_of(axis));
             let is_told = sets.iter().any(|set| table.axes[axis].sets.binary_search(set).is_ok());
             let local = match (is_told, parent) {
                 (true, _) => table.axes[axis].local(terms, &is_held),
-                (false, Some(parent)) if map != zeros => Some(local_class(writer, map, parent)),
+                (false, Some(parent)) if map != zeros => Some(local_class(writer, (map, width), parent)),
                 (false, _) => continue,
             };
             match local {
                 Some(0) if map == zeros => {}
-                Some(local) if map != zeros => patches.local(&mut writer.image, map, class, local)?,
+                Some(local) if map != zeros => {
+                    patches.local(&mut writer.image, (map, width), class, local)?;
+                }
                 _ => stale.push(ChainId::new(record / 2)),
             }
         }
@@ -506,7 +509,7 @@ fn sets_of_tables(writer: &Writer, sets: usize, axis: usize) -> Vec<bool> {
     is_asked
 }
 
-fn local_class(writer: &Writer, map: u32, class: u32) -> u16 {
-    let block = writer.image.word(map + class / super::BLOCK_WORD);
-    u16::try_from(writer.image.half(block, class % super::BLOCK_WORD)).expect("16 bits")
+fn local_class(writer: &Writer, (map, width): (u32, Width), class: u32) -> u16 {
+    let block = writer.image.word(map + class / BLOCK_WORD);
+    u16::try_from(writer.image.bits(block, class % BLOCK_WORD, width)).expect("at most 16 bits")
 }

@@ -42,9 +42,12 @@ impl Image<'_> {
         };
         let record = self.word(3) + 16 * (2 * chain + tuple.family as u32);
         let field = |index: u32| self.word(record + index);
-        let local = |map: u32, class: u32| self.local(map, class);
-        let source = local(field(0), self.address(tuple.family, tuple.source));
-        let destination = local(field(1), self.address(tuple.family, tuple.destination));
+        let local = |map: u32, class: u32| self.local(map, class, 16);
+        let width = 1 << field(12);
+        assert_eq!(u64::from(field(13)), (1_u64 << width) - 1);
+        let address = |map: u32, address: u128| self.local(map, self.address(tuple.family, address), width);
+        let source = address(field(0), tuple.source);
+        let destination = address(field(1), tuple.destination);
         let mut row = source * field(5) + destination;
         if field(4) != 0 {
             row = self.half(field(4), row);
@@ -59,20 +62,22 @@ impl Image<'_> {
             form => panic!("a record of form {form}"),
         };
         if let Some(near) = near {
-            let row = local(field(11), self.address(tuple.family, near));
+            let row = address(field(11), near);
             assert_eq!(row * field(7) + column, cell, "the short form of chain {chain} leads elsewhere");
         }
         let answer = self.word(field(6) + cell);
         (answer >> 30, answer & ((1 << 30) - 1))
     }
 
-    fn local(&self, map: u32, class: u32) -> u32 {
+    fn local(&self, map: u32, class: u32, width: u32) -> u32 {
         let block = match self.word(12) {
             1 => map + class / 32,
             2 => self.word(map + class / 512) + class / 32 % 16,
             levels => panic!("maps of {levels} levels"),
         };
-        self.half(self.word(block), class % 32)
+        let bit = class % 32 * width;
+        let word = self.word(self.word(block) + bit / 32);
+        u32::try_from(u64::from(word) >> (bit % 32) & ((1 << width) - 1)).expect("a part of 32 bits")
     }
 
     fn key(&self, protocols: u32, protocol: u8, key: u32) -> u32 {
@@ -166,7 +171,7 @@ proptest! {
         let image = Image(&copy[12..]);
         prop_assert!(image.0.len() <= budgets.classes.bytes);
         if !image.0.is_empty() {
-            prop_assert_eq!([image.word(0), image.word(1)], [u32::from_le_bytes(*b"LGCT"), 5]);
+            prop_assert_eq!([image.word(0), image.word(1)], [u32::from_le_bytes(*b"LGCT"), 6]);
             prop_assert_eq!(4 * image.word(2) as usize, image.0.len());
             prop_assert_eq!(image.word(4) as usize, 2 * program.chains.len());
         }
