@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 from labelgate.agent import rules
-from labelgate.agent.kept_counts import FILE, VERSION, KeptCounts
+from labelgate.agent.kept_counts import FILE, STILL, VERSION, KeptCounts
 from labelgate.agent.rules import MOST_GAP, RuleCounts
 from labelgate.agent.state import framed
 from labelgate.handlers import PacketLoop
@@ -139,3 +139,52 @@ def test_what_cannot_be_written_is_said_once(tmp_path: Path) -> None:
 def test_without_a_folder_nothing_is_read_or_written(tmp_path: Path) -> None:
     KeptCounts(str(tmp_path), lambda _: None).close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_as_it_was_is_not_written_again(tmp_path: Path, clock: list[int]) -> None:
+    """But until when it was so: the daemon was there, and is not thought to have been away."""
+    counts = daemon(TCP, packets=5)
+    kept = KeptCounts(str(tmp_path), pytest.fail)
+    kept._counts = counts
+    kept._write()
+    first = (tmp_path / FILE).stat()
+    clock[0] += 2 * MOST_GAP
+    kept._write()
+    assert (tmp_path / FILE).stat() == first
+    later = daemon(TCP)
+    clock[0] += MINUTE
+    assert keep(tmp_path, later) == []
+    assert shown(later)[0] == (0, 5, 5, MINUTE)
+    # Of another file it says nothing.
+    (tmp_path / STILL).write_bytes(framed({"of": "0", "time": clock[0]}, VERSION))
+    clock[0] += MOST_GAP + 1
+    last = daemon(TCP)
+    assert keep(tmp_path, last) == []
+    assert shown(last)[0] == (0, 5, 5, clock[0])
+
+
+def test_whatever_changes_is_written(tmp_path: Path, clock: list[int]) -> None:
+    loop = Loop()
+    counts = RuleCounts(cast(PacketLoop, loop), generation(1, TCP))
+    kept = KeptCounts(str(tmp_path), pytest.fail)
+    kept._counts = counts
+    seen: list[int] = []
+
+    def is_written() -> bool:
+        kept._write()
+        seen.append((tmp_path / FILE).stat().st_ino)
+        return len(seen) == 1 or seen[-1] != seen[-2]
+
+    assert is_written()
+    assert not is_written()
+    loop.tables = [{"generation": 1, "isOver": False, "rules": [met("Ingress", 0, 1)]}]
+    assert is_written()
+    assert not is_written()
+    loop.tables[0]["rules"] = [met("Ingress", 0, 1) | {"lastHit": 9}]
+    assert is_written()
+    counts.swapped(2, generation(2, UDP))
+    assert is_written()
+    assert not is_written()
+    (tmp_path / FILE).unlink()
+    kept._write()
+    assert (tmp_path / FILE).exists()

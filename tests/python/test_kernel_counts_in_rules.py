@@ -27,7 +27,7 @@ from random_world import HOST, Dice
 from rules_interpreter import KernelPacket
 from ruleset_policies import POLICIES
 from test_engine_equals_reference import interfaces_of
-from test_rules_equal_reference import as_seen, can_be
+from test_rules_equal_reference import Loop, as_seen, can_be
 from test_ruleset_examples import HOST as EXAMPLE_HOST
 from test_ruleset_examples import Judge, packets
 from test_ruleset_simulation import World
@@ -176,6 +176,14 @@ def test_random_worlds_are_counted(first: int) -> None:
     assert {met[3] for met in reasons} >= {FAILSAFE, INVALID_PACKET, TO_HOST, ENCAPSULATED}
 
 
+def assert_forging_is_in_vain(world: World, hook: Hook, packet: KernelPacket) -> None:
+    """Who sets the bit that leads to counters gets no other verdict."""
+    if hook == "mangle-postrouting":
+        forged = replace(packet, mark=packet.mark | world.marks.reject)
+        found, expected = (world.through_rules(hook, asked) for asked in (forged, packet))
+        assert found.word == expected.word, packet
+
+
 def ask(seed: int) -> Counter[Met]:
     """Compares a world's packets; what was counted."""
     dice, more = Dice(seed), Random(seed)
@@ -196,5 +204,6 @@ def ask(seed: int) -> Counter[Met]:
     for packet in (packet for _ in range(PACKETS) if can_be(packet := dice.packet(names), counting.facts)):
         family, seen = ("v4" if packet.src.version == 4 else "v6"), as_seen(packet)
         assert counting.wrong(packet.hook, family, seen) is None, seed
+        assert_forging_is_in_vain(World(counting.facts, family, Loop(table.decide_packet)), packet.hook, seen)
         counted += counting.expected(packet.hook, family, seen)
     return counted

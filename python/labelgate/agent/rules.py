@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+import zlib
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -80,6 +81,8 @@ class RuleCounts:
         self._contents = Contents()
         self._policies: dict[int, _Policies] = {}
         """By the loop's number of a table, until its counts are over."""
+        self._told, self._changes = 0, 0
+        """A checksum of what the packet loop has told last; and how often anything was another one."""
         self._began, self._latest = _now(), 1
         self._follow(_Swap(1, first.snapshot, first.table.core, self._began))
 
@@ -119,6 +122,12 @@ class RuleCounts:
         """
         with self._lock:
             return self._read()[1]
+
+    def changes(self) -> tuple[int, int]:
+        """Another number whenever `saved` would give something else than before; and the time now."""
+        with self._lock:
+            self._read()
+            return self._changes, _now()
 
     def saved(self) -> dict[str, Any]:
         """All counts, for the daemon that comes after this one."""
@@ -176,9 +185,13 @@ class RuleCounts:
 
     def _read(self) -> tuple[dict[Key, _Count], dict[str, int]]:
         """All counts now, by rule and by who denied."""
-        tables = json.loads(self._loop.rule_counts())
+        text = self._loop.rule_counts()
+        tables = json.loads(text)
         # After that: a table that is over was followed by another, and so has been told of.
         fresh = self._take_swaps()
+        told = zlib.crc32(text.encode())
+        self._changes += bool(fresh) or told != self._told
+        self._told = told
         now: defaultdict[Key, _Count] = defaultdict(_Count)
         denied: Counter[str] = Counter()
         over, alive = set[int](), set[int]()
@@ -202,6 +215,7 @@ class RuleCounts:
         """Whenever it was that packets came since the last look, they are seen now."""
         now = _now()
         for meaning, packets in self._kernel.take() if self._kernel else ():
+            self._changes += 1
             for key in meaning:
                 self._met.setdefault(key)
                 self._sums[key].add(packets, now)

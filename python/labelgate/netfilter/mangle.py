@@ -85,10 +85,16 @@ class Mangle(TableBuilder):
             return local
         return (
             *local,
+            *self._others(),
+            Rule("", f"-g {dispatch}"),
+        )
+
+    def _others(self) -> Rules:
+        """What is not judged here."""
+        return (
             Rule("-m conntrack ! --ctstate DNAT", "-j RETURN"),
             Rule(ESTABLISHED, "-j RETURN"),
             *self.to_workload("-j RETURN"),
-            Rule("", f"-g {dispatch}"),
         )
 
     def _local(self) -> Rules:
@@ -103,11 +109,8 @@ class Mangle(TableBuilder):
         dispatch = self.host_dispatch("local", "-o", goal)
         if dispatch is None:
             return ()
-        rules = (
-            Rule("", self.clear(self.marks.reject)),
-            *self.to_workload("-j RETURN"),
-            Rule("", f"-g {dispatch}"),
-        )
+        # Who may set marks could have forged it.
+        rules = (Rule("", self.clear(self.marks.reject)), *self._others(), Rule("", f"-g {dispatch}"))
         return (Rule(self.has(self.marks.reject), f"-g {self.chain('dnatted-here', rules)}"),)
 
     def _asking(self, name: str, **reason: str) -> str:
