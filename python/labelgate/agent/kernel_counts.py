@@ -216,9 +216,9 @@ class KernelCounts:
         """Before anything is taken: what the daemon before this one has taken, of which counters."""
         with self._lock:
             try:
-                there = nfacct.counters(PREFIX).keys()
+                there = set(nfacct.counters(PREFIX))
             except OSError:
-                there = self._counters.keys()
+                there = set(self._counters)
             for name, (taken, meaning) in counters.items():
                 if name in there and (name not in self._counters or self._counters[name].taken is None):
                     self._counters[name] = _Counter(meaning, taken)
