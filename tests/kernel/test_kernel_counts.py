@@ -238,15 +238,20 @@ def remove_counters() -> dict[str, nfacct.Counter]:
 def test_without_nfacct_it_is_as_it_was(
     world: World, backend: str, tmp_path: Path, inward: list[Sender], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An iptables that has no such match."""
+    """An iptables that has no such match, which turns out with the first policy."""
     (folder,) = Path("/usr/lib").glob("*/xtables")
     for library in folder.iterdir():
         if library.name != "libxt_nfacct.so":
             (tmp_path / library.name).symlink_to(library)
     monkeypatch.setenv("XTABLES_LIBDIR", str(tmp_path))
     path = tmp_path / "policy.yaml"
-    path.write_text(POLICY, encoding="utf-8")
-    with Daemon(world, path, backend=backend) as daemon:
+    path.write_text(policies.NAMESPACE, encoding="utf-8")
+    configuration = tmp_path / "config.yaml"
+    configuration.write_text("lockout: warn\n", encoding="utf-8")
+    options = ("--allow-empty", "--config", str(configuration))
+    with Daemon(world, path, backend=backend, options=options) as daemon:
+        path.write_text(POLICY, encoding="utf-8")
+        assert daemon.reload().startswith("generation 2 in force")
         assert any("not counted (no nfacct)" in line for line in daemon.log)
         inward[0].send(10)
         assert packets(daemon)[EGRESS] == (None, "kernel")

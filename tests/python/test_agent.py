@@ -53,6 +53,7 @@ class Kernel:
         """How many more transactions fail."""
         self.refusal: Exception = ApplyError("filter", "v4", "no")
         self.can_count = True
+        self.nfacct = FakeNfacct()
         self.hazards: list[Hazard] = []
         self.conntrack_is_off = False
         self.other_variant: object = None
@@ -197,7 +198,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kernel:
         return real_take(signals, [], 0)
 
     real_take = Signals.take
-    monkeypatch.setattr(kernel_counts, "nfacct", FakeNfacct())
+    monkeypatch.setattr(kernel_counts, "nfacct", kernel.nfacct)
     monkeypatch.setattr(enforcement, "Netfilter", Netfilter)
     monkeypatch.setattr(enforcement._core, "Enforcer", Enforcer)
     monkeypatch.setattr(daemon, "LinkWatch", LinkWatch)
@@ -395,6 +396,27 @@ def test_a_reload_that_fails_is_not_called_in_force(kernel: Kernel, policy: Path
     assert said[1].endswith("generation 1 stays in force: the rules could not be applied")
     assert said[2].startswith("generation 2 in force")
     assert len(said) == 4
+
+
+@pytest.mark.parametrize("lacks", ["the match", "the objects"])
+def test_what_cannot_be_counted_is_in_force(kernel: Kernel, policy: Path, lacks: str) -> None:
+    """Also where it turns out late: a daemon that governed nothing has written no rule that counts."""
+    said: list[str] = []
+    agent = agent_of(policy, said)
+
+    def refuse() -> None:
+        kernel.can_count = False
+        if lacks == "the match":
+            kernel.refuses = 1
+        else:
+            kernel.nfacct.is_there = False
+        policy.write_text(POLICY.replace("eth0", "eth1"), encoding="utf-8")
+        reload()
+
+    kernel.steps = [refuse, lambda: None]
+    agent.run()
+    assert any(line.startswith("generation 2 in force") for line in said)
+    assert sum("are not counted (no nfacct)" in line for line in said) == 1
 
 
 def test_a_fault_of_ours_swaps_back(kernel: Kernel, policy: Path) -> None:

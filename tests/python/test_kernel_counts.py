@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -170,6 +171,64 @@ def test_counts_go_on_over_reloads_and_counters_go_with_their_rules(
     daemon.meet("output", 2)
     assert daemon.packets(*EGRESS) == 9
     assert daemon.said == []
+
+
+def test_a_counter_that_cannot_be_removed_loses_nothing(
+    kernel: FakeNfacct, clock: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon = Daemon(kernel)
+    before = daemon.name("output")
+    daemon.reload(HOST.replace("- {action: Allow}", "- {action: Allow, protocol: TCP}"), 2)
+    daemon.rules.rows()
+    kernel.packets[before] += 1
+    daemon.meet("failsafe", 2)
+    with monkeypatch.context() as refused:
+        refused.setattr(kernel, "remove", refuse)
+        assert daemon.packets(FAILSAFE) == 2
+    assert before in kernel.packets
+    daemon.rules.rows()
+    assert before not in kernel.packets
+
+
+def refuse(_: str) -> bool:
+    raise PermissionError(errno.EPERM, "Operation not permitted")
+
+
+def test_of_two_counters_of_the_same_none_is_lost(
+    kernel: FakeNfacct, clock: list[int], tmp_path: Path
+) -> None:
+    """It was killed when a rule was back, and the counter of before was not gone yet."""
+    other = HOST.replace("- {action: Allow}", "- {action: Allow, protocol: TCP}")
+    daemon = Daemon(kernel)
+    daemon.meet("output", 5)
+    before = daemon.name("output")
+    daemon.reload(other, 2)
+    daemon.reload(HOST, 3)
+    assert daemon.name("output") != before
+    daemon.meet("output", 2)
+    daemon.save(tmp_path)
+    kernel.packets[before] += 1
+    daemon.meet("output", 1)
+    later = Daemon(kernel)
+    assert later.keep(tmp_path) == []
+    assert later.packets(*EGRESS) == 9
+    for _ in range(3):
+        later.rules.rows()
+    assert before not in kernel.packets
+
+
+def test_a_counter_that_was_found_and_has_gone_does_not_come_back(
+    kernel: FakeNfacct, clock: list[int], tmp_path: Path
+) -> None:
+    Daemon(kernel).keep(tmp_path)
+    later = Daemon(kernel)
+    later.keep(tmp_path)
+    found = later.name("output")
+    later.reload(HOST.replace("- {action: Allow}", "- {action: Allow, protocol: TCP}"), 2)
+    for _ in range(3):
+        later.rules.rows()
+    later.reload(HOST, 3)
+    assert later.name("output") != found
 
 
 def test_who_comes_later_goes_on(kernel: FakeNfacct, clock: list[int], tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Protocol
 import pytest
 from hooks_model import Hooks
 from labelgate.flow import HOOKS, Hook
+from labelgate.netfilter.builder import REASONS
 from labelgate.netfilter.facts import (
     FAMILIES,
     ByDirection,
@@ -250,6 +251,73 @@ def test_rules_and_queue_answer_what_the_hooks_answer(seed: int) -> None:
                 packet = random_packet(dice, family, hook, may_be_accepted=bool(facts.hosts))
                 seen = world.seen(hook, world.through_rules(hook, packet))
                 assert seen == world.expected(hook, packet), (hook, packet, facts)
+
+
+class Blind(Hooks):
+    """As the packet loop, which sees no conntrack state: rules have settled all that matter."""
+
+    def answer(self, hook: str, packet: KernelPacket, accepted: bool) -> tuple[str, bool]:
+        seen = replace(packet, ct="new", dnatted=hook == "mangle-postrouting")
+        return super().answer(hook, seen, accepted)
+
+
+def counted(facts: RulesetFacts, dice: random.Random) -> RulesetFacts:
+    """The same, where each answer that may be counted has a counter, some of them the same one."""
+
+    def one(answers: ByFamily) -> ByFamily:
+        v4, v6 = ("" if answers.of(family) == "queue" else f"lg-{dice.randrange(5)}" for family in FAMILIES)
+        return replace(answers, accounts=(v4, v6))
+
+    def two(sides: ByDirection) -> ByDirection:
+        return ByDirection(one(sides.ingress), one(sides.egress))
+
+    hosts = tuple(
+        replace(
+            host,
+            input=one(host.input),
+            output=one(host.output),
+            forward=two(host.forward),
+            untracked=host.untracked and two(host.untracked),
+            prednat=host.prednat and one(host.prednat),
+        )
+        for host in facts.hosts
+    )
+    workloads = tuple(
+        replace(workload, ingress=one(workload.ingress), egress=one(workload.egress))
+        for workload in facts.workloads
+    )
+    reasons = {reason: f"lg-{reason[:3]}" for reason in REASONS}
+    return replace(facts, hosts=hosts, workloads=workloads, reasons=reasons)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_counting_decides_nothing(seed: int) -> None:
+    """Whatever is counted, and whoever has set the bit that leads to counters in mangle POSTROUTING."""
+    dice = random.Random(seed)
+    facts = random_facts(dice)
+    if facts.is_empty:
+        return
+    facts = replace(facts, open=dice.random() < 0.2)
+    if dice.random() < 0.3:
+        hooks = frozenset(hook for hook in HOOKS if dice.random() < 0.3)
+        facts = replace(facts, without_repeat=hooks, settings=replace(facts.settings, filter_deny="Drop"))
+    reject = facts.marks.reject
+    for family in FAMILIES:
+        judge = Blind(facts, family)
+        plain, counting = (World(asked, family, judge) for asked in (facts, counted(facts, dice)))
+        for hook in HOOKS:
+            for _ in range(120 if hook == "filter-forward" else 60):
+                packet = random_packet(dice, family, hook, may_be_accepted=bool(facts.hosts))
+                expected, asked = plain.through_rules(hook, packet), packet
+                if hook == "mangle-postrouting":
+                    asked = replace(packet, mark=packet.mark | dice.choice((0, reject)))
+                found = counting.through_rules(hook, asked)
+                mark = found.packet.mark
+                if mark & reject:
+                    is_turned = hook == "filter-output" and packet.dnatted and found.word == "return"
+                    assert is_turned or asked != packet, packet
+                seen = replace(found.packet, mark=mark & ~reject)
+                assert (found.word, seen) == (expected.word, expected.packet), (hook, packet, facts)
 
 
 def test_a_mark_of_others_in_place_of_d_is_no_verdict() -> None:

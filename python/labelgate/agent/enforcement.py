@@ -135,7 +135,8 @@ class Enforcement:
             self._place_workers(first.config.queue_cpus)
         open_things.callback(leave)
         self._settle(first)
-        self._apply_first(first)
+        facts = self._facts(first)
+        self._apply(first, facts, ruleset(facts))
         self._is_in_force = self._must_stay_closed = True
         self._rules_missing, self._rules_seen = None, time.monotonic()
 
@@ -163,26 +164,30 @@ class Enforcement:
                 self._settle(generation)
             self._swap(generation, generation.links)
             if rules is not None:
-                self._apply(facts, rules)
+                self._apply(generation, facts, rules)
         except BaseException:
             self._swap(before, generation.links)
             raise
         self.current = generation
 
-    def _apply_first(self, first: Generation) -> None:
-        """Without counters where this kernel, or this iptables, knows none."""
-        facts = self._facts(first)
+    def _apply(
+        self, generation: Generation, facts: RulesetFacts, rules: Ruleset, now: Tables | None = None
+    ) -> None:
+        """Brings rules into the kernel; ApplyError: all is as before.
+
+        Without counters from when this kernel, or this iptables, turns out to know none: counting never
+        stands in the way of a policy.
+        """
         try:
-            self._apply(facts, ruleset(facts))
+            self._apply_counted(facts, rules, now)
         except ApplyError as error:
             if not facts.counters or self._netfilter.can_count(min(facts.counters)):
                 raise
             self._kernel_counts.give_up(str(error))
-            facts = self._facts(first)
-            self._apply(facts, ruleset(facts))
+            facts = self._facts(generation, is_open=facts.open)
+            self._apply_counted(facts, ruleset(facts))
 
-    def _apply(self, facts: RulesetFacts, rules: Ruleset, now: Tables | None = None) -> None:
-        """Brings rules into the kernel, and first what they count with; ApplyError: all is as before."""
+    def _apply_counted(self, facts: RulesetFacts, rules: Ruleset, now: Tables | None = None) -> None:
         try:
             self._kernel_counts.make(facts.counters)
         except OSError as error:
@@ -292,7 +297,7 @@ class Enforcement:
                 self._follow_hazards(hooks, now)
             elif findings:
                 facts = self._facts(self.current)
-                self._apply(facts, ruleset(facts), now)
+                self._apply(self.current, facts, ruleset(facts), now)
             self._rules_missing, self._rules_seen = None, time.monotonic()
         except (ApplyError, ValueError, OSError) as error:
             self._rules_missing = self._rules_missing or str(error)
@@ -327,7 +332,7 @@ class Enforcement:
                 clean()
             elif mode == "open" and self._is_in_force:
                 facts = self._facts(self.current, is_open=True)
-                self._apply(facts, ruleset(facts))
+                self._apply(self.current, facts, ruleset(facts))
         except (ApplyError, ValueError) as error:
             self._say(f"warning: stop: {error}")
         if mode != "keep":
@@ -483,7 +488,7 @@ class Enforcement:
         self._without_repeat = hooks
         try:
             facts = self._facts(self.current)
-            self._apply(facts, ruleset(facts), now)
+            self._apply(self.current, facts, ruleset(facts), now)
         except BaseException:
             self._without_repeat = before  # The next check tries again.
             raise

@@ -119,10 +119,13 @@ class KernelCounts:
 
     def make(self, names: frozenset[str]) -> None:
         """Before rules that count with these; OSError if one cannot be."""
+        if not names:
+            return
         meanings = {name: meaning for meaning, name in self._names.items()}
         with self._lock:
             self._wanted |= names
-            for name in sorted(names):
+            # The kernel looks for a name through all of them: only those are made that are not there.
+            for name in sorted(names - nfacct.counters(PREFIX).keys()):
                 if nfacct.create(name):
                     known = self._counters.get(name)
                     if known and known.taken:
@@ -189,8 +192,10 @@ class KernelCounts:
             counter.is_over = False
         elif not counter.is_over:
             counter.is_over = True  # It may have counted one more behind its last reading.
-        elif nfacct.remove(name):
+        elif _remove(name):
             del self._counters[name]
+            # What is made under this name again would be taken for this one.
+            self._found = {begin: found for begin, found in self._found.items() if found != name}
         return counter.meaning, now.packets - before
 
     def let_go(self) -> None:
@@ -212,8 +217,11 @@ class KernelCounts:
 
     def restore(self, counters: Mapping[str, tuple[int, Meaning]], since: Mapping[Key, int]) -> None:
         """Before anything is taken: what the daemon before this one has taken, of which counters."""
-        there = set(self._found.values())
         with self._lock:
+            try:
+                there = set(nfacct.counters(PREFIX))
+            except OSError:
+                there = set(self._counters)
             for name, (taken, meaning) in counters.items():
                 if name in there and (name not in self._counters or self._counters[name].taken is None):
                     self._counters[name] = _Counter(meaning, taken)
@@ -221,7 +229,7 @@ class KernelCounts:
                 if counter.taken is None:
                     counter.taken = 0  # It was made behind the last writing.
             for name in there - self._counters.keys():
-                nfacct.remove(name)  # Nobody knows what it has counted.
+                _remove(name)  # Nobody knows what it has counted.
             if not self.is_off:
                 self._since = {key: since.get(key, began) for key, began in self._since.items()}
 
@@ -239,6 +247,14 @@ def _found(snapshot: Snapshot, keys: set[str]) -> dict[str, Resource]:
         for found in kind
         if found.metadata.name in names and found.key in keys
     }
+
+
+def _remove(name: str) -> bool:
+    """One that cannot be removed stays, and what was read meanwhile is kept."""
+    try:
+        return nfacct.remove(name)
+    except OSError:
+        return False
 
 
 def _now() -> int:

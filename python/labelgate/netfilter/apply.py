@@ -267,15 +267,20 @@ class Netfilter:
         return was_off
 
     def can_count(self, counter: str) -> bool:
-        """Whether rules can count with this counter, which is there: a chain that nothing leads to tries."""
-        rules = TableRules({f"{PREFIX}probe": (Rule("", "").counted(counter),)})
-        try:
-            for family in self.families:
-                self._write("raw", family, transaction("raw", EMPTY_TABLE, rules))
-                made = SavedTable(dict.fromkeys(rules.chains, ()))
+        """Whether rules can count with this counter, which is there: a chain that nothing leads to tries.
+
+        ApplyError where rules cannot be written at all, now, whatever they are.
+        """
+        chain = f"{PREFIX}probe"
+        made, counting = SavedTable({chain: ()}), TableRules({chain: (Rule("", "").counted(counter),)})
+        for family in self.families:
+            self._write("raw", family, transaction("raw", EMPTY_TABLE, TableRules({chain: ()})))
+            try:
+                self._write("raw", family, transaction("raw", made, counting))
+            except ApplyError:
+                return False
+            finally:
                 self._write("raw", family, transaction("raw", made, _NO_RULES))
-        except ApplyError:
-            return False
         return True
 
     def _wanted(self, ruleset: Ruleset, now: Tables) -> dict[Key, TableRules]:
