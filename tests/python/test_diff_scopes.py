@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
@@ -278,3 +280,22 @@ def test_labels_of_one_endpoint_alone_cost_nothing(monkeypatch):
     wanted = [f"WorkloadEndpoint/shop/w{at}" for at in range(300) if at % 3 < 2]
     assert names.group(wanted) == "workloads app=a0 or app=a1"
     assert len(looked_up) < 10
+
+
+def test_a_child_process_compares_too() -> None:
+    """Threads that its parent has compared with are not there."""
+    code = """
+import os, signal
+from importlib.resources import files
+import labelgate
+from labelgate.analysis.diff import diff
+
+policy = labelgate.load(files("labelgate") / "examples" / "02-host-endpoint.yaml")
+assert not diff(policy, policy)
+if (child := os.fork()) == 0:
+    signal.alarm(60)  # It does not outlive who asks.
+    os._exit(7 if not diff(policy, policy) else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr

@@ -135,6 +135,21 @@ def test_deep_nesting_is_left() -> None:
     check("a: b\n---\n" + deep)
 
 
+@pytest.mark.parametrize("text", ["a: {}\n", "a: '{}'\n", 'a: "{}"\n', "a:\n- {}\n"])
+def test_long_values_are_left(text: str) -> None:
+    """Looking for where they end takes memory with each character, and they would be remembered."""
+    assert plain_document(text.format("b" * 1000)) is not None
+    assert plain_document(text.format("b" * 1002)) is None
+    check(text.format("b" * 1002))
+
+
+def test_long_beginnings_are_left() -> None:
+    for line in ("\n", "# b\n"):
+        assert plain_document(line * 1000 + "a: b\n") is not None
+        assert plain_document(line * 1001 + "a: b\n") is None
+        check(line * 1001 + "a: b\n")
+
+
 def test_places_below_other_documents() -> None:
     """Of a document with a field twice, between plain ones."""
     text = "a: 1\n---\na:\n- b: 1\n  b: 2\n---\nc: 3\n"

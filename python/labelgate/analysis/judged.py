@@ -7,11 +7,12 @@ same rules, with the same settings, are asked about once, on whatever nodes they
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from ipaddress import ip_network
 from typing import Any, Literal
 
@@ -38,8 +39,6 @@ from labelgate.settings import HostFacts, Settings
 from labelgate.snapshot import Snapshot
 from labelgate.table import DecisionTable
 
-_BESIDE = ThreadPoolExecutor(2, "labelgate-core")
-"""Compile and build both states while Python goes on: the core does so without the GIL."""
 IPIP = 4
 _CARRIER = "with "
 """Begins the name of an interface of which only an address is known."""
@@ -63,6 +62,16 @@ _HOOKS: dict[tuple[Kind, Direction], tuple[Hook, ...]] = {
 """Where a place is met; asked about is the first. What `normal` egress denies it denies at both hooks."""
 
 
+@cache
+def _beside() -> ThreadPoolExecutor:
+    """Threads that compile and build both states while Python goes on: the core does so without the GIL."""
+    return ThreadPoolExecutor(2, "labelgate-core")
+
+
+# A child process has none of them, and would wait for them.
+os.register_at_fork(after_in_child=_beside.cache_clear)
+
+
 @dataclass(frozen=True)
 class State:
     """One of the two states, compiled for a node, or for all workloads of a cluster."""
@@ -84,7 +93,7 @@ class State:
 
     @cached_property
     def _built(self) -> Future[DecisionTable]:
-        return _BESIDE.submit(DecisionTable, self.program, self.host, self.settings)
+        return _beside().submit(DecisionTable, self.program, self.host, self.settings)
 
     def ask(self, subject: Subject, kind: Kind, direction: Direction, packets: Packets) -> Judged:
         """What a host endpoint says; `Comparison.ask` says more."""
@@ -182,7 +191,7 @@ class Compiled:
         """Have both compiled meanwhile."""
         compilers = [self._compiler(side, one) for side, one in enumerate(settings)]
         # Behind both of them: who waits for a compiler is in nobody's way.
-        self._begun[node, settings] = [_BESIDE.submit(_enforced, one, node) for one in compilers]
+        self._begun[node, settings] = [_beside().submit(_enforced, one, node) for one in compilers]
 
     def states(self, node: str | None, settings: tuple[Settings, Settings]) -> States:
         """Both compiled for a node; None: all workloads."""
@@ -202,7 +211,7 @@ class Compiled:
             model = core_model(
                 self.snapshots[side], settings, is_cluster=self.node is None, written=self._written
             )
-            self._compilers[side, settings] = _BESIDE.submit(_core.Compiler, model, self.node)
+            self._compilers[side, settings] = _beside().submit(_core.Compiler, model, self.node)
         return self._compilers[side, settings]
 
 

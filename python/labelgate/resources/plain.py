@@ -2,8 +2,8 @@
 
 Only lines that can be read in one way are read here: a field, an item, or both, with at most one scalar that
 stands on the line, in plain text or in quotes without escapes. Anything else (flow collections, block
-scalars, anchors, tags, comments behind values, fields twice, letters beyond ASCII) is left to PyYAML, which
-also has the word on everything that is wrong.
+scalars, anchors, tags, comments behind values, fields twice, letters beyond ASCII, long lines) is left to
+PyYAML, which also has the word on everything that is wrong.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from typing import Any, TypeVar
 from labelgate.resources.positions import WORDS, scalar_tag, scalar_value
 
 _KEY = r"[A-Za-z_][A-Za-z0-9_./-]{0,250}"
+# Repetitions are bounded: `re` remembers every turn of a group, in hundreds of bytes.
+_MOST = "{0,1000}"
 # Neither `: ` nor `#` is inside, and nothing that means something at the beginning.
-_PLAIN = r"[A-Za-z0-9_./(](?:[!\"$-9;-~]|[: ](?![ \n]))*"
-_VALUE = rf"{_PLAIN}|'[ -&(-~]*'|\"[ !#-\[\]-~]*\"|\[\]|\{{\}}"
+_PLAIN = rf"[A-Za-z0-9_./(](?:[!\"$-9;-~]|[: ](?![ \n])){_MOST}"
+_VALUE = rf"{_PLAIN}|'[ -&(-~]{_MOST}'|\"[ !#-\[\]-~]{_MOST}\"|\[\]|\{{\}}"
 _LINE = re.compile(rf"^(( *)(?:(- )?({_KEY}):(?: ({_VALUE}))?|- ({_VALUE})|(?:#[ -~]*)?)\n)", re.MULTILINE)
-_BEGINNING = re.compile(r"(?:---\n)?(?: *(?:#[ -~]*)?\n)*(?=[A-Za-z_])")
+_BEGINNING = re.compile(rf"(?:---\n)?(?: *(?:#[ -~]*)?\n){_MOST}(?=[A-Za-z_])")
 _MOST_OPEN = 90
 """Collections within each other; PyYAML says of more whether it is too many."""
 
