@@ -28,7 +28,8 @@ pub struct Axes {
 
 /// Rows have to fit 16 bits.
 const MOST_PAIRS: usize = 1 << 16;
-/// What one more outcome takes where packets are counted.
+/// What one more outcome takes where a worker counts packets. How many workers there will be is not known here; mostly
+/// there is one.
 const COUNT_BYTES: usize = 32;
 
 /// Row of (source, destination); cell of (row, service, source port).

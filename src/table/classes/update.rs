@@ -86,6 +86,12 @@ struct Edges {
     source_ports: Vec<Edge<u32>>,
 }
 
+impl Edges {
+    fn is_empty(&self) -> bool {
+        self.v4.is_empty() && self.v6.is_empty() && self.services.is_empty() && self.source_ports.is_empty()
+    }
+}
+
 /// Where a set is.
 fn address(set: &Arc<AddressSet>) -> usize {
     Arc::as_ptr(set) as usize
@@ -163,6 +169,7 @@ impl Kept {
             let flats = Flats::of_chains(program, &stale, &mut lineage.named);
             let mut edges = Edges::default();
             let terms = self.terms(&flats, &stale, &mut edges)?;
+            debug_assert!(edges.is_empty(), "a chain that had tables names nothing that is new");
             self.tables(&flats, &terms, &stale)?;
             lineage.named = flats.into_named_ports();
         }
