@@ -13,6 +13,7 @@
 
 mod answer;
 mod batch;
+mod block;
 mod classes;
 mod connectivity;
 mod engines;
