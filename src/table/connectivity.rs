@@ -5,7 +5,8 @@ use std::array;
 use rustc_hash::FxHashMap;
 
 use super::answer::EndKind;
-use super::batch::{Block, Column, Columns, Flows, FlowsError, STAGE};
+use super::batch::{Column, Flows, FlowsError, STAGE};
+use super::block::{Block, Columns};
 use super::stops::Stop;
 use super::{DecisionTable, Step, hooks};
 use crate::flow::{

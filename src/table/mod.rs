@@ -14,6 +14,7 @@
 mod answer;
 mod asked;
 mod batch;
+mod block;
 mod classes;
 mod connectivity;
 mod engines;

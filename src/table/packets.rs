@@ -1,6 +1,7 @@
 //! Packets of one queue, a batch at a time: what the packet loop asks.
 
-use super::batch::{Columns, STAGE};
+use super::batch::STAGE;
+use super::block::Columns;
 use super::{Decision, DecisionTable, Step, Trace, hooks};
 use crate::flow::{FlowKey, OutcomeId};
 
