@@ -25,6 +25,8 @@ use ways::{Answers, Clock, Trace, Way, answer};
 
 /// Of the questions that `linear` and the naive way answer as well.
 const SAMPLE: usize = 20_000;
+/// So many of them, however long that takes.
+const LEAST_SAMPLE: usize = 2_000;
 /// For each of the two, when checking.
 const CHECK_TIME: Duration = Duration::from_secs(2);
 /// For each of the two, in a round.
@@ -284,7 +286,8 @@ impl Sampled {
     }
 }
 
-/// The first questions, until there are [`SAMPLE`] or [`CHECK_TIME`] is over; those of every kind in their share.
+/// The first questions, until there are [`SAMPLE`], or [`LEAST_SAMPLE`] and [`CHECK_TIME`] is over; those of every kind
+/// in their share.
 fn sample(
     trace: &Trace,
     stop: &AtomicBool,
@@ -295,7 +298,7 @@ fn sample(
     for questions in &trace.questions {
         let (flows, share) = (questions.flows(), (SAMPLE * questions.len()).div_ceil(trace.len()));
         for index in 0..questions.len().min(share) {
-            if begun.elapsed() > CHECK_TIME {
+            if count >= LEAST_SAMPLE && begun.elapsed() > CHECK_TIME {
                 break;
             }
             if stop.load(Ordering::Relaxed) {
