@@ -316,6 +316,19 @@ def test_what_is_not_wholly_counted_is_said(kernel: FakeNfacct, clock: list[int]
     assert daemon.rows()[EGRESS]["uncounted"] is None
 
 
+def test_too_many_counters_are_none(
+    kernel: FakeNfacct, clock: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rules would not be written in time."""
+    monkeypatch.setattr(kernel_counts, "MOST_COUNTERS", 2)
+    daemon = Daemon(kernel)
+    assert daemon.said == [
+        "warning: packets that kernel rules answer are not counted (too many counters): 3, and 2 are the most"
+    ]
+    assert (daemon.packets(*EGRESS), daemon.rows()[EGRESS]["uncounted"]) == (None, "kernel")
+    assert kernel.packets == {}
+
+
 def test_what_somebody_takes_away_is_said(kernel: FakeNfacct, clock: list[int]) -> None:
     daemon = Daemon(kernel)
     daemon.meet("output", 5)

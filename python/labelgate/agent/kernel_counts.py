@@ -26,6 +26,9 @@ from labelgate.netfilter.rules import PREFIX
 
 Meaning = tuple[Key, ...]
 """What each packet of a counter counts for."""
+MOST_COUNTERS = 2_000
+"""The kernel looks for each through all of them whenever a rule with it is written: of 2,000 that takes a
+second, and four times as long of twice as many."""
 MOST_KNOWN = 100_000
 """Rules of before whose beginning is known still."""
 
@@ -72,10 +75,10 @@ class KernelCounts:
         except OSError as error:
             self.give_up(str(error))
 
-    def give_up(self, why: str) -> None:
+    def give_up(self, why: str, cause: str = "no nfacct") -> None:
         """From now on nothing is counted here."""
         self.problem, self._since = why, {}
-        self._say(f"warning: packets that kernel rules answer are not counted (no nfacct): {why.strip()}")
+        self._say(f"warning: packets that kernel rules answer are not counted ({cause}): {why.strip()}")
 
     # What follows is for the thread that changes rules.
 
@@ -94,15 +97,24 @@ class KernelCounts:
         reasons = {row["reason"]: keys[int(number)] for number, row in settled["names"].items()
                    if row["policy"] is None and row["tier"] is None and row["reason"] in REASONS}  # fmt: skip
 
+        used = set[str]()
+
         def name(numbers: Iterable[int]) -> str:
             meaning = tuple(keys[number] for number in numbers)
-            return self._name(meaning) if meaning else ""
+            if not meaning:
+                return ""
+            used.add(self._name(meaning))
+            return self._names[meaning]
 
         with self._lock:
-            return Named(
+            named = Named(
                 _with_names(settled["chains"], name),
                 {reason: self._name((key,)) for reason, key in reasons.items()},
             )
+        if len(used) > MOST_COUNTERS:
+            self.give_up(f"{len(used)}, and {MOST_COUNTERS} are the most", cause="too many counters")
+            return Named()
+        return named
 
     def _name(self, meaning: Meaning) -> str:
         if meaning not in self._names:
