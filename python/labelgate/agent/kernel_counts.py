@@ -207,6 +207,11 @@ class KernelCounts:
             self._found = {begin: found for begin, found in self._found.items() if found != name}
         return counter.meaning, now.packets - before
 
+    @property
+    def has_any(self) -> bool:
+        """Counters that are to be read still."""
+        return bool(self._counters)
+
     def let_go(self) -> None:
         """No rule of ours is left: counters go when they have been read twice more."""
         with self._lock:
