@@ -311,6 +311,25 @@ def test_a_start_that_fails_leaves_nothing(kernel: Kernel, policy: Path) -> None
     assert kernel.touched == ["bound", "refused", "cleaned", "stopped"]
 
 
+def test_rules_are_applied_without_counters_where_there_are_none(
+    kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which is tried where rules cannot be applied, and not taken for granted."""
+    kernel.refuses, kernel.can_count = 1, False
+    said = run(policy)
+    assert kernel.touched[:3] == ["bound", "refused", "applied"]
+    (told,) = [line for line in said if "not counted" in line]
+    assert told.endswith("kernel rules answer are not counted (no nfacct): netfilter table filter (v4): no")
+    # Or the kernel makes none at all.
+    kernel.touched.clear()
+    fake = FakeNfacct()
+    fake.is_there = False
+    monkeypatch.setattr(kernel_counts, "nfacct", fake)
+    said = run(policy)
+    assert kernel.touched[:2] == ["bound", "applied"]
+    assert sum("not counted (no nfacct): [Errno 22] Invalid argument" in line for line in said) == 1
+
+
 def test_what_the_kernel_lacks_is_told(kernel: Kernel, policy: Path) -> None:
     buffers = '"receive_buffer_wanted": 200, "receive_buffer_granted": %d, "segmented_queues": %d'
     for granted, segmented, told in (

@@ -345,6 +345,18 @@ def test_what_somebody_takes_away_is_said(kernel: FakeNfacct, clock: list[int]) 
     assert "somebody removed counter" in daemon.said[1]
 
 
+def test_what_is_gone_and_not_missed_is_forgotten(kernel: FakeNfacct, clock: list[int]) -> None:
+    daemon = Daemon(kernel)
+    daemon.meet("output", 5)
+    before = daemon.name("output")
+    daemon.rules.rows()
+    daemon.reload(HOST.replace("- {action: Allow}", "- {action: Allow, protocol: TCP}"), 2)
+    del kernel.packets[before]
+    daemon.rules.rows()
+    assert before not in {name for name, *_ in daemon.counts.saved()["counters"]}
+    assert daemon.said == []
+
+
 def test_what_nobody_can_read_is_read_the_next_time(kernel: FakeNfacct, clock: list[int]) -> None:
     daemon = Daemon(kernel)
     daemon.meet("output", 5)

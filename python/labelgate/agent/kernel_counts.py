@@ -23,6 +23,8 @@ from labelgate.agent.hits import Key
 from labelgate.netfilter import nfacct
 from labelgate.netfilter.builder import REASONS
 from labelgate.netfilter.rules import PREFIX
+from labelgate.resources import Resource
+from labelgate.snapshot import Snapshot
 
 Meaning = tuple[Key, ...]
 """What each packet of a counter counts for."""
@@ -87,8 +89,7 @@ class KernelCounts:
         if self.is_off:
             return Named()
         settled = generation.table.settled()
-        policies = {row["policy"] for row in settled["names"].values()}
-        resources = {found.key: found for found in generation.snapshot.resources() if found.key in policies}
+        resources = _found(generation.snapshot, {row["policy"] for row in settled["names"].values()} - {None})
         self._contents.see(resources.values(), 0)
         keys = {
             int(number): self._contents.key(row, resources.get(row["policy"]))
@@ -186,6 +187,8 @@ class KernelCounts:
                 now = nfacct.counters(PREFIX) if self._counters else {}
             except OSError:
                 return []  # The next time.
+            for name in self._counters.keys() - now.keys() - self._wanted:
+                del self._counters[name]  # Somebody else has removed it, when no rule used it any more.
             taken = [self._take(name, now[name]) for name in list(self._counters) if name in now]
             return [found for found in taken if found[1]]
 
@@ -254,6 +257,21 @@ def _remove(name: str) -> bool:
         return nfacct.remove(name)
     except OSError:
         return False
+
+
+def _found(snapshot: Snapshot, keys: set[str]) -> dict[str, Resource]:
+    """Policies and profiles of these keys; of a large cluster, at every change."""
+    names = {key.rpartition("/")[2] for key in keys}
+    kinds: tuple[tuple[Resource, ...], ...] = (
+        snapshot.global_network_policies, snapshot.network_policies, snapshot.kubernetes_network_policies,
+        snapshot.kubernetes_cluster_network_policies, snapshot.profiles,
+    )  # fmt: skip
+    return {
+        found.key: found
+        for kind in kinds
+        for found in kind
+        if found.metadata.name in names and found.key in keys
+    }
 
 
 def _now() -> int:
