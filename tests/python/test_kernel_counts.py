@@ -308,7 +308,10 @@ def test_unused_is_said_only_of_what_was_counted_for_so_long(
 
 def test_what_is_not_wholly_counted_is_said(kernel: FakeNfacct, clock: list[int]) -> None:
     daemon = Daemon(kernel)
+    before, _ = daemon.rules.changes()
+    assert daemon.rules.changes()[0] == before
     daemon.reload(HOST, 1, uncounted=("output",))
+    assert daemon.rules.changes()[0] != before, "since when all are counted is to be kept"
     row = daemon.rows()[EGRESS]
     assert (row["uncounted"], row["inKernel"]) == ("kernel", False)
     daemon.reload(HOST, 1)

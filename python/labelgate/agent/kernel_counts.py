@@ -70,6 +70,8 @@ class KernelCounts:
         """Since when all packets of a rule are counted, in milliseconds since 1970."""
         self.problem: str | None = None
         """Why nothing is counted here."""
+        self.changes = 0
+        """How often rules were put in force: `saved` may tell another beginning then, with nothing met."""
         self._found: dict[str, str] = {}
         """Counters that were there at the start, by the first half of their names."""
         try:
@@ -150,6 +152,7 @@ class KernelCounts:
         now = _now()
         with self._lock:
             self._wanted = names
+            self.changes += 1
             if self.is_off:
                 return
             self._uncounted = frozenset(self._keys(uncounted))

@@ -129,7 +129,7 @@ class RuleCounts:
         """Another number whenever `saved` would give something else than before; and the time now."""
         with self._lock:
             self._read()
-            return self._changes, _now()
+            return self._changes + (self._kernel.changes if self._kernel else 0), _now()
 
     def saved(self) -> dict[str, Any]:
         """All counts, for the daemon that comes after this one."""
