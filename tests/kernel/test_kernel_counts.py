@@ -260,6 +260,18 @@ def test_without_nfacct_it_is_as_it_was(
         assert not [line for line in kit.saved(world, backend) if "nfacct" in line or "probe" in line]
 
 
+def test_all_counters_are_listed(world: World) -> None:
+    """The kernel tells of them in many messages."""
+    names = {f"lg-{number:016x}-00000000" for number in range(1500)}
+
+    def made() -> set[str]:
+        assert all(nfacct.create(name) for name in names)
+        return set(nfacct.counters("lg-"))
+
+    assert world.call(EDGE, made) == names
+    assert world.call(EDGE, remove_counters) == {}
+
+
 PODS = f"""{policies.PODS}---{policies.host()}---{OPEN}---
 apiVersion: projectcalico.org/v3
 kind: NetworkPolicy

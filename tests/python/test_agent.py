@@ -27,6 +27,7 @@ from labelgate.control import ControlError
 from labelgate.flow import HOOKS
 from labelgate.links import Link, Links
 from labelgate.lockout import Finding, LockOutError
+from labelgate.netfilter import nfacct
 from labelgate.netfilter.apply import ApplyError
 from labelgate.netfilter.readback import Hazard, parse_save
 from labelgate.resources import LoadError
@@ -243,6 +244,28 @@ def fault() -> None:
 def test_a_planned_stop_removes_the_rules(kernel: Kernel, policy: Path) -> None:
     assert run(policy)[-1] == "stopped: our rules are removed"
     assert kernel.touched == ["bound", "applied", "cleaned", "stopped"]
+
+
+def test_a_planned_stop_waits_for_counters(
+    kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nft lets go of rules some time after they are gone."""
+    fake = kernel.nfacct
+    monkeypatch.setattr(enforcement, "LATE_SECONDS", 0)
+    real, looks = fake.counters, iter(range(8))
+
+    def counters(prefix: str) -> dict[str, nfacct.Counter]:
+        if kernel.touched[-1] == "cleaned" and next(looks) == 6:
+            fake.used.clear()
+        return real(prefix)
+
+    def use() -> None:
+        fake.used = set(fake.packets)
+        monkeypatch.setattr(fake, "counters", counters)
+
+    kernel.steps = [use]
+    run(policy)
+    assert fake.packets == {}
 
 
 def test_a_start_and_a_reload_tell_the_engines(kernel: Kernel, policy: Path) -> None:

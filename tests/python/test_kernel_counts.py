@@ -308,12 +308,28 @@ def test_unused_is_said_only_of_what_was_counted_for_so_long(
 
 def test_what_is_not_wholly_counted_is_said(kernel: FakeNfacct, clock: list[int]) -> None:
     daemon = Daemon(kernel)
+    before, _ = daemon.rules.changes()
+    assert daemon.rules.changes()[0] == before
     daemon.reload(HOST, 1, uncounted=("output",))
+    assert daemon.rules.changes()[0] != before, "since when all are counted is to be kept"
     row = daemon.rows()[EGRESS]
     assert (row["uncounted"], row["inKernel"]) == ("kernel", False)
     daemon.reload(HOST, 1)
     clock[0] += MINUTE
     assert daemon.rows()[EGRESS]["uncounted"] is None
+
+
+def test_too_many_counters_are_none(
+    kernel: FakeNfacct, clock: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rules would not be written in time."""
+    monkeypatch.setattr(kernel_counts, "MOST_COUNTERS", 2)
+    daemon = Daemon(kernel)
+    assert daemon.said == [
+        "warning: packets that kernel rules answer are not counted (too many counters): 3, and 2 are the most"
+    ]
+    assert (daemon.packets(*EGRESS), daemon.rows()[EGRESS]["uncounted"]) == (None, "kernel")
+    assert kernel.packets == {}
 
 
 def test_what_somebody_takes_away_is_said(kernel: FakeNfacct, clock: list[int]) -> None:

@@ -38,8 +38,9 @@ DRAIN_SECONDS = 5.0
 """How long a planned stop waits at most for packets that are queued already: nothing new comes any more."""
 RULES_SECONDS = 60.0
 """Rules that nobody has looked at for longer are not known to be there; usually it is five seconds."""
-LAST_LOOKS = 2
-"""At counters that no rule uses any more: the second finds that they have counted their last, and they go."""
+LAST_LOOKS = 20
+"""At most, at counters that no rule is to use any more: nft lets go of rules some time after they are gone,
+and the look behind the one that finds it takes what they have counted last."""
 LATE_SECONDS = 0.02
 """Longer than any packet takes through rules."""
 
@@ -341,6 +342,9 @@ class Enforcement:
             self._kernel_counts.let_go()
             for _ in range(LAST_LOOKS):
                 self.rule_counts.catch_up()
+                if not self._kernel_counts.has_any:
+                    break
+                time.sleep(LATE_SECONDS)
         return mode
 
     def drain(self) -> None:

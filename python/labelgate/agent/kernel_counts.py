@@ -28,6 +28,9 @@ from labelgate.snapshot import Snapshot
 
 Meaning = tuple[Key, ...]
 """What each packet of a counter counts for."""
+MOST_COUNTERS = 2_000
+"""The kernel looks for each through all of them whenever a rule with it is written: of 2,000 that takes a
+second, and four times as long of twice as many."""
 MOST_KNOWN = 100_000
 """Rules of before whose beginning is known still."""
 
@@ -67,6 +70,8 @@ class KernelCounts:
         """Since when all packets of a rule are counted, in milliseconds since 1970."""
         self.problem: str | None = None
         """Why nothing is counted here."""
+        self.changes = 0
+        """How often rules were put in force: `saved` may tell another beginning then, with nothing met."""
         self._found: dict[str, str] = {}
         """Counters that were there at the start, by the first half of their names."""
         try:
@@ -74,10 +79,10 @@ class KernelCounts:
         except OSError as error:
             self.give_up(str(error))
 
-    def give_up(self, why: str) -> None:
+    def give_up(self, why: str, cause: str = "no nfacct") -> None:
         """From now on nothing is counted here."""
         self.problem, self._since = why, {}
-        self._say(f"warning: packets that kernel rules answer are not counted (no nfacct): {why.strip()}")
+        self._say(f"warning: packets that kernel rules answer are not counted ({cause}): {why.strip()}")
 
     # What follows is for the thread that changes rules.
 
@@ -95,15 +100,24 @@ class KernelCounts:
         reasons = {row["reason"]: keys[int(number)] for number, row in settled["names"].items()
                    if row["policy"] is None and row["tier"] is None and row["reason"] in REASONS}  # fmt: skip
 
+        used = set[str]()
+
         def name(numbers: Iterable[int]) -> str:
             meaning = tuple(keys[number] for number in numbers)
-            return self._name(meaning) if meaning else ""
+            if not meaning:
+                return ""
+            used.add(self._name(meaning))
+            return self._names[meaning]
 
         with self._lock:
-            return Named(
+            named = Named(
                 _with_names(settled["chains"], name),
                 {reason: self._name((key,)) for reason, key in reasons.items()},
             )
+        if len(used) > MOST_COUNTERS:
+            self.give_up(f"{len(used)}, and {MOST_COUNTERS} are the most", cause="too many counters")
+            return Named()
+        return named
 
     def _name(self, meaning: Meaning) -> str:
         if meaning not in self._names:
@@ -138,6 +152,7 @@ class KernelCounts:
         now = _now()
         with self._lock:
             self._wanted = names
+            self.changes += 1
             if self.is_off:
                 return
             self._uncounted = frozenset(self._keys(uncounted))
@@ -198,6 +213,11 @@ class KernelCounts:
             self._found = {begin: found for begin, found in self._found.items() if found != name}
         return counter.meaning, now.packets - before
 
+    @property
+    def has_any(self) -> bool:
+        """Counters that are to be read still."""
+        return bool(self._counters)
+
     def let_go(self) -> None:
         """No rule of ours is left: counters go when they have been read twice more."""
         with self._lock:
@@ -234,6 +254,14 @@ class KernelCounts:
                 self._since = {key: since.get(key, began) for key, began in self._since.items()}
 
 
+def _remove(name: str) -> bool:
+    """One that cannot be removed stays, and what was read meanwhile is kept."""
+    try:
+        return nfacct.remove(name)
+    except OSError:
+        return False
+
+
 def _found(snapshot: Snapshot, keys: set[str]) -> dict[str, Resource]:
     """Policies and profiles of these keys; of a large cluster, at every change."""
     names = {key.rpartition("/")[2] for key in keys}
@@ -247,14 +275,6 @@ def _found(snapshot: Snapshot, keys: set[str]) -> dict[str, Resource]:
         for found in kind
         if found.metadata.name in names and found.key in keys
     }
-
-
-def _remove(name: str) -> bool:
-    """One that cannot be removed stays, and what was read meanwhile is kept."""
-    try:
-        return nfacct.remove(name)
-    except OSError:
-        return False
 
 
 def _now() -> int:

@@ -92,10 +92,12 @@ class RuleCounts:
 
     def catch_up(self) -> None:
         """Takes over the counts of tables that are over, so that these can go; waits for nobody."""
-        is_waiting = self._swaps or len(self._policies) > 1 or self._kernel
-        if is_waiting and self._lock.acquire(blocking=False):
+        if self._lock.acquire(blocking=False):
             try:
-                self._read()
+                if self._swaps or len(self._policies) > 1:
+                    self._read()
+                else:
+                    self._take_from_kernel()
             finally:
                 self._lock.release()
 
@@ -127,7 +129,7 @@ class RuleCounts:
         """Another number whenever `saved` would give something else than before; and the time now."""
         with self._lock:
             self._read()
-            return self._changes, _now()
+            return self._changes + (self._kernel.changes if self._kernel else 0), _now()
 
     def saved(self) -> dict[str, Any]:
         """All counts, for the daemon that comes after this one."""
