@@ -210,7 +210,9 @@ def test_nothing_is_lost_when_somebody_flushes_rules(
         for family in kit.PROGRAMS:
             kit.restore(world, backend, family, "filter", "-F", "-X")
         daemon.wait_for("our rules are put back")
-        assert kit.wait_until(lambda: ask(daemon.socket, "status")["counters"]["rulesRestored"] > 0)
+        # Once for each family, where it has seen the first before the second.
+        jumps = [f"{program} filter -A INPUT -j lg-INPUT" for program in kit.PROGRAMS.values()]
+        assert kit.wait_until(lambda: set(jumps) <= set(kit.saved(world, backend)))
         for sender in inward:
             sender.send(100)
         assert is_counted(daemon, FAILSAFE, 400)
