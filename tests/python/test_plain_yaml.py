@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -148,6 +149,17 @@ def test_long_beginnings_are_left() -> None:
         assert plain_document(line * 1000 + "a: b\n") is not None
         assert plain_document(line * 1001 + "a: b\n") is None
         check(line * 1001 + "a: b\n")
+
+
+def test_empty_lines_take_no_memory() -> None:
+    text = "a: b\n" + "\n" * 100_000 + "c: d" + "\n" * 100_000
+    tracemalloc.start()
+    found = plain_document(text)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found == ({"a": "b", "c": "d"}, 0)
+    assert peak < 4 * len(text)
+    check(text)
 
 
 def test_places_below_other_documents() -> None:

@@ -21,7 +21,7 @@ _MOST = "{0,1000}"
 # Neither `: ` nor `#` is inside, and nothing that means something at the beginning.
 _PLAIN = rf"[A-Za-z0-9_./(](?:[!\"$-9;-~]|[: ](?![ \n])){_MOST}"
 _VALUE = rf"{_PLAIN}|'[ -&(-~]{_MOST}'|\"[ !#-\[\]-~]{_MOST}\"|\[\]|\{{\}}"
-_LINE = re.compile(rf"^(( *)(?:(- )?({_KEY}):(?: ({_VALUE}))?|- ({_VALUE})|(?:#[ -~]*)?)\n)", re.MULTILINE)
+_LINE = re.compile(rf"^(( *)(?:(- )?({_KEY}):(?: ({_VALUE}))?|- ({_VALUE})|(?:#[ -~]*)?)\n+)", re.MULTILINE)
 _BEGINNING = re.compile(rf"(?:---\n)?(?: *(?:#[ -~]*)?\n){_MOST}(?=[A-Za-z_])")
 _MOST_OPEN = 90
 """Collections within each other; PyYAML says of more whether it is too many."""
