@@ -112,6 +112,8 @@ class Config:
     """Where metrics and health are told over HTTP; None: nowhere."""
     metrics_rules: int
     """So many rules have a metric of their own, those met first."""
+    kernel_counters: bool
+    """Whether rules count that kernel rules answer, with nfacct."""
     settings: Settings
     sources: Mapping[str, Given]
     """Every key with its effective value and source."""
@@ -307,6 +309,7 @@ KEYS: Mapping[str, tuple[Callable[[Any], Any], Any]] = {
     "watch": (_flag, True),
     "metrics.listen": (_listen, None),
     "metrics.rules": (_number(0, 10_000), 0),
+    "kernelCounters": (_flag, True),
     "socket": (_path, "/run/labelgate/control.sock"),
     "forwardUnmarked": (_word("return", "accept", "deny"), "return"),
     "exemptLoopback": (_flag, False),
@@ -604,6 +607,7 @@ def _config(effective: Mapping[str, Given]) -> Config:
         watch=value("watch"),
         metrics_listen=value("metrics.listen"),
         metrics_rules=value("metrics.rules"),
+        kernel_counters=value("kernelCounters"),
         settings=settings,
         sources=effective,
     )

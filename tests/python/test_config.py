@@ -93,6 +93,7 @@ def test_defaults() -> None:
         watch=True,
         metrics_listen=None,
         metrics_rules=0,
+        kernel_counters=True,
         settings=Settings(),
         sources=found.sources,
     )
@@ -119,6 +120,7 @@ stop: open
 settle: 500ms
 forwardUnmarked: deny
 exemptLoopback: true
+kernelCounters: false
 chainInsertMode: Append
 interfacePrefix: cali,tap
 defaultEndpointToHostAction: RETURN
@@ -172,6 +174,7 @@ def test_every_key_in_a_file(file: Path) -> None:
         watch=False,
         metrics_listen=Listen("::1", 9191),
         metrics_rules=50,
+        kernel_counters=False,
         settings=Settings(
             endpoint_to_host="Return",
             filter_allow="Return",
@@ -194,7 +197,7 @@ def test_every_key_in_a_file(file: Path) -> None:
     assert {key for key, given in found.sources.items() if given.source == "default"} == unset
     assert found.sources["queues.maxlen"] == Given(1024, "labelgate.yaml:8")
     assert found.sources["fail.filter-input"] == Given("closed", "labelgate.yaml:14")
-    assert found.sources["iptablesFilterDenyAction"] == Given("Reject", "labelgate.yaml:25")
+    assert found.sources["iptablesFilterDenyAction"] == Given("Reject", "labelgate.yaml:26")
 
 
 def test_every_key_in_the_environment(file: Path) -> None:

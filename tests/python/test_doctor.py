@@ -93,6 +93,16 @@ def test_routing_rules_that_read_our_bit() -> None:
     assert states(*rules.routing([RoutingRule(4, 100, 1, 0xFF)], CONFIG)) == ["ok"]
 
 
+def test_rules_of_ours_that_are_saved_for_the_boot(tmp_path: Path) -> None:
+    paths = [tmp_path / "rules.v4", tmp_path / "rules.v6"]
+    assert [found.found for found in rules.saved_rules(paths)] == ["none"]
+    paths[0].write_text("*filter\n:INPUT DROP [0:0]\n-A INPUT -i lo -j ACCEPT\nCOMMIT\n")
+    assert states(*rules.saved_rules(paths)) == ["ok"]
+    paths[1].write_text("*filter\n:lg-INPUT - [0:0]\n-A INPUT -j lg-INPUT\n-A lg-INPUT -j ACCEPT\nCOMMIT\n")
+    (told,) = rules.saved_rules(paths)
+    assert (told.state, told.found) == ("warning", f"{paths[1]} has rules of ours")
+
+
 QUEUES = "  100  77     0 2   128     0     0        5  1\n 4200  4711  0 2   128     0     0        0  1\n"
 
 

@@ -63,10 +63,10 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> FakeNfacct:
 class Daemon:
     """What counts, of one that has these policies in force."""
 
-    def __init__(self, kernel: FakeNfacct, text: str = HOST) -> None:
+    def __init__(self, kernel: FakeNfacct, text: str = HOST, *, is_wanted: bool = True) -> None:
         self.said: list[str] = []
         self._kernel = kernel
-        self.counts = KernelCounts(self.said.append)
+        self.counts = KernelCounts(self.said.append, is_wanted=is_wanted)
         self.generation = generation(text)
         self.rules = RuleCounts(cast(PacketLoop, Loop()), self.generation, self.counts)
         self.reload(text)
@@ -358,6 +358,11 @@ def test_what_is_gone_and_not_missed_is_forgotten(kernel: FakeNfacct, clock: lis
     daemon.rules.rows()
     assert before not in {name for name, *_ in daemon.counts.saved()["counters"]}
     assert daemon.said == []
+
+
+def test_nothing_is_counted_where_that_is_not_wanted(kernel: FakeNfacct, clock: list[int]) -> None:
+    daemon = Daemon(kernel, is_wanted=False)
+    assert (kernel.packets, daemon.packets(*EGRESS), daemon.said) == ({}, None, [])
 
 
 def test_what_nobody_can_read_is_read_the_next_time(kernel: FakeNfacct, clock: list[int]) -> None:

@@ -92,7 +92,7 @@ class Enforcement:
         self._base = first.config.queue_base
         if beside_another:
             self._base = free_block(read_queues(), self._base, 2 * len(HOOKS) * self._workers)
-        self._kernel_counts = KernelCounts(say)
+        self._kernel_counts = KernelCounts(say, is_wanted=first.config.kernel_counters)
         self.rule_counts: RuleCounts
         """How often rules were met."""
         self.events: EventLog | None = None

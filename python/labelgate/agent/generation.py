@@ -37,6 +37,7 @@ FIXED_KEYS = (
     *(f"fail.{hook}" for hook in HOOKS),
     "malformed",
     "shadow",
+    "kernelCounters",
     "events.rate",
     "events.file",
     "watch",

@@ -56,7 +56,7 @@ class _Counter:
 class KernelCounts:
     """The counters in the network namespace of the calling thread; any thread may read them."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, say: Callable[[str], None], *, is_wanted: bool = True) -> None:
         self._say = say
         self._lock = threading.Lock()
         self._contents = Contents()
@@ -68,7 +68,7 @@ class KernelCounts:
         self._uncounted: frozenset[Key] = frozenset()
         self._since: dict[Key, int] = {}
         """Since when all packets of a rule are counted, in milliseconds since 1970."""
-        self.problem: str | None = None
+        self.problem: str | None = None if is_wanted else "`kernelCounters` is false"
         """Why nothing is counted here."""
         self.changes = 0
         """How often rules were put in force: `saved` may tell another beginning then, with nothing met."""
@@ -77,7 +77,8 @@ class KernelCounts:
         try:
             self._found = {name.rpartition("-")[0]: name for name in nfacct.counters(PREFIX)}
         except OSError as error:
-            self.give_up(str(error))
+            if is_wanted:
+                self.give_up(str(error))
 
     def give_up(self, why: str, cause: str = "no nfacct") -> None:
         """From now on nothing is counted here."""

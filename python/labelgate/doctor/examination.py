@@ -37,6 +37,7 @@ def examine(config: Config, config_file: str | None = None) -> Iterator[Diagnosi
         ("rules", lambda: rules.rules_can_be_written(found)),
         ("queues", lambda: [rules.queue_numbers(rules.read_queues(), config, _pid(status))]),
         ("rules of others", lambda: rules.foreign_rules(found, config)),
+        ("saved rules", rules.saved_rules),
         ("ip rule", lambda: rules.routing(read_routing_rules(), config)),
         ("nftables", rules.native_tables),
         ("rp_filter", lambda: [kernel.reverse_path(kernel.read_reverse_path())]),

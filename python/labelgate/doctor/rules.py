@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from labelgate.netfilter.apply import VARIANTS, ApplyError, Tables, Tools, famil
 from labelgate.netfilter.facts import Family, Marks
 from labelgate.netfilter.readback import hazards, mark_writers
 from labelgate.netfilter.routing import RoutingRule, accept_readers
+from labelgate.netfilter.rules import PREFIX
 
 _NEEDED = {
     "raw": "-A PREROUTING -m mark --mark 0x400/0x400 -j CT --notrack",
@@ -151,6 +153,37 @@ def _ours(found: Mapping[str, Tables], config: Config) -> str | None:
         return config.backend
     used = [variant for variant, tables in found.items() if _rules(tables)]
     return used[0] if len(used) == 1 else None
+
+
+SAVED = tuple(
+    map(
+        Path,
+        (
+            "/etc/iptables/rules.v4",
+            "/etc/iptables/rules.v6",
+            "/etc/sysconfig/iptables",
+            "/etc/sysconfig/ip6tables",
+        ),
+    )
+)
+"""What Debian's and Red Hat's services load at the boot."""
+
+
+def saved_rules(paths: Sequence[Path] = SAVED) -> Iterator[Diagnosis]:
+    """Rules of ours among those that somebody has saved for the next boot."""
+    found = [path for path in paths if path.is_file()]
+    ours = [path for path in found if _SAVED_RULE.search(path.read_text(errors="replace"))]
+    for path in ours:
+        yield Diagnosis(
+            "saved rules", "warning", f"{path} has rules of ours",
+            "they are there before the daemon; one that counts has its whole table refused at the boot",
+            "save without them (docs/operations.md), or set `kernelCounters: false`",
+        )  # fmt: skip
+    if not ours:
+        yield Diagnosis("saved rules", "ok", "none of ours" if found else "none")
+
+
+_SAVED_RULE = re.compile(rf"^-A {PREFIX}", re.MULTILINE)
 
 
 def routing(rules: Sequence[RoutingRule], config: Config) -> Iterator[Diagnosis]:
