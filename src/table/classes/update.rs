@@ -170,6 +170,9 @@ impl Kept {
             let mut edges = Edges::default();
             let terms = self.terms(&flats, &stale, &mut edges)?;
             debug_assert!(edges.is_empty(), "a chain that had tables names nothing that is new");
+            if !edges.is_empty() {
+                return Err(Outdated);
+            }
             self.tables(&flats, &terms, &stale)?;
             lineage.named = flats.into_named_ports();
         }

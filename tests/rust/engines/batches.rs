@@ -31,7 +31,7 @@ impl<T: Copy> Values<T> {
     }
 }
 
-struct Batch {
+pub struct Batch {
     hook: Hook,
     family: Family,
     source: Values<u128>,
@@ -53,6 +53,8 @@ impl Batch {
         // New packets that carry no mark: what is answered block by block.
         let is_plain = choices.chance(50);
         let flag = |choices: &mut Choices| choices.of(&[0, 0, 0, 1, 2, 255]);
+        // A block with a later fragment is answered packet by packet.
+        let is_whole = is_plain && choices.chance(75);
         let pairs = if is_plain { lone_pairs(table) } else { Vec::new() };
         let states: &[u8] = if is_plain { &[0, 4] } else { &[0, 0, 0, 0, 1, 2, 3, 4] };
         let (input, output) = if pairs.is_empty() {
@@ -85,7 +87,34 @@ impl Batch {
             ct: Values::new(choices, count, |choices| choices.of(states)),
             accepted: Values::new(choices, count, |choices| if is_plain { 0 } else { flag(choices) }),
             dnatted: Values::new(choices, count, |choices| if is_plain { 0 } else { flag(choices) }),
-            fragment: Values::new(choices, count, flag),
+            fragment: Values::new(choices, count, |choices| if is_whole { 0 } else { flag(choices) }),
+        }
+    }
+
+    /// Of packets of one hook and IP version.
+    pub fn of(keys: &[FlowKey]) -> Self {
+        fn each<T>(keys: &[FlowKey], of: impl Fn(&FlowKey) -> T) -> Values<T> {
+            Values { is_one: false, values: keys.iter().map(of).collect() }
+        }
+        let ports = |key: &FlowKey| match key.tuple.transport {
+            Transport::Ports { source, destination } => (source, destination),
+            Transport::Icmp { kind, code } => (0, u16::from_be_bytes([kind, code])),
+            Transport::Opaque => (0, 0),
+        };
+        Self {
+            hook: keys[0].hook,
+            family: keys[0].tuple.family,
+            source: each(keys, |key| key.tuple.source),
+            destination: each(keys, |key| key.tuple.destination),
+            protocol: each(keys, |key| key.tuple.protocol),
+            source_port: each(keys, |key| ports(key).0),
+            destination_port: each(keys, |key| ports(key).1),
+            input: each(keys, |key| key.input.0),
+            output: each(keys, |key| key.output.0),
+            ct: each(keys, |key| key.ct as u8),
+            accepted: each(keys, |key| key.accepted.into()),
+            dnatted: each(keys, |key| key.dnatted.into()),
+            fragment: each(keys, |_| 0),
         }
     }
 
@@ -107,7 +136,7 @@ impl Batch {
     }
 
     /// Asks with these columns, the addresses in the form that columns have.
-    fn ask(&self, table: &DecisionTable) -> Result<(Vec<u8>, Vec<u32>), FlowsError> {
+    pub fn ask(&self, table: &DecisionTable) -> Result<(Vec<u8>, Vec<u32>), FlowsError> {
         let count = self.source.values.len();
         let (mut verdicts, mut outcomes) = (vec![99; count], vec![u32::MAX; count]);
         let v4 = |values: &Values<u128>| Values {

@@ -13,3 +13,4 @@ mod packets;
 mod programs;
 mod random;
 mod twins;
+mod widths;

@@ -14,7 +14,7 @@ use crate::programs::program;
 const PACKETS: usize = 60;
 
 /// `make test-long` asks for more.
-fn programs() -> u64 {
+pub fn programs() -> u64 {
     let wanted = std::env::var("LABELGATE_PROGRAMS");
     wanted.map_or(150, |count| count.parse().expect("LABELGATE_PROGRAMS is a number"))
 }
