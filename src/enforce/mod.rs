@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  Enforcer (any thread)                      each worker thread
-//!  start: queues bound, then the threads      epoll: 14 queues, wake-up
+//!  start: queues bound, then the threads      poll: its 14 queues, wake-up
 //!  swap:  new Generation  ==== arc-swap ===>  batch in --wire--> FiveTuples --table--> decisions
 //!  counters, samples, drain, stop             decisions --marks--> Replies, batched out
 //! ```

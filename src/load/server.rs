@@ -37,9 +37,9 @@ impl Server {
         let over = Arc::new((AtomicBool::new(false), Wake::new()?));
         let socket = Listening::open(address, answer)?;
         let ours = Arc::clone(&over);
-        let mut poller = Poller::new([socket.as_fd(), over.1.as_fd()])?;
         let thread = thread::Builder::new().name("server".to_owned()).spawn(move || {
             block_signals();
+            let mut poller = Poller::new([socket.as_fd(), ours.1.as_fd()]);
             while !ours.0.load(Ordering::Acquire) {
                 poller.wait(true)?;
                 socket.answer_all();
