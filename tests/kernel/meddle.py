@@ -20,20 +20,24 @@ KEPT: list[socket.socket] = []
 
 def queue_sockets() -> Iterator[int]:
     """Sockets to nfnetlink that hear no group: those of the queues."""
-    for name in os.listdir("/proc/self/fd"):
-        number = int(name)
-        # A copy of a pipe that stays open would keep a program that is being started waiting for its end.
+    for number in map(int, os.listdir("/proc/self/fd")):
         try:
-            is_socket = stat.S_ISSOCK(os.fstat(number).st_mode)
+            is_one = _is_queue_socket(number)
         except OSError:
-            continue  # The list of the folder itself.
-        if not is_socket:
-            continue
-        with socket.socket(fileno=os.dup(number)) as one:
-            protocol = one.getsockopt(socket.SOL_SOCKET, _SO_PROTOCOL)
-            is_netfilter = one.family == socket.AF_NETLINK and protocol == _NETLINK_NETFILTER
-            if is_netfilter and one.getsockname()[1] == 0:
-                yield number
+            continue  # Closed meanwhile, as the list of the folder itself is.
+        if is_one:
+            yield number
+
+
+def _is_queue_socket(number: int) -> bool:
+    # A copy of a pipe that stays open would keep a program that is being started waiting for its end.
+    if not stat.S_ISSOCK(os.fstat(number).st_mode):
+        return False
+    with socket.socket(fileno=os.dup(number)) as one:
+        protocol = one.getsockopt(socket.SOL_SOCKET, _SO_PROTOCOL)
+        is_netfilter = one.family == socket.AF_NETLINK and protocol == _NETLINK_NETFILTER
+        is_unheard: bool = is_netfilter and one.getsockname()[1] == 0
+        return is_unheard
 
 
 def shrink() -> None:
