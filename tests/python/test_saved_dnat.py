@@ -101,6 +101,13 @@ def test_behind_what_is_not_read_nothing_is_certain() -> None:
     assert set(found.unknown) == {read_dnat_rule(f"{HOST}:80/tcp={HOST}")}
 
 
+@pytest.mark.parametrize("asked", ["! -d 203.0.113.9/32 -p tcp", "! -p udp", "-p tcp -m tcp ! --dport 81"])
+def test_a_match_that_is_turned_round_may_take_all_the_others(asked: str) -> None:
+    found = read_saved(nat(f"{asked} {TO}", f"{WEB} {TO}"))
+    assert found.rules == []
+    assert any("line 5 may take its flows" in line for line in found.unread)
+
+
 def test_node_ports_as_kube_proxy_writes_them() -> None:
     """Of one backend they are read, for each address of the node; two others before them change nothing."""
     written = [

@@ -181,6 +181,8 @@ def _line(number: int, text: str) -> tuple[str, _Line]:
 def _word(line: _Line, words: Sequence[str]) -> tuple[_Line, Sequence[str]]:
     word, value = words[0], words[1] if len(words) > 1 else ""
     match line.match, word:
+        case _, "!":  # What stands behind it is not what the rule asks for: it may take anything.
+            return replace(line, unknown=line.unknown or f"`! {value}` is not read"), words[2:]
         case match, "-d":
             address, _, length = value.partition("/")
             if length not in ("", "32" if ":" not in address else "128"):
@@ -206,7 +208,7 @@ def _word(line: _Line, words: Sequence[str]) -> tuple[_Line, Sequence[str]]:
         case _, "--to-destination":
             return replace(line, to=value), words[2:]
     if line.target is None or line.target not in _HARMLESS:  # Options of those change nothing here.
-        unread = " ".join(words[:2]) if word in ("-m", "!") else word
+        unread = " ".join(words[:2]) if word == "-m" else word
         return replace(line, unknown=line.unknown or f"`{unread}` is not read"), words[1:]
     return line, words[1:]
 
