@@ -13,6 +13,7 @@ use super::lineage::{Lineage, is_same_chain};
 use super::linear::Linear;
 use super::named::NamedPorts;
 use super::point::{Point, PointBlock};
+use super::stops::Lead;
 use super::trees::{self, Trees};
 use crate::flow::{Family, FiveTuple, OutcomeId};
 use crate::program::{Chain, ChainId, Program, RuleOrigin};
@@ -215,14 +216,19 @@ impl Engines {
 
     /// The same for a packet of IPv4, as far as the shortest way leads; none if the chain has no form in `classes`.
     #[inline]
-    pub fn find_near_v4(&self, chain: ChainId, tuple: &FiveTuple) -> Option<Near<'_>> {
-        self.classes.find_near_v4(chain, tuple)
+    pub fn find_near_v4(&self, lead: Lead, tuple: &FiveTuple) -> Option<Near<'_>> {
+        self.classes.find_near_v4(lead, tuple)
     }
 
     /// As [`find_near_v4`](Self::find_near_v4), for a packet of IPv6.
     #[inline]
-    pub fn find_near_v6(&self, chain: ChainId, tuple: &FiveTuple) -> Option<Near<'_>> {
-        self.classes.find_near_v6(chain, tuple)
+    pub fn find_near_v6(&self, lead: Lead, tuple: &FiveTuple) -> Option<Near<'_>> {
+        self.classes.find_near_v6(lead, tuple)
+    }
+
+    /// Whether these begin with the destination.
+    pub fn is_by_destination(&self, chain: ChainId, family: Family) -> bool {
+        self.classes.is_by_destination(chain, family)
     }
 
     /// Where these came to a class.

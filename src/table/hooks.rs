@@ -7,7 +7,7 @@ use super::connectivity::Gate;
 use super::engines::{Packet, Seen};
 use super::interfaces::WorkloadSide;
 use super::linear;
-use super::stops::{Before, LoneDecisions, Stop, Stops};
+use super::stops::{Before, Lead, LoneDecisions, Stop, Stops};
 use super::{Decision, DecisionTable, Stage, Step, Trace};
 use crate::flow::{
     CtState, EndpointId, Family, FiveTuple, FlowKey, Hook, InterfaceId, Transport, Verdict, protocol,
@@ -29,12 +29,12 @@ pub fn decide<T: Trace>(
     if key.hook == Hook::FilterForward
         && !key.accepted
         && is_new(key.ct)
-        && let Some(chain) = table.stops.lone(Hook::FilterForward, key.input, key.output)
+        && let Some(lead) = table.stops.lone(Hook::FilterForward, key.input, key.output)
     {
         if key.tuple.family == Family::V6 {
-            return decide_near_v6(table, key, chain, tree, trace);
+            return decide_near_v6(table, key, lead, tree, trace);
         }
-        if let Some(near) = table.engines.find_near_v4(chain, &key.tuple) {
+        if let Some(near) = table.engines.find_near_v4(lead, &key.tuple) {
             return decide_near(table, key, near, tree, trace);
         }
     }
@@ -65,11 +65,11 @@ fn decide_near<T: Trace>(
 fn decide_near_v6<T: Trace>(
     table: &DecisionTable,
     key: &FlowKey,
-    chain: ChainId,
+    lead: Lead,
     tree: Option<(ChainId, Answer)>,
     trace: &mut T,
 ) -> Decision {
-    match table.engines.find_near_v6(chain, &key.tuple) {
+    match table.engines.find_near_v6(lead, &key.tuple) {
         Some(near) => decide_near(table, key, near, tree, trace),
         None => decide_elsewhere(table, key, tree, trace),
     }
@@ -116,7 +116,7 @@ fn lone_decision<T: Trace>(
     if key.accepted || key.dnatted || !is_new(key.ct) {
         return None;
     }
-    let chain = table.stops.lone(key.hook, key.input, key.output)?;
+    let chain = table.stops.lone(key.hook, key.input, key.output)?.chain();
     if is_settled(table, Before::at(key.hook), &key.tuple) {
         return None;
     }

@@ -184,7 +184,7 @@ impl DecisionTable {
     /// new table, not new engines.
     pub fn new(engines: Arc<Engines>, host: &HostFacts) -> Self {
         let interfaces = interfaces::Interfaces::resolve(engines.program(), host);
-        let stops = AllStops::of(engines.program(), &interfaces);
+        let stops = AllStops::of(&engines, &interfaces);
         let failsafes = failsafe::Failsafes::of(&engines.program().settings);
         Self { engines, interfaces, stops, failsafes, workloads: OnceLock::new() }
     }

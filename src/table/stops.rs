@@ -2,11 +2,12 @@
 //! costs one load for each of its two interfaces.
 
 use super::answer::Answer;
+use super::engines::Engines;
 use super::failsafe::FailsafeList;
 use super::hooks::lone_decisions;
 use super::interfaces::{Governors, Interfaces, WorkloadSide};
 use super::{Decision, Stage};
-use crate::flow::{Direction, EndpointId, Hook, InterfaceId};
+use crate::flow::{Direction, EndpointId, Family, Hook, InterfaceId};
 use crate::program::{ChainId, Directed, Endpoint, Program};
 
 /// A chain that packets meet at a hook.
@@ -53,7 +54,7 @@ impl Before {
     }
 }
 
-/// Of hooks and sides of an interface: the only chain there ([`one_chain`]), or [`NONE`], or [`MORE`]. The sum of two, in
+/// Of hooks and sides of an interface: the only chain there ([`Lead`]), or [`NONE`], or [`MORE`]. The sum of two, in
 /// 32 bits, is that of a chain only where one of them is and the other is [`NONE`]: so both are looked at in one
 /// comparison.
 type Chains = u32;
@@ -62,13 +63,43 @@ const NONE: Chains = 0;
 const ONE: Chains = 1 << KIND;
 /// Several chains, or one with more ahead of it than a new packet can skip.
 const MORE: Chains = 2 << KIND;
-/// Where the number of a chain ends.
+/// Where the number of a chain ends, with what else is known of it.
 const KIND: u32 = 30;
+/// Where a bit for each family begins.
+const BY_DESTINATION: u32 = 28;
+
+/// The only chain that a packet meets.
+#[derive(Clone, Copy, Debug)]
+pub struct Lead(u32);
+
+impl Lead {
+    fn of(chains: Chains) -> Option<Self> {
+        (chains >> KIND == ONE >> KIND).then_some(Self(chains))
+    }
+
+    /// Its number.
+    #[inline]
+    pub const fn chain(self) -> ChainId {
+        ChainId::from_number(self.0 & ((1 << BY_DESTINATION) - 1))
+    }
+
+    /// Whether it looks at destinations first: known before its record is at hand, so that the way to the class of an
+    /// address need not wait for that.
+    #[inline]
+    pub const fn is_by_destination(self, family: Family) -> bool {
+        self.0 >> (BY_DESTINATION + family as u32) & 1 != 0
+    }
+}
 
 /// A chain that is the only one.
-fn one_chain(chain: ChainId) -> Chains {
+fn one_chain(engines: &Engines, chain: ChainId) -> Chains {
     // Above all numbers that fit, the walk has to do.
-    if chain.number() < ONE { ONE | chain.number() } else { MORE }
+    if chain.number() >> BY_DESTINATION != 0 {
+        return MORE;
+    }
+    let bit =
+        |family| u32::from(engines.is_by_destination(chain, family)) << (BY_DESTINATION + family as u32);
+    ONE | bit(Family::V4) | bit(Family::V6) | chain.number()
 }
 
 /// The only chain that new packets of an interface meet: what most of them need to know, in one load.
@@ -95,7 +126,8 @@ struct Lone {
 pub type LoneDecisions = [Option<Decision>; 4];
 
 impl Lone {
-    fn of(stops: &Stops) -> Self {
+    fn of(engines: &Engines, stops: &Stops) -> Self {
+        let one_chain = |chain| one_chain(engines, chain);
         let few = |stops: [Option<Stop>; 2]| match stops {
             [None, None] => NONE,
             [Some(stop), None] | [None, Some(stop)] if stop.before == Before::Conntrack => {
@@ -157,12 +189,13 @@ pub struct AllStops {
 
 impl AllStops {
     /// Of all interfaces that a table tells apart.
-    pub fn of(program: &Program, interfaces: &Interfaces) -> Self {
+    pub fn of(engines: &Engines, interfaces: &Interfaces) -> Self {
+        let program = engines.program();
         let stops: Vec<_> = interfaces.all().iter().map(|governors| Stops::of(program, governors)).collect();
         let decisions = Hook::ALL.map(|hook| lone_decisions(hook, &program.settings));
         let bits = |of: &LoneDecisions| (0..).zip(of).map(|(kind, of)| u8::from(of.is_some()) << kind).sum();
         Self {
-            lone: stops.iter().map(Lone::of).collect(),
+            lone: stops.iter().map(|stops| Lone::of(engines, stops)).collect(),
             decided: decisions.each_ref().map(bits),
             decisions,
             stops,
@@ -178,7 +211,7 @@ impl AllStops {
     /// The only chain that decides a new packet which carries no mark, behind failsafes; none where there are others, or
     /// more than that decides.
     #[inline]
-    pub fn lone(&self, hook: Hook, input: InterfaceId, output: InterfaceId) -> Option<ChainId> {
+    pub fn lone(&self, hook: Hook, input: InterfaceId, output: InterfaceId) -> Option<Lead> {
         let at = |interface: InterfaceId| self.lone.get(interface.0 as usize);
         let chains = match hook {
             Hook::FilterForward => at(input)?.from.wrapping_add(at(output)?.to),
@@ -189,7 +222,7 @@ impl AllStops {
             Hook::FilterOutput => at(output)?.output,
             Hook::ManglePostrouting => return None,
         };
-        (chains >> KIND == ONE >> KIND).then(|| ChainId::from_number(chains ^ ONE))
+        Lead::of(chains)
     }
 
     /// As [`Self::lone`], of many packets; none where one of them has none.
@@ -224,7 +257,7 @@ impl AllStops {
         for index in 0..N {
             let both = of(self.lone.get(one[index] as usize)?, self.lone.get(other[index] as usize)?);
             all &= both >> KIND == ONE >> KIND;
-            chains[index] = ChainId::from_number(both ^ ONE);
+            chains[index] = Lead(both).chain();
         }
         all.then_some(chains)
     }

@@ -59,6 +59,7 @@ use super::Trace;
 use super::answer::Answer;
 use super::engines::{Engine, Packet};
 use super::point::Point;
+use super::stops::Lead;
 use crate::flow::{Family, FiveTuple};
 use crate::program::ChainId;
 use image::Image;
@@ -258,21 +259,28 @@ impl Classes {
 
     /// As [`Engine::find`], for the only chain that a packet of IPv4 meets; none also if its record has no form.
     #[inline]
-    pub fn find_near_v4(&self, chain: ChainId, tuple: &FiveTuple) -> Option<Near<'_>> {
-        let record = self.formed_record(chain, Family::V4)?;
-        let (source, destination) = (low(tuple.source), low(tuple.destination));
+    pub fn find_near_v4(&self, lead: Lead, tuple: &FiveTuple) -> Option<Near<'_>> {
+        let record = self.formed_record(lead.chain(), Family::V4)?;
+        let is_destination = lead.is_by_destination(Family::V4);
+        debug_assert_eq!(is_destination, record[FORM] == BY_DESTINATION, "leads are of these engines");
         // Not a branch: packets of both directions may alternate.
-        let address = select_unpredictable(record[FORM] == BY_DESTINATION, destination, source);
+        let address = select_unpredictable(is_destination, low(tuple.destination), low(tuple.source));
         Some(self.near(record, self.roots.v4.class(&self.image, address), tuple))
     }
 
     /// The same of IPv6.
     #[inline]
-    pub fn find_near_v6(&self, chain: ChainId, tuple: &FiveTuple) -> Option<Near<'_>> {
-        let record = self.formed_record(chain, Family::V6)?;
-        let is_destination = record[FORM] == BY_DESTINATION;
+    pub fn find_near_v6(&self, lead: Lead, tuple: &FiveTuple) -> Option<Near<'_>> {
+        let record = self.formed_record(lead.chain(), Family::V6)?;
+        let is_destination = lead.is_by_destination(Family::V6);
+        debug_assert_eq!(is_destination, record[FORM] == BY_DESTINATION, "leads are of these engines");
         let address = *select_unpredictable(is_destination, &tuple.destination, &tuple.source);
         Some(self.near(record, self.roots.v6.class(&self.image, address), tuple))
+    }
+
+    /// Whether the short way of a chain begins with the destination.
+    pub fn is_by_destination(&self, chain: ChainId, family: Family) -> bool {
+        self.formed_record(chain, family).is_some_and(|record| record[FORM] == BY_DESTINATION)
     }
 
     /// By the class of the address that the chain looks at first.
