@@ -14,8 +14,10 @@ from labelgate.resources import STORED, GlobalNetworkPolicy, StagedGlobalNetwork
 
 if TYPE_CHECKING:
     from labelgate.resources import (
+        CalicoPolicy,
         EndpointPort,
         EntityRule,
+        Grouped,
         HostEndpoint,
         PortRange,
         Profile,
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
         WorkloadEndpointPort,
     )
     from labelgate.settings import Failsafe, Settings
-    from labelgate.snapshot import CalicoPolicy, Snapshot
 
 DEFAULT_TIER_ORDER = 1_000_000.0
 """E-2: what a Tier without order counts as."""
@@ -59,7 +60,7 @@ class Written:
 
 
 def core_model(
-    snapshot: Snapshot,
+    snapshot: Grouped,
     settings: Settings,
     *,
     staged: bool = False,
@@ -90,7 +91,7 @@ _written = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def core_parts(
-    snapshot: Snapshot, settings: Settings, *, staged: bool = False
+    snapshot: Grouped, settings: Settings, *, staged: bool = False
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """The same part by part, as `labelgate._core.Compiler` is told of them: `{key: {kind: part}}`.
 
@@ -138,7 +139,7 @@ _Make = Callable[[Any], _Part]
 
 
 def _makers(
-    snapshot: Snapshot, prefix: str, *, staged: bool, is_cluster: bool
+    snapshot: Grouped, prefix: str, *, staged: bool, is_cluster: bool
 ) -> dict[str, list[tuple[_Make, Iterable[Resource]]]]:
     """What is made resource by resource: how, and of which."""
 
@@ -163,7 +164,7 @@ def _makers(
     }  # fmt: skip
 
 
-def _lists_of_all(snapshot: Snapshot) -> dict[str, list[_Part]]:
+def _lists_of_all(snapshot: Grouped) -> dict[str, list[_Part]]:
     """What is made of several resources together, or is there without any."""
     return {
         "network_sets": _network_sets(snapshot),
@@ -208,7 +209,7 @@ def _named_port(port: EndpointPort | WorkloadEndpointPort) -> dict[str, Any]:
     return {"name": port.name, "protocol": port.protocol, "port": port.port}
 
 
-def _network_sets(snapshot: Snapshot) -> list[dict[str, Any]]:
+def _network_sets(snapshot: Grouped) -> list[dict[str, Any]]:
     """R-26."""
     sets = [
         {
@@ -225,7 +226,7 @@ def _network_sets(snapshot: Snapshot) -> list[dict[str, Any]]:
     ]
 
 
-def _profiles(snapshot: Snapshot) -> list[dict[str, Any]]:
+def _profiles(snapshot: Grouped) -> list[dict[str, Any]]:
     """R-24, R-25: a Profile document replaces a made one of its name; R-28: nothing replaces the built-in."""
     profiles = [
         *map(conversion.namespace_profile, snapshot.namespaces),
@@ -245,7 +246,7 @@ def _profile(profile: Profile) -> dict[str, Any]:
     }
 
 
-def _tiers(snapshot: Snapshot) -> list[dict[str, Any]]:
+def _tiers(snapshot: Grouped) -> list[dict[str, Any]]:
     """E-2: filled-in defaults; E-3: the built-in tiers, unless a document says the same again (V-70)."""
     tiers = dict(BUILT_IN_TIERS)
     for tier in snapshot.tiers:

@@ -1,4 +1,4 @@
-"""Values that change verdicts, under the names they have here; Felix's names are in `config.py`."""
+"""Values that change verdicts, under the names they have here; Felix's names are in `config`."""
 
 from __future__ import annotations
 

@@ -9,9 +9,10 @@ use rustc_hash::FxHashMap;
 use super::addresses;
 use super::error::{CompileError, Place};
 use super::order::OrderedPolicy;
-use super::rules::{Owner, RuleBuilder, RuleSource};
+use super::rules::RuleBuilder;
 use super::selection::{List, Selected, Selection};
 use super::shared::Shared;
+use super::template::{Owner, RuleSource};
 use crate::flow::{Direction, OutcomeId, number_address};
 use crate::model::{Host, Profile, Workload};
 use crate::program::{

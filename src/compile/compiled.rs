@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::rules::Sources;
+use super::members::Members;
+use super::sets::Sets;
 use super::shared::Shared;
 use crate::model::Limits;
 use crate::program::{AddressSet, Program};
@@ -82,7 +83,9 @@ impl Compiled {
     pub fn with_changed(
         &mut self,
         changed: [Vec<usize>; 2],
-        from: &mut Sources<'_, '_>,
+        sets: &mut Sets,
+        members: &Members<'_>,
+        now: u64,
         limits: &Limits,
     ) -> Option<Arc<Program>> {
         if changed.iter().all(Vec::is_empty) {
@@ -91,14 +94,14 @@ impl Compiled {
         let mut program = Program::clone(&self.program);
         let [of_members, of_ports] = changed;
         for id in of_members {
-            let new = from.sets.address_set(id, from.now, from.members);
+            let new = sets.address_set(id, now, members);
             let number = self.addresses.replace(id, &mut program.address_sets, &new)?;
             let size = |set: &AddressSet| set.v4.len() + set.v6.len();
             self.address_count += size(new.get());
             self.address_count -= size(&self.program.address_sets[number]);
         }
         for id in of_ports {
-            let new = from.sets.port_set(id, from.now, from.members);
+            let new = sets.port_set(id, now, members);
             let number = self.ports.replace(id, &mut program.port_sets, &new)?;
             self.address_count += new.get().members.len();
             self.address_count -= self.program.port_sets[number].members.len();

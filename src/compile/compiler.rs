@@ -14,10 +14,11 @@ use super::held::Held;
 use super::index::{LabelMap, SelectorIndex};
 use super::members::{Body, Member, Members};
 use super::order::{OrderedPolicy, Tiers};
-use super::rules::{Owner, RuleBuilder, Size, Sources, Templates};
+use super::rules::{RuleBuilder, Size, Sources};
 use super::selection::Selection;
 use super::services::{self, Backends, Services};
 use super::sets::Sets;
+use super::template::{Owner, Templates};
 use super::{settings, warnings};
 use crate::flow::Direction;
 use crate::model::{self, Change, Limits, Model, Profile, Resource, Tier};
@@ -392,14 +393,9 @@ impl<'m> Compiler<'m> {
     /// The model as it is now, compiled.
     pub fn program(&mut self) -> Result<Arc<Program>, CompileError> {
         if let Some(mut last) = self.last.take() {
-            let from = &mut Sources {
-                members: &self.members,
-                services: &self.services,
-                sets: &mut self.sets,
-                templates: &mut self.templates,
-                now: self.compiles,
-            };
-            if let Some(program) = last.with_changed(from.sets.changed(), from, &self.limits) {
+            let changed = self.sets.changed();
+            let (sets, members) = (&mut self.sets, &self.members);
+            if let Some(program) = last.with_changed(changed, sets, members, self.compiles, &self.limits) {
                 self.last = Some(last);
                 return Ok(program);
             }

@@ -6,12 +6,13 @@
 //!   |   --order----> tiers and policies in their order (E-2..E-6)
 //!   |       +--selection--> which policies select which local endpoints, and for what (E-1, E-10..E-15)
 //!   +--> chains: what a packet of a local endpoint meets, by list and direction (E-20..E-28)
-//!          +--> rules: flat rules (section 3); expression: what they say of members (M-21..M-24),
-//!                      nets: for which families they exist (M-10..M-14)
+//!          +--> template: flat rules (section 3); expression: what they say of members (M-21..M-24),
+//!          |              nets: for which families they exist (M-10..M-14)
+//!          +--> rules: what they share gets numbers
 //! ```
 //!
 //! A [`Compiler`] keeps what it has read and found between edits: `index` who has which labels, `sets` the members that
-//! selectors mean, `rules` the rule lists. An edit makes anew what it touches; then all parts that are in use get their
+//! selectors mean, `template` the rule lists. An edit makes anew what it touches; then all parts that are in use get their
 //! numbers in the order of their first use, so that a program tells nothing of what was compiled before it.
 
 mod addresses;
@@ -32,6 +33,7 @@ mod services;
 mod sets;
 mod settings;
 mod shared;
+mod template;
 mod warnings;
 
 use std::sync::Arc;

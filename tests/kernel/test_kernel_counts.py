@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -28,6 +30,7 @@ from labelgate.demo.world import (
     twin,
 )
 from labelgate.netfilter import nfacct
+from labelgate.netfilter.apply import Tools
 
 FAILSAFE_PORT, OPEN_PORT, CLOSED_PORT = 68, 7000, 7001
 FAILSAFE = (None, "failsafe (E-40)")
@@ -111,28 +114,27 @@ def load(*senders: Sender) -> Iterator[None]:
             thread.join()
 
 
-@pytest.fixture
-def inward(world: World) -> Iterator[list[Sender]]:
-    """To a failsafe port of the edge node, in both families."""
+def in_both_families(world: World, host: str, source: str, target: str, port: int) -> Iterator[list[Sender]]:
+    """One sender for each, while the caller needs them."""
     senders = [
-        Sender(world, OUTSIDE, STRANGER, EDGE_OUTSIDE, FAILSAFE_PORT),
-        Sender(world, OUTSIDE, twin(STRANGER), twin(EDGE_OUTSIDE), FAILSAFE_PORT),
+        Sender(world, host, source, target, port),
+        Sender(world, host, twin(source), twin(target), port),
     ]
     yield senders
     for sender in senders:
         sender.close()
+
+
+@pytest.fixture
+def inward(world: World) -> Iterator[list[Sender]]:
+    """To a failsafe port of the edge node."""
+    yield from in_both_families(world, OUTSIDE, STRANGER, EDGE_OUTSIDE, FAILSAFE_PORT)
 
 
 @pytest.fixture
 def outward(world: World) -> Iterator[list[Sender]]:
-    """From the edge node, where its egress policy allows everything, in both families."""
-    senders = [
-        Sender(world, EDGE, EDGE_OUTSIDE, CLIENT, CLOSED_PORT),
-        Sender(world, EDGE, twin(EDGE_OUTSIDE), twin(CLIENT), CLOSED_PORT),
-    ]
-    yield senders
-    for sender in senders:
-        sender.close()
+    """From the edge node, where its egress policy allows everything."""
+    yield from in_both_families(world, EDGE, EDGE_OUTSIDE, CLIENT, CLOSED_PORT)
 
 
 def watch_output(world: World, backend: str) -> None:
@@ -260,6 +262,38 @@ def test_without_nfacct_it_is_as_it_was(
         assert FAILSAFE not in packets(daemon)
         assert "not judged: 1 rules" in kit.labelgate(daemon, "rules", "--unused", "1h")[2]
         assert not [line for line in kit.saved(world, backend) if "nfacct" in line or "probe" in line]
+
+
+REMOVING = """#!/bin/sh
+rules=$(cat)
+case "$rules" in *--nfacct-name*)
+    if mkdir {once} 2>/dev/null; then
+        {python} -c "from labelgate.netfilter import nfacct
+for name in nfacct.counters('lg-'): assert nfacct.remove(name)" || exit 9
+    fi
+esac
+echo "$rules" | {program} "$@"
+"""
+"""Writes rules, but the first time that they count removes their counters before."""
+
+
+def test_counters_that_go_before_rules_count_with_them_are_made_anew(
+    world: World, backend: str, tmp_path: Path, inward: list[Sender], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the daemon does that is replaced, where it has not counted with one for a while."""
+    program, once = Tools("nft" if backend == "nft" else "legacy").program("v4", "restore"), tmp_path / "once"
+    assert program is not None
+    wrapper = tmp_path / Path(program).name
+    script = REMOVING.format(once=once, python=sys.executable, program=program)
+    wrapper.write_text(script, encoding="utf-8")
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    path = tmp_path / "policy.yaml"
+    path.write_text(POLICY, encoding="utf-8")
+    with Daemon(world, path, backend=backend) as daemon:
+        assert once.exists()
+        inward[0].send(10)
+        assert is_counted(daemon, FAILSAFE, 10)
 
 
 def test_all_counters_are_listed(world: World) -> None:

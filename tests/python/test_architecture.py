@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,25 @@ def imports(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", modules(), ids=name_of)
 def test_imports_point_one_way(path: Path) -> None:
     assert imports(path) <= MAY_IMPORT[top(path)]
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def test_no_two_modules_import_each_other() -> None:
+    """Nor more of them in a circle, for type checkers neither; what the package hands out does not count."""
+    files = {module_of(path): path for path in modules() if path.parent != ROOT or path.stem != "__init__"}
+    graph: dict[str, set[str]] = {}
+    for module, path in files.items():
+        graph[module] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+                names = [name if name in files else str(node.module) for name in names]
+            graph[module] |= set(names) & files.keys() - {module}
+    TopologicalSorter(graph).prepare()  # CycleError names them.
 
 
 @pytest.mark.parametrize("path", modules(), ids=name_of)

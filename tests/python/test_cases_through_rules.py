@@ -10,10 +10,10 @@ from functools import cache
 
 import pytest
 from cases import Case, Expected, Question, load_cases
+from enforced_world import Loop, as_seen, can_be
 from labelgate.flow import Hook
 from labelgate.netfilter.facts import Family, RulesetFacts
 from rules_interpreter import KernelPacket
-from test_rules_equal_reference import Loop, as_seen, can_be
 from test_ruleset_simulation import World
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_nfacct import FakeNfacct
 from labelgate.config import Config, load_config
 from labelgate.doctor import Diagnosis, examination, examine, kernel, rules
 from labelgate.doctor import files as doctor_files
@@ -160,6 +161,48 @@ def test_programs_that_cannot_be_run(error: Exception, monkeypatch: pytest.Monke
     assert {one.state for one in found} == {"failure"}
     assert all("cannot be run" in one.found for one in found)
     assert states(*rules.native_tables()) == ["note"]
+
+
+@pytest.fixture
+def kernel_without_counters(monkeypatch: pytest.MonkeyPatch) -> FakeNfacct:
+    nfacct = FakeNfacct()
+    nfacct.is_there = False
+    monkeypatch.setattr(rules, "nfacct", nfacct)
+    return nfacct
+
+
+def test_a_kernel_that_cannot_count(kernel_without_counters: FakeNfacct) -> None:
+    (found,) = rules.kernel_counters({}, CONFIG)
+    assert (states(found), found.found) == (["note"], "no nfacct: kernel: Invalid argument")
+    assert "modprobe -a xt_nfacct" in found.mend
+    assert "kernelCounters: false" in found.mend
+    unwanted = load_config(None, environ={"LABELGATE_KERNELCOUNTERS": "false"})
+    assert states(*rules.kernel_counters({}, unwanted)) == ["ok"]
+    kernel_without_counters.is_there = True
+    assert states(*rules.kernel_counters({}, CONFIG)) == ["ok"]
+
+
+def test_an_iptables_that_cannot_count(
+    kernel_without_counters: FakeNfacct, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only of the variant that is used: the other one need not."""
+    kernel_without_counters.is_there = True
+    said = "iptables-restore: Couldn't load match `nfacct':No such file or directory\n\nError occurred"
+
+    def run(command: list[str], input: str, **_: object) -> subprocess.CompletedProcess[str]:
+        is_refused = "legacy" in command[0] and "-m nfacct --nfacct-name" in input
+        return subprocess.CompletedProcess(command, 2 if is_refused else 0, "", said if is_refused else "")
+
+    monkeypatch.setattr(rules.subprocess, "run", run)
+    monkeypatch.setattr(rules.Tools, "program", lambda tools, *_: f"/sbin/{tools.variant}")
+    monkeypatch.setattr(rules, "families", lambda: ("v4",))
+    (found,) = rules.kernel_counters({"nft": {}, "legacy": {}}, CONFIG)
+    assert states(found) == ["note"]
+    assert found.found.startswith(
+        "no nfacct: iptables-legacy, IPv4: raw: iptables-restore: Couldn't load match"
+    )
+    nft = load_config(None, environ={"LABELGATE_BACKEND": "nft"})
+    assert states(*rules.kernel_counters({"nft": {}, "legacy": {}}, nft)) == ["ok"]
 
 
 def test_a_program_that_fails_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:

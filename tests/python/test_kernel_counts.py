@@ -252,6 +252,25 @@ def test_who_comes_later_goes_on(kernel: FakeNfacct, clock: list[int], tmp_path:
     assert third.packets(*EGRESS) == 29
 
 
+def test_a_counter_that_goes_before_rules_count_with_it_is_made_anew(
+    kernel: FakeNfacct, clock: list[int], tmp_path: Path
+) -> None:
+    """The daemon that is replaced has not counted with it for a while, and removes it then."""
+    daemon = Daemon(kernel)
+    daemon.meet("output", 5)
+    daemon.reload(HOST.replace("- {action: Allow}", "- {action: Allow, protocol: TCP}"), 2)
+    daemon.rules.rows()
+    successor = KernelCounts(daemon.said.append)
+    names = frozenset(_names(successor.named(generation(HOST)).chains))
+    assert not names <= kernel.used
+    assert not successor.make(names), "all are there"
+    daemon.rules.rows()
+    assert not names <= kernel.packets.keys()
+    assert successor.make(names)
+    assert names <= kernel.packets.keys()
+    assert daemon.said == []
+
+
 def test_a_counter_made_anew_is_another_one(kernel: FakeNfacct, clock: list[int], tmp_path: Path) -> None:
     daemon = Daemon(kernel)
     daemon.meet("output", 5)

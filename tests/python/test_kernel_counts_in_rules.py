@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from enforced_world import EnforcedWorld, Loop, as_seen
 from fake_nfacct import FakeNfacct
 from labelgate import DecisionTable, Settings, Snapshot
 from labelgate.agent import kernel_counts
@@ -24,11 +25,8 @@ from labelgate.netfilter.facts import FAMILIES, Family, RulesetFacts
 from labelgate.netfilter.ruleset import ruleset
 from labelgate.reference import Reference
 from labelgate.resources import load_text
-from random_world import HOST, Dice
 from rules_interpreter import KernelPacket
 from ruleset_policies import POLICIES
-from test_engine_equals_reference import interfaces_of
-from test_rules_equal_reference import Loop, as_seen, can_be
 from test_ruleset_examples import HOST as EXAMPLE_HOST
 from test_ruleset_examples import Judge, packets
 from test_ruleset_simulation import World
@@ -187,17 +185,9 @@ def assert_forging_is_in_vain(world: World, hook: Hook, packet: KernelPacket) ->
 
 def ask(seed: int) -> Counter[Met]:
     """Compares a world's packets; what was counted."""
-    dice, more = Dice(seed), Random(seed)
-    world = dice.world()
-    settings = replace(
-        world.settings,
-        filter_allow=more.choice(("Accept", "Accept", "Return")),
-        filter_deny=more.choice(("Drop", "Reject")),
-    )
-    snapshot = world.snapshot()
-    table = snapshot.compile(node="edge1", host=HOST, settings=settings)
-    reference = Reference(snapshot, "edge1", HOST, settings)
-    counting = Counting(snapshot, table, reference.answer, settings=settings)
+    enforced = EnforcedWorld.of(seed)
+    table = enforced.table
+    counting = Counting(enforced.snapshot, table, enforced.answer, settings=enforced.settings)
     counted: Counter[Met] = Counter()
     if counting.facts.is_empty:
         return counted
@@ -207,8 +197,7 @@ def ask(seed: int) -> Counter[Met]:
     settled = {id_of(row) for row in table.settled()["names"].values() if row["policy"]}
     assert {row for row, why in listed.items() if why == "kernel"} <= settled
     assert {listed[row] for row in settled} <= {"kernel", "pass"}
-    names = interfaces_of(snapshot)
-    for packet in (packet for _ in range(PACKETS) if can_be(packet := dice.packet(names), counting.facts)):
+    for packet in enforced.packets(PACKETS, counting.facts):
         family, seen = ("v4" if packet.src.version == 4 else "v6"), as_seen(packet)
         assert counting.wrong(packet.hook, family, seen) is None, seed
         assert_forging_is_in_vain(loops[family], packet.hook, seen)

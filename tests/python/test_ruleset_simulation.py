@@ -266,7 +266,7 @@ def counted(facts: RulesetFacts, dice: random.Random) -> RulesetFacts:
 
     def one(answers: ByFamily) -> ByFamily:
         v4, v6 = ("" if answers.of(family) == "queue" else f"lg-{dice.randrange(5)}" for family in FAMILIES)
-        return replace(answers, accounts=(v4, v6))
+        return replace(answers, counters=(v4, v6))
 
     def two(sides: ByDirection) -> ByDirection:
         return ByDirection(one(sides.ingress), one(sides.egress))

@@ -33,6 +33,7 @@ from labelgate.agent.health import health
 from labelgate.agent.notify import ALIVE_SECONDS, ServiceManager
 from labelgate.agent.panics import panics_refused
 from labelgate.agent.process import STOPPING, Signals, StopMode, start_mode, stop_mode
+from labelgate.agent.questions import questions
 from labelgate.agent.state import Record, StateError
 from labelgate.agent.status import Refusal, most_met, now, status
 from labelgate.agent.store import Store
@@ -202,9 +203,7 @@ class Agent:
             "check": self._answer_check,
             "confirm": self._answer_confirm,
             "rollback": self._answer_rollback,
-            "events": self._answer_events,
-            "recorder": self._answer_recorder,
-            "rules": self._answer_rules,
+            **questions(self._enforcement),
         }
         try:
             verbs = {name: panics_refused()(verb) for name, verb in verbs.items()}
@@ -282,25 +281,6 @@ class Agent:
         answer["trial"] = trial and {"secondsLeft": round(trial.seconds_left(), 3)}
         answer["state"] = {"problem": self._store.problem}
         return answer
-
-    def _answer_events(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        refuse_unknown(arguments, "after")
-        after = arguments.get("after")
-        if after is not None and (not isinstance(after, int) or isinstance(after, bool)):
-            raise ControlError("request", "after: expected a number, or null")
-        if self._enforcement.events is None or not self._enforcement.current.config.event_rate:
-            raise ControlError("events", "no events are told: `events.rate` is 0")
-        return self._enforcement.events.answer(after)
-
-    def _answer_recorder(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        refuse_unknown(arguments)
-        if self._enforcement.events is None or not self._enforcement.current.config.recorded:
-            raise ControlError("recorder", "no packets are recorded: `events.recorder` is 0")
-        return self._enforcement.events.recorded()
-
-    def _answer_rules(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        refuse_unknown(arguments)
-        return self._enforcement.rule_counts.rows()
 
     def _measured(self) -> dict[str, Any]:
         """The status with every rule that metrics are wanted of."""

@@ -189,13 +189,24 @@ class Enforcement:
             self._apply_counted(facts, ruleset(facts))
 
     def _apply_counted(self, facts: RulesetFacts, rules: Ruleset, now: Tables | None = None) -> None:
+        self._make_counters(facts)
         try:
-            self._kernel_counts.make(facts.counters)
-        except OSError as error:
-            raise ApplyError("all", "v4", f"counters cannot be made: {error}") from None
-        self._netfilter.apply(rules, now)
+            self._netfilter.apply(rules, now)
+        except ApplyError:
+            # One that was there may have been removed meanwhile: by the daemon that this one replaces, whose
+            # rules have not counted with it for a while.
+            if not self._make_counters(facts):
+                raise
+            self._netfilter.apply(rules)
         self._kernel_counts.in_force(facts.counters, rules.uncounted)
         self._applied = facts
+
+    def _make_counters(self, facts: RulesetFacts) -> bool:
+        """False if all were there."""
+        try:
+            return self._kernel_counts.make(facts.counters)
+        except OSError as error:
+            raise ApplyError("all", "v4", f"counters cannot be made: {error}") from None
 
     @property
     def descriptors(self) -> list[int]:

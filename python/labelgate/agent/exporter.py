@@ -9,7 +9,7 @@ from typing import Any
 
 from labelgate.agent.health import Health, Part, table
 from labelgate.agent.rate_limit import RateLimited
-from labelgate.config import Listen
+from labelgate.config.values import Listen
 from labelgate.metrics.server import HttpServer, Response, Route
 
 LIVE = ("/livez", "/liveness", "/healthz")

@@ -132,21 +132,23 @@ class KernelCounts:
             self._names[meaning] = name
         return self._names[meaning]
 
-    def make(self, names: frozenset[str]) -> None:
-        """Before rules that count with these; OSError if one cannot be."""
+    def make(self, names: frozenset[str]) -> bool:
+        """Before rules that count with these; False if all were there, OSError if one cannot be."""
         if not names:
-            return
+            return False
         meanings = {name: meaning for meaning, name in self._names.items()}
         with self._lock:
             self._wanted |= names
             # The kernel looks for a name through all of them: only those are made that are not there.
-            for name in sorted(names - nfacct.counters(PREFIX).keys()):
+            missing = sorted(names - nfacct.counters(PREFIX).keys())
+            for name in missing:
                 if nfacct.create(name):
                     known = self._counters.get(name)
                     if known and known.taken:
                         self._say(f"warning: somebody removed counter {name}: what it counted since it was "
                                   "read last is lost")  # fmt: skip
                     self._counters[name] = _Counter(meanings[name], 0)
+        return bool(missing)
 
     def in_force(self, names: frozenset[str], uncounted: frozenset[str]) -> None:
         """The rules count with these, and not all packets of those that are `uncounted`."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from labelgate.cli.options import EnvironmentProblem, ask_daemon, policies, socket_option
-from labelgate.config import read_duration
+from labelgate.config.values import read_duration
 from labelgate.sources.files import STDIN, all_files, read_file
 
 

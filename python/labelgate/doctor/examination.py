@@ -35,6 +35,7 @@ def examine(config: Config, config_file: str | None = None) -> Iterator[Diagnosi
         ("conntrack", kernel.conntrack),
         ("iptables", lambda: rules.variants(found)),
         ("rules", lambda: rules.rules_can_be_written(found)),
+        ("kernel counters", lambda: rules.kernel_counters(found, config)),
         ("queues", lambda: [rules.queue_numbers(rules.read_queues(), config, _pid(status))]),
         ("rules of others", lambda: rules.foreign_rules(found, config)),
         ("saved rules", rules.saved_rules),

@@ -13,6 +13,7 @@ from labelgate.config import Config
 from labelgate.doctor.diagnosis import Diagnosis
 from labelgate.doctor.kernel import workers_of
 from labelgate.flow import HOOKS
+from labelgate.netfilter import nfacct
 from labelgate.netfilter.apply import VARIANTS, ApplyError, Tables, Tools, families
 from labelgate.netfilter.facts import Family, Marks
 from labelgate.netfilter.readback import hazards, mark_writers
@@ -26,6 +27,8 @@ _NEEDED = {
     "-A INPUT -m conntrack --ctstate NEW -j NFQUEUE --queue-num 4200 --queue-bypass",
 }
 """By table, a rule of each kind that ours are made of; only tried, never applied."""
+_COUNTING = f"-A PREROUTING -m nfacct --nfacct-name {PREFIX}doctor"
+"""One that counts; the counter need not be there for that."""
 
 
 def read_variants() -> dict[str, Tables]:
@@ -76,7 +79,9 @@ def rules_can_be_written(found: Mapping[str, Tables]) -> Iterator[Diagnosis]:
     for variant in found:
         for family in families():
             name = f"iptables-{variant}, IPv{family[1]}"
-            errors = [error for table in _NEEDED if (error := _tried(variant, family, table))]
+            errors = [
+                error for table, text in _NEEDED.items() if (error := _tried(variant, family, table, text))
+            ]
             if not errors:
                 yield Diagnosis(name, "ok", "knows all matches and targets that we need")
                 continue
@@ -86,11 +91,12 @@ def rules_can_be_written(found: Mapping[str, Tables]) -> Iterator[Diagnosis]:
             )  # fmt: skip
 
 
-def _tried(variant: str, family: Family, table: str) -> str | None:
+def _tried(variant: str, family: Family, table: str, rules: str) -> str | None:
+    """Why these rules cannot be written; None: they can."""
     program = Tools("nft" if variant == "nft" else "legacy").program(family, "restore")
     if program is None:
         return f"ip6tables-{variant}-restore is not installed"
-    text = f"*{table}\n{_NEEDED[table]}\nCOMMIT\n"
+    text = f"*{table}\n{rules}\nCOMMIT\n"
     try:
         done = subprocess.run(
             [program, "--test", "--noflush"],
@@ -100,6 +106,32 @@ def _tried(variant: str, family: Family, table: str) -> str | None:
         return f"{table}: {program} cannot be run: {error}"
     said = done.stderr.strip().splitlines() or [f"{program} ended with {done.returncode}"]
     return None if done.returncode == 0 else f"{table}: {said[0]}"
+
+
+def kernel_counters(found: Mapping[str, Tables], config: Config) -> Iterator[Diagnosis]:
+    """Whether rules can count what they answer; what they answer does not hang on it."""
+    if not config.kernel_counters:
+        yield Diagnosis("kernel counters", "ok", "not wanted (`kernelCounters: false`)")
+        return
+    ours = _ours(found, config)
+    places = [(variant, family) for variant in found if ours in (variant, None) for family in families()]
+    missing = [
+        f"iptables-{variant}, IPv{family[1]}: {error}"
+        for variant, family in places
+        if (error := _tried(variant, family, "raw", _COUNTING))
+    ]
+    try:
+        nfacct.counters(PREFIX)
+    except OSError as error:
+        missing.insert(0, f"kernel: {error.strerror}")
+    if not missing:
+        yield Diagnosis("kernel counters", "ok", "rules can count what they answer")
+        return
+    yield Diagnosis(
+        "kernel counters", "note", "no nfacct: " + "; ".join(missing),
+        "packets that rules of the kernel answer are not counted (`labelgate rules`); policy is enforced",
+        "load the modules (`modprobe -a xt_nfacct nfnetlink_acct`), or set `kernelCounters: false`",
+    )  # fmt: skip
 
 
 def foreign_rules(found: Mapping[str, Tables], config: Config) -> Iterator[Diagnosis]:

@@ -83,16 +83,20 @@ class TableBuilder(ABC):
         return PREFIX + name
 
     def chain_of(self, name: str, answers: ByFamily, answer: StaticAnswer, rules: Iterable[Rule]) -> str:
-        """Adds a chain for all with this answer whose packets count for the same; its whole name."""
-        account = answers.account(self.family)
+        """Adds a chain for all with this answer whose packets count for the same; its whole name.
+
+        They are numbered as they come, by the names of endpoints. A table is written as a whole, whichever of
+        its chains differ: names by content would spare that only where an endpoint takes another name.
+        """
+        counter = answers.counter(self.family)
         numbers = self._numbers[f"{name}-{answer}"]
-        number = numbers.setdefault(account, len(numbers) + 1)
+        number = numbers.setdefault(counter, len(numbers) + 1)
         return self.chain(f"{name}-{answer}" + (f"-{number}" if number > 1 else ""), rules)
 
     def not_counted(self, answers: ByFamily) -> None:
         """Some packets that these answer are counted nowhere."""
-        if account := answers.account(self.family):
-            self.uncounted.add(account)
+        if counter := answers.counter(self.family):
+            self.uncounted.add(counter)
 
     @property
     def knows_local_dnat(self) -> bool:
@@ -100,7 +104,7 @@ class TableBuilder(ABC):
 
         Nothing else has it there. Only counters need it; the engine sees their in-interface.
         """
-        counts = any(host.output.account(self.family) for host in self.facts.hosts)
+        counts = any(host.output.counter(self.family) for host in self.facts.hosts)
         return (counts or bool(self.facts.reasons)) and "mangle-postrouting" not in self.facts.without_repeat
 
     def reason(self, reason: str) -> str:

@@ -15,8 +15,6 @@ Family = Literal["v4", "v6"]
 FAMILIES: tuple[Family, ...] = ("v4", "v6")
 StaticAnswer = Literal["queue", "allow", "deny", "unmarked"]
 """What a chain answers to every packet of a family; `queue` where that depends on the packet."""
-Accounts = Mapping[str, str]
-"""Names of counters, by the reason for which kernel rules answer without any chain (E-40, E-20.2)."""
 
 # What can be written as an iptables `-i` operand: no blank or quote, no `+` (a wildcard at the end).
 _INTERFACE = re.compile(r"[A-Za-z0-9_.:@-]{1,15}")
@@ -55,21 +53,21 @@ class ByFamily:
 
     v4: StaticAnswer
     v6: StaticAnswer
-    accounts: tuple[str, str] = ("", "")
+    counters: tuple[str, str] = ("", "")
     """For each, the counter of the packets that it answers; empty: they are not counted."""
 
     def of(self, family: Family) -> StaticAnswer:
         """The answer in this family."""
         return self.v4 if family == "v4" else self.v6
 
-    def account(self, family: Family) -> str:
+    def counter(self, family: Family) -> str:
         """The counter in this family."""
-        return self.accounts[FAMILIES.index(family)]
+        return self.counters[FAMILIES.index(family)]
 
     @classmethod
-    def _read(cls, value: Sequence[StaticAnswer], accounts: Sequence[str] | None) -> Self:
+    def _read(cls, value: Sequence[StaticAnswer], counters: Sequence[str] | None) -> Self:
         v4, v6 = value
-        return cls(v4, v6) if accounts is None else cls(v4, v6, (accounts[0], accounts[1]))
+        return cls(v4, v6) if counters is None else cls(v4, v6, (counters[0], counters[1]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +78,8 @@ class ByDirection:
     egress: ByFamily
 
     @classmethod
-    def _read(cls, value: Mapping[str, Sequence[StaticAnswer]], accounts: Mapping[str, Any] | None) -> Self:
-        named = accounts or {}
+    def _read(cls, value: Mapping[str, Sequence[StaticAnswer]], counters: Mapping[str, Any] | None) -> Self:
+        named = counters or {}
         return cls(*(ByFamily._read(value[side], named.get(side)) for side in ("ingress", "egress")))
 
 
@@ -105,17 +103,17 @@ class HostChains:
     """None without preDNAT policy."""
 
     @classmethod
-    def _read(cls, value: Mapping[str, Any], accounts: Mapping[str, Any]) -> Self:
+    def _read(cls, value: Mapping[str, Any], counters: Mapping[str, Any]) -> Self:
         untracked, prednat = value["untracked"], value["prednat"]
         return cls(
             endpoint=value["endpoint"],
             interfaces=tuple(value["interfaces"]),
             any_interface=value["any"],
-            input=ByFamily._read(value["input"], accounts.get("input")),
-            output=ByFamily._read(value["output"], accounts.get("output")),
-            forward=ByDirection._read(value["forward"], accounts.get("forward")),
-            untracked=None if untracked is None else ByDirection._read(untracked, accounts.get("untracked")),
-            prednat=None if prednat is None else ByFamily._read(prednat, accounts.get("prednat")),
+            input=ByFamily._read(value["input"], counters.get("input")),
+            output=ByFamily._read(value["output"], counters.get("output")),
+            forward=ByDirection._read(value["forward"], counters.get("forward")),
+            untracked=None if untracked is None else ByDirection._read(untracked, counters.get("untracked")),
+            prednat=None if prednat is None else ByFamily._read(prednat, counters.get("prednat")),
         )
 
 
@@ -130,13 +128,13 @@ class WorkloadChains:
     egress: ByFamily
 
     @classmethod
-    def _read(cls, value: Mapping[str, Any], accounts: Mapping[str, Any]) -> Self:
+    def _read(cls, value: Mapping[str, Any], counters: Mapping[str, Any]) -> Self:
         return cls(
             endpoint=value["endpoint"],
             interface=value["interface"],
             sources=tuple(ip_network(source) for source in value["sources"]),
-            ingress=ByFamily._read(value["ingress"], accounts.get("ingress")),
-            egress=ByFamily._read(value["egress"], accounts.get("egress")),
+            ingress=ByFamily._read(value["ingress"], counters.get("ingress")),
+            egress=ByFamily._read(value["egress"], counters.get("egress")),
         )
 
 
@@ -162,8 +160,8 @@ class RulesetFacts:
     """Hooks where bit D cannot be trusted, because rules of others ahead of ours can write it."""
     open: bool = False
     """Every queue rule is replaced by RETURN (`stop: open`); what the kernel settles still holds."""
-    reasons: Accounts = field(default_factory=dict)
-    """Counters of what is answered by no chain; a reason that is not there is not counted."""
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """Names of counters, by the reason for which kernel rules answer without any chain (E-40, E-20.2)."""
 
     def __post_init__(self) -> None:
         owners: dict[str, str] = {}
@@ -181,13 +179,13 @@ class RulesetFacts:
             raise ValueError("more than one `*` host endpoint governs; E-46 allows one")
 
     @classmethod
-    def read(cls, chains: Mapping[str, Any], accounts: Mapping[str, Any] | None = None, **rest: Any) -> Self:
+    def read(cls, chains: Mapping[str, Any], counters: Mapping[str, Any] | None = None, **rest: Any) -> Self:
         """From `DecisionTable.rule_facts()` as parsed JSON; `rest` are the other fields.
 
-        `accounts` has the same shape, and the name of a counter, or nothing, for each answer of a chain.
+        `counters` has the same shape, and the name of a counter, or nothing, for each answer of a chain.
         """
         hosts, workloads = chains["hosts"], chains["workloads"]
-        of_hosts, of_workloads = ((accounts or {}).get(name) for name in ("hosts", "workloads"))
+        of_hosts, of_workloads = ((counters or {}).get(name) for name in ("hosts", "workloads"))
         return cls(
             hosts=tuple(map(HostChains._read, hosts, of_hosts or [{}] * len(hosts))),
             workloads=tuple(map(WorkloadChains._read, workloads, of_workloads or [{}] * len(workloads))),
@@ -209,8 +207,8 @@ class RulesetFacts:
             answers += [answer for sides in both for answer in (sides.ingress, sides.egress)]
         for workload in self.workloads:
             answers += [workload.ingress, workload.egress]
-        accounts = (account for answer in answers if answer is not None for account in answer.accounts)
-        return frozenset(filter(None, (*accounts, *self.reasons.values())))
+        counters = (counter for answer in answers if answer is not None for counter in answer.counters)
+        return frozenset(filter(None, (*counters, *self.reasons.values())))
 
     def queues(self, hook: Hook, family: Family) -> range:
         """The queue numbers: per hook and family, because raw and mangle look alike in a message."""

@@ -71,7 +71,7 @@ class Filter(TableBuilder):
         if answer == "queue":
             return (self.queue(hook),)
         if answer == "deny":
-            return (*before_deny, Rule("", self.deny()).counted(answers.account(self.family)))
+            return (*before_deny, Rule("", self.deny()).counted(answers.counter(self.family)))
         if answer == "allow":
             return allow
         raise ValueError(f"a normal chain cannot end unmarked (E-20.8), but that is its answer at {hook}")
@@ -101,7 +101,7 @@ class Filter(TableBuilder):
         return self._host("host-in", host.input, failsafes, "filter-input")
 
     def _host(self, name: str, answers: ByFamily, failsafes: Iterator[Rule], hook: Hook) -> str:
-        allow = Rule("", self.accept()).counted(answers.account(self.family))
+        allow = Rule("", self.accept()).counted(answers.counter(self.family))
         rules = (
             Rule(ESTABLISHED, self.accept()),
             *self.invalid(self.deny),
@@ -149,7 +149,7 @@ class Filter(TableBuilder):
         """E-50."""
         answers = workload.egress
         to_host = self.reason(TO_HOST)
-        allow = Rule("", self._endpoint_to_host()).counted(answers.account(self.family), to_host)
+        allow = Rule("", self._endpoint_to_host()).counted(answers.counter(self.family), to_host)
         rules = (
             Rule(ESTABLISHED, self.accept()),
             *self.invalid(self.deny),
@@ -166,7 +166,7 @@ class Filter(TableBuilder):
     def _from_workload_end(self, answers: ByFamily, hook: Hook, allow: Rules) -> Rules:
         """Where all is denied it matters only to counters why."""
         encapsulation = self._encapsulation()
-        is_counted = bool(answers.account(self.family))
+        is_counted = bool(answers.counter(self.family))
         return self._end(answers, hook, (*encapsulation, *allow), encapsulation if is_counted else ())
 
     def _encapsulation(self) -> Rules:
@@ -207,10 +207,10 @@ class Filter(TableBuilder):
         """Counts the packets that rules from workloads have let go on, once it is known that no later stage
         queues them: the engine counts what is queued, in every stage."""
         leaves = {
-            workload.interface: (Rule("", "-j RETURN").counted(account),)
+            workload.interface: (Rule("", "-j RETURN").counted(counter),)
             for workload in self.workloads
             if workload.egress.of(self.family) == "allow"
-            and (account := workload.egress.account(self.family))
+            and (counter := workload.egress.counter(self.family))
         }
         if not leaves:
             return ()
@@ -226,10 +226,10 @@ class Filter(TableBuilder):
 
     def _to_hep(self, host: HostChains, met: Rules) -> str:
         answers = host.forward.egress
-        account = answers.account(self.family)
-        clear = Rule("", self.clear(self.marks.accept)).counted(account)
+        counter = answers.counter(self.family)
+        clear = Rule("", self.clear(self.marks.accept)).counted(counter)
         (marked,) = self._marked()
-        return self._hep_stage("to-hep", answers, (marked.counted(account),), (clear,), met)
+        return self._hep_stage("to-hep", answers, (marked.counted(counter),), (clear,), met)
 
     def _hep_stage(
         self, name: str, answers: ByFamily, allow: Rules, unmarked: Rules, before_deny: Rules = ()
@@ -255,7 +255,7 @@ class Filter(TableBuilder):
         if self.any is not None and self._asks(self.any.forward.egress):
             self.not_counted(answers)  # The last stage may queue the packet, and it is counted there.
         else:
-            marked = marked.counted(answers.account(self.family))
+            marked = marked.counted(answers.counter(self.family))
         end = self._end(answers, "filter-forward", (marked,), met)
         return self.chain_of("to-wl", answers, answers.of(self.family), (*self._forward_settled(), *end))
 

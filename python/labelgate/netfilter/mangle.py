@@ -49,11 +49,11 @@ class Mangle(TableBuilder):
     def _prednat_chain(self, answers: ByFamily | None) -> str | None:
         if answers is None:
             return None
-        answer, account = answers.of(self.family), answers.account(self.family)
+        answer, counter = answers.of(self.family), answers.counter(self.family)
         ends: dict[StaticAnswer, Rules] = {
             "queue": (self.queue("mangle-prerouting"),),
-            "allow": (Rule("", self.set(self.marks.accept)).counted(account),),
-            "deny": (Rule("", self.drop()).counted(account),),
+            "allow": (Rule("", self.set(self.marks.accept)).counted(counter),),
+            "deny": (Rule("", self.drop()).counted(counter),),
             "unmarked": (),
         }
         if answer == "unmarked":
@@ -103,7 +103,7 @@ class Mangle(TableBuilder):
         def goal(host: HostChains, _: str | None) -> str | None:
             if host.output.of(self.family) != "allow":
                 return self._asking("local-queue")
-            met = Rule("", "-j RETURN").counted(host.output.account(self.family))
+            met = Rule("", "-j RETURN").counted(host.output.counter(self.family))
             return self.chain_of("local", host.output, "allow", (*self._outbound(), met))
 
         dispatch = self.host_dispatch("local", "-o", goal)

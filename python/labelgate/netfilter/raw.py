@@ -70,14 +70,14 @@ class Raw(TableBuilder):
             if host.untracked is None:
                 return None
             answers = host.untracked.ingress if side == "-i" else host.untracked.egress
-            answer, account = answers.of(self.family), answers.account(self.family)
+            answer, counter = answers.of(self.family), answers.counter(self.family)
             ends: dict[StaticAnswer, Rules] = {
                 "queue": (self.queue(hook),),
                 "allow": (
-                    Rule("", self.set(self.marks.accept)).counted(account),
+                    Rule("", self.set(self.marks.accept)).counted(counter),
                     Rule("", "-j CT --notrack"),
                 ),
-                "deny": (Rule("", self.drop()).counted(account),),
+                "deny": (Rule("", self.drop()).counted(counter),),
                 "unmarked": (),
             }
             if not ends[answer]:

@@ -31,12 +31,12 @@ class Rule:
     def __str__(self) -> str:
         return " ".join(filter(None, (self.match, self.target)))
 
-    def counted(self, *accounts: str) -> Self:
+    def counted(self, *counters: str) -> Self:
         """Also counts the packets that match, for each of these counters; an empty name is none.
 
         The match of a counter comes last and is always true (nfacct): it decides nothing.
         """
-        names = " ".join(f"-m nfacct --nfacct-name {account}" for account in accounts if account)
+        names = " ".join(f"-m nfacct --nfacct-name {counter}" for counter in counters if counter)
         return replace(self, match=" ".join(filter(None, (self.match, names))))
 
 

@@ -26,6 +26,7 @@ from labelgate.resources.endpoint import (
 from labelgate.resources.errors import LoadError, Location, Problem
 from labelgate.resources.expectations import AskedPeer, DecidedBy, Expectation, PolicyTest
 from labelgate.resources.felix import FelixConfiguration, FelixConfigurationSpec, ProtoPort
+from labelgate.resources.grouped import CalicoPolicy, Grouped
 from labelgate.resources.kinds import RESOURCE_TYPES
 from labelgate.resources.kubernetes import (
     Container,
@@ -77,6 +78,7 @@ __all__ = [
     "RESOURCE_TYPES",
     "STORED",
     "AskedPeer",
+    "CalicoPolicy",
     "ClusterEgressPeer",
     "ClusterEgressRule",
     "ClusterIngressPeer",
@@ -100,6 +102,7 @@ __all__ = [
     "GlobalNetworkPolicy",
     "GlobalNetworkPolicySpec",
     "GlobalNetworkSet",
+    "Grouped",
     "HostEndpoint",
     "HostEndpointSpec",
     "IPAddress",

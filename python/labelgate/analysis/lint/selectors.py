@@ -22,12 +22,11 @@ from labelgate.reference.labels import (
 from labelgate.reference.matching import exists_for
 from labelgate.reference.rules import Rule, rules_of
 from labelgate.reference.selectors import And, Compare, Expression, Has, Not, Or, matches, parse
-from labelgate.resources import LabelSelector
+from labelgate.resources import CalicoPolicy, LabelSelector
 from labelgate.resources.errors import Path
 from labelgate.resources.metadata import Resource
 from labelgate.resources.part import Part, field_names
 from labelgate.resources.values import did_you_mean, nearest
-from labelgate.snapshot import CalicoPolicy
 
 _BUILT_IN = (NAMESPACE, ORCHESTRATOR, SERVICE_ACCOUNT)
 _ONE_OF_THREE = 0.66

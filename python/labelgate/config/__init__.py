@@ -8,22 +8,21 @@ same: `yes` is no flag, and `1:30` no number of seconds.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-from labelgate.flow import HOOKS, PROTOCOLS, Hook
+from labelgate.config import values
+from labelgate.config.values import Listen
+from labelgate.flow import HOOKS, Hook
 from labelgate.resources import FelixConfiguration
-from labelgate.resources.values import loose_network
 from labelgate.settings import (
     DEFAULT_FAILSAFE_INBOUND,
     DEFAULT_FAILSAFE_OUTBOUND,
@@ -43,22 +42,6 @@ class Given:
     value: Any
     source: str
     """`file:line`, `$VARIABLE`, `command line`, the document, or where a built-in value comes from."""
-
-
-@dataclass(frozen=True, slots=True)
-class Listen:
-    """Where a server listens.
-
-    >>> str(Listen("::1", 9091))
-    '[::1]:9091'
-    """
-
-    address: str
-    port: int
-
-    def __str__(self) -> str:
-        """As the configuration has it."""
-        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
 
 
 @dataclass(frozen=True)
@@ -119,214 +102,55 @@ class Config:
     """Every key with its effective value and source."""
 
 
-# Readers: text or a YAML value in, a typed value out; ValueError says what was expected.
-
-
-def _word(*words: str) -> Callable[[Any], str]:
-    folded = {word.lower(): word for word in words}
-
-    def read(value: Any) -> str:
-        if isinstance(value, str) and value.lower() in folded:
-            return folded[value.lower()]
-        raise ValueError(f"expected {', '.join(words[:-1])} or {words[-1]}")
-
-    return read
-
-
-def _number(low: int, high: int) -> Callable[[Any], int]:
-    def read(value: Any) -> int:
-        if isinstance(value, str) and re.fullmatch(r"0[xX][0-9a-fA-F]{1,12}|[0-9]{1,12}", value):
-            value = int(value, 0 if value[:2].lower() == "0x" else 10)
-        if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
-            return value
-        raise ValueError(f"expected a number {low}..{high}")
-
-    return read
-
-
-def _flag(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.lower() in ("true", "false"):
-        return value.lower() == "true"
-    raise ValueError("expected true or false")
-
-
-def _mask(value: Any) -> int:
-    mask = _number(1, 0xFFFF_FFFF)(value)
-    if mask.bit_count() != 3:
-        raise ValueError("expected a mask of exactly three bits, such as 0x1500")
-    return mask
-
-
-_UNITS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0}
-
-
-def read_duration(value: Any) -> float:
-    """Seconds of a text such as `2s`, `500ms`, `1m` or `2`; ValueError says what was expected."""
-    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|)", str(value))
-    if match is None:
-        raise ValueError("expected a duration such as 2s, 500ms or a number of seconds")
-    return float(match[1]) * _UNITS[match[2]]
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    parts = value.split(",") if isinstance(value, str) else value
-    if isinstance(parts, list | tuple) and parts:
-        names = tuple(part.strip() for part in parts if isinstance(part, str) and part.strip())
-        if len(names) == len(parts):
-            return names
-    raise ValueError("expected a name or a list of names")
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, str) and value:
-        return value
-    raise ValueError("expected a name")
-
-
-def _path(value: Any) -> str:
-    if isinstance(value, str) and value.startswith("/"):
-        return value
-    raise ValueError("expected an absolute path")
-
-
-def _any_text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    raise ValueError("expected text")
-
-
-def _listen(value: Any) -> Listen | None:
-    """`PORT` (of 127.0.0.1), `ADDRESS:PORT`, `[ADDRESS]:PORT`, or `none`."""
-    if isinstance(value, Listen) or value == "none":
-        return None if value == "none" else value
-    match = re.fullmatch(r"(?:(?:\[(?P<v6>[^\]]+)\]|(?P<v4>[0-9.]+)):)?(?P<port>[0-9]+)", str(value))
-    try:
-        if match is None:
-            raise ValueError
-        address = ip_address(match["v6"] or match["v4"] or "127.0.0.1")
-        return Listen(str(address), _number(1, 65535)(match["port"]))
-    except ValueError:
-        raise ValueError("expected a port, ADDRESS:PORT, [ADDRESS]:PORT or none") from None
-
-
-def _workers(value: Any) -> int | None:
-    if value == "auto":
-        return None
-    try:
-        return _number(1, 64)(value)
-    except ValueError:
-        raise ValueError("expected auto, or a number 1..64") from None
-
-
-def _cpus(value: Any) -> tuple[int, ...]:
-    parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
-    parts = [parts] if isinstance(parts, int) else parts
-    if isinstance(parts, list | tuple) and parts:
-        return tuple(map(_number(0, 8191), parts))
-    raise ValueError("expected numbers of processors, such as 2,3")
-
-
-# --- failsafe ports (E-41) -------------------------------------------------------------------------------
-
-_FAILSAFE_TEXT = re.compile(
-    r"(?:(?P<protocol>[A-Za-z]+):(?:(?:\[(?P<v6>[^\]]*:[^\]]*)\]|(?P<v4>[0-9./]+)):)?)?(?P<port>[0-9]+)"
-)
-_FAILSAFE_PROTOCOLS = {name: PROTOCOLS[name] for name in ("tcp", "udp", "sctp")}
-
-
-def _failsafes(default: tuple[Failsafe, ...]) -> Callable[[Any], tuple[Failsafe, ...]]:
-    """`proto:cidr:port`, `proto:port`, `port`; `none` empties, the empty text is the default."""
-
-    def read(value: Any) -> tuple[Failsafe, ...]:
-        if isinstance(value, str):
-            if not value.strip():
-                return default
-            if value.strip().lower() == "none":
-                return ()
-            value = [part.strip() for part in value.split(",")]
-        if not isinstance(value, list | tuple):
-            raise ValueError("expected `none` or a list such as tcp:22, udp:10.0.0.0/8:53")
-        return tuple(dict.fromkeys(map(_failsafe, value)))
-
-    return read
-
-
-def _failsafe(entry: Any) -> Failsafe:
-    if isinstance(entry, Failsafe):
-        return entry
-    try:
-        if isinstance(entry, Mapping):
-            return _failsafe_of(**entry)
-        match = _FAILSAFE_TEXT.fullmatch(str(entry))
-        if match is None:
-            raise ValueError
-        return _failsafe_of(match["port"], match["protocol"] or "", match["v6"] or match["v4"] or "")
-    except (TypeError, ValueError):
-        expected = "proto:cidr:port, proto:port or port with tcp, udp or sctp, an IPv6 CIDR in brackets"
-        raise ValueError(f"found `{_shown(entry)}`, expected {expected}") from None
-
-
-def _failsafe_of(port: Any, protocol: str = "", net: str = "") -> Failsafe:
-    """One entry from its parts; raises ValueError or TypeError without words."""
-    number = _FAILSAFE_PROTOCOLS.get(str(protocol or "tcp").lower())
-    if number is None:
-        raise ValueError
-    return Failsafe(number, _number(1, 65535)(port), _net(net) if net else None)
-
-
-_net: Callable[[Any], IPv4Network | IPv6Network] = loose_network("felix-failsafe-net")
-
 # --- the keys --------------------------------------------------------------------------------------------
 
-_CLOSED_OPEN = _word("closed", "open")
+_CLOSED_OPEN = values.word("closed", "open")
 
 KEYS: Mapping[str, tuple[Callable[[Any], Any], Any]] = {
-    "node": (_text, None),
-    "policies": (_texts, ()),
-    "backend": (_word("auto", "nft", "legacy"), "auto"),
-    "marks.mask": (_mask, 0x1500),
-    "queues.base": (_number(0, 65536 - 2 * len(HOOKS)), 4200),
-    "queues.maxlen": (_number(1, 1_000_000), 16384),
-    "queues.workers": (_workers, None),
-    "queues.fanout": (_word("balance", "cpu"), "balance"),
-    "queues.cpus": (_cpus, ()),
+    "node": (values.text, None),
+    "policies": (values.texts, ()),
+    "backend": (values.word("auto", "nft", "legacy"), "auto"),
+    "marks.mask": (values.mask, 0x1500),
+    "queues.base": (values.number(0, 65536 - 2 * len(HOOKS)), 4200),
+    "queues.maxlen": (values.number(1, 1_000_000), 16384),
+    "queues.workers": (values.workers, None),
+    "queues.fanout": (values.word("balance", "cpu"), "balance"),
+    "queues.cpus": (values.cpus, ()),
     **{f"fail.{hook}": (_CLOSED_OPEN, "closed") for hook in HOOKS},
-    "malformed": (_word("deny", "accept"), "deny"),
-    "stop": (_word("remove", "keep", "open"), None),
-    "settle": (read_duration, 2.0),
-    "shadow": (_number(0, 1_000_000_000), 0),
-    "events.rate": (_number(0, 1000), 10),
-    "events.policyRate": (_number(0, 1000), 30),
-    "events.file": (_path, None),
-    "events.journal": (_flag, False),
-    "events.recorder": (_number(0, 4096), 256),
-    "lockout": (_word("refuse", "warn"), "refuse"),
-    "revoke": (_word("new-only", "deny-now"), "new-only"),
-    "start": (_word("strict", "last-good"), None),
-    "state": (_path, "/var/lib/labelgate"),
-    "watch": (_flag, True),
-    "metrics.listen": (_listen, None),
-    "metrics.rules": (_number(0, 10_000), 0),
-    "kernelCounters": (_flag, True),
-    "socket": (_path, "/run/labelgate/control.sock"),
-    "forwardUnmarked": (_word("return", "accept", "deny"), "return"),
-    "exemptLoopback": (_flag, False),
+    "malformed": (values.word("deny", "accept"), "deny"),
+    "stop": (values.word("remove", "keep", "open"), None),
+    "settle": (values.read_duration, 2.0),
+    "shadow": (values.number(0, 1_000_000_000), 0),
+    "events.rate": (values.number(0, 1000), 10),
+    "events.policyRate": (values.number(0, 1000), 30),
+    "events.file": (values.path, None),
+    "events.journal": (values.flag, False),
+    "events.recorder": (values.number(0, 4096), 256),
+    "lockout": (values.word("refuse", "warn"), "refuse"),
+    "revoke": (values.word("new-only", "deny-now"), "new-only"),
+    "start": (values.word("strict", "last-good"), None),
+    "state": (values.path, "/var/lib/labelgate"),
+    "watch": (values.flag, True),
+    "metrics.listen": (values.listen, None),
+    "metrics.rules": (values.number(0, 10_000), 0),
+    "kernelCounters": (values.flag, True),
+    "socket": (values.path, "/run/labelgate/control.sock"),
+    "forwardUnmarked": (values.word("return", "accept", "deny"), "return"),
+    "exemptLoopback": (values.flag, False),
     # Felix's own names.
-    "chainInsertMode": (_word("insert", "append"), "insert"),
-    "interfacePrefix": (_texts, ("cali",)),
-    "defaultEndpointToHostAction": (_word("Drop", "Accept", "Return"), "Drop"),
-    "iptablesFilterAllowAction": (_word("Accept", "Return"), "Accept"),
-    "iptablesMangleAllowAction": (_word("Accept", "Return"), "Accept"),
-    "iptablesFilterDenyAction": (_word("Drop", "Reject"), "Drop"),
-    "disableConntrackInvalidCheck": (_flag, False),
-    "failsafeInboundHostPorts": (_failsafes(DEFAULT_FAILSAFE_INBOUND), DEFAULT_FAILSAFE_INBOUND),
-    "failsafeOutboundHostPorts": (_failsafes(DEFAULT_FAILSAFE_OUTBOUND), DEFAULT_FAILSAFE_OUTBOUND),
-    "logPrefix": (_any_text, "calico-packet"),
-    "vxlanPort": (_number(1, 65535), 4789),
-    "allowVXLANPacketsFromWorkloads": (_flag, False),
-    "allowIPIPPacketsFromWorkloads": (_flag, False),
+    "chainInsertMode": (values.word("insert", "append"), "insert"),
+    "interfacePrefix": (values.texts, ("cali",)),
+    "defaultEndpointToHostAction": (values.word("Drop", "Accept", "Return"), "Drop"),
+    "iptablesFilterAllowAction": (values.word("Accept", "Return"), "Accept"),
+    "iptablesMangleAllowAction": (values.word("Accept", "Return"), "Accept"),
+    "iptablesFilterDenyAction": (values.word("Drop", "Reject"), "Drop"),
+    "disableConntrackInvalidCheck": (values.flag, False),
+    "failsafeInboundHostPorts": (values.failsafes(DEFAULT_FAILSAFE_INBOUND), DEFAULT_FAILSAFE_INBOUND),
+    "failsafeOutboundHostPorts": (values.failsafes(DEFAULT_FAILSAFE_OUTBOUND), DEFAULT_FAILSAFE_OUTBOUND),
+    "logPrefix": (values.any_text, "calico-packet"),
+    "vxlanPort": (values.number(1, 65535), 4789),
+    "allowVXLANPacketsFromWorkloads": (values.flag, False),
+    "allowIPIPPacketsFromWorkloads": (values.flag, False),
 }
 """Every key with its reader and its default. Nested keys are dotted."""
 
@@ -418,12 +242,8 @@ def _read(key: str, given: Given | None) -> Given:
         return Given(reader(given.value), given.source)
     except ValueError as error:
         text = str(error)
-        found = "" if text.startswith("found") else f"found `{_shown(given.value)}`, "
+        found = "" if text.startswith("found") else f"found `{values.shown(given.value)}`, "
         raise ConfigError(f"{given.source}: {key}: {found}{text}") from None
-
-
-def _shown(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _known(key: str, source: str) -> str:

@@ -1,0 +1,124 @@
+//! Sets that criteria of rules name: of addresses, and of ports of addresses.
+
+use crate::flow::Family;
+
+/// A set of addresses: sorted, disjoint, maximal ranges per family.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct AddressSet {
+    /// Inclusive IPv4 ranges.
+    pub v4: Vec<(u32, u32)>,
+    /// Inclusive IPv6 ranges.
+    pub v6: Vec<(u128, u128)>,
+}
+
+impl AddressSet {
+    /// Adds an address that is not below those that are in.
+    #[allow(clippy::cast_possible_truncation)] // IPv4 numbers are below 2^32 by construction.
+    pub fn push(&mut self, family: Family, address: u128) {
+        fn extend<T: Copy + Ord>(ranges: &mut Vec<(T, T)>, address: T, before: Option<T>) {
+            match ranges.last_mut() {
+                Some((_, last)) if *last >= address => {}
+                Some((_, last)) if Some(*last) == before => *last = address,
+                _ => ranges.push((address, address)),
+            }
+        }
+        match family {
+            Family::V4 => extend(&mut self.v4, address as u32, (address as u32).checked_sub(1)),
+            Family::V6 => extend(&mut self.v6, address, address.checked_sub(1)),
+        }
+    }
+
+    /// The set with all addresses from the first to the last; `None` if it holds them.
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation)] // IPv4 numbers are below 2^32 by construction.
+    pub fn with(&self, family: Family, first: u128, last: u128) -> Option<Self> {
+        let Self { v4, v6 } = self;
+        match family {
+            Family::V4 => {
+                let v4 = ranges_with(v4, (first as u32, last as u32), |last| last.checked_add(1))?;
+                Some(Self { v4, v6: v6.clone() })
+            }
+            Family::V6 => {
+                let v6 = ranges_with(v6, (first, last), |last| last.checked_add(1))?;
+                Some(Self { v4: v4.clone(), v6 })
+            }
+        }
+    }
+
+    /// The set without the addresses from the first to the last; `None` if it holds none of them.
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation)] // IPv4 numbers are below 2^32 by construction.
+    pub fn without(&self, family: Family, first: u128, last: u128) -> Option<Self> {
+        let Self { v4, v6 } = self;
+        match family {
+            Family::V4 => {
+                let v4 = ranges_without(v4, (first as u32, last as u32), |first| first - 1, |last| last + 1)?;
+                Some(Self { v4, v6: v6.clone() })
+            }
+            Family::V6 => {
+                let v6 = ranges_without(v6, (first, last), |first| first - 1, |last| last + 1)?;
+                Some(Self { v4: v4.clone(), v6 })
+            }
+        }
+    }
+
+    /// Whether the address is a member; O(log n).
+    pub fn contains(&self, family: Family, address: u128) -> bool {
+        match family {
+            Family::V4 => u32::try_from(address).is_ok_and(|address| in_ranges(&self.v4, address)),
+            Family::V6 => in_ranges(&self.v6, address),
+        }
+    }
+}
+
+fn ranges_with<T: Copy + Ord>(
+    ranges: &[(T, T)],
+    (first, last): (T, T),
+    next: impl Fn(T) -> Option<T>,
+) -> Option<Vec<(T, T)>> {
+    // Those that begin behind the new range without touching it, and those that end before.
+    let behind = ranges.partition_point(|&(other, _)| next(last).is_none_or(|next| other <= next));
+    let before = ranges.partition_point(|&(_, end)| next(end).is_some_and(|next| next < first));
+    let (touched, mut new) = (&ranges[before..behind], (first, last));
+    if let (Some(&(from, _)), Some(&(_, to))) = (touched.first(), touched.last()) {
+        if touched.len() == 1 && from <= first && last <= to {
+            return None;
+        }
+        new = (from.min(first), to.max(last));
+    }
+    Some([&ranges[..before], &[new], &ranges[behind..]].concat())
+}
+
+fn ranges_without<T: Copy + Ord>(
+    ranges: &[(T, T)],
+    (first, last): (T, T),
+    before: impl Fn(T) -> T,
+    next: impl Fn(T) -> T,
+) -> Option<Vec<(T, T)>> {
+    let from = ranges.partition_point(|&(_, end)| end < first);
+    let behind = ranges.partition_point(|&(start, _)| start <= last);
+    let (touched, untouched) = (ranges.get(from..behind)?, &ranges[behind..]);
+    let ((begin, _), (_, end)) = (*touched.first()?, *touched.last()?);
+    let left = (begin < first).then(|| (begin, before(first)));
+    let right = (last < end).then(|| (next(last), end));
+    Some([&ranges[..from], left.as_slice(), right.as_slice(), untouched].concat())
+}
+
+fn in_ranges<T: Ord + Copy>(ranges: &[(T, T)], address: T) -> bool {
+    let after = ranges.partition_point(|&(first, _)| first <= address);
+    after > 0 && ranges[after - 1].1 >= address
+}
+
+/// A set of (address, protocol, port), sorted, without duplicates.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PortSet {
+    /// (family, address, protocol, port).
+    pub members: Vec<(Family, u128, u8, u16)>,
+}
+
+impl PortSet {
+    /// Whether the tuple is a member; O(log n).
+    pub fn contains(&self, family: Family, address: u128, protocol: u8, port: u16) -> bool {
+        self.members.binary_search(&(family, address, protocol, port)).is_ok()
+    }
+}
