@@ -10,8 +10,9 @@ use super::local::{Axis, Bits, KeptAxis, NEVER, Splitter, every};
 use super::maps::{Maps, Width};
 use super::numbers::{self, Addresses, Listed, Numbers, Services};
 use super::partition::Value;
-use super::ranges::{Keys, V4, V6};
+use super::ranges::{Keys, V4};
 use super::update::Kept;
+use super::v6::V6;
 use super::{
     BLOCK, BY_DESTINATION, BY_MORE, BY_SOURCE, Classes, Counts, DESTINATION, DIRECTION, HEADER, NO_FORM,
     PLAIN, RECORD, ROWS, Roots, SOURCE, SOURCE_PORT, Uses,

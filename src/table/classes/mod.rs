@@ -52,6 +52,7 @@ mod ranges;
 mod refine;
 mod spare;
 mod update;
+mod v6;
 
 use std::hint::select_unpredictable;
 
@@ -62,7 +63,8 @@ use super::point::Point;
 use crate::flow::{Family, FiveTuple};
 use crate::program::ChainId;
 use image::Image;
-use ranges::{Keys, V4, V6};
+use ranges::{Keys, V4};
+use v6::V6;
 
 pub use build::build;
 pub use limits::{Limits, Refused};

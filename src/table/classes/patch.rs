@@ -6,7 +6,8 @@ use super::BLOCK_WORD;
 use super::image::Builder;
 use super::limits::Refused;
 use super::maps::Width;
-use super::ranges::{Keys, V6};
+use super::ranges::Keys;
+use super::v6::V6;
 
 /// What may be changed in place, and what is there more than once.
 #[derive(Debug, Default)]
