@@ -357,7 +357,7 @@ impl Writer {
     /// The form of a record of a chain that looks at this.
     fn form(&self, family: usize, uses: Uses, direction: Direction) -> u32 {
         // Where all addresses are one class there are no tables of them.
-        let has_classes = [self.roots.v4.root > 0, self.roots.v6.height > 0][family];
+        let has_classes = [self.roots.v4.root > 0, self.roots.v6.is_built()][family];
         if self.roots.is_deep || !has_classes {
             return NO_FORM;
         }

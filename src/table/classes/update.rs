@@ -450,8 +450,8 @@ fn patch_v6(
     partition: &Partition<u128>,
     refined: &Refined<u128>,
 ) -> Result<(), Outdated> {
-    let has_tables = writer.roots.v6.height > 0;
-    let is_done = has_tables && Patches::v6(&mut writer.image, &writer.roots.v6, &refined.moved);
+    let v6 = writer.roots.v6;
+    let is_done = v6.is_built() && v6.renew(&mut writer.image, &partition.intervals, &refined.moved)?;
     if !is_done && partition.count() > 1 {
         writer.roots.v6 = V6::build(&mut writer.image, &partition.intervals)?;
     }
