@@ -22,7 +22,7 @@ pub struct Columns<const N: usize> {
 
 enum AddressColumns<const N: usize> {
     V4 { source: [u32; N], destination: [u32; N] },
-    V6 { source: [u128; N], destination: [u128; N] },
+    V6 { source: [[u8; 16]; N], destination: [[u8; 16]; N] },
 }
 
 impl<const N: usize> Columns<N> {
@@ -33,7 +33,10 @@ impl<const N: usize> Columns<N> {
                 Addresses::V4 { source, destination } => {
                     AddressColumns::V4 { source: source.repeated(0), destination: destination.repeated(0) }
                 }
-                Addresses::V6 { .. } => AddressColumns::V6 { source: [0; N], destination: [0; N] },
+                Addresses::V6 { source, destination } => AddressColumns::V6 {
+                    source: source.repeated([0; 16]),
+                    destination: destination.repeated([0; 16]),
+                },
             },
             protocol: flows.protocol.repeated(0),
             source_port: flows.source_port.repeated(0),
@@ -61,8 +64,8 @@ impl<const N: usize> Columns<N> {
                 destination: array::from_fn(|index| low(keys[index].tuple.destination)),
             },
             Family::V6 => AddressColumns::V6 {
-                source: array::from_fn(|index| keys[index].tuple.source),
-                destination: array::from_fn(|index| keys[index].tuple.destination),
+                source: array::from_fn(|index| keys[index].tuple.source.to_be_bytes()),
+                destination: array::from_fn(|index| keys[index].tuple.destination.to_be_bytes()),
             },
         };
         Self {
@@ -100,13 +103,7 @@ impl<const N: usize> Columns<N> {
 
     /// `N` of the flows that these columns are of, from one on.
     #[inline]
-    pub fn block_of<'b>(&'b mut self, flows: &Flows<'b>, from: usize) -> Block<'b, N> {
-        if let AddressColumns::V6 { source, destination } = &mut self.addresses
-            && let Addresses::V6 { source: sources, destination: destinations } = &flows.addresses
-        {
-            *source = sources.block(from).map(u128::from_be_bytes);
-            *destination = destinations.block(from).map(u128::from_be_bytes);
-        }
+    pub fn block_of<'b>(&'b self, flows: &Flows<'b>, from: usize) -> Block<'b, N> {
         let addresses = match (&self.addresses, &flows.addresses) {
             (
                 AddressColumns::V4 { source, destination },
@@ -115,6 +112,14 @@ impl<const N: usize> Columns<N> {
                 let (source, destination) =
                     (sources.read(source, from), destinations.read(destination, from));
                 AddressBlock::V4 { source, destination }
+            }
+            (
+                AddressColumns::V6 { source, destination },
+                Addresses::V6 { source: sources, destination: destinations },
+            ) => {
+                let (source, destination) =
+                    (sources.read(source, from), destinations.read(destination, from));
+                AddressBlock::V6 { source, destination }
             }
             (own, _) => own.block(),
         };

@@ -171,13 +171,13 @@ impl DecisionTable {
         let mut from = 0;
         let (verdicts, last_verdicts) = verdicts.as_chunks_mut::<STAGE>();
         let (outcomes, last_outcomes) = outcomes.as_chunks_mut::<STAGE>();
-        let mut columns = Columns::of(flows);
+        let columns = Columns::of(flows);
         for (verdicts, outcomes) in verdicts.iter_mut().zip(outcomes) {
             let asked = workloads.block(from).map(EndpointId::from_number);
             self.gate_block(direction, asked, &columns.block_of(flows, from), verdicts, outcomes);
             from += STAGE;
         }
-        let mut columns = Columns::of(flows);
+        let columns = Columns::of(flows);
         for (verdict, outcome) in last_verdicts.iter_mut().zip(last_outcomes) {
             let asked = workloads.block(from).map(EndpointId::from_number);
             let (verdict, outcome) = (array::from_mut(verdict), array::from_mut(outcome));

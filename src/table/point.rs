@@ -126,7 +126,7 @@ impl<const N: usize> PointBlock<'_, N> {
     }
 }
 
-/// Addresses as numbers, by column.
+/// Addresses, by column.
 #[derive(Clone, Copy, Debug)]
 pub enum AddressBlock<'a, const N: usize> {
     /// IPv4.
@@ -136,12 +136,12 @@ pub enum AddressBlock<'a, const N: usize> {
         /// Destinations.
         destination: &'a [u32; N],
     },
-    /// IPv6.
+    /// IPv6, in network byte order.
     V6 {
         /// Sources.
-        source: &'a [u128; N],
+        source: &'a [[u8; 16]; N],
         /// Destinations.
-        destination: &'a [u128; N],
+        destination: &'a [[u8; 16]; N],
     },
 }
 
@@ -159,7 +159,9 @@ impl<const N: usize> AddressBlock<'_, N> {
     pub fn at(&self, index: usize) -> (Family, u128, u128) {
         match self {
             Self::V4 { source, destination } => (Family::V4, source[index].into(), destination[index].into()),
-            Self::V6 { source, destination } => (Family::V6, source[index], destination[index]),
+            Self::V6 { source, destination } => {
+                (Family::V6, u128::from_be_bytes(source[index]), u128::from_be_bytes(destination[index]))
+            }
         }
     }
 }

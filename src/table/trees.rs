@@ -396,7 +396,8 @@ impl Segments {
         let [sources, destinations] = match points.addresses {
             AddressBlock::V4 { source, destination } => [*source, *destination],
             AddressBlock::V6 { source, destination } => {
-                [source, destination].map(|side| side.map(|address| rank(&self.bounds, address)))
+                let rank = |address| rank(&self.bounds, u128::from_be_bytes(address));
+                [source, destination].map(|side| side.map(rank))
             }
         };
         array::from_fn(|at| {

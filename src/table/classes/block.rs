@@ -36,11 +36,13 @@ impl Classes {
                 if let Some(records) = self.formed_records(chains, Family::V6) {
                     let addresses = near_addresses(&records, source, destination);
                     let classes = self.roots.v6.classes(&self.image, &addresses);
-                    let class = |index: usize| self.roots.v6.class(&self.image, destination[index]);
+                    let class = |index: usize| {
+                        self.roots.v6.class(&self.image, u128::from_be_bytes(destination[index]))
+                    };
                     return Some(self.formed_answers(&records, points, &classes, class));
                 }
                 let records = self.records(chains, Family::V6)?;
-                let class = |addresses: &[u128; N]| self.roots.v6.classes(&self.image, addresses);
+                let class = |addresses: &[_; N]| self.roots.v6.classes(&self.image, &addresses.each_ref());
                 Some(self.answers(&records, points, Family::V6, || class(source), || class(destination)))
             }
         }
@@ -225,15 +227,15 @@ impl Classes {
 
 /// The addresses that chains look at first.
 #[inline]
-fn near_addresses<const N: usize, T: Copy>(
+fn near_addresses<'a, const N: usize, T>(
     records: &[&Record; N],
-    sources: &[T; N],
-    destinations: &[T; N],
-) -> [T; N] {
-    let mut addresses = *sources;
+    sources: &'a [T; N],
+    destinations: &'a [T; N],
+) -> [&'a T; N] {
+    let mut addresses = sources.each_ref();
     for index in 0..N {
         let is_destination = records[index][FORM] == BY_DESTINATION;
-        addresses[index] = select_unpredictable(is_destination, destinations[index], sources[index]);
+        addresses[index] = select_unpredictable(is_destination, &destinations[index], &sources[index]);
     }
     addresses
 }

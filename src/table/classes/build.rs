@@ -10,8 +10,9 @@ use super::local::{Axis, Bits, KeptAxis, NEVER, Splitter, every};
 use super::maps::{Maps, Width};
 use super::numbers::{self, Addresses, Listed, Numbers, Services};
 use super::partition::Value;
-use super::ranges::{Keys, V4, V6};
+use super::ranges::{Keys, V4};
 use super::update::Kept;
+use super::v6::V6;
 use super::{
     BLOCK, BY_DESTINATION, BY_MORE, BY_SOURCE, Classes, Counts, DESTINATION, DIRECTION, HEADER, NO_FORM,
     PLAIN, RECORD, ROWS, Roots, SOURCE, SOURCE_PORT, Uses,
@@ -356,7 +357,7 @@ impl Writer {
     /// The form of a record of a chain that looks at this.
     fn form(&self, family: usize, uses: Uses, direction: Direction) -> u32 {
         // Where all addresses are one class there are no tables of them.
-        let has_classes = [self.roots.v4.root > 0, self.roots.v6.height > 0][family];
+        let has_classes = [self.roots.v4.root > 0, self.roots.v6.is_built()][family];
         if self.roots.is_deep || !has_classes {
             return NO_FORM;
         }

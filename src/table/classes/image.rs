@@ -5,7 +5,6 @@ use super::limits::Refused;
 use super::maps::Width;
 use super::spare::{Changes, Home};
 use crate::table::pages::Pages;
-use crate::table::prefetch::prefetch;
 
 /// One cache line.
 #[derive(Debug)]
@@ -96,12 +95,6 @@ impl Image {
     #[inline]
     pub fn chunk<const N: usize>(&self, offset: u32) -> &[u32; N] {
         found(self.words().get(offset as usize..).and_then(|words| words.first_chunk()))
-    }
-
-    /// Asks for the line of a word.
-    #[inline]
-    pub fn prefetch(&self, offset: u32) {
-        prefetch(self.words().as_ptr().wrapping_add(offset as usize));
     }
 
     /// All of it, in the byte order of the machine.

@@ -15,7 +15,7 @@
 //! | 0 | the header: [`Roots`], two cache lines; word 12: levels of maps |
 //! | records + 16 * (2 * chain + family) | a record, one cache line |
 //! | V4 root | see [`V4`]: 65536 words |
-//! | V6 buckets, levels, classes | see [`V6`] |
+//! | V6 buckets, words, levels | see [`V6`] |
 //! | services, source ports | see [`Keys`]: 256 words |
 //!
 //! A record is: source, destination, service and source port maps; rows; destinations; cells; services; source ports;
@@ -52,6 +52,7 @@ mod ranges;
 mod refine;
 mod spare;
 mod update;
+mod v6;
 
 use std::hint::select_unpredictable;
 
@@ -63,7 +64,8 @@ use super::stops::Lead;
 use crate::flow::{Family, FiveTuple};
 use crate::program::ChainId;
 use image::Image;
-use ranges::{Keys, V4, V6};
+use ranges::{Keys, V4};
+use v6::{Search, V6};
 
 pub use build::build;
 pub use limits::{Limits, Refused};
@@ -73,7 +75,7 @@ pub use update::Kept;
 /// "LGCT", the first word of an image.
 pub const MAGIC: u32 = 0x5443_474c;
 /// Of the layout above; changes with it.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 const HEADER: usize = 32;
 const BLOCK: usize = 32;
@@ -121,7 +123,7 @@ pub struct Roots {
 impl Roots {
     /// The header of an image of so many words.
     fn words(&self, size: u32) -> [u32; HEADER] {
-        let V6 { buckets, bucket_count, levels, height, classes } = self.v6;
+        let Search { buckets, bucket_count, levels, height, words: leads } = self.v6.upper;
         let mut words = [0; HEADER];
         let head = [
             MAGIC,
@@ -134,7 +136,7 @@ impl Roots {
             self.source_ports.protocols,
             buckets,
             bucket_count,
-            classes,
+            leads,
             height,
             1 + u32::from(self.is_deep),
         ];

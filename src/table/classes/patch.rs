@@ -6,7 +6,7 @@ use super::BLOCK_WORD;
 use super::image::Builder;
 use super::limits::Refused;
 use super::maps::Width;
-use super::ranges::{Keys, V6};
+use super::ranges::Keys;
 
 /// What may be changed in place, and what is there more than once.
 #[derive(Debug, Default)]
@@ -16,9 +16,6 @@ pub struct Patches {
     /// Class to tables of 256 values, and of 256 such tables, that have no other.
     uniform: FxHashMap<u32, [u32; 2]>,
 }
-
-/// Addresses in a span that are written one by one.
-const FEW: u128 = 64;
 
 impl Patches {
     /// The table that the word at this offset leads to, which is nobody else's then.
@@ -76,13 +73,6 @@ impl Patches {
             }
         }
         Ok(())
-    }
-
-    /// Gives IPv6 addresses another class; says whether there was room for that.
-    pub fn v6(image: &mut Builder, roots: &V6, moved: &[(u128, u128, u32)]) -> bool {
-        moved.iter().all(|&(first, last, class)| {
-            last - first < FEW && (first..=last).all(|address| roots.put(image, address, class))
-        })
     }
 
     /// Gives keys another class; a protocol's group says which keys it has ([`Keys::number`]).

@@ -17,8 +17,9 @@ use super::maps::Width;
 use super::numbers::{Addresses, Numbers, is_every_key, is_every_service, most_classes, ranges_of_groups};
 use super::partition::{Partition, TooMany, Value};
 use super::patch::Patches;
-use super::ranges::{V4, V6};
+use super::ranges::V4;
 use super::refine::{Edge, Refined, differing_edges, edges};
+use super::v6::V6;
 use super::{BLOCK, BLOCK_WORD, CELLS, Classes};
 use crate::flow::{Family, OutcomeId};
 use crate::program::{AddressSet, ChainId, Program};
@@ -449,8 +450,8 @@ fn patch_v6(
     partition: &Partition<u128>,
     refined: &Refined<u128>,
 ) -> Result<(), Outdated> {
-    let has_tables = writer.roots.v6.height > 0;
-    let is_done = has_tables && Patches::v6(&mut writer.image, &writer.roots.v6, &refined.moved);
+    let v6 = writer.roots.v6;
+    let is_done = v6.is_built() && v6.renew(&mut writer.image, &partition.intervals, &refined.moved)?;
     if !is_done && partition.count() > 1 {
         writer.roots.v6 = V6::build(&mut writer.image, &partition.intervals)?;
     }

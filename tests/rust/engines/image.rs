@@ -29,8 +29,8 @@ impl Image<'_> {
         self.word(at + index / 2) >> (16 * (index % 2)) & 0xffff
     }
 
-    fn wide(&self, at: u32) -> u128 {
-        (0..4).fold(0, |wide, word| wide | u128::from(self.word(at + word)) << (32 * word))
+    fn wide(&self, at: u32) -> u64 {
+        u64::from(self.word(at)) | u64::from(self.word(at + 1)) << 32
     }
 
     /// The answer of a chain: how it ends, and the outcome.
@@ -89,7 +89,7 @@ impl Image<'_> {
         match (family, self.word(5), self.word(8)) {
             (Family::V4, 0, _) | (Family::V6, _, 0) => 0,
             (Family::V4, roots, _) => self.v4(roots, u32::try_from(address).expect("an IPv4 address")),
-            (Family::V6, _, buckets) => self.v6(buckets, address),
+            (Family::V6, ..) => self.v6(address),
         }
     }
 
@@ -98,30 +98,42 @@ impl Image<'_> {
         self.half(self.word(middle + (address >> 8 & 0xff)), address & 0xff)
     }
 
-    fn v6(&self, buckets: u32, address: u128) -> u32 {
-        let halves =
-            [address, address >> 64].map(|half| u64::try_from(half & u128::from(u64::MAX)).expect("64 bits"));
-        let folded = halves[0] ^ halves[1].wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let hash = u32::try_from(folded.wrapping_mul(0xff51_afd7_ed55_8ccd) >> 32).expect("32 bits");
-        let count = self.word(9);
-        let first = u32::try_from((u64::from(hash) * u64::from(count)) >> 32).expect("below the count");
+    fn v6(&self, address: u128) -> u32 {
+        let [upper, lower] =
+            [address >> 64, address & u128::from(u64::MAX)].map(|half| u64::try_from(half).expect("64 bits"));
+        let mut span = self.search([8, 9, 10, 11, 16], upper);
+        if span >> 31 == 1 {
+            let line = span & !(1 << 31);
+            span = self
+                .search(std::array::from_fn(|place| line + u32::try_from(place).expect("few")), lower >> 8);
+        }
+        let (first, form, table) = (self.wide(span), self.word(span + 2), self.word(span + 3));
+        let place =
+            lower.checked_sub(first).map(|behind| 1 + (behind >> (form & 63)).min((form >> 6).into()));
+        self.half(table, u32::try_from(place.unwrap_or(0)).expect("32 bits"))
+    }
+
+    /// `at`: where buckets, their count, words and height are said, and levels from there on.
+    fn search(&self, at: [u32; 5], key: u64) -> u32 {
+        let [buckets, count, words, height] = [0, 1, 2, 3].map(|field| self.word(at[field]));
+        let hash = key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let first = u32::try_from((hash * u64::from(count)) >> 32).expect("below the count");
         'probes: for probe in 0..4 {
             let bucket = buckets + (first + probe) % count * 16;
-            for place in 0..3 {
-                match self.word(bucket + 12 + place) {
+            for place in 0..5 {
+                match self.word(bucket + 10 + place) {
                     u32::MAX => break 'probes,
-                    class if self.wide(bucket + 4 * place) == address => return class,
+                    word if self.wide(bucket + 2 * place) == key => return word,
                     _ => {}
                 }
             }
         }
-        let height = self.word(11);
         let index = (0..height).rev().fold(0, |index, level| {
-            let node = self.word(16 + level) + index * 32;
-            let bounds = (0..8).filter(|bound| self.wide(node + 4 * bound) <= address);
+            let node = self.word(at[4] + level) + index * 16;
+            let bounds = (0..8).filter(|bound| self.wide(node + 2 * bound) <= key);
             8 * index + u32::try_from(bounds.count()).expect("at most 8").max(1) - 1
         });
-        self.word(self.word(10) + index)
+        self.word(words + index)
     }
 }
 
@@ -171,7 +183,7 @@ proptest! {
         let image = Image(&copy[12..]);
         prop_assert!(image.0.len() <= budgets.classes.bytes);
         if !image.0.is_empty() {
-            prop_assert_eq!([image.word(0), image.word(1)], [u32::from_le_bytes(*b"LGCT"), 6]);
+            prop_assert_eq!([image.word(0), image.word(1)], [u32::from_le_bytes(*b"LGCT"), 7]);
             prop_assert_eq!(4 * image.word(2) as usize, image.0.len());
             prop_assert_eq!(image.word(4) as usize, 2 * program.chains.len());
         }

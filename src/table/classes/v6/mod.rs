@@ -1,0 +1,235 @@
+//! IPv6 addresses in the image: which class an address has.
+
+mod search;
+mod spans;
+#[cfg(test)]
+mod tests;
+
+use super::image::{Builder, Image, WORDS};
+use super::limits::Refused;
+use super::ranges::Intervals;
+pub use search::Search;
+use spans::Spans;
+
+/// The upper half of an address is searched for, then the lower half has its place: hosts have few upper halves, and lower
+/// ones that are near each other.
+///
+/// What an upper half leads to is the offset of a [`Span`](spans::Span): the class of the lower half. Or, with the highest
+/// bit set, that of the line of another search, for lower half >> 8, which leads to spans. Its words are those of
+/// [`Search`], in this order: buckets, their count, words, height, levels.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct V6 {
+    /// By upper half.
+    pub upper: Search,
+}
+
+/// Of what leads to another search.
+const DEEPER: u32 = 1 << 31;
+/// Of a lower half, the bits that the second search does not look at.
+const LAST: u32 = 8;
+/// So many keys are written one by one.
+const FEW: u64 = 64;
+
+/// The upper half and the lower one.
+#[inline]
+#[allow(clippy::cast_possible_truncation)] // Halves.
+const fn halves(address: u128) -> (u64, u64) {
+    ((address >> 64) as u64, address as u64)
+}
+
+/// The same of an address in network byte order.
+#[inline]
+fn halves_of(address: &[u8; 16]) -> (u64, u64) {
+    let (halves, _) = address.as_chunks();
+    (u64::from_be_bytes(halves[0]), u64::from_be_bytes(halves[1]))
+}
+
+/// What is said of a key: the class of all from here to the next key, or what lies in this one.
+struct Piece<'i, P> {
+    key: u64,
+    /// Of what lies before the first interval.
+    class: u32,
+    inside: Intervals<'i, P>,
+}
+
+/// By what of a value is the key, and what is the rest.
+fn pieces<P: Copy>(intervals: Intervals<'_, P>, split: impl Fn(P) -> (u64, u64)) -> Vec<Piece<'_, P>> {
+    let (mut pieces, mut before) = (Vec::new(), intervals[0].1);
+    let mut rest = intervals;
+    while let Some(&(first, class)) = rest.first() {
+        let (key, low) = split(first);
+        let (inside, later) = rest.split_at(rest.iter().take_while(|&&(at, _)| split(at).0 == key).count());
+        if low == 0 && inside.len() == 1 {
+            pieces.push(Piece { key, class, inside: &[] });
+            (before, rest) = (class, later);
+            continue;
+        }
+        pieces.push(Piece { key, class: before, inside });
+        (before, rest) = (inside[inside.len() - 1].1, later);
+        if let Some(next) = key.checked_add(1)
+            && later.first().is_none_or(|&(at, _)| split(at).0 != next)
+        {
+            pieces.push(Piece { key: next, class: before, inside: &[] });
+        }
+    }
+    pieces
+}
+
+/// With an interval from 0 on.
+fn from_zero<P: Copy>(class: u32, inside: Intervals<'_, P>, low: impl Fn(P) -> u64) -> Vec<(u64, u32)> {
+    let lows = inside.iter().map(|&(at, class)| (low(at), class));
+    let before = inside.first().is_none_or(|&(at, _)| low(at) > 0).then_some((0, class));
+    before.into_iter().chain(lows).collect()
+}
+
+/// Of all values that a search tells apart.
+fn search<P: Copy>(
+    image: &mut Builder,
+    intervals: Intervals<'_, P>,
+    split: impl Fn(P) -> (u64, u64),
+    low: impl Fn(P) -> u64,
+) -> Result<Search, Refused> {
+    let mut spans = Spans::new(image);
+    let mut leads = Vec::new();
+    for Piece { key, class, inside } in pieces(intervals, split) {
+        let inside = from_zero(class, inside, &low);
+        leads.push(match spans.add(&inside)? {
+            Some(span) => (key, 4 * span, true),
+            None => (key, lower_search(spans.image(), &inside)?, false),
+        });
+    }
+    let begin = spans.write()?;
+    let leads: Vec<_> = leads
+        .into_iter()
+        .map(|(key, word, is_span)| (key, if is_span { begin + word } else { word }))
+        .collect();
+    Search::build(image, &leads)
+}
+
+/// Leads to a search among lower halves.
+fn lower_search(image: &mut Builder, intervals: Intervals<'_, u64>) -> Result<u32, Refused> {
+    let search = search(image, intervals, |low| (low >> LAST, low & ((1 << LAST) - 1)), |low| low)?;
+    image.check(WORDS)?;
+    image.align();
+    Ok(image.push(search.line()) | DEEPER)
+}
+
+/// Leads to the classes of the lower halves of one upper half.
+fn lead(image: &mut Builder, intervals: Intervals<'_, u64>) -> Result<u32, Refused> {
+    let mut spans = Spans::new(image);
+    match spans.add(intervals)? {
+        Some(_) => spans.write(),
+        None => lower_search(image, intervals),
+    }
+}
+
+/// The intervals from one value to another, the first one from there on.
+fn clipped(intervals: Intervals<'_, u128>, first: u128, last: u128) -> Vec<(u64, u32)> {
+    let from = intervals.partition_point(|&(start, _)| start <= first) - 1;
+    let to = intervals.partition_point(|&(start, _)| start <= last);
+    from_zero(intervals[from].1, &intervals[from + 1..to], |at| halves(at).1)
+}
+
+impl V6 {
+    /// Whether there are tables: where all addresses are one class there are none.
+    pub const fn is_built(&self) -> bool {
+        self.upper.height > 0
+    }
+
+    /// Writes the tables.
+    pub fn build(image: &mut Builder, intervals: Intervals<'_, u128>) -> Result<Self, Refused> {
+        Ok(Self { upper: search(image, intervals, halves, |address| halves(address).1)? })
+    }
+
+    /// Brings the tables up to date with intervals that differ between these addresses; says whether there was room.
+    pub fn renew(
+        &self,
+        image: &mut Builder,
+        intervals: Intervals<'_, u128>,
+        moved: &[(u128, u128, u32)],
+    ) -> Result<bool, Refused> {
+        let mut done = None;
+        for &(first, last, _) in moved {
+            let (upper, end) = (halves(first).0, halves(last).0);
+            if end - upper >= FEW {
+                return Ok(false);
+            }
+            for key in upper..=end {
+                if done == Some(key) {
+                    continue;
+                }
+                let all = (u128::from(key) << 64, u128::from(key) << 64 | u128::from(u64::MAX));
+                let within = (first.max(all.0), last.min(all.1));
+                if self.renew_lower(image, intervals, key, within)? {
+                    continue;
+                }
+                let word = lead(image, &clipped(intervals, all.0, all.1))?;
+                if !self.upper.put(image, key, word) {
+                    return Ok(false);
+                }
+                done = Some(key);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The same, where these addresses of one upper half lead to another search.
+    fn renew_lower(
+        &self,
+        image: &mut Builder,
+        intervals: Intervals<'_, u128>,
+        upper: u64,
+        (first, last): (u128, u128),
+    ) -> Result<bool, Refused> {
+        let Some(word) = self.upper.exact(image, upper).filter(|word| word & DEEPER != 0) else {
+            return Ok(false);
+        };
+        let search = Search::of(&image.words(word & !DEEPER));
+        let (from, to) = (first >> LAST, last >> LAST);
+        if to - from >= u128::from(FEW) {
+            return Ok(false);
+        }
+        for key in from..=to {
+            let block = clipped(intervals, key << LAST, key << LAST | ((1 << LAST) - 1));
+            let word = lead(image, &block)?;
+            if !search.put(image, halves(key << LAST).1 >> LAST, word) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The class of an address.
+    #[inline]
+    pub fn class(&self, image: &Image, address: u128) -> u32 {
+        let (upper, lower) = halves(address);
+        let word = self.upper.word(image, upper);
+        let span = if word & DEEPER == 0 { word } else { deeper(image, word, lower) };
+        spans::class(image, span, lower)
+    }
+
+    /// Classes of addresses in network byte order, load by load.
+    pub fn classes<const N: usize>(&self, image: &Image, addresses: &[&[u8; 16]; N]) -> [u32; N] {
+        let mut uppers = [0; N];
+        for index in 0..N {
+            uppers[index] = halves_of(addresses[index]).0;
+        }
+        let spans = self.upper.words(image, &uppers);
+        let mut classes = [0; N];
+        for index in 0..N {
+            let (lower, mut span) = (halves_of(addresses[index]).1, spans[index]);
+            // The same for all hosts of a cluster, mostly.
+            if span & DEEPER != 0 {
+                span = deeper(image, span, lower);
+            }
+            classes[index] = spans::class(image, span, lower);
+        }
+        classes
+    }
+}
+
+/// The span of a lower half that is searched for.
+#[inline(never)]
+fn deeper(image: &Image, word: u32, lower: u64) -> u32 {
+    Search::of(image.line(word & !DEEPER)).word(image, lower >> LAST)
+}
