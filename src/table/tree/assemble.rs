@@ -1,21 +1,23 @@
 //! From rules to an image: one way of grouping them into trees, and the trees laid out behind a header.
 
-use std::cmp::Reverse;
-
 use super::build::{Builder, leaf_bytes};
 use super::image::{BLOCK_BYTES, BLOCK_LINES, Line, NODE_BYTES, NODE_LINES, Ref};
 use super::rules::Rules;
 use super::simd;
-use super::walk::{ORDER, Start};
+use super::walk::Start;
 use super::{Limits, NONE, Shape, TREES_PER_LINE, Tree, VERSION};
 
 const WORDS: usize = 16;
+/// No more than one rule in so many may need other trees than those that are always walked.
+const UNSETTLED: usize = 8;
 
 /// All trees of a partition, not yet laid out.
 pub struct Grown {
     nodes: Vec<[Line; NODE_LINES]>,
     blocks: Vec<[Line; BLOCK_LINES]>,
     starts: Vec<Start>,
+    /// See [`first_trees`].
+    first: usize,
     is_ranked: bool,
     values: usize,
     leaves: usize,
@@ -46,8 +48,9 @@ impl Grown {
             spare = (spare + own).saturating_sub(builder.bytes() - before);
             starts.push(start);
         }
-        starts.sort_by_key(|start| (Reverse(start.steps), start.least));
+        starts.sort_by_key(|start| start.least);
         Some(Self {
+            first: first_trees(all, answers, &starts),
             starts,
             is_ranked,
             values: all.values.len(),
@@ -66,13 +69,6 @@ impl Grown {
             + self.blocks.len() * BLOCK_BYTES
     }
 
-    /// The trees, that with the least answer first.
-    fn by_least(&self) -> Vec<u32> {
-        let mut order: Vec<u32> = (0..).take(self.starts.len()).collect();
-        order.sort_by_key(|&tree| self.starts[tree as usize].least);
-        order
-    }
-
     /// The image.
     #[expect(clippy::cast_possible_truncation, reason = "the image has fewer than 2^26 lines")]
     pub fn assemble(self, all: &Rules) -> Tree {
@@ -83,20 +79,18 @@ impl Grown {
         let mut image = vec![Line([0; WORDS]); first_block];
         let squeezes = all.squeezes.map(|squeeze| squeeze.from);
         let trees = self.starts.len() as u32;
-        image[0].0[..6].copy_from_slice(&[
+        image[0].0[..7].copy_from_slice(&[
             VERSION,
             trees,
             squeezes[0],
             squeezes[1],
             self.is_ranked.into(),
             first_value as u32,
+            self.first as u32,
         ]);
         for (index, start) in self.starts.iter().enumerate() {
             let words = &mut image[1 + index / TREES_PER_LINE].0[index % TREES_PER_LINE * 4..];
             words[..4].copy_from_slice(&[moved(start.root).0, start.least, start.steps, start.blocks]);
-        }
-        for (word, tree) in image[0].0[ORDER..].iter_mut().zip(self.by_least()) {
-            *word = tree;
         }
         for (lines, node) in image[head..].chunks_exact_mut(NODE_LINES).zip(&self.nodes) {
             lines.copy_from_slice(&[node[0], Line(node[1].0.map(|child| moved(Ref(child)).0))]);
@@ -115,7 +109,7 @@ impl Grown {
             blocks: self.blocks.len(),
             depth: self.steps,
         };
-        Tree { image, shape, paths: simd::paths(shape.trees) }
+        Tree { image, shape, paths: simd::paths(self.first) }
     }
 }
 
@@ -123,4 +117,14 @@ impl Grown {
 fn overhead(trees: usize, values: usize) -> usize {
     let lines = 1 + trees.div_ceil(TREES_PER_LINE) + BLOCK_LINES - 1 + values.div_ceil(WORDS);
     lines * size_of::<Line>()
+}
+
+/// How many of the trees, that with the least answer first, settle what most rules answer: the others are walked only
+/// where those leave a lower answer possible.
+fn first_trees(all: &Rules, answers: &[u32], starts: &[Start]) -> usize {
+    let is_settled = |next: &Start| {
+        let later = all.list.iter().filter(|rule| answers[rule.rank as usize] >= next.least).count();
+        later * UNSETTLED <= all.list.len()
+    };
+    (1..starts.len()).find(|&trees| is_settled(&starts[trees])).unwrap_or(starts.len())
 }

@@ -85,8 +85,8 @@ impl<'a> Builder<'a> {
         self.depths.fill(0);
         self.lengths.fill(0);
         let root = self.grow(list, &self.all.bounds, allowance, 0)?;
-        let (steps, blocks) =
-            (covering(&self.depths, UNCOVERED_DEPTHS), 1 + covering(&self.lengths[..2], UNCOVERED_LENGTHS));
+        let steps = covering(&self.depths, UNCOVERED_DEPTHS);
+        let blocks = 1 + covering(&self.lengths, UNCOVERED_LENGTHS).min(1);
         Some(Start { root, least: least.unwrap_or(NONE), steps, blocks })
     }
 

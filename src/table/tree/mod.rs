@@ -4,16 +4,16 @@
 //! all of them at once. A leaf is a short list of rules, eight of which are compared at once. Rules that reach so far
 //! that they would be copied into many leaves get trees of their own; the first match of all trees wins.
 //!
-//! # Layout, version 2
+//! # Layout, version 3
 //!
 //! The image is an array of 64-byte lines of sixteen `u32`, position-independent: lines are counted from its start.
 //!
 //! ```text
-//! line 0   [0] 0x4254_0002 (layout version)  [1] trees  [2], [3] squeeze of source port and second key
+//! line 0   [0] 0x4254_0003 (layout version)  [1] trees  [2], [3] squeeze of source port and second key
 //!          [4] ranked: answers are ranks     [5] first line of the values of ranks
-//!          [6].. the trees, that with the least answer first
-//! line 1.. a tree per 4 words, the one of most steps first: root reference, least answer in it, steps that nearly all paths have, blocks (1 or 2)
-//!          that nearly all leaves have
+//!          [6] trees that are always walked; the others only where those leave a lower answer possible
+//! line 1.. a tree per 4 words, that with the least answer first: root reference, least answer in it, steps that nearly all
+//!          paths have, blocks (1 or 2) that nearly all leaves have
 //! then     nodes, then leaves, then values of ranks
 //!
 //! node     line 0: 16 boundaries, ascending as i32 (the value before a child's first one, XOR 2^31); unused: i32::MAX
@@ -54,8 +54,11 @@ pub const DIMENSIONS: usize = 5;
 /// The value of a point that no cuboid contains.
 pub const NONE: u32 = u32::MAX;
 
-const VERSION: u32 = 0x4254_0002;
+const VERSION: u32 = 0x4254_0003;
 const TREES_PER_LINE: usize = 4;
+/// The nodes of so many cuboids, in short leaves, are too many for the second cache: a longer leaf costs less than a
+/// node.
+const MANY: usize = 1 << 15;
 /// Trees in which one rule of so many is in a leaf longer than wanted are good enough.
 const UNCROWDED: usize = 128;
 
@@ -82,7 +85,7 @@ pub struct Limits {
 impl Limits {
     /// The stated budget for a list: 160 bytes a rule and 64 KiB.
     pub const fn of(cuboids: usize) -> Self {
-        Self { bytes: cuboids * 160 + (64 << 10), leaf: 16 }
+        Self { bytes: cuboids * 160 + (64 << 10), leaf: if cuboids < MANY { 16 } else { 28 } }
     }
 }
 
@@ -175,7 +178,7 @@ impl Tree {
     /// The same tree, walked by portable code.
     #[cfg(test)]
     fn portable(&self) -> Self {
-        Self { paths: Paths::of::<walk::Scalar>(self.shape.trees), ..self.clone() }
+        Self { paths: Paths::of::<walk::Scalar>(self.image[0].0[6] as usize), ..self.clone() }
     }
 
     /// Bytes of the image.

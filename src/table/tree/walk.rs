@@ -20,9 +20,6 @@ const GROUP: usize = 32;
 /// An image of no more lines stays in the second cache: asking for its lines ahead costs more than it spares.
 const NEAR_LINES: usize = (256 << 10) / size_of::<Line>();
 
-/// Where, in the first line, the order of trees is.
-pub const ORDER: usize = 6;
-
 /// How to walk an image, chosen for the processor.
 #[derive(Clone, Copy, Debug)]
 pub struct Paths {
@@ -33,7 +30,7 @@ pub struct Paths {
 }
 
 impl Paths {
-    /// Walks of so many trees in these lanes.
+    /// Walks in these lanes, always of so many trees.
     pub fn of<L: Lanes>(trees: usize) -> Self {
         let finds = [find::<L, 0>, find::<L, 1>, find::<L, 2>, find::<L, 3>, find::<L, 4>, find::<L, 5>];
         Self { find: finds[trees], find_batch: find_batch::<L> }
@@ -52,10 +49,10 @@ impl Walked<'_> {
         [self.lines[0].0[2], self.lines[0].0[3]]
     }
 
-    /// The trees, that with the least answer first: what it finds often settles the others.
+    /// That with the least answer comes first: what it finds often settles the others.
     #[inline(always)]
-    fn by_least(&self) -> &[u32] {
-        &self.lines[0].0[ORDER..][..self.lines[0].0[1] as usize]
+    fn trees(&self) -> usize {
+        self.lines[0].0[1] as usize
     }
 
     #[inline(always)]
@@ -159,45 +156,70 @@ fn search_on<L: Lanes>(lines: &[Line], leaf: Ref, from: usize, key: &Key) -> u32
 /// The answer of the first rule of a leaf that holds the key.
 #[inline(always)]
 fn search_leaf<L: Lanes>(lines: &[Line], leaf: Ref, blocks: u32, key: &Key) -> u32 {
-    let first = leaf.line();
-    let mut answer = search_block::<L>(block_at(lines, first), key);
-    if blocks > 1 {
-        let second = first + usize::from(leaf.blocks() > 1) * BLOCK_LINES;
-        let next = search_block::<L>(block_at(lines, second), key);
-        answer = select_unpredictable(answer == NONE, next, answer);
-    }
+    let answer = search_first::<L>(lines, leaf, blocks, key);
     let blocks = blocks as usize;
     if leaf.blocks() > blocks && answer == NONE {
-        answer = search_on::<L>(lines, leaf, blocks, key);
+        return search_on::<L>(lines, leaf, blocks, key);
     }
     answer
 }
 
+/// As [`search_leaf`], of one block or two; without a branch on what they hold.
+#[inline(always)]
+fn search_first<L: Lanes>(lines: &[Line], leaf: Ref, blocks: u32, key: &Key) -> u32 {
+    let first = leaf.line();
+    let answer = search_block::<L>(block_at(lines, first), key);
+    if blocks < 2 {
+        return answer;
+    }
+    let second = first + usize::from(leaf.blocks() > 1) * BLOCK_LINES;
+    let next = search_block::<L>(block_at(lines, second), key);
+    select_unpredictable(answer == NONE, next, answer)
+}
+
 /// The least answer of all trees that holds the point. Answers ascend with the order of rules if there are several.
 ///
-/// The trees are walked side by side, so that they wait for memory at the same time.
+/// The first `TREES` trees are walked side by side, so that they wait for memory at the same time.
 #[inline(always)]
 pub fn find<L: Lanes, const TREES: usize>(image: &Walked<'_>, point: &Point) -> u32 {
     let lines = image.lines;
     let key = Key::new(point, image.squeezes());
     let starts: [Start; TREES] = std::array::from_fn(|tree| image.start(tree));
     let mut at = starts.map(|start| start.root);
-    for level in 0..starts.first().map_or(0, |start| start.steps) {
+    for level in 0..starts.iter().map(|start| start.steps).max().unwrap_or_default() {
         for tree in 0..TREES {
-            if starts[tree].steps <= level {
-                break;
+            if level < starts[tree].steps {
+                at[tree] = step_or_stay::<L>(lines, at[tree], &key);
             }
-            at[tree] = step_or_stay::<L>(lines, at[tree], &key);
         }
     }
     let mut best = NONE;
     for tree in 0..TREES {
-        while !at[tree].is_leaf() {
-            at[tree] = step::<L>(lines, at[tree], &key);
+        best = best.min(find_from::<L>(lines, at[tree], starts[tree].blocks, &key));
+    }
+    for tree in TREES..image.trees() {
+        let start = image.start(tree);
+        if best <= start.least {
+            break;
         }
-        best = best.min(search_leaf::<L>(lines, at[tree], starts[tree].blocks, &key));
+        best = best.min(find_from::<L>(lines, start.root, start.blocks, &key));
     }
     best
+}
+
+/// The answer of one tree, from a node or leaf on.
+#[inline(always)]
+fn find_from<L: Lanes>(lines: &[Line], at: Ref, blocks: u32, key: &Key) -> u32 {
+    search_leaf::<L>(lines, leaf_from::<L>(lines, at, key), blocks, key)
+}
+
+/// The leaf that a path comes to, from a node or leaf on.
+#[inline(always)]
+fn leaf_from<L: Lanes>(lines: &[Line], mut at: Ref, key: &Key) -> Ref {
+    while !at.is_leaf() {
+        at = step::<L>(lines, at, key);
+    }
+    at
 }
 
 /// [`find`] for each point.
@@ -210,8 +232,8 @@ pub fn find_batch<L: Lanes>(image: &Walked<'_>, points: &[Point], answers: &mut 
             *key = Key::new(point, squeezes);
         }
         answers.fill(NONE);
-        for &tree in image.by_least() {
-            find_group::<L>(image.lines, &image.start(tree as usize), &keys, answers);
+        for tree in 0..image.trees() {
+            find_group::<L>(image.lines, &image.start(tree), &keys, answers);
         }
     }
 }
@@ -234,6 +256,12 @@ impl Live {
         live
     }
 
+    /// Their places, ascending.
+    #[inline(always)]
+    fn places(&self) -> impl Iterator<Item = usize> {
+        self.list[..self.count.min(GROUP)].iter().map(|&index| usize::from(index) & (GROUP - 1))
+    }
+
     /// Goes on with those of which `goes_on` says so; without a branch.
     #[inline(always)]
     fn advance(&mut self, mut goes_on: impl FnMut(usize) -> bool) {
@@ -253,41 +281,48 @@ impl Live {
 fn find_group<L: Lanes>(lines: &[Line], start: &Start, keys: &[Key; GROUP], answers: &mut [u32]) {
     let is_far = lines.len() > NEAR_LINES;
     let mut at = [start.root; GROUP];
-    let all = Live::of(answers, start.least);
-    let mut live = Live { list: all.list, count: if start.root.is_leaf() { 0 } else { all.count } };
-    while live.count > 0 {
-        live.advance(|index| {
-            let next = step::<L>(lines, at[index], &keys[index]);
+    let mut live = Live::of(answers, start.least);
+    for _ in 0..start.steps {
+        for index in live.places() {
+            let next = step_or_stay::<L>(lines, at[index], &keys[index]);
             at[index] = next;
             if is_far {
-                ask_for(lines, next);
+                ask_for::<NODE_LINES>(lines, next.line());
             }
-            !next.is_leaf()
-        });
+        }
     }
-    let mut live = all;
-    let mut found = [NONE; GROUP];
-    for block_index in 0.. {
-        live.advance(|index| {
-            let leaf = at[index];
-            let block = block_at(lines, leaf.line() + block_index * BLOCK_LINES);
-            found[index] = search_block::<L>(block, &keys[index]);
-            (found[index] == NONE) & !is_last(block, leaf, block_index)
-        });
+    if is_far {
+        for index in live.places() {
+            ask_for::<{ BLOCK_LINES - NODE_LINES }>(lines, at[index].line() + NODE_LINES);
+        }
+    }
+    let blocks = start.blocks as usize;
+    live.advance(|index| {
+        let leaf = leaf_from::<L>(lines, at[index], &keys[index]);
+        at[index] = leaf;
+        let found = search_first::<L>(lines, leaf, start.blocks, &keys[index]);
+        answers[index] = answers[index].min(found);
+        (found == NONE) & (leaf.blocks() > blocks)
+    });
+    for block_index in blocks.. {
         if live.count == 0 {
             break;
         }
-    }
-    for (answer, found) in answers.iter_mut().zip(found) {
-        *answer = found.min(*answer);
+        live.advance(|index| {
+            let leaf = at[index];
+            let block = block_at(lines, leaf.line() + block_index * BLOCK_LINES);
+            let found = search_block::<L>(block, &keys[index]);
+            answers[index] = answers[index].min(found);
+            (found == NONE) & !is_last(block, leaf, block_index)
+        });
     }
 }
 
-/// Asks for the lines of a node, or of the first block of a leaf.
+/// Asks for so many lines.
 #[inline(always)]
-fn ask_for(lines: &[Line], next: Ref) {
-    if let Some(block) = lines[next.line()..].first_chunk::<BLOCK_LINES>() {
-        let _: [(); BLOCK_LINES] = block.each_ref().map(|line| prefetch(line));
+fn ask_for<const COUNT: usize>(lines: &[Line], from: usize) {
+    if let Some(lines) = lines.get(from..).and_then(<[Line]>::first_chunk::<COUNT>) {
+        let _: [(); COUNT] = lines.each_ref().map(|line| prefetch(line));
     }
 }
 
