@@ -137,9 +137,10 @@ def read(data: Any, location: Location) -> Resource | list[Finding]:
         return [Finding(("metadata", "annotations", STASH), wrong)]
     data = _with_namespace(model, data)
     try:
-        resource = model.model_validate(data, context=location)
+        resource = model.model_validate(data)
     except ValidationError as error:
         return _all_wrong(model, data, error)
+    resource.put_location(location)
     return all_findings(resource) or resource
 
 
