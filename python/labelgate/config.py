@@ -17,12 +17,11 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
 from labelgate.flow import HOOKS, PROTOCOLS, Hook
-from labelgate.resources import FelixConfiguration
 from labelgate.resources.values import loose_network
 from labelgate.settings import (
     DEFAULT_FAILSAFE_INBOUND,
@@ -30,6 +29,9 @@ from labelgate.settings import (
     Failsafe,
     Settings,
 )
+
+if TYPE_CHECKING:
+    from labelgate.resources import FelixConfiguration
 
 
 class ConfigError(ValueError):

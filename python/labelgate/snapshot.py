@@ -5,42 +5,40 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from labelgate import _core
 from labelgate.conversion import is_workload, pod_profiles
 from labelgate.engines import Budgets
 from labelgate.model import BUILT_IN_PROFILE, BUILT_IN_TIERS, core_model
-from labelgate.resources import (
-    EndpointSlice,
-    FelixConfiguration,
-    GlobalNetworkPolicy,
-    GlobalNetworkSet,
-    HostEndpoint,
-    KubernetesClusterNetworkPolicy,
-    KubernetesNetworkPolicy,
-    Namespace,
-    NetworkPolicy,
-    NetworkSet,
-    Pod,
-    Profile,
-    ProfileSpec,
-    Resource,
-    Rule,
-    Service,
-    ServiceAccount,
-    StagedGlobalNetworkPolicy,
-    StagedKubernetesNetworkPolicy,
-    StagedNetworkPolicy,
-    Tier,
-    WorkloadEndpoint,
-)
-from labelgate.resources.staged import DELETE
+from labelgate.resources import GlobalNetworkPolicy, NetworkPolicy, ProfileSpec, Resource, Rule
+from labelgate.resources.policy import DELETE
 from labelgate.settings import HostFacts, Settings
 from labelgate.sources.files import Progress, load_documents
 from labelgate.table import DecisionTable
 
-CalicoPolicy = GlobalNetworkPolicy | NetworkPolicy | StagedGlobalNetworkPolicy | StagedNetworkPolicy
+if TYPE_CHECKING:
+    from labelgate.resources import (
+        EndpointSlice,
+        FelixConfiguration,
+        GlobalNetworkSet,
+        HostEndpoint,
+        KubernetesClusterNetworkPolicy,
+        KubernetesNetworkPolicy,
+        Namespace,
+        NetworkSet,
+        Pod,
+        Profile,
+        Service,
+        ServiceAccount,
+        StagedGlobalNetworkPolicy,
+        StagedKubernetesNetworkPolicy,
+        StagedNetworkPolicy,
+        Tier,
+        WorkloadEndpoint,
+    )
+
+    CalicoPolicy = GlobalNetworkPolicy | NetworkPolicy | StagedGlobalNetworkPolicy | StagedNetworkPolicy
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ class Snapshot:
         """Groups resources by kind; their order does not matter."""
         groups: dict[str, list[Any]] = {}
         for resource in sorted(resources, key=lambda resource: resource.key):
-            groups.setdefault(_FIELDS[type(resource)], []).append(resource)
+            groups.setdefault(_FIELDS[type(resource).__name__], []).append(resource)
         return cls(**{field: tuple(group) for field, group in groups.items()})
 
     def resources(self) -> Iterator[Resource]:
@@ -213,27 +211,28 @@ def _some(keys: Sequence[str]) -> str:
     return keys[0] + (f" and {more} more" if more else "")
 
 
-_FIELDS: dict[type[Any], str] = {
-    GlobalNetworkPolicy: "global_network_policies",
-    NetworkPolicy: "network_policies",
-    KubernetesNetworkPolicy: "kubernetes_network_policies",
-    KubernetesClusterNetworkPolicy: "kubernetes_cluster_network_policies",
-    StagedGlobalNetworkPolicy: "staged_global_network_policies",
-    StagedNetworkPolicy: "staged_network_policies",
-    StagedKubernetesNetworkPolicy: "staged_kubernetes_network_policies",
-    HostEndpoint: "host_endpoints",
-    WorkloadEndpoint: "workload_endpoints",
-    GlobalNetworkSet: "global_network_sets",
-    NetworkSet: "network_sets",
-    Profile: "profiles",
-    Tier: "tiers",
-    Namespace: "namespaces",
-    Pod: "pods",
-    ServiceAccount: "service_accounts",
-    Service: "services",
-    EndpointSlice: "endpoint_slices",
-    FelixConfiguration: "felix_configurations",
+_FIELDS = {
+    "GlobalNetworkPolicy": "global_network_policies",
+    "NetworkPolicy": "network_policies",
+    "KubernetesNetworkPolicy": "kubernetes_network_policies",
+    "KubernetesClusterNetworkPolicy": "kubernetes_cluster_network_policies",
+    "StagedGlobalNetworkPolicy": "staged_global_network_policies",
+    "StagedNetworkPolicy": "staged_network_policies",
+    "StagedKubernetesNetworkPolicy": "staged_kubernetes_network_policies",
+    "HostEndpoint": "host_endpoints",
+    "WorkloadEndpoint": "workload_endpoints",
+    "GlobalNetworkSet": "global_network_sets",
+    "NetworkSet": "network_sets",
+    "Profile": "profiles",
+    "Tier": "tiers",
+    "Namespace": "namespaces",
+    "Pod": "pods",
+    "ServiceAccount": "service_accounts",
+    "Service": "services",
+    "EndpointSlice": "endpoint_slices",
+    "FelixConfiguration": "felix_configurations",
 }
+"""By the name of a model."""
 
 
 def load(*paths: str | Path, progress: Progress = lambda done, whole: None) -> Snapshot:

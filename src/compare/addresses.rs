@@ -19,31 +19,32 @@ pub struct AddressClasses {
 impl AddressClasses {
     /// The coarsest classes on which membership in each of the sets is constant.
     pub fn of(family: Family, sets: &[&AddressSet]) -> Self {
-        let edges: Vec<Vec<u128>> = sets.iter().map(|set| edges_of(family, set)).collect();
-        let mut starts = [&[0], edges.concat().as_slice()].concat();
-        starts.sort_unstable();
-        starts.dedup();
-        let words = sets.len().div_ceil(64).max(1);
-        let mut inside = vec![0_u64; starts.len() * words];
-        let interval = |edge: u128| starts.partition_point(|&start| start < edge);
-        for (set, edges) in edges.iter().enumerate() {
-            for span in edges.chunks(2) {
-                let end = span.get(1).map_or(starts.len(), |&end| interval(end));
-                for row in inside[interval(span[0]) * words..end * words].chunks_mut(words) {
-                    row[set / 64] |= 1 << (set % 64);
-                }
+        let mut edges: Vec<(u128, usize)> = Vec::new();
+        for (set, found) in sets.iter().enumerate() {
+            edges.extend(edges_of(family, found).map(|edge| (edge, set)));
+        }
+        edges.sort(); // Of runs that are sorted: merges them.
+        let mut found = Self { starts: Vec::new(), of_interval: Vec::new(), firsts: Vec::new() };
+        let mut numbers = FxHashMap::<Vec<u64>, usize>::default();
+        let mut inside = vec![0_u64; sets.len().div_ceil(64)];
+        let (mut at, mut start) = (0, 0);
+        loop {
+            while let Some(&(_, set)) = edges.get(at).filter(|edge| edge.0 == start) {
+                inside[set / 64] ^= 1 << (set % 64);
+                at += 1;
+            }
+            let number = numbers.get(&inside).copied().unwrap_or_else(|| {
+                numbers.insert(inside.clone(), numbers.len());
+                found.firsts.push(start);
+                numbers.len() - 1
+            });
+            found.starts.push(start);
+            found.of_interval.push(number);
+            match edges.get(at) {
+                Some(edge) => start = edge.0,
+                None => return found,
             }
         }
-        let mut numbers = FxHashMap::default();
-        let (mut of_interval, mut firsts) = (Vec::with_capacity(starts.len()), Vec::new());
-        for (row, &start) in inside.chunks(words).zip(&starts) {
-            let number = *numbers.entry(row).or_insert(firsts.len());
-            if number == firsts.len() {
-                firsts.push(start);
-            }
-            of_interval.push(number);
-        }
-        Self { starts, of_interval, firsts }
     }
 
     /// How many there are.
@@ -83,17 +84,14 @@ impl AddressClasses {
     }
 }
 
-fn edges_of(family: Family, set: &AddressSet) -> Vec<u128> {
-    match family {
-        Family::V4 => {
-            let v4 = set.v4.iter().flat_map(|&(first, last)| [u128::from(first), u128::from(last) + 1]);
-            v4.filter(|&edge| edge <= u128::from(u32::MAX)).collect()
-        }
-        Family::V6 => {
-            let v6 = set.v6.iter().flat_map(|&(first, last)| [Some(first), last.checked_add(1)]);
-            v6.flatten().collect()
-        }
-    }
+fn edges_of(family: Family, set: &AddressSet) -> impl Iterator<Item = u128> {
+    let (v4, v6) = match family {
+        Family::V4 => (set.v4.as_slice(), [].as_slice()),
+        Family::V6 => ([].as_slice(), set.v6.as_slice()),
+    };
+    let v4 = v4.iter().flat_map(|&(first, last)| [Some(first), last.checked_add(1)]);
+    let v6 = v6.iter().flat_map(|&(first, last)| [Some(first), last.checked_add(1)]);
+    v4.flatten().map(u128::from).chain(v6.flatten())
 }
 
 #[cfg(test)]
