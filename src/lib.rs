@@ -12,6 +12,7 @@
 //! for frames that a benchmark sends, `load::source`.
 
 pub mod capture;
+pub mod compare;
 pub mod compile;
 #[cfg(target_os = "linux")]
 pub mod enforce;

@@ -16,6 +16,7 @@ from labelgate.flow import Action, Packet, Stage, Verdict
 __all__ = [
     "Bench",
     "Capture",
+    "Cell",
     "ChainNumbers",
     "Compiler",
     "Enforcer",
@@ -24,6 +25,7 @@ __all__ = [
     "LoadServer",
     "Program",
     "Table",
+    "TablePair",
     "__version__",
     "check_selector",
     "compile",
@@ -76,13 +78,10 @@ class Program:
         (how many there are; chains have their numbers). Releases the GIL.
         """
 
-    def rule_lists(self, chains: list[int] | None = None) -> str:
+    def rule_lists(self) -> str:
         """The rules as JSON: a list of `policy`, `tier`, `direction` and `rules`.
 
-        In rules sets are numbers, and a side of which nothing is asked is null. Lists that none of `chains`
-        has are null. Releases the GIL.
-
-        Raises ValueError where there is no such chain.
+        In rules sets are numbers, and a side of which nothing is asked is null. Releases the GIL.
         """
 
     def address_sets(self) -> list[tuple[bytes, bytes]]:
@@ -141,6 +140,65 @@ class ChainNumbers:
     def __new__(cls) -> ChainNumbers: ...
     def of(self, program: Program) -> list[int]:
         """Of each chain its number: the same rules in the same order, Log rules apart. Releases the GIL."""
+
+_Piece = tuple[bytes, bool, tuple[int, int], tuple[int, int]]
+"""A `labelgate.analysis.services.Piece`: protocols, whether opaque, source ports, destination ports."""
+_Change = tuple[
+    int, list[int], tuple[int, int], bytes | None, bytes, tuple[_Piece, ...], Cell
+]  # fmt: skip
+"""IP version, members by place, verdicts then and now (indexes of `VERDICTS`), and which packets.
+
+Those are products of own addresses (None: all that the members have), addresses of the other side (both as
+`labelgate.analysis.addresses` has edges) and services, and one of the cells that they are made of.
+"""
+_Pair = tuple[int | None, int | None]
+
+@final
+class TablePair:
+    """Two tables that are compared place by place: an old one and a new one.
+
+    One packet of each class of packets that the rules of a place, of either state, cannot tell apart is asked
+    of both: nothing is sampled. Changes are disjoint for each member. Releases the GIL.
+    """
+
+    def __new__(cls, old: Table, new: Table) -> TablePair: ...
+    def workloads(self, egress: bool, chains: _Pair, members: list[_Pair]) -> list[_Change]:
+        """What changes for workloads whose rules in one direction are those of `chains`, then and now.
+
+        `members` are their numbers in either program, None where one is not there: unknown workloads are
+        denied (E-38), and their outcomes mean nothing. The first is asked for all. Raises ValueError where
+        there is no such chain or endpoint, or nobody to ask.
+        """
+
+    def interface(
+        self, kind: str, egress: bool, chains: _Pair, at: tuple[str, str]
+    ) -> list[_Change]:  # fmt: skip
+        """What changes for a kind of policy of host endpoints (normal, forward, untracked, preDNAT).
+
+        Asked about at a hook and an interface (`at`). Members are [0]. Raises ValueError where there is no
+        such chain, kind or hook.
+        """
+
+@final
+class Cell:
+    """Packets that the rules of a place cannot tell apart."""
+
+    @property
+    def outcomes(self) -> tuple[int, int]:
+        """What decides them then and now: rows of `Table.outcomes`."""
+
+    @property
+    def service(self) -> tuple[int, int, int, bool]:
+        """One of their services: protocol, source port, destination port, whether it is a later fragment.
+
+        Of ICMP `type << 8 | code` is the destination port.
+        """
+
+    def own(self) -> bytes:
+        """Their addresses on the endpoints' own side, as edges."""
+
+    def peers(self) -> bytes:
+        """Their addresses on the other side, as edges."""
 
 @final
 class Table:

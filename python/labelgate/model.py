@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from labelgate import conversion
-from labelgate.resources import STORED, GlobalNetworkPolicy, StagedGlobalNetworkPolicy, StagedNetworkPolicy
+from labelgate.resources import STORED
+from labelgate.resources.policy import GlobalNetworkPolicySpec
 
 if TYPE_CHECKING:
     from labelgate.resources import (
-        CalicoPolicy,
         EndpointPort,
         EntityRule,
         Grouped,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         WorkloadEndpoint,
         WorkloadEndpointPort,
     )
+    from labelgate.resources.grouped import CalicoPolicy
     from labelgate.settings import Failsafe, Settings
 
 DEFAULT_TIER_ORDER = 1_000_000.0
@@ -276,14 +277,14 @@ def _policy(policy: CalicoPolicy, *, in_force: bool) -> dict[str, Any]:
         "ingress": _rules(spec.ingress, policy.metadata.namespace),
         "egress": _rules(spec.egress, policy.metadata.namespace),
     }
-    if isinstance(policy, StagedGlobalNetworkPolicy | StagedNetworkPolicy):
+    if policy.kind.startswith("Staged"):
         result["staged"] = not in_force
-    if isinstance(policy, GlobalNetworkPolicy | StagedGlobalNetworkPolicy):
+    if isinstance(spec, GlobalNetworkPolicySpec):
         result |= {
-            "namespace_selector": policy.spec.namespace_selector,
-            "do_not_track": policy.spec.do_not_track,
-            "pre_dnat": policy.spec.pre_dnat,
-            "apply_on_forward": policy.spec.apply_on_forward,
+            "namespace_selector": spec.namespace_selector,
+            "do_not_track": spec.do_not_track,
+            "pre_dnat": spec.pre_dnat,
+            "apply_on_forward": spec.apply_on_forward,
         }
     return result
 

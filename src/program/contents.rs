@@ -19,26 +19,10 @@ pub fn contents(program: &Program) -> String {
     .to_string()
 }
 
-/// Rule lists; address and port sets by number. Those that none of the chains has are null; `None`: all are wanted.
-pub fn rule_lists(program: &Program, chains: Option<&[ChainId]>) -> String {
-    let all = &program.rule_lists;
-    let is_wanted = chains.map_or_else(|| vec![true; all.len()], |chains| lists_of(program, chains));
-    let lists =
-        all.iter().zip(is_wanted).map(|(list, wanted)| wanted.then(|| RuleListText::of(program, list)));
+/// Rule lists; address and port sets by number.
+pub fn rule_lists(program: &Program) -> String {
+    let lists = program.rule_lists.iter().map(|list| RuleListText::of(program, list));
     serde_json::to_string(&lists.collect::<Vec<_>>()).expect("text, numbers and lists of them can be written")
-}
-
-/// Which rule lists some chains have.
-fn lists_of(program: &Program, chains: &[ChainId]) -> Vec<bool> {
-    let mut found = vec![false; program.rule_lists.len()];
-    for chain in chains.iter().map(|&id| program.chain(id)) {
-        let policies = chain.tiers.iter().flat_map(|tier| &tier.policies);
-        let profiles = if let ChainEnd::Profiles(lists) = &chain.end { lists.as_slice() } else { &[] };
-        for list in policies.chain(profiles) {
-            found[list.index()] = true;
-        }
-    }
-    found
 }
 
 fn endpoint(endpoint: &Endpoint) -> Value {

@@ -3,6 +3,7 @@
 mod batch;
 mod bench;
 mod capture;
+mod compare;
 mod enforcer;
 mod events;
 mod judge;
@@ -26,6 +27,8 @@ mod _core {
     use super::bench::{Bench, workloads};
     #[pymodule_export]
     use super::capture::Capture;
+    #[pymodule_export]
+    use super::compare::{Cell, TablePair};
     #[pymodule_export]
     use super::enforcer::Enforcer;
     #[pymodule_export]

@@ -12,7 +12,7 @@ use super::question::Question;
 use super::{batch, value_error};
 use crate::flow::{Direction, EndpointId, Family, FlowKey, InterfaceId, OutcomeId, Verdict, address_number};
 use crate::model::{Change, HostFacts, Model};
-use crate::program::{Action, Alike, ChainId, EndpointKind, PortSet};
+use crate::program::{Action, Alike, EndpointKind, PortSet};
 use crate::table::{Budgets, Builder, Decision, DecisionTable, Engines, Gate, Step};
 
 /// The compiled policy of a node (opaque).
@@ -46,18 +46,9 @@ impl Program {
         py.detach(|| crate::program::contents(&self.compiled))
     }
 
-    /// Rule lists, of these chains or all, as JSON text.
-    #[pyo3(signature = (chains=None))]
-    fn rule_lists(&self, py: Python<'_>, chains: Option<Vec<u32>>) -> PyResult<String> {
-        py.detach(|| {
-            let known = self.compiled.chains.len();
-            if let Some(unknown) = chains.iter().flatten().find(|&&chain| chain as usize >= known) {
-                return Err(value_error(format!("chain {unknown}: there are {known}")));
-            }
-            let chains: Option<Vec<_>> =
-                chains.map(|chains| chains.into_iter().map(ChainId::from_number).collect());
-            Ok(crate::program::rule_lists(&self.compiled, chains.as_deref()))
-        })
+    /// Rule lists as JSON text.
+    fn rule_lists(&self, py: Python<'_>) -> String {
+        py.detach(|| crate::program::rule_lists(&self.compiled))
     }
 
     /// Of each address set its ranges, as bytes: IPv4, IPv6.

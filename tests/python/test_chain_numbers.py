@@ -74,14 +74,26 @@ def test_chains_that_decide_alike_have_one_number() -> None:
         assert other[1] == first[1], "egress is as it was"
 
 
-def test_rule_lists_of_some_chains() -> None:
+def test_chains_name_every_rule_list() -> None:
     program = snapshots(4)[0].compile(node="edge1").program
-    contents, whole = json.loads(program.contents()), json.loads(program.rule_lists())
-    assert len(contents["chains"]) > 3
-    assert contents["lists"] == len(whole)
-    for number, chain in enumerate(contents["chains"]):
-        wanted = {at for tier in chain["tiers"] for at in tier["lists"]} | {*chain["profiles"]}
-        some = json.loads(program.rule_lists([number]))
-        assert some == [one if at in wanted else None for at, one in enumerate(whole)]
-    with pytest.raises(ValueError, match="there are"):
-        program.rule_lists([len(contents["chains"])])
+    contents, lists = json.loads(program.contents()), json.loads(program.rule_lists())
+    assert contents["lists"] == len(lists) > 3
+    named = {at for chain in contents["chains"] for tier in chain["tiers"] for at in tier["lists"]}
+    named |= {at for chain in contents["chains"] for at in chain["profiles"]}
+    assert named == {*range(len(lists))}
+
+
+def test_pairs_of_tables_refuse_what_is_not_there() -> None:
+    table = Snapshot().compile(node=None).core
+    pair = _core.TablePair(table, table)
+    assert pair.interface("normal", False, (None, None), ("filter-input", "eth0")) == []
+    with pytest.raises(ValueError, match="chain 0: there are 0"):
+        pair.workloads(False, (None, 0), [(None, None)])
+    with pytest.raises(ValueError, match="members"):
+        pair.workloads(False, (None, None), [(0, None)])
+    with pytest.raises(ValueError, match="members"):
+        pair.workloads(False, (None, None), [])
+    with pytest.raises(ValueError, match="kind: found workload"):
+        pair.interface("workload", False, (None, None), ("filter-input", "eth0"))
+    with pytest.raises(ValueError, match="nowhere"):
+        pair.interface("normal", False, (None, None), ("nowhere", "eth0"))

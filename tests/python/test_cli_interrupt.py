@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import labelgate
 import pytest
@@ -66,6 +67,59 @@ __main__.main()
     assert (done.returncode, done.stdout) == (70, "")
     assert f"{fault}: oh" in done.stderr
     assert "please report it" in done.stderr
+
+
+DIFF_INTERRUPTED = """
+import os, signal, sys, threading
+from labelgate import __main__
+from labelgate.analysis import judged
+once = threading.Lock()
+def build(*_):
+    if once.acquire(blocking=False):
+        os.kill(os.getpid(), signal.SIGINT)
+    threading.Event().wait()
+judged.DecisionTable = build
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.argv = ["labelgate", "diff", {old!r}, {new!r}]
+__main__.main()
+"""
+
+
+def test_interrupted_while_tables_are_built(tmp_path: Path) -> None:
+    """Nobody waits for what other threads have begun, or have not yet."""
+    paths = [str(tmp_path / name) for name in ("old.yaml", "new.yaml")]
+    for path, port in zip(paths, (80, 443), strict=True):
+        hosts = "".join(HOST.format(number=number) for number in range(50))
+        Path(path).write_text(hosts + POLICY.format(port=port), encoding="utf-8")
+    code = DIFF_INTERRUPTED.format(old=paths[0], new=paths[1])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "labelgate: interrupted\n")
+
+
+HOST = """\
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata:
+  name: h{number}
+spec:
+  node: n{number}
+  interfaceName: eth0
+---
+"""
+POLICY = """\
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata:
+  name: web
+spec:
+  selector: all()
+  ingress:
+  - action: Allow
+    protocol: TCP
+    destination:
+      ports:
+      - {port}
+"""
 
 
 def test_every_public_name_is_there() -> None:

@@ -15,7 +15,6 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from labelgate.resources import (
-    RESOURCE_TYPES,
     FelixConfiguration,
     GlobalNetworkPolicy,
     GlobalNetworkSet,
@@ -23,6 +22,7 @@ from labelgate.resources import (
     KubernetesNetworkPolicy,
     LoadError,
     Location,
+    Metadata,
     NetworkPolicy,
     NetworkSet,
     Pod,
@@ -35,7 +35,10 @@ from labelgate.resources import (
 )
 from labelgate.resources.documents import documents
 from labelgate.resources.loading import Loading, Summary
+from labelgate.resources.models import KINDS, model_of, resource_types
 from labelgate.resources.part import Part, all_findings, field_names, part_of
+from labelgate.resources.versions import STORED
+from labelgate.snapshot import Snapshot
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "errors"
 
@@ -727,7 +730,7 @@ def parts(model: type[Part]) -> Iterator[type[Part]]:
 
 def test_defaults_are_in_order() -> None:
     """`all_findings` does not look into them."""
-    models = {one for model in (*RESOURCE_TYPES, PolicyTest) for one in parts(model)}
+    models = {one for model in (*resource_types(), PolicyTest) for one in parts(model)}
     defaults = [
         field.get_default(call_default_factory=True)
         for model in models
@@ -738,3 +741,14 @@ def test_defaults_are_in_order() -> None:
     assert len(several) > 8
     assert not [found for one in several for found in all_findings(one)]
     assert not [one for one in defaults if isinstance(one, list) and one]
+
+
+def test_models_are_those_of_their_kinds() -> None:
+    """Which one a document is read with is known before any is imported."""
+    for version, kind in KINDS:
+        model = model_of(version, kind)
+        assert model is not None
+        assert (version in (model.version, STORED), model.kind_name) == (True, kind)
+    for model in resource_types():
+        assert [*Snapshot.of([model.model_construct(metadata=Metadata(name="one"))]).resources()]
+    assert model_of("v1", "PolicyTest") is None

@@ -13,6 +13,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("program", &["flow"]),
     ("compile", &["model", "selector", "labels", "program", "flow"]),
     ("table", &["program", "flow", "model"]),
+    ("compare", &["program", "table", "flow"]),
     ("wire", &["flow"]),
     ("capture", &["flow", "wire"]),
     ("nfqueue", &[]),
@@ -22,8 +23,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "python",
         &[
-            "flow", "labels", "selector", "model", "program", "compile", "table", "workload", "wire",
-            "nfqueue", "enforce", "load", "capture",
+            "flow", "labels", "selector", "model", "program", "compile", "table", "compare", "workload",
+            "wire", "nfqueue", "enforce", "load", "capture",
         ],
     ),
 ];

@@ -43,6 +43,11 @@ def numbers(family: int, edges: Edges) -> list[int]:
     return [int.from_bytes(bytes(edge).ljust(16, b"\0"), "big") for edge in edges]
 
 
+def from_bytes(family: int, edges: bytes) -> Edges:
+    """Edges as the core writes them, one behind the other; read-only."""
+    return np.frombuffer(edges, _DTYPE[family])
+
+
 def edges_of_ranges(family: int, ranges: Sequence[Sequence[int]]) -> Edges:
     """Of sorted ranges with inclusive ends that neither overlap nor touch."""
     if family == IPV4:

@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labelgate.analysis.addresses import IPV4, IPV6, points
 from labelgate.analysis.changes import Change, changes_of, merged
 from labelgate.analysis.judged import Compiled, Place, States, comparisons, host_places, workload_places
-from labelgate.analysis.naming import Names, read_address
+from labelgate.analysis.naming import Names
 from labelgate.analysis.spoofing import source_changes
 from labelgate.settings import HostFacts, Settings
 from labelgate.snapshot import Snapshot
@@ -116,11 +115,7 @@ def diff(
     for both in by_settings:
         compiled.begin(node, both)
     names = Names(old, new)
-    found = {read_address(one) for endpoint in names.endpoints.values() for one in endpoint.addresses}
-    known = {
-        family: points(family, sorted(int(one) for one in found if one.version == family))
-        for family in (IPV4, IPV6)
-    }
+    known = names.addresses()
     workloads = [(compiled.states(node, both), chosen) for both, chosen in by_settings.items()]
     if node is None:
         hosts = _hosts(compiled, pairs)

@@ -16,23 +16,17 @@ from functools import cache, cached_property, lru_cache
 from ipaddress import ip_network
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from labelgate import _core
 from labelgate.analysis.failsafes import failsafe_rule
-from labelgate.analysis.partition import Packets
 from labelgate.analysis.program import (
     Direction,
     Endpoint,
     Ports,
     ProgramContents,
     Rule,
-    SharedSets,
     Side,
     read_programs,
 )
-from labelgate.columns import Flows
 from labelgate.flow import UDP, Hook
 from labelgate.model import Written, core_model
 from labelgate.settings import HostFacts, Settings
@@ -44,7 +38,8 @@ _CARRIER = "with "
 """Begins the name of an interface of which only an address is known."""
 Kind = Literal["workload", "spoof", "normal", "forward", "untracked", "preDNAT"]
 """What judges: the policy of a workload, the check of its sources (E-30), or a policy of a host endpoint."""
-Judged = tuple[NDArray[np.uint8], NDArray[np.uint32]]
+Chains = tuple[int | None, int | None]
+"""By number, in either state; None: nobody is there."""
 ANY_INTERFACE = "*"
 """Stands for every interface that no host endpoint but a `*` one governs; no interface has this name."""
 
@@ -95,22 +90,6 @@ class State:
     def _built(self) -> Future[DecisionTable]:
         return _beside().submit(DecisionTable, self.program, self.host, self.settings)
 
-    def ask(self, subject: Subject, kind: Kind, direction: Direction, packets: Packets) -> Judged:
-        """What a host endpoint says; `Comparison.ask` says more."""
-        to = (subject.interface, None) if direction == "ingress" else (None, subject.interface)
-        return self.table.decide_batch(
-            _HOOKS[kind, direction][0], packets.src, packets.dst, packets.protocol, packets.sport,
-            packets.dport, in_=to[0], out=to[1], fragment=packets.fragment,
-        )  # fmt: skip
-
-    def ask_workload(self, subject: Subject, direction: Direction, flows: Flows, count: int) -> Judged:
-        """What a workload says of so many connections."""
-        verdicts, outcomes = np.zeros(count, np.uint8), np.zeros(count, np.uint32)
-        if subject.endpoint is not None:
-            numbers = np.full(count, subject.endpoint.number, np.uint32)
-            self.table.core.gate_batch(direction == "egress", numbers, flows, verdicts, outcomes)
-        return verdicts, outcomes
-
 
 @dataclass(frozen=True)
 class Subject:
@@ -131,6 +110,8 @@ class Member:
     """Workloads: its addresses as nets, in either state; none: any."""
     presence: Literal["both", "old", "new"]
     """In which state it exists."""
+    numbers: tuple[int | None, int | None]
+    """Its numbers in the programs."""
 
 
 @dataclass(frozen=True)
@@ -142,8 +123,9 @@ class Comparison:
     states: States
     subjects: tuple[Subject, Subject]
     """Of one of the members."""
-    rules: tuple[Rule, ...]
-    """All that decides there, in either state; with the boundaries of failsafe ports and encapsulation."""
+    tables: _core.TablePair
+    chains: Chains
+    """Whose rules decide there."""
     members: tuple[Member, ...]
 
     @property
@@ -151,19 +133,15 @@ class Comparison:
         """Where it is met."""
         return _HOOKS[self.kind, self.direction]
 
-    def ask(self, packets: Packets) -> list[Judged]:
-        """Of either state verdicts, indexes of `VERDICTS`, and outcomes, rows of its `table.outcomes`.
-
-        Where nobody is: unknown workloads are denied (E-38), outcomes 0 then mean nothing.
-        """
-        sides = list(zip(self.states, self.subjects, strict=True))
-        if self.kind != "workload":
-            return [state.ask(subject, self.kind, self.direction, packets) for state, subject in sides]
-        flows = Flows.connections(
-            self.states[0].table.core, src=packets.src, dst=packets.dst, protocol=packets.protocol,
-            sport=packets.sport, dport=packets.dport, fragment=packets.fragment,
-        )  # fmt: skip
-        return [state.ask_workload(who, self.direction, flows, len(packets)) for state, who in sides]
+    def changes(self) -> list[_core._Change]:
+        """Every change there; of host endpoints members are number 0, whoever they are."""
+        is_egress = self.direction == "egress"
+        if self.kind == "workload":
+            members = [member.numbers for member in self.members]
+            return self.tables.workloads(is_egress, self.chains, members)
+        interface = self.subjects[0].interface
+        assert interface is not None
+        return self.tables.interface(self.kind, is_egress, self.chains, (self.hooks[0], interface))
 
 
 States = tuple[State, State]
@@ -184,7 +162,6 @@ class Compiled:
     _begun: dict[tuple[str | None, tuple[Settings, Settings]], list[Future[_core.Program]]] = field(
         default_factory=dict
     )
-    _sets: SharedSets = field(default_factory=SharedSets)
     _written: Written = field(default_factory=Written)
 
     def begin(self, node: str | None, settings: tuple[Settings, Settings]) -> None:
@@ -199,7 +176,7 @@ class Compiled:
             self.begin(node, settings)
         facts = self.host or interface_facts(self.snapshots, node)
         programs = [found.result() for found in self._begun.pop((node, settings))]
-        contents = read_programs(*programs, sets=self._sets, chains=())
+        contents = read_programs(*programs)
         first, second = (
             State(snapshot, one, program, facts, read)
             for snapshot, one, program, read in zip(self.snapshots, settings, programs, contents, strict=True)
@@ -253,20 +230,20 @@ class Place:
     kind: Kind
     direction: Direction
     subjects: tuple[Subject, Subject]
-    chains: tuple[int | None, int | None]
+    chains: Chains
     where: str = ""
     """What is added to the name of a host endpoint."""
 
     def member(self) -> Member:
         """Whose place it is, as one of several."""
         old, new = (subject.endpoint for subject in self.subjects)
-        nets = {net for one in (old, new) if one is not None for net in _nets(one, self.direction)}
         told = new or old
         assert told is not None
-        is_workload = self.kind == "workload"
+        nets = _nets((one for one in (old, new) if one is not None), self.direction)
         return Member(
-            told.name + self.where, tuple(sorted(nets, key=str)) if is_workload else (), _presence(old, new)
-        )
+            told.name + self.where, nets if self.kind == "workload" else (), _presence(old, new),
+            (None if old is None else old.number, None if new is None else new.number),
+        )  # fmt: skip
 
 
 _Groups = dict[Any, tuple[States, Place, list[Member]]]
@@ -300,28 +277,13 @@ def comparisons(
     for pair, _, _ in groups.values():
         for state in pair:
             state.begin()
-    _read_rules(groups)
+    tables: dict[int, _core.TablePair] = {}
     for pair, place, members in groups.values():
-        rules = tuple(rule for side in (0, 1) for rule in _rules(pair[side], place, place.chains[side]))
-        yield Comparison(place.kind, place.direction, pair, place.subjects, rules, tuple(members))
-
-
-def _read_rules(groups: _Groups) -> None:
-    """Of each program those of all chains that are asked about, at once."""
-    chains: dict[int, tuple[ProgramContents, set[int]]] = {}
-    for pair, place, _ in groups.values():
-        for state, chain in zip(pair, place.chains, strict=True):
-            if chain is not None:
-                chains.setdefault(id(state), (state.contents, set()))[1].add(chain)
-    for contents, wanted in chains.values():
-        contents.lists.read(wanted)
-
-
-def _rules(state: State, place: Place, chain: int | None) -> Iterator[Rule]:
-    """Whatever decides at a place in one state."""
-    yield from settled(state.settings, place.kind, place.direction)
-    if chain is not None:
-        yield from state.contents.chain_rules(chain)
+        if id(pair) not in tables:
+            tables[id(pair)] = _core.TablePair(*(state.table.core for state in pair))
+        yield Comparison(
+            place.kind, place.direction, pair, place.subjects, tables[id(pair)], place.chains, tuple(members)
+        )
 
 
 def settled(settings: Settings, kind: Kind, direction: Direction) -> tuple[Rule, ...]:
@@ -368,9 +330,10 @@ def _presence(old: object | None, new: object | None) -> Literal["both", "old", 
     return "both" if old is not None and new is not None else "new" if old is None else "old"
 
 
-def _nets(endpoint: Endpoint, direction: Direction) -> list[Any]:
-    """The addresses that packets to it, or from it, have on its side."""
-    return list(map(_net, endpoint.sources if direction == "egress" else endpoint.addresses))
+def _nets(endpoints: Iterable[Endpoint], direction: Direction) -> tuple[Any, ...]:
+    """The addresses that packets to them, or from them, have on their side."""
+    found = {text for one in endpoints for text in (one.sources if direction == "egress" else one.addresses)}
+    return tuple(sorted(set(map(_net, found)), key=str)) if len(found) > 1 else tuple(map(_net, found))
 
 
 @lru_cache(1 << 16)

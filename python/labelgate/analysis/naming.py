@@ -106,6 +106,14 @@ class Names:
         )
         return Region(v4, v6)
 
+    def addresses(self) -> dict[int, Edges]:
+        """By IP version the addresses of all endpoints, as the last snapshot that has them says, sorted."""
+        found: dict[int, set[int]] = {IPV4: set(), IPV6: set()}
+        for endpoint in self.endpoints.values():
+            for one in map(read_address, endpoint.addresses):
+                found[one.version].add(int(one))
+        return {family: points(family, sorted(some)) for family, some in found.items()}
+
     def group(self, names: Iterable[str]) -> str:
         """For example `pods app=web in namespace shop`; one endpoint alone by its own name."""
         wanted = frozenset(names)

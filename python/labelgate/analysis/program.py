@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, overload
@@ -159,16 +159,13 @@ class ProgramContents:
             yield from rules.rules
 
 
-def read_programs(
-    *programs: _core.Program, sets: SharedSets | None = None, chains: Collection[int] | None = None
-) -> list[ProgramContents]:
+def read_programs(*programs: _core.Program) -> list[ProgramContents]:
     """The contents of each; equal address and port sets are the same object in all of them.
 
-    They are so in all programs that are read with the same `sets`. Rule lists that none of the `chains` has
-    are read when they are asked for.
+    Rule lists are read when one is asked for.
     """
-    shared = SharedSets() if sets is None else sets
-    return [_read(program, shared, chains) for program in programs]
+    shared = SharedSets()
+    return [_read(program, shared) for program in programs]
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,11 +211,8 @@ def _bytes(addresses: Sequence[int], size: int, order: Literal["little", "big"])
     return b"".join(number.to_bytes(size, order) for pair in ranges for number in pair)
 
 
-def _read(program: _core.Program, shared: SharedSets, chains: Collection[int] | None) -> ProgramContents:
+def _read(program: _core.Program, shared: SharedSets) -> ProgramContents:
     raw = json.loads(program.contents())
-    lists = Lists(program, raw["lists"], shared)
-    if chains is None or chains:
-        lists.read(chains)
     return ProgramContents(
         tuple(_endpoint(number, found) for number, found in enumerate(raw["endpoints"])),
         tuple(
@@ -229,7 +223,7 @@ def _read(program: _core.Program, shared: SharedSets, chains: Collection[int] | 
             )
             for chain in raw["chains"]
         ),
-        lists,
+        Lists(program, raw["lists"], shared),
     )
 
 
@@ -237,16 +231,16 @@ class Lists(Sequence[RuleList]):
     """Rule lists, each read when it is first asked for: most are nobody's who asks."""
 
     def __init__(self, program: _core.Program, count: int, shared: SharedSets) -> None:
-        self._program, self._shared = program, shared
-        self._raw: list[dict[str, Any] | None] = [None] * count
+        self._program, self._count, self._shared = program, count, shared
         self._read: dict[int, RuleList] = {}
 
     def __len__(self) -> int:
-        return len(self._raw)
+        return self._count
 
-    def read(self, chains: Collection[int] | None) -> None:
-        """Has at hand what these chains have; None: all."""
-        self._raw = json.loads(self._program.rule_lists(None if chains is None else sorted(chains)))
+    @cached_property
+    def _raw(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(self._program.rule_lists())
+        return found
 
     @overload
     def __getitem__(self, index: int) -> RuleList: ...
@@ -257,12 +251,9 @@ class Lists(Sequence[RuleList]):
     def __getitem__(self, index: int | slice) -> RuleList | Sequence[RuleList]:
         if isinstance(index, slice):
             return [self[at] for at in range(*index.indices(len(self)))]
-        at = range(len(self._raw))[index]
+        at = range(len(self))[index]
         if at not in self._read:
-            if self._raw[at] is None:
-                self.read(None)
             found = self._raw[at]
-            assert found is not None
             self._read[at] = RuleList(
                 found["policy"],
                 found["tier"],

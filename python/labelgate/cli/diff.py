@@ -13,6 +13,7 @@ from labelgate.analysis.diff_report import lines, to_json
 from labelgate.cli.options import config_option, read_host
 from labelgate.cli.progress import ProgressBar
 from labelgate.config import load_config
+from labelgate.interrupts import ending_at_once
 from labelgate.settings import Settings
 from labelgate.snapshot import Snapshot
 from labelgate.sources.files import STDIN, without_collection
@@ -68,7 +69,8 @@ def diff_command(
         known = ", ".join(sorted({*before.nodes(), *after.nodes()})) or "none"
         raise click.UsageError(f"node: found `{node}`, expected one that an endpoint is on: {known}")
 
-    found = diff(before, after, node=node, host=facts, settings_of=_settings(config_file, prefixes))
+    with ending_at_once("labelgate: interrupted"):  # Tables are built on threads.
+        found = diff(before, after, node=node, host=facts, settings_of=_settings(config_file, prefixes))
     _warn({old: before, new: after}, found)
     if output == "json":
         click.echo(json.dumps(to_json(found), indent=2))

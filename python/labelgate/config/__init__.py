@@ -15,20 +15,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
 from labelgate.config import values
 from labelgate.config.values import Listen
 from labelgate.flow import HOOKS, Hook
-from labelgate.resources import FelixConfiguration
 from labelgate.settings import (
     DEFAULT_FAILSAFE_INBOUND,
     DEFAULT_FAILSAFE_OUTBOUND,
     Failsafe,
     Settings,
 )
+
+if TYPE_CHECKING:
+    from labelgate.resources import FelixConfiguration
 
 
 class ConfigError(ValueError):

@@ -15,9 +15,9 @@ from labelgate.expect.world import World
 from labelgate.resources import LoadError, Loading, PolicyTest, Problem
 from labelgate.resources.documents import decode, documents
 from labelgate.resources.errors import Wrong
-from labelgate.resources.expectations import OURS
 from labelgate.resources.kinds import items_of
 from labelgate.resources.positions import SyntaxProblem
+from labelgate.resources.versions import OURS
 from labelgate.snapshot import load
 from labelgate.sources.files import STDIN, all_files, read_file
 

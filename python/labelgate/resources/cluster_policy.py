@@ -12,8 +12,8 @@ from labelgate.resources.kubernetes import LabelSelector
 from labelgate.resources.metadata import Resource
 from labelgate.resources.part import LoosePart, Part
 from labelgate.resources.values import IPNetwork, is_integer, is_port_name, loose_network, one_of, port_number
+from labelgate.resources.versions import CLUSTER_POLICY
 
-CLUSTER_POLICY = "policy.networking.k8s.io/v1alpha2"
 _PortNumber = Annotated[int, PlainValidator(port_number("cluster-port"), json_schema_input_type=int)]
 
 

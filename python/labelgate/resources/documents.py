@@ -99,8 +99,11 @@ def documents(text: str, *, is_json: bool = False) -> Iterator[Document]:
 
 # --- YAML ------------------------------------------------------------------------------------------------
 
-_MARK = re.compile(r"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
-"""Of a YAML document: at the start of a line nothing else reads like this, be it in quotes or in a block."""
+_MARK = re.compile(r"\n---(?=[ \t\r\n]|\Z)")
+"""Of a YAML document: at the start of a line nothing else reads like this, be it in quotes or in a block.
+
+That it begins with a letter of its own lets `re` look for that alone.
+"""
 _OTHER_BREAKS = "\x85\u2028\u2029"
 """Line breaks that YAML counts and few others do."""
 
@@ -111,7 +114,7 @@ def beginnings(text: str) -> list[int]:
     is_odd = has_directives or any(one in text for one in _OTHER_BREAKS)
     if is_odd or text.count("\r") != text.count("\r\n"):
         return [0]
-    return [0, *(found.start() for found in _MARK.finditer(text) if found.start())]
+    return [0, *(found.start() + 1 for found in _MARK.finditer(text))]
 
 
 def _yaml_documents(text: str) -> Iterator[Document]:

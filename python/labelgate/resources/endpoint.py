@@ -9,7 +9,6 @@ from pydantic import AfterValidator, Field, PlainValidator
 from labelgate.resources.errors import Finding, Findings, Wrong, describe
 from labelgate.resources.metadata import Resource
 from labelgate.resources.part import Part
-from labelgate.resources.policy import CALICO
 from labelgate.resources.values import (
     INTERFACE,
     Address,
@@ -22,6 +21,7 @@ from labelgate.resources.values import (
     merged,
     port_number,
 )
+from labelgate.resources.versions import CALICO
 
 _PortName = Annotated[str, PlainValidator(endpoint_port_name, json_schema_input_type=str)]
 _PortNumber = Annotated[int, PlainValidator(port_number("endpoint-port-number"), json_schema_input_type=int)]

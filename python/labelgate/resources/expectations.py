@@ -30,8 +30,8 @@ from labelgate.resources.values import (
     port_number,
     selector,
 )
+from labelgate.resources.versions import OURS
 
-OURS = "labelgate/v1"
 _HOOKS = (
     "raw-prerouting", "raw-output", "mangle-prerouting", "filter-input", "filter-forward", "filter-output",
     "mangle-postrouting",

@@ -9,7 +9,6 @@ from pydantic import ConfigDict, Field, PlainValidator
 from labelgate.resources.errors import Finding, Findings, Wrong, describe
 from labelgate.resources.metadata import Resource
 from labelgate.resources.part import Part
-from labelgate.resources.policy import CALICO
 from labelgate.resources.values import (
     SCTP,
     TCP,
@@ -19,6 +18,7 @@ from labelgate.resources.values import (
     loose_network,
     port_number,
 )
+from labelgate.resources.versions import CALICO
 
 
 def _word(*known: str) -> PlainValidator:

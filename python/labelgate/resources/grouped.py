@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from labelgate.resources.cluster_policy import KubernetesClusterNetworkPolicy
-from labelgate.resources.endpoint import HostEndpoint, WorkloadEndpoint
-from labelgate.resources.felix import FelixConfiguration
-from labelgate.resources.kubernetes import KubernetesNetworkPolicy, Namespace, Pod, ServiceAccount
 from labelgate.resources.metadata import Resource
-from labelgate.resources.policy import GlobalNetworkPolicy, NetworkPolicy, Profile, Tier
-from labelgate.resources.service import EndpointSlice, Service
-from labelgate.resources.sets import GlobalNetworkSet, NetworkSet
-from labelgate.resources.staged import (
-    DELETE,
-    StagedGlobalNetworkPolicy,
-    StagedKubernetesNetworkPolicy,
-    StagedNetworkPolicy,
-)
+from labelgate.resources.policy import DELETE
 
-CalicoPolicy = GlobalNetworkPolicy | NetworkPolicy | StagedGlobalNetworkPolicy | StagedNetworkPolicy
+if TYPE_CHECKING:
+    from labelgate.resources.cluster_policy import KubernetesClusterNetworkPolicy
+    from labelgate.resources.endpoint import HostEndpoint, WorkloadEndpoint
+    from labelgate.resources.felix import FelixConfiguration
+    from labelgate.resources.kubernetes import KubernetesNetworkPolicy, Namespace, Pod, ServiceAccount
+    from labelgate.resources.policy import GlobalNetworkPolicy, NetworkPolicy, Profile, Tier
+    from labelgate.resources.service import EndpointSlice, Service
+    from labelgate.resources.sets import GlobalNetworkSet, NetworkSet
+    from labelgate.resources.staged import (
+        StagedGlobalNetworkPolicy,
+        StagedKubernetesNetworkPolicy,
+        StagedNetworkPolicy,
+    )
+
+    CalicoPolicy = GlobalNetworkPolicy | NetworkPolicy | StagedGlobalNetworkPolicy | StagedNetworkPolicy
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Grouped:
         """Groups resources by kind; their order does not matter."""
         groups: dict[str, list[Any]] = {}
         for resource in sorted(resources, key=lambda resource: resource.key):
-            groups.setdefault(_FIELDS[type(resource)], []).append(resource)
+            groups.setdefault(_FIELDS[type(resource).__name__], []).append(resource)
         return cls(**{field: tuple(group) for field, group in groups.items()})
 
     def resources(self) -> Iterator[Resource]:
@@ -83,24 +85,24 @@ class Grouped:
         return [*self.kubernetes_network_policies, *loaded]
 
 
-_FIELDS: dict[type[Any], str] = {
-    GlobalNetworkPolicy: "global_network_policies",
-    NetworkPolicy: "network_policies",
-    KubernetesNetworkPolicy: "kubernetes_network_policies",
-    KubernetesClusterNetworkPolicy: "kubernetes_cluster_network_policies",
-    StagedGlobalNetworkPolicy: "staged_global_network_policies",
-    StagedNetworkPolicy: "staged_network_policies",
-    StagedKubernetesNetworkPolicy: "staged_kubernetes_network_policies",
-    HostEndpoint: "host_endpoints",
-    WorkloadEndpoint: "workload_endpoints",
-    GlobalNetworkSet: "global_network_sets",
-    NetworkSet: "network_sets",
-    Profile: "profiles",
-    Tier: "tiers",
-    Namespace: "namespaces",
-    Pod: "pods",
-    ServiceAccount: "service_accounts",
-    Service: "services",
-    EndpointSlice: "endpoint_slices",
-    FelixConfiguration: "felix_configurations",
+_FIELDS = {
+    "GlobalNetworkPolicy": "global_network_policies",
+    "NetworkPolicy": "network_policies",
+    "KubernetesNetworkPolicy": "kubernetes_network_policies",
+    "KubernetesClusterNetworkPolicy": "kubernetes_cluster_network_policies",
+    "StagedGlobalNetworkPolicy": "staged_global_network_policies",
+    "StagedNetworkPolicy": "staged_network_policies",
+    "StagedKubernetesNetworkPolicy": "staged_kubernetes_network_policies",
+    "HostEndpoint": "host_endpoints",
+    "WorkloadEndpoint": "workload_endpoints",
+    "GlobalNetworkSet": "global_network_sets",
+    "NetworkSet": "network_sets",
+    "Profile": "profiles",
+    "Tier": "tiers",
+    "Namespace": "namespaces",
+    "Pod": "pods",
+    "ServiceAccount": "service_accounts",
+    "Service": "services",
+    "EndpointSlice": "endpoint_slices",
+    "FelixConfiguration": "felix_configurations",
 }

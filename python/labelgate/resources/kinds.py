@@ -1,4 +1,4 @@
-"""Which kinds are read, and one document's data to a typed resource or to findings."""
+"""One document's data to a typed resource or to findings."""
 
 from __future__ import annotations
 
@@ -9,63 +9,13 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from labelgate.resources.cluster_policy import KubernetesClusterNetworkPolicy
-from labelgate.resources.endpoint import HostEndpoint, WorkloadEndpoint
 from labelgate.resources.errors import Finding, Location, Path, Wrong, describe
-from labelgate.resources.expectations import PolicyTest
-from labelgate.resources.felix import FelixConfiguration
-from labelgate.resources.kubernetes import KubernetesNetworkPolicy, Namespace, Pod, ServiceAccount
 from labelgate.resources.metadata import Resource
+from labelgate.resources.models import KINDS, model_of
 from labelgate.resources.part import Part, all_findings, field_names, part_of
-from labelgate.resources.policy import GlobalNetworkPolicy, NetworkPolicy, Profile, Tier
-from labelgate.resources.service import EndpointSlice, Service
-from labelgate.resources.sets import GlobalNetworkSet, NetworkSet
-from labelgate.resources.staged import (
-    StagedGlobalNetworkPolicy,
-    StagedKubernetesNetworkPolicy,
-    StagedNetworkPolicy,
-)
-from labelgate.resources.stored import STASH, STORED, restored
+from labelgate.resources.stored import STASH, restored
 from labelgate.resources.values import did_you_mean, nearest
 
-RESOURCE_TYPES: tuple[type[Resource], ...] = (
-    GlobalNetworkPolicy,
-    NetworkPolicy,
-    HostEndpoint,
-    WorkloadEndpoint,
-    GlobalNetworkSet,
-    NetworkSet,
-    Profile,
-    Tier,
-    FelixConfiguration,
-    KubernetesNetworkPolicy,
-    Namespace,
-    Pod,
-    ServiceAccount,
-    Service,
-    EndpointSlice,
-    StagedGlobalNetworkPolicy,
-    StagedNetworkPolicy,
-    StagedKubernetesNetworkPolicy,
-    KubernetesClusterNetworkPolicy,
-)
-STORED_TYPES: tuple[type[Resource], ...] = (
-    GlobalNetworkPolicy,
-    NetworkPolicy,
-    HostEndpoint,
-    GlobalNetworkSet,
-    NetworkSet,
-    Tier,
-    FelixConfiguration,
-    StagedGlobalNetworkPolicy,
-    StagedNetworkPolicy,
-    StagedKubernetesNetworkPolicy,
-)
-"""The kinds that have a stored form too (R-2); WorkloadEndpoint and Profile have none (R-6)."""
-KINDS = {(model.version, model.kind_name): model for model in RESOURCE_TYPES} | {
-    (STORED, model.kind_name): model for model in STORED_TYPES
-}
-KINDS[PolicyTest.version, PolicyTest.kind_name] = PolicyTest  # No part of a snapshot: `Loading.tests`.
 DEFAULT_NAMESPACE = "default"
 """Where a namespaced resource without `namespace` belongs, as with kubectl and calicoctl."""
 
@@ -98,7 +48,7 @@ def header(data: Any) -> Header:
     metadata = data.get("metadata")
     metadata = metadata if isinstance(metadata, dict) else {}
     kind = _text(data.get("kind"))
-    model = KINDS.get((_text(data.get("apiVersion")) or "", kind or ""))
+    model = model_of(_text(data.get("apiVersion")) or "", kind or "")
     namespace = _text(metadata.get("namespace"))
     if model is not None and model.namespaced and not namespace:
         namespace = DEFAULT_NAMESPACE
@@ -137,9 +87,10 @@ def read(data: Any, location: Location) -> Resource | list[Finding]:
         return [Finding(("metadata", "annotations", STASH), wrong)]
     data = _with_namespace(model, data)
     try:
-        resource = model.model_validate(data, context=location)
+        resource = model.model_validate(data)
     except ValidationError as error:
         return _all_wrong(model, data, error)
+    resource.put_location(location)
     return all_findings(resource) or resource
 
 
@@ -154,7 +105,7 @@ def _model(data: Any) -> type[Resource] | list[Finding]:
     if missing:
         return missing
     version, kind = data["apiVersion"], data["kind"]
-    model = KINDS.get((version, kind)) if isinstance(version, str) and isinstance(kind, str) else None
+    model = model_of(version, kind) if isinstance(version, str) and isinstance(kind, str) else None
     return model or [_unknown_kind(version, kind)]
 
 

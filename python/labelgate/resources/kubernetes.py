@@ -24,8 +24,7 @@ from labelgate.resources.values import (
     one_of,
     port_number,
 )
-
-NETWORKING, CORE = "networking.k8s.io/v1", "v1"
+from labelgate.resources.versions import CORE, NETWORKING
 
 
 def _word(code: str, *known: str) -> PlainValidator:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from labelgate.resources import kinds
 from labelgate.resources.documents import Document, decode, documents
@@ -17,10 +17,13 @@ from labelgate.resources.errors import (
     Wrong,
     path_text,
 )
-from labelgate.resources.expectations import PolicyTest
 from labelgate.resources.kinds import Header
 from labelgate.resources.metadata import Resource
 from labelgate.resources.positions import Place, SyntaxProblem
+from labelgate.resources.versions import OURS
+
+if TYPE_CHECKING:
+    from labelgate.resources.expectations import PolicyTest
 
 _NOTHING = Header(None, None, None, None)
 
@@ -113,12 +116,16 @@ class Loading:
         if isinstance(outcome, list):
             for finding in outcome:
                 self._finding(document, finding, prefix, location, head)
-        elif first is location and not document.problems and isinstance(outcome, PolicyTest):
-            path = (*prefix, "spec", "expectations")
-            outcome.put_places(tuple(map(document.place, [(*path, n) for n in range(outcome.count)])))
-            self.tests.append(outcome)
         elif first is location and not document.problems:
-            self.resources.append(outcome)
+            self._keep(document, outcome, prefix)
+
+    def _keep(self, document: Document, resource: Resource, prefix: Path) -> None:
+        if resource.version != OURS:
+            self.resources.append(resource)
+            return
+        test, path = cast("PolicyTest", resource), (*prefix, "spec", "expectations")
+        test.put_places(tuple(map(document.place, [(*path, n) for n in range(test.count)])))
+        self.tests.append(test)
 
     def _finding(
         self, document: Document, finding: Finding, prefix: Path, location: Location, head: Header

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field
 
 from labelgate.resources.errors import Finding, Findings, Location, Path, Wrong, quote
 from labelgate.resources.part import LOOSE, Part
@@ -89,12 +89,18 @@ class Resource(Part):
     kind: str
     metadata: Metadata
 
-    _location: Location = PrivateAttr(default_factory=lambda: _NOWHERE)  # pydantic would copy a value
+    # No private attribute of pydantic: to make and to read one takes longer than a small document does.
+    __slots__ = ("_location",)
 
     @property
     def location(self) -> Location:
         """Where it begins."""
-        return self._location
+        found: Location = getattr(self, "_location", _NOWHERE)
+        return found
+
+    def put_location(self, location: Location) -> None:
+        """Notes where it begins: the loader knows."""
+        object.__setattr__(self, "_location", location)
 
     @property
     def key(self) -> str:
@@ -129,12 +135,6 @@ class Resource(Part):
 
     def __hash__(self) -> int:
         return hash(self.key)
-
-    def model_post_init(self, context: Any, /) -> None:
-        """Note where it stands: the loader hands the location in as context."""
-        super().model_post_init(context)
-        if isinstance(context, Location):
-            self._location = context
 
 
 NAME: Path = ("metadata", "name")

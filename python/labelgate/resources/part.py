@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from typing import Any, ClassVar, get_args
 
@@ -57,31 +58,38 @@ def field_names(model: type[Part]) -> dict[str, str]:
 
 
 @cache
-def _inner_parts(model: type[Part]) -> tuple[tuple[str, str], ...]:
-    """Attributes that hold parts, with their names in documents."""
-    names = field_names(model)
-    return tuple((attr, alias) for alias, attr in names.items() if part_of(model, alias) is not None)
+def _asked(model: type[Part]) -> tuple[bool, tuple[tuple[str, str], ...]]:
+    """Whether a part may have findings of its own; attributes with parts that may, and their names."""
+    inner = [
+        (attribute, alias)
+        for alias, attribute in field_names(model).items()
+        if any(any(_asked(part)) for part in _parts_in(model.model_fields[attribute].annotation))
+    ]
+    return model.findings is not Part.findings, tuple(inner)
 
 
 @cache
 def part_of(model: type[Part], alias: str) -> type[Part] | None:
     """The model of a field, or of the items of its list."""
     attribute = field_names(model).get(alias)
-    return None if attribute is None else _part_in(model.model_fields[attribute].annotation)
+    return None if attribute is None else next(_parts_in(model.model_fields[attribute].annotation), None)
 
 
-def _part_in(annotation: Any) -> type[Part] | None:
+def _parts_in(annotation: Any) -> Iterator[type[Part]]:
     if isinstance(annotation, type) and not get_args(annotation) and issubclass(annotation, Part):
-        return annotation
-    return next(filter(None, map(_part_in, get_args(annotation))), None)
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _parts_in(inner)
 
 
 def all_findings(part: Part) -> list[Finding]:
     """The findings of a part and of all parts inside it; paths count from the part."""
-    model = type(part)
-    found = [] if model.findings is Part.findings else list(part.findings())
+    judges, inner = _asked(type(part))
+    found = list(part.findings()) if judges else []
+    if not inner:
+        return found
     given, values = part.__pydantic_fields_set__, part.__dict__
-    for attribute, alias in _inner_parts(model):
+    for attribute, alias in inner:
         if attribute not in given:  # Defaults are in order.
             continue
         value = values[attribute]

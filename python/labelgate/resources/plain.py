@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from operator import itemgetter
 from typing import Any, TypeVar
 
 from labelgate.resources.positions import WORDS, scalar_tag, scalar_value
@@ -19,15 +18,20 @@ _KEY = r"[A-Za-z_][A-Za-z0-9_./-]{0,250}"
 # Repetitions are bounded: `re` remembers every turn of a group, in hundreds of bytes.
 _MOST = "{0,1000}"
 # Neither `: ` nor `#` is inside, and nothing that means something at the beginning.
-_PLAIN = rf"[A-Za-z0-9_./(](?:[!\"$-9;-~]|[: ](?![ \n])){_MOST}"
+_PLAIN = rf"[A-Za-z0-9_./(](?:[!\"$-9;-~]|[: ](?! |\Z)){_MOST}"
 _VALUE = rf"{_PLAIN}|'[ -&(-~]{_MOST}'|\"[ !#-\[\]-~]{_MOST}\"|\[\]|\{{\}}"
-_LINE = re.compile(rf"^(( *)(?:(- )?({_KEY}):(?: ({_VALUE}))?|- ({_VALUE})|(?:#[ -~]*)?)\n+)", re.MULTILINE)
+_LINE = re.compile(rf"( *)(?:(- )?({_KEY}):(?: ({_VALUE}))?|- ({_VALUE})|(?:#[ -~]*)?)")
+_ENDS = re.compile(r"\n+")
 _BEGINNING = re.compile(rf"(?:---\n)?(?: *(?:#[ -~]*)?\n){_MOST}(?=[A-Za-z_])")
 _MOST_OPEN = 90
 """Collections within each other; PyYAML says of more whether it is too many."""
 
 _Begun = TypeVar("_Begun", list[Any], dict[str, Any])
-_Line = tuple[str, str, str, str, str, str]
+_Scalar = str | bool | int | float | None
+_Value = _Scalar | type[list[Any]] | type[dict[str, Any]]
+"""A type stands for an empty one."""
+_Line = tuple[int, bool, str | None, bool, _Value]
+"""Column, whether it begins an item, name of the field if it is one, whether a value stands there, and it."""
 _Open = list[tuple[int, Any]]
 """The collections that are not finished, outermost first, with the column of their fields or dashes."""
 
@@ -48,30 +52,55 @@ def plain_document(text: str) -> tuple[dict[str, Any], int] | None:
     if begins is None:
         return None
     offset = begins.end()
-    body = text[offset:] if text.endswith("\n") else text[offset:] + "\n"
-    lines: list[_Line] = _LINE.findall(body)
-    if sum(map(len, map(itemgetter(0), lines))) != len(body):
-        return None
+    body = text[offset:]
+    # Runs of empty lines would be as many texts.
+    lines = _ENDS.split(body) if "\n\n" in body else body.split("\n")
     try:
         return _mapping(lines), offset
     except _NotPlain:
         return None
 
 
-def _mapping(lines: list[_Line]) -> dict[str, Any]:
+@lru_cache(1 << 14)
+def _line(text: str) -> _Line | tuple[()] | None:
+    """A line without its end; empty where it says nothing, None where it is not plain. Most come again."""
+    found = _LINE.fullmatch(text)
+    if found is None:
+        return None
+    spaces, dash, key, value, item = found.groups()
+    if key is None and item is None:  # Nothing but a comment, if that.
+        return ()
+    if key in WORDS:
+        return None
+    written = value or item
+    return len(spaces), bool(dash or item), key, written is not None, _value(written)
+
+
+def _value(text: str | None) -> _Value:
+    if text is None:
+        return None
+    if text in ("[]", "{}"):
+        return list if text == "[]" else dict
+    return text[1:-1] if text[0] in "'\"" else scalar_value(scalar_tag(text), text)
+
+
+def _mapping(lines: list[str]) -> dict[str, Any]:
     root: dict[str, Any] = {}
     still_open: _Open = [(0, root)]
     awaiting: str | None = None
     """The last field, if it has no value on its line: what it is the lines below say."""
-    for _, spaces, dash, key, value, item in lines:
-        if not key and not item:  # Nothing but a comment, if that.
+    for read in map(_line, lines):
+        if not read:
+            if read is None:
+                raise _NotPlain
             continue
-        column = len(spaces)
-        if dash or item:
+        column, begins_item, key, has_value, written = read
+        value = written() if isinstance(written, type) else written
+        if begins_item:
             several = _list_at(column, still_open, awaiting)
             awaiting = None
-            if item:
-                several.append([] if item == "[]" else {} if item == "{}" else _scalar(item))
+            if key is None:
+                several.append(value)
                 continue
             fields: dict[str, Any] = {}
             several.append(fields)
@@ -80,14 +109,11 @@ def _mapping(lines: list[_Line]) -> dict[str, Any]:
             fields = last[1]  # Most lines: the field behind another one.
         else:
             fields = _fields_at(column, still_open, awaiting)
-        if key in fields or key in WORDS:
+        assert key is not None
+        if key in fields:
             raise _NotPlain
-        if value:
-            fields[key] = [] if value == "[]" else {} if value == "{}" else _scalar(value)
-            awaiting = None
-        else:
-            fields[key] = None
-            awaiting = key
+        fields[key] = value
+        awaiting = None if has_value else key
     return root
 
 
@@ -123,8 +149,3 @@ def _begin(begun: _Begun, column: int, still_open: _Open, awaiting: str) -> _Beg
     if len(still_open) > _MOST_OPEN:
         raise _NotPlain
     return begun
-
-
-@lru_cache(1 << 14)
-def _scalar(text: str) -> str | bool | int | float | None:
-    return text[1:-1] if text[0] in "'\"" else scalar_value(scalar_tag(text), text)

@@ -17,8 +17,10 @@ from labelgate.resources.metadata import (
 from labelgate.resources.part import Part
 from labelgate.resources.rule import Rules, direction_findings, services_findings
 from labelgate.resources.values import Reference, SelectorWithoutGlobal, one_of
+from labelgate.resources.versions import CALICO
 
-CALICO = "projectcalico.org/v3"
+DELETE = "Delete"
+"""The action of staged policies that are to be deleted (E-15)."""
 
 _Type = Annotated[str, PlainValidator(one_of("type", "Ingress", "Egress"), json_schema_input_type=str)]
 _PerformanceHint = Annotated[

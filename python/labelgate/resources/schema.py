@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from labelgate.resources.expectations import PolicyTest
-from labelgate.resources.kinds import RESOURCE_TYPES
 from labelgate.resources.metadata import Resource
+from labelgate.resources.models import resource_types
 from labelgate.resources.part import Part, field_names, part_of
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 # By the `kind` of documents, and by our own name where that differs: of two, `NetworkPolicy` is Calico's.
-_TYPES: tuple[type[Resource], ...] = (*RESOURCE_TYPES, PolicyTest)
+_TYPES: tuple[type[Resource], ...] = (*resource_types(), PolicyTest)
 _MODELS = {model.kind_name: model for model in _TYPES} | {model.__name__: model for model in _TYPES}
 
 

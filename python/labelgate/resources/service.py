@@ -6,11 +6,11 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, PlainValidator
 
-from labelgate.resources.kubernetes import CORE, CoreResource
+from labelgate.resources.kubernetes import CoreResource
 from labelgate.resources.part import LoosePart
 from labelgate.resources.values import one_of, port_number
+from labelgate.resources.versions import CORE, DISCOVERY
 
-DISCOVERY = "discovery.k8s.io/v1"
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 """The label of an EndpointSlice that names its service."""
 

@@ -9,8 +9,8 @@ from pydantic import AfterValidator, Field
 from labelgate.resources.errors import Finding, Findings, Wrong
 from labelgate.resources.metadata import Resource
 from labelgate.resources.part import Part
-from labelgate.resources.policy import CALICO
 from labelgate.resources.values import SetNet, merged
+from labelgate.resources.versions import CALICO
 
 _NAMESPACE_LABEL = "projectcalico.org/namespace"
 

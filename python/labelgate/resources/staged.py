@@ -10,10 +10,9 @@ from labelgate.resources.errors import Finding, Findings, Wrong
 from labelgate.resources.kubernetes import KubernetesNetworkPolicySpec
 from labelgate.resources.metadata import Resource, policy_name_findings
 from labelgate.resources.part import Part
-from labelgate.resources.policy import CALICO, GlobalNetworkPolicySpec, NetworkPolicySpec
+from labelgate.resources.policy import DELETE, GlobalNetworkPolicySpec, NetworkPolicySpec
 from labelgate.resources.values import one_of
-
-DELETE = "Delete"
+from labelgate.resources.versions import CALICO
 
 StagedAction = Annotated[
     str,

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from labelgate.resources.errors import Wrong, describe
+from labelgate.resources.versions import STORED
 
-STORED = "crd.projectcalico.org/v1"
 STASH = "projectcalico.org/metadata"
 """The annotation that may hold the metadata of the user's resource as JSON (R-3)."""
 

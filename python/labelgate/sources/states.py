@@ -177,7 +177,7 @@ class _Again:
         lines, documents = run[0].line - held.line, self._documents - held.index
         for resource in held.resources:
             moved, where = copy(resource), resource.location
-            moved._location = Location(file, where.line + lines, where.column, where.index + documents)
+            moved.put_location(Location(file, where.line + lines, where.column, where.index + documents))
             self.resources.append(moved)
         self._documents += held.documents
         return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from labelgate.analysis.lint.finding import Remark
 from labelgate.analysis.lint.policies import CALICO
@@ -22,11 +22,14 @@ from labelgate.reference.labels import (
 from labelgate.reference.matching import exists_for
 from labelgate.reference.rules import Rule, rules_of
 from labelgate.reference.selectors import And, Compare, Expression, Has, Not, Or, matches, parse
-from labelgate.resources import CalicoPolicy, LabelSelector
+from labelgate.resources import LabelSelector
 from labelgate.resources.errors import Path
 from labelgate.resources.metadata import Resource
 from labelgate.resources.part import Part, field_names
 from labelgate.resources.values import did_you_mean, nearest
+
+if TYPE_CHECKING:
+    from labelgate.resources.grouped import CalicoPolicy
 
 _BUILT_IN = (NAMESPACE, ORCHESTRATOR, SERVICE_ACCOUNT)
 _ONE_OF_THREE = 0.66
