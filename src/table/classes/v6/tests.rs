@@ -174,7 +174,7 @@ fn memory_is_in_proportion_to_bounds() {
     let shapes: [fn(u128) -> u128; 5] = [
         |number| number << 65,
         |number| number << 64 | 1 << (number % 64),
-        |number| (number / 2) << 64 | (number % 2) * 287,
+        |number| (number / 2) << 64 | (1 + number % 2 * 3000),
         |number| number << 16,
         |number| number * number << 30,
     ];
