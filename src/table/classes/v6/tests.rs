@@ -176,7 +176,7 @@ fn memory_is_in_proportion_to_bounds() {
         |number| number << 64 | 1 << (number % 64),
         |number| (number / 2) << 64 | (1 + number % 2 * 3000),
         |number| number << 16,
-        |number| number * number << 30,
+        |number| (number * number) << 30,
     ];
     for (shape, address) in shapes.iter().enumerate() {
         let bounds: BTreeMap<_, _> =
