@@ -381,7 +381,9 @@ impl Classes {
             Family::V4 => {
                 self.answer(record, point, seen, |address| self.roots.v4.class(&self.image, low(address)))
             }
-            Family::V6 => self.answer(record, point, seen, |address| self.class_v6(address)),
+            Family::V6 => {
+                self.answer(record, point, seen, |address| self.roots.v6.class(&self.image, address))
+            }
         }
     }
 

@@ -210,7 +210,7 @@ impl V6 {
     }
 
     /// The class of an address.
-    #[allow(clippy::inline_always)] // It has two callers: the short way, and what calls it for all others.
+    #[allow(clippy::inline_always)] // Its few callers have forms of their own for IPv6.
     #[inline(always)]
     pub fn class(&self, image: &Image, address: u128) -> u32 {
         let (upper, lower) = halves(address);
