@@ -36,9 +36,7 @@ impl Classes {
                 if let Some(records) = self.formed_records(chains, Family::V6) {
                     let addresses = near_addresses(&records, source, destination);
                     let classes = self.roots.v6.classes(&self.image, &addresses);
-                    let class = |index: usize| {
-                        self.roots.v6.class(&self.image, u128::from_be_bytes(destination[index]))
-                    };
+                    let class = |index: usize| self.class_v6(u128::from_be_bytes(destination[index]));
                     return Some(self.formed_answers(&records, points, &classes, class));
                 }
                 let records = self.records(chains, Family::V6)?;

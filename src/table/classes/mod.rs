@@ -286,7 +286,8 @@ impl Classes {
     }
 
     /// By the class of the address that the chain looks at first.
-    #[inline]
+    #[allow(clippy::inline_always)] // Each family is to have its own form.
+    #[inline(always)]
     fn near<'c>(&self, record: &'c Record, class: u32, tuple: &FiveTuple) -> Near<'c> {
         if record[FORM] == BY_MORE {
             return Near::Class { record, class };
@@ -371,8 +372,14 @@ impl Classes {
     fn class(&self, family: Family, address: u128) -> u32 {
         match family {
             Family::V4 => self.roots.v4.class(&self.image, low(address)),
-            Family::V6 => self.roots.v6.class(&self.image, address),
+            Family::V6 => self.class_v6(address),
         }
+    }
+
+    /// Apart, so that IPv4 need not make room for it.
+    #[inline(never)]
+    fn class_v6(&self, address: u128) -> u32 {
+        self.roots.v6.class(&self.image, address)
     }
 
     /// One form for each family: the short one must not make room for the long one.

@@ -82,6 +82,13 @@ fn from_zero<P: Copy>(class: u32, inside: Intervals<'_, P>, low: impl Fn(P) -> u
     before.into_iter().chain(lows).collect()
 }
 
+/// What a key leads to, before spans have their places.
+#[derive(Clone, Copy)]
+enum Lead {
+    Span(u32),
+    Search(u32),
+}
+
 /// Of all values that a search tells apart.
 fn search<P: Copy>(
     image: &mut Builder,
@@ -93,16 +100,19 @@ fn search<P: Copy>(
     let mut leads = Vec::new();
     for Piece { key, class, inside } in pieces(intervals, split) {
         let inside = from_zero(class, inside, &low);
-        leads.push(match spans.add(&inside)? {
-            Some(span) => (key, 4 * span, true),
-            None => (key, lower_search(spans.image(), &inside)?, false),
-        });
+        let lead = match spans.add(&inside)? {
+            Some(number) => Lead::Span(number),
+            None => Lead::Search(lower_search(spans.image(), &inside)?),
+        };
+        leads.push((key, lead));
     }
-    let begin = spans.write()?;
-    let leads: Vec<_> = leads
-        .into_iter()
-        .map(|(key, word, is_span)| (key, if is_span { begin + word } else { word }))
-        .collect();
+    // Spans are written side by side: packets in a row need many of them.
+    let first = spans.write()?;
+    let word = |lead| match lead {
+        Lead::Span(number) => first + spans::WORDS * number,
+        Lead::Search(word) => word,
+    };
+    let leads: Vec<_> = leads.into_iter().map(|(key, lead)| (key, word(lead))).collect();
     Search::build(image, &leads)
 }
 
@@ -200,7 +210,8 @@ impl V6 {
     }
 
     /// The class of an address.
-    #[inline]
+    #[allow(clippy::inline_always)] // Its few callers have forms of their own for IPv6.
+    #[inline(always)]
     pub fn class(&self, image: &Image, address: u128) -> u32 {
         let (upper, lower) = halves(address);
         let word = self.upper.word(image, upper);

@@ -47,12 +47,12 @@ const LINE: u32 = WORDS as u32;
 type Line = [u32; WORDS];
 
 #[inline]
-fn number(&[low, high]: &[u32; 2]) -> u64 {
+fn number([low, high]: [u32; 2]) -> u64 {
     u64::from(low) | u64::from(high) << 32
 }
 
 #[allow(clippy::cast_possible_truncation)] // The two words of it.
-pub fn words(key: u64) -> [u32; 2] {
+pub fn pair(key: u64) -> [u32; 2] {
     [key as u32, (key >> 32) as u32]
 }
 
@@ -88,7 +88,7 @@ fn found(line: &Line, key: u64) -> u32 {
     let mut word = EMPTY;
     // The first place last: free ones behind it hold the smallest key, too.
     for place in (0..OF_BUCKET).rev() {
-        word = select_unpredictable(number(&keys[place]) == key, line[LEADS + place], word);
+        word = select_unpredictable(number(keys[place]) == key, line[LEADS + place], word);
     }
     word
 }
@@ -103,8 +103,8 @@ fn is_full(line: &Line) -> bool {
 fn put(line: &mut Line, key: u64, word: u32) -> bool {
     for place in 0..OF_BUCKET {
         let at = 2 * place;
-        if line[LEADS + place] == EMPTY || number(&[line[at], line[at + 1]]) == key {
-            line[at..at + 2].copy_from_slice(&words(key));
+        if line[LEADS + place] == EMPTY || number([line[at], line[at + 1]]) == key {
+            line[at..at + 2].copy_from_slice(&pair(key));
             line[LEADS + place] = word;
             return true;
         }
@@ -117,7 +117,7 @@ fn put(line: &mut Line, key: u64, word: u32) -> bool {
 fn place(image: &Image, level: u32, above: u32, key: u64) -> u32 {
     let (bounds, _) = image.line(level + above * LINE).as_chunks::<2>();
     // The first one is not above it; padding is above every key that comes here.
-    let reached = bounds[1..].iter().map(|bound| u32::from(number(bound) <= key)).sum::<u32>();
+    let reached = bounds[1..].iter().map(|&bound| u32::from(number(bound) <= key)).sum::<u32>();
     above * 8 + reached
 }
 
@@ -157,7 +157,7 @@ impl Search {
             let is_root = level.len() <= FANOUT;
             level.resize(level.len().next_multiple_of(FANOUT), u64::MAX);
             image.align();
-            levels[height as usize] = image.push(level.iter().flat_map(|&bound| words(bound)));
+            levels[height as usize] = image.push(level.iter().flat_map(|&bound| pair(bound)));
             height += 1;
             if is_root {
                 return (leads, levels, height);

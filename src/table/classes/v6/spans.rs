@@ -7,13 +7,15 @@ use rustc_hash::FxHashMap;
 use super::super::image::{Builder, Image};
 use super::super::limits::Refused;
 use super::super::ranges::Intervals;
-use super::search::words;
+use super::search::pair;
 
 /// What addresses of one upper half are, where those that differ lie near each other.
 ///
 /// Four words: the first bound (two words, the lower one first); shift | last << 6; the table. That has 16 bits for the
 /// class of what is below the first bound, and then, for 0..=last, of what is from the first bound + (place << shift) on.
-pub type Span = [u32; 4];
+pub type Span = [u32; WORDS as usize];
+/// Of a span.
+pub const WORDS: u32 = 4;
 
 /// Places of the largest table: every edit in it makes another one.
 const MOST: u64 = 1 << 12;
@@ -26,7 +28,7 @@ const SHIFT: u32 = 6;
 /// The class of a lower half.
 #[inline]
 pub fn class(image: &Image, span: u32, low: u64) -> u32 {
-    let [first, upper, form, table] = *image.chunk::<4>(span);
+    let [first, upper, form, table] = *image.chunk(span);
     let first = u64::from(first) | u64::from(upper) << 32;
     let last = u64::from(form >> SHIFT);
     #[allow(clippy::cast_possible_truncation)] // At most the last one.
@@ -40,12 +42,12 @@ pub struct Spans<'a> {
     image: &'a mut Builder,
     tables: FxHashMap<Vec<u16>, u32>,
     known: FxHashMap<Span, u32>,
-    spans: Vec<Span>,
+    written: Vec<Span>,
 }
 
 impl<'a> Spans<'a> {
     pub fn new(image: &'a mut Builder) -> Self {
-        Self { image, tables: FxHashMap::default(), known: FxHashMap::default(), spans: Vec::new() }
+        Self { image, tables: FxHashMap::default(), known: FxHashMap::default(), written: Vec::new() }
     }
 
     /// The number of the span that these intervals are, the first one of which begins at 0; none if they lie too far
@@ -59,12 +61,12 @@ impl<'a> Spans<'a> {
             classes[place(bound)..behind].fill(half(class));
         }
         let table = self.table(classes)?;
-        let [low, high] = words(first);
+        let [low, high] = pair(first);
         let span = [low, high, shift | last << SHIFT, table];
-        let next = u32::try_from(self.spans.len()).expect("the image has room for their tables");
+        let next = u32::try_from(self.written.len()).expect("the image has room for their tables");
         let number = *self.known.entry(span).or_insert(next);
         if number == next {
-            self.spans.push(span);
+            self.written.push(span);
         }
         Ok(Some(number))
     }
@@ -86,10 +88,10 @@ impl<'a> Spans<'a> {
 
     /// Writes the spans: that of a number is at so many words for each one before it.
     pub fn write(self) -> Result<u32, Refused> {
-        self.image.check(self.spans.as_flattened().len())?;
+        self.image.check(self.written.as_flattened().len())?;
         // No span in two lines.
         self.image.align();
-        Ok(self.image.push(self.spans.into_iter().flatten()))
+        Ok(self.image.push(self.written.into_iter().flatten()))
     }
 }
 
