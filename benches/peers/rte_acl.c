@@ -56,10 +56,11 @@ static void fail(const char *what)
 	exit(1);
 }
 
+/* Of this thread: what else runs here does not count. */
 static double seconds(void)
 {
 	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
 	return now.tv_sec + now.tv_nsec * 1e-9;
 }
 

@@ -255,3 +255,22 @@ fn wide_rules_get_trees_of_their_own() {
     let tree = check(&cuboids, &Limits::of(cuboids.len()));
     assert!(tree.shape().trees > 1, "{:?}", tree.shape());
 }
+
+#[test]
+fn trees_of_late_rules_are_left_out_only_where_nothing_can_better_an_answer() {
+    let narrow = (0..3000_u32).map(|value| {
+        let spread = value.wrapping_mul(0x9E37_79B9);
+        let ends = [spread, spread.rotate_left(9), 0, 0, 0];
+        let high = [ends[0] | 0xFF, ends[1] | 0xFF, DOMAIN[2], DOMAIN[3], DOMAIN[4]];
+        Cuboid { low: ends, high, value }
+    });
+    let wide = (3000..3200_u32).map(|value| Cuboid {
+        low: [value, 0, value, 2 * value, 0],
+        high: [u32::MAX, u32::MAX - value, 3200, 20 * value, 255],
+        value,
+    });
+    let cuboids: Vec<_> = narrow.chain(wide).collect();
+    let tree = check(&cuboids, &Limits::of(cuboids.len()));
+    let walked = tree.image[0].0[6] as usize;
+    assert!(0 < walked && walked < tree.shape().trees, "{walked} of {:?}", tree.shape());
+}

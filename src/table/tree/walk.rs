@@ -110,6 +110,8 @@ pub struct Start {
 #[inline(always)]
 fn step<L: Lanes>(lines: &[Line], at: Ref, key: &Key) -> Ref {
     let node = &lines[at.line()..at.line() + NODE_LINES];
+    // Which word of the second line is read is known only when the first one has come.
+    prefetch(&raw const node[1]);
     Ref(node[1].0[L::below(&node[0], key.biased[at.dimension()]) & 15])
 }
 
@@ -294,6 +296,9 @@ fn find_group<L: Lanes>(lines: &[Line], start: &Start, keys: &[Key; GROUP], answ
     if is_far {
         for index in live.places() {
             ask_for::<{ BLOCK_LINES - NODE_LINES }>(lines, at[index].line() + NODE_LINES);
+            if start.blocks > 1 {
+                ask_for::<BLOCK_LINES>(lines, at[index].line() + BLOCK_LINES);
+            }
         }
     }
     let blocks = start.blocks as usize;
