@@ -55,6 +55,8 @@ bench: setup ## Measure what takes a minute or two each, from answers a second t
 	$(PY) benches/expectations.py --least 1000
 	$(PY) benches/lint.py
 	$(PY) benches/diff.py
+	$(PY) benches/reach.py --least 1000000
+	$(PY) benches/suggest.py --least 5000
 
 lint: setup ## Check format, lints and types
 	cargo fmt --all --check

@@ -88,7 +88,7 @@ def core_model(
     return f"{{{','.join(fields)}}}".encode()
 
 
-_written = json.JSONEncoder(separators=(",", ":")).encode
+_written = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
 def core_parts(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache, partial, reduce
 from ipaddress import IPv4Address, IPv6Address, ip_network
-from operator import attrgetter
+from operator import attrgetter, or_
 from typing import Any
 
 from labelgate import _core
@@ -199,27 +199,22 @@ def _judgement(comparison: Comparison, side: int, verdict: Verdict, outcome: int
 def merged(changes: Iterable[Change]) -> list[Change]:
     """The same changes in fewer: those that differ in one thing only are joined, again and again."""
     found = list(changes)
-    joins: tuple[tuple[str, Callable[[Any, Any], Any]], ...] = (
-        ("peers", lambda one, other: one | other),
-        ("services", lambda one, other: one | other),
-        ("endpoints", lambda one, other: one | other),
-    )
     count = -1
     while count != len(found):
         count = len(found)
-        for name, join in joins:
-            found = _joined(found, name, join)
+        for name in ("peers", "services", "endpoints"):
+            found = _joined(found, name)
     return found
 
 
-def _joined(changes: list[Change], field: str, join: Callable[[Any, Any], Any]) -> list[Change]:
+def _joined(changes: list[Change], field: str) -> list[Change]:
     fields = ("endpoints", "presence", "kind", "direction", "hooks", "own", "peers", "services", "old", "new")
     others = attrgetter(*(name for name in fields if name != field))
-    groups: dict[Any, Change] = {}
+    groups: dict[Any, list[Change]] = {}
     for change in changes:
-        key = others(change)
-        if key in groups:
-            other = groups[key]
-            change = replace(other, **{field: join(getattr(other, field), getattr(change, field))})
-        groups[key] = change
-    return list(groups.values())
+        groups.setdefault(others(change), []).append(change)
+    values = attrgetter(field)
+    return [
+        one if not more else replace(one, **{field: reduce(or_, map(values, (one, *more)))})
+        for one, *more in groups.values()
+    ]

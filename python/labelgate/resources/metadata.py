@@ -41,7 +41,8 @@ class Metadata(Part):
     def findings(self) -> Findings:
         """V-6, V-7."""
         yield from label_findings(self.labels, ("labels",), "label-key", "label-value")
-        yield from annotation_findings(self.annotations)
+        if self.annotations:
+            yield from annotation_findings(self.annotations)
 
 
 class LooseMetadata(Metadata):
@@ -105,8 +106,8 @@ class Resource(Part):
     @property
     def key(self) -> str:
         """`Kind/namespace/name` or `Kind/name`; a Kubernetes policy is a `KubernetesNetworkPolicy`."""
-        parts = (type(self).__name__, self.metadata.namespace, self.metadata.name)
-        return "/".join(part for part in parts if part)
+        kind, namespace, name = type(self).__name__, self.metadata.namespace, self.metadata.name
+        return f"{kind}/{namespace}/{name}" if namespace else f"{kind}/{name}"
 
     @property
     def notices(self) -> tuple[str, ...]:

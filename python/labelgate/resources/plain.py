@@ -21,6 +21,7 @@ _MOST = "{0,1000}"
 _PLAIN = rf"[A-Za-z0-9_./(](?:[!\"$-9;-~]|[: ](?! |\Z)){_MOST}"
 _VALUE = rf"{_PLAIN}|'[ -&(-~]{_MOST}'|\"[ !#-\[\]-~]{_MOST}\"|\[\]|\{{\}}"
 _LINE = re.compile(rf"( *)(?:(- )?({_KEY}):(?: ({_VALUE}))?|- ({_VALUE})|(?:#[ -~]*)?)")
+_MANY_LINES = 1000
 _ENDS = re.compile(r"\n+")
 _BEGINNING = re.compile(rf"(?:---\n)?(?: *(?:#[ -~]*)?\n){_MOST}(?=[A-Za-z_])")
 _MOST_OPEN = 90
@@ -89,7 +90,9 @@ def _mapping(lines: list[str]) -> dict[str, Any]:
     still_open: _Open = [(0, root)]
     awaiting: str | None = None
     """The last field, if it has no value on its line: what it is the lines below say."""
-    for read in map(_line, lines):
+    # Long documents are lists of different things, which would drive out what comes again.
+    line = _line if len(lines) < _MANY_LINES else _line.__wrapped__
+    for read in map(line, lines):
         if not read:
             if read is None:
                 raise _NotPlain

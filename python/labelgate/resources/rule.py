@@ -206,9 +206,12 @@ class Rule(Part):
 
     def findings(self) -> Findings:
         """V-14, V-15, V-21, V-24, V-25, V-28, V-29, V-31, V-32, V-53."""
-        yield from self._port_findings()
-        yield from self._icmp_findings()
-        if any(entity.nets or entity.not_nets for entity in (self.source, self.destination)):
+        if self.protocol not in WITH_PORTS:
+            yield from self._port_findings()
+        if self.icmp is not None or self.not_icmp is not None or self.ip_version is not None:
+            yield from self._icmp_findings()
+        source, destination = self.source, self.destination
+        if source.nets or source.not_nets or destination.nets or destination.not_nets:
             yield from self._net_findings()
         if self.http is not None:
             yield from self._http_findings()
@@ -224,8 +227,6 @@ class Rule(Part):
         yield "destination", self.destination
 
     def _port_findings(self) -> Findings:
-        if self.protocol in WITH_PORTS:
-            return
         for side, entity in self.sides():
             for field, ports in entity.port_lists():
                 if self.protocol is not None and ports:
