@@ -49,6 +49,7 @@ impl TablePair {
     }
 
     /// Every change of the policy of workloads, which share rules then and now.
+    #[allow(clippy::needless_pass_by_value)] // Arguments arrive owned.
     fn workloads<'py>(
         &self,
         py: Python<'py>,
