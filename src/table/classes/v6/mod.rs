@@ -15,8 +15,8 @@ use spans::Spans;
 /// ones that are near each other.
 ///
 /// What an upper half leads to is the offset of a [`Span`](spans::Span): the class of the lower half. Or, with the highest
-/// bit set, that of the line of another search, for lower half >> 8, which leads to spans. Its words are those of
-/// [`Search`], in this order: buckets, their count, words, height, levels.
+/// bit set, that of the line of another search, for lower half >> 8, which leads to spans. The words of
+/// that line are those of [`Search`], in this order: buckets, their count, words, height, levels.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct V6 {
     /// By upper half.
