@@ -15,8 +15,8 @@ use spans::Spans;
 /// ones that are near each other.
 ///
 /// What an upper half leads to is the offset of a [`Span`](spans::Span): the class of the lower half. Or, with the highest
-/// bit set, that of the line of another search, for lower half >> 8, which leads to spans. Its words are those of
-/// [`Search`], in this order: buckets, their count, words, height, levels.
+/// bit set, that of the line of another search, for lower half >> 8, which leads to spans. The words of
+/// that line are those of [`Search`], in this order: buckets, their count, words, height, levels.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct V6 {
     /// By upper half.
@@ -158,19 +158,20 @@ impl V6 {
         intervals: Intervals<'_, u128>,
         moved: &[(u128, u128, u32)],
     ) -> Result<bool, Refused> {
-        let mut done = None;
+        // Before anything is written in vain.
+        if moved.iter().any(|&(first, last, _)| halves(last).0 - halves(first).0 >= FEW) {
+            return Ok(false);
+        }
+        // A net over many hosts moves all of them, and what lies between: each half and each block is written once.
+        let (mut done, mut done_block) = (None, None);
         for &(first, last, _) in moved {
-            let (upper, end) = (halves(first).0, halves(last).0);
-            if end - upper >= FEW {
-                return Ok(false);
-            }
-            for key in upper..=end {
+            for key in halves(first).0..=halves(last).0 {
                 if done == Some(key) {
                     continue;
                 }
                 let all = (u128::from(key) << 64, u128::from(key) << 64 | u128::from(u64::MAX));
                 let within = (first.max(all.0), last.min(all.1));
-                if self.renew_lower(image, intervals, key, within)? {
+                if self.renew_lower(image, intervals, within, &mut done_block)? {
                     continue;
                 }
                 let word = lead(image, &clipped(intervals, all.0, all.1))?;
@@ -183,15 +184,15 @@ impl V6 {
         Ok(true)
     }
 
-    /// The same, where these addresses of one upper half lead to another search.
+    /// The same, where these addresses of one upper half lead to another search; `done` is the block that was written last.
     fn renew_lower(
         &self,
         image: &mut Builder,
         intervals: Intervals<'_, u128>,
-        upper: u64,
         (first, last): (u128, u128),
+        done: &mut Option<u128>,
     ) -> Result<bool, Refused> {
-        let Some(word) = self.upper.exact(image, upper).filter(|word| word & DEEPER != 0) else {
+        let Some(word) = self.upper.exact(image, halves(first).0).filter(|word| word & DEEPER != 0) else {
             return Ok(false);
         };
         let search = Search::of(&image.words(word & !DEEPER));
@@ -200,11 +201,15 @@ impl V6 {
             return Ok(false);
         }
         for key in from..=to {
+            if *done == Some(key) {
+                continue;
+            }
             let block = clipped(intervals, key << LAST, key << LAST | ((1 << LAST) - 1));
             let word = lead(image, &block)?;
             if !search.put(image, halves(key << LAST).1 >> LAST, word) {
                 return Ok(false);
             }
+            *done = Some(key);
         }
         Ok(true)
     }

@@ -8,13 +8,15 @@ use super::super::limits::Refused;
 
 /// Where a search begins.
 ///
-/// A bucket is one line: five keys of two words, the lower one first, then the words that they lead to; the last word is
-/// unused. The hash of a key is the upper half of key * 0x9e3779b97f4a7c15, wrapping at 64 bits; its bucket is
-/// hash * buckets >> 32. It lies there or, where that is full, in one of the next three, or in the tree: whoever writes
-/// many keys with one place into a policy makes no walk longer.
+/// A bucket is one line: five keys of two words, the lower one first, then the words that they lead to, with all bits set
+/// where a place is free; places are taken in order, and the last word is unused. The hash of a key is the upper half of
+/// key * 0x9e3779b97f4a7c15, wrapping at 64 bits; its bucket is hash * buckets >> 32. It lies there or, where that is full,
+/// in one of the next three (the first bucket is next to the last one), or in the tree: whoever writes many keys with one
+/// place into a policy makes no walk longer.
 ///
-/// A node of the tree is one line, too: 8 bounds of two words; the child is that of the last bound that is not above the
-/// key. Keys that are in the hash table need not be told apart there.
+/// A node of the tree is one line, too: 8 bounds of two words. The last bound that is not above the key leads on: bound b
+/// of node n to node 8 * n + b of the level below, on the lowest level to the word at that index. Nodes are filled up with
+/// the largest key, which is always in the hash table. Keys that are there need not be told apart in the tree.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Search {
     /// Of the hash table.
@@ -30,14 +32,14 @@ pub struct Search {
 }
 
 /// Nodes hold 8 bounds: 8^11 bounds are above any 32-bit count.
-pub const MOST_LEVELS: usize = 11;
+const MOST_LEVELS: usize = 11;
 const FANOUT: usize = 8;
 /// Keys of a bucket.
 const OF_BUCKET: usize = 5;
 /// Where in a bucket what they lead to is.
 const LEADS: usize = 2 * OF_BUCKET;
 /// How many buckets may be looked at.
-pub const PROBES: u32 = 4;
+const PROBES: u32 = 4;
 /// In a bucket, the word of a place that is free.
 const EMPTY: u32 = u32::MAX;
 /// Words of a line.

@@ -187,6 +187,25 @@ fn memory_is_in_proportion_to_bounds() {
     }
 }
 
+/// A net over hosts that differ from each other moves every one of them, and what lies between.
+#[test]
+fn each_block_is_written_once_by_an_edit() {
+    let host = |number: u32| 0xfd_u128 << 120 | u128::from(2 * number);
+    let bounds =
+        |more| (0..10_000).flat_map(move |number| [(host(number), number + more), (host(number) + 1, 6)]);
+    let map = intervals(bounds(10));
+    let mut image = no_limit();
+    let v6 = V6::build(&mut image, &map).expect("no limit");
+    let fresh = image.bytes();
+    let moved: Vec<_> =
+        bounds(20_000).map(|(at, class)| (at, at, if class == 6 { 5 } else { class })).collect();
+    let mut edited = intervals(moved.iter().map(|&(first, _, class)| (first, class)));
+    edited.push((host(10_000), 6));
+    assert!(v6.renew(&mut image, &edited, &moved).expect("no limit"));
+    check(&v6, &mut image, &edited);
+    assert!(image.bytes() < 3 * fresh, "{} bytes more than {fresh}", image.bytes() - fresh);
+}
+
 #[test]
 fn what_does_not_fit_is_refused() {
     let bounds = intervals((1..100_u32).map(|number| (u128::from(number) << 9, number % 2)));
