@@ -150,7 +150,10 @@ def _example(
     endpoint = subject.endpoint or comparison.subjects[0].endpoint
     nets = member.nets or [ip_network(address) for address in endpoint.addresses] if endpoint else []
     theirs = [int(net.network_address) for net in nets if net.version == family]
-    mine = example_address(family, from_bytes(family, cell.own()), points(family, sorted(theirs)))
+    own = _region(family, cell.own())
+    if member.nets:  # The cell has addresses of others too.
+        own &= _nets_region(family, [member])
+    mine = example_address(family, own.edges[family], points(family, sorted(theirs)))
     other = example_address(family, from_bytes(family, cell.peers()), known[family])
     src, dst = (mine, other) if is_egress else (other, mine)
     service = _service_fields(*cell.service)
