@@ -23,7 +23,8 @@ impl AddressClasses {
         for (set, found) in sets.iter().enumerate() {
             edges.extend(edges_of(family, found).map(|edge| (edge, set)));
         }
-        edges.sort(); // Of runs that are sorted: merges them.
+        #[allow(clippy::stable_sort_primitive)] // Of runs that are sorted: it merges them.
+        edges.sort();
         let mut found = Self { starts: Vec::new(), of_interval: Vec::new(), firsts: Vec::new() };
         let mut numbers = FxHashMap::<Vec<u64>, usize>::default();
         let mut inside = vec![0_u64; sets.len().div_ceil(64)];

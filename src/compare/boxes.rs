@@ -104,7 +104,9 @@ mod tests {
             for [owns, peers, services] in boxes(&cells, shape) {
                 for own in &owns {
                     for peer in &peers {
-                        services.iter().for_each(|service| covered[(own * 4 + peer) * 5 + service] += 1);
+                        for service in &services {
+                            covered[(own * 4 + peer) * 5 + service] += 1;
+                        }
                     }
                 }
             }

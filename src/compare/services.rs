@@ -57,7 +57,7 @@ impl ServiceClasses {
         let mut numbers = FxHashMap::default();
         for piece in pieces(asked) {
             let sample = Sample::of(&piece);
-            let class = *numbers.entry(signature(asked, &sample)).or_insert(found.len());
+            let class = *numbers.entry(signature(asked, sample)).or_insert(found.len());
             if class == found.len() {
                 found.samples.push(sample);
                 found.pieces.push(Vec::new());
@@ -88,10 +88,14 @@ fn pieces(asked: &Asked) -> Vec<Piece> {
         if WITH_PORTS.contains(&protocol) {
             let destination = ports(asked, End::Destination, protocol);
             for source in ports(asked, End::Source, protocol) {
-                destination.iter().for_each(|&destination| add(false, source, destination));
+                for &destination in &destination {
+                    add(false, source, destination);
+                }
             }
         } else if WITH_TYPES.contains(&protocol) {
-            types.iter().for_each(|&kinds| add(false, WHOLE, kinds));
+            for &kinds in &types {
+                add(false, WHOLE, kinds);
+            }
         }
         add(true, WHOLE, WHOLE);
     }
@@ -144,22 +148,22 @@ impl Sample {
         }
     }
 
-    fn shows_ports(&self) -> bool {
+    fn shows_ports(self) -> bool {
         WITH_PORTS.contains(&self.protocol) && !self.fragment
     }
 
-    fn shows_types(&self) -> bool {
+    fn shows_types(self) -> bool {
         WITH_TYPES.contains(&self.protocol) && !self.fragment
     }
 
-    fn has_port(&self, end: End, (first, last): (u16, u16)) -> bool {
+    fn has_port(self, end: End, (first, last): (u16, u16)) -> bool {
         let port = if end == End::Source { self.source_port } else { self.destination_port };
         self.shows_ports() && (first..=last).contains(&port)
     }
 }
 
 /// What each of the criteria says of a packet, 64 of them in a word.
-fn signature(asked: &Asked, sample: &Sample) -> Vec<u64> {
+fn signature(asked: &Asked, sample: Sample) -> Vec<u64> {
     let protocols = asked.protocols.iter().map(|&protocol| sample.protocol == protocol);
     let types = (asked.types.iter())
         .map(|&(first, last)| sample.shows_types() && (first..=last).contains(&sample.destination_port));
