@@ -122,10 +122,19 @@ def _nets_region(family: int, members: Sequence[Member]) -> Region:
 @lru_cache(1 << 12)
 def _services(pieces: tuple[_core._Piece, ...]) -> Services:
     """Likewise."""
-    return Services.of(
-        Piece(frozenset(protocols), is_opaque, sports, dports)
-        for protocols, is_opaque, sports, dports in pieces
-    )
+    return Services.of(map(_piece, pieces))
+
+
+@lru_cache(1 << 16)
+def _piece(piece: _core._Piece) -> Piece:
+    protocols, is_opaque, sports, dports = piece
+    return Piece(frozenset(protocols), is_opaque, sports, dports)
+
+
+def forget() -> None:
+    """Gives back what changes were made with: there may be much of it."""
+    for kept in (_region, _services, _piece):
+        kept.cache_clear()
 
 
 def hooks(comparison: Comparison, old: Verdict, new: Verdict) -> tuple[Hook, ...]:
