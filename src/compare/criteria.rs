@@ -21,7 +21,7 @@ pub struct Criteria<'a> {
     pub(super) services: Asked,
 }
 
-/// Protocol of the rule, side, inclusive ranges.
+/// With the protocol of the rule; inclusive.
 type PortRanges = (Option<u8>, End, Vec<(u16, u16)>);
 
 /// What is asked beside addresses.
@@ -30,7 +30,6 @@ pub struct Asked {
     pub protocols: BTreeSet<u8>,
     /// ICMP `type << 8 | code`, inclusive.
     pub types: BTreeSet<(u16, u16)>,
-    /// With the protocol of the rule; inclusive.
     pub ranges: FxHashSet<PortRanges>,
     pub named: FxHashSet<(End, u8, u16)>,
     /// Whether ports can be read at all: only negated criteria ask that (M-19).

@@ -1,10 +1,12 @@
 //! Two states of policy, compared place by place, for Python.
 
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyTuple};
+use rustc_hash::FxHashMap;
 
 use super::question::hook;
 use super::table::Table;
@@ -25,19 +27,9 @@ pub struct TablePair {
 #[pyclass(frozen, module = "labelgate._core")]
 pub struct Cell(compare::Cell);
 
-/// (protocols, whether opaque, source ports, destination ports).
-type PieceTuple<'py> = (Bound<'py, PyBytes>, bool, (u16, u16), (u16, u16));
-
 /// (family, members, (old verdict, new verdict), own addresses, peers, services, one of the cells).
-type ChangeTuple<'py> = (
-    u8,
-    Vec<usize>,
-    (u8, u8),
-    Option<Bound<'py, PyBytes>>,
-    Bound<'py, PyBytes>,
-    Bound<'py, pyo3::types::PyTuple>,
-    Cell,
-);
+type ChangeTuple<'py> =
+    (u8, Vec<usize>, (u8, u8), Option<Bound<'py, PyBytes>>, Bound<'py, PyBytes>, Bound<'py, PyTuple>, Cell);
 
 #[pymethods]
 impl TablePair {
@@ -73,7 +65,7 @@ impl TablePair {
             workloads: members[0],
             chains: chains.map(|chain| chain.map(ChainId::from_number)),
         };
-        Ok(tuples(py, py.detach(|| self.pair.changes(&place, &members))))
+        tuples(py, py.detach(|| self.pair.changes(&place, &members)))
     }
 
     /// Every change of a kind of policy of host endpoints, asked about at one interface; members are 0.
@@ -101,7 +93,7 @@ impl TablePair {
             workloads: [None; 2],
             chains: chains.map(|chain| chain.map(ChainId::from_number)),
         };
-        Ok(tuples(py, py.detach(|| self.pair.changes(&place, &[]))))
+        tuples(py, py.detach(|| self.pair.changes(&place, &[])))
     }
 }
 
@@ -149,26 +141,44 @@ fn direction(egress: bool) -> Direction {
     if egress { Direction::Egress } else { Direction::Ingress }
 }
 
-fn tuples(py: Python<'_>, changes: Vec<compare::Change>) -> Vec<ChangeTuple<'_>> {
-    let tuple = |change: compare::Change| {
+fn tuples(py: Python<'_>, changes: Vec<compare::Change>) -> PyResult<Vec<ChangeTuple<'_>>> {
+    // Of a class, of which there are those of a partition for each family: many changes have it.
+    let mut pieces = FxHashMap::<(usize, usize), Vec<Bound<'_, PyTuple>>>::default();
+    let mut tuple = |change: compare::Change| {
         let family = change.cell.partition.family;
-        let pieces = change.services.iter().flat_map(|&class| &change.cell.partition.services.pieces[class]);
-        let pieces = pieces.map(|piece| piece_tuple(py, piece)).collect::<Vec<_>>();
-        (
+        let mut services = Vec::new();
+        for &class in &change.services {
+            let of_class = pieces.entry((family as usize, class));
+            services.extend_from_slice(match of_class {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => new.insert(piece_tuples(py, &change.cell.partition, class)?),
+            });
+        }
+        Ok((
             if family == Family::V4 { 4 } else { 6 },
             change.members.to_vec(),
             (change.verdicts[0], change.verdicts[1]),
             change.own.as_deref().map(|own| edges(py, family, own)),
             edges(py, family, &change.peers),
-            pyo3::types::PyTuple::new(py, pieces).expect("a vector knows its length"),
+            PyTuple::new(py, services)?,
             Cell(change.cell),
-        )
+        ))
     };
-    changes.into_iter().map(tuple).collect()
+    changes.into_iter().map(&mut tuple).collect()
 }
 
-fn piece_tuple<'py>(py: Python<'py>, piece: &compare::Piece) -> PieceTuple<'py> {
-    (PyBytes::new(py, &piece.protocols), piece.is_opaque, piece.source_ports, piece.destination_ports)
+/// (protocols, whether opaque, source ports, destination ports) of each piece of a class.
+fn piece_tuples<'py>(
+    py: Python<'py>,
+    partition: &compare::Partition,
+    class: usize,
+) -> PyResult<Vec<Bound<'py, PyTuple>>> {
+    let pieces = partition.services.pieces[class].iter();
+    let tuple = |piece: &compare::Piece| {
+        let protocols = PyBytes::new(py, &piece.protocols);
+        (protocols, piece.is_opaque, piece.source_ports, piece.destination_ports).into_pyobject(py)
+    };
+    pieces.map(tuple).collect()
 }
 
 /// As numpy has them: uint64 for IPv4, 16 bytes in network order for IPv6.

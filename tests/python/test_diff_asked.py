@@ -9,7 +9,9 @@ from random import Random
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from labelgate.analysis import changes
 from labelgate.analysis.diff import Difference, diff
+from labelgate.analysis.judged import Comparison
 from labelgate.analysis.reach import port_service, reach
 from labelgate.cli import cli
 from labelgate.resources import LoadError, load_text
@@ -185,3 +187,31 @@ def test_a_cluster_is_its_nodes(seed):
     nodes = sorted({*both[0].nodes(), *both[1].nodes()})
     apart = [row for node in nodes for row in said(diff(*both, node=node))]
     assert said(diff(*both)) == sorted(apart)
+
+
+def test_changes_share_the_pieces_of_their_services(monkeypatch):
+    """Each has most of them: made for each change they would be as many as both multiplied, and be kept."""
+
+    def policy(action):
+        rules = [
+            {
+                "action": action,
+                "protocol": "TCP",
+                "source": {"nets": [f"10.0.{number}.0/24"]},
+                "destination": {"notPorts": [number * 3 + 1]},
+            }
+            for number in range(20)
+        ]
+        return calico(
+            "GlobalNetworkPolicy", "in", {"selector": "all()", "types": ["Ingress"], "ingress": rules}
+        )
+
+    asked, found = Comparison.changes, []
+    monkeypatch.setattr(Comparison, "changes", lambda self: found.append(asked(self)) or found[-1])
+    assert len(diff(*(snapshot(*PAIR, policy(action)) for action in ("Allow", "Deny"))).changes) == 20
+    [some] = found
+    pieces = [piece for change in some for piece in change[5]]
+    assert len(pieces) > 15 * len(set(pieces))
+    assert len(set(map(id, pieces))) == len(set(pieces))
+    kept = (changes._region, changes._services, changes._piece)
+    assert not any(one.cache_info().currsize for one in kept)

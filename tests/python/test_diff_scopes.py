@@ -206,6 +206,19 @@ def test_what_is_left_out_of_one_family_needs_no_addresses():
     assert names.peers(rest) == "every IPv4 address but WorkloadEndpoint/shop/w1"
 
 
+def test_examples_come_from_addresses_that_the_workload_may_use():
+    """E-30: a class of addresses has those of others too, and the first one of a net may lie in another."""
+
+    def policy(action):
+        first = {"action": action, "source": {"nets": ["1.0.0.0/8", "10.9.5.0/24"]}}
+        spec = {"selector": "all()", "types": ["Egress"], "egress": [first, {"action": "Allow"}]}
+        return calico("GlobalNetworkPolicy", "out", spec)
+
+    one = workload("w1", "n1", ["10.65.0.2/32"], ["10.9.0.0/16"])
+    [change] = diff(snapshot(one, policy("Allow")), snapshot(one, policy("Deny"))).changes
+    assert ip_address(change.example.packet["src"]) in ip_network("10.9.5.0/24")
+
+
 def test_a_host_endpoint_without_interface_is_the_same_with_other_addresses():
     old, new = (
         [host("h1", "n1", one, interface=None), hosts_policy(443)] for one in ("10.0.0.1", "10.0.0.9")

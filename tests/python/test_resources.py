@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import pickle
 import time
 from collections.abc import Iterator
+from copy import copy, deepcopy
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from pathlib import Path
 from typing import Any
@@ -752,3 +754,17 @@ def test_models_are_those_of_their_kinds() -> None:
     for model in resource_types():
         assert [*Snapshot.of([model.model_construct(metadata=Metadata(name="one"))]).resources()]
     assert model_of("v1", "PolicyTest") is None
+
+
+def test_copies_stand_where_their_original_does() -> None:
+    """However they are made: also for a process of its own."""
+    _, resource = load_text(f"{TIER}---\n{TIER.replace('outer', 'inner')}", "tiers.yaml")
+    assert (resource.location.file, resource.location.line) == ("tiers.yaml", 5)
+    copies = (
+        copy(resource),
+        deepcopy(resource),
+        resource.model_copy(),
+        resource.model_copy(deep=True),
+        pickle.loads(pickle.dumps(resource)),
+    )
+    assert [(one, one.location) for one in copies] == [(resource, resource.location)] * len(copies)

@@ -122,10 +122,19 @@ def _nets_region(family: int, members: Sequence[Member]) -> Region:
 @lru_cache(1 << 12)
 def _services(pieces: tuple[_core._Piece, ...]) -> Services:
     """Likewise."""
-    return Services.of(
-        Piece(frozenset(protocols), is_opaque, sports, dports)
-        for protocols, is_opaque, sports, dports in pieces
-    )
+    return Services.of(map(_piece, pieces))
+
+
+@lru_cache(1 << 16)
+def _piece(piece: _core._Piece) -> Piece:
+    protocols, is_opaque, sports, dports = piece
+    return Piece(frozenset(protocols), is_opaque, sports, dports)
+
+
+def forget() -> None:
+    """Gives back what changes were made with: there may be much of it."""
+    for kept in (_region, _services, _piece):
+        kept.cache_clear()
 
 
 def hooks(comparison: Comparison, old: Verdict, new: Verdict) -> tuple[Hook, ...]:
@@ -150,7 +159,10 @@ def _example(
     endpoint = subject.endpoint or comparison.subjects[0].endpoint
     nets = member.nets or [ip_network(address) for address in endpoint.addresses] if endpoint else []
     theirs = [int(net.network_address) for net in nets if net.version == family]
-    mine = example_address(family, from_bytes(family, cell.own()), points(family, sorted(theirs)))
+    own = _region(family, cell.own())
+    if member.nets:  # The cell has addresses of others too.
+        own &= _nets_region(family, [member])
+    mine = example_address(family, own.edges[family], points(family, sorted(theirs)))
     other = example_address(family, from_bytes(family, cell.peers()), known[family])
     src, dst = (mine, other) if is_egress else (other, mine)
     service = _service_fields(*cell.service)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labelgate.analysis.changes import Change, changes_of, merged
+from labelgate.analysis.changes import Change, changes_of, forget, merged
 from labelgate.analysis.judged import Compiled, Place, States, comparisons, host_places, workload_places
 from labelgate.analysis.naming import Names
 from labelgate.analysis.spoofing import source_changes
@@ -127,6 +127,7 @@ def diff(
         for one in comparisons(chain(places, hosts), compiled.numbers)
         for change in changes_of(one, known)
     ]
+    forget()
     changes += (change for pair, chosen in workloads for change in source_changes(pair, chosen, known))
     ordered = sorted(merged(changes), key=lambda change: (-change.width(), change.kind, change.direction))
     return Difference(tuple(ordered), tuple(_settings_told(pairs)), names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 from pydantic import Field
 
@@ -102,6 +102,25 @@ class Resource(Part):
     def put_location(self, location: Location) -> None:
         """Notes where it begins: the loader knows."""
         object.__setattr__(self, "_location", location)
+
+    # pydantic copies and pickles no slots but its own.
+
+    def __copy__(self) -> Self:
+        return self._standing(super().__copy__())
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        return self._standing(super().__deepcopy__(memo))
+
+    def _standing(self, copied: Self) -> Self:
+        copied.put_location(self.location)
+        return copied
+
+    def __getstate__(self) -> dict[Any, Any]:
+        return {**super().__getstate__(), "location": self.location}
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        super().__setstate__(state)
+        self.put_location(state["location"])
 
     @property
     def key(self) -> str:
