@@ -77,7 +77,10 @@ def test_values_are_those_of_the_packets(world: World, tmp_path: Path) -> None:
         assert found["labelgate_packets_total", (hook, "deny")] == denied
         assert found["labelgate_queue_depth", ("v4", hook)] == 0
         assert found["labelgate_queue_dropped_total", ("v4", hook)] == 0
-        assert of(found, "labelgate_denied_packets_total") == {
+        denials = of(found, "labelgate_denied_packets_total")
+        # The host itself asks for routers, too: rules of the kernel deny that, and count it.
+        denials.pop(("(no profile allows (E-25))",), None)
+        assert denials == {
             ("(end of tier (E-21), tier default)",): denied,
             ("(others)",): 0,
         }
