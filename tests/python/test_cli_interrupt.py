@@ -76,7 +76,10 @@ from labelgate.analysis import judged
 once = threading.Lock()
 def build(*_):
     if once.acquire(blocking=False):
-        os.kill(os.getpid(), signal.SIGINT)
+        # Python may lose one that comes while its main thread begins to wait for a lock: people press again.
+        for _ in range(100):
+            os.kill(os.getpid(), signal.SIGINT)
+            threading.Event().wait(0.1)
     threading.Event().wait()
 judged.DecisionTable = build
 signal.signal(signal.SIGINT, signal.default_int_handler)
