@@ -66,9 +66,15 @@ impl Answer {
         OTHER << KIND | OutcomeId::new(number).number()
     }
 
+    /// Whether this is the word of an answer, and not [beside](Self::beside_word) those.
+    #[inline]
+    pub const fn is_word(word: u32) -> bool {
+        word < OTHER << KIND
+    }
+
     /// The number of a [`beside_word`](Self::beside_word); none of an answer.
     pub const fn beside_number(word: u32) -> Option<usize> {
-        if word >> KIND == OTHER { Some((word & OUTCOME) as usize) } else { None }
+        if Self::is_word(word) { None } else { Some((word & OUTCOME) as usize) }
     }
 
     /// As stored in tables.

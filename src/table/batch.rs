@@ -8,7 +8,7 @@ use thiserror::Error;
 use super::answer::Answer;
 use super::block::{Block, Columns};
 use super::stops::Before;
-use super::{Decision, DecisionTable, Trace, hooks};
+use super::{Decision, DecisionTable, Trace, hooks, lone};
 use crate::flow::{CtState, Direction, Family, FlowKey, Hook, InterfaceId};
 use crate::program::ChainId;
 
@@ -341,7 +341,7 @@ impl DecisionTable {
         array::from_fn(|index| {
             let tree = tree.as_ref().map(|(chain, answers)| (*chain, answers[index]));
             trace.packet(from + index);
-            hooks::decide(self, &block.key(index), tree, trace)
+            lone::decide(self, &block.key(index), tree, trace)
         })
     }
 
@@ -360,7 +360,7 @@ impl DecisionTable {
         let chains = self.stops.lone_block(block.hook, block.input, block.output)?;
         let before = Before::at(block.hook);
         if self.failsafes.may_settle(before, [block.source_port, block.destination_port])
-            && (0..N).any(|index| hooks::is_settled(self, before, &block.key(index).tuple))
+            && (0..N).any(|index| lone::is_settled(self, before, &block.key(index).tuple))
         {
             return None;
         }
@@ -393,7 +393,7 @@ impl DecisionTable {
             };
             stop.filter(|_| is_asked).map(|stop| stop.chain)
         };
-        let chain = guess(0).filter(|&chain| self.engines.is_tree(chain, block.addresses.family()))?;
+        let chain = guess(0).filter(|&chain| self.engines.is_in_tree(chain, block.addresses.family()))?;
         if guess(N - 1) != Some(chain) {
             return None;
         }

@@ -98,7 +98,7 @@ impl DecisionTable {
     /// part than in rules. Panics if the program has no such endpoint.
     #[inline]
     pub fn gate(&self, workload: EndpointId, direction: Direction, tuple: &FiveTuple) -> Gate {
-        hooks::workload_gate(self, &key(tuple), &self.workloads().stop(workload, direction), None)
+        hooks::workload_gate(self, tuple, &self.workloads().stop(workload, direction), None)
     }
 
     /// Every step of both gates of [`Self::connectivity`], the deciding one last.
@@ -212,8 +212,8 @@ impl DecisionTable {
             }
             _ => {
                 for (index, workload) in workloads.into_iter().enumerate() {
-                    let (key, stop) = (key(&block.key(index).tuple), all.stop(workload, direction));
-                    let gate = hooks::workload_gate(self, &key, &stop, known.map(|known| known[index]));
+                    let (tuple, stop) = (block.key(index).tuple, all.stop(workload, direction));
+                    let gate = hooks::workload_gate(self, &tuple, &stop, known.map(|known| known[index]));
                     put(index, gate.allows, gate.outcome);
                 }
             }

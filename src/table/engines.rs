@@ -239,15 +239,27 @@ impl Engines {
 
     /// How the only chain that a packet meets ends for it: nothing is kept for others.
     #[inline]
-    pub fn find_lone<T: Trace>(
+    pub fn find_lone<T: Trace>(&self, chain: ChainId, tuple: &FiveTuple, trace: &mut T) -> Answer {
+        let answer = self.classes.find_lone(chain, tuple);
+        answer.unwrap_or_else(|| self.find(chain, &Packet::of(tuple), &mut { Seen::NOTHING }, trace))
+    }
+
+    /// The same of a chain that [is in `tree`](Self::is_in_tree); `known` is what one of those has answered.
+    #[inline]
+    pub fn find_lone_in_tree<T: Trace>(
         &self,
         chain: ChainId,
         tuple: &FiveTuple,
-        tree: Option<(ChainId, Answer)>,
+        known: Option<(ChainId, Answer)>,
         trace: &mut T,
     ) -> Answer {
-        let answer = self.classes.find_lone(chain, tuple);
-        answer.unwrap_or_else(|| self.find(chain, &Packet::of(tuple), &mut Seen::of_tree(tree), trace))
+        match known {
+            Some((asked, answer)) if asked == chain => {
+                trace.come_true();
+                answer
+            }
+            _ => self.trees.find_lone(chain, tuple, trace),
+        }
     }
 
     #[inline(never)]
@@ -296,8 +308,8 @@ impl Engines {
     }
 
     /// Whether `tree` answers for a chain of a family.
-    pub fn is_tree(&self, chain: ChainId, family: Family) -> bool {
-        self.trees.has(chain, family)
+    pub fn is_in_tree(&self, chain: ChainId, family: Family) -> bool {
+        !self.classes.has(chain, family) && self.trees.has(chain, family)
     }
 
     /// Chains that do not tell the Pass rules that packets pass, for want of room.

@@ -44,10 +44,12 @@ impl Failsafes {
     /// Why a packet is settled; the settings are those that this was made of. E-42, E-43.
     #[inline]
     pub fn reason(&self, settings: &Settings, tuple: &FiveTuple, before: Before) -> Option<Reason> {
-        let Transport::Ports { source, destination } = tuple.transport else {
-            return None;
+        // Without a branch on the kind of packet, which may alternate: what is no port is looked up as one.
+        let [source, destination] = match tuple.transport {
+            Transport::Ports { source, destination } => [source, destination],
+            Transport::Icmp { .. } | Transport::Opaque => [0, 0],
         };
-        if self.may_hold(destination) || self.may_hold(source) {
+        if self.may_hold(destination) | self.may_hold(source) {
             listed(settings, tuple, before)
         } else {
             None

@@ -2,133 +2,16 @@
 //! mean at this hook.
 
 use super::answer::Answer;
-use super::classes::{Near, Record};
 use super::connectivity::Gate;
 use super::engines::{Packet, Seen};
 use super::interfaces::WorkloadSide;
 use super::linear;
-use super::stops::{Before, Lead, LoneDecisions, Stop, Stops};
+use super::stops::{Before, LoneDecisions, Stop, Stops};
 use super::{Decision, DecisionTable, Stage, Step, Trace};
 use crate::flow::{
     CtState, EndpointId, Family, FiveTuple, FlowKey, Hook, InterfaceId, Transport, Verdict, protocol,
 };
 use crate::program::{Action, ChainId, EndpointToHost, ForwardUnmarked, Reason, Settings};
-
-/// The answer to one packet at one hook; `tree` is that of a chain in `tree` which has been asked before. Where one chain
-/// decides there is no step to trace, but rules may be.
-///
-/// What most packets of a busy node are comes first: new and forwarded ones that meet one chain in a short form. Whatever
-/// else there is ends in a call of its own: none of it may make this save registers. The answer is that of the walk.
-#[inline]
-pub fn decide<T: Trace>(
-    table: &DecisionTable,
-    key: &FlowKey,
-    tree: Option<(ChainId, Answer)>,
-    trace: &mut T,
-) -> Decision {
-    if key.hook == Hook::FilterForward
-        && !key.accepted
-        && is_new(key.ct)
-        && let Some(lead) = table.stops.lone(Hook::FilterForward, key.input, key.output)
-    {
-        if key.tuple.family == Family::V6 {
-            return decide_near_v6(table, key, lead, tree, trace);
-        }
-        if let Some(near) = table.engines.find_near_v4(lead, &key.tuple) {
-            return decide_near(table, key, near, tree, trace);
-        }
-    }
-    decide_elsewhere(table, key, tree, trace)
-}
-
-/// Of a new packet in FORWARD whose only chain is in `classes`.
-#[inline]
-fn decide_near<T: Trace>(
-    table: &DecisionTable,
-    key: &FlowKey,
-    near: Near<'_>,
-    tree: Option<(ChainId, Answer)>,
-    trace: &mut T,
-) -> Decision {
-    match near {
-        Near::Answer(answer) => {
-            if let Some(decision) = table.stops.lone_decision(Hook::FilterForward, answer) {
-                return decision;
-            }
-            decide_elsewhere(table, key, tree, trace)
-        }
-        Near::Class { record, class } => decide_by_more(table, key, record, class, trace),
-    }
-}
-
-#[inline(never)]
-fn decide_near_v6<T: Trace>(
-    table: &DecisionTable,
-    key: &FlowKey,
-    lead: Lead,
-    tree: Option<(ChainId, Answer)>,
-    trace: &mut T,
-) -> Decision {
-    match table.engines.find_near_v6(lead, &key.tuple) {
-        Some(near) => decide_near(table, key, near, tree, trace),
-        None => decide_elsewhere(table, key, tree, trace),
-    }
-}
-
-/// Of a new packet in FORWARD whose only chain is in `classes` and looks at more than one address.
-#[inline(never)]
-fn decide_by_more<T: Trace>(
-    table: &DecisionTable,
-    key: &FlowKey,
-    record: &Record,
-    class: u32,
-    trace: &mut T,
-) -> Decision {
-    let answer = table.engines.find_by_more(record, class, &key.tuple);
-    if let Some(decision) = table.stops.lone_decision(Hook::FilterForward, answer) {
-        return decision;
-    }
-    // What has been asked of `tree` is of another chain.
-    decide_elsewhere(table, key, None, trace)
-}
-
-#[inline(never)]
-fn decide_elsewhere<T: Trace>(
-    table: &DecisionTable,
-    key: &FlowKey,
-    tree: Option<(ChainId, Answer)>,
-    trace: &mut T,
-) -> Decision {
-    lone_decision(table, key, tree, trace).unwrap_or_else(|| {
-        trace.anew();
-        walk(table, key, tree, trace).0
-    })
-}
-
-/// New packets that meet one chain, without the bookkeeping that takes as long as the chain; none where the walk has more
-/// to say.
-fn lone_decision<T: Trace>(
-    table: &DecisionTable,
-    key: &FlowKey,
-    tree: Option<(ChainId, Answer)>,
-    trace: &mut T,
-) -> Option<Decision> {
-    if key.accepted || key.dnatted || !is_new(key.ct) {
-        return None;
-    }
-    let chain = table.stops.lone(key.hook, key.input, key.output)?.chain();
-    if is_settled(table, Before::at(key.hook), &key.tuple) {
-        return None;
-    }
-    let answer = table.engines.find_lone(chain, &key.tuple, tree, trace);
-    table.stops.lone_decision(key.hook, answer)
-}
-
-/// Whether a failsafe port settles a packet ahead of the only chain that it meets.
-#[inline]
-pub fn is_settled(table: &DecisionTable, before: Before, tuple: &FiveTuple) -> bool {
-    table.failsafes.reason(&table.program().settings, tuple, before).is_some()
-}
 
 /// Whether conntrack has nothing to say: what it exempts is judged like a first packet.
 #[inline]
@@ -197,16 +80,15 @@ pub fn walk<T: Trace>(
 /// Runs a workload's normal chain in the direction of a FORWARD stage, whatever its interface, on a new connection;
 /// `known` is what the chain says, if somebody has asked it.
 #[inline]
-pub fn workload_gate(table: &DecisionTable, key: &FlowKey, stop: &Stop, known: Option<Answer>) -> Gate {
-    let (packet, ignored) = (Packet::of(&key.tuple), &mut ());
-    let mut walk = Walk::new(table, key, &packet, Seen::NOTHING, ignored);
-    if stop.before == Before::Encapsulation && walk.is_encapsulated() {
-        walk.run(stop);
-        return Gate { allows: false, step: walk.last, outcome: walk.last.outcome };
+pub fn workload_gate(table: &DecisionTable, tuple: &FiveTuple, stop: &Stop, known: Option<Answer>) -> Gate {
+    let endpoint = Some(stop.endpoint);
+    if stop.before == Before::Encapsulation && is_encapsulated(&table.program().settings, tuple) {
+        let denied = step(stop.stage, endpoint, Reason::Encapsulation);
+        return Gate { allows: false, step: denied, outcome: denied.outcome };
     }
-    let answer = known.unwrap_or_else(|| walk.find(stop));
+    let answer = known.unwrap_or_else(|| table.engines.find_lone(stop.chain, tuple, &mut ()));
     let (run, action) = ENDS[answer.end() as usize];
-    let (outcome, endpoint) = (answer.outcome(), Some(stop.endpoint));
+    let outcome = answer.outcome();
     let own = table.engines.meaning(outcome).0;
     let last = Step { stage: stop.stage, endpoint, outcome: own, action };
     Gate { allows: run == Run::Accept, step: last, outcome }
@@ -221,6 +103,17 @@ pub fn workload_gate_trace(table: &DecisionTable, key: &FlowKey, stop: &Stop) ->
 
 fn step(stage: Stage, endpoint: Option<EndpointId>, reason: Reason) -> Step {
     Step { stage, endpoint, outcome: reason.outcome(), action: reason.action() }
+}
+
+/// E-20.5.
+fn is_encapsulated(settings: &Settings, tuple: &FiveTuple) -> bool {
+    match tuple.transport {
+        _ if tuple.protocol == protocol::IPIP => settings.workload_ipip_denied,
+        Transport::Ports { destination, .. } => {
+            tuple.protocol == protocol::UDP && settings.workload_vxlan_port == Some(destination)
+        }
+        Transport::Opaque | Transport::Icmp { .. } => false,
+    }
 }
 
 /// How an endpoint chain with its settled steps (E-20) ends.
@@ -510,7 +403,7 @@ impl<'a, T: Trace> Walk<'a, T> {
                 let reason = if in_mangle { Reason::MangleInvalid } else { Reason::Invalid };
                 (Stage::Conntrack, reason, Run::Deny)
             }
-            Before::Encapsulation if self.is_encapsulated() => {
+            Before::Encapsulation if is_encapsulated(self.settings(), &self.key.tuple) => {
                 self.accepted = false;
                 (stop.stage, Reason::Encapsulation, Run::Deny)
             }
@@ -527,18 +420,6 @@ impl<'a, T: Trace> Walk<'a, T> {
 
     fn is_established(&self) -> bool {
         matches!(self.key.ct, CtState::Established | CtState::Related)
-    }
-
-    /// E-20.5.
-    fn is_encapsulated(&self) -> bool {
-        let (settings, tuple) = (self.settings(), &self.key.tuple);
-        match tuple.transport {
-            _ if tuple.protocol == protocol::IPIP => settings.workload_ipip_denied,
-            Transport::Ports { destination, .. } => {
-                tuple.protocol == protocol::UDP && settings.workload_vxlan_port == Some(destination)
-            }
-            Transport::Opaque | Transport::Icmp { .. } => false,
-        }
     }
 
     /// E-50: the `ICMPv6` types that a workload needs to find the host.

@@ -4,8 +4,9 @@
 //! when bound: interfaces: which endpoint governs an interface (4.5)
 //!               +--> stops: so which chains packets of an interface meet at each hook
 //!
-//! FlowKey --hooks--> which stops, in which order (4.3)
-//!            +--> engines: how one chain ends (4.2, section 3): classes, tree, or linear, the rules in order
+//! FlowKey --lone--> the only stop, as most packets have it
+//!        \---hooks--> which stops, in which order (4.3)
+//!              +--> engines: how one chain ends (4.2, section 3): classes, tree, or linear, the rules in order
 //! ```
 //!
 //! [`DecisionTable::decide`] allocates nothing. It also answers the steps that kernel rules anticipate
@@ -24,6 +25,7 @@ mod hooks;
 mod interfaces;
 mod lineage;
 mod linear;
+mod lone;
 mod meanings;
 mod named;
 mod packets;
@@ -232,7 +234,7 @@ impl DecisionTable {
     /// The answer to one packet at one hook.
     #[inline]
     pub fn decide(&self, key: &FlowKey) -> Decision {
-        hooks::decide(self, key, None, &mut ())
+        lone::decide(self, key, None, &mut ())
     }
 
     /// The same answer, with the step that decided.

@@ -2,7 +2,7 @@
 
 use super::batch::STAGE;
 use super::block::Columns;
-use super::{Decision, DecisionTable, Step, Trace, hooks};
+use super::{Decision, DecisionTable, Step, Trace, lone};
 use crate::flow::{FlowKey, OutcomeId};
 
 /// Below a whole stage, packets still wait for memory together in parts of so many.
@@ -120,7 +120,7 @@ impl DecisionTable {
         }
         for key in rest {
             passing.packet(decisions.len());
-            decisions.push(hooks::decide(self, key, None, passing));
+            decisions.push(lone::decide(self, key, None, passing));
         }
     }
 }

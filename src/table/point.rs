@@ -1,5 +1,7 @@
 //! What packets are to engines: numbers only, one packet or many by column.
 
+use std::hint::select_unpredictable;
+
 use crate::flow::{Family, FiveTuple, Transport};
 
 /// The second key of a packet without readable ports or ICMP type, and its source port (M-19).
@@ -26,22 +28,20 @@ impl Point {
     /// The same packet; [`Transport`] says ports and ICMP only of protocols that have them.
     #[inline]
     pub fn of(tuple: &FiveTuple) -> Self {
-        let (source_port, service) = Self::keys(tuple.transport);
-        let FiveTuple { family, source, destination, protocol, .. } = *tuple;
+        let FiveTuple { family, source, destination, protocol, ref transport } = *tuple;
+        let (source_port, service) = (Self::source_port_of(transport), Self::service_of(transport));
         Self { family, source, destination, protocol, source_port, service }
     }
 
-    /// Source port and service.
+    /// The source port, without branches: protocols alternate, and a wrong guess costs more than both.
     #[inline]
-    pub const fn keys(transport: Transport) -> (u32, u32) {
-        match transport {
-            Transport::Ports { source, destination } => (source as u32, destination as u32),
-            Transport::Icmp { kind, code } => (OPAQUE, (kind as u32) << 8 | code as u32),
-            Transport::Opaque => (OPAQUE, OPAQUE),
-        }
+    #[allow(clippy::trivially_copy_pass_by_ref)] // Read where it is.
+    pub fn source_port_of(transport: &Transport) -> u32 {
+        let port = if let Transport::Ports { source, .. } = transport { u32::from(*source) } else { 0 };
+        select_unpredictable(matches!(transport, Transport::Ports { .. }), port, OPAQUE)
     }
 
-    /// The service alone, without branches: protocols alternate, and a wrong guess costs more than both.
+    /// The service alone, in the same way.
     #[inline]
     #[allow(clippy::trivially_copy_pass_by_ref)] // Read where it is.
     pub fn service_of(transport: &Transport) -> u32 {
@@ -52,8 +52,7 @@ impl Point {
         } else {
             0
         };
-        let none = if matches!(transport, Transport::Opaque) { OPAQUE } else { 0 };
-        port | icmp | none
+        select_unpredictable(matches!(transport, Transport::Opaque), OPAQUE, port | icmp)
     }
 }
 

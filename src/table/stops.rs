@@ -65,8 +65,9 @@ const ONE: Chains = 1 << KIND;
 const MORE: Chains = 2 << KIND;
 /// Where the number of a chain ends, with what else is known of it.
 const KIND: u32 = 30;
-/// Where a bit for each family begins.
+/// Where bits for each family begin.
 const BY_DESTINATION: u32 = 28;
+const IN_TREE: u32 = 26;
 
 /// The only chain that a packet meets.
 #[derive(Clone, Copy, Debug)]
@@ -80,7 +81,7 @@ impl Lead {
     /// Its number.
     #[inline]
     pub const fn chain(self) -> ChainId {
-        ChainId::from_number(self.0 & ((1 << BY_DESTINATION) - 1))
+        ChainId::from_number(self.0 & ((1 << IN_TREE) - 1))
     }
 
     /// Whether it looks at destinations first: known before its record is at hand, so that the way to the class of an
@@ -89,17 +90,25 @@ impl Lead {
     pub const fn is_by_destination(self, family: Family) -> bool {
         self.0 >> (BY_DESTINATION + family as u32) & 1 != 0
     }
+
+    /// Whether `tree` answers for it: who asks need not find out that it has no table in `classes`.
+    #[inline]
+    pub const fn is_in_tree(self, family: Family) -> bool {
+        self.0 >> (IN_TREE + family as u32) & 1 != 0
+    }
 }
 
 /// A chain that is the only one.
 fn one_chain(engines: &Engines, chain: ChainId) -> Chains {
     // Above all numbers that fit, the walk has to do.
-    if chain.number() >> BY_DESTINATION != 0 {
+    if chain.number() >> IN_TREE != 0 {
         return MORE;
     }
-    let bit =
-        |family| u32::from(engines.is_by_destination(chain, family)) << (BY_DESTINATION + family as u32);
-    ONE | bit(Family::V4) | bit(Family::V6) | chain.number()
+    let bits = |family: Family| {
+        let by_destination = u32::from(engines.is_by_destination(chain, family)) << BY_DESTINATION;
+        (by_destination | u32::from(engines.is_in_tree(chain, family)) << IN_TREE) << family as u32
+    };
+    ONE | bits(Family::V4) | bits(Family::V6) | chain.number()
 }
 
 /// The only chain that new packets of an interface meet: what most of them need to know, in one load.
@@ -214,7 +223,7 @@ impl AllStops {
     pub fn lone(&self, hook: Hook, input: InterfaceId, output: InterfaceId) -> Option<Lead> {
         let at = |interface: InterfaceId| self.lone.get(interface.0 as usize);
         let chains = match hook {
-            Hook::FilterForward => at(input)?.from.wrapping_add(at(output)?.to),
+            Hook::FilterForward => return self.lone_in_forward(input, output),
             Hook::RawPrerouting => at(input)?.untracked_in,
             Hook::ManglePrerouting => at(input)?.prednat,
             Hook::FilterInput => at(input)?.input,
@@ -223,6 +232,13 @@ impl AllStops {
             Hook::ManglePostrouting => return None,
         };
         Lead::of(chains)
+    }
+
+    /// As [`Self::lone`], in filter FORWARD.
+    #[inline]
+    pub fn lone_in_forward(&self, input: InterfaceId, output: InterfaceId) -> Option<Lead> {
+        let at = |interface: InterfaceId| self.lone.get(interface.0 as usize);
+        Lead::of(at(input)?.from.wrapping_add(at(output)?.to))
     }
 
     /// As [`Self::lone`], of many packets; none where one of them has none.

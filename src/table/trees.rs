@@ -18,8 +18,8 @@ use super::classes::{Seen, Value};
 use super::engines::{Engine, Packet};
 use super::flat::{AddressTerm, Clause, Flat, Flats, Protocols, SetId, has_protocol, intersected};
 use super::point::{AddressBlock, Point, PointBlock};
-use super::tree::{self, Cuboid, DIMENSIONS, NONE, Tree};
-use crate::flow::{Family, OutcomeId};
+use super::tree::{self, Cuboid, DIMENSIONS, NONE, Packed, Tree};
+use crate::flow::{Family, FiveTuple, OutcomeId};
 use crate::program::{Action, AddressSet, ChainId};
 
 /// What the engine may grow to.
@@ -318,11 +318,28 @@ impl Trees {
                         left += 1;
                     }
                     // Beyond Log rules that the others look at.
-                    Err(next) => answers[place] = segments.find(next, &key, &mut |rule| passed(place, rule)),
+                    Err(next) => {
+                        answers[place] =
+                            segments.find(next, Packed::of(&key), &mut |rule| passed(place, rule));
+                    }
                 }
             }
         }
         Some(answers)
+    }
+
+    /// As [`Engine::find`], of a chain that has trees for the packet's family.
+    #[inline]
+    pub fn find_lone<T: Trace>(&self, chain: ChainId, tuple: &FiveTuple, trace: &mut T) -> Answer {
+        let segments = self.chains[2 * chain.index() + tuple.family as usize].as_ref();
+        let segments = segments.expect("whoever asks knows that it has trees");
+        let key = segments.key(&Point::of(tuple));
+        // Most packets end in the first part; what has more to say is apart, so that this need not make room for it.
+        let Some(first) = segments.parts.first() else { return segments.end };
+        match first.tree.find_packed(key) {
+            value if Answer::is_word(value) => Answer::from_word(value),
+            value => segments.find_on(value, key, &mut |rule| trace.rule(rule)),
+        }
     }
 
     /// Chains with more Log rules than are told.
@@ -349,7 +366,7 @@ impl Engine for Trees {
         trace: &mut T,
     ) -> Option<Answer> {
         let segments = self.chains[2 * chain.index() + packet.point.family as usize].as_ref()?;
-        Some(segments.find(0, &segments.key(&packet.point), &mut |rule| trace.rule(rule)))
+        Some(segments.find(0, segments.key(&packet.point), &mut |rule| trace.rule(rule)))
     }
 
     fn bytes(&self) -> usize {
@@ -379,12 +396,21 @@ impl Part {
 }
 
 impl Segments {
+    /// How a chain ends for a packet for which the first part's tree has this value.
+    #[inline(never)]
+    fn find_on(&self, value: u32, key: Packed, passed: &mut impl FnMut(OutcomeId)) -> Answer {
+        match self.parts[0].end_of(value, 0, passed) {
+            Ok(answer) => answer,
+            Err(next) => self.find(next, key, passed),
+        }
+    }
+
     /// How a chain ends for a packet, from this part on.
     #[inline]
-    fn find(&self, first: usize, key: &[u32; DIMENSIONS], passed: &mut impl FnMut(OutcomeId)) -> Answer {
+    fn find(&self, first: usize, key: Packed, passed: &mut impl FnMut(OutcomeId)) -> Answer {
         let mut number = first;
         while let Some(part) = self.parts.get(number) {
-            match part.end_of(part.tree.find(key), number, passed) {
+            match part.end_of(part.tree.find_packed(key), number, passed) {
                 Ok(answer) => return answer,
                 Err(next) => number = next,
             }
@@ -406,24 +432,24 @@ impl Segments {
         })
     }
 
+    /// Of IPv6 addresses; apart, so that IPv4 need not make room for it.
+    #[inline(never)]
+    fn ranks(&self, addresses: [u128; 2]) -> [u32; 2] {
+        addresses.map(|address| rank(&self.bounds, address))
+    }
+
     fn bytes(&self) -> usize {
         size_of_val(&self.bounds[..]) + self.parts.iter().map(|part| part.tree.bytes()).sum::<usize>()
     }
 
     #[inline]
-    fn key(&self, point: &Point) -> [u32; DIMENSIONS] {
+    fn key(&self, point: &Point) -> Packed {
         #[allow(clippy::cast_possible_truncation)] // IPv4 numbers are below 2^32.
-        let address = |address: u128| match point.family {
-            Family::V4 => address as u32,
-            Family::V6 => rank(&self.bounds, address),
+        let [source, destination] = match point.family {
+            Family::V4 => [point.source as u32, point.destination as u32],
+            Family::V6 => self.ranks([point.source, point.destination]),
         };
-        [
-            address(point.source),
-            address(point.destination),
-            point.source_port,
-            point.service,
-            u32::from(point.protocol),
-        ]
+        Packed::of(&[source, destination, point.source_port, point.service, u32::from(point.protocol)])
     }
 }
 

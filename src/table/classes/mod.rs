@@ -280,6 +280,11 @@ impl Classes {
         Some(self.near(record, self.roots.v6.class(&self.image, address), tuple))
     }
 
+    /// Whether a chain has a table for the family.
+    pub fn has(&self, chain: ChainId, family: Family) -> bool {
+        self.record(chain, family).is_some()
+    }
+
     /// Whether the short way of a chain begins with the destination.
     pub fn is_by_destination(&self, chain: ChainId, family: Family) -> bool {
         self.formed_record(chain, family).is_some_and(|record| record[FORM] == BY_DESTINATION)

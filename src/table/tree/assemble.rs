@@ -109,7 +109,8 @@ impl Grown {
             blocks: self.blocks.len(),
             depth: self.steps,
         };
-        Tree { image, shape, paths: simd::paths(self.first) }
+        let ranked = (image[0].0[4] != 0).then_some(image[0].0[5]);
+        Tree { image, ranked, shape, paths: simd::paths(self.first) }
     }
 }
 

@@ -73,6 +73,26 @@ pub struct Cuboid {
     pub value: u32,
 }
 
+/// A point to be looked up soon: two numbers in one, the first in the lower half. Numbers that were written one by one and
+/// are read as a vector must come to the cache first, and the processor would wait for that with all packets behind.
+#[derive(Clone, Copy, Debug)]
+pub struct Packed {
+    addresses: u64,
+    ports: u64,
+    protocol: u32,
+}
+
+impl Packed {
+    /// Of this point.
+    #[inline]
+    pub const fn of(&[source, destination, source_port, key, protocol]: &[u32; DIMENSIONS]) -> Self {
+        const fn pair(first: u32, second: u32) -> u64 {
+            first as u64 | (second as u64) << 32
+        }
+        Self { addresses: pair(source, destination), ports: pair(source_port, key), protocol }
+    }
+}
+
 /// What a tree may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -120,6 +140,8 @@ pub struct Shape {
 #[derive(Clone, Debug)]
 pub struct Tree {
     image: Vec<Line>,
+    /// The first line of the values of ranks, if answers are ranks.
+    ranked: Option<u32>,
     shape: Shape,
     paths: Paths,
 }
@@ -152,14 +174,20 @@ impl Tree {
     /// The value of the first cuboid that contains the point, or [`NONE`].
     #[inline]
     pub fn find(&self, point: &[u32; DIMENSIONS]) -> u32 {
-        self.value((self.paths.find)(&Walked { lines: &self.image }, point))
+        self.find_packed(Packed::of(point))
+    }
+
+    /// As [`find`](Self::find).
+    #[inline]
+    pub fn find_packed(&self, Packed { addresses, ports, protocol }: Packed) -> u32 {
+        self.value((self.paths.find)(&self.image, addresses, ports, protocol))
     }
 
     /// [`find`](Self::find) for each point. Panics unless `values` is as long as `points`.
     pub fn find_batch(&self, points: &[[u32; DIMENSIONS]], values: &mut [u32]) {
         assert_eq!(points.len(), values.len(), "a value for each point");
         (self.paths.find_batch)(&Walked { lines: &self.image }, points, values);
-        if self.image[0].0[4] != 0 {
+        if self.ranked.is_some() {
             for value in values {
                 *value = self.value(*value);
             }
@@ -168,11 +196,12 @@ impl Tree {
 
     #[inline]
     fn value(&self, answer: u32) -> u32 {
-        let header = &self.image[0].0;
-        if header[4] == 0 || answer == NONE {
-            return answer;
+        match self.ranked {
+            Some(first) if answer != NONE => {
+                self.image[first as usize + answer as usize / 16].0[answer as usize % 16]
+            }
+            _ => answer,
         }
-        self.image[header[5] as usize + answer as usize / 16].0[answer as usize % 16]
     }
 
     /// The same tree, walked by portable code.

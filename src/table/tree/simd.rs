@@ -35,9 +35,9 @@ mod avx2 {
     }
 
     /// Only reached through [`paths`], which has asked for all features.
-    fn find<const TREES: usize>(image: &Walked<'_>, point: &Point) -> u32 {
+    fn find<const TREES: usize>(lines: &[Line], addresses: u64, ports: u64, protocol: u32) -> u32 {
         // SAFETY: `paths` gives this function out only where the processor has the features.
-        unsafe { find_here::<TREES>(image, point) }
+        unsafe { find_here::<TREES>(lines, addresses, ports, protocol) }
     }
 
     /// As [`find`].
@@ -47,8 +47,8 @@ mod avx2 {
     }
 
     #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
-    fn find_here<const TREES: usize>(image: &Walked<'_>, point: &Point) -> u32 {
-        walk::find::<Avx2, TREES>(image, point)
+    fn find_here<const TREES: usize>(lines: &[Line], addresses: u64, ports: u64, protocol: u32) -> u32 {
+        walk::find::<Avx2, TREES>(lines, addresses, ports, protocol)
     }
 
     #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]

@@ -14,6 +14,15 @@ use super::{DIMENSIONS, NONE, TREES_PER_LINE};
 /// A packet.
 pub type Point = [u32; DIMENSIONS];
 
+/// The walk of one packet, in registers: the lines, and what is in a [`Packed`](super::Packed).
+pub type Find = fn(&[Line], u64, u64, u32) -> u32;
+
+#[inline(always)]
+#[allow(clippy::cast_possible_truncation)] // Halves.
+const fn parts(pair: u64) -> [u32; 2] {
+    [pair as u32, (pair >> 32) as u32]
+}
+
 /// Packets that are walked together: the memory of all is waited for at the same time.
 const GROUP: usize = 32;
 
@@ -24,7 +33,7 @@ const NEAR_LINES: usize = (256 << 10) / size_of::<Line>();
 #[derive(Clone, Copy, Debug)]
 pub struct Paths {
     /// The answer to one point.
-    pub find: fn(&Walked<'_>, &Point) -> u32,
+    pub find: Find,
     /// The answers to many, of which there are as many.
     pub find_batch: fn(&Walked<'_>, &[Point], &mut [u32]),
 }
@@ -78,8 +87,7 @@ impl Key {
     const NOTHING: Self = Self { biased: [0; 8], source: 0, destination: 0, ports: 0, protocol: 0 };
 
     #[inline(always)]
-    pub fn new(point: &Point, squeezes: [u32; 2]) -> Self {
-        let [source, destination, first, second, protocol] = *point;
+    pub fn new([source, destination, first, second, protocol]: Point, squeezes: [u32; 2]) -> Self {
         let first = first - u32::from(first >= squeezes[0]);
         let second = second - u32::from(second >= squeezes[1]);
         let biased = [bias(source), bias(destination), bias(first), bias(second), bias(protocol), 0, 0, 0];
@@ -183,9 +191,10 @@ fn search_first<L: Lanes>(lines: &[Line], leaf: Ref, blocks: u32, key: &Key) -> 
 ///
 /// The first `TREES` trees are walked side by side, so that they wait for memory at the same time.
 #[inline(always)]
-pub fn find<L: Lanes, const TREES: usize>(image: &Walked<'_>, point: &Point) -> u32 {
-    let lines = image.lines;
-    let key = Key::new(point, image.squeezes());
+pub fn find<L: Lanes, const TREES: usize>(lines: &[Line], addresses: u64, ports: u64, protocol: u32) -> u32 {
+    let image = Walked { lines };
+    let ([source, destination], [first, second]) = (parts(addresses), parts(ports));
+    let key = Key::new([source, destination, first, second, protocol], image.squeezes());
     let starts: [Start; TREES] = std::array::from_fn(|tree| image.start(tree));
     let mut at = starts.map(|start| start.root);
     for level in 0..starts.iter().map(|start| start.steps).max().unwrap_or_default() {
@@ -231,7 +240,7 @@ pub fn find_batch<L: Lanes>(image: &Walked<'_>, points: &[Point], answers: &mut 
     for (points, answers) in points.chunks(GROUP).zip(answers.chunks_mut(GROUP)) {
         let mut keys = [Key::NOTHING; GROUP];
         for (key, point) in keys.iter_mut().zip(points) {
-            *key = Key::new(point, squeezes);
+            *key = Key::new(*point, squeezes);
         }
         answers.fill(NONE);
         for tree in 0..image.trees() {

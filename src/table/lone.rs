@@ -1,0 +1,120 @@
+//! The short ways: packets that meet one chain alone, as most of a busy host do, without the bookkeeping of the walk through
+//! the hooks, which takes as long as the chain. Their answers are those of the walk.
+
+use super::answer::Answer;
+use super::classes::{Near, Record};
+use super::hooks::{is_new, walk};
+use super::stops::{Before, Lead};
+use super::{Decision, DecisionTable, Trace};
+use crate::flow::{Family, FiveTuple, FlowKey, Hook};
+use crate::program::ChainId;
+
+/// The answer to one packet at one hook; `tree` is that of a chain in `tree` which has been asked before. Where one chain
+/// decides there is no step to trace, but rules may be.
+///
+/// What most packets of a busy node are comes first: new and forwarded ones that meet one chain in a short form. Whatever
+/// else there is ends in a call of its own: none of it may make this save registers. The answer is that of the walk.
+#[inline]
+pub fn decide<T: Trace>(
+    table: &DecisionTable,
+    key: &FlowKey,
+    tree: Option<(ChainId, Answer)>,
+    trace: &mut T,
+) -> Decision {
+    if key.hook == Hook::FilterForward
+        && !key.accepted
+        && is_new(key.ct)
+        && let Some(lead) = table.stops.lone_in_forward(key.input, key.output)
+    {
+        if key.tuple.family == Family::V6 {
+            return decide_near_v6(table, key, lead, tree, trace);
+        }
+        if let Some(near) = table.engines.find_near_v4(lead, &key.tuple) {
+            return decide_near(table, key, near, tree, trace);
+        }
+    }
+    decide_elsewhere(table, key, tree, trace)
+}
+
+/// Of a new packet in FORWARD whose only chain is in `classes`.
+#[inline]
+fn decide_near<T: Trace>(
+    table: &DecisionTable,
+    key: &FlowKey,
+    near: Near<'_>,
+    tree: Option<(ChainId, Answer)>,
+    trace: &mut T,
+) -> Decision {
+    match near {
+        Near::Answer(answer) => {
+            if let Some(decision) = table.stops.lone_decision(Hook::FilterForward, answer) {
+                return decision;
+            }
+            decide_elsewhere(table, key, tree, trace)
+        }
+        Near::Class { record, class } => decide_by_more(table, key, record, class, trace),
+    }
+}
+
+#[inline(never)]
+fn decide_near_v6<T: Trace>(
+    table: &DecisionTable,
+    key: &FlowKey,
+    lead: Lead,
+    tree: Option<(ChainId, Answer)>,
+    trace: &mut T,
+) -> Decision {
+    match table.engines.find_near_v6(lead, &key.tuple) {
+        Some(near) => decide_near(table, key, near, tree, trace),
+        None => decide_elsewhere(table, key, tree, trace),
+    }
+}
+
+/// Of a new packet in FORWARD whose only chain is in `classes` and looks at more than one address.
+#[inline(never)]
+fn decide_by_more<T: Trace>(
+    table: &DecisionTable,
+    key: &FlowKey,
+    record: &Record,
+    class: u32,
+    trace: &mut T,
+) -> Decision {
+    let answer = table.engines.find_by_more(record, class, &key.tuple);
+    if let Some(decision) = table.stops.lone_decision(Hook::FilterForward, answer) {
+        return decision;
+    }
+    // What has been asked of `tree` is of another chain.
+    decide_elsewhere(table, key, None, trace)
+}
+
+#[inline(never)]
+fn decide_elsewhere<T: Trace>(
+    table: &DecisionTable,
+    key: &FlowKey,
+    tree: Option<(ChainId, Answer)>,
+    trace: &mut T,
+) -> Decision {
+    if !key.accepted
+        && !key.dnatted
+        && is_new(key.ct)
+        && let Some(lead) = table.stops.lone(key.hook, key.input, key.output)
+        && !is_settled(table, Before::at(key.hook), &key.tuple)
+    {
+        let answer = if lead.is_in_tree(key.tuple.family) {
+            table.engines.find_lone_in_tree(lead.chain(), &key.tuple, tree, trace)
+        } else {
+            table.engines.find_lone(lead.chain(), &key.tuple, trace)
+        };
+        if let Some(decision) = table.stops.lone_decision(key.hook, answer) {
+            return decision;
+        }
+    }
+    trace.anew();
+    walk(table, key, tree, trace).0
+}
+
+/// Whether a failsafe port settles a packet ahead of the only chain that it meets.
+#[inline]
+pub fn is_settled(table: &DecisionTable, before: Before, tuple: &FiveTuple) -> bool {
+    table.failsafes.reason(&table.program().settings, tuple, before).is_some()
+}
