@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use indexmap::IndexSet;
-use rustc_hash::FxBuildHasher;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::compiled::{Compiled, Origins, Replaceable, note};
 use super::error::{CompileError, Place};
@@ -14,7 +14,7 @@ use super::members::Members;
 use super::services::Services;
 use super::sets::Sets;
 use super::shared::Shared;
-use super::template::{Owner, Part, RuleSource, Template, Templates};
+use super::template::{Numbers, Owner, Part, RuleSource, Template, Templates};
 use crate::flow::{Direction, OutcomeId};
 use crate::model::Limits;
 use crate::program::{
@@ -57,7 +57,9 @@ pub struct RuleBuilder<'a, 'm> {
     address_sets: Interned<Shared<AddressSet>>,
     port_sets: Interned<Shared<PortSet>>,
     chains: Interned<Chain>,
-    outcomes: Interned<Shared<RuleOrigin>>,
+    outcomes: Vec<Arc<RuleOrigin>>,
+    /// Outcomes of what is no rule: several chains have them.
+    ends: FxHashMap<RuleOrigin, OutcomeId>,
     rule_lists: Vec<Arc<RuleList>>,
     rule_count: usize,
     address_count: usize,
@@ -68,8 +70,8 @@ pub struct RuleBuilder<'a, 'm> {
 impl<'a, 'm> RuleBuilder<'a, 'm> {
     /// A program is mostly about as large as the one before it.
     pub fn new(from: Sources<'a, 'm>, limits: &'a Limits, last: Size) -> Self {
-        let mut outcomes: Interned<_> = Interned::with_capacity_and_hasher(last.outcomes, FxBuildHasher);
-        outcomes.extend(reason_outcomes().into_iter().map(Shared::new));
+        let mut outcomes = Vec::with_capacity(last.outcomes);
+        outcomes.extend(reason_outcomes().into_iter().map(Arc::new));
         Self {
             from,
             limits,
@@ -77,6 +79,7 @@ impl<'a, 'm> RuleBuilder<'a, 'm> {
             port_sets: Interned::default(),
             chains: Interned::default(),
             outcomes,
+            ends: FxHashMap::default(),
             rule_lists: Vec::with_capacity(last.rule_lists),
             rule_count: 0,
             address_count: 0,
@@ -89,8 +92,12 @@ impl<'a, 'm> RuleBuilder<'a, 'm> {
         ChainId::new(self.chains.insert_full(chain).0)
     }
 
-    pub fn outcome(&mut self, origin: &Shared<RuleOrigin>) -> OutcomeId {
-        OutcomeId::new(self.outcomes.insert_full(origin.clone()).0)
+    /// Of what is no rule.
+    pub fn end(&mut self, origin: RuleOrigin) -> OutcomeId {
+        *self.ends.entry(origin).or_insert_with_key(|origin| {
+            self.outcomes.push(Arc::new(origin.clone()));
+            OutcomeId::new(self.outcomes.len() - 1)
+        })
     }
 
     /// The rules of one policy or profile in one direction; without a source a profile that does not exist.
@@ -125,21 +132,13 @@ impl<'a, 'm> RuleBuilder<'a, 'm> {
     fn place(&mut self, template: &mut Template) -> Result<(), CompileError> {
         self.rule_count += template.written;
         Place::new("limits", "rules").check_limit(self.rule_count, self.limits.rules)?;
-        let mut numbers = Vec::with_capacity(template.numbers.len());
-        for rule in &template.rules {
-            numbers.push(self.outcome(&rule.origin).number());
-            for part in rule.parts() {
-                numbers.push(self.part(part)?);
-            }
-        }
-        let list = match &template.list {
-            Some(list) if template.numbers == numbers => Arc::clone(list),
-            _ => Arc::new(template.numbered(&numbers)),
-        };
-        template.used = (self.from.now, RuleListId::new(self.rule_lists.len()));
-        template.numbers = numbers;
-        template.list = Some(Arc::clone(&list));
-        self.rule_lists.push(list);
+        // No two rules mean the same: nobody has to look for what a list's rules mean.
+        let outcome = OutcomeId::new(self.outcomes.len());
+        self.outcomes.extend_from_slice(&template.origins);
+        let sets = template.criteria.iter().map(|criterion| self.part(&criterion.part));
+        let numbers = Numbers { outcome, sets: sets.collect::<Result<_, _>>()? };
+        self.rule_lists.push(Arc::clone(template.numbered(numbers)));
+        template.used = (self.from.now, RuleListId::new(self.rule_lists.len() - 1));
         Ok(())
     }
 
@@ -210,7 +209,7 @@ impl<'a, 'm> RuleBuilder<'a, 'm> {
             rule_lists: Arc::new(self.rule_lists),
             address_sets: self.address_sets.into_iter().map(Shared::into_value).collect(),
             port_sets: self.port_sets.into_iter().map(Shared::into_value).collect(),
-            outcomes: Arc::new(self.outcomes.into_iter().map(Shared::into_value).collect()),
+            outcomes: Arc::new(self.outcomes),
             warnings,
         };
         Compiled { program: Arc::new(program), addresses, ports, address_count: self.address_count }
