@@ -106,8 +106,8 @@ impl<'p> Expander<'p> {
         });
         let product =
             [self.addresses(source), self.addresses(destination), vec![(0, 65535)], vec![keys], protocols];
-        let by_source = self.with_ports(product, source.ports.as_ref(), SOURCE, SOURCE_PORT);
-        let ports = destination.ports.as_ref();
+        let by_source = self.with_ports(product, source.ports.as_deref(), SOURCE, SOURCE_PORT);
+        let ports = destination.ports.as_deref();
         by_source.into_iter().flat_map(|product| self.with_ports(product, ports, DESTINATION, KEY)).collect()
     }
 

@@ -25,6 +25,39 @@ use crate::program::{
 /// Equal values become one, numbered in the order of their first use.
 type Interned<T> = IndexSet<T, FxBuildHasher>;
 
+/// Equal sets become one, numbered in the order of their first use. Most are one range, which is looked for as such: in
+/// the set itself it would be far away.
+#[derive(Default)]
+struct AddressSets {
+    all: Vec<Shared<AddressSet>>,
+    /// The numbers of those that are one range of IPv4.
+    ranges: FxHashMap<(u32, u32), AddressSetId>,
+    others: FxHashMap<Shared<AddressSet>, AddressSetId>,
+}
+
+impl AddressSets {
+    fn with_capacity(ranges: usize, others: usize) -> Self {
+        Self {
+            all: Vec::with_capacity(ranges + others),
+            ranges: FxHashMap::with_capacity_and_hasher(ranges, FxBuildHasher),
+            others: FxHashMap::with_capacity_and_hasher(others, FxBuildHasher),
+        }
+    }
+
+    /// Also says whether it is new.
+    fn insert(&mut self, set: Shared<AddressSet>) -> (AddressSetId, bool) {
+        let next = AddressSetId::new(self.all.len());
+        let id = match (&set.get().v4[..], &set.get().v6[..]) {
+            (&[range], []) => *self.ranges.entry(range).or_insert(next),
+            _ => *self.others.entry(set.clone()).or_insert(next),
+        };
+        if id == next {
+            self.all.push(set);
+        }
+        (id, id == next)
+    }
+}
+
 /// Where the sets of rules come from.
 pub struct Sources<'a, 'm> {
     pub members: &'a Members<'m>,
@@ -38,23 +71,19 @@ pub struct Sources<'a, 'm> {
 /// How many parts a program has.
 #[derive(Clone, Copy, Default)]
 pub struct Size {
-    address_sets: usize,
+    /// Address sets of one range of IPv4.
+    ranges: usize,
+    /// Other address sets.
+    others: usize,
     outcomes: usize,
     rule_lists: usize,
-}
-
-impl Size {
-    pub fn of(program: &Program) -> Self {
-        let (address_sets, outcomes) = (program.address_sets.len(), program.outcomes.len());
-        Self { address_sets, outcomes, rule_lists: program.rule_lists.len() }
-    }
 }
 
 /// Collects the shared parts of a program, and gives them numbers.
 pub struct RuleBuilder<'a, 'm> {
     from: Sources<'a, 'm>,
     limits: &'a Limits,
-    address_sets: Interned<Shared<AddressSet>>,
+    address_sets: AddressSets,
     port_sets: Interned<Shared<PortSet>>,
     chains: Interned<Chain>,
     outcomes: Vec<Arc<RuleOrigin>>,
@@ -75,7 +104,7 @@ impl<'a, 'm> RuleBuilder<'a, 'm> {
         Self {
             from,
             limits,
-            address_sets: Interned::with_capacity_and_hasher(last.address_sets, FxBuildHasher),
+            address_sets: AddressSets::with_capacity(last.ranges, last.others),
             port_sets: Interned::default(),
             chains: Interned::default(),
             outcomes,
@@ -85,6 +114,16 @@ impl<'a, 'm> RuleBuilder<'a, 'm> {
             address_count: 0,
             address_origins: Origins::new(),
             port_origins: Origins::new(),
+        }
+    }
+
+    /// Of the program so far.
+    pub fn size(&self) -> Size {
+        Size {
+            ranges: self.address_sets.ranges.len(),
+            others: self.address_sets.others.len(),
+            outcomes: self.outcomes.len(),
+            rule_lists: self.rule_lists.len(),
         }
     }
 
@@ -167,9 +206,9 @@ impl<'a, 'm> RuleBuilder<'a, 'm> {
 
     fn address_set(&mut self, set: Shared<AddressSet>, id: Option<usize>) -> Result<u32, CompileError> {
         let size = set.get().v4.len() + set.get().v6.len();
-        let (index, is_new) = self.address_sets.insert_full(set);
+        let (id_of_set, is_new) = self.address_sets.insert(set);
         self.count_addresses(if is_new { size } else { 0 })?;
-        let number = AddressSetId::new(index).number();
+        let number = id_of_set.number();
         note(&mut self.address_origins, number, id);
         Ok(number)
     }
@@ -199,7 +238,7 @@ impl<'a, 'm> RuleBuilder<'a, 'm> {
         let Sources { sets, templates, now, .. } = self.from;
         sets.sweep(now);
         templates.retain(|_, template| template.used.0 == now);
-        let addresses = Replaceable::of(&self.address_origins, self.address_sets.iter());
+        let addresses = Replaceable::of(&self.address_origins, self.address_sets.all.iter());
         let ports = Replaceable::of(&self.port_origins, self.port_sets.iter());
         let program = Program {
             node: node.map(str::to_owned),
@@ -207,7 +246,7 @@ impl<'a, 'm> RuleBuilder<'a, 'm> {
             endpoints: Arc::new(endpoints),
             chains: Arc::new(self.chains.into_iter().collect()),
             rule_lists: Arc::new(self.rule_lists),
-            address_sets: self.address_sets.into_iter().map(Shared::into_value).collect(),
+            address_sets: self.address_sets.all.into_iter().map(Shared::into_value).collect(),
             port_sets: self.port_sets.into_iter().map(Shared::into_value).collect(),
             outcomes: Arc::new(self.outcomes),
             warnings,

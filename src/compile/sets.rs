@@ -2,6 +2,7 @@
 //! a member leaves is made anew.
 
 use std::hash::Hash;
+use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use slab::Slab;
@@ -11,7 +12,7 @@ use super::index::{LabelMap, SelectorIndex};
 use super::members::{Member, Members, named_ports};
 use super::shared::{Shared, Sum, part};
 use crate::flow::Family;
-use crate::program::{AddressSet, Net, PortSet};
+use crate::program::{AddressSet, Net, PortMatch, PortSet};
 use crate::selector::Selector;
 
 /// A name of a port, the protocol of the rule, and who of those that define it is meant (M-25, M-27).
@@ -75,9 +76,14 @@ impl<K: Clone + Eq + Hash, T: Sum> Registry<K, T> {
     }
 }
 
+/// Ports by how they are written.
+type Ports = FxHashMap<Box<[(u16, u16)]>, Arc<PortMatch>>;
+
 /// All that rules in use mean.
 #[derive(Default)]
 pub struct Sets {
+    /// What rules that are read in the compile at hand share.
+    numeric: Ports,
     members: Registry<Selector, AddressSet>,
     ports: Registry<NamedPorts, PortSet>,
     by_selector: SelectorIndex,
@@ -98,6 +104,20 @@ impl Sets {
         self.ports.id(named).0
     }
 
+    /// Ports without names, as they are written; `merged` makes of them what they mean.
+    pub fn of_numbers<E>(
+        &mut self,
+        ranges: &[(u16, u16)],
+        merged: impl FnOnce() -> Result<Vec<(u16, u16)>, E>,
+    ) -> Result<Arc<PortMatch>, E> {
+        if let Some(known) = self.numeric.get(ranges) {
+            return Ok(Arc::clone(known));
+        }
+        let made = Arc::new(PortMatch { ranges: merged()?, named: Vec::new() });
+        self.numeric.insert(ranges.into(), Arc::clone(&made));
+        Ok(made)
+    }
+
     pub fn address_set(&mut self, id: usize, now: u64, members: &Members<'_>) -> Shared<AddressSet> {
         self.members.get(id, now, |selector| members.addresses(selector))
     }
@@ -110,6 +130,7 @@ impl Sets {
     pub fn sweep(&mut self, now: u64) {
         self.members.sweep(now, |id, selector| self.by_selector.remove(selector, id));
         self.ports.sweep(now, |_, _| {});
+        self.numeric.clear();
     }
 
     /// The sets, of members and of ports, that have other members than in the last compile.

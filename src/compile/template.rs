@@ -198,13 +198,16 @@ fn clear(side: &mut Side) {
     side.in_sets.clear();
     side.not_in_sets.clear();
     for ports in [&mut side.ports, &mut side.not_ports].into_iter().flatten() {
-        ports.named.clear();
+        if !ports.named.is_empty() {
+            Arc::make_mut(ports).named.clear();
+        }
     }
 }
 
 /// Sorted, without duplicates.
-fn name_port(ports: &mut Option<PortMatch>, number: u32) {
-    let (named, set) = (&mut ports.get_or_insert_default().named, PortSetId::from_number(number));
+fn name_port(ports: &mut Option<Arc<PortMatch>>, number: u32) {
+    let named = &mut Arc::make_mut(ports.get_or_insert_default()).named;
+    let set = PortSetId::from_number(number);
     if let Err(place) = named.binary_search(&set) {
         named.insert(place, set);
     }
@@ -287,7 +290,9 @@ impl SideReader<'_> {
             (Relation::NotIn, members(&expression.negative)),
         ];
         for (relation, part) in sets {
-            part.into_iter().for_each(|part| self.add(relation, part));
+            if let Some(part) = part {
+                self.add(relation, part);
+            }
         }
         let mut side = Side::default();
         // M-25, M-27: a positive expression narrows the named ports of its side, of negated ones too.
@@ -315,9 +320,13 @@ impl SideReader<'_> {
         (ranges, names): (&[(u16, u16)], &[String]),
         of: Option<&Selector>,
         relation: Relation,
-    ) -> Result<Option<PortMatch>, CompileError> {
+    ) -> Result<Option<Arc<PortMatch>>, CompileError> {
         if ranges.is_empty() && names.is_empty() {
             return Ok(None);
+        }
+        let merged = || merged_ports(place, ranges);
+        if names.is_empty() {
+            return self.sets.of_numbers(ranges, merged).map(Some);
         }
         // Sorted before ids are given: the order in the list must not show.
         let mut names: Vec<_> = names.iter().collect();
@@ -327,7 +336,7 @@ impl SideReader<'_> {
             let part = Part::NamedPorts(self.sets.of_ports(&set));
             self.add(relation, part);
         }
-        Ok(Some(PortMatch { ranges: merged_ports(place, ranges)?, named: Vec::new() }))
+        Ok(Some(Arc::new(PortMatch { ranges: merged()?, named: Vec::new() })))
     }
 
     /// M-31: the destination of egress is an address, protocol and port of a backend, so there are no other ports

@@ -103,7 +103,7 @@ fn log_rules_take_part_in_the_budget() {
     });
     let rules = (0..14).map(|set| {
         let mut rule = plain(Action::Log);
-        rule.source.in_sets = vec![AddressSetId::new(set)];
+        rule.source.in_sets = vec![AddressSetId::new(set)].into();
         rule
     });
     let program = of_rules(rules.collect(), sets.collect(), Vec::new());
