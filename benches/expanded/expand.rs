@@ -128,8 +128,8 @@ impl<'p> Expander<'p> {
     ) -> Vec<Product> {
         let Some(PortMatch { ranges, named }) = ports else { return vec![product] };
         let mut by_service: BTreeMap<(u8, u16), Ranges> = BTreeMap::new();
-        let members = named.iter().flat_map(|id| &self.program.port_sets[id.index()].members);
-        for &(_, member, protocol, number) in members.filter(|member| member.0 == Family::V4) {
+        let members = named.iter().flat_map(|id| self.program.port_sets[id.index()].members());
+        for (_, member, protocol, number) in members.filter(|member| member.0 == Family::V4) {
             let member = u32::try_from(member).expect("an IPv4 address");
             by_service.entry((protocol, number)).or_default().push((member, member));
         }

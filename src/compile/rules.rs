@@ -214,7 +214,7 @@ impl<'a, 'm> RuleBuilder<'a, 'm> {
     }
 
     fn port_set(&mut self, set: Shared<PortSet>, id: Option<usize>) -> Result<u32, CompileError> {
-        let size = set.get().members.len();
+        let size = set.get().len();
         let (index, is_new) = self.port_sets.insert_full(set);
         self.count_addresses(if is_new { size } else { 0 })?;
         let number = PortSetId::new(index).number();

@@ -36,7 +36,7 @@ impl Sum for AddressSet {
 
 impl Sum for PortSet {
     fn sum(&self) -> u64 {
-        sum(&self.members)
+        sum(&self.v4).wrapping_add(sum(&self.v6))
     }
 }
 

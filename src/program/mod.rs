@@ -23,7 +23,7 @@ use crate::flow::{Direction, EndpointId, Family, OutcomeId, id, number_address};
 
 pub use alike::Alike;
 pub use contents::{contents, rule_lists};
-pub use sets::{AddressSet, PortSet};
+pub use sets::{AddressSet, PortMember, PortSet};
 
 id! {
     /// A [`Chain`] of a [`Program`].

@@ -115,9 +115,8 @@ fn ports(set: &PortSet) -> String {
         WHO.iter().find(|(_, address)| *address == text).expect("an address of the world").0
     };
     let texts = set
-        .members
-        .iter()
-        .map(|&(family, number, protocol, port)| format!("{} {protocol}/{port}", name(family, number)));
+        .members()
+        .map(|(family, number, protocol, port)| format!("{} {protocol}/{port}", name(family, number)));
     texts.collect::<Vec<_>>().join(", ")
 }
 

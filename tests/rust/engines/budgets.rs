@@ -114,7 +114,7 @@ fn ipv6_addresses_and_source_ports_have_guards_of_their_own() {
 fn every_guard_of_the_tree_speaks() {
     let mut excluded = plain(Action::Allow);
     excluded.source.not_ports = Some(named(0));
-    let port_set = PortSet { members: vec![(Family::V4, 1, protocol::TCP, 80)] };
+    let port_set = PortSet::from_iter([(Family::V4, 1, protocol::TCP, 80)]);
     let excluded = || of_rules(vec![excluded.clone()], Vec::new(), vec![port_set.clone()]);
     let many = || of_rules((0..2000).map(single_port).collect(), Vec::new(), Vec::new());
     let guards: [Guard<'_>; 5] = [

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use labelgate::flow::OutcomeId;
 use labelgate::program::{
-    Action, AddressSet, AddressSetId, ChainEnd, ChainId, PortMatch, PortSet, Program, Reason, Rule,
-    RuleListId, RuleOrigin,
+    Action, AddressSet, AddressSetId, ChainEnd, ChainId, PortMatch, Program, Reason, Rule, RuleListId,
+    RuleOrigin,
 };
 use labelgate::table::{Budgets, Builder};
 use proptest::prelude::*;
@@ -145,8 +145,9 @@ pub fn changed(choices: &mut Choices, program: &mut Program) {
         5 => program.address_sets.push(shared(address_set(choices))),
         6 if ports > 0 => program.port_sets[choices.below(ports)] = Arc::new(port_set(choices)),
         7 if ports > 0 => {
-            let PortSet { members } = Arc::make_mut(&mut program.port_sets[choices.below(ports)]);
-            members.truncate(choices.below(members.len() + 1));
+            let set = Arc::make_mut(&mut program.port_sets[choices.below(ports)]);
+            let left = choices.below(set.len() + 1);
+            *set = set.members().take(left).collect();
         }
         8 => renumber(choices, program),
         9 => change_chains(choices, program),

@@ -387,7 +387,7 @@ fn ranges<T: Copy + Ord + Default>(
 }
 
 pub fn port_set(choices: &mut Choices) -> PortSet {
-    let mut members = choices.list(6, |choices| {
+    let members = choices.list(6, |choices| {
         let (family, address) = if choices.chance(50) {
             (Family::V6, choices.of(&V6))
         } else {
@@ -395,9 +395,7 @@ pub fn port_set(choices: &mut Choices) -> PortSet {
         };
         (family, address, choices.of(&PROTOCOLS), choices.of(&PORTS))
     });
-    members.sort_unstable();
-    members.dedup();
-    PortSet { members }
+    members.into_iter().collect()
 }
 
 fn settings(choices: &mut Choices) -> Settings {
