@@ -106,8 +106,8 @@ impl<'p> Expander<'p> {
         });
         let product =
             [self.addresses(source), self.addresses(destination), vec![(0, 65535)], vec![keys], protocols];
-        let by_source = self.with_ports(product, source.ports.as_ref(), SOURCE, SOURCE_PORT);
-        let ports = destination.ports.as_ref();
+        let by_source = self.with_ports(product, source.ports.as_deref(), SOURCE, SOURCE_PORT);
+        let ports = destination.ports.as_deref();
         by_source.into_iter().flat_map(|product| self.with_ports(product, ports, DESTINATION, KEY)).collect()
     }
 
@@ -128,8 +128,8 @@ impl<'p> Expander<'p> {
     ) -> Vec<Product> {
         let Some(PortMatch { ranges, named }) = ports else { return vec![product] };
         let mut by_service: BTreeMap<(u8, u16), Ranges> = BTreeMap::new();
-        let members = named.iter().flat_map(|id| &self.program.port_sets[id.index()].members);
-        for &(_, member, protocol, number) in members.filter(|member| member.0 == Family::V4) {
+        let members = named.iter().flat_map(|id| self.program.port_sets[id.index()].members());
+        for (_, member, protocol, number) in members.filter(|member| member.0 == Family::V4) {
             let member = u32::try_from(member).expect("an IPv4 address");
             by_service.entry((protocol, number)).or_default().push((member, member));
         }

@@ -101,8 +101,8 @@ mod tests {
 
     #[test]
     fn sets_that_touch_both_ends_of_the_space() {
-        let high = AddressSet { v4: vec![(0xffff_ff00, u32::MAX)], v6: vec![(1 << 127, u128::MAX)] };
-        let low = AddressSet { v4: vec![(0, 9)], v6: vec![(0, 0)] };
+        let high = AddressSet { v4: vec![(0xffff_ff00, u32::MAX)].into(), v6: vec![(1 << 127, u128::MAX)] };
+        let low = AddressSet { v4: vec![(0, 9)].into(), v6: vec![(0, 0)] };
         for (family, half) in [(Family::V4, 0xffff_ff00), (Family::V6, 1 << 127)] {
             let classes = AddressClasses::of(family, &[&high, &low]);
             assert_eq!(classes.len(), 3);
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn more_sets_than_bits_in_a_word_and_places_apart_in_one_class() {
         let sets: Vec<_> =
-            (0..130).map(|at| AddressSet { v4: vec![(at * 10, at * 10 + 4)], v6: vec![] }).collect();
+            (0..130).map(|at| AddressSet { v4: vec![(at * 10, at * 10 + 4)].into(), v6: vec![] }).collect();
         let classes = AddressClasses::of(Family::V4, &sets.iter().collect::<Vec<_>>());
         assert_eq!(classes.len(), 131);
         assert_eq!(classes.edges(std::iter::once(1)).len(), 259); // Between all, and up to the end of the space.

@@ -143,11 +143,8 @@ impl State {
 }
 
 fn by_port(set: &PortSet) -> Vec<(u8, u16, AddressSet)> {
-    let mut members: Vec<_> = set
-        .members
-        .iter()
-        .map(|&(family, address, protocol, port)| (protocol, port, family, address))
-        .collect();
+    let mut members: Vec<_> =
+        set.members().map(|(family, address, protocol, port)| (protocol, port, family, address)).collect();
     members.sort_unstable();
     let groups = members.chunk_by(|one, other| (one.0, one.1) == (other.0, other.1));
     groups

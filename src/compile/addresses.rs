@@ -39,14 +39,18 @@ fn parse_net(text: &str) -> Option<Net> {
 
 /// The union of prefixes.
 pub fn union(nets: impl IntoIterator<Item = Net>) -> AddressSet {
-    let (mut v4, mut v6) = (Vec::new(), Vec::new());
+    let mut set = AddressSet::default();
     for net in nets {
         match net.family {
-            Family::V4 => v4.push(narrow(net)),
-            Family::V6 => v6.push((net.first, net.last)),
+            Family::V4 => set.v4.push(narrow(net)),
+            Family::V6 => set.v6.push((net.first, net.last)),
         }
     }
-    AddressSet { v4: merged(v4, |last| last.checked_add(1)), v6: merged(v6, |last| last.checked_add(1)) }
+    let left = merge(&mut set.v4, |last| last.checked_add(1));
+    set.v4.truncate(left);
+    let left = merge(&mut set.v6, |last| last.checked_add(1));
+    set.v6.truncate(left);
+    set
 }
 
 #[allow(clippy::cast_possible_truncation)] // IPv4 numbers are below 2^32 by construction.
@@ -54,17 +58,21 @@ fn narrow(net: Net) -> (u32, u32) {
     (net.first as u32, net.last as u32)
 }
 
-/// Sorted, disjoint, maximal: ranges that touch become one.
-fn merged<T: Copy + Ord>(mut ranges: Vec<(T, T)>, next: impl Fn(T) -> Option<T>) -> Vec<(T, T)> {
+/// Sorted, disjoint, maximal: ranges that touch become one. Says how many are left, at the front.
+fn merge<T: Copy + Ord>(ranges: &mut [(T, T)], next: impl Fn(T) -> Option<T>) -> usize {
     ranges.sort_unstable();
-    ranges.dedup_by(|&mut (first, last), open| {
-        let touches = next(open.1).is_none_or(|next| next >= first);
-        if touches {
-            open.1 = open.1.max(last);
+    let mut left = 0;
+    for at in 0..ranges.len() {
+        let (first, last) = ranges[at];
+        match ranges[..left].last_mut() {
+            Some(open) if next(open.1).is_none_or(|next| next >= first) => open.1 = open.1.max(last),
+            _ => {
+                ranges[left] = (first, last);
+                left += 1;
+            }
         }
-        touches
-    });
-    ranges
+    }
+    left
 }
 
 /// The set with more prefixes; none if it holds them all.
@@ -114,6 +122,8 @@ fn loss<T: Copy + Ord + Hash>(old: &[(T, T)], new: &[(T, T)], (first, last): (T,
 
 #[cfg(test)]
 mod tests {
+    use smallvec::SmallVec;
+
     use super::*;
 
     fn union_of(texts: &[&str]) -> AddressSet {
@@ -124,10 +134,10 @@ mod tests {
     fn ranges_are_disjoint_and_maximal() {
         let set =
             union_of(&["10.0.1.0/24", "10.0.0.0/24", "10.0.0.7", "10.0.3.9/24", "fd00::1", "fd00::/127"]);
-        assert_eq!(set.v4, [(0x0a00_0000, 0x0a00_01ff), (0x0a00_0300, 0x0a00_03ff)]);
+        assert_eq!(set.v4[..], [(0x0a00_0000, 0x0a00_01ff), (0x0a00_0300, 0x0a00_03ff)]);
         assert_eq!(set.v6, [(0xfd00 << 112, (0xfd00 << 112) + 1)]);
         let everything = union_of(&["0.0.0.0/0", "::/0", "255.255.255.255", "ffff::/16"]);
-        assert_eq!((everything.v4, everything.v6), (vec![(0, u32::MAX)], vec![(0, u128::MAX)]));
+        assert_eq!((&everything.v4[..], &everything.v6[..]), (&[(0, u32::MAX)][..], &[(0, u128::MAX)][..]));
     }
 
     proptest::proptest! {
@@ -169,8 +179,10 @@ mod tests {
                 proptest::prop_assert_eq!(less.is_some(), left.len() < held);
                 set = less.unwrap_or(set);
                 let single = |&address: &u32| (address, address);
-                let expected = merged(left.iter().map(single).collect(), |last| last.checked_add(1));
-                let expected = Shared::new(AddressSet { v4: expected, v6: Vec::new() });
+                let mut v4: SmallVec<[(u32, u32); 2]> = left.iter().map(single).collect();
+                let left = merge(&mut v4, |last| last.checked_add(1));
+                v4.truncate(left);
+                let expected = Shared::new(AddressSet { v4, v6: Vec::new() });
                 proptest::prop_assert_eq!((set.get(), set.hash()), (expected.get(), expected.hash()));
             }
         }

@@ -11,7 +11,6 @@ use super::error::{CompileError, Place};
 use super::order::OrderedPolicy;
 use super::rules::RuleBuilder;
 use super::selection::{List, Selected, Selection};
-use super::shared::Shared;
 use super::template::{Owner, RuleSource};
 use crate::flow::{Direction, OutcomeId, number_address};
 use crate::model::{Host, Profile, Workload};
@@ -202,7 +201,7 @@ impl<'m, 'b> Chains<'m, 'b> {
         let (tier, direction) = (Some(tier.into()), Some(direction));
         let origin =
             RuleOrigin { tier, policy: None, direction, rule: None, action: reason.action(), reason };
-        self.builder.outcome(&Shared::new(origin))
+        self.builder.end(origin)
     }
 
     fn policy_list(

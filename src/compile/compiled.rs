@@ -103,8 +103,8 @@ impl Compiled {
         for id in of_ports {
             let new = sets.port_set(id, now, members);
             let number = self.ports.replace(id, &mut program.port_sets, &new)?;
-            self.address_count += new.get().members.len();
-            self.address_count -= self.program.port_sets[number].members.len();
+            self.address_count += new.get().len();
+            self.address_count -= self.program.port_sets[number].len();
         }
         self.program = Arc::new(program);
         (self.address_count <= limits.addresses).then(|| Arc::clone(&self.program))

@@ -440,9 +440,8 @@ impl<'m> Compiler<'m> {
         }
         let warnings = warnings::of(&endpoints, &of_hosts);
         let (node, settings) = (self.node.as_deref(), self.settings.clone());
-        let compiled = chains.builder.finish(node, settings, endpoints, warnings);
-        self.size = Size::of(&compiled.program);
-        Ok(compiled)
+        self.size = chains.builder.size();
+        Ok(chains.builder.finish(node, settings, endpoints, warnings))
     }
 
     /// E-1: finds the policies of kinds of which they are not known.

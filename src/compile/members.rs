@@ -13,9 +13,9 @@ use super::error::{CompileError, Place};
 use super::held::Held;
 use super::holders::Holders;
 use super::index::{Kind, LabelIndex, LabelMap};
-use crate::flow::{Family, protocol};
+use crate::flow::protocol;
 use crate::model::{Host, NamedPort, NetworkSet, Workload};
-use crate::program::{AddressSet, EndpointKind, Net, PortSet};
+use crate::program::{AddressSet, EndpointKind, Net, PortMember, PortSet};
 use crate::selector::Selector;
 
 /// What a member is.
@@ -234,14 +234,11 @@ impl<'m> Members<'m> {
     /// of this name.
     pub fn ports(&self, name: &str, rule_protocol: Option<u8>, selector: Option<&Selector>) -> PortSet {
         let meant = |member: usize| named_ports(&self.all[member], name, rule_protocol);
-        let mut members: Vec<_> = match selector {
+        match selector {
             // Those that the selector requires labels of are few beside those that have a port of a common name.
             Some(selector) => self.labels.matching(selector).flat_map(meant).collect(),
             None => self.ports.get(name).into_iter().flatten().copied().flat_map(meant).collect(),
-        };
-        members.sort_unstable();
-        members.dedup();
-        PortSet { members }
+        }
     }
 }
 
@@ -250,7 +247,7 @@ pub fn named_ports(
     member: &Member<'_>,
     name: &str,
     rule_protocol: Option<u8>,
-) -> impl Iterator<Item = (Family, u128, u8, u16)> {
+) -> impl Iterator<Item = PortMember> {
     let fits = move |port: &&NamedPort| {
         let has_ports = matches!(port.protocol, protocol::TCP | protocol::UDP | protocol::SCTP);
         port.name == name && has_ports && rule_protocol.is_none_or(|wanted| wanted == port.protocol)

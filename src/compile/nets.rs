@@ -1,5 +1,7 @@
 //! The CIDR lists of a rule, and for which families the rule exists (M-10..M-14).
 
+use smallvec::SmallVec;
+
 use super::addresses;
 use super::error::{CompileError, Place};
 use crate::flow::{Family, protocol};
@@ -13,8 +15,8 @@ pub struct RuleNets {
 }
 
 pub struct SideNets {
-    pub nets: Vec<Net>,
-    pub not_nets: Vec<Net>,
+    pub nets: SmallVec<[Net; 1]>,
+    pub not_nets: SmallVec<[Net; 1]>,
 }
 
 impl RuleNets {
@@ -34,7 +36,7 @@ impl SideNets {
     fn of(place: &Place<'_>, entity: &Entity) -> Result<Self, CompileError> {
         let read = |field, texts: &[String]| {
             let place = place.at(field);
-            texts.iter().map(|text| addresses::net(&place, text)).collect::<Result<Vec<_>, _>>()
+            texts.iter().map(|text| addresses::net(&place, text)).collect::<Result<SmallVec<_>, _>>()
         };
         Ok(Self { nets: read("nets", &entity.nets)?, not_nets: read("notNets", &entity.not_nets)? })
     }

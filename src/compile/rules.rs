@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use indexmap::IndexSet;
-use rustc_hash::FxBuildHasher;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::compiled::{Compiled, Origins, Replaceable, note};
 use super::error::{CompileError, Place};
@@ -14,7 +14,7 @@ use super::members::Members;
 use super::services::Services;
 use super::sets::Sets;
 use super::shared::Shared;
-use super::template::{Owner, Part, RuleSource, Template, Templates};
+use super::template::{Numbers, Owner, Part, RuleSource, Template, Templates};
 use crate::flow::{Direction, OutcomeId};
 use crate::model::Limits;
 use crate::program::{
@@ -24,6 +24,39 @@ use crate::program::{
 
 /// Equal values become one, numbered in the order of their first use.
 type Interned<T> = IndexSet<T, FxBuildHasher>;
+
+/// Equal sets become one, numbered in the order of their first use. Most are one range, which is looked for as such: in
+/// the set itself it would be far away.
+#[derive(Default)]
+struct AddressSets {
+    all: Vec<Shared<AddressSet>>,
+    /// The numbers of those that are one range of IPv4.
+    ranges: FxHashMap<(u32, u32), AddressSetId>,
+    others: FxHashMap<Shared<AddressSet>, AddressSetId>,
+}
+
+impl AddressSets {
+    fn with_capacity(ranges: usize, others: usize) -> Self {
+        Self {
+            all: Vec::with_capacity(ranges + others),
+            ranges: FxHashMap::with_capacity_and_hasher(ranges, FxBuildHasher),
+            others: FxHashMap::with_capacity_and_hasher(others, FxBuildHasher),
+        }
+    }
+
+    /// Also says whether it is new.
+    fn insert(&mut self, set: Shared<AddressSet>) -> (AddressSetId, bool) {
+        let next = AddressSetId::new(self.all.len());
+        let id = match (&set.get().v4[..], &set.get().v6[..]) {
+            (&[range], []) => *self.ranges.entry(range).or_insert(next),
+            _ => *self.others.entry(set.clone()).or_insert(next),
+        };
+        if id == next {
+            self.all.push(set);
+        }
+        (id, id == next)
+    }
+}
 
 /// Where the sets of rules come from.
 pub struct Sources<'a, 'm> {
@@ -38,26 +71,24 @@ pub struct Sources<'a, 'm> {
 /// How many parts a program has.
 #[derive(Clone, Copy, Default)]
 pub struct Size {
-    address_sets: usize,
+    /// Address sets of one range of IPv4.
+    ranges: usize,
+    /// Other address sets.
+    others: usize,
     outcomes: usize,
     rule_lists: usize,
-}
-
-impl Size {
-    pub fn of(program: &Program) -> Self {
-        let (address_sets, outcomes) = (program.address_sets.len(), program.outcomes.len());
-        Self { address_sets, outcomes, rule_lists: program.rule_lists.len() }
-    }
 }
 
 /// Collects the shared parts of a program, and gives them numbers.
 pub struct RuleBuilder<'a, 'm> {
     from: Sources<'a, 'm>,
     limits: &'a Limits,
-    address_sets: Interned<Shared<AddressSet>>,
+    address_sets: AddressSets,
     port_sets: Interned<Shared<PortSet>>,
     chains: Interned<Chain>,
-    outcomes: Interned<Shared<RuleOrigin>>,
+    outcomes: Vec<Arc<RuleOrigin>>,
+    /// Outcomes of what is no rule: several chains have them.
+    ends: FxHashMap<RuleOrigin, OutcomeId>,
     rule_lists: Vec<Arc<RuleList>>,
     rule_count: usize,
     address_count: usize,
@@ -68,15 +99,16 @@ pub struct RuleBuilder<'a, 'm> {
 impl<'a, 'm> RuleBuilder<'a, 'm> {
     /// A program is mostly about as large as the one before it.
     pub fn new(from: Sources<'a, 'm>, limits: &'a Limits, last: Size) -> Self {
-        let mut outcomes: Interned<_> = Interned::with_capacity_and_hasher(last.outcomes, FxBuildHasher);
-        outcomes.extend(reason_outcomes().into_iter().map(Shared::new));
+        let mut outcomes = Vec::with_capacity(last.outcomes);
+        outcomes.extend(reason_outcomes().into_iter().map(Arc::new));
         Self {
             from,
             limits,
-            address_sets: Interned::with_capacity_and_hasher(last.address_sets, FxBuildHasher),
+            address_sets: AddressSets::with_capacity(last.ranges, last.others),
             port_sets: Interned::default(),
             chains: Interned::default(),
             outcomes,
+            ends: FxHashMap::default(),
             rule_lists: Vec::with_capacity(last.rule_lists),
             rule_count: 0,
             address_count: 0,
@@ -85,12 +117,26 @@ impl<'a, 'm> RuleBuilder<'a, 'm> {
         }
     }
 
+    /// Of the program so far.
+    pub fn size(&self) -> Size {
+        Size {
+            ranges: self.address_sets.ranges.len(),
+            others: self.address_sets.others.len(),
+            outcomes: self.outcomes.len(),
+            rule_lists: self.rule_lists.len(),
+        }
+    }
+
     pub fn chain(&mut self, chain: Chain) -> ChainId {
         ChainId::new(self.chains.insert_full(chain).0)
     }
 
-    pub fn outcome(&mut self, origin: &Shared<RuleOrigin>) -> OutcomeId {
-        OutcomeId::new(self.outcomes.insert_full(origin.clone()).0)
+    /// Of what is no rule.
+    pub fn end(&mut self, origin: RuleOrigin) -> OutcomeId {
+        *self.ends.entry(origin).or_insert_with_key(|origin| {
+            self.outcomes.push(Arc::new(origin.clone()));
+            OutcomeId::new(self.outcomes.len() - 1)
+        })
     }
 
     /// The rules of one policy or profile in one direction; without a source a profile that does not exist.
@@ -125,21 +171,13 @@ impl<'a, 'm> RuleBuilder<'a, 'm> {
     fn place(&mut self, template: &mut Template) -> Result<(), CompileError> {
         self.rule_count += template.written;
         Place::new("limits", "rules").check_limit(self.rule_count, self.limits.rules)?;
-        let mut numbers = Vec::with_capacity(template.numbers.len());
-        for rule in &template.rules {
-            numbers.push(self.outcome(&rule.origin).number());
-            for part in rule.parts() {
-                numbers.push(self.part(part)?);
-            }
-        }
-        let list = match &template.list {
-            Some(list) if template.numbers == numbers => Arc::clone(list),
-            _ => Arc::new(template.numbered(&numbers)),
-        };
-        template.used = (self.from.now, RuleListId::new(self.rule_lists.len()));
-        template.numbers = numbers;
-        template.list = Some(Arc::clone(&list));
-        self.rule_lists.push(list);
+        // No two rules mean the same: nobody has to look for what a list's rules mean.
+        let outcome = OutcomeId::new(self.outcomes.len());
+        self.outcomes.extend_from_slice(&template.origins);
+        let sets = template.criteria.iter().map(|criterion| self.part(&criterion.part));
+        let numbers = Numbers { outcome, sets: sets.collect::<Result<_, _>>()? };
+        self.rule_lists.push(Arc::clone(template.numbered(numbers)));
+        template.used = (self.from.now, RuleListId::new(self.rule_lists.len() - 1));
         Ok(())
     }
 
@@ -168,15 +206,15 @@ impl<'a, 'm> RuleBuilder<'a, 'm> {
 
     fn address_set(&mut self, set: Shared<AddressSet>, id: Option<usize>) -> Result<u32, CompileError> {
         let size = set.get().v4.len() + set.get().v6.len();
-        let (index, is_new) = self.address_sets.insert_full(set);
+        let (id_of_set, is_new) = self.address_sets.insert(set);
         self.count_addresses(if is_new { size } else { 0 })?;
-        let number = AddressSetId::new(index).number();
+        let number = id_of_set.number();
         note(&mut self.address_origins, number, id);
         Ok(number)
     }
 
     fn port_set(&mut self, set: Shared<PortSet>, id: Option<usize>) -> Result<u32, CompileError> {
-        let size = set.get().members.len();
+        let size = set.get().len();
         let (index, is_new) = self.port_sets.insert_full(set);
         self.count_addresses(if is_new { size } else { 0 })?;
         let number = PortSetId::new(index).number();
@@ -200,7 +238,7 @@ impl<'a, 'm> RuleBuilder<'a, 'm> {
         let Sources { sets, templates, now, .. } = self.from;
         sets.sweep(now);
         templates.retain(|_, template| template.used.0 == now);
-        let addresses = Replaceable::of(&self.address_origins, self.address_sets.iter());
+        let addresses = Replaceable::of(&self.address_origins, self.address_sets.all.iter());
         let ports = Replaceable::of(&self.port_origins, self.port_sets.iter());
         let program = Program {
             node: node.map(str::to_owned),
@@ -208,9 +246,9 @@ impl<'a, 'm> RuleBuilder<'a, 'm> {
             endpoints: Arc::new(endpoints),
             chains: Arc::new(self.chains.into_iter().collect()),
             rule_lists: Arc::new(self.rule_lists),
-            address_sets: self.address_sets.into_iter().map(Shared::into_value).collect(),
+            address_sets: self.address_sets.all.into_iter().map(Shared::into_value).collect(),
             port_sets: self.port_sets.into_iter().map(Shared::into_value).collect(),
-            outcomes: Arc::new(self.outcomes.into_iter().map(Shared::into_value).collect()),
+            outcomes: Arc::new(self.outcomes),
             warnings,
         };
         Compiled { program: Arc::new(program), addresses, ports, address_count: self.address_count }

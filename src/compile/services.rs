@@ -69,15 +69,13 @@ fn sets(service: &Service) -> Result<(AddressSet, PortSet), CompileError> {
     let backends = service.addresses.iter().map(|text| addresses::single(&place, text));
     let backends = backends.collect::<Result<Vec<_>, _>>()?;
     let place = Place::new(&key, "ports");
-    let mut members = service
+    let ports = service
         .ports
         .iter()
         .map(|(text, protocol, port)| {
             let net = addresses::single(&place, text)?;
             Ok((net.family, net.first, *protocol, *port))
         })
-        .collect::<Result<Vec<_>, CompileError>>()?;
-    members.sort_unstable();
-    members.dedup();
-    Ok((addresses::union(backends), PortSet { members }))
+        .collect::<Result<PortSet, CompileError>>()?;
+    Ok((addresses::union(backends), ports))
 }

@@ -2,6 +2,7 @@
 //! a member leaves is made anew.
 
 use std::hash::Hash;
+use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use slab::Slab;
@@ -10,8 +11,7 @@ use super::addresses;
 use super::index::{LabelMap, SelectorIndex};
 use super::members::{Member, Members, named_ports};
 use super::shared::{Shared, Sum, part};
-use crate::flow::Family;
-use crate::program::{AddressSet, Net, PortSet};
+use crate::program::{AddressSet, Net, PortMatch, PortMember, PortSet};
 use crate::selector::Selector;
 
 /// A name of a port, the protocol of the rule, and who of those that define it is meant (M-25, M-27).
@@ -75,9 +75,14 @@ impl<K: Clone + Eq + Hash, T: Sum> Registry<K, T> {
     }
 }
 
+/// Ports by how they are written.
+type Ports = FxHashMap<Box<[(u16, u16)]>, Arc<PortMatch>>;
+
 /// All that rules in use mean.
 #[derive(Default)]
 pub struct Sets {
+    /// What rules that are read in the compile at hand share.
+    numeric: Ports,
     members: Registry<Selector, AddressSet>,
     ports: Registry<NamedPorts, PortSet>,
     by_selector: SelectorIndex,
@@ -98,6 +103,20 @@ impl Sets {
         self.ports.id(named).0
     }
 
+    /// Ports without names, as they are written; `merged` makes of them what they mean.
+    pub fn of_numbers<E>(
+        &mut self,
+        ranges: &[(u16, u16)],
+        merged: impl FnOnce() -> Result<Vec<(u16, u16)>, E>,
+    ) -> Result<Arc<PortMatch>, E> {
+        if let Some(known) = self.numeric.get(ranges) {
+            return Ok(Arc::clone(known));
+        }
+        let made = Arc::new(PortMatch { ranges: merged()?, named: Vec::new() });
+        self.numeric.insert(ranges.into(), Arc::clone(&made));
+        Ok(made)
+    }
+
     pub fn address_set(&mut self, id: usize, now: u64, members: &Members<'_>) -> Shared<AddressSet> {
         self.members.get(id, now, |selector| members.addresses(selector))
     }
@@ -110,6 +129,7 @@ impl Sets {
     pub fn sweep(&mut self, now: u64) {
         self.members.sweep(now, |id, selector| self.by_selector.remove(selector, id));
         self.ports.sweep(now, |_, _| {});
+        self.numeric.clear();
     }
 
     /// The sets, of members and of ports, that have other members than in the last compile.
@@ -226,20 +246,44 @@ fn defines(member: &Member<'_>, labels: &LabelMap, wanted: &NamedPorts) -> bool 
 }
 
 /// The set with more members; none if it has them all.
-fn ports_with(
+fn ports_with(set: &Shared<PortSet>, more: impl Iterator<Item = PortMember>) -> Option<Shared<PortSet>> {
+    let (more, known): (PortSet, _) = (more.collect(), set.get());
+    let (v4, v6) = (grown(&known.v4, &more.v4), grown(&known.v6, &more.v6));
+    changed(set, v4, v6)
+}
+
+/// The set without these; none if it has none of them.
+fn ports_without(set: &Shared<PortSet>, gone: impl Iterator<Item = PortMember>) -> Option<Shared<PortSet>> {
+    let (gone, known): (PortSet, _) = (gone.collect(), set.get());
+    let (v4, v6) = (shrunk(&known.v4, &gone.v4), shrunk(&known.v6, &gone.v6));
+    changed(set, v4, v6)
+}
+
+/// Members after a change, and what that has made of their sum; none: nothing.
+type Changed<T> = Option<(Vec<T>, u64)>;
+
+fn changed(
     set: &Shared<PortSet>,
-    more: impl Iterator<Item = (Family, u128, u8, u16)>,
+    v4: Changed<(u32, u8, u16)>,
+    v6: Changed<(u128, u8, u16)>,
 ) -> Option<Shared<PortSet>> {
-    let known = &set.get().members;
-    let mut new: Vec<_> = more.filter(|member| known.binary_search(member).is_err()).collect();
+    if v4.is_none() && v6.is_none() {
+        return None;
+    }
+    let (v4, of_v4) = v4.unwrap_or_else(|| (set.get().v4.clone(), 0));
+    let (v6, of_v6) = v6.unwrap_or_else(|| (set.get().v6.clone(), 0));
+    Some(set.after(PortSet { v4, v6 }, of_v4.wrapping_add(of_v6)))
+}
+
+/// Both sorted, without duplicates.
+fn grown<T: Copy + Ord + Hash>(known: &[T], more: &[T]) -> Changed<T> {
+    let new: Vec<T> = more.iter().copied().filter(|member| known.binary_search(member).is_err()).collect();
     if new.is_empty() {
         return None;
     }
-    new.sort_unstable();
-    new.dedup();
     let change = new.iter().map(part).fold(0, u64::wrapping_add);
     let mut members = Vec::with_capacity(known.len() + new.len());
-    let mut rest = &known[..];
+    let mut rest = known;
     for member in new {
         let (before, behind) = rest.split_at(rest.partition_point(|other| *other < member));
         members.extend_from_slice(before);
@@ -247,21 +291,15 @@ fn ports_with(
         rest = behind;
     }
     members.extend_from_slice(rest);
-    Some(set.after(PortSet { members }, change))
+    Some((members, change))
 }
 
-/// The set without these; none if it has none of them.
-fn ports_without(
-    set: &Shared<PortSet>,
-    gone: impl Iterator<Item = (Family, u128, u8, u16)>,
-) -> Option<Shared<PortSet>> {
-    let known = &set.get().members;
-    let mut places: Vec<usize> = gone.filter_map(|member| known.binary_search(&member).ok()).collect();
+/// Both sorted, without duplicates.
+fn shrunk<T: Copy + Ord + Hash>(known: &[T], gone: &[T]) -> Changed<T> {
+    let places: Vec<usize> = gone.iter().filter_map(|member| known.binary_search(member).ok()).collect();
     if places.is_empty() {
         return None;
     }
-    places.sort_unstable();
-    places.dedup();
     let change = places.iter().map(|&place| part(&known[place])).fold(0, u64::wrapping_sub);
     let mut members = Vec::with_capacity(known.len());
     let mut from = 0;
@@ -270,5 +308,5 @@ fn ports_without(
         from = place + 1;
     }
     members.extend_from_slice(&known[from..]);
-    Some(set.after(PortSet { members }, change))
+    Some((members, change))
 }

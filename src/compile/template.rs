@@ -42,27 +42,28 @@ pub struct RuleSource<'a> {
     pub rules: &'a [model::Rule],
 }
 
-/// A rule list without numbers.
+/// A rule list, and what gives its rules numbers.
 pub struct Template {
-    policy: String,
-    tier: String,
-    direction: Direction,
-    pub rules: Vec<TemplateRule>,
+    /// With the numbers of the last compile that it was part of.
+    list: Arc<RuleList>,
+    /// What each rule means.
+    pub origins: Vec<Arc<RuleOrigin>>,
+    /// The sets that rules speak of, in the order in which they get numbers.
+    pub criteria: Vec<Criterion>,
     /// How many rules somebody has written.
     pub written: usize,
     /// The last compile that it was part of, and its number there.
     pub used: (u64, RuleListId),
-    /// Its parts' numbers there, in the order of `rules`.
-    pub numbers: Vec<u32>,
-    pub list: Option<Arc<RuleList>>,
+    numbers: Numbers,
 }
 
-pub struct TemplateRule {
-    /// All of it that has no number.
-    rule: Rule,
-    pub origin: Shared<RuleOrigin>,
-    source: Parts,
-    destination: Parts,
+/// Of the parts of a template.
+#[derive(PartialEq)]
+pub struct Numbers {
+    /// That of the first rule's meaning; the others follow.
+    pub outcome: OutcomeId,
+    /// Of each criterion its set's.
+    pub sets: Vec<u32>,
 }
 
 /// What the origins of a list's rules share.
@@ -71,12 +72,24 @@ struct Names {
     policy: Arc<str>,
 }
 
-/// The sets of a side, in the order in which they get numbers.
-type Parts = Vec<(Criterion, Part)>;
+/// What an address, or a port, of packets that a rule matches has to do with a set.
+pub struct Criterion {
+    /// The rule, by its place in the list.
+    rule: u32,
+    end: End,
+    relation: Relation,
+    pub part: Part,
+}
 
-/// What a side's address, or port, has to do with a set.
+/// Of a packet.
 #[derive(Clone, Copy)]
-enum Criterion {
+enum End {
+    Source,
+    Destination,
+}
+
+#[derive(Clone, Copy)]
+enum Relation {
     In,
     NotIn,
     Ports,
@@ -90,90 +103,114 @@ pub enum Part {
     Members(usize),
     /// Of [`Sets::of_ports`].
     NamedPorts(usize),
-    ServiceAddresses(ServiceName),
-    ServicePorts(ServiceName),
+    ServiceAddresses(Box<ServiceName>),
+    ServicePorts(Box<ServiceName>),
 }
 
 impl Template {
     pub fn read(source: &RuleSource<'_>, sets: &mut Sets) -> Result<Self, CompileError> {
         let names = Names { tier: source.tier.map(Arc::from), policy: Arc::from(source.key) };
-        let rules = 0..source.rules.len();
-        Ok(Self {
-            policy: source.key.to_owned(),
-            tier: source.tier.unwrap_or_default().to_owned(),
-            direction: source.direction,
-            rules: rules
-                .map(|index| TemplateRule::read(source, index, &names, sets))
-                .collect::<Result<_, _>>()?,
-            written: source.rules.len(),
-            used: (0, RuleListId::new(0)),
-            numbers: Vec::new(),
-            list: None,
-        })
+        let count = source.rules.len();
+        let (mut rules, mut origins) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        let mut criteria = Vec::with_capacity(2 * count);
+        for index in 0..u32::try_from(count).expect("a policy has at most 1024 rules") {
+            let rule = read_rule(source, index, sets, &mut criteria)?;
+            origins.push(Arc::new(origin(source, index, &names, rule.action)));
+            rules.push(rule);
+        }
+        Ok(Self::new(source, rules, origins, criteria))
     }
 
     /// a profile that does not exist denies.
     pub fn missing_profile(key: &str, direction: Direction) -> Self {
         let reason = Reason::MissingProfile;
-        let policy = Some(Arc::from(key));
-        let rule = TemplateRule {
-            rule: Rule { families: [true, true], ..bare(Action::Deny) },
-            origin: Shared::new(RuleOrigin {
-                tier: None,
-                policy,
-                direction: Some(direction),
-                rule: None,
-                action: reason.action(),
-                reason,
-            }),
-            source: Vec::new(),
-            destination: Vec::new(),
+        let origin = RuleOrigin {
+            tier: None,
+            policy: Some(Arc::from(key)),
+            direction: Some(direction),
+            rule: None,
+            action: reason.action(),
+            reason,
         };
+        let rule = Rule { families: [true, true], ..bare(Action::Deny) };
+        let source = RuleSource { key, namespace: "", tier: None, direction, rules: &[] };
+        Self::new(&source, vec![rule], vec![Arc::new(origin)], Vec::new())
+    }
+
+    fn new(
+        source: &RuleSource<'_>,
+        rules: Vec<Rule>,
+        origins: Vec<Arc<RuleOrigin>>,
+        criteria: Vec<Criterion>,
+    ) -> Self {
+        let tier = source.tier.unwrap_or_default().to_owned();
+        let list = RuleList { policy: source.key.to_owned(), tier, direction: source.direction, rules };
         Self {
-            policy: key.to_owned(),
-            tier: String::new(),
-            direction,
-            rules: vec![rule],
-            written: 0,
+            list: Arc::new(list),
+            origins,
+            criteria,
+            written: source.rules.len(),
             used: (0, RuleListId::new(0)),
-            numbers: Vec::new(),
-            list: None,
+            numbers: Numbers { outcome: OutcomeId::new(0), sets: Vec::new() },
         }
     }
 
-    /// The list with these numbers: for each rule that of its origin, then those of its parts.
-    pub fn numbered(&self, numbers: &[u32]) -> RuleList {
-        let mut numbers = numbers.iter().copied();
-        let rules = self.rules.iter().map(|template| {
-            let mut rule = template.rule.clone();
-            rule.outcome = OutcomeId::from_number(numbers.next().expect("one for each rule"));
-            number(&mut rule.source, &template.source, &mut numbers);
-            number(&mut rule.destination, &template.destination, &mut numbers);
-            rule
-        });
-        let rules = rules.collect();
-        RuleList { policy: self.policy.clone(), tier: self.tier.clone(), direction: self.direction, rules }
+    /// The list with these numbers; the very list from before, if they are those from before.
+    pub fn numbered(&mut self, numbers: Numbers) -> &Arc<RuleList> {
+        if self.used.0 == 0 || self.numbers != numbers {
+            // The first time, and where no program has it any more, in place.
+            let rules = &mut Arc::make_mut(&mut self.list).rules;
+            for (rule, outcome) in rules.iter_mut().zip(numbers.outcome.number()..) {
+                rule.outcome = OutcomeId::from_number(outcome);
+            }
+            number(rules, &self.criteria, &numbers.sets, self.used.0 > 0);
+            self.numbers = numbers;
+        }
+        &self.list
     }
 }
 
-/// Gives a side its sets.
-fn number(side: &mut Side, parts: &Parts, numbers: &mut impl Iterator<Item = u32>) {
-    for ((criterion, _), number) in parts.iter().zip(numbers) {
-        match criterion {
-            Criterion::In => side.in_sets.push(AddressSetId::from_number(number)),
-            Criterion::NotIn => side.not_in_sets.push(AddressSetId::from_number(number)),
-            Criterion::Ports => name_port(&mut side.ports, number),
-            Criterion::NotPorts => name_port(&mut side.not_ports, number),
+/// Gives rules their sets, in the place of others if they have some.
+fn number(rules: &mut [Rule], criteria: &[Criterion], numbers: &[u32], have_some: bool) {
+    let mut numbers = numbers.iter().copied();
+    for criteria in criteria.chunk_by(|a, b| a.rule == b.rule) {
+        let rule = &mut rules[criteria[0].rule as usize];
+        if have_some {
+            clear(&mut rule.source);
+            clear(&mut rule.destination);
+        }
+        for (criterion, number) in criteria.iter().zip(&mut numbers) {
+            let side = match criterion.end {
+                End::Source => &mut rule.source,
+                End::Destination => &mut rule.destination,
+            };
+            match criterion.relation {
+                Relation::In => side.in_sets.push(AddressSetId::from_number(number)),
+                Relation::NotIn => side.not_in_sets.push(AddressSetId::from_number(number)),
+                Relation::Ports => name_port(&mut side.ports, number),
+                Relation::NotPorts => name_port(&mut side.not_ports, number),
+            }
         }
     }
+}
+
+fn clear(side: &mut Side) {
+    side.in_sets.clear();
+    side.not_in_sets.clear();
     for ports in [&mut side.ports, &mut side.not_ports].into_iter().flatten() {
-        ports.named.sort_unstable();
-        ports.named.dedup();
+        if !ports.named.is_empty() {
+            Arc::make_mut(ports).named.clear();
+        }
     }
 }
 
-fn name_port(ports: &mut Option<PortMatch>, number: u32) {
-    ports.get_or_insert_default().named.push(PortSetId::from_number(number));
+/// Sorted, without duplicates.
+fn name_port(ports: &mut Option<Arc<PortMatch>>, number: u32) {
+    let named = &mut Arc::make_mut(ports.get_or_insert_default()).named;
+    let set = PortSetId::from_number(number);
+    if let Err(place) = named.binary_search(&set) {
+        named.insert(place, set);
+    }
 }
 
 /// A rule that is for no family and has no criteria and no meaning yet.
@@ -191,67 +228,54 @@ fn bare(action: Action) -> Rule {
     }
 }
 
-impl TemplateRule {
-    /// The sets that it speaks of, in the order in which they get numbers.
-    pub fn parts(&self) -> impl Iterator<Item = &Part> {
-        self.source.iter().chain(&self.destination).map(|(_, part)| part)
-    }
-
-    fn read(
-        source: &RuleSource<'_>,
-        index: usize,
-        names: &Names,
-        sets: &mut Sets,
-    ) -> Result<Self, CompileError> {
-        let rule = &source.rules[index];
-        let list = match source.direction {
-            Direction::Ingress => "spec.ingress",
-            Direction::Egress => "spec.egress",
-        };
-        let place = Place::element(source.key, list, index);
-        let action = action(&place, &rule.action)?;
-        check_version(&place, rule.ip_version)?;
-        let nets = RuleNets::of(&place, rule)?;
-        // M-33: without a type it imposes nothing beyond the protocol.
-        let icmp = |icmp: Option<model::Icmp>| {
-            icmp.and_then(|icmp| icmp.kind.map(|kind| Icmp { kind, code: icmp.code }))
-        };
-        let mut reader = SideReader { list: source, protocol: rule.protocol, sets };
-        let (own, peer) = (place.at("source"), place.at("destination"));
-        let (from, from_parts) = reader.read(&own, &rule.source, &nets.source)?;
-        let (to, to_parts) = reader.read(&peer, &rule.destination, &nets.destination)?;
-        Ok(Self {
-            rule: Rule {
-                families: [Family::V4, Family::V6].map(|family| exists_in(rule, &nets, family)),
-                protocol: rule.protocol,
-                not_protocol: rule.not_protocol,
-                icmp: icmp(rule.icmp),
-                not_icmp: icmp(rule.not_icmp),
-                source: from,
-                destination: to,
-                ..bare(action)
-            },
-            origin: Shared::new(origin(source, index, names, action)),
-            source: from_parts,
-            destination: to_parts,
-        })
-    }
+fn read_rule(
+    source: &RuleSource<'_>,
+    index: u32,
+    sets: &mut Sets,
+    criteria: &mut Vec<Criterion>,
+) -> Result<Rule, CompileError> {
+    let rule = &source.rules[index as usize];
+    let list = match source.direction {
+        Direction::Ingress => "spec.ingress",
+        Direction::Egress => "spec.egress",
+    };
+    let place = Place::element(source.key, list, index as usize);
+    let action = action(&place, &rule.action)?;
+    check_version(&place, rule.ip_version)?;
+    let nets = RuleNets::of(&place, rule)?;
+    // M-33: without a type it imposes nothing beyond the protocol.
+    let icmp = |icmp: Option<model::Icmp>| {
+        icmp.and_then(|icmp| icmp.kind.map(|kind| Icmp { kind, code: icmp.code }))
+    };
+    let mut read = |field, end, entity, nets| {
+        let mut reader =
+            SideReader { list: source, protocol: rule.protocol, place: (index, end), sets, criteria };
+        reader.read(&place.at(field), entity, nets)
+    };
+    Ok(Rule {
+        families: [Family::V4, Family::V6].map(|family| exists_in(rule, &nets, family)),
+        protocol: rule.protocol,
+        not_protocol: rule.not_protocol,
+        icmp: icmp(rule.icmp),
+        not_icmp: icmp(rule.not_icmp),
+        source: read("source", End::Source, &rule.source, &nets.source)?,
+        destination: read("destination", End::Destination, &rule.destination, &nets.destination)?,
+        ..bare(action)
+    })
 }
 
-/// Reads the sides of one rule.
+/// Reads a side of a rule; of sets only that it speaks of them.
 struct SideReader<'a> {
     list: &'a RuleSource<'a>,
     protocol: Option<u8>,
+    /// The rule and its side.
+    place: (u32, End),
     sets: &'a mut Sets,
+    criteria: &'a mut Vec<Criterion>,
 }
 
 impl SideReader<'_> {
-    fn read(
-        &mut self,
-        place: &Place<'_>,
-        entity: &Entity,
-        nets: &SideNets,
-    ) -> Result<(Side, Parts), CompileError> {
+    fn read(&mut self, place: &Place<'_>, entity: &Entity, nets: &SideNets) -> Result<Side, CompileError> {
         let expression = Expression::of(place, self.list.namespace, entity)?;
         let union = |nets: &[Net]| {
             let given = !nets.is_empty();
@@ -260,24 +284,33 @@ impl SideReader<'_> {
         let mut members =
             |selector: &Option<Selector>| Some(Part::Members(self.sets.of_members(selector.as_ref()?)));
         let sets = [
-            (Criterion::In, union(&nets.nets)),
-            (Criterion::NotIn, union(&nets.not_nets)),
-            (Criterion::In, members(&expression.positive)),
-            (Criterion::NotIn, members(&expression.negative)),
+            (Relation::In, union(&nets.nets)),
+            (Relation::NotIn, union(&nets.not_nets)),
+            (Relation::In, members(&expression.positive)),
+            (Relation::NotIn, members(&expression.negative)),
         ];
-        let mut parts: Parts =
-            sets.into_iter().filter_map(|(criterion, part)| Some((criterion, part?))).collect();
+        for (relation, part) in sets {
+            if let Some(part) = part {
+                self.add(relation, part);
+            }
+        }
         let mut side = Side::default();
         // M-25, M-27: a positive expression narrows the named ports of its side, of negated ones too.
         let of = expression.positive.as_ref();
         let given = (&entity.ports[..], &entity.named_ports[..]);
-        side.ports = self.ports(&place.at("ports"), given, of, Criterion::Ports, &mut parts)?;
+        side.ports = self.ports(&place.at("ports"), given, of, Relation::Ports)?;
         let given = (&entity.not_ports[..], &entity.not_named_ports[..]);
-        side.not_ports = self.ports(&place.at("notPorts"), given, of, Criterion::NotPorts, &mut parts)?;
+        side.not_ports = self.ports(&place.at("notPorts"), given, of, Relation::NotPorts)?;
         if let Some(service) = &entity.service {
-            parts.push(self.service(place, service, &side)?);
+            let (relation, part) = self.service(place, service, &side)?;
+            self.add(relation, part);
         }
-        Ok((side, parts))
+        Ok(side)
+    }
+
+    fn add(&mut self, relation: Relation, part: Part) {
+        let (rule, end) = self.place;
+        self.criteria.push(Criterion { rule, end, relation, part });
     }
 
     /// M-17, M-18, M-25, M-27.
@@ -286,20 +319,24 @@ impl SideReader<'_> {
         place: &Place<'_>,
         (ranges, names): (&[(u16, u16)], &[String]),
         of: Option<&Selector>,
-        criterion: Criterion,
-        parts: &mut Parts,
-    ) -> Result<Option<PortMatch>, CompileError> {
+        relation: Relation,
+    ) -> Result<Option<Arc<PortMatch>>, CompileError> {
         if ranges.is_empty() && names.is_empty() {
             return Ok(None);
+        }
+        let merged = || merged_ports(place, ranges);
+        if names.is_empty() {
+            return self.sets.of_numbers(ranges, merged).map(Some);
         }
         // Sorted before ids are given: the order in the list must not show.
         let mut names: Vec<_> = names.iter().collect();
         names.sort_unstable();
         for name in names {
             let set = NamedPorts { name: name.clone(), protocol: self.protocol, of: of.cloned() };
-            parts.push((criterion, Part::NamedPorts(self.sets.of_ports(&set))));
+            let part = Part::NamedPorts(self.sets.of_ports(&set));
+            self.add(relation, part);
         }
-        Ok(Some(PortMatch { ranges: merged_ports(place, ranges)?, named: Vec::new() }))
+        Ok(Some(Arc::new(PortMatch { ranges: merged()?, named: Vec::new() })))
     }
 
     /// M-31: the destination of egress is an address, protocol and port of a backend, so there are no other ports
@@ -309,13 +346,13 @@ impl SideReader<'_> {
         place: &Place<'_>,
         service: &ServiceName,
         side: &Side,
-    ) -> Result<(Criterion, Part), CompileError> {
+    ) -> Result<(Relation, Part), CompileError> {
         match self.list.direction {
-            Direction::Ingress => Ok((Criterion::In, Part::ServiceAddresses(service.clone()))),
+            Direction::Ingress => Ok((Relation::In, Part::ServiceAddresses(Box::new(service.clone())))),
             Direction::Egress if side.ports.is_some() => {
                 Err(place.at("services").error("found together with ports, expected alone (V-53)"))
             }
-            Direction::Egress => Ok((Criterion::Ports, Part::ServicePorts(service.clone()))),
+            Direction::Egress => Ok((Relation::Ports, Part::ServicePorts(Box::new(service.clone())))),
         }
     }
 }
@@ -335,7 +372,7 @@ fn check_version(place: &Place<'_>, version: Option<u8>) -> Result<(), CompileEr
     }
 }
 
-fn origin(source: &RuleSource<'_>, index: usize, names: &Names, action: Action) -> RuleOrigin {
+fn origin(source: &RuleSource<'_>, index: u32, names: &Names, action: Action) -> RuleOrigin {
     let Names { tier, policy } = names;
     let reason = match (source.tier, action) {
         (None, _) => Reason::ProfileRule,
@@ -348,7 +385,7 @@ fn origin(source: &RuleSource<'_>, index: usize, names: &Names, action: Action) 
         tier: tier.clone(),
         policy: Some(Arc::clone(policy)),
         direction: Some(source.direction),
-        rule: Some(u32::try_from(index).expect("a policy has at most 1024 rules")),
+        rule: Some(index),
         action: Some(action),
         reason,
     }

@@ -106,10 +106,12 @@ impl Numbered<'_> {
 
     fn side(&self, side: &Side) -> Side {
         let sets = |ids: &[AddressSetId]| ids.iter().map(|id| self.addresses[id.index()]).collect();
-        let ports = |one: &Option<PortMatch>| {
-            one.as_ref().map(|found| PortMatch {
-                ranges: found.ranges.clone(),
-                named: found.named.iter().map(|id| self.ports[id.index()]).collect(),
+        let ports = |one: &Option<Arc<PortMatch>>| {
+            one.as_ref().map(|found| {
+                Arc::new(PortMatch {
+                    ranges: found.ranges.clone(),
+                    named: found.named.iter().map(|id| self.ports[id.index()]).collect(),
+                })
             })
         };
         Side {

@@ -141,8 +141,8 @@ impl<'a> SideText<'a> {
         (*side != Side::default()).then(|| Self {
             in_sets: numbers(&side.in_sets),
             not_in: numbers(&side.not_in_sets),
-            ports: side.ports.as_ref().map(PortsText::of),
-            not_ports: side.not_ports.as_ref().map(PortsText::of),
+            ports: side.ports.as_deref().map(PortsText::of),
+            not_ports: side.not_ports.as_deref().map(PortsText::of),
         })
     }
 }

@@ -17,11 +17,13 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use crate::flow::{Direction, EndpointId, Family, OutcomeId, id, number_address};
 
 pub use alike::Alike;
 pub use contents::{contents, rule_lists};
-pub use sets::{AddressSet, PortSet};
+pub use sets::{AddressSet, PortMember, PortSet};
 
 id! {
     /// A [`Chain`] of a [`Program`].
@@ -351,17 +353,18 @@ pub struct Icmp {
     pub code: Option<u8>,
 }
 
-/// Criteria on one side of a packet; absent ones impose nothing (M-2).
+/// Criteria on one side of a packet; absent ones impose nothing (M-2). There are many: a set or two stand where they are
+/// asked for, and rules of a list share the ports that they name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Side {
     /// Sets that must each hold the address: `nets`, and the positive expression of M-21.
-    pub in_sets: Vec<AddressSetId>,
+    pub in_sets: SmallVec<[AddressSetId; 4]>,
     /// Sets that must not hold the address: `notNets`, and `notSelector` on its own (M-24).
-    pub not_in_sets: Vec<AddressSetId>,
+    pub not_in_sets: SmallVec<[AddressSetId; 4]>,
     /// `ports`: one of them (M-17).
-    pub ports: Option<PortMatch>,
+    pub ports: Option<Arc<PortMatch>>,
     /// `notPorts`: none of them (M-18).
-    pub not_ports: Option<PortMatch>,
+    pub not_ports: Option<Arc<PortMatch>>,
 }
 
 /// Numeric ranges and named-port sets. A packet without readable ports matches no range, and fails every

@@ -1,12 +1,14 @@
 //! Sets that criteria of rules name: of addresses, and of ports of addresses.
 
+use smallvec::SmallVec;
+
 use crate::flow::Family;
 
-/// A set of addresses: sorted, disjoint, maximal ranges per family.
+/// A set of addresses: sorted, disjoint, maximal ranges per family. Most are one network of IPv4, which stands in the set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct AddressSet {
     /// Inclusive IPv4 ranges.
-    pub v4: Vec<(u32, u32)>,
+    pub v4: SmallVec<[(u32, u32); 2]>,
     /// Inclusive IPv6 ranges.
     pub v6: Vec<(u128, u128)>,
 }
@@ -15,16 +17,27 @@ impl AddressSet {
     /// Adds an address that is not below those that are in.
     #[allow(clippy::cast_possible_truncation)] // IPv4 numbers are below 2^32 by construction.
     pub fn push(&mut self, family: Family, address: u128) {
-        fn extend<T: Copy + Ord>(ranges: &mut Vec<(T, T)>, address: T, before: Option<T>) {
+        /// A range of its own, if it does not go on with the last one.
+        fn apart<T: Copy + Ord>(ranges: &mut [(T, T)], address: T, before: Option<T>) -> Option<(T, T)> {
             match ranges.last_mut() {
-                Some((_, last)) if *last >= address => {}
-                Some((_, last)) if Some(*last) == before => *last = address,
-                _ => ranges.push((address, address)),
+                Some((_, last)) if *last >= address => None,
+                Some((_, last)) if Some(*last) == before => {
+                    *last = address;
+                    None
+                }
+                _ => Some((address, address)),
             }
         }
         match family {
-            Family::V4 => extend(&mut self.v4, address as u32, (address as u32).checked_sub(1)),
-            Family::V6 => extend(&mut self.v6, address, address.checked_sub(1)),
+            Family::V4 => {
+                let address = address as u32;
+                let new = apart(&mut self.v4, address, address.checked_sub(1));
+                self.v4.extend(new);
+            }
+            Family::V6 => {
+                let new = apart(&mut self.v6, address, address.checked_sub(1));
+                self.v6.extend(new);
+            }
         }
     }
 
@@ -36,7 +49,7 @@ impl AddressSet {
         match family {
             Family::V4 => {
                 let v4 = ranges_with(v4, (first as u32, last as u32), |last| last.checked_add(1))?;
-                Some(Self { v4, v6: v6.clone() })
+                Some(Self { v4: v4.into(), v6: v6.clone() })
             }
             Family::V6 => {
                 let v6 = ranges_with(v6, (first, last), |last| last.checked_add(1))?;
@@ -53,7 +66,7 @@ impl AddressSet {
         match family {
             Family::V4 => {
                 let v4 = ranges_without(v4, (first as u32, last as u32), |first| first - 1, |last| last + 1)?;
-                Some(Self { v4, v6: v6.clone() })
+                Some(Self { v4: v4.into(), v6: v6.clone() })
             }
             Family::V6 => {
                 let v6 = ranges_without(v6, (first, last), |first| first - 1, |last| last + 1)?;
@@ -109,16 +122,68 @@ fn in_ranges<T: Ord + Copy>(ranges: &[(T, T)], address: T) -> bool {
     after > 0 && ranges[after - 1].1 >= address
 }
 
-/// A set of (address, protocol, port), sorted, without duplicates.
+/// An address, a protocol, a port.
+pub type PortMember = (Family, u128, u8, u16);
+
+/// A set of (address, protocol, port): sorted, without duplicates. There may be one for each pod of a cluster, and an edit
+/// copies them: those of IPv4 are a quarter as large.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PortSet {
-    /// (family, address, protocol, port).
-    pub members: Vec<(Family, u128, u8, u16)>,
+    /// Of IPv4 addresses.
+    pub v4: Vec<(u32, u8, u16)>,
+    /// Of IPv6 addresses.
+    pub v6: Vec<(u128, u8, u16)>,
 }
 
 impl PortSet {
+    /// All members, in their order: those of IPv4 first.
+    pub fn members(&self) -> impl Iterator<Item = PortMember> {
+        (0..self.len()).map(|index| self.member(index))
+    }
+
+    /// A member by its place in the order. Panics beyond the last one.
+    pub fn member(&self, index: usize) -> PortMember {
+        if let Some(&(address, protocol, port)) = self.v4.get(index) {
+            return (Family::V4, address.into(), protocol, port);
+        }
+        let (address, protocol, port) = self.v6[index - self.v4.len()];
+        (Family::V6, address, protocol, port)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.v4.len() + self.v6.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Whether the tuple is a member; O(log n).
     pub fn contains(&self, family: Family, address: u128, protocol: u8, port: u16) -> bool {
-        self.members.binary_search(&(family, address, protocol, port)).is_ok()
+        match family {
+            Family::V4 => u32::try_from(address)
+                .is_ok_and(|address| self.v4.binary_search(&(address, protocol, port)).is_ok()),
+            Family::V6 => self.v6.binary_search(&(address, protocol, port)).is_ok(),
+        }
+    }
+}
+
+impl FromIterator<PortMember> for PortSet {
+    #[allow(clippy::cast_possible_truncation)] // IPv4 numbers are below 2^32 by construction.
+    fn from_iter<I: IntoIterator<Item = PortMember>>(members: I) -> Self {
+        let mut set = Self::default();
+        for (family, address, protocol, port) in members {
+            match family {
+                Family::V4 => set.v4.push((address as u32, protocol, port)),
+                Family::V6 => set.v6.push((address, protocol, port)),
+            }
+        }
+        set.v4.sort_unstable();
+        set.v4.dedup();
+        set.v6.sort_unstable();
+        set.v6.dedup();
+        set
     }
 }

@@ -213,9 +213,8 @@ fn or_none(texts: &[String], separator: &str) -> String {
 
 fn port_members(set: &PortSet) -> String {
     let members: Vec<_> = set
-        .members
-        .iter()
-        .map(|&(family, address, protocol, port)| {
+        .members()
+        .map(|(family, address, protocol, port)| {
             format!("{} {} {port}", number_address(family, address), protocol_name(protocol))
         })
         .collect();

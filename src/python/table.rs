@@ -68,9 +68,8 @@ impl Program {
     fn port_sets(&self) -> Vec<Vec<(u8, u128, u8, u16)>> {
         let version = |family| if family == Family::V4 { 4 } else { 6 };
         let members = |set: &Arc<PortSet>| {
-            set.members
-                .iter()
-                .map(|&(family, address, protocol, port)| (version(family), address, protocol, port))
+            set.members()
+                .map(|(family, address, protocol, port)| (version(family), address, protocol, port))
                 .collect()
         };
         self.compiled.port_sets.iter().map(members).collect()

@@ -266,8 +266,8 @@ impl Finder<'_> {
     fn is_same_side(&mut self, old: &Side, new: &Side) -> bool {
         self.are_same_sets(&old.in_sets, &new.in_sets)
             && self.are_same_sets(&old.not_in_sets, &new.not_in_sets)
-            && self.are_same_ports(old.ports.as_ref(), new.ports.as_ref())
-            && self.are_same_ports(old.not_ports.as_ref(), new.not_ports.as_ref())
+            && self.are_same_ports(old.ports.as_deref(), new.ports.as_deref())
+            && self.are_same_ports(old.not_ports.as_deref(), new.not_ports.as_deref())
     }
 
     fn are_same_sets(&mut self, old: &[AddressSetId], new: &[AddressSetId]) -> bool {

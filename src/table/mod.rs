@@ -34,6 +34,7 @@ mod point;
 mod prefetch;
 mod statics;
 mod stops;
+mod terms;
 pub mod tree;
 mod trees;
 

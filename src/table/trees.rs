@@ -5,19 +5,20 @@
 
 use std::array;
 use std::borrow::Cow;
-use std::collections::hash_map::Entry;
 use std::fmt;
+use std::ops::Index;
 use std::sync::Arc;
 
-use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
+use rustc_hash::{FxHashMap, FxHashSet};
 use serde::{Deserialize, Serialize};
 
 use super::Trace;
 use super::answer::{Answer, End};
 use super::classes::{Seen, Value};
 use super::engines::{Engine, Packet};
-use super::flat::{AddressTerm, Clause, Flat, Flats, Protocols, SetId, has_protocol, intersected};
+use super::flat::{Clause, Flat, Flats};
 use super::point::{AddressBlock, Point, PointBlock};
+use super::terms::{AddressTerm, Protocols, SetId, has_protocol, intersected, narrow};
 use super::tree::{self, Cuboid, DIMENSIONS, NONE, Packed, Tree};
 use crate::flow::{Family, FiveTuple, OutcomeId};
 use crate::program::{Action, AddressSet, ChainId};
@@ -125,7 +126,23 @@ struct Part {
 }
 
 /// Ranges of addresses by the index of their [`AddressTerm`].
-type Terms<'f, P> = FxHashMap<u32, Cow<'f, [(P, P)]>>;
+struct Terms<P> {
+    /// Those of all terms, one after the other: clauses mostly ask for them in this order.
+    ranges: Vec<(P, P)>,
+    /// Of each term: where its ranges begin and end, if a clause has asked for it.
+    places: Vec<Option<(u32, u32)>>,
+}
+
+impl<P> Index<u32> for Terms<P> {
+    type Output = [(P, P)];
+
+    #[inline]
+    fn index(&self, term: u32) -> &[(P, P)] {
+        let (first, end) =
+            self.places[term as usize].expect("terms of clauses are read before boxes are made");
+        &self.ranges[first as usize..end as usize]
+    }
+}
 
 /// The value of the Log rule of a part: no answer looks like this. A Pass rule has the word beside answers of its outcome.
 const LOG: u32 = NONE - 1;
@@ -165,16 +182,15 @@ impl Trees {
         }
         let built = match family {
             Family::V4 => {
-                let terms = self.terms(&flat, family, flats, |set| &set.v4, u32::MAX)?;
+                let terms = self.terms(&flat, family, flats, |set| &set.v4[..], u32::MAX)?;
                 self.segments(&flat, family, flats, Vec::new(), &terms)?
             }
             Family::V6 => {
-                let terms = self.terms(&flat, family, flats, |set| &set.v6, u128::MAX)?;
+                let terms = self.terms(&flat, family, flats, |set| &set.v6[..], u128::MAX)?;
                 let bounds = bounds(&terms);
-                let ranked = |ranges: Cow<'_, [(u128, u128)]>| {
-                    ranges.iter().map(|&(a, b)| (rank(&bounds, a), rank(&bounds, b))).collect()
-                };
-                let terms = terms.into_iter().map(|(term, ranges)| (term, ranked(ranges))).collect();
+                let ranked = |&(first, last): &_| (rank(&bounds, first), rank(&bounds, last));
+                let Terms { ranges, places } = terms;
+                let terms = Terms { ranges: ranges.iter().map(ranked).collect(), places };
                 self.segments(&flat, family, flats, bounds, &terms)?
             }
         };
@@ -189,29 +205,31 @@ impl Trees {
     }
 
     /// The addresses of each term that clauses of the family have.
-    fn terms<'f, P: Value>(
+    fn terms<P: Value>(
         &mut self,
         flat: &Flat,
         family: Family,
-        flats: &'f Flats<'_>,
-        members: impl Fn(&AddressSet) -> &Vec<(P, P)>,
+        flats: &Flats<'_>,
+        members: impl Fn(&AddressSet) -> &[(P, P)],
         last: P,
-    ) -> Result<Terms<'f, P>, Refused> {
+    ) -> Result<Terms<P>, Refused> {
         let own = flat.clauses.iter().filter(|clause| clause.families[family as usize]);
-        let most = flats.addresses.len().min(2 * flat.clauses.len());
-        let mut terms = Terms::with_capacity_and_hasher(most, FxBuildHasher);
-        let mut kept = 0;
+        let mut terms = Terms { ranges: Vec::new(), places: vec![None; flats.addresses.len()] };
         for index in own.flat_map(|clause| [clause.source, clause.destination]) {
-            let Entry::Vacant(place) = terms.entry(index) else { continue };
-            let AddressTerm { within, outside } = &flats.addresses[index as usize];
+            let place = &mut terms.places[index as usize];
+            if place.is_some() {
+                continue;
+            }
+            let AddressTerm { within, outside } = &flats.addresses[index];
             let read = within.iter().chain(outside).map(|&set| members(flats.set(set)).len());
             self.take(read.sum())?;
             let found = ranges(within, outside, |set| members(flats.set(set)), last);
-            kept += found.len();
-            if kept > self.limits.cuboids {
-                return Err(Refused::Cuboids(kept));
+            let (first, end) = (terms.ranges.len(), terms.ranges.len() + found.len());
+            if end > self.limits.cuboids {
+                return Err(Refused::Cuboids(end));
             }
-            place.insert(found);
+            terms.ranges.extend_from_slice(&found);
+            *place = Some((narrow(first), narrow(end)));
         }
         Ok(terms)
     }
@@ -222,7 +240,7 @@ impl Trees {
         family: Family,
         flats: &Flats<'_>,
         bounds: Vec<u128>,
-        terms: &Terms<'_, u32>,
+        terms: &Terms<u32>,
     ) -> Result<Segments, Refused> {
         let own = |clause: &&Clause| clause.families[family as usize];
         let rule = |clause: &Clause| flat.rules[clause.rule as usize];
@@ -232,7 +250,8 @@ impl Trees {
         let mut parts = Vec::with_capacity(flat.segments.len());
         for (number, segment) in flat.segments.iter().enumerate() {
             let first = parts.len();
-            let (mut cuboids, mut log) = (Vec::new(), None);
+            // Most clauses are one box.
+            let (mut cuboids, mut log) = (Vec::with_capacity(flat.clauses_of(number).len()), None);
             for clause in flat.clauses[flat.clauses_of(number)].iter().filter(own) {
                 let (action, outcome) = rule(clause);
                 if is_silent && action == Action::Log {
@@ -456,7 +475,7 @@ impl Segments {
 /// What the boxes of a chain are made of.
 struct Boxes<'f, 'p> {
     flats: &'f Flats<'p>,
-    terms: &'f Terms<'f, u32>,
+    terms: &'f Terms<u32>,
     /// By the index of a clause's service.
     protocols: FxHashMap<u32, Vec<(u32, u32)>>,
     /// How many more there may be, those of the part in work included.
@@ -469,7 +488,7 @@ impl Boxes<'_, '_> {
         let service = &self.flats.services[clause.service as usize];
         let protocols =
             self.protocols.entry(clause.service).or_insert_with(|| protocol_ranges(&service.protocols));
-        let (sources, destinations) = (&*self.terms[&clause.source], &*self.terms[&clause.destination]);
+        let (sources, destinations) = (&self.terms[clause.source], &self.terms[clause.destination]);
         let (keys, ports) = (&service.keys[..], &self.flats.source_ports[clause.source_ports as usize][..]);
         let dimensions = [sources, destinations, ports, keys, protocols].map(<[_]>::len);
         let product = dimensions.iter().try_fold(1_usize, |product, &count| product.checked_mul(count));
@@ -519,7 +538,7 @@ fn protocol_ranges(protocols: &Protocols) -> Vec<(u32, u32)> {
 fn ranges<'s, P: Value + 's>(
     within: &[SetId],
     out: &[SetId],
-    members: impl Fn(SetId) -> &'s Vec<(P, P)>,
+    members: impl Fn(SetId) -> &'s [(P, P)],
     last: P,
 ) -> Cow<'s, [(P, P)]> {
     if let ([set], []) = (within, out) {
@@ -550,11 +569,8 @@ fn outside<P: Value>(ranges: &[(P, P)], last: P) -> Vec<(P, P)> {
 }
 
 /// Where the addresses of a chain's terms begin and end.
-fn bounds(terms: &Terms<'_, u128>) -> Vec<u128> {
-    let edges = terms
-        .values()
-        .flat_map(|ranges| ranges.iter())
-        .flat_map(|&(first, last)| [Some(first), last.checked_add(1)]);
+fn bounds(terms: &Terms<u128>) -> Vec<u128> {
+    let edges = terms.ranges.iter().flat_map(|&(first, last)| [Some(first), last.checked_add(1)]);
     let mut bounds: Vec<u128> = edges.flatten().chain([0]).collect();
     bounds.sort_unstable();
     bounds.dedup();

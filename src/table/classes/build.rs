@@ -20,7 +20,8 @@ use super::{
 use crate::flow::{Direction, Family};
 use crate::program::{Chain, ChainId, Program, RuleListId};
 use crate::table::answer::Answers;
-use crate::table::flat::{Clause, Flat, Flats, Ranges, lists};
+use crate::table::flat::{Clause, Flat, Flats, lists};
+use crate::table::terms::Ranges;
 
 /// Services are few, and most edits of policies bring one.
 const MORE_SERVICES: usize = 256;
@@ -43,8 +44,8 @@ pub fn build(
     let wanted = chains.iter().zip(&built).filter(|(_, fits)| fits[0].is_ok()).map(|(&(_, chain), _)| chain);
     let lists = listed(flats, wanted);
     let mut writer = Writer::new(directions(flats.program()), *limits, flats.program().outcomes.len(), keeps);
-    let v4 = numbers::addresses(flats, &lists, Family::V4, |set| &set.v4, limits);
-    let v6 = numbers::addresses(flats, &lists, Family::V6, |set| &set.v6, limits);
+    let v4 = numbers::addresses(flats, &lists, Family::V4, |set| &set.v4[..], limits);
+    let v6 = numbers::addresses(flats, &lists, Family::V6, |set| &set.v6[..], limits);
     writer.counts.v4 = v4.as_ref().map_or(0, |numbers| numbers.partition.count());
     writer.counts.v6 = v6.as_ref().map_or(0, |numbers| numbers.partition.count());
     let frame = writer.frame(Frame::of(flats, &lists, limits), chains.len());

@@ -12,8 +12,9 @@ use super::partition::{Partition, Value};
 use super::ranges::Keys;
 use crate::flow::Family;
 use crate::program::AddressSet;
-use crate::table::flat::{Clause, Flats, Protocols, Ranges, ServiceTerm, SetId, has_protocol};
+use crate::table::flat::{Clause, Flats};
 use crate::table::point::OPAQUE;
+use crate::table::terms::{Protocols, Ranges, ServiceTerm, SetId, has_protocol};
 
 /// A rule list of the chains that tables are made for.
 pub struct Listed<'f> {
@@ -91,7 +92,7 @@ pub fn addresses<P: Value>(
     flats: &Flats<'_>,
     lists: &[Listed<'_>],
     family: Family,
-    ranges: impl Fn(&AddressSet) -> &Vec<(P, P)>,
+    ranges: impl Fn(&AddressSet) -> &[(P, P)],
     limits: &Limits,
 ) -> Result<Addresses<P>, Refused> {
     let own = clauses(lists).filter(|clause| clause.families[family as usize]);
@@ -106,7 +107,7 @@ pub fn addresses<P: Value>(
     // The first one stands in for those of clauses that do not exist for the family, also where there is no clause yet.
     let mut terms = vec![Term::default(); flats.addresses.len().max(1)];
     for index in own.flat_map(|clause| [clause.source, clause.destination]) {
-        let (made, asked) = (&mut terms[index as usize], &flats.addresses[index as usize]);
+        let (made, asked) = (&mut terms[index as usize], &flats.addresses[index]);
         if *made == Term::default() {
             made.within = asked.within.iter().map(|&set| number(set)).collect();
             made.outside = asked.outside.iter().map(|&set| number(set)).collect();
@@ -114,7 +115,7 @@ pub fn addresses<P: Value>(
     }
     let of = if family == Family::V4 { "IPv4 addresses" } else { "IPv6 addresses" };
     let sets: Vec<Arc<AddressSet>> = used.iter().map(|&set| Arc::clone(flats.set(set))).collect();
-    let partition = used.iter().map(|&set| ranges(flats.set(set)).as_slice());
+    let partition = used.iter().map(|&set| ranges(flats.set(set)));
     Numbers::of(partition, terms, sets, lists, |clause| [clause.source, clause.destination], limits, of)
 }
 

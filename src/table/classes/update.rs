@@ -24,8 +24,9 @@ use super::{BLOCK, BLOCK_WORD, CELLS, Classes};
 use crate::flow::{Family, OutcomeId};
 use crate::program::{AddressSet, ChainId, Program};
 use crate::table::answer::Answers;
-use crate::table::flat::{Clause, Flat, Flats, Ranges, ServiceTerm, lists};
+use crate::table::flat::{Clause, Flat, Flats, lists};
 use crate::table::lineage::Lineage;
+use crate::table::terms::{Ranges, ServiceTerm};
 
 /// Sets and terms that small images may leave behind: they are soon made, but need not be for a few edits.
 const SPARE_PARTS: usize = 1024;
@@ -359,7 +360,7 @@ fn address_term<P: Value>(
     known: &mut FxHashMap<usize, u32>,
     add: &mut impl FnMut(&AddressSet, u32),
 ) -> u32 {
-    let asked = &flats.addresses[index as usize];
+    let asked = &flats.addresses[index];
     let mut number = |set| {
         let set = flats.set(set);
         *known.entry(address(set)).or_insert_with(|| {

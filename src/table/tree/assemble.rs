@@ -76,7 +76,9 @@ impl Grown {
         let first_block = (head + self.nodes.len() * NODE_LINES).next_multiple_of(BLOCK_LINES);
         let first_value = first_block + self.blocks.len() * BLOCK_LINES;
         let moved = |at: Ref| Ref(at.0 + if at.is_leaf() { first_block } else { head } as u32);
-        let mut image = vec![Line([0; WORDS]); first_block];
+        let values = if self.is_ranked { all.values.len().div_ceil(WORDS) } else { 0 };
+        let mut image = Vec::with_capacity(first_value + values);
+        image.resize(first_block, Line([0; WORDS]));
         let squeezes = all.squeezes.map(|squeeze| squeeze.from);
         let trees = self.starts.len() as u32;
         image[0].0[..7].copy_from_slice(&[

@@ -1,5 +1,7 @@
 //! Where to cut a box.
 
+use std::sync::LazyLock;
+
 use super::DIMENSIONS;
 use super::image::{FAN_OUT, LANES};
 use super::rules::{Bounds, Rule};
@@ -157,7 +159,14 @@ impl Spans {
 
 /// What it takes to find a rule in a list of so many: its blocks are few, or it is halved again and again.
 fn work(rules: usize) -> f64 {
-    1.0 + (count(rules) + 1.0).log2()
+    /// Of short lists, which most are.
+    static SHORT: LazyLock<Vec<f64>> = LazyLock::new(|| (0..1 << 10).map(logarithm).collect());
+
+    fn logarithm(rules: usize) -> f64 {
+        1.0 + (count(rules) + 1.0).log2()
+    }
+
+    SHORT.get(rules).copied().unwrap_or_else(|| logarithm(rules))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "an estimate")]

@@ -190,17 +190,13 @@ impl<'a> Aimer<'a> {
     }
 
     fn named_port(&mut self, set: PortSetId, (family, own): (Family, Option<u128>)) -> Option<(u8, u16)> {
-        let PortSet { members } = &*self.program.port_sets[set.index()];
-        let of_own = own.and_then(|own| {
-            let first = members.partition_point(|member| (member.0, member.1) < (family, own));
-            members.get(first).filter(|member| (member.0, member.1) == (family, own))
-        });
-        let member = match of_own {
-            None if members.is_empty() => return None,
-            None => self.random.pick(members),
-            Some(member) => member,
-        };
-        Some((member.2, member.3))
+        let set = &*self.program.port_sets[set.index()];
+        let of_own = own.and_then(|own| first_of(set, family, own));
+        of_own.or_else(|| {
+            let number = (!set.is_empty()).then(|| self.random.index(set.len()))?;
+            let (.., protocol, port) = set.member(number);
+            Some((protocol, port))
+        })
     }
 
     /// A question that is aimed at no rule.
@@ -269,4 +265,16 @@ fn point(random: &mut Random, first: u128, last: u128, end: u128) -> u128 {
         return random.between_wide(first, last);
     }
     *random.pick(&[first, last, first.saturating_sub(1), end.min(last.saturating_add(1))])
+}
+
+/// The first protocol and port of an address.
+fn first_of(set: &PortSet, family: Family, address: u128) -> Option<(u8, u16)> {
+    fn first<T: Copy + Ord>(members: &[(T, u8, u16)], address: T) -> Option<(u8, u16)> {
+        let (found, protocol, port) = *members.get(members.partition_point(|member| member.0 < address))?;
+        (found == address).then_some((protocol, port))
+    }
+    match family {
+        Family::V4 => first(&set.v4, u32::try_from(address).ok()?),
+        Family::V6 => first(&set.v6, address),
+    }
 }

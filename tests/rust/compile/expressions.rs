@@ -3,6 +3,7 @@
 //! Every member of the world has one address that nobody else has, so a set of addresses reads as a list of names.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use labelgate::flow::{Family, address_number, number_address};
 use labelgate::program::{AddressSet, PortSet, Program, Side};
@@ -114,9 +115,8 @@ fn ports(set: &PortSet) -> String {
         WHO.iter().find(|(_, address)| *address == text).expect("an address of the world").0
     };
     let texts = set
-        .members
-        .iter()
-        .map(|&(family, number, protocol, port)| format!("{} {protocol}/{port}", name(family, number)));
+        .members()
+        .map(|(family, number, protocol, port)| format!("{} {protocol}/{port}", name(family, number)));
     texts.collect::<Vec<_>>().join(", ")
 }
 
@@ -279,7 +279,7 @@ fn service_accounts() {
 fn named(namespace: &str, protocol: Option<u8>, source: &Value) -> String {
     let rule = json!({"action": "Allow", "protocol": protocol, "source": source});
     let (program, side) = compiled(namespace, &rule);
-    let sets = |word: &str, ports_of: &Option<labelgate::program::PortMatch>| -> Vec<String> {
+    let sets = |word: &str, ports_of: &Option<Arc<labelgate::program::PortMatch>>| -> Vec<String> {
         let found = ports_of.iter().flat_map(|found| &found.named);
         found.map(|id| format!("{word}: {}", ports(&program.port_sets[id.index()]))).collect()
     };
@@ -347,7 +347,7 @@ fn numeric_ports() {
     let source =
         json!({"ports": [[443, 443], [80, 90], [85, 99], [100, 100]], "not_ports": [[65535, 65535], [0, 1]]});
     let (_, side) = compiled("", &json!({"action": "Allow", "protocol": 6, "source": source}));
-    let ranges = |ports: Option<labelgate::program::PortMatch>| ports.expect("ports").ranges;
+    let ranges = |ports: Option<Arc<labelgate::program::PortMatch>>| ports.expect("ports").ranges.clone();
     assert_eq!(ranges(side.ports), [(80, 100), (443, 443)]);
     assert_eq!(ranges(side.not_ports), [(0, 1), (65535, 65535)]);
 }

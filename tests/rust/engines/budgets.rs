@@ -38,7 +38,7 @@ fn on_sets(count: u16) -> Vec<Rule> {
     let rule = |number: u16| {
         let mut rule =
             plain([Action::Allow, Action::Log, Action::Deny, Action::Pass][usize::from(number % 4)]);
-        rule.source.in_sets = vec![AddressSetId::new(usize::from(number % 5))];
+        rule.source.in_sets = vec![AddressSetId::new(usize::from(number % 5))].into();
         rule
     };
     (0..count).map(rule).collect()
@@ -47,7 +47,7 @@ fn on_sets(count: u16) -> Vec<Rule> {
 fn of_sets(rules: Vec<Rule>) -> Program {
     let set = |number: u32| {
         let first = number << 8;
-        AddressSet { v4: vec![(first, first + 300)], v6: vec![(number.into(), 99)] }
+        AddressSet { v4: vec![(first, first + 300)].into(), v6: vec![(number.into(), 99)] }
     };
     of_rules(rules, (0..5).map(set).collect(), Vec::new())
 }
@@ -91,7 +91,7 @@ fn every_guard_of_classes_speaks() {
 fn ipv6_addresses_and_source_ports_have_guards_of_their_own() {
     let mut budgets = Budgets::default();
     budgets.classes.classes = 5;
-    let set = |number: u32| AddressSet { v4: Vec::new(), v6: vec![(number.into(), 99)] };
+    let set = |number: u32| AddressSet { v4: Vec::new().into(), v6: vec![(number.into(), 99)] };
     let ipv6 = of_rules(on_sets(5), (0..5).map(set).collect(), Vec::new());
     let by_source_port = |number: u16| {
         let mut rule = single_port(number);
@@ -114,7 +114,7 @@ fn ipv6_addresses_and_source_ports_have_guards_of_their_own() {
 fn every_guard_of_the_tree_speaks() {
     let mut excluded = plain(Action::Allow);
     excluded.source.not_ports = Some(named(0));
-    let port_set = PortSet { members: vec![(Family::V4, 1, protocol::TCP, 80)] };
+    let port_set = PortSet::from_iter([(Family::V4, 1, protocol::TCP, 80)]);
     let excluded = || of_rules(vec![excluded.clone()], Vec::new(), vec![port_set.clone()]);
     let many = || of_rules((0..2000).map(single_port).collect(), Vec::new(), Vec::new());
     let guards: [Guard<'_>; 5] = [

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use labelgate::flow::OutcomeId;
 use labelgate::program::{
-    Action, AddressSet, AddressSetId, ChainEnd, ChainId, PortMatch, PortSet, Program, Reason, Rule,
-    RuleListId, RuleOrigin,
+    Action, AddressSet, AddressSetId, ChainEnd, ChainId, PortMatch, Program, Reason, Rule, RuleListId,
+    RuleOrigin,
 };
 use labelgate::table::{Budgets, Builder};
 use proptest::prelude::*;
@@ -25,7 +25,8 @@ fn rules(program: &mut Program) -> impl Iterator<Item = &mut Rule> {
 
 /// One address more, or one less.
 fn toggle(choices: &mut Choices, set: &mut AddressSet) {
-    fn toggled<T: Copy + Ord>(ranges: &mut Vec<(T, T)>, address: T, next: impl Fn(T) -> Option<T>) {
+    fn toggled<T: Copy + Ord>(ranges: &[(T, T)], address: T, next: impl Fn(T) -> Option<T>) -> Vec<(T, T)> {
+        let mut ranges = ranges.to_vec();
         if let Some(place) = ranges.iter().position(|&(first, last)| first == address && last == address) {
             ranges.remove(place);
         } else if !ranges.iter().any(|&(first, last)| {
@@ -34,9 +35,10 @@ fn toggle(choices: &mut Choices, set: &mut AddressSet) {
             ranges.push((address, address));
             ranges.sort_unstable();
         }
+        ranges
     }
-    toggled(&mut set.v4, choices.of(&V4), |address| address.checked_add(1));
-    toggled(&mut set.v6, choices.of(&V6), |address| address.checked_add(1));
+    set.v4 = toggled(&set.v4, choices.of(&V4), |address| address.checked_add(1)).into();
+    set.v6 = toggled(&set.v6, choices.of(&V6), |address| address.checked_add(1));
 }
 
 /// The same program by other numbers.
@@ -99,7 +101,7 @@ fn change_rule(choices: &mut Choices, program: &mut Program) {
             }));
         }
         2 if sets > 0 => {
-            rule.source.in_sets = choices.list(2, |choices| AddressSetId::new(choices.below(sets)));
+            rule.source.in_sets = choices.list(2, |choices| AddressSetId::new(choices.below(sets))).into();
         }
         3 => rule.source.ports = Some(some_ports(choices)),
         4 => rule.destination.ports = Some(some_ports(choices)),
@@ -107,10 +109,10 @@ fn change_rule(choices: &mut Choices, program: &mut Program) {
     }
 }
 
-fn some_ports(choices: &mut Choices) -> PortMatch {
+fn some_ports(choices: &mut Choices) -> Arc<PortMatch> {
     let first = choices.of(&[0, 79, 80, 255, 256, 443, 8080, 65_000]);
     let last = first + choices.of(&[0, 0, 1, 20, 255, 256, 535]);
-    PortMatch { ranges: vec![(first, last)], named: Vec::new() }
+    Arc::new(PortMatch { ranges: vec![(first, last)], named: Vec::new() })
 }
 
 /// Other chains, more or fewer, in another order.
@@ -143,8 +145,9 @@ pub fn changed(choices: &mut Choices, program: &mut Program) {
         5 => program.address_sets.push(shared(address_set(choices))),
         6 if ports > 0 => program.port_sets[choices.below(ports)] = Arc::new(port_set(choices)),
         7 if ports > 0 => {
-            let PortSet { members } = Arc::make_mut(&mut program.port_sets[choices.below(ports)]);
-            members.truncate(choices.below(members.len() + 1));
+            let set = Arc::make_mut(&mut program.port_sets[choices.below(ports)]);
+            let left = choices.below(set.len() + 1);
+            *set = set.members().take(left).collect();
         }
         8 => renumber(choices, program),
         9 => change_chains(choices, program),

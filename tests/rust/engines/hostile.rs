@@ -18,7 +18,7 @@ fn with_bit(bit: u16) -> Vec<(u16, u16)> {
 fn named_ports_of_both_sides_multiply() {
     let services = |address: u128| {
         let members = (1..=600).map(|port| (Family::V4, address, protocol::TCP, port));
-        PortSet { members: members.collect() }
+        members.collect::<PortSet>()
     };
     let mut rule = plain(Action::Allow);
     (rule.source.ports, rule.destination.ports) = (Some(named(0)), Some(named(1)));
@@ -33,10 +33,10 @@ fn named_ports_of_both_sides_multiply() {
 
 #[test]
 fn a_named_port_that_stands_for_every_number_is_excluded() {
-    let members = (0..=u16::MAX).map(|port| (Family::V4, 0x0a00_0001, protocol::TCP, port)).collect();
+    let members = (0..=u16::MAX).map(|port| (Family::V4, 0x0a00_0001, protocol::TCP, port));
     let mut rule = plain(Action::Deny);
     rule.destination.not_ports = Some(named(0));
-    let others = others(of_rules(vec![rule], Vec::new(), vec![PortSet { members }]), &Budgets::default());
+    let others = others(of_rules(vec![rule], Vec::new(), vec![members.collect()]), &Budgets::default());
     assert_eq!(others[0].engine, "linear");
 }
 
@@ -103,7 +103,7 @@ fn log_rules_take_part_in_the_budget() {
     });
     let rules = (0..14).map(|set| {
         let mut rule = plain(Action::Log);
-        rule.source.in_sets = vec![AddressSetId::new(set)];
+        rule.source.in_sets = vec![AddressSetId::new(set)].into();
         rule
     });
     let program = of_rules(rules.collect(), sets.collect(), Vec::new());

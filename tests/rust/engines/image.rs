@@ -219,10 +219,11 @@ fn without_a_budget_there_is_no_image() {
 fn maps_of_both_levels_answer_as_the_rules_do() {
     let rule = |index: usize| {
         let mut rule = plain([Action::Allow, Action::Deny][index % 7 / 4]);
-        rule.source.in_sets = vec![AddressSetId::new(index)];
+        rule.source.in_sets = vec![AddressSetId::new(index)].into();
         rule
     };
-    let set = |index: u32| AddressSet { v4: vec![(index << 8, index << 9)], v6: vec![(index.into(), 999)] };
+    let set =
+        |index: u32| AddressSet { v4: vec![(index << 8, index << 9)].into(), v6: vec![(index.into(), 999)] };
     let program = of_rules((0..900).map(rule).collect(), (0..900).map(set).collect(), Vec::new());
     let chain = ChainId::new(0);
     let linear = asked(program.clone(), chain, &Budgets::LINEAR);

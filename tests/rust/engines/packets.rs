@@ -37,7 +37,7 @@ impl<'p> Aims<'p> {
             }
         }
         let (mut ports, mut protocols) = (PORTS.to_vec(), PROTOCOLS.to_vec());
-        for &(family, address, protocol, port) in program.port_sets.iter().flat_map(|set| &set.members) {
+        for (family, address, protocol, port) in program.port_sets.iter().flat_map(|set| set.members()) {
             addresses[family as usize].extend(around(address, address));
             ports.push(port);
             protocols.push(protocol);
@@ -117,8 +117,8 @@ impl<'p> Aims<'p> {
     }
 
     fn aim_at_ports(&self, choices: &mut Choices, ports: &PortMatch, side: usize, draft: &mut Draft) {
-        let named = ports.named.iter().flat_map(|set| &self.program.port_sets[set.index()].members);
-        let named: Vec<_> = named.copied().filter(|&(family, ..)| family == draft.family).collect();
+        let named = ports.named.iter().flat_map(|set| self.program.port_sets[set.index()].members());
+        let named: Vec<_> = named.filter(|&(family, ..)| family == draft.family).collect();
         if !named.is_empty() && (ports.ranges.is_empty() || choices.chance(60)) {
             let (_, address, protocol, port) = choices.of(&named);
             (draft.addresses[side], draft.protocol, draft.ports[side]) = (address, protocol, port);

@@ -171,13 +171,13 @@ pub fn plain(action: Action) -> Rule {
 }
 
 /// Ports by number.
-pub fn numeric(ranges: Vec<(u16, u16)>) -> PortMatch {
-    PortMatch { ranges, named: Vec::new() }
+pub fn numeric(ranges: Vec<(u16, u16)>) -> Arc<PortMatch> {
+    Arc::new(PortMatch { ranges, named: Vec::new() })
 }
 
 /// Ports by name.
-pub fn named(set: usize) -> PortMatch {
-    PortMatch { ranges: Vec::new(), named: vec![PortSetId::new(set)] }
+pub fn named(set: usize) -> Arc<PortMatch> {
+    Arc::new(PortMatch { ranges: Vec::new(), named: vec![PortSetId::new(set)] })
 }
 
 /// The program, to be read beside a failure.
@@ -229,9 +229,9 @@ impl Maker<'_> {
             let port = 20 + number * 3;
             let action = self.choices.of(&[Action::Allow, Action::Deny, Action::Log, Action::Pass]);
             let mut rule = self.plain(action);
-            rule.destination.ports = Some(PortMatch { ranges: vec![(port, port + 4)], named: Vec::new() });
+            rule.destination.ports = Some(numeric(vec![(port, port + 4)]));
             if self.choices.chance(30) {
-                rule.source.in_sets = self.sets();
+                rule.source.in_sets = self.sets().into();
             }
             rule
         });
@@ -263,8 +263,8 @@ impl Maker<'_> {
 
     fn side(&mut self) -> Side {
         Side {
-            in_sets: self.sets(),
-            not_in_sets: if self.choices.chance(30) { self.sets() } else { Vec::new() },
+            in_sets: self.sets().into(),
+            not_in_sets: if self.choices.chance(30) { self.sets() } else { Vec::new() }.into(),
             ports: self.choices.chance(35).then(|| self.port_match()),
             not_ports: self.choices.chance(15).then(|| self.port_match()),
         }
@@ -278,7 +278,7 @@ impl Maker<'_> {
         self.choices.list(2, |choices| AddressSetId::new(choices.below(count)))
     }
 
-    fn port_match(&mut self) -> PortMatch {
+    fn port_match(&mut self) -> Arc<PortMatch> {
         let mut ranges = self.choices.list(3, |choices| {
             let (a, b) = (choices.of(&PORTS), choices.of(&PORTS));
             if choices.chance(50) { (a, a) } else { (a.min(b), a.max(b)) }
@@ -291,7 +291,7 @@ impl Maker<'_> {
         } else {
             self.choices.list(2, |choices| PortSetId::new(choices.below(count)))
         };
-        PortMatch { ranges, named }
+        Arc::new(PortMatch { ranges, named })
     }
 
     fn chain(&mut self, lists: usize) -> Chain {
@@ -354,7 +354,10 @@ fn merged<T: Copy + Ord>(sorted: Vec<(T, T)>, next: impl Fn(T) -> Option<T>) -> 
 pub fn address_set(choices: &mut Choices) -> AddressSet {
     let v4 = ranges(choices, &V4, u32::MAX, Choices::address);
     let v6 = ranges(choices, &V6, u128::MAX, Choices::wide);
-    AddressSet { v4: merged(v4, |last| last.checked_add(1)), v6: merged(v6, |last| last.checked_add(1)) }
+    AddressSet {
+        v4: merged(v4, |last| last.checked_add(1)).into(),
+        v6: merged(v6, |last| last.checked_add(1)),
+    }
 }
 
 fn ranges<T: Copy + Ord + Default>(
@@ -384,7 +387,7 @@ fn ranges<T: Copy + Ord + Default>(
 }
 
 pub fn port_set(choices: &mut Choices) -> PortSet {
-    let mut members = choices.list(6, |choices| {
+    let members = choices.list(6, |choices| {
         let (family, address) = if choices.chance(50) {
             (Family::V6, choices.of(&V6))
         } else {
@@ -392,9 +395,7 @@ pub fn port_set(choices: &mut Choices) -> PortSet {
         };
         (family, address, choices.of(&PROTOCOLS), choices.of(&PORTS))
     });
-    members.sort_unstable();
-    members.dedup();
-    PortSet { members }
+    members.into_iter().collect()
 }
 
 fn settings(choices: &mut Choices) -> Settings {

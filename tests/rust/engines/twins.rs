@@ -36,13 +36,9 @@ impl Twin {
             set.v6 = ranges.collect();
         }
         for set in program.port_sets.iter_mut().map(Arc::make_mut) {
-            set.members.retain(|&(family, ..)| family == Family::V4);
-            let twins = set
-                .members
-                .iter()
-                .map(|&(_, address, protocol, port)| (Family::V6, self.first(address), protocol, port));
-            let twins: Vec<_> = twins.collect();
-            set.members.extend(twins);
+            let twin =
+                |&(address, protocol, port): &(u32, _, _)| (self.first(address.into()), protocol, port);
+            set.v6 = set.v4.iter().map(twin).collect();
         }
         for rule in
             Arc::make_mut(&mut program.rule_lists).iter_mut().flat_map(|list| &mut Arc::make_mut(list).rules)

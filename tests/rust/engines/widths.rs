@@ -35,7 +35,7 @@ fn twins(offset: usize) -> (u32, u128) {
 
 fn some(first: usize, last: usize) -> AddressSet {
     let ((v4, v6), (last_v4, last_v6)) = (twins(first), twins(last));
-    AddressSet { v4: vec![(v4, last_v4)], v6: vec![(v6, last_v6)] }
+    AddressSet { v4: vec![(v4, last_v4)].into(), v6: vec![(v6, last_v6)] }
 }
 
 fn own(set: usize) -> AddressSet {
@@ -69,14 +69,14 @@ fn toggled(set: &AddressSet, offset: usize) -> AddressSet {
     }
     let (v4, v6) = twins(offset);
     AddressSet {
-        v4: toggled(&set.v4, v4, |at, up| if up { at.wrapping_add(1) } else { at - 1 }),
+        v4: toggled(&set.v4, v4, |at, up| if up { at.wrapping_add(1) } else { at - 1 }).into(),
         v6: toggled(&set.v6, v6, |at, up| if up { at.wrapping_add(1) } else { at - 1 }),
     }
 }
 
 /// What a rule of a list asks: the first and the last list the source, the second one the destination, the third both.
 fn sides(list: usize, set: usize) -> [Side; 2] {
-    let of = |set: usize| Side { in_sets: vec![AddressSetId::new(set)], ..Side::default() };
+    let of = |set: usize| Side { in_sets: vec![AddressSetId::new(set)].into(), ..Side::default() };
     match list {
         1 => [Side::default(), of(set)],
         2 => [of(set), if set.is_multiple_of(3) { of(set + 1) } else { Side::default() }],
@@ -160,7 +160,7 @@ fn edit(choices: &mut Choices, program: &mut Program) -> usize {
         7 => sets[set] = Arc::new(toggled(&sets[set], offset + APART)),
         8 => {
             let last = RULES[1] - 1;
-            let everything = AddressSet { v4: vec![(0, u32::MAX)], v6: vec![(0, u128::MAX)] };
+            let everything = AddressSet { v4: vec![(0, u32::MAX)].into(), v6: vec![(0, u128::MAX)] };
             let kinds = [own(last), AddressSet::default(), everything];
             sets[last] = Arc::new(kinds[choices.below(kinds.len())].clone());
         }
