@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from labelgate.resources import (
         EndpointPort,
         EntityRule,
-        Grouped,
         HostEndpoint,
         PortRange,
         Profile,
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
         WorkloadEndpoint,
         WorkloadEndpointPort,
     )
-    from labelgate.resources.grouped import CalicoPolicy
+    from labelgate.resources.grouped import CalicoPolicy, Grouped
     from labelgate.settings import Failsafe, Settings
 
 DEFAULT_TIER_ORDER = 1_000_000.0

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labelgate import _core
+from labelgate import resources as typed
 from labelgate.conversion import is_workload, pod_profiles
 from labelgate.engines import Budgets
 from labelgate.model import BUILT_IN_PROFILE, BUILT_IN_TIERS, core_model
-from labelgate.resources import Grouped, ProfileSpec, Rule
+from labelgate.resources.grouped import Grouped
 from labelgate.settings import HostFacts, Settings
 from labelgate.sources.files import Progress, load_documents
 from labelgate.table import DecisionTable
@@ -112,7 +113,7 @@ class Snapshot(Grouped):
         return DecisionTable(program, host or HostFacts({}), settings)
 
 
-_ALLOW_ALL = ProfileSpec(ingress=[Rule(action="Allow")], egress=[Rule(action="Allow")])
+_ALLOW_ALL = typed.ProfileSpec(ingress=[typed.Rule(action="Allow")], egress=[typed.Rule(action="Allow")])
 _ABSENT_PROFILE = "it gives no labels and denies what no profile before it allows (R-29)"
 
 

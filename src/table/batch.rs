@@ -391,7 +391,8 @@ impl DecisionTable {
                 Hook::FilterForward => side.from_hep.or(side.egress).or(to.ingress).or(to.to_hep),
                 Hook::FilterOutput | Hook::ManglePostrouting => to.normal_out,
             };
-            stop.filter(|_| is_asked).map(|stop| stop.chain)
+            // Where nobody governs there is no chain.
+            stop.filter(|stop| is_asked && stop.before != Before::Nobody).map(|stop| stop.chain)
         };
         let chain = guess(0).filter(|&chain| self.engines.is_in_tree(chain, block.addresses.family()))?;
         if guess(N - 1) != Some(chain) {

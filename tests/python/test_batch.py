@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from importlib.resources import files
 from ipaddress import ip_address
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ CASES = load_cases()
 WORLDS, PACKETS = 60, 60
 CHUNK = 1 << 14
 """Flows that a thread takes at a time, as `src/python/batch.rs` has it."""
+BLOCK = 32
+"""Packets that are answered together, as `src/table/batch.rs` has it."""
 PORTS, ICMP = {6, 17, 132, 136}, {1, 58}
 BY_A_SETTING = {"endpoint to host action (E-50)", "unmarked end of FORWARD (E-27)"}
 """Reasons that leave the action to a setting."""
@@ -157,11 +160,37 @@ def test_random_worlds_are_answered_as_single_questions() -> None:
         budgets = labelgate.Budgets.LINEAR if seed % 3 == 0 else None
         table = snapshot.compile(node="edge1", host=HOST, settings=world.settings, budgets=budgets)
         for hook, group in groups(packets):
-            verdicts, outcomes = table.decide_batch(hook, **columns(table, group))
+            asked_of = columns(table, group)
+            verdicts, outcomes = table.decide_batch(hook, **asked_of)
             for packet, verdict, outcome in zip(group, verdicts, outcomes, strict=True):
                 assert_same(table, verdict, outcome, table.decide_packet(packet))
                 asked += 1
+            assert_answers(
+                table.decide_batch(hook, **in_blocks(asked_of)),
+                [np.repeat(column, BLOCK) for column in (verdicts, outcomes)],
+            )
     assert asked == WORLDS * PACKETS
+
+
+def in_blocks(asked: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Each packet as often as the engines answer packets together."""
+    return {name: np.repeat(column, BLOCK, axis=0) for name, column in asked.items()}
+
+
+@pytest.mark.parametrize("budgets", [None, labelgate.Budgets.LINEAR], ids=["default", "linear"])
+def test_a_node_without_policy_has_no_chain_to_look_at(budgets: labelgate.Budgets | None) -> None:
+    table = Snapshot.of([]).compile(node="edge1", host=HOST, budgets=budgets)
+    names = ("eth0", "cali9", "lo", None)
+    for hook, into, out in product(HOOKS, names, names):
+        packets = [
+            Packet(hook, address, address, 6, 40000, 80, in_=into, out=out)
+            for address in map(ip_address, ("203.0.113.7", "2001:db8::7"))
+        ]
+        for _, group in groups(packets):
+            asked = columns(table, group)
+            one = table.decide_batch(hook, **asked)
+            assert_same(table, one[0][0], one[1][0], table.decide_packet(group[0]))
+            assert_answers(table.decide_batch(hook, **in_blocks(asked)), [np.repeat(c, BLOCK) for c in one])
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

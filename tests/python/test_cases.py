@@ -22,13 +22,14 @@ from cases import (
     load_connection_cases,
     load_rejected,
 )
-from labelgate.flow import Answer, Packet
+from labelgate.flow import VERDICTS, Answer, Packet
 from labelgate.reference import Reference
 from labelgate.reference.reasons import Reason
 from labelgate.resources import LoadError
 from labelgate.settings import HostFacts, Settings
 from labelgate.sources.files import load_documents
 from labelgate.table import DecisionTable
+from test_batch import columns, in_blocks
 
 CASES = load_cases()
 REJECTED = load_rejected()
@@ -61,6 +62,30 @@ def test_answers(case: Case, engine: str) -> None:
 
     found = {question.id: judge(question.packet) for question in case.questions}
     assert found == {question.id: question.expected for question in case.questions}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_answers_in_blocks(case: Case, engine: str) -> None:
+    """Engines answer packets together where there are many: here each as often as that takes."""
+    table, found = _table(case.name, engine), {}
+    for question in case.questions:
+        asked = in_blocks(columns(table, [question.packet]))
+        verdicts, outcomes = table.decide_batch(question.packet.hook, **asked)
+        row = table.outcomes[outcomes[0]]
+        assert (verdicts == verdicts[0]).all()
+        assert (outcomes == outcomes[0]).all()
+        found[question.id] = (VERDICTS[verdicts[0]], row["reason"], row["policy"], row["rule"])
+    assert found == {
+        question.id: (
+            question.expected.verdict,
+            step.reason,
+            step.policy,
+            -1 if step.rule is None else step.rule,
+        )
+        for question in case.questions
+        for step in [question.expected.decided]
+    }
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

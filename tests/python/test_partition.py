@@ -20,7 +20,7 @@ from labelgate.analysis.addresses import (
     points,
     ranges,
 )
-from labelgate.analysis.partition import Partition, first_match
+from labelgate.analysis.partition import Partition
 from labelgate.analysis.program import Ports, PortSet, Rule, Side, set_of
 from labelgate.analysis.services import WITH_PORTS, WITH_TYPES
 
@@ -184,13 +184,6 @@ def test_rules_of_the_other_family_cut_nothing():
     rule = Rule("Allow", source=inner, families=(False, True))
     assert Partition.of([rule], 4).shape == (1, 1, 1)
     assert Partition.of([rule], 6).shape == (2, 1, 1)
-
-
-def test_the_first_rule_that_matches():
-    half = [Side((set_of(4, [span]),)) for span in ((0, 9), (10, 19))]
-    whole = Side((set_of(4, [(0, 19)]),))
-    rules = [Rule("Allow", source=half[0]), Rule("Allow", source=half[1]), Rule("Deny", source=whole)]
-    assert set(first_match(Partition.of(rules, 4), rules).reshape(-1)) == {-1, 0, 1}
 
 
 @pytest.mark.parametrize("family", [4, 6])

@@ -51,7 +51,11 @@ class EventLog:
         self._over = threading.Event()
         # A disk that does not answer holds up this thread alone, also at the end.
         self._thread = threading.Thread(target=self._run, name="labelgate-events", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:
+            self._close()
+            raise
 
     def swapped(self, number: int, generation: int, links: Links) -> None:
         """The packet loop answers by this generation; `number` is the loop's own."""
@@ -98,6 +102,9 @@ class EventLog:
                     self._take()
             except Exception as error:  # Whatever it is, it must not end the events without a word.
                 self._fail("events", f"{type(error).__name__}: {error}")
+        self._close()
+
+    def _close(self) -> None:
         for target in (self._file, self._journal):
             if target:
                 target.close()

@@ -80,7 +80,11 @@ class Presence:
                 "this one cannot be replaced"
             )
         if not self.replaces:
-            self._claim_namespace(CLAIM_SECONDS)
+            try:
+                self._claim_namespace(CLAIM_SECONDS)
+            except BaseException:
+                self.close()
+                raise
 
     def _claim_namespace(self, patience: float) -> None:
         """AgentError where another daemon has, whose lock is not seen.
@@ -93,7 +97,6 @@ class Presence:
                 self._claim = Claim(os.fsencode(FOLDER))
             except BlockingIOError:
                 if time.monotonic() > until:
-                    self.close()
                     raise AgentError(
                         "another labelgate runs in this network namespace, and its lock is not seen from "
                         f"here (a container with another {FOLDER}?): stop it first, or share that folder"

@@ -8,7 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Literal
 
 from labelgate.config import Config
@@ -40,22 +40,22 @@ class Signals:
     NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
     def __init__(self) -> None:
-        self._reader, self._writer = socket.socketpair()
-        self._reader.setblocking(False)
-        self._writer.setblocking(False)
         self._waiting: list[int] = []
 
     def __enter__(self) -> Signals:
-        self._before = {number: signal.signal(number, lambda *_: None) for number in self.NUMBERS}
-        self._wakeup = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        with ExitStack() as undo:
+            self._reader, writer = map(undo.enter_context, socket.socketpair())
+            self._reader.setblocking(False)
+            writer.setblocking(False)
+            for number in self.NUMBERS:
+                undo.callback(signal.signal, number, signal.signal(number, lambda *_: None))
+            wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+            undo.callback(signal.set_wakeup_fd, wakeup)
+            self._undo = undo.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        signal.set_wakeup_fd(self._wakeup)
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._reader.close()
-        self._writer.close()
+        self._undo.close()
 
     def take(self, others: Sequence[int], seconds: float) -> Iterator[int]:
         """Waits for a signal or until one of the other descriptors is readable; yields the signals."""

@@ -20,11 +20,14 @@ cells a rule matches, without a table. Nothing is sampled; the partition is as c
 
 Boundaries that are no rule's (failsafe ports, encapsulation) are given as rules of their own. State is no
 part of it: what conntrack, marks and interfaces settle is the business of who asks.
+
+The core has the same for `labelgate diff` (`src/compare`): it keeps no rule apart once the cells are known,
+while here each is asked which cells it matches. A test holds both to the same cells.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -233,17 +236,3 @@ def rule_sets(side: Side) -> Iterator[AddressSet]:
     for ports in (side.ports, side.not_ports):
         for named in () if ports is None else ports.named:
             yield from (addresses for _, _, addresses in named.members)
-
-
-def first_match(partition: Partition, rules: Sequence[Rule]) -> NDArray[np.intp]:
-    """Of each cell the first rule that matches it, as its place in `rules`; -1 where none does.
-
-    >>> from labelgate.analysis.program import Rule
-    >>> rules = [Rule("Allow", protocol=6), Rule("Deny", protocol=6), Rule("Deny")]
-    >>> sorted(set(first_match(Partition.of(rules, family=4), rules).reshape(-1).tolist()))
-    [0, 2]
-    """
-    found = np.full(partition.shape, -1, np.intp)
-    for place in range(len(rules) - 1, -1, -1):
-        found[partition.matches(rules[place])] = place
-    return found

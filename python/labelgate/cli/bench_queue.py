@@ -120,15 +120,7 @@ def queue(
     effort = QUICK_EFFORT if quick else FULL_EFFORT
     until = start + QUICK_SECONDS if quick else float("inf")
     host = machine()
-    signal.signal(signal.SIGTERM, _exit)
-    try:
-        with Console(stderr=True).status("starting") as status:
-            report = run(chosen, made, variants[0], effort, rounds, until, lambda text: status.update(text))
-    except (WorldError, ValueError) as error:
-        raise EnvironmentProblem(str(error)) from None
-    except Miscounted as error:
-        click.echo(f"labelgate: {error}", err=True)
-        sys.exit(4)
+    report = _measured(chosen, made, variants[0], effort, rounds, until)
     found = ratios(report)
     heading = {
         **origin(),
@@ -142,6 +134,21 @@ def queue(
 
         draw(report, plot)
     sys.exit(4 if any(one.checked.unexplained or one.checked.unjudged for one in report.found) else 0)
+
+
+def _measured(
+    chosen: list[Case], made: list[Cache], backend: Variant, effort: Effort, rounds: int, until: float
+) -> Report:
+    """What the rounds have found; ends the command where there is nothing to go by."""
+    signal.signal(signal.SIGTERM, _exit)
+    try:
+        with Console(stderr=True).status("starting") as status:
+            return run(chosen, made, backend, effort, rounds, until, lambda text: status.update(text))
+    except (WorldError, ValueError) as error:
+        raise EnvironmentProblem(str(error)) from None
+    except Miscounted as error:
+        click.echo(f"labelgate: {error}", err=True)
+        sys.exit(4)
 
 
 def _variants(backend: Variant | None) -> tuple[Variant, ...]:

@@ -9,7 +9,7 @@ import socket
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -67,14 +67,12 @@ class ControlServer:
         """When the last verb had been done."""
         self._deaf_until: float | None = None
         """Nobody is let in; None while that goes well."""
-        self._selector = selectors.EpollSelector()
-        try:
-            self._listener = _listen(self._path)
-        except BaseException:
-            self._selector.close()
-            raise
-        self._inode = self._path.stat().st_ino
-        self._selector.register(self._listener, selectors.EVENT_READ)
+        with ExitStack() as opened:
+            self._selector = opened.enter_context(selectors.EpollSelector())
+            self._listener = opened.enter_context(_listen(self._path))
+            self._inode = self._path.stat().st_ino
+            self._selector.register(self._listener, selectors.EVENT_READ)
+            opened.pop_all()
 
     def fileno(self) -> int:
         """For select and poll."""

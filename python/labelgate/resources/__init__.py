@@ -13,7 +13,6 @@ from labelgate.resources.endpoint import (
     WorkloadEndpointSpec,
 )
 from labelgate.resources.errors import LoadError, Location, Problem
-from labelgate.resources.grouped import Grouped
 from labelgate.resources.loading import Loading, Summary, load_text
 from labelgate.resources.metadata import Metadata, Resource
 from labelgate.resources.models import resource_types
@@ -105,7 +104,6 @@ __all__ = [
     "GlobalNetworkPolicy",
     "GlobalNetworkPolicySpec",
     "GlobalNetworkSet",
-    "Grouped",
     "HostEndpoint",
     "HostEndpointSpec",
     "IPAddress",
@@ -185,20 +183,11 @@ _HOME = {
         "cluster_policy",
     ),
     **dict.fromkeys(
-        (
-            "AskedPeer",
-            "DecidedBy",
-            "Expectation",
-            "PolicyTest",
-        ),
+        ("AskedPeer", "DecidedBy", "Expectation", "PolicyTest"),
         "expectations",
     ),
     **dict.fromkeys(
-        (
-            "FelixConfiguration",
-            "FelixConfigurationSpec",
-            "ProtoPort",
-        ),
+        ("FelixConfiguration", "FelixConfigurationSpec", "ProtoPort"),
         "felix",
     ),
     **dict.fromkeys(
@@ -224,20 +213,11 @@ _HOME = {
         "kubernetes",
     ),
     **dict.fromkeys(
-        (
-            "EndpointSlice",
-            "Service",
-            "SliceEndpoint",
-            "SlicePort",
-        ),
+        ("EndpointSlice", "Service", "SliceEndpoint", "SlicePort"),
         "service",
     ),
     **dict.fromkeys(
-        (
-            "GlobalNetworkSet",
-            "NetworkSet",
-            "NetworkSetSpec",
-        ),
+        ("GlobalNetworkSet", "NetworkSet", "NetworkSetSpec"),
         "sets",
     ),
     **dict.fromkeys(

@@ -4,51 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self, TypeAlias
 
+# Through their package, which imports each model when it is first asked for, by `typing.get_type_hints` too.
+from labelgate import resources as typed
 from labelgate.resources.metadata import Resource
 from labelgate.resources.policy import DELETE
 
-if TYPE_CHECKING:
-    from labelgate.resources.cluster_policy import KubernetesClusterNetworkPolicy
-    from labelgate.resources.endpoint import HostEndpoint, WorkloadEndpoint
-    from labelgate.resources.felix import FelixConfiguration
-    from labelgate.resources.kubernetes import KubernetesNetworkPolicy, Namespace, Pod, ServiceAccount
-    from labelgate.resources.policy import GlobalNetworkPolicy, NetworkPolicy, Profile, Tier
-    from labelgate.resources.service import EndpointSlice, Service
-    from labelgate.resources.sets import GlobalNetworkSet, NetworkSet
-    from labelgate.resources.staged import (
-        StagedGlobalNetworkPolicy,
-        StagedKubernetesNetworkPolicy,
-        StagedNetworkPolicy,
-    )
-
-    CalicoPolicy = GlobalNetworkPolicy | NetworkPolicy | StagedGlobalNetworkPolicy | StagedNetworkPolicy
+CalicoPolicy: TypeAlias = (
+    "typed.GlobalNetworkPolicy | typed.NetworkPolicy"
+    " | typed.StagedGlobalNetworkPolicy | typed.StagedNetworkPolicy"
+)
 
 
 @dataclass(frozen=True)
 class Grouped:
     """Resources, one tuple per kind."""
 
-    global_network_policies: tuple[GlobalNetworkPolicy, ...] = ()
-    network_policies: tuple[NetworkPolicy, ...] = ()
-    kubernetes_network_policies: tuple[KubernetesNetworkPolicy, ...] = ()
-    kubernetes_cluster_network_policies: tuple[KubernetesClusterNetworkPolicy, ...] = ()
-    staged_global_network_policies: tuple[StagedGlobalNetworkPolicy, ...] = ()
-    staged_network_policies: tuple[StagedNetworkPolicy, ...] = ()
-    staged_kubernetes_network_policies: tuple[StagedKubernetesNetworkPolicy, ...] = ()
-    host_endpoints: tuple[HostEndpoint, ...] = ()
-    workload_endpoints: tuple[WorkloadEndpoint, ...] = ()
-    global_network_sets: tuple[GlobalNetworkSet, ...] = ()
-    network_sets: tuple[NetworkSet, ...] = ()
-    profiles: tuple[Profile, ...] = ()
-    tiers: tuple[Tier, ...] = ()
-    namespaces: tuple[Namespace, ...] = ()
-    pods: tuple[Pod, ...] = ()
-    service_accounts: tuple[ServiceAccount, ...] = ()
-    services: tuple[Service, ...] = ()
-    endpoint_slices: tuple[EndpointSlice, ...] = ()
-    felix_configurations: tuple[FelixConfiguration, ...] = ()
+    global_network_policies: tuple[typed.GlobalNetworkPolicy, ...] = ()
+    network_policies: tuple[typed.NetworkPolicy, ...] = ()
+    kubernetes_network_policies: tuple[typed.KubernetesNetworkPolicy, ...] = ()
+    kubernetes_cluster_network_policies: tuple[typed.KubernetesClusterNetworkPolicy, ...] = ()
+    staged_global_network_policies: tuple[typed.StagedGlobalNetworkPolicy, ...] = ()
+    staged_network_policies: tuple[typed.StagedNetworkPolicy, ...] = ()
+    staged_kubernetes_network_policies: tuple[typed.StagedKubernetesNetworkPolicy, ...] = ()
+    host_endpoints: tuple[typed.HostEndpoint, ...] = ()
+    workload_endpoints: tuple[typed.WorkloadEndpoint, ...] = ()
+    global_network_sets: tuple[typed.GlobalNetworkSet, ...] = ()
+    network_sets: tuple[typed.NetworkSet, ...] = ()
+    profiles: tuple[typed.Profile, ...] = ()
+    tiers: tuple[typed.Tier, ...] = ()
+    namespaces: tuple[typed.Namespace, ...] = ()
+    pods: tuple[typed.Pod, ...] = ()
+    service_accounts: tuple[typed.ServiceAccount, ...] = ()
+    services: tuple[typed.Service, ...] = ()
+    endpoint_slices: tuple[typed.EndpointSlice, ...] = ()
+    felix_configurations: tuple[typed.FelixConfiguration, ...] = ()
 
     @classmethod
     def of(cls, resources: Iterable[Resource]) -> Self:
@@ -65,7 +56,7 @@ class Grouped:
 
     def calico_policies(self) -> list[CalicoPolicy]:
         """The policies of Calico's own kinds; staged ones too, unless they are to be deleted (E-15)."""
-        staged: list[StagedGlobalNetworkPolicy | StagedNetworkPolicy] = [
+        staged: list[typed.StagedGlobalNetworkPolicy | typed.StagedNetworkPolicy] = [
             *self.staged_global_network_policies,
             *self.staged_network_policies,
         ]
@@ -78,7 +69,9 @@ class Grouped:
         policies = (*self.calico_policies(), *self.kubernetes_policies())
         return any(policy.kind.startswith("Staged") for policy in policies)
 
-    def kubernetes_policies(self) -> list[KubernetesNetworkPolicy | StagedKubernetesNetworkPolicy]:
+    def kubernetes_policies(
+        self,
+    ) -> list[typed.KubernetesNetworkPolicy | typed.StagedKubernetesNetworkPolicy]:
         """The policies in the form of Kubernetes' NetworkPolicy; staged ones as above."""
         staged = self.staged_kubernetes_network_policies
         loaded = [policy for policy in staged if policy.spec.staged_action != DELETE]
