@@ -43,7 +43,7 @@ _MODULES = {"confirm": "apply", "rollback": "apply"}
 
 @contextmanager
 def _writing() -> Iterator[None]:
-    """Ends the program where standard output cannot be written; of a closed pipe click would say 1, a finding."""
+    """Ends the program where its output cannot be written; of a closed pipe click would say 1: findings."""
     try:
         yield
     except OSError as error:
