@@ -430,7 +430,7 @@ def test_what_is_no_address_is_said(table: DecisionTable, address: Any) -> None:
 
 @pytest.mark.parametrize("addresses", ["198.51.100.10", ("198.51.100.10/24",), ("eth1",)], ids=str)
 def test_what_is_no_address_of_a_host_is_said(addresses: Any) -> None:
-    with pytest.raises(ValueError, match=r"interfaces: eth0: found .*, expected a tuple of addresses without"):
+    with pytest.raises(ValueError, match=r"interfaces: eth0: found .*, expected a tuple of addresses"):
         labelgate.HostFacts({"eth0": addresses})
 
 
