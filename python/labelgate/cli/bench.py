@@ -26,7 +26,7 @@ from labelgate.cli.bench_options import (
 )
 from labelgate.cli.bench_queue import queue
 from labelgate.cli.figures import builds, lookups
-from labelgate.cli.options import EnvironmentProblem, config_option, policies, read_host
+from labelgate.cli.options import EnvironmentProblem, config_option, host_option, policies, read_host
 from labelgate.config import load_config
 from labelgate.model import core_model
 from labelgate.settings import HostFacts
@@ -59,7 +59,7 @@ bench.add_command(queue)
 @chosen_by_name("--workload", "workloads")
 @policies(required=False)
 @click.option("--node", metavar="NAME", help="Of the policies [default: all workloads of the cluster].")
-@click.option("--host", "host_file", type=click.Path(exists=True, dir_okay=False), help="Host facts (YAML).")
+@host_option
 @config_option
 @click.option("--quick", is_flag=True, help="Small workloads, in less than 60 s.")
 @click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=1, show_default=True)

@@ -37,6 +37,14 @@ def policies(required: bool = True) -> Callable[[F], F]:
     )
 
 
+host_option = click.option(
+    "--host",
+    "host_file",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Host facts (YAML): interfaces with addresses, node, workloadPrefixes (docs/configuration.md).",
+)
+
 node_option = click.option(
     "--node",
     metavar="NAME",
