@@ -13,7 +13,7 @@ import click
 
 from labelgate.cli.doubts import doubts
 from labelgate.cli.lines import DISAGREEMENT, Disagreement, answer_lines
-from labelgate.cli.options import config_option, host_option, node_option, policies, read_host
+from labelgate.cli.options import config_option, host_option, node_option, policies, read_host, unknown_node
 from labelgate.cli.progress import ProgressBar
 from labelgate.config import load_config
 from labelgate.flow import HOOKS, Answer, FieldError, Packet, Step, answer_to_json, packet_from_json
@@ -139,9 +139,8 @@ def _world(snapshot: Snapshot, node: str | None, host_file: str | None, config_f
         host_node, host, prefixes = read_host(host_file)
         node = node or host_node
     config = load_config(config_file, snapshot.felix_configurations, node, prefixes=prefixes)
-    if config.node not in (nodes := snapshot.nodes()):
-        found = ", ".join(nodes) or "none"
-        click.echo(f"warning: no endpoint names node `{config.node}` (nodes found: {found})", err=True)
+    if unknown := unknown_node(snapshot, config.node):
+        click.echo(f"warning: {unknown}", err=True)
     for warning in snapshot.warnings:
         click.echo(f"warning: {warning}", err=True)
     return _World(snapshot, config.node, host, config.settings)
