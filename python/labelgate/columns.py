@@ -144,11 +144,11 @@ def read_threads(threads: int) -> int:
     Raises:
         TypeError, ValueError: it is no number, or none of the right size.
     """
-    if not isinstance(threads, int) or isinstance(threads, bool):
+    if not isinstance(threads, int | np.integer) or isinstance(threads, bool):
         raise TypeError(f"threads: found {_found(threads)}, expected a number 1..{MOST_THREADS}")
     if not 1 <= threads <= MOST_THREADS:
         raise ValueError(f"threads: found {threads}, expected 1..{MOST_THREADS}")
-    return threads
+    return int(threads)
 
 
 def _count(columns: Mapping[str, object]) -> int:
@@ -169,7 +169,8 @@ def _column(name: str, value: object, dtype: type[np.generic], expected: str, wi
     if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: found {_found(value)}, expected {expected}")
     if value.dtype != dtype:
-        hint = f"; {name}.astype(np.{np.dtype(dtype)}) converts it" if value.dtype.kind in "biu" else ""
+        call = f"{name}.astype(np.{dtype.__name__})"
+        hint = f"; {call} converts it, if all values fit" if value.dtype.kind in "biu" else ""
         raise TypeError(f"{name}: found a column of {value.dtype}, expected {expected}{hint}")
     if value.shape[1:] != ((width,) if width else ()) or not value.ndim:
         shape = f"(n, {width})" if width else "(n,)"

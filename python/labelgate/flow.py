@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from numbers import Integral
 from typing import Any, Literal
 
 Hook = Literal[
@@ -184,13 +185,13 @@ def protocol_number(value: object, field: str = "protocol") -> int:
     >>> protocol_number("tcp"), protocol_number("SCTP"), protocol_number(47)
     (6, 132, 47)
     """
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 255:
-        return value
     if isinstance(value, str):
         if value.lower() in PROTOCOLS:
             return PROTOCOLS[value.lower()]
         if value.isascii() and value.isdigit() and int(value) <= 255:
             return int(value)
+    elif isinstance(value, Integral) and not isinstance(value, bool) and 0 <= int(value) <= 255:
+        return int(value)  # numpy's, too
     raise FieldError(
         field, f"found {shown(value)}, expected a number 0..255 or one of {', '.join(PROTOCOLS)}"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Literal
 
 
@@ -67,6 +67,26 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
-    """What the host looks like: interface names to their addresses (text, without prefix length)."""
+    """What the host looks like: interface names to their addresses (text, without prefix length).
+
+    >>> HostFacts({"eth0": ("198.51.100.10", "2001:db8::10"), "eth1": ()}).interfaces["eth1"]
+    ()
+
+    Raises:
+        ValueError: an interface has something else than addresses.
+    """
 
     interfaces: dict[str, tuple[str, ...]]
+
+    def __post_init__(self) -> None:
+        for name, addresses in self.interfaces.items():
+            if isinstance(addresses, str) or not all(map(_is_address, addresses)):
+                expected = "a tuple of addresses without prefix length"
+                raise ValueError(f"interfaces: {name}: found {addresses!r}, expected {expected}")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        return bool(ip_address(text))
+    except ValueError:
+        return False

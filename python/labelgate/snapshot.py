@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +101,8 @@ class Snapshot(Grouped):
     ) -> DecisionTable:
         """The decision table of one node; `node=None` compiles all workloads of the cluster.
 
-        Without `host` no interface has an address: host endpoints govern by name only.
+        Without `host` no interface has an address: host endpoints govern by name only. On a node that no
+        endpoint names (`nodes` has those that are named) nothing governs, and every answer is `continue`.
         With `staged` the table answers what would be decided if every staged policy were in force too.
         Answers do not depend on the `budgets` of the engines, only time and memory do.
 
@@ -139,6 +141,7 @@ def load(*paths: str | Path, progress: Progress = lambda done, whole: None) -> S
     `progress` is told again and again how many bytes are read, and how many there are.
 
     Raises:
+        TypeError: a path is none, a list of them for example: `load(*paths)` takes them one by one.
         LoadError: with every problem of every document; nothing is loaded.
     """
-    return Snapshot.of(load_documents([str(path) for path in paths], progress))
+    return Snapshot.of(load_documents([os.fspath(path) for path in paths], progress))

@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from labelgate import _core
 from labelgate.engines import Description, summary
@@ -84,7 +85,8 @@ class Decision(Tabular):
 class DecisionTable(Tabular):
     """Compiled policy of one node, bound to the interfaces of a host. Made by `Snapshot.compile`.
 
-    As a table (`to_numpy`, `to_pandas`, in a notebook) it is what its outcome ids mean.
+    As a table (`to_numpy`, `to_pandas`, in a notebook) it is what its outcome ids mean. Threads
+    and forked processes may share it; it is not pickled.
     """
 
     def __init__(self, program: _core.Program, host: HostFacts, settings: Settings) -> None:
@@ -93,6 +95,11 @@ class DecisionTable(Tabular):
         self.settings = settings
         facts = {"interfaces": host.interfaces, "workload_prefixes": settings.workload_prefixes}
         self.core = _core.Table(program, json.dumps(facts).encode())
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a DecisionTable is not pickled: pickle its Snapshot, and compile it where it is asked"
+        )
 
     @property
     def warnings(self) -> list[str]:
@@ -120,7 +127,7 @@ class DecisionTable(Tabular):
         """Decides one packet at one hook; the fields are those of `labelgate.flow.Packet`.
 
         Raises:
-            ValueError: an address, the hook, the protocol or a number cannot be read.
+            ValueError: an address, the hook, an interface, the protocol or a number cannot be read.
         """
         packet = Packet(
             hook, _address(src, "src"), _address(dst, "dst"), protocol_number(protocol), sport, dport,
@@ -293,9 +300,14 @@ class DecisionTable(Tabular):
         >>> names, inverse = np.unique(["eth0", "cali1", "eth0"], return_inverse=True)
         >>> table.interface_ids(names.tolist())[inverse]
         array([2, 1, 2], dtype=uint32)
+
+        Raises:
+            TypeError: `names` is one text, or holds something else than texts and None.
         """
         import numpy as np
 
+        if isinstance(names, str):  # Its letters would be interfaces that nobody knows.
+            raise TypeError(f"names: found the text {names!r}, expected a sequence of names: [{names!r}]")
         return np.array(self.core.interface_ids(list(names)), np.uint32)
 
     @cached_property
@@ -402,4 +414,4 @@ def _steps(steps: list[Any] | None) -> tuple[Step, ...] | None:
 
 
 def _address(value: IPAddress | str, field: str) -> IPAddress:
-    return read_address(value, field) if isinstance(value, str) else value
+    return value if isinstance(value, IPv4Address | IPv6Address) else read_address(value, field)

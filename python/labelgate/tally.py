@@ -24,9 +24,13 @@ class Tally(Tabular):
         """Counts the answers of one batch, as `decide_batch` returns them; both (n,).
 
         Raises:
+            TypeError: one of them is no array of whole numbers.
             ValueError: the columns differ in length, or hold numbers that this table does not give.
         """
         rows, words = self._counts.shape
+        for name, column in (("verdicts", verdicts), ("outcomes", outcomes)):
+            if not (isinstance(column, np.ndarray) and column.dtype.kind == "u"):
+                raise TypeError(f"{name}: found {_kind(column)}, expected what `decide_batch` returns")
         if verdicts.shape != outcomes.shape or verdicts.ndim != 1:
             raise ValueError(
                 f"verdicts: found shape {verdicts.shape}, expected {outcomes.shape} as in outcomes"
@@ -66,3 +70,7 @@ class Tally(Tabular):
         totals = zip(VERDICTS, self._counts.sum(axis=0).tolist(), strict=True)
         words = ", ".join(f"{count:,} {verdict}" for verdict, count in totals if count)
         return f"Tally({words or 'no flows'})"
+
+
+def _kind(value: object) -> str:
+    return f"a column of {value.dtype}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"

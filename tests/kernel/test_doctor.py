@@ -35,6 +35,8 @@ def test_a_daemon_that_is_well(world: World, backend: str, tmp_path: Path) -> No
 def test_ailments(world: World, tmp_path: Path) -> None:
     none = str(tmp_path / "none")
     assert set(examine(world, "--socket", none)) <= {"daemon", "conntrack"}
+    for names in ("ip_tables_names", "ip6_tables_names"):
+        assert world.run(EDGE, "cat", f"/proc/thread-self/net/{names}") == "", "it has made tables"
     for backend in ("nft", "legacy"):
         add_rules(world, backend, "filter", "-A INPUT -j MARK --set-xmark 0x0/0xffffffff")
     world.run(EDGE, "ip", "rule", "add", "fwmark", "0xca6c", "table", "100")

@@ -790,6 +790,32 @@ def test_what_only_a_start_can_change(
     assert kernel.touched == ["bound", "applied", "cleaned", "stopped"]
 
 
+def test_a_refusal_is_told_once_for_what_was_written(kernel: Kernel, policy: Path) -> None:
+    """A log beside the files would be written, and hence the files read, without end."""
+    said: list[str] = []
+    agent = Agent(
+        Options((str(policy),), "edge1", None, False, {"stop": "remove", "watch": False}), said.append
+    )
+
+    def event(text: str) -> Callable[[], None]:
+        def write() -> None:
+            policy.write_text(text, encoding="utf-8")
+            agent._reload(if_changed=True)
+
+        return write
+
+    def refusals() -> int:
+        return sum("generation" in line and "stays in force: the new policies" in line for line in said)
+
+    counts: list[int] = []
+    for step in (*["kind: ["] * 3, "kind: [ ", "kind: [ ", POLICY, "kind: [ "):
+        kernel.steps += [event(step), lambda: counts.append(refusals())]
+    kernel.steps += [reload, lambda: counts.append(refusals())]
+    agent.run()
+    assert counts == [1, 1, 1, 2, 2, 2, 3, 4], "who asks for it is told again"
+    assert agent._loader.changes.refused["invalid"] == 4
+
+
 @pytest.mark.parametrize("flags", [[], ["--node", "edge1"]], ids=["of the file", "of the command line"])
 def test_the_node_stays_what_it_was(
     flags: list[str], kernel: Kernel, policy: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -341,6 +343,12 @@ def test_numbers_of_numpy_are_numbers(table: DecisionTable) -> None:
     sport, tcp, no = np.uint16(40000), np.uint8(6), np.False_
     found = table.decide_batch("filter-input", *QUESTIONS[:2], tcp, sport, many(10), in_="eth0", accepted=no)
     assert_answers(found, answers_of(table, many(10)))
+    src, dst, *_ = QUESTIONS
+    one = table.decide(
+        hook="filter-input", src=src, dst=dst, protocol=tcp, sport=sport, dport=np.uint16(80), in_="eth0"
+    )
+    assert one.verdict == "deny"
+    table.decide_batch("filter-input", *QUESTIONS, many(10), in_="eth0", threads=np.int64(2))
 
 
 def test_ids_of_interfaces(table: DecisionTable) -> None:
@@ -366,7 +374,7 @@ ERRORS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"hook": "input"}, ValueError, "hook: found 'input', expected one of raw-prerouting, raw-output"),
     ({"src": FIRST.tolist()}, TypeError, "src: found a list, expected an address, or a column of uint32"),
     ({"src": FIRST.astype(int)}, TypeError,
-     "src: found a column of int64, expected an address, ... (IPv6); src.astype(np.uint32) converts it"),
+     "src: found a column of int64, expected an address, ... (IPv6); src.astype(np.uint32) converts it, if"),
     ({"src": FIRST.astype(">u4")}, TypeError, "src: found a column of >u4, expected an address"),
     ({"src": np.array(["10.0.0.1"] * 4)}, TypeError, "src: found a column of <U8, expected an address"),
     ({"src": FIRST.reshape(4, 1)}, ValueError, "src: found shape (4, 1), expected (n,)"),
@@ -391,7 +399,7 @@ ERRORS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"sport": "80"}, TypeError, "sport: found '80', expected a number 0..65535"),
     ({"dport": DPORTS.astype(np.int32)}, TypeError,
      "dport: found a column of int32, expected a number 0..65535, or a column of uint16; "
-     "dport.astype(np.uint16) converts it"),
+     "dport.astype(np.uint16) converts it, if all values fit"),
     ({"dport": unaligned()}, ValueError, "dport: found values that are not side by side in memory"),
     ({"dport": DPORTS[:3], "src": FIRST}, ValueError, "dport: found 3 values, expected 4 as in src"),
     ({"dport": 80}, ValueError, "found no column, expected at least one; `decide` answers single questions"),
@@ -437,6 +445,34 @@ def test_what_does_not_fit_is_said(
 def test_names_of_interfaces_are_text(table: DecisionTable) -> None:
     with pytest.raises(TypeError):
         table.interface_ids([7])  # type: ignore[list-item]
+    with pytest.raises(
+        TypeError, match=re.escape("found the text 'eth0', expected a sequence of names: ['eth0']")
+    ):
+        table.interface_ids("eth0")
+
+
+@pytest.mark.parametrize("address", [3405803783, b"\xcb\0\x71\7", None, np.uint32(7), "10.0.0"])
+def test_what_is_no_address_is_said(table: DecisionTable, address: Any) -> None:
+    with pytest.raises(ValueError, match=r"src: found .*, expected an IPv4 or IPv6 address"):
+        table.decide(hook="filter-input", src=address, dst="10.0.0.1", protocol="tcp")
+
+
+@pytest.mark.parametrize("addresses", ["198.51.100.10", ("198.51.100.10/24",), ("eth1",)], ids=str)
+def test_what_is_no_address_of_a_host_is_said(addresses: Any) -> None:
+    with pytest.raises(ValueError, match=r"interfaces: eth0: found .*, expected a tuple of addresses"):
+        labelgate.HostFacts({"eth0": addresses})
+
+
+def test_a_list_of_paths_is_no_path() -> None:
+    with pytest.raises(TypeError, match="list"):
+        labelgate.load(["policy.yaml"])  # type: ignore[arg-type]
+
+
+def test_tables_are_not_pickled_but_snapshots_are(table: DecisionTable) -> None:
+    with pytest.raises(TypeError, match="pickle its Snapshot"):
+        pickle.dumps(table)
+    snapshot = labelgate.load(str(POLICY))
+    assert pickle.loads(pickle.dumps(snapshot)) == snapshot
 
 
 def test_an_error_writes_nothing(table: DecisionTable) -> None:

@@ -157,7 +157,7 @@ def test_policies_of_ones_own(policy: str, where: tuple[str, ...]) -> None:
         (("--rounds", "0"), 2, "0 is not in the range"),
         (("--seed", "-1"), 2, "-1 is not in the range"),
         (("--plot", "x.doc"), 2, "found `x.doc`, expected a name that ends in one of "),
-        (("-f", "POLICY", "--node", "nowhere"), 3, "no endpoint has an interface here"),
+        (("-f", "POLICY", "--node", "nowhere"), 3, "no endpoint names node `nowhere` (nodes found: edge1)"),
     ],
     ids=str,
 )

@@ -366,3 +366,25 @@ def test_schema_of_no_kind() -> None:
     result = run("schema", "Teer")
     message = result.stderr.splitlines()[-1]
     assert (result.exit_code, message.startswith("Error: KIND: found `Teer`, expected one of ")) == (2, True)
+
+
+def test_check_of_nothing_is_noted(tmp_path: Path) -> None:
+    result = run("check", "-f", str(tmp_path))
+    assert (result.exit_code, result.stdout) == (0, "0 documents are valid\n")
+    assert result.stderr == "note: no documents in these files: is it the right path?\n"
+
+
+@pytest.mark.parametrize("words", [("check", "--live", "--socket", "/none"), ("bench", "match", "--quick")])
+def test_a_node_that_nobody_names_is_no_answer(words: tuple[str, ...], tmp_path: Path) -> None:
+    """Nothing governs there: that nothing would be denied is no news."""
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("""
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: edge}
+spec: {node: edge1, interfaceName: eth0}
+""")
+    result = run(*words, "-f", str(policy), "--node", "other")
+    assert result.exit_code == 3
+    assert "no endpoint names node `other` (nodes found: edge1)" in result.stderr
+    assert "nothing that works now" not in result.stdout

@@ -85,6 +85,50 @@ def test_a_node_that_nobody_names_is_warned_of(tmp_path: Path) -> None:
     assert "warning: no endpoint names node `other` (nodes found: edge1)" in result.stderr
 
 
+HOW = ("--src", "192.0.2.5", "--dst", "198.51.100.10", "--protocol")
+
+
+@pytest.mark.parametrize(
+    ("words", "warning"),
+    [
+        (("--in", "eth0", *HOW, "tcp", "--dport", "80"), None),
+        (("--in", "eth0", *HOW, "tcp", "--sport", "80"), None),
+        (("--in", "eth0", *HOW, "udp", "--fragment"), None),
+        (("--in", "eth0", *HOW, "icmp", "--icmp-type", "8"), None),
+        (("--in", "cali7", *HOW, "47"), None),
+        (("--in", "eth7", *HOW, "47"), "no endpoint here is on interface `eth7`: nothing governs it "
+                                       "(interfaces found: eth0)"),
+        (("--in", "eth0", *HOW, "tcp"), "no --dport: the packet is judged as one whose ports cannot be read"),
+        (("--in", "eth0", *HOW, "icmp"), "no --icmp-type: the packet is judged as one whose type cannot be"),
+        (("--in", "eth0", *HOW, "47", "--dport", "80"), "protocol 47 has no ports: --sport and --dport"),
+        (("--in", "eth0", *HOW, "47", "--icmp-type", "8"), "protocol 47 is not ICMP: --icmp-type and"),
+    ],
+)  # fmt: skip
+def test_what_was_hardly_meant_is_warned_of(
+    tmp_path: Path, words: tuple[str, ...], warning: str | None
+) -> None:
+    said = explain(tmp_path, *words).stderr
+    assert said.startswith(f"warning: {warning}") if warning else said == "", said
+
+
+def test_a_host_endpoint_of_all_interfaces_knows_every_name(tmp_path: Path) -> None:
+    path = tmp_path / "any.yaml"
+    path.write_text(POLICY.replace("interfaceName: eth0", "interfaceName: '*'"))
+    words = ["explain", "-f", str(path), "--node", "edge1", "--in", "eth7", *HOW, "47"]
+    assert CliRunner().invoke(cli, words).stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "field"),
+    [(("--dport", "80"), "dport"), (("--icmp-type", "8"), "icmpType"), (("--ct", "invalid"), "ct")],
+)
+def test_lines_have_fields_of_their_own(tmp_path: Path, words: tuple[str, ...], field: str) -> None:
+    """They would be passed over."""
+    result = explain(tmp_path, "--packets", "-", *words, line=LINE)
+    assert result.exit_code == 2
+    assert f"{words[0]} is of one packet: with --packets each line has its own `{field}`" in result.stderr
+
+
 def test_a_disagreement_is_said_aloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exit code 4: the engine and the reference must never differ; if they do, neither is believed."""
 

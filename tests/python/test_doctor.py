@@ -189,8 +189,8 @@ def test_an_iptables_that_cannot_count(
     kernel_without_counters.is_there = True
     said = "iptables-restore: Couldn't load match `nfacct':No such file or directory\n\nError occurred"
 
-    def run(command: list[str], input: str, **_: object) -> subprocess.CompletedProcess[str]:
-        is_refused = "legacy" in command[0] and "-m nfacct --nfacct-name" in input
+    def run(command: list[str], input: str = "", **_: object) -> subprocess.CompletedProcess[str]:
+        is_refused = any("legacy" in word for word in command) and "-m nfacct --nfacct-name" in input
         return subprocess.CompletedProcess(command, 2 if is_refused else 0, "", said if is_refused else "")
 
     monkeypatch.setattr(rules.subprocess, "run", run)

@@ -169,4 +169,8 @@ def test_a_tally_refuses_answers_that_are_not_its_tables() -> None:
         tally.add(np.zeros(1, np.uint8), np.array([1 << 20], np.uint32))
     with pytest.raises(ValueError, match="expected"):
         tally.add(np.zeros(2, np.uint8), np.zeros(1, np.uint32))
+    with pytest.raises(TypeError, match="verdicts: found a list, expected what `decide_batch` returns"):
+        tally.add([0], [0])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="outcomes: found a column of int32"):
+        tally.add(np.zeros(1, np.uint8), np.array([-1], np.int32))  # type: ignore[arg-type]
     assert repr(tally) == "Tally(no flows)"

@@ -453,7 +453,7 @@ class Agent:
             generation = self._loader.next(before, self._links.links, if_changed=if_changed)
         except (LoadError, ConfigError, AgentError, ValueError) as error:
             if not is_overtaken():
-                self._refuse(error, "the new policies are not valid", "invalid")
+                self._refuse(error, "the new policies are not valid", "invalid", if_new=if_changed)
             return
         if is_overtaken():
             return  # What was read may be half of an edit; it is read again.
@@ -465,7 +465,9 @@ class Agent:
             if not is_forced:
                 self._check_lockout(generation)
         except LockOutError as error:
-            self._refuse(error, "`labelgate reload --force` does it all the same", "lockout")
+            self._refuse(
+                error, "`labelgate reload --force` does it all the same", "lockout", if_new=if_changed
+            )
             if generation.source != before.source:
                 self._store.refused = generation.source.files
                 self._store.keep_later(Record(before.source))
@@ -498,13 +500,13 @@ class Agent:
                 raise
             self._say(f"warning: {error}")
 
-    def _refuse(self, error: Exception, why: str, reason: Reason) -> None:
+    def _refuse(self, error: Exception, why: str, reason: Reason, *, if_new: bool = False) -> None:
+        before = self._refusal
+        self._refusal = Refusal.of(error, self._loader.digest, before)
+        if if_new and self._refusal == before:
+            return  # Something else was written beside the files, such as these very words.
         self._loader.changes.refused[reason] += 1
-        number = self._enforcement.current.number
-        refusal = Refusal.of(error)
-        if self._refusal is None or self._refusal.message != refusal.message:
-            self._refusal = refusal
-        self._say(f"{error}\ngeneration {number} stays in force: {why}")
+        self._say(f"{error}\ngeneration {self._enforcement.current.number} stays in force: {why}")
 
     def _follow_links(self) -> None:
         """Where the kernel cannot be asked now, as no descriptor is left, it is asked again."""

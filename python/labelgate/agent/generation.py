@@ -170,9 +170,14 @@ class Loader:
             return None
         return self._made(number, before.source, files, before.snapshot, links, before)
 
+    @property
+    def digest(self) -> str:
+        """Of what the files held when they were read last."""
+        return self._cache.digest
+
     def is_of_files(self, generation: Generation) -> bool:
         """Whether the files held, when they were read last, what they held when this generation was made."""
-        return generation.source.files == self._cache.digest
+        return generation.source.files == self.digest
 
     @panics_refused()
     def applied(

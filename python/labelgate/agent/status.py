@@ -6,7 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -48,11 +48,16 @@ class Refusal:
     message: str
     problems: tuple[Problem, ...] = ()
     since: str = field(default_factory=now)
+    files: str = ""
+    """The digest of what was read."""
 
     @classmethod
-    def of(cls, error: Exception) -> Refusal:
-        """Why; with the places in the files where these are wrong."""
-        return cls(str(error), tuple(error.problems) if isinstance(error, LoadError) else ())
+    def of(cls, error: Exception, files: str = "", before: Refusal | None = None) -> Refusal:
+        """Why; with the places in the files where these are wrong. `before` goes on if it says the same."""
+        found = cls(str(error), tuple(error.problems) if isinstance(error, LoadError) else (), files=files)
+        if before is not None and before.message == found.message:
+            return replace(found, since=before.since)
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """For the control socket."""

@@ -1,14 +1,19 @@
 """The command line: one file per verb.
 
 Exit codes: 0 ok, 1 findings or denied, 2 usage, 3 environment or load, 4 internal disagreement; of `diff` 4
-says that something lets more through; 70 a fault of our own.
+says that something lets more through; 70 a fault of our own; 141 nobody reads the output any more.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -28,12 +33,39 @@ VERBS = {
 """Each verb with the name of its function."""
 FAULT = 70
 """The exit code of faults of our own: EX_SOFTWARE of sysexits.h."""
+CLOSED = 141
+"""As a shell says it: 128 and the number of SIGPIPE."""
+_UNWRITABLE = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+"""What writing to standard output fails with: its reader has gone, the disk is full or broken."""
 _MODULES = {"confirm": "apply", "rollback": "apply"}
 """Of verbs that have no file of their own."""
 
 
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Ends the program where its output cannot be written; of a closed pipe click would say 1: findings."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno not in _UNWRITABLE:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # The interpreter would try what is left once more.
+        if error.errno == errno.EPIPE:
+            sys.exit(CLOSED)
+        click.echo(f"labelgate: standard output: {error.strerror}: not all of the answer is there", err=True)
+        sys.exit(3)
+
+
 class _Verbs(click.Group):
     """Verbs that are imported when they are used: most need nothing of what others wait for (numpy)."""
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        with _writing():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _writing():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(VERBS)
@@ -53,7 +85,8 @@ def cli() -> None:
 
     \b
     Exit codes: 0 ok, 1 findings or denied, 2 usage, 3 environment or load, 4 internal disagreement;
-    of `diff` 4 says that something lets more through; 70 a fault of labelgate.
+    of `diff` 4 says that something lets more through; 70 a fault of labelgate; 130 interrupted;
+    141 nobody reads the output any more.
     """
 
 

@@ -26,7 +26,14 @@ from labelgate.cli.bench_options import (
 )
 from labelgate.cli.bench_queue import queue
 from labelgate.cli.figures import builds, lookups
-from labelgate.cli.options import EnvironmentProblem, config_option, policies, read_host
+from labelgate.cli.options import (
+    EnvironmentProblem,
+    config_option,
+    host_option,
+    policies,
+    read_host,
+    unknown_node,
+)
 from labelgate.config import load_config
 from labelgate.model import core_model
 from labelgate.settings import HostFacts
@@ -59,7 +66,7 @@ bench.add_command(queue)
 @chosen_by_name("--workload", "workloads")
 @policies(required=False)
 @click.option("--node", metavar="NAME", help="Of the policies [default: all workloads of the cluster].")
-@click.option("--host", "host_file", type=click.Path(exists=True, dir_okay=False), help="Host facts (YAML).")
+@host_option
 @config_option
 @click.option("--quick", is_flag=True, help="Small workloads, in less than 60 s.")
 @click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=1, show_default=True)
@@ -153,6 +160,8 @@ def _own(
     if host_file is not None:
         named, host, prefixes = read_host(host_file)
         node = node or named
+    if node is not None and (unknown := unknown_node(snapshot, node)):
+        raise EnvironmentProblem(unknown)
     settings = load_config(config_file, snapshot.felix_configurations, node, prefixes=prefixes).settings
     facts = {"interfaces": host.interfaces, "workload_prefixes": settings.workload_prefixes}
 

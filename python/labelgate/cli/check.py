@@ -10,7 +10,15 @@ import click
 
 from labelgate.agent.asked import read_session
 from labelgate.cli.apply import finding_text, read_texts, ssh_session
-from labelgate.cli.options import Refused, config_option, node_option, policies, socket_option
+from labelgate.cli.options import (
+    EnvironmentProblem,
+    Refused,
+    config_option,
+    node_option,
+    policies,
+    socket_option,
+    unknown_node,
+)
 from labelgate.cli.progress import ProgressBar
 from labelgate.config import load_config
 from labelgate.control import ControlError, NoDaemon, ask
@@ -42,7 +50,8 @@ def check(
     neighbour discovery are judged, too: against what the running daemon enforces, if there is one. Nothing
     is changed.
 
-    Exit code 1 if any document is invalid, or anything would be denied.
+    Exit code 1 if any document is invalid, or anything would be denied; 3 if --live cannot be told: no daemon
+    runs, and no endpoint names this node.
     """
     with ProgressBar() as progress:
         loading = read_documents(paths, progress)
@@ -71,6 +80,8 @@ def _live(
         answer = ask(config.socket, "check", paths=paths, texts=texts, session=session)
         return list(answer["findings"])
     except NoDaemon:
+        if unknown := unknown_node(snapshot, config.node):  # "Nothing would be denied" would be no answer.
+            raise EnvironmentProblem(f"--live: {unknown}; set --node or --config") from None
         links = read_links()
         table = snapshot.compile(node=config.node, host=links.host_facts, settings=config.settings)
         sessions = [*open_sessions(), *read_flows()]
@@ -90,6 +101,8 @@ def _print(loading: Loading) -> None:
         return
     for warning in Snapshot.of(loading.resources).warnings:
         click.echo(f"warning: {warning}", err=True)
+    if not loading.documents:
+        click.echo("note: no documents in these files: is it the right path?", err=True)
     click.echo(f"{len(loading.documents)} documents are valid")
 
 

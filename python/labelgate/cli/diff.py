@@ -10,7 +10,7 @@ import click
 
 from labelgate.analysis.diff import Difference, SettingsOf, diff
 from labelgate.analysis.diff_report import lines, to_json
-from labelgate.cli.options import config_option, read_host
+from labelgate.cli.options import config_option, host_option, read_host
 from labelgate.cli.progress import ProgressBar
 from labelgate.config import load_config
 from labelgate.interrupts import ending_at_once
@@ -26,7 +26,7 @@ CHANGED, WIDENED = 1, 4
 @click.argument("old", metavar="OLD")
 @click.argument("new", metavar="NEW")
 @click.option("--node", metavar="NAME", help="Only the endpoints of this node [default: those of all nodes].")
-@click.option("--host", "host_file", type=click.Path(exists=True, dir_okay=False), help="Host facts (YAML).")
+@host_option
 @config_option
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--examples/--no-examples", default=True, help="A packet for each change [default: yes].")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ from typing import Any
 
 import click
 
+from labelgate.cli.doubts import doubts
 from labelgate.cli.lines import DISAGREEMENT, Disagreement, answer_lines
-from labelgate.cli.options import config_option, node_option, policies, read_host
+from labelgate.cli.options import config_option, host_option, node_option, policies, read_host, unknown_node
 from labelgate.cli.progress import ProgressBar
 from labelgate.config import load_config
 from labelgate.flow import HOOKS, Answer, FieldError, Packet, Step, answer_to_json, packet_from_json
@@ -19,12 +21,13 @@ from labelgate.path import Destination, Judge, Visit, path_to_json, read_destina
 from labelgate.reference import Reference
 from labelgate.settings import HostFacts, Settings
 from labelgate.snapshot import Snapshot, load
+from labelgate.table import DecisionTable
 
 
 @click.command()
 @policies()
 @node_option
-@click.option("--host", "host_file", type=click.Path(exists=True, dir_okay=False), help="Host facts (YAML).")
+@host_option
 @config_option
 @click.option("--packets", metavar="FILE|-", help="JSON lines: one packet a line in, one answer a line out.")
 @click.option("-o", "--output", type=click.Choice(["text", "jsonl"]), help="[default: jsonl with --packets]")
@@ -72,14 +75,17 @@ def explain(
 
     Exit code 1 if the flow is denied, 4 if table and reference disagree.
     """
-    destination = _checked(packets, output, path, dnat, question["hook"])
+    destination = _checked(packets, output, path, dnat, question)
     with ProgressBar() as progress:
         snapshot = load(*paths, progress=progress)
     world = _world(snapshot, node, host_file, config_file)
-    judge = _judge(world, engine)
-    second = _judge(world, engine, staged=True) if staged else None
+    table = world.table()
+    for warning in table.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    judge = _judge(world, engine, table)
+    second = _judge(world, engine, world.table(staged=True), staged=True) if staged else None
     if packets is None:
-        sys.exit(_explain_one(judge, second, question, destination))
+        sys.exit(_explain_one(table, judge, second, question, destination))
 
     def answers(one: Judge) -> Callable[[Any], dict[str, Any]]:
         return _answer_path(one, destination) if path else _answer_hook(one)
@@ -91,14 +97,20 @@ def explain(
 
 
 def _checked(
-    packets: str | None, output: str | None, path: bool, dnat: str | None, hook: str | None
+    packets: str | None, output: str | None, path: bool, dnat: str | None, question: dict[str, Any]
 ) -> Destination | None:
     """Refuses options that do not go together; the destination that `--dnat` names."""
+    given = [name.rstrip("_") for name, value in question.items() if value not in (None, False, "new")]
     if packets is None and output == "jsonl":
         raise click.UsageError("-o jsonl needs --packets")
     if packets is not None and output == "text":
         raise click.UsageError("--packets answers in JSON lines: use -o jsonl")
-    if hook is not None and (path or dnat is not None):
+    if packets is not None and given:
+        option = re.sub("([A-Z])", r"-\1", given[0]).lower()
+        raise click.UsageError(
+            f"--{option} is of one packet: with --packets each line has its own `{given[0]}`"
+        )
+    if question["hook"] is not None and (path or dnat is not None):
         raise click.UsageError("--path and --dnat pass all hooks: leave out --hook")
     if dnat is not None and packets is not None and not path:
         raise click.UsageError("--dnat needs --path: without it each line is judged at its own hook")
@@ -117,6 +129,9 @@ class _World:
     host: HostFacts
     settings: Settings
 
+    def table(self, *, staged: bool = False) -> DecisionTable:
+        return self.snapshot.compile(node=self.node, host=self.host, settings=self.settings, staged=staged)
+
 
 def _world(snapshot: Snapshot, node: str | None, host_file: str | None, config_file: str | None) -> _World:
     host, prefixes = HostFacts({}), None
@@ -124,19 +139,15 @@ def _world(snapshot: Snapshot, node: str | None, host_file: str | None, config_f
         host_node, host, prefixes = read_host(host_file)
         node = node or host_node
     config = load_config(config_file, snapshot.felix_configurations, node, prefixes=prefixes)
-    if config.node not in (nodes := snapshot.nodes()):
-        found = ", ".join(nodes) or "none"
-        click.echo(f"warning: no endpoint names node `{config.node}` (nodes found: {found})", err=True)
+    if unknown := unknown_node(snapshot, config.node):
+        click.echo(f"warning: {unknown}", err=True)
     for warning in snapshot.warnings:
         click.echo(f"warning: {warning}", err=True)
     return _World(snapshot, config.node, host, config.settings)
 
 
-def _judge(world: _World, engine: str, *, staged: bool = False) -> Judge:
+def _judge(world: _World, engine: str, table: DecisionTable, *, staged: bool = False) -> Judge:
     reference = Reference(world.snapshot, world.node, world.host, world.settings, staged=staged)
-    table = world.snapshot.compile(node=world.node, host=world.host, settings=world.settings, staged=staged)
-    for warning in () if staged else table.warnings:
-        click.echo(f"warning: {warning}", err=True)
     if engine == "table":
         return table.answer
     if engine == "reference":
@@ -175,7 +186,11 @@ def _answer_path(judge: Judge, dnat: Destination | None) -> Callable[[Any], dict
 
 
 def _explain_one(
-    judge: Judge, second: Judge | None, question: dict[str, Any], dnat: Destination | None
+    table: DecisionTable,
+    judge: Judge,
+    second: Judge | None,
+    question: dict[str, Any],
+    dnat: Destination | None,
 ) -> int:
     fields = {name.rstrip("_"): value for name, value in question.items() if value not in (None, False)}
     fields.setdefault("hook", HOOKS[0])
@@ -196,6 +211,8 @@ def _explain_one(
         for name, answer in error.answers.items():
             click.echo(f"  {name + ':':<10} {json.dumps(answer)}", err=True)
         return DISAGREEMENT
+    for doubt in doubts(table, packet):
+        click.echo(f"warning: {doubt}", err=True)
     visits = ways[0]
     before = packet.dst, packet.dport
     for visit in visits:

@@ -14,6 +14,7 @@ import yaml
 from labelgate.config import load_config
 from labelgate.control import ControlError, NoDaemon, ask
 from labelgate.settings import HostFacts
+from labelgate.snapshot import Snapshot
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -36,6 +37,14 @@ def policies(required: bool = True) -> Callable[[F], F]:
         help="File, folder (recursive: .yaml, .yml, .json) or - for standard input; repeatable.",
     )
 
+
+host_option = click.option(
+    "--host",
+    "host_file",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Host facts (YAML): interfaces with addresses, node, workloadPrefixes (docs/configuration.md).",
+)
 
 node_option = click.option(
     "--node",
@@ -123,6 +132,14 @@ def read_host(path: str) -> tuple[str | None, HostFacts, tuple[str, ...] | None]
         raise refuse("workloadPrefixes: expected a list of names")
     node = document.get("node")
     return node and str(node), HostFacts(found), None if prefixes is None else tuple(prefixes)
+
+
+def unknown_node(snapshot: Snapshot, node: str) -> str | None:
+    """What is to be said if no endpoint names the node: nothing governs there, and nothing is denied."""
+    nodes = snapshot.nodes()
+    if node in nodes:
+        return None
+    return f"no endpoint names node `{node}` (nodes found: {', '.join(nodes) or 'none'})"
 
 
 class Refused(click.ClickException):

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from labelgate.cli.options import config_option, recording_options
+from labelgate.cli.options import config_option, host_option, recording_options
 from labelgate.flow import HOOKS
 
 _PLACE = ("node", "host_file", "config_file", "routes", "hook", "in_", "out", "staged")
@@ -20,7 +20,7 @@ _PLACE = ("node", "host_file", "config_file", "routes", "hook", "in_", "out", "s
 @click.option("--against", multiple=True, metavar="PATH", help="A second policy: what would be different.")
 @recording_options
 @click.option("--node", metavar="NAME", help="Judge as this node does [default: workloads of the cluster].")
-@click.option("--host", "host_file", type=click.Path(exists=True, dir_okay=False), help="Host facts (YAML).")
+@host_option
 @config_option
 @click.option("--route", "routes", multiple=True, metavar="NET=INTERFACE", help="Where addresses are.")
 @click.option("--in", "in_", metavar="NAME", help="In-interface of every flow.")

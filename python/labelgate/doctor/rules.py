@@ -14,7 +14,7 @@ from labelgate.doctor.diagnosis import Diagnosis
 from labelgate.doctor.kernel import workers_of
 from labelgate.flow import HOOKS
 from labelgate.netfilter import nfacct
-from labelgate.netfilter.apply import VARIANTS, ApplyError, Tables, Tools, families
+from labelgate.netfilter.apply import VARIANTS, ApplyError, Tables, Tools, families, legacy_tables
 from labelgate.netfilter.facts import Family, Marks
 from labelgate.netfilter.readback import hazards, mark_writers
 from labelgate.netfilter.routing import RoutingRule, accept_readers
@@ -91,15 +91,27 @@ def rules_can_be_written(found: Mapping[str, Tables]) -> Iterator[Diagnosis]:
             )  # fmt: skip
 
 
+def _apart() -> list[str]:
+    """Before a program: in a network namespace that goes with it. Nothing without CAP_SYS_ADMIN."""
+    command = ["unshare", "--net"]
+    try:
+        subprocess.run([*command, "true"], capture_output=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return command
+
+
 def _tried(variant: str, family: Family, table: str, rules: str) -> str | None:
     """Why these rules cannot be written; None: they can."""
     program = Tools("nft" if variant == "nft" else "legacy").program(family, "restore")
     if program is None:
         return f"ip6tables-{variant}-restore is not installed"
     text = f"*{table}\n{rules}\nCOMMIT\n"
+    makes_table = variant == "legacy" and table not in legacy_tables(family)
+    apart = _apart() if makes_table else []
     try:
         done = subprocess.run(
-            [program, "--test", "--noflush"],
+            [*apart, program, "--test", "--noflush"],
             input=text, capture_output=True, text=True, timeout=30, check=False,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError) as error:

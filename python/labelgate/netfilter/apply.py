@@ -105,13 +105,13 @@ def detect_variant() -> Variant:
     return leaders[0] if len(leaders) == 1 else _default_variant()
 
 
-_LEGACY_TABLES = ("ip_tables_names", "ip6_tables_names")
+_LEGACY_TABLES: Mapping[Family, str] = {"v4": "ip_tables_names", "v6": "ip6_tables_names"}
 _NET = Path("/proc/thread-self/net")
 
 
 def _rules_of(tools: Tools) -> Tables | None:
     """All tables of a variant; None where it has no rules, or cannot be read."""
-    if not tools.installed or (tools.variant == "legacy" and not any(map(_is_filled, _LEGACY_TABLES))):
+    if not tools.installed or (tools.variant == "legacy" and not any(map(legacy_tables, FAMILIES))):
         return None
     try:
         found = {family: tools.read(family) for family in families()}
@@ -123,11 +123,12 @@ def _rules_of(tools: Tools) -> Tables | None:
     return found if any(chains) else None
 
 
-def _is_filled(name: str) -> bool:
+def legacy_tables(family: Family) -> list[str]:
+    """Those that the legacy variant has here; it makes one where a rule is first written, or tried."""
     try:
-        return bool((_NET / name).read_text(encoding="ascii"))
+        return (_NET / _LEGACY_TABLES[family]).read_text(encoding="ascii").split()
     except OSError:
-        return False
+        return []
 
 
 def _weight(tools: Tools) -> tuple[bool, int]:

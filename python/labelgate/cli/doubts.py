@@ -1,0 +1,40 @@
+"""What a question about one packet may not have meant: it is answered all the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from labelgate.flow import ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE, Packet
+from labelgate.table import DecisionTable
+
+_PORTS, _TYPES = (TCP, UDP, SCTP, UDPLITE), (ICMP, ICMPV6)
+
+
+def doubts(table: DecisionTable, packet: Packet) -> Iterator[str]:
+    """Interfaces that nobody knows, and fields that are missing or have no meaning."""
+    governed = _governed(table)
+    for name in dict.fromkeys((packet.in_, packet.out)):
+        if governed is None or name is None or name in governed or name in table.host.interfaces:
+            continue
+        if not name.startswith(table.settings.workload_prefixes):
+            known = ", ".join(sorted(governed)) or "none"
+            yield f"no endpoint here is on interface `{name}`: nothing governs it (interfaces found: {known})"
+    if packet.fragment:
+        return
+    if packet.protocol in _PORTS and packet.dport is None:
+        yield "no --dport: the packet is judged as one whose ports cannot be read, a later fragment (M-19)"
+    if packet.protocol in _TYPES and packet.icmp_type is None:
+        yield "no --icmp-type: the packet is judged as one whose type cannot be read, a later fragment (M-19)"
+    if packet.protocol not in _PORTS and packet.dport is not None:
+        yield f"protocol {packet.protocol} has no ports: --sport and --dport mean nothing"
+    if packet.protocol not in _TYPES and packet.icmp_type is not None:
+        yield f"protocol {packet.protocol} is not ICMP: --icmp-type and --icmp-code mean nothing"
+
+
+def _governed(table: DecisionTable) -> set[str] | None:
+    """Interfaces that an endpoint governs; None: all of them are, by a `*` host endpoint."""
+    facts = table.rule_facts()
+    if any(host["any"] for host in facts["hosts"]):
+        return None
+    names = {name for host in facts["hosts"] for name in host["interfaces"]}
+    return names | {workload["interface"] for workload in facts["workloads"]}

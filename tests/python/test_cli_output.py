@@ -1,0 +1,41 @@
+"""Standard output that cannot be written says nothing of policies, and is no fault of ours."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+WRITERS = [["--help"], ["schema", "Tier"]]
+
+
+def labelgate(words: list[str], output: int) -> tuple[int, str]:
+    """Exit code and errors."""
+    command = [sys.executable, "-P", "-m", "labelgate", *words]
+    done = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("words", WRITERS, ids=" ".join)
+def test_a_reader_that_has_gone(words: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        assert labelgate(words, writer) == (141, "")
+    finally:
+        os.close(writer)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("words", WRITERS, ids=" ".join)
+def test_a_full_disk(words: list[str]) -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        code, said = labelgate(words, full)
+    finally:
+        os.close(full)
+    assert code == 3
+    assert said == "labelgate: standard output: No space left on device: not all of the answer is there\n"
