@@ -25,7 +25,10 @@ class Mangle(TableBuilder):
 
     def bodies(self) -> dict[str, Rules]:
         """E-33, E-37."""
-        return {"PREROUTING": self._prednat(), "POSTROUTING": self._dnatted()}
+        return {
+            "PREROUTING": self.headed("mangle-prerouting", self._prednat()),
+            "POSTROUTING": self._dnatted(),
+        }
 
     def _prednat(self) -> Rules:
         """E-33, E-34."""
@@ -38,12 +41,12 @@ class Mangle(TableBuilder):
             return self._prednat_chain(host.prednat or (None if exempt else fallback))
 
         dispatch = self.host_dispatch("prednat", "-i", goal)
-        if dispatch is None:
+        if not dispatch:
             return ()
         return (
             Rule(ESTABLISHED, "-j RETURN"),
             Rule(self.has(self.marks.accept), "-j RETURN"),
-            Rule("", f"-g {dispatch}"),
+            *dispatch,
         )
 
     def _prednat_chain(self, answers: ByFamily | None) -> str | None:
@@ -81,13 +84,13 @@ class Mangle(TableBuilder):
             return self._asking("dnatted-queue", reason="")
 
         dispatch = self.host_dispatch("dnatted", "-o", goal)
-        if dispatch is None:
-            return local
-        return (
-            *local,
-            *self._others(),
-            Rule("", f"-g {dispatch}"),
-        )
+        hook: Hook = "mangle-postrouting"
+        if dispatch:
+            return self.headed(hook, (*local, *self._others(), *dispatch))
+        if not local or not self.may_repeat(hook):
+            return self.headed(hook, local)
+        marked = self.chain("marked", (self.head(hook), *local))
+        return (Rule(self.has_any(self.marks.decided | self.marks.reject), f"-g {marked}"),)
 
     def _others(self) -> Rules:
         """What is not judged here."""
@@ -107,10 +110,10 @@ class Mangle(TableBuilder):
             return self.chain_of("local", host.output, "allow", (*self._outbound(), met))
 
         dispatch = self.host_dispatch("local", "-o", goal)
-        if dispatch is None:
+        if not dispatch:
             return ()
         # Who may set marks could have forged it.
-        rules = (Rule("", self.clear(self.marks.reject)), *self._others(), Rule("", f"-g {dispatch}"))
+        rules = (Rule("", self.clear(self.marks.reject)), *self._others(), *dispatch)
         return (Rule(self.has(self.marks.reject), f"-g {self.chain('dnatted-here', rules)}"),)
 
     def _asking(self, name: str, **reason: str) -> str:
