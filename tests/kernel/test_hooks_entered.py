@@ -17,7 +17,7 @@ GUARD = policies.NODE_PORT[policies.NODE_PORT.rindex("---") :]
 
 
 def test_a_hook_comes_and_goes_under_traffic(world: World, backend: str, management: Path) -> None:
-    """No packet is lost, and none passes that should not: mangle stands ahead of filter, and its D is cleared."""
+    """No packet is lost, and none passes that should not: mangle is ahead of filter, and clears its D."""
     with Daemon(world, management, backend=backend) as daemon, Traffic(world) as traffic:
         traffic.wait_for_arrivals(50)
         assert not enters(world, backend)

@@ -271,11 +271,12 @@ def test_a_hook_is_entered_when_it_is_needed_and_kept(variant: Variant) -> None:
     assert netfilter.entered == {hook for hook in HOOKS if not hook.startswith("mangle")}
     netfilter.apply(ruleset(replace(full, kept=netfilter.entered)))
     assert netfilter.entered == set(HOOKS)
-    assert jumps(netfilter, "mangle", "PREROUTING") == dict.fromkeys(FAMILIES, ["-j lg-PREROUTING"])
+    jump = "-m conntrack ! --ctstate RELATED,ESTABLISHED -j lg-PREROUTING"
+    assert jumps(netfilter, "mangle", "PREROUTING") == {key: [jump] for key in FAMILIES}
     netfilter.apply(ruleset(replace(less, kept=netfilter.entered)))
-    jump = "-m mark --mark 0x400/0x400 -j lg-{}"
     for base in ("PREROUTING", "POSTROUTING"):
-        assert jumps(netfilter, "mangle", base) == dict.fromkeys(FAMILIES, [jump.format(base)])
+        jump = f"-m mark --mark 0x400/0x400 -j lg-{base}"
+        assert jumps(netfilter, "mangle", base) == {key: [jump] for key in FAMILIES}
     assert netfilter.check(netfilter.read()) == []
     another = Netfilter(variant)
     another.read()
@@ -297,7 +298,7 @@ def test_a_hook_that_is_new_keeps_what_takes_d_away_if_the_rest_fails(variant: V
         assert [after[family][t].ours for t in ("raw", "filter")] == [
             before[family][t].ours for t in ("raw", "filter")
         ]
-    assert jumps(netfilter, "mangle", "PREROUTING") == dict.fromkeys(FAMILIES, ["-j lg-PREROUTING"])
+    assert jumps(netfilter, "mangle", "PREROUTING") == {key: ["-j lg-PREROUTING"] for key in FAMILIES}
     assert "mangle-prerouting" in netfilter.entered
     netfilter.apply(ruleset(replace(without_prednat(full), kept=netfilter.entered)))
     assert netfilter.check(netfilter.read()) == []

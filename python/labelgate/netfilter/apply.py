@@ -196,7 +196,7 @@ class Netfilter:
         self._covered: tuple[Family, ...] | None = None
         """Families that have our rules; None where there are to be none."""
         self.entered: frozenset[Hook] = frozenset()
-        """Hooks that have had a chain of ours since this was made: verdicts of their queues may be under way."""
+        """Hooks that have had a chain of ours meanwhile: verdicts of their queues may be under way."""
 
     def read(self) -> dict[Family, dict[str, SavedTable]]:
         """All tables, ours and those of others; of IPv6 too, if the kernel has it by now."""
@@ -318,8 +318,8 @@ class Netfilter:
     def _enter(self, ruleset: Ruleset, now: Tables) -> Tables:
         """Where rules of ours are in force already, a hook that is new first gets a chain that takes D away.
 
-        If what follows fails, all but that is put back: without, a verdict of the hook's queue that is under way
-        then would pass for one of a later table.
+        If what follows fails, all but that is put back: without, a verdict of the hook's queue that is then
+        under way would pass for one of a later table.
         """
         fresh = ruleset.hooks - self.entered
         is_judging = any(table.jumps for tables in now.values() for table in tables.values())

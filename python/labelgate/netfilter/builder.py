@@ -51,10 +51,8 @@ class TableBuilder(ABC):
     def rules(self) -> TableRules:
         """The finished table."""
         bodies = {base: rules for base, rules in self.bodies().items() if rules}
-        # Where one match is all that there is to a chain, no other packet has to enter it.
         jumps = tuple(
-            Jump(base, PREFIX + base, rules[0].match if len(rules) == 1 else "")
-            for base, rules in bodies.items()
+            Jump(base, PREFIX + base, self.entered_by(base, rules)) for base, rules in bodies.items()
         )
         chains = {PREFIX + base: rules for base, rules in bodies.items()} | self.chains
         is_last = self.settings.chain_insert_mode == "append"
@@ -74,10 +72,14 @@ class TableBuilder(ABC):
     def decided(self) -> Rules:
         """What a packet does that comes back with D."""
 
+    def entered_by(self, base: str, rules: Rules) -> str:
+        """The match for packets that must enter this chain; if one match is all that it has, only those."""
+        return rules[0].match if len(rules) == 1 else ""
+
     def headed(self, hook: Hook, rules: Rules) -> Rules:
         """A hook's chain: what answers packets that come back, then these rules.
 
-        None without rules, unless there has been a queue (`kept`) or there are rules of others that can write D.
+        None without rules, unless there has been a queue (`kept`) or rules of others can write D.
         """
         if not rules and hook not in self.facts.kept | self.facts.without_repeat:
             return ()
@@ -197,7 +199,8 @@ class TableBuilder(ABC):
     ) -> Rules:
         """Leads each interface into the chain that `goal` gives for its host endpoint (E-45..E-47).
 
-        `goal` gets the host endpoint and the interface, None for all others. None as a chain: nothing to decide.
+        `goal` gets the host endpoint and the interface, None for all others. None as a chain: nothing to
+        decide.
         Only packets of this `match` are led; `comes_back`: to the rule behind these.
         """
         option = "-j" if comes_back else "-g"
@@ -210,7 +213,7 @@ class TableBuilder(ABC):
         if default is None:
             goals = {interface: chain for interface, chain in goals.items() if chain is not None}
             if len(goals) <= LISTED:
-                # No chain in between: most packets are of connections, and meet these rules for their last time.
+                # No chain in between: every packet meets these rules, and most have nothing to do with them.
                 return tuple(
                     Rule(f"{side} {interface} {match}".rstrip(), f"{option} {chain}")
                     for interface, chain in sorted(goals.items())

@@ -159,7 +159,7 @@ class RulesetFacts:
     without_repeat: frozenset[Hook] = frozenset()
     """Hooks where bit D cannot be trusted, because rules of others ahead of ours can write it."""
     kept: frozenset[Hook] = frozenset()
-    """Hooks that keep the chain that they have, also where nothing needs it any more: a verdict may be under way."""
+    """Hooks that keep their chain although nothing needs it any more: a verdict may be under way."""
     open: bool = False
     """Every queue rule is replaced by RETURN (`stop: open`); what the kernel settles still holds."""
     reasons: Mapping[str, str] = field(default_factory=dict)

@@ -207,7 +207,7 @@ class Filter(TableBuilder):
         return (*self._entry(from_hep, decided), *later, *met)
 
     def _entry(self, from_hep: Rules, decided: Rules) -> Rules:
-        """The first stage, and the head: behind it, since what comes back has D, and so leaves that stage out."""
+        """The first stage and the head; behind it, since packets that come back have D, which it skips."""
         head = self.head("filter-forward")
         if self.may_repeat("filter-forward"):
             return (*from_hep, head)

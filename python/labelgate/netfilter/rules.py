@@ -27,6 +27,7 @@ HOOKS_OF: Mapping[tuple[str, str], Hook] = {
 """By table and base chain. The chain of a hook has the name of its base chain behind `PREFIX`."""
 CONNTRACK_CHAIN = f"{PREFIX}conntrack"
 ESTABLISHED = "-m conntrack --ctstate RELATED,ESTABLISHED"
+NOT_ESTABLISHED = "-m conntrack ! --ctstate RELATED,ESTABLISHED"
 INVALID = "-m conntrack --ctstate INVALID"
 
 
