@@ -5,14 +5,16 @@ from __future__ import annotations
 import socket
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from kit import wait_until
+from labelgate.flow import HOOKS
 from labelgate.netfilter import apply
 from labelgate.netfilter.apply import VARIANTS, ApplyError, Netfilter, Tools, Variant, clean, detect_variant
 from labelgate.netfilter.conntrack import conntrack_in_use
-from labelgate.netfilter.facts import FAMILIES, Family, Marks, RulesetFacts
+from labelgate.netfilter.facts import FAMILIES, ByFamily, Family, Marks, RulesetFacts
 from labelgate.netfilter.readback import hazards
 from labelgate.netfilter.rules import Rule, Ruleset
 from labelgate.netfilter.ruleset import ruleset
@@ -250,8 +252,56 @@ def broken(rules: Ruleset) -> Ruleset:
     tables = dict(rules.tables)
     table = tables["filter", "v6"]
     chains = {**table.chains, "lg-INPUT": (Rule("", "-j NO-SUCH-CHAIN"),)}
-    tables["filter", "v6"] = type(table)(chains, table.first, table.last)
+    tables["filter", "v6"] = replace(table, chains=chains)
     return Ruleset(tables)
+
+
+def without_prednat(made: RulesetFacts) -> RulesetFacts:
+    """Nothing for mangle PREROUTING; the rest as it was."""
+    return replace(made, hosts=tuple(replace(host, prednat=None) for host in made.hosts))
+
+
+def test_a_hook_is_entered_when_it_is_needed_and_kept(variant: Variant) -> None:
+    """A verdict of its queue may be under way whenever rules change."""
+    netfilter, full = Netfilter(variant), facts()
+    hosts = tuple(replace(host, output=host.input) for host in without_prednat(full).hosts)
+    less = replace(full, hosts=tuple(replace(h, output=ByFamily("allow", "allow")) for h in hosts))
+    netfilter.apply(ruleset(less))
+    assert "mangle" not in netfilter.read()["v4"], "packets would pass its hooks for nothing"
+    assert netfilter.entered == {hook for hook in HOOKS if not hook.startswith("mangle")}
+    netfilter.apply(ruleset(replace(full, kept=netfilter.entered)))
+    assert netfilter.entered == set(HOOKS)
+    jump = "-m conntrack ! --ctstate RELATED,ESTABLISHED -j lg-PREROUTING"
+    assert jumps(netfilter, "mangle", "PREROUTING") == {key: [jump] for key in FAMILIES}
+    netfilter.apply(ruleset(replace(less, kept=netfilter.entered)))
+    for base in ("PREROUTING", "POSTROUTING"):
+        jump = f"-m mark --mark 0x400/0x400 -j lg-{base}"
+        assert jumps(netfilter, "mangle", base) == {key: [jump] for key in FAMILIES}
+    assert netfilter.check(netfilter.read()) == []
+    another = Netfilter(variant)
+    another.read()
+    assert another.entered == set(HOOKS), "a daemon that begins where one has ended"
+
+
+def test_a_hook_that_is_new_keeps_what_takes_d_away_if_the_rest_fails(variant: Variant) -> None:
+    netfilter, full = Netfilter(variant), facts()
+    less = ruleset(without_prednat(full))
+    netfilter.apply(less)
+    before = netfilter.read()
+    with pytest.raises(ApplyError):
+        netfilter.apply(broken(ruleset(full)))
+    after = netfilter.read()
+    for family in FAMILIES:
+        head = ("-m mark --mark 0x400/0x400 -j MARK --set-xmark 0x0/0x1400",)
+        expected = {**before[family]["mangle"].ours, "lg-PREROUTING": head}
+        assert after[family]["mangle"].ours == expected
+        assert [after[family][t].ours for t in ("raw", "filter")] == [
+            before[family][t].ours for t in ("raw", "filter")
+        ]
+    assert jumps(netfilter, "mangle", "PREROUTING") == {key: ["-j lg-PREROUTING"] for key in FAMILIES}
+    assert "mangle-prerouting" in netfilter.entered
+    netfilter.apply(ruleset(replace(without_prednat(full), kept=netfilter.entered)))
+    assert netfilter.check(netfilter.read()) == []
 
 
 @pytest.mark.parametrize("had_rules", [False, True])

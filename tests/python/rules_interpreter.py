@@ -54,7 +54,8 @@ class ParsedRule:
 class Interpreter:
     def __init__(self, transaction: str) -> None:
         self.chains: dict[str, list[ParsedRule]] = {}
-        self.jumps: list[tuple[str, str, str]] = []
+        self.jumps: dict[str, ParsedRule] = {}
+        """Into our chain of each hook, by base chain."""
         for line in transaction.splitlines():
             if line.startswith(":"):
                 self.chains[line[1:].split()[0]] = []
@@ -63,7 +64,17 @@ class Interpreter:
             if line.startswith("-A lg-"):
                 self.chains[words[1]].append(parse(words[2:]))
             elif line.startswith(("-I ", "-A ")):
-                self.jumps.append((words[0], words[1], words[-1]))
+                rule = parse(words[3 if line.startswith("-I ") else 2 :])
+                if rule.jump == f"lg-{words[1]}":
+                    self.jumps[words[1]] = rule
+
+    def enter(self, base: str, packet: KernelPacket) -> Outcome:
+        """From the base chain on, as far as it leads to us."""
+        jump = self.jumps.get(base)
+        if jump is None or not all(match(packet) for match in jump.matches):
+            return Outcome("return", packet, rules=int(jump is not None))
+        outcome = self.run(f"lg-{base}", packet)
+        return replace(outcome, rules=outcome.rules + 1)
 
     def run(self, chain: str, packet: KernelPacket) -> Outcome:
         """From our chain of a base chain to the verdict, or back."""

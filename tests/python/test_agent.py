@@ -80,6 +80,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kernel:
     class Netfilter:
         def __init__(self, backend: str, warn: object, step: object) -> None:
             self.tools = type("Tools", (), {"variant": "nft"})
+            self.entered: frozenset[str] = frozenset()
 
         def read(self) -> dict[str, Any]:
             return {"v4": {}}
@@ -108,6 +109,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kernel:
                 kernel.refuses -= 1
                 kernel.touched.append("refused")
                 raise kernel.refusal
+            self.entered |= ruleset.hooks
             kernel.touched.append("applied" if ruleset.tables else "applied nothing")
 
     class Enforcer:

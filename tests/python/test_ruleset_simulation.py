@@ -65,7 +65,7 @@ class World:
 
     def run(self, hook: Hook, packet: KernelPacket) -> Outcome:
         table, base = PLACES[hook]
-        return self.tables[table].run(f"lg-{base}", packet)
+        return self.tables[table].enter(base, packet)
 
     def through_rules(self, hook: Hook, packet: KernelPacket) -> Outcome:
         """Rules, and where they queue: the engine and the rules again."""
@@ -331,7 +331,8 @@ def test_a_mark_of_others_in_place_of_d_is_no_verdict() -> None:
         for _ in range(200):
             packet = random_packet(dice, "v4", hook)
             forged = replace(packet, mark=packet.mark | 0x1400)
-            assert world.run(hook, forged) == world.run(hook, packet)
+            found, expected = world.run(hook, forged), world.run(hook, packet)
+            assert replace(found, rules=0) == replace(expected, rules=0)
 
 
 def test_an_open_ruleset_queues_nothing_and_keeps_what_the_kernel_settles() -> None:

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 from labelgate import _core
@@ -199,7 +200,7 @@ class Enforcement:
                 raise
             self._netfilter.apply(rules)
         self._kernel_counts.in_force(facts.counters, rules.uncounted)
-        self._applied = facts
+        self._applied = replace(facts, kept=self._netfilter.entered)
 
     def _make_counters(self, facts: RulesetFacts) -> bool:
         """False if all were there."""
@@ -469,6 +470,7 @@ class Enforcement:
             by_cpu=config.queue_fanout == "cpu",
             fail_open=config.fail_open,
             without_repeat=self._without_repeat,
+            kept=self._netfilter.entered,
             open=is_open,
         )
 

@@ -14,12 +14,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from labelgate.flow import Hook
 from labelgate.netfilter.conntrack import conntrack_in_use
 from labelgate.netfilter.facts import FAMILIES, Family
 from labelgate.netfilter.raw import conntrack_chain
-from labelgate.netfilter.readback import EMPTY_TABLE, SavedTable, misplaced, parse_save, printed
-from labelgate.netfilter.render import put_back, transaction
-from labelgate.netfilter.rules import CONNTRACK_CHAIN, PREFIX, TABLES, Rule, Ruleset, TableRules
+from labelgate.netfilter.readback import (
+    EMPTY_TABLE,
+    SavedTable,
+    hooks_entered,
+    misplaced,
+    parse_save,
+    printed,
+)
+from labelgate.netfilter.render import entrance, put_back, transaction
+from labelgate.netfilter.rules import (
+    CONNTRACK_CHAIN,
+    HOOKS_OF,
+    PREFIX,
+    TABLES,
+    Rule,
+    Ruleset,
+    TableRules,
+)
 from labelgate.netfilter.ruleset import CONNTRACK_ONLY
 
 Variant = Literal["nft", "legacy"]
@@ -180,11 +196,15 @@ class Netfilter:
         self._installed: dict[Key, _Installed] = {}
         self._covered: tuple[Family, ...] | None = None
         """Families that have our rules; None where there are to be none."""
+        self.entered: frozenset[Hook] = frozenset()
+        """Hooks that have had a chain of ours meanwhile: verdicts of their queues may be under way."""
 
     def read(self) -> dict[Family, dict[str, SavedTable]]:
         """All tables, ours and those of others; of IPv6 too, if the kernel has it by now."""
         self.families = families()
-        return {family: self._read(family) for family in self.families}
+        now = {family: self._read(family) for family in self.families}
+        self.entered |= {hook for tables in now.values() for hook in hooks_entered(tables)}
+        return now
 
     def _read(self, family: Family) -> dict[str, SavedTable]:
         tables = self.tools.read(family)
@@ -214,6 +234,7 @@ class Netfilter:
         now = now or self.read()
         is_first = not self._installed
         wanted = self._wanted(ruleset, now)
+        now = self._enter(ruleset, now)
         changes = [key for key in wanted if not self._is_in_force(key, wanted[key], _at(now, key))]
         self._transact({key: wanted[key] for key in changes}, now)
         if changes:
@@ -288,11 +309,29 @@ class Netfilter:
         """Rules for every table that is or shall be ours, in the order of the transactions."""
         ours = [(table, f) for table in TABLES for f in self.families if _at(now, (table, f)).is_ours]
         if ruleset.tables:
-            return {
-                (table, family): ruleset.tables[table, family] for table in TABLES for family in self.families
-            }
+            keys = [(table, family) for table in TABLES for family in self.families]
+            # A table that is not there is not made for nothing: packets would pass its hooks.
+            wanted = {key: ruleset.tables[key] for key in keys}
+            return {key: rules for key, rules in wanted.items() if rules.chains or key in ours}
         # Our last policy went. Conntrack stays on: removing its last rule loses packets that wait in a queue.
         return {key: CONNTRACK_ONLY.tables.get(key, _NO_RULES) for key in reversed(ours)}
+
+    def _enter(self, ruleset: Ruleset, now: Tables) -> Tables:
+        """Where rules of ours are in force already, a hook that is new first gets a chain that takes D away.
+
+        If what follows fails, all but that is put back: without, a verdict of the hook's queue that is then
+        under way would pass for one of a later table.
+        """
+        fresh = ruleset.hooks - self.entered
+        is_judging = any(table.jumps for tables in now.values() for table in tables.values())
+        if fresh and is_judging:
+            for (table, family), rules in ruleset.tables.items():
+                bases = [base for base in rules.bases if HOOKS_OF[table, base] in fresh]
+                if bases and family in self.families:
+                    self._write(table, family, entrance(table, bases, rules.entrance))
+            now = self.read()
+        self.entered |= ruleset.hooks
+        return now
 
     def _is_in_force(self, key: Key, rules: TableRules, saved: SavedTable) -> bool:
         installed = self._installed.get(key)

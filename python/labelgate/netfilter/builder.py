@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import ClassVar, Literal
 
 from labelgate.flow import Hook
-from labelgate.netfilter.dispatch import Dispatch
+from labelgate.netfilter.dispatch import LISTED, Dispatch
 from labelgate.netfilter.facts import ByFamily, Family, HostChains, RulesetFacts, StaticAnswer
 from labelgate.netfilter.rules import INVALID, PREFIX, Jump, Rule, Rules, TableRules
 from labelgate.settings import Failsafe
@@ -50,24 +50,48 @@ class TableBuilder(ABC):
 
     def rules(self) -> TableRules:
         """The finished table."""
-        bodies = self.bodies()
-        hook_chains = {PREFIX + base: (self._head(self.hooks[base]), *bodies[base]) for base in self.hooks}
-        jumps = tuple(Jump(base, PREFIX + base) for base in self.hooks)
-        chains = hook_chains | self.chains
-        if self.settings.chain_insert_mode == "append":
-            return TableRules(chains, last=jumps, uncounted=frozenset(self.uncounted))
-        return TableRules(chains, first=jumps, uncounted=frozenset(self.uncounted))
+        bodies = {base: rules for base, rules in self.bodies().items() if rules}
+        jumps = tuple(
+            Jump(base, PREFIX + base, self.entered_by(base, rules)) for base, rules in bodies.items()
+        )
+        chains = {PREFIX + base: rules for base, rules in bodies.items()} | self.chains
+        is_last = self.settings.chain_insert_mode == "append"
+        return TableRules(
+            chains,
+            first=() if is_last else jumps,
+            last=jumps if is_last else (),
+            uncounted=frozenset(self.uncounted),
+            entrance=Rule(self.has(self.marks.decided), self.clear(self.marks.decided | self.marks.reject)),
+        )
 
     @abstractmethod
     def bodies(self) -> dict[str, Rules]:
-        """The rules of each base chain's chain behind the first one."""
+        """The rules of each base chain's chain; none: nothing leads there."""
 
     @abstractmethod
     def decided(self) -> Rules:
         """What a packet does that comes back with D."""
 
-    def _head(self, hook: Hook) -> Rule:
-        if hook in self.facts.without_repeat:
+    def entered_by(self, base: str, rules: Rules) -> str:
+        """The match for packets that must enter this chain; if one match is all that it has, only those."""
+        return rules[0].match if len(rules) == 1 else ""
+
+    def headed(self, hook: Hook, rules: Rules) -> Rules:
+        """A hook's chain: what answers packets that come back, then these rules.
+
+        None without rules, unless there has been a queue (`kept`) or rules of others can write D.
+        """
+        if not rules and hook not in self.facts.kept | self.facts.without_repeat:
+            return ()
+        return (self.head(hook), *rules)
+
+    def may_repeat(self, hook: Hook) -> bool:
+        """Whether packets come back with D."""
+        return hook not in self.facts.without_repeat
+
+    def head(self, hook: Hook) -> Rule:
+        """What answers packets that come back from the queue."""
+        if not self.may_repeat(hook):
             # The engine answers without D here; whoever wrote it, it must not pass for a verdict.
             return Rule("", self.clear(self.marks.decided | self.marks.reject))
         return self.return_decided()
@@ -124,6 +148,14 @@ class TableBuilder(ABC):
         """The match for packets that carry all these bits."""
         return f"-m mark --mark {bits:#x}/{bits:#x}"
 
+    def has_any(self, bits: int) -> str:
+        """The match for packets that carry one of these bits, or more."""
+        return f"-m mark ! --mark 0x0/{bits:#x}"
+
+    def has_none(self, bits: int) -> str:
+        """The match for packets that carry none of these bits."""
+        return f"-m mark --mark 0x0/{bits:#x}"
+
     def clear(self, bits: int) -> str:
         """The target that takes these bits away."""
         return f"-j MARK --set-xmark 0x0/{bits:#x}"
@@ -157,13 +189,21 @@ class TableBuilder(ABC):
         return (Rule(INVALID, deny()).counted(self.reason(reason)),) if self.settings.invalid_check else ()
 
     def host_dispatch(
-        self, name: str, side: Literal["-i", "-o"], goal: Callable[[HostChains, str | None], str | None]
-    ) -> str | None:
+        self,
+        name: str,
+        side: Literal["-i", "-o"],
+        goal: Callable[[HostChains, str | None], str | None],
+        match: str = "",
+        *,
+        comes_back: bool = False,
+    ) -> Rules:
         """Leads each interface into the chain that `goal` gives for its host endpoint (E-45..E-47).
 
-        `goal` gets the host endpoint and the interface, None for all others. None as a chain, from `goal` and
-        from here: nothing to decide.
+        `goal` gets the host endpoint and the interface, None for all others. None as a chain: nothing to
+        decide.
+        Only packets of this `match` are led; `comes_back`: to the rule behind these.
         """
+        option = "-j" if comes_back else "-g"
         default = None if self.any is None else goal(self.any, None)
         goals = {
             interface: goal(host, interface) for host in self.facts.hosts for interface in host.interfaces
@@ -172,15 +212,19 @@ class TableBuilder(ABC):
             goals.setdefault("lo", None)
         if default is None:
             goals = {interface: chain for interface, chain in goals.items() if chain is not None}
-            if not goals:
-                return None
+            if len(goals) <= LISTED:
+                # No chain in between: every packet meets these rules, and most have nothing to do with them.
+                return tuple(
+                    Rule(f"{side} {interface} {match}".rstrip(), f"{option} {chain}")
+                    for interface, chain in sorted(goals.items())
+                )
         leaves = {
             interface: (Rule("", "-j RETURN" if chain is None else f"-g {chain}"),)
             for interface, chain in goals.items()
             if chain != default
         }
         ends = () if default is None else (Rule("", f"-g {default}"),)
-        return self.dispatch(Dispatch(PREFIX + name, side, leaves, ends))
+        return (Rule(match, f"{option} {self.dispatch(Dispatch(PREFIX + name, side, leaves, ends))}"),)
 
     def failsafes(
         self,

@@ -10,7 +10,7 @@ from typing import Literal
 from labelgate.netfilter.rules import Rule, Rules
 
 # A chain with at most this many interfaces lists them; above, it asks for the next letters first.
-_LISTED = 8
+LISTED = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Dispatch:
         yield from self._grow(self.chain, "", sorted(self.leaves))
 
     def _grow(self, chain: str, prefix: str, names: list[str]) -> Iterator[tuple[str, Rules]]:
-        if len(names) <= _LISTED:
+        if len(names) <= LISTED:
             yield chain, (*(rule for name in names for rule in self._leaf(name)), *self.default)
             return
         groups: defaultdict[str, list[str]] = defaultdict(list)

@@ -158,6 +158,8 @@ class RulesetFacts:
     """Hooks whose packets pass while nobody listens (`--queue-bypass`)."""
     without_repeat: frozenset[Hook] = frozenset()
     """Hooks where bit D cannot be trusted, because rules of others ahead of ours can write it."""
+    kept: frozenset[Hook] = frozenset()
+    """Hooks that keep their chain although nothing needs it any more: a verdict may be under way."""
     open: bool = False
     """Every queue rule is replaced by RETURN (`stop: open`); what the kernel settles still holds."""
     reasons: Mapping[str, str] = field(default_factory=dict)

@@ -44,7 +44,11 @@ class Filter(TableBuilder):
 
     def bodies(self) -> dict[str, Rules]:
         """E-35, E-36, E-38."""
-        return {"INPUT": self._input(), "FORWARD": self._forward(), "OUTPUT": self._output()}
+        return {
+            "INPUT": self.headed("filter-input", self._input()),
+            "FORWARD": self._forward(),
+            "OUTPUT": self.headed("filter-output", self._output()),
+        }
 
     def accept(self) -> str:
         """A final accept (`FilterAllowAction`)."""
@@ -85,9 +89,9 @@ class Filter(TableBuilder):
                 workload = self.from_workload(f"-g {self._discovery(to_host)}", "-p ipv6-icmp")
             workload += self.from_workload(f"-g {to_host}")
         dispatch = self.host_dispatch("host-in", "-i", self._host_in)
-        if dispatch is None:
+        if not dispatch:
             return workload
-        return (*workload, Rule(self.has(self.marks.accept), self.accept()), Rule("", f"-g {dispatch}"))
+        return (*workload, Rule(self.has(self.marks.accept), self.accept()), *dispatch)
 
     def _discovery(self, otherwise: str) -> str:
         kinds = [
@@ -113,14 +117,14 @@ class Filter(TableBuilder):
     def _output(self) -> Rules:
         """E-36."""
         dispatch = self.host_dispatch("host-out", "-o", self._host_out)
-        if dispatch is None:
+        if not dispatch:
             return ()
         return (
             Rule(self.has(self.marks.accept), self.accept()),
             *self.to_workload("-j RETURN"),
             # E-37: only mangle POSTROUTING sees the right out-interface.
             Rule("-m conntrack --ctstate DNAT", self._dnatted()),
-            Rule("", f"-g {dispatch}"),
+            *dispatch,
         )
 
     def _dnatted(self) -> str:
@@ -185,23 +189,29 @@ class Filter(TableBuilder):
         static, too, or left out here.
         """
         met = self._met_from_workloads()
-        stages: list[Rule] = []
-        if from_hep := self.host_dispatch("from-hep", "-i", self._from_hep):
-            accept = self.marks.accept
-            stages.append(Rule(f"-m mark ! --mark {accept:#x}/{accept:#x}", f"-j {from_hep}"))
+        unmarked = self.has_none(self.marks.accept | self.marks.decided)
+        from_hep = self.host_dispatch("from-hep", "-i", self._from_hep, unmarked, comes_back=True)
+        stages: list[Rules] = []
         if self.prefixes:
-            stages += self.from_workload(
-                f"-j {self._workload_dispatch('from-wl', '-i', self._from_workload)}"
-            )
+            from_workload = self._workload_dispatch("from-wl", "-i", self._from_workload)
             to_workload = self._workload_dispatch(
                 "to-wl", "-o", lambda workload: self._to_workload(workload, met), met
             )
-            stages += self.to_workload(f"-j {to_workload}")
-        if to_hep := self.host_dispatch("to-hep", "-o", lambda host, _: self._to_hep(host, met)):
-            stages.append(Rule("", f"-j {to_hep}"))
-        if self.settings.filter_allow == "Return":
-            stages = [rule for stage in stages for rule in (stage, self.return_decided())]
-        return (*stages, *met)
+            stages += [(rule,) for rule in self.from_workload(f"-j {from_workload}")]
+            stages += [(rule,) for rule in self.to_workload(f"-j {to_workload}")]
+        stages.append(
+            self.host_dispatch("to-hep", "-o", lambda host, _: self._to_hep(host, met), comes_back=True)
+        )
+        decided = (self.return_decided(),) if self.settings.filter_allow == "Return" else ()
+        later = (rule for stage in stages if stage for rule in (*stage, *decided))
+        return (*self._entry(from_hep, decided), *later, *met)
+
+    def _entry(self, from_hep: Rules, decided: Rules) -> Rules:
+        """The first stage and the head; behind it, since packets that come back have D, which it skips."""
+        head = self.head("filter-forward")
+        if self.may_repeat("filter-forward"):
+            return (*from_hep, head)
+        return (head, *from_hep, *decided) if from_hep else (head,)
 
     def _met_from_workloads(self) -> Rules:
         """Counts the packets that rules from workloads have let go on, once it is known that no later stage

@@ -8,7 +8,7 @@ from typing import ClassVar
 from labelgate.flow import Hook
 from labelgate.netfilter.builder import FAILSAFE, INVALID_IN_MANGLE, TableBuilder
 from labelgate.netfilter.facts import ByFamily, HostChains, StaticAnswer
-from labelgate.netfilter.rules import ESTABLISHED, Rule, Rules
+from labelgate.netfilter.rules import ESTABLISHED, NOT_ESTABLISHED, Rule, Rules
 
 
 class Mangle(TableBuilder):
@@ -25,7 +25,10 @@ class Mangle(TableBuilder):
 
     def bodies(self) -> dict[str, Rules]:
         """E-33, E-37."""
-        return {"PREROUTING": self._prednat(), "POSTROUTING": self._dnatted()}
+        return {
+            "PREROUTING": self.headed("mangle-prerouting", self._prednat()),
+            "POSTROUTING": self._dnatted(),
+        }
 
     def _prednat(self) -> Rules:
         """E-33, E-34."""
@@ -38,13 +41,17 @@ class Mangle(TableBuilder):
             return self._prednat_chain(host.prednat or (None if exempt else fallback))
 
         dispatch = self.host_dispatch("prednat", "-i", goal)
-        if dispatch is None:
+        if not dispatch:
             return ()
-        return (
-            Rule(ESTABLISHED, "-j RETURN"),
-            Rule(self.has(self.marks.accept), "-j RETURN"),
-            Rule("", f"-g {dispatch}"),
-        )
+        # A packet that comes back is as new as it was: an established one has no D that could be ours.
+        established = () if self.may_repeat("mangle-prerouting") else (Rule(ESTABLISHED, "-j RETURN"),)
+        return (*established, Rule(self.has(self.marks.accept), "-j RETURN"), *dispatch)
+
+    def entered_by(self, base: str, rules: Rules) -> str:
+        """E-33: established packets leave mangle whatever the interface, so they need not come in."""
+        if base == "PREROUTING" and len(rules) > 1 and self.may_repeat("mangle-prerouting"):
+            return NOT_ESTABLISHED
+        return super().entered_by(base, rules)
 
     def _prednat_chain(self, answers: ByFamily | None) -> str | None:
         if answers is None:
@@ -81,13 +88,13 @@ class Mangle(TableBuilder):
             return self._asking("dnatted-queue", reason="")
 
         dispatch = self.host_dispatch("dnatted", "-o", goal)
-        if dispatch is None:
-            return local
-        return (
-            *local,
-            *self._others(),
-            Rule("", f"-g {dispatch}"),
-        )
+        hook: Hook = "mangle-postrouting"
+        if dispatch:
+            return self.headed(hook, (*local, *self._others(), *dispatch))
+        if not local or not self.may_repeat(hook):
+            return self.headed(hook, local)
+        marked = self.chain("marked", (self.head(hook), *local))
+        return (Rule(self.has_any(self.marks.decided | self.marks.reject), f"-g {marked}"),)
 
     def _others(self) -> Rules:
         """What is not judged here."""
@@ -107,10 +114,10 @@ class Mangle(TableBuilder):
             return self.chain_of("local", host.output, "allow", (*self._outbound(), met))
 
         dispatch = self.host_dispatch("local", "-o", goal)
-        if dispatch is None:
+        if not dispatch:
             return ()
         # Who may set marks could have forged it.
-        rules = (Rule("", self.clear(self.marks.reject)), *self._others(), Rule("", f"-g {dispatch}"))
+        rules = (Rule("", self.clear(self.marks.reject)), *self._others(), *dispatch)
         return (Rule(self.has(self.marks.reject), f"-g {self.chain('dnatted-here', rules)}"),)
 
     def _asking(self, name: str, **reason: str) -> str:

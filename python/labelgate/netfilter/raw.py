@@ -41,12 +41,19 @@ class Raw(TableBuilder):
 
     def bodies(self) -> dict[str, Rules]:
         """E-30..E-32."""
-        clear = Rule("", self.clear(self.marks.accept | self.marks.reject))
         spoof = self.from_workload(f"-g {self.dispatch(self._sources())}") if self.prefixes else ()
+        inbound = (*spoof, *self._untracked("raw-in", "-i", "raw-prerouting"))
+        outbound = self._untracked("raw-out", "-o", "raw-output")
         return {
-            "PREROUTING": (clear, *spoof, *self._untracked("raw-in", "-i", "raw-prerouting")),
-            "OUTPUT": (clear, *self._untracked("raw-out", "-o", "raw-output")),
+            "PREROUTING": self._unmarked("marked-in", "raw-prerouting", inbound),
+            "OUTPUT": self._unmarked("marked-out", "raw-output", outbound),
         }
+
+    def _unmarked(self, name: str, hook: Hook, rules: Rules) -> Rules:
+        """Hardly a packet has a bit of ours here: one rule finds those that have."""
+        clear = Rule("", self.clear(self.marks.accept | self.marks.reject))
+        marked = self.chain(name, (self.head(hook), clear, *rules))
+        return (Rule(self.has_any(self.marks.mask), f"-g {marked}"), *rules)
 
     def _sources(self) -> Dispatch:
         """E-30: a known interface returns with one of its own sources; all else from workloads is dropped."""
@@ -85,8 +92,7 @@ class Raw(TableBuilder):
                 return None
             return self.chain_of(name, answers, answer, (*self._failsafes(side), *ends[answer]))
 
-        dispatch = self.host_dispatch(name, side, goal)
-        return () if dispatch is None else (Rule("", f"-g {dispatch}"),)
+        return self.host_dispatch(name, side, goal)
 
     def _failsafes(self, side: str) -> Iterator[Rule]:
         """E-43: each direction has the return half of the other one's failsafes, too."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from labelgate.flow import Hook
 from labelgate.netfilter.facts import Marks
-from labelgate.netfilter.rules import PREFIX, Jump, TableRules
+from labelgate.netfilter.rules import HOOKS_OF, PREFIX, Jump, TableRules
 
 _QUEUE = re.compile(r"-j NFQUEUE .*?--queue-(?:num|balance) (\d+)(?::(\d+))?")
 _INTO_OURS = re.compile(rf"(?:^|\s)-[jg] {re.escape(PREFIX)}\S+")
@@ -142,15 +142,13 @@ class Hazard:
         return f"{self.hook}: `-A {self.chain} {self.rule}` {self.reason}"
 
 
-_HOOKS: dict[tuple[str, str], Hook] = {
-    ("raw", "PREROUTING"): "raw-prerouting",
-    ("raw", "OUTPUT"): "raw-output",
-    ("mangle", "PREROUTING"): "mangle-prerouting",
-    ("mangle", "POSTROUTING"): "mangle-postrouting",
-    ("filter", "INPUT"): "filter-input",
-    ("filter", "FORWARD"): "filter-forward",
-    ("filter", "OUTPUT"): "filter-output",
-}
+def hooks_entered(tables: Mapping[str, SavedTable]) -> frozenset[Hook]:
+    """Hooks that have a chain of ours."""
+    return frozenset(
+        hook
+        for (table, base), hook in HOOKS_OF.items()
+        if PREFIX + base in tables.get(table, EMPTY_TABLE).chains
+    )
 
 
 def hazards(tables: Mapping[str, SavedTable], marks: Marks, insert_mode: str) -> tuple[Hazard, ...]:
@@ -159,7 +157,7 @@ def hazards(tables: Mapping[str, SavedTable], marks: Marks, insert_mode: str) ->
     Where our jump is not there yet, `insert_mode` (`insert` or `append`) says where it will be.
     """
     found: list[Hazard] = []
-    for (table, base), hook in _HOOKS.items():
+    for (table, base), hook in HOOKS_OF.items():
         saved = tables.get(table, EMPTY_TABLE)
         rules = saved.chains.get(base, ())
         jump = next(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
+from labelgate.flow import Hook
 from labelgate.netfilter.facts import Family
 
 Table = Literal["raw", "mangle", "filter"]
@@ -14,8 +15,19 @@ TABLES: tuple[Table, ...] = ("raw", "mangle", "filter")
 
 PREFIX = "lg-"
 """Every chain of ours begins with it, and no other should."""
+HOOKS_OF: Mapping[tuple[str, str], Hook] = {
+    ("raw", "PREROUTING"): "raw-prerouting",
+    ("raw", "OUTPUT"): "raw-output",
+    ("mangle", "PREROUTING"): "mangle-prerouting",
+    ("mangle", "POSTROUTING"): "mangle-postrouting",
+    ("filter", "INPUT"): "filter-input",
+    ("filter", "FORWARD"): "filter-forward",
+    ("filter", "OUTPUT"): "filter-output",
+}
+"""By table and base chain. The chain of a hook has the name of its base chain behind `PREFIX`."""
 CONNTRACK_CHAIN = f"{PREFIX}conntrack"
 ESTABLISHED = "-m conntrack --ctstate RELATED,ESTABLISHED"
+NOT_ESTABLISHED = "-m conntrack ! --ctstate RELATED,ESTABLISHED"
 INVALID = "-m conntrack --ctstate INVALID"
 
 
@@ -49,9 +61,11 @@ class Jump:
 
     base: str
     chain: str
+    match: str = ""
+    """The packets that it leads there; empty: all."""
 
     def __str__(self) -> str:
-        return f"-j {self.chain}"
+        return f"{self.match} -j {self.chain}".lstrip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +79,13 @@ class TableRules:
     """These end them, in this order."""
     uncounted: frozenset[str] = frozenset()
     """Counters of which these rules do not count every packet."""
+    entrance: Rule | None = None
+    """What the chain of a hook is at first, while nothing leads from there to a queue."""
+
+    @property
+    def bases(self) -> list[str]:
+        """Base chains whose hook has a chain of ours."""
+        return [jump.base for jump in (*self.first, *self.last) if jump.chain == PREFIX + jump.base]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +93,13 @@ class Ruleset:
     """All our rules; without tables: none."""
 
     tables: Mapping[tuple[Table, Family], TableRules]
+
+    @property
+    def hooks(self) -> frozenset[Hook]:
+        """Those with a chain of ours."""
+        return frozenset(
+            HOOKS_OF[table, base] for (table, _), rules in self.tables.items() for base in rules.bases
+        )
 
     @property
     def uncounted(self) -> frozenset[str]:

@@ -1,14 +1,15 @@
 """Plain facts to netfilter rules: what the kernel settles, and which packets it hands to which queue.
 
 The rules only anticipate what the engine would answer, in the order of E-20 and E-38; everything that
-depends on policy goes to the queue. Each hook has one chain of ours, entered by one jump from the base
-chain. All seven are there as soon as anything is installed, because bit D of a verdict that is under
-way when the rules change must be cleared in the table that it was given for: in a later table it would
-pass for a verdict of that one.
+depends on policy goes to the queue. Each hook that needs one has a chain of ours, entered by one jump from
+the base chain, of packets that it can do anything with. It stays (`kept`) as long as the daemon runs,
+because bit D of a verdict that is under way when the rules change must be cleared in the table that it was
+given for: in a later table it would pass for a verdict of that one.
 
-The first rule of a hook chain answers packets that come back from their queue: bit D is set, the engine has
-decided. The packet does what the verdict says (no conntrack, reject, or nothing), loses D and returns to the
-rules of others.
+The head of a hook chain answers packets that come back from their queue: bit D is set, the engine has
+decided. The packet does what the verdict says (no conntrack, reject, or nothing), loses D and returns to
+the rules of others. Most packets are of connections that are known: what they meet before they are accepted
+is short.
 """
 
 from __future__ import annotations

@@ -1,0 +1,40 @@
+"""Hooks that get policy, and lose it, while packets wait in the queues of others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import policies
+from kit import saved
+from labelgate.demo.daemon import Daemon
+from labelgate.demo.traffic import send
+from labelgate.demo.world import World
+from policies import ALLOWED, REFUSED
+from test_daemon import Traffic
+
+GUARD = policies.NODE_PORT[policies.NODE_PORT.rindex("---") :]
+"""PreDNAT policy, without a word on what the traffic is."""
+
+
+def test_a_hook_comes_and_goes_under_traffic(world: World, backend: str, management: Path) -> None:
+    """No packet is lost, and none passes that should not: mangle is ahead of filter, and clears its D."""
+    with Daemon(world, management, backend=backend) as daemon, Traffic(world) as traffic:
+        traffic.wait_for_arrivals(50)
+        assert not enters(world, backend)
+        for number, guard in enumerate((GUARD, "", GUARD, ""), 2):
+            management.write_text(policies.MANAGEMENT + guard, encoding="utf-8")
+            assert f"generation {number} in force" in daemon.reload()
+            assert enters(world, backend), "a verdict of its may be under way"
+            traffic.wait_for_arrivals(50)
+            assert not send(world, REFUSED)
+        traffic.stop()
+        assert traffic.arrived == traffic.sent
+        assert send(world, ALLOWED)
+        queued = {hook: counts["packets"] for hook, counts in daemon.counters()["hooks"].items()}
+        assert queued["mangle-prerouting"] >= 100
+        assert queued["filter-input"] >= traffic.sent
+
+
+def enters(world: World, backend: str) -> bool:
+    """Whether mangle PREROUTING has a chain of ours."""
+    return "iptables mangle :lg-PREROUTING -" in saved(world, backend)
