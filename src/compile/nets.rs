@@ -36,7 +36,11 @@ impl SideNets {
     fn of(place: &Place<'_>, entity: &Entity) -> Result<Self, CompileError> {
         let read = |field, texts: &[String]| {
             let place = place.at(field);
-            texts.iter().map(|text| addresses::net(&place, text)).collect::<Result<SmallVec<_>, _>>()
+            let mut nets = SmallVec::new();
+            for text in texts {
+                nets.push(addresses::net(&place, text)?);
+            }
+            Ok(nets)
         };
         Ok(Self { nets: read("nets", &entity.nets)?, not_nets: read("notNets", &entity.not_nets)? })
     }

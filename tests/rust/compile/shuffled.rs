@@ -1,5 +1,8 @@
 //! State, not history: the order of lists that are sets changes neither the program nor its text.
 
+use std::collections::HashSet;
+use std::hash::Hash;
+
 use labelgate::compile::compile;
 use labelgate::model::{Entity, Model};
 use proptest::prelude::*;
@@ -222,6 +225,19 @@ proptest! {
             let again = compile(&shuffled, node).expect("shuffled models compile");
             prop_assert_eq!(program.to_string(), again.to_string());
             prop_assert_eq!(program, again);
+        }
+    }
+
+    /// Also those that get their numbers without being looked for.
+    #[test]
+    fn equal_parts_are_one(model in models()) {
+        fn is_each_once<T: Eq + Hash>(parts: &[T]) -> bool {
+            parts.iter().collect::<HashSet<_>>().len() == parts.len()
+        }
+        for node in [Some("edge1"), None] {
+            let program = compile(&model, node).expect("generated models compile");
+            prop_assert!(is_each_once(&program.outcomes), "{}", program);
+            prop_assert!(is_each_once(&program.address_sets) && is_each_once(&program.port_sets), "{}", program);
         }
     }
 }
