@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 from labelgate import _core
@@ -36,6 +37,18 @@ class Snapshot(Grouped):
     def nodes(self) -> list[str]:
         """The nodes that endpoints name, sorted."""
         return sorted({node for _, node, _ in self._endpoints() if node})
+
+    def idle_host_endpoints(self, node: str, host: HostFacts) -> Iterator[str]:
+        """Those of the node that govern none of the host's interfaces as they are (E-45), and why."""
+        present = {ip_address(text) for addresses in host.interfaces.values() for text in addresses}
+        for endpoint in self.host_endpoints:
+            name, expected = endpoint.spec.interface_name, endpoint.spec.expected_ips
+            if endpoint.spec.node != node or name == "*":
+                continue
+            if name and name not in host.interfaces:
+                yield f"{endpoint.key}: there is no interface `{name}`"
+            elif not name and present.isdisjoint(expected):
+                yield f"{endpoint.key}: no interface has {' or '.join(map(str, expected))}"
 
     def workload_nodes(self) -> dict[str, str]:
         """The node of every workload, by key; empty where it names none."""

@@ -15,8 +15,10 @@ from labelgate.config import Config, load_config
 from labelgate.doctor import Diagnosis, examination, examine, kernel, rules
 from labelgate.doctor import files as doctor_files
 from labelgate.doctor.files import files
+from labelgate.doctor.policies import policies as doctor_policies
 from labelgate.netfilter.readback import parse_save
 from labelgate.netfilter.routing import RoutingRule
+from labelgate.settings import HostFacts
 
 CONFIG = load_config(None, environ={})
 MARKING = """*filter
@@ -281,3 +283,47 @@ def test_files_that_the_unit_does_not_see(policies: Path, monkeypatch: pytest.Mo
     assert "does not see" in next(files([str(policies)])).found
     monkeypatch.setattr(doctor_files, "TEMPORARY", ())
     assert "No such file" in next(files([str(link)])).found
+
+
+HOST_ENDPOINT = """
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: %s}
+spec: {node: edge1, %s}
+"""
+HERE = HostFacts({"eth0": ("198.51.100.10", "2001:db8::10"), "lo": ("127.0.0.1",)})
+
+
+@pytest.mark.parametrize(
+    ("spec", "idle"),
+    [
+        ("interfaceName: eth0", None),
+        ("interfaceName: '*'", None),
+        ("expectedIPs: ['2001:db8:0::10', 192.0.2.1]", None),
+        (
+            "interfaceName: eth9, expectedIPs: [198.51.100.10]",
+            "HostEndpoint/one: there is no interface `eth9`",
+        ),
+        ("expectedIPs: [192.0.2.1, 192.0.2.2]", "HostEndpoint/one: no interface has 192.0.2.1 or 192.0.2.2"),
+    ],
+)
+def test_a_host_endpoint_that_governs_nothing(spec: str, idle: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text(HOST_ENDPOINT % ("one", spec))
+    known = load_config(None, environ={"LABELGATE_NODE": "edge1", "LABELGATE_POLICIES": str(path)})
+    (found,) = doctor_policies(known, HERE)
+    assert (found.state, found.found == idle) == (("warning", True) if idle else ("ok", False))
+
+
+def test_policies_that_the_daemon_does_not_start_with(tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text(HOST_ENDPOINT % ("one", "interfaceName: eth0"))
+    other = load_config(None, environ={"LABELGATE_NODE": "other", "LABELGATE_POLICIES": str(path)})
+    (found,) = doctor_policies(other, HERE)
+    assert (found.state, found.found) == ("failure", "no endpoint names node `other`")
+    assert found.mend.endswith("edge1")
+    path.write_text("kind: [")
+    (found,) = doctor_policies(other, HERE)
+    assert found.state == "failure"
+    assert found.found.startswith(f"1 errors, the first: {path}:1: not valid YAML")
+    assert list(doctor_policies(CONFIG, HERE)) == []

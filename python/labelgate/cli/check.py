@@ -83,6 +83,8 @@ def _live(
         if unknown := unknown_node(snapshot, config.node):  # "Nothing would be denied" would be no answer.
             raise EnvironmentProblem(f"--live: {unknown}; set --node or --config") from None
         links = read_links()
+        for idle in snapshot.idle_host_endpoints(config.node, links.host_facts):
+            click.echo(f"warning: {idle}: it governs nothing here", err=True)
         table = snapshot.compile(node=config.node, host=links.host_facts, settings=config.settings)
         sessions = [*open_sessions(), *read_flows()]
         mine = read_session(session) if session else None

@@ -17,7 +17,7 @@ from labelgate.doctor import examine
 @socket_option
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def doctor(config_file: str | None, socket: str | None, output: str) -> None:
-    """Look at kernel, capabilities, iptables, queues, marks, rules of others, files and the daemon.
+    """Look at kernel, capabilities, iptables, queues, marks, rules of others, files, policies and the daemon.
 
     Each finding comes with what it means and how to mend it. Nothing is changed.
 

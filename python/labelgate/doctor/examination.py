@@ -16,6 +16,8 @@ from labelgate.control import ControlError, NoDaemon, ask
 from labelgate.doctor import kernel, rules
 from labelgate.doctor.diagnosis import Diagnosis
 from labelgate.doctor.files import files
+from labelgate.doctor.policies import policies
+from labelgate.links import read_links
 from labelgate.netfilter.apply import Tables
 from labelgate.netfilter.routing import read_routing_rules
 
@@ -43,6 +45,7 @@ def examine(config: Config, config_file: str | None = None) -> Iterator[Diagnosi
         ("nftables", rules.native_tables),
         ("rp_filter", lambda: [kernel.reverse_path(kernel.read_reverse_path())]),
         ("files", lambda: files([*([config_file] if config_file else []), *config.policies])),
+        ("policies", lambda: policies(config, read_links().host_facts)),
         ("daemon", lambda: _daemon(status, config)),
     ]
     for subject, look in looks:
