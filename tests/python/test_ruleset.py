@@ -92,6 +92,41 @@ def test_a_mark_mask_has_three_bits(mask: int) -> None:
         Marks.from_mask(mask)
 
 
+@pytest.mark.parametrize(
+    ("interfaces", "ct", "hooks", "most"),
+    [
+        (("eth0", "eth1"), "established", 2, 6),
+        (("eth1", "eth0"), "established", 2, 10),
+        (("eth1", "eth2"), "established", 2, 9),
+        (("eth0", "eth1"), "established", 3, 7),
+        (("eth0", "eth1"), "new", 2, 8),
+    ],
+)
+def test_a_forwarded_packet_meets_few_rules(
+    interfaces: tuple[str, str], ct: str, hooks: int, most: int
+) -> None:
+    """With policy on eth0 in FORWARD, and where there are three hooks before DNAT; jumps included."""
+    queue = ["queue", "queue"]
+    chains = {"forward": {"ingress": queue, "egress": queue}, "prednat": queue if hooks == 3 else None}
+    tables = ruleset(RulesetFacts.read({"hosts": [host("a", "eth0", **chains)], "workloads": []})).tables
+    looked_at = entered = 0
+    for table, base in (("raw", "PREROUTING"), ("mangle", "PREROUTING"), ("filter", "FORWARD")):
+        interpreter = Interpreter(transaction(table, EMPTY_TABLE, tables[table, "v4"]))
+        packet = KernelPacket(
+            src=ip_address("192.0.2.5"),
+            dst=ip_address("203.0.113.1"),
+            protocol=6,
+            in_=interfaces[0],
+            out=None if base == "PREROUTING" else interfaces[1],
+            ct=ct,
+            mark=0,
+        )
+        looked_at += interpreter.enter(base, packet).rules
+        entered += base in interpreter.jumps
+    assert entered == hooks
+    assert looked_at <= most
+
+
 def test_200_pods_cost_no_linear_scan() -> None:
     facts = many_pods(200)
     tables = ruleset(facts).tables
