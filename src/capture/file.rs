@@ -21,6 +21,12 @@ const MOST_INTERFACES: usize = 1 << 16;
 /// Bytes; Linux has names of 15. A longer one is no name.
 const LONGEST_NAME: usize = 256;
 const GZIP: [u8; 2] = [0x1f, 0x8b];
+/// What a file of pcapng begins with.
+const SECTION: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
+/// A block of pcapng about a process.
+const PROCESS: u32 = 0x8000_0001;
+/// Of blocks of pcapng, bytes: type, and length at both ends.
+const SHORTEST: u32 = 12;
 const NANOSECONDS: u64 = 1_000_000_000;
 
 /// Why a capture cannot be read, or not to its end.
@@ -106,6 +112,8 @@ impl Interfaces {
 /// A capture file, read from its beginning.
 pub struct File {
     reader: Box<dyn PcapReaderIterator + Send>,
+    /// pcapng, which is made of blocks.
+    is_blocks: bool,
     failure: Failure,
     interfaces: Interfaces,
     /// Bytes of the block that was given last.
@@ -122,7 +130,8 @@ impl File {
         let failure = Failure::default();
         let source = plain(source, &failure)?;
         let reader = create_reader(BUFFER, source).map_err(|_| failure.take_or(CaptureError::Format))?;
-        Ok(Self { reader, failure, interfaces: Interfaces::default(), given: 0, is_cut: false })
+        let is_blocks = reader.data().starts_with(&SECTION);
+        Ok(Self { reader, is_blocks, failure, interfaces: Interfaces::default(), given: 0, is_cut: false })
     }
 
     /// Names of interfaces by number, where the file has them.
@@ -143,6 +152,9 @@ impl File {
         loop {
             self.reader.consume(std::mem::take(&mut self.given));
             let at = self.reader.consumed();
+            if self.is_too_short() {
+                return Err(broken(at, "found no block of a capture"));
+            }
             match self.reader.next() {
                 Ok((length, block)) => {
                     self.given = length;
@@ -163,6 +175,14 @@ impl File {
                 Err(_) => return Err(broken(at, "found no block of a capture")),
             }
         }
+    }
+
+    /// Whether the next block is shorter than any: of this kind the parser takes its length for right, and subtracts.
+    /// In the other byte order such a length is that of no block either.
+    fn is_too_short(&self) -> bool {
+        let ([kind, length, ..], _) = self.reader.data().as_chunks() else { return false };
+        let is_so = |read: fn([u8; 4]) -> u32| read(*kind) == PROCESS && read(*length) < SHORTEST;
+        self.is_blocks && (is_so(u32::from_le_bytes) || is_so(u32::from_be_bytes))
     }
 
     /// For a block that does not fit.

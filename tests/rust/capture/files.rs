@@ -246,6 +246,23 @@ fn a_packet_of_no_interface_is_damage() {
 }
 
 #[test]
+fn a_block_shorter_than_any_is_damage() {
+    for (is_big, length) in [(false, 0_u32), (false, 4), (false, 11), (true, 0), (true, 4), (true, 11)] {
+        let words =
+            [0x8000_0001, length, length].map(if is_big { u32::to_be_bytes } else { u32::to_le_bytes });
+        let before = pcapng(is_big);
+        let file = [&before, words.as_flattened()].concat();
+        let mut capture = opened(&file, false).unwrap();
+        let error = (0..4).find_map(|_| capture.read(usize::MAX, &mut Vec::new()).err());
+        assert!(matches!(error, Some(CaptureError::Broken { at, .. }) if at == before.len()), "{error:?}");
+    }
+    // In pcap the same words are a time.
+    let mut file = pcap(101, &[bytes(UDP)]);
+    file[24..28].copy_from_slice(&0x8000_0001_u32.to_le_bytes());
+    assert_eq!(flows_of(&file).len(), 1);
+}
+
+#[test]
 fn what_is_no_capture_is_refused() {
     assert!(matches!(opened(b"\x1f\x8b", false).err(), Some(CaptureError::Io(_))), "gzip that ends at once");
     for file in [&b""[..], b"src,dst\n10.0.0.1,10.0.0.2\n", &[0xd4, 0xc3, 0xb2]] {
