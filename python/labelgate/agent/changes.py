@@ -52,7 +52,7 @@ class Changes:
     compiled: Durations = field(default_factory=Durations)
     """Model and engines of a generation, those that were then refused included."""
     refused: Counter[Reason] = field(default_factory=Counter)
-    """Changes of the files or of the interfaces that are not in force; each attempt."""
+    """Changes of the files or of the interfaces that are not in force: each attempt, each edit once."""
 
     def to_json(self) -> dict[str, Any]:
         """For the control socket."""

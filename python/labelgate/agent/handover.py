@@ -72,7 +72,9 @@ class Presence:
             self._place = _take()
         except BlockingIOError:
             if not replace:
-                raise AgentError("labelgate is running already in this network namespace") from None
+                raise AgentError(
+                    "labelgate is running already in this network namespace; --replace takes its place"
+                ) from None
             self.replaces = True
         except OSError as error:
             say(
