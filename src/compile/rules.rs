@@ -99,6 +99,7 @@ pub struct RuleBuilder<'a, 'm> {
 impl<'a, 'm> RuleBuilder<'a, 'm> {
     /// A program is mostly about as large as the one before it.
     pub fn new(from: Sources<'a, 'm>, limits: &'a Limits, last: Size) -> Self {
+        from.sets.begin();
         let mut outcomes = Vec::with_capacity(last.outcomes);
         outcomes.extend(reason_outcomes().into_iter().map(Arc::new));
         Self {
@@ -172,7 +173,8 @@ impl<'a, 'm> RuleBuilder<'a, 'm> {
         self.rule_count += template.written;
         Place::new("limits", "rules").check_limit(self.rule_count, self.limits.rules)?;
         // No two rules mean the same: nobody has to look for what a list's rules mean.
-        let outcome = OutcomeId::new(self.outcomes.len());
+        let next = if template.origins.is_empty() { 0 } else { self.outcomes.len() };
+        let outcome = OutcomeId::new(next);
         self.outcomes.extend_from_slice(&template.origins);
         let sets = template.criteria.iter().map(|criterion| self.part(&criterion.part));
         let numbers = Numbers { outcome, sets: sets.collect::<Result<_, _>>()? };

@@ -103,6 +103,11 @@ impl Sets {
         self.ports.id(named).0
     }
 
+    /// A compile begins: what rules of the one before shared is of no more use, whether that came to an end or not.
+    pub fn begin(&mut self) {
+        self.numeric = Ports::default();
+    }
+
     /// Ports without names, as they are written; `merged` makes of them what they mean.
     pub fn of_numbers<E>(
         &mut self,
@@ -129,7 +134,6 @@ impl Sets {
     pub fn sweep(&mut self, now: u64) {
         self.members.sweep(now, |id, selector| self.by_selector.remove(selector, id));
         self.ports.sweep(now, |_, _| {});
-        self.numeric.clear();
     }
 
     /// The sets, of members and of ports, that have other members than in the last compile.

@@ -129,8 +129,40 @@ struct Part {
 struct Terms<P> {
     /// Those of all terms, one after the other: clauses mostly ask for them in this order.
     ranges: Vec<(P, P)>,
-    /// Of each term: where its ranges begin and end, if a clause has asked for it.
-    places: Vec<Option<(u32, u32)>>,
+    places: Places,
+}
+
+/// Of terms that clauses have asked for: where their ranges begin and end.
+enum Places {
+    /// By index, of a chain that has many of all terms.
+    Many(Vec<Option<(u32, u32)>>),
+    /// Of one among many chains: it must not take what all terms take.
+    Few(FxHashMap<u32, (u32, u32)>),
+}
+
+impl Places {
+    /// For so many clauses, where there are so many terms.
+    fn of(clauses: usize, terms: usize) -> Self {
+        // An entry of a map takes about as long as so many of a list take to be made.
+        if 16 * clauses < terms { Self::Few(FxHashMap::default()) } else { Self::Many(vec![None; terms]) }
+    }
+
+    #[inline]
+    fn get(&self, term: u32) -> Option<(u32, u32)> {
+        match self {
+            Self::Many(all) => all[term as usize],
+            Self::Few(some) => some.get(&term).copied(),
+        }
+    }
+
+    fn set(&mut self, term: u32, place: (u32, u32)) {
+        match self {
+            Self::Many(all) => all[term as usize] = Some(place),
+            Self::Few(some) => {
+                some.insert(term, place);
+            }
+        }
+    }
 }
 
 impl<P> Index<u32> for Terms<P> {
@@ -138,8 +170,7 @@ impl<P> Index<u32> for Terms<P> {
 
     #[inline]
     fn index(&self, term: u32) -> &[(P, P)] {
-        let (first, end) =
-            self.places[term as usize].expect("terms of clauses are read before boxes are made");
+        let (first, end) = self.places.get(term).expect("terms of clauses are read before boxes are made");
         &self.ranges[first as usize..end as usize]
     }
 }
@@ -214,10 +245,10 @@ impl Trees {
         last: P,
     ) -> Result<Terms<P>, Refused> {
         let own = flat.clauses.iter().filter(|clause| clause.families[family as usize]);
-        let mut terms = Terms { ranges: Vec::new(), places: vec![None; flats.addresses.len()] };
+        let places = Places::of(own.clone().count(), flats.addresses.len());
+        let mut terms = Terms { ranges: Vec::new(), places };
         for index in own.flat_map(|clause| [clause.source, clause.destination]) {
-            let place = &mut terms.places[index as usize];
-            if place.is_some() {
+            if terms.places.get(index).is_some() {
                 continue;
             }
             let AddressTerm { within, outside } = &flats.addresses[index];
@@ -229,7 +260,7 @@ impl Trees {
                 return Err(Refused::Cuboids(end));
             }
             terms.ranges.extend_from_slice(&found);
-            *place = Some((narrow(first), narrow(end)));
+            terms.places.set(index, (narrow(first), narrow(end)));
         }
         Ok(terms)
     }

@@ -204,6 +204,18 @@ fn what_an_edit_does_not_touch_is_shared() {
         ["NetworkPolicy/shop/to-db", "Profile/kns.shop", "Profile/kns.shop", "NetworkPolicy/shop/to-web"]
     );
     assert_eq!(all_kept(&peer, &edited), [vec![true, true, true, false], vec![true], vec![true; 2]]);
+    // Whatever is ahead of it: a list without rules, as of a policy that denies by default, has no numbers.
+    let none = json!({"selector": "app == 'web'", "applies_ingress": true});
+    let before = compiler.apply([put("policy", &namespaced("shop", "none", none))]).expect("it compiles");
+    let more = json!({
+        "selector": "app == 'web'", "order": 1.0, "ingress": [{"action": "Deny"}, {"action": "Allow"}],
+    });
+    let after = compiler.apply([put("policy", &namespaced("shop", "to-web", more))]).expect("it compiles");
+    let list = |program: &Program| {
+        let list = program.rule_lists.iter().find(|list| list.policy == "NetworkPolicy/shop/none");
+        Arc::clone(list.expect("a list without rules is one"))
+    };
+    assert!(Arc::ptr_eq(&list(&before), &list(&after)));
 }
 
 /// What cannot be read is refused before anything changes, and so is what cannot be compiled.
