@@ -267,12 +267,11 @@ def test_a_hook_is_entered_when_it_is_needed_and_kept(variant: Variant) -> None:
     hosts = tuple(replace(host, output=host.input) for host in without_prednat(full).hosts)
     less = replace(full, hosts=tuple(replace(h, output=ByFamily("allow", "allow")) for h in hosts))
     netfilter.apply(ruleset(less))
-    assert "mangle" not in netfilter.read()["v4"], "packets would pass its hooks for nothing"
-    assert netfilter.entered == {hook for hook in HOOKS if not hook.startswith("mangle")}
+    assert netfilter.entered == set(HOOKS) - {"mangle-postrouting"}
+    assert jumps(netfilter, "mangle", "POSTROUTING") == {key: [] for key in FAMILIES}
     netfilter.apply(ruleset(replace(full, kept=netfilter.entered)))
     assert netfilter.entered == set(HOOKS)
-    jump = "-m conntrack ! --ctstate RELATED,ESTABLISHED -j lg-PREROUTING"
-    assert jumps(netfilter, "mangle", "PREROUTING") == {key: [jump] for key in FAMILIES}
+    assert jumps(netfilter, "mangle", "PREROUTING") == {key: ["-j lg-PREROUTING"] for key in FAMILIES}
     netfilter.apply(ruleset(replace(less, kept=netfilter.entered)))
     for base in ("PREROUTING", "POSTROUTING"):
         jump = f"-m mark --mark 0x400/0x400 -j lg-{base}"
@@ -281,27 +280,6 @@ def test_a_hook_is_entered_when_it_is_needed_and_kept(variant: Variant) -> None:
     another = Netfilter(variant)
     another.read()
     assert another.entered == set(HOOKS), "a daemon that begins where one has ended"
-
-
-def test_a_hook_that_is_new_keeps_what_takes_d_away_if_the_rest_fails(variant: Variant) -> None:
-    netfilter, full = Netfilter(variant), facts()
-    less = ruleset(without_prednat(full))
-    netfilter.apply(less)
-    before = netfilter.read()
-    with pytest.raises(ApplyError):
-        netfilter.apply(broken(ruleset(full)))
-    after = netfilter.read()
-    for family in FAMILIES:
-        head = ("-m mark --mark 0x400/0x400 -j MARK --set-xmark 0x0/0x1400",)
-        expected = {**before[family]["mangle"].ours, "lg-PREROUTING": head}
-        assert after[family]["mangle"].ours == expected
-        assert [after[family][t].ours for t in ("raw", "filter")] == [
-            before[family][t].ours for t in ("raw", "filter")
-        ]
-    assert jumps(netfilter, "mangle", "PREROUTING") == {key: ["-j lg-PREROUTING"] for key in FAMILIES}
-    assert "mangle-prerouting" in netfilter.entered
-    netfilter.apply(ruleset(replace(without_prednat(full), kept=netfilter.entered)))
-    assert netfilter.check(netfilter.read()) == []
 
 
 @pytest.mark.parametrize("had_rules", [False, True])

@@ -109,7 +109,6 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kernel:
                 kernel.refuses -= 1
                 kernel.touched.append("refused")
                 raise kernel.refusal
-            self.entered |= ruleset.hooks
             kernel.touched.append("applied" if ruleset.tables else "applied nothing")
 
     class Enforcer:

@@ -93,23 +93,23 @@ def test_a_mark_mask_has_three_bits(mask: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("interfaces", "ct", "hooks", "most"),
+    ("interfaces", "ct", "has_prednat", "most"),
     [
-        (("eth0", "eth1"), "established", 2, 6),
-        (("eth1", "eth0"), "established", 2, 10),
-        (("eth1", "eth2"), "established", 2, 9),
-        (("eth0", "eth1"), "established", 3, 7),
-        (("eth0", "eth1"), "new", 2, 8),
+        (("eth0", "eth1"), "established", False, 7),
+        (("eth1", "eth0"), "established", False, 11),
+        (("eth1", "eth2"), "established", False, 10),
+        (("eth0", "eth1"), "established", True, 9),
+        (("eth0", "eth1"), "new", False, 9),
     ],
 )
 def test_a_forwarded_packet_meets_few_rules(
-    interfaces: tuple[str, str], ct: str, hooks: int, most: int
+    interfaces: tuple[str, str], ct: str, has_prednat: bool, most: int
 ) -> None:
-    """With policy on eth0 in FORWARD, and where there are three hooks before DNAT; jumps included."""
+    """With policy on eth0 in FORWARD, or there and before DNAT; jumps included."""
     queue = ["queue", "queue"]
-    chains = {"forward": {"ingress": queue, "egress": queue}, "prednat": queue if hooks == 3 else None}
+    chains = {"forward": {"ingress": queue, "egress": queue}, "prednat": queue if has_prednat else None}
     tables = ruleset(RulesetFacts.read({"hosts": [host("a", "eth0", **chains)], "workloads": []})).tables
-    looked_at = entered = 0
+    looked_at = 0
     for table, base in (("raw", "PREROUTING"), ("mangle", "PREROUTING"), ("filter", "FORWARD")):
         interpreter = Interpreter(transaction(table, EMPTY_TABLE, tables[table, "v4"]))
         packet = KernelPacket(
@@ -122,9 +122,7 @@ def test_a_forwarded_packet_meets_few_rules(
             mark=0,
         )
         looked_at += interpreter.enter(base, packet).rules
-        entered += base in interpreter.jumps
-    assert entered == hooks
-    assert looked_at <= most
+    assert looked_at == most
 
 
 def test_200_pods_cost_no_linear_scan() -> None:

@@ -26,10 +26,9 @@ from labelgate.netfilter.readback import (
     parse_save,
     printed,
 )
-from labelgate.netfilter.render import entrance, put_back, transaction
+from labelgate.netfilter.render import put_back, transaction
 from labelgate.netfilter.rules import (
     CONNTRACK_CHAIN,
-    HOOKS_OF,
     PREFIX,
     TABLES,
     Rule,
@@ -234,7 +233,6 @@ class Netfilter:
         now = now or self.read()
         is_first = not self._installed
         wanted = self._wanted(ruleset, now)
-        now = self._enter(ruleset, now)
         changes = [key for key in wanted if not self._is_in_force(key, wanted[key], _at(now, key))]
         self._transact({key: wanted[key] for key in changes}, now)
         if changes:
@@ -315,23 +313,6 @@ class Netfilter:
             return {key: rules for key, rules in wanted.items() if rules.chains or key in ours}
         # Our last policy went. Conntrack stays on: removing its last rule loses packets that wait in a queue.
         return {key: CONNTRACK_ONLY.tables.get(key, _NO_RULES) for key in reversed(ours)}
-
-    def _enter(self, ruleset: Ruleset, now: Tables) -> Tables:
-        """Where rules of ours are in force already, a hook that is new first gets a chain that takes D away.
-
-        If what follows fails, all but that is put back: without, a verdict of the hook's queue that is then
-        under way would pass for one of a later table.
-        """
-        fresh = ruleset.hooks - self.entered
-        is_judging = any(table.jumps for tables in now.values() for table in tables.values())
-        if fresh and is_judging:
-            for (table, family), rules in ruleset.tables.items():
-                bases = [base for base in rules.bases if HOOKS_OF[table, base] in fresh]
-                if bases and family in self.families:
-                    self._write(table, family, entrance(table, bases, rules.entrance))
-            now = self.read()
-        self.entered |= ruleset.hooks
-        return now
 
     def _is_in_force(self, key: Key, rules: TableRules, saved: SavedTable) -> bool:
         installed = self._installed.get(key)

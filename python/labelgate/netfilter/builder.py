@@ -51,9 +51,9 @@ class TableBuilder(ABC):
     def rules(self) -> TableRules:
         """The finished table."""
         bodies = {base: rules for base, rules in self.bodies().items() if rules}
-        jumps = tuple(
-            Jump(base, PREFIX + base, self.entered_by(base, rules)) for base, rules in bodies.items()
-        )
+        # If one match is all that a chain has, only packets of that are led there.
+        matches = {base: rules[0].match if len(rules) == 1 else "" for base, rules in bodies.items()}
+        jumps = tuple(Jump(base, PREFIX + base, match) for base, match in matches.items())
         chains = {PREFIX + base: rules for base, rules in bodies.items()} | self.chains
         is_last = self.settings.chain_insert_mode == "append"
         return TableRules(
@@ -61,7 +61,6 @@ class TableBuilder(ABC):
             first=() if is_last else jumps,
             last=jumps if is_last else (),
             uncounted=frozenset(self.uncounted),
-            entrance=Rule(self.has(self.marks.decided), self.clear(self.marks.decided | self.marks.reject)),
         )
 
     @abstractmethod
@@ -71,10 +70,6 @@ class TableBuilder(ABC):
     @abstractmethod
     def decided(self) -> Rules:
         """What a packet does that comes back with D."""
-
-    def entered_by(self, base: str, rules: Rules) -> str:
-        """The match for packets that must enter this chain; if one match is all that it has, only those."""
-        return rules[0].match if len(rules) == 1 else ""
 
     def headed(self, hook: Hook, rules: Rules) -> Rules:
         """A hook's chain: what answers packets that come back, then these rules.

@@ -8,7 +8,7 @@ from typing import ClassVar
 from labelgate.flow import Hook
 from labelgate.netfilter.builder import FAILSAFE, INVALID_IN_MANGLE, TableBuilder
 from labelgate.netfilter.facts import ByFamily, HostChains, StaticAnswer
-from labelgate.netfilter.rules import ESTABLISHED, NOT_ESTABLISHED, Rule, Rules
+from labelgate.netfilter.rules import ESTABLISHED, Rule, Rules
 
 
 class Mangle(TableBuilder):
@@ -24,9 +24,13 @@ class Mangle(TableBuilder):
         return (Rule("", self.clear(self.marks.decided)),)
 
     def bodies(self) -> dict[str, Rules]:
-        """E-33, E-37."""
+        """E-33, E-37.
+
+        Without preDNAT policy, too, no packet takes D from here to filter, whoever wrote it: there it would
+        pass for a verdict.
+        """
         return {
-            "PREROUTING": self.headed("mangle-prerouting", self._prednat()),
+            "PREROUTING": (self.head("mangle-prerouting"), *self._prednat()),
             "POSTROUTING": self._dnatted(),
         }
 
@@ -43,15 +47,11 @@ class Mangle(TableBuilder):
         dispatch = self.host_dispatch("prednat", "-i", goal)
         if not dispatch:
             return ()
-        # A packet that comes back is as new as it was: an established one has no D that could be ours.
-        established = () if self.may_repeat("mangle-prerouting") else (Rule(ESTABLISHED, "-j RETURN"),)
-        return (*established, Rule(self.has(self.marks.accept), "-j RETURN"), *dispatch)
-
-    def entered_by(self, base: str, rules: Rules) -> str:
-        """E-33: established packets leave mangle whatever the interface, so they need not come in."""
-        if base == "PREROUTING" and len(rules) > 1 and self.may_repeat("mangle-prerouting"):
-            return NOT_ESTABLISHED
-        return super().entered_by(base, rules)
+        return (
+            Rule(ESTABLISHED, "-j RETURN"),
+            Rule(self.has(self.marks.accept), "-j RETURN"),
+            *dispatch,
+        )
 
     def _prednat_chain(self, answers: ByFamily | None) -> str | None:
         if answers is None:

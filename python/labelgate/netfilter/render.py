@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from labelgate.netfilter.readback import EMPTY_TABLE, SavedTable, placed
-from labelgate.netfilter.rules import PREFIX, Rule, Ruleset, TableRules
+from labelgate.netfilter.rules import Ruleset, TableRules
 
 
 def describe(ruleset: Ruleset) -> str:
@@ -24,13 +24,6 @@ def transaction(table: str, now: SavedTable, rules: TableRules) -> str:
     last = [f"-A {jump.base} {jump}" for jump in rules.last]
     in_place = set(placed(now, rules)) == set(now.jumps)
     return _replace(table, now, chains, [] if in_place else [*_removals(now), *first, *last])
-
-
-def entrance(table: str, bases: Iterable[str], rule: Rule | None) -> str:
-    """Adds the chains of these hooks, each with this rule, and the jumps to them."""
-    chains = {PREFIX + base: () if rule is None else (str(rule),) for base in bases}
-    jumps = [f"-I {name.removeprefix(PREFIX)} 1 -j {name}" for name in chains]
-    return _replace(table, EMPTY_TABLE, chains, jumps)
 
 
 def put_back(table: str, now: SavedTable, before: SavedTable) -> str:

@@ -27,7 +27,6 @@ HOOKS_OF: Mapping[tuple[str, str], Hook] = {
 """By table and base chain. The chain of a hook has the name of its base chain behind `PREFIX`."""
 CONNTRACK_CHAIN = f"{PREFIX}conntrack"
 ESTABLISHED = "-m conntrack --ctstate RELATED,ESTABLISHED"
-NOT_ESTABLISHED = "-m conntrack ! --ctstate RELATED,ESTABLISHED"
 INVALID = "-m conntrack --ctstate INVALID"
 
 
@@ -79,13 +78,6 @@ class TableRules:
     """These end them, in this order."""
     uncounted: frozenset[str] = frozenset()
     """Counters of which these rules do not count every packet."""
-    entrance: Rule | None = None
-    """What the chain of a hook is at first, while nothing leads from there to a queue."""
-
-    @property
-    def bases(self) -> list[str]:
-        """Base chains whose hook has a chain of ours."""
-        return [jump.base for jump in (*self.first, *self.last) if jump.chain == PREFIX + jump.base]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +85,6 @@ class Ruleset:
     """All our rules; without tables: none."""
 
     tables: Mapping[tuple[Table, Family], TableRules]
-
-    @property
-    def hooks(self) -> frozenset[Hook]:
-        """Those with a chain of ours."""
-        return frozenset(
-            HOOKS_OF[table, base] for (table, _), rules in self.tables.items() for base in rules.bases
-        )
 
     @property
     def uncounted(self) -> frozenset[str]:

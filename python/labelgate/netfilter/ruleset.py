@@ -2,9 +2,10 @@
 
 The rules only anticipate what the engine would answer, in the order of E-20 and E-38; everything that
 depends on policy goes to the queue. Each hook that needs one has a chain of ours, entered by one jump from
-the base chain, of packets that it can do anything with. It stays (`kept`) as long as the daemon runs,
-because bit D of a verdict that is under way when the rules change must be cleared in the table that it was
-given for: in a later table it would pass for a verdict of that one.
+the base chain, of packets that it can do anything with. It stays (`kept`) as long as there are rules, because
+bit D of a verdict that is under way when they change must be cleared in the table that it was given for: in
+a later table it would pass for a verdict of that one. raw and mangle PREROUTING have one for that in any
+case, whoever wrote the bit.
 
 The head of a hook chain answers packets that come back from their queue: bit D is set, the engine has
 decided. The packet does what the verdict says (no conntrack, reject, or nothing), loses D and returns to
