@@ -181,7 +181,7 @@ def test_our_rules_are_put_back(world: World, backend: str, tmp_path: Path) -> N
         for finding in (
             "v6 filter INPUT: rule 1 is not `-j lg-INPUT`, as it should be",
             "v4 raw lg-PREROUTING: not as it was installed",
-            "v4 mangle PREROUTING: rule 1 is not `-m conntrack ! --ctstate",
+            "v4 mangle PREROUTING: rule 1 is not `-j lg-PREROUTING`, as it should be",
         ):
             if not any(finding in line for line in daemon.log):
                 daemon.wait_for(finding)
