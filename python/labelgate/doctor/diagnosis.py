@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,3 +30,12 @@ class Diagnosis:
             "meaning": self.meaning,
             "mend": self.mend,
         }
+
+
+_MOST_NAMED = 5
+
+
+def some(found: Sequence[str]) -> str:
+    """The first few, and how many more there are."""
+    more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
+    return "; ".join(found[:_MOST_NAMED]) + more

@@ -8,13 +8,13 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from labelgate.doctor.diagnosis import Diagnosis
+from labelgate.doctor.diagnosis import Diagnosis, some
 
 HOMES = ("/home", "/root", "/run/user")
 """ProtectHome= hides them."""
 TEMPORARY = ("/tmp", "/var/tmp")
 """PrivateTmp= puts others in their place."""
-MOST_FILES, MOST_NAMED = 100_000, 5
+MOST_FILES = 100_000
 
 
 def files(paths: Iterable[str]) -> Iterator[Diagnosis]:
@@ -23,9 +23,8 @@ def files(paths: Iterable[str]) -> Iterator[Diagnosis]:
     if not found:
         yield Diagnosis("files", "ok", "the unit can read configuration and policies")
         return
-    more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
     yield Diagnosis(
-        "files", "warning", "; ".join(found[:MOST_NAMED]) + more,
+        "files", "warning", some(found),
         "the daemon of the systemd unit cannot read it: it has no CAP_DAC_OVERRIDE, and a view of its own",
         "have root own it or let others read it, and keep it in /etc/labelgate",
     )  # fmt: skip

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from labelgate.config import Config
-from labelgate.doctor.diagnosis import Diagnosis
+from labelgate.doctor.diagnosis import Diagnosis, some
 from labelgate.resources import LoadError
 from labelgate.settings import HostFacts
 from labelgate.snapshot import load
-
-_MOST_NAMED = 5
 
 
 def policies(config: Config, host: HostFacts) -> Iterator[Diagnosis]:
@@ -35,9 +33,8 @@ def policies(config: Config, host: HostFacts) -> Iterator[Diagnosis]:
         )  # fmt: skip
         return
     if idle := list(snapshot.idle_host_endpoints(config.node, host)):
-        more = f" and {len(idle) - _MOST_NAMED} more" if len(idle) > _MOST_NAMED else ""
         yield Diagnosis(
-            "policies", "warning", "; ".join(idle[:_MOST_NAMED]) + more,
+            "policies", "warning", some(idle),
             "these host endpoints govern no interface, and protect nothing",
             "correct `interfaceName` or `expectedIPs`; nothing is to be done where the interface comes later",
         )  # fmt: skip

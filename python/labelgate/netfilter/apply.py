@@ -307,10 +307,9 @@ class Netfilter:
         """Rules for every table that is or shall be ours, in the order of the transactions."""
         ours = [(table, f) for table in TABLES for f in self.families if _at(now, (table, f)).is_ours]
         if ruleset.tables:
-            keys = [(table, family) for table in TABLES for family in self.families]
-            # A table that is not there is not made for nothing: packets would pass its hooks.
-            wanted = {key: ruleset.tables[key] for key in keys}
-            return {key: rules for key, rules in wanted.items() if rules.chains or key in ours}
+            return {
+                (table, family): ruleset.tables[table, family] for table in TABLES for family in self.families
+            }
         # Our last policy went. Conntrack stays on: removing its last rule loses packets that wait in a queue.
         return {key: CONNTRACK_ONLY.tables.get(key, _NO_RULES) for key in reversed(ours)}
 
