@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import sys
 import traceback
 from collections.abc import Iterator
@@ -49,11 +50,20 @@ def _writing() -> Iterator[None]:
     except OSError as error:
         if error.filename is not None or error.errno not in _UNWRITABLE:
             raise
+        if error.errno == errno.EPIPE and not _has_nobody_reading():
+            raise  # A socket: who was asked has gone.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # The interpreter would try what is left once more.
         if error.errno == errno.EPIPE:
             sys.exit(CLOSED)
         click.echo(f"labelgate: standard output: {error.strerror}: not all of the answer is there", err=True)
         sys.exit(3)
+
+
+def _has_nobody_reading() -> bool:
+    """Whether standard output is a pipe or a socket whose other end is closed."""
+    output = select.poll()
+    output.register(1, 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in output.poll(0))
 
 
 class _Verbs(click.Group):
