@@ -8,7 +8,7 @@ from pathlib import Path
 import policies
 import pytest
 from kit import Ear, add_pod, add_rules, count, echo_server, enforce, hits, inject, ip, passing, twins, words
-from labelgate.demo.traffic import Probe, ask, conntrack_entries, owner
+from labelgate.demo.traffic import Probe, ask, conntrack_entries, family, owner, ready
 from labelgate.demo.world import (
     BANNED,
     CLIENT,
@@ -175,6 +175,34 @@ def test_invalid(world: World, backend: str, tmp_path: Path) -> None:
     with enforce(world, tmp_path, backend, hosts, disableConntrackInvalidCheck=True):
         # Policy decides: of the two to the host the stranger's is denied.
         assert heard() == [[9100], [9100], [80], [80]]
+
+
+@pytest.mark.parametrize("checksums", ["0", "1"])
+def test_udplite(world: World, backend: str, checksums: str, tmp_path: Path) -> None:
+    """Policy decides about UDPLite where conntrack compares no checksums, and untracked policy always."""
+    world.set_sysctls(EDGE, {"net/netfilter/nf_conntrack_checksum": checksums})
+    more = "  doNotTrack: true\n  applyOnForward: true\n" if checksums == "1" else ""
+    rule = "{action: Allow, protocol: UDPLite, source: {nets: [203.0.113.0/24]}}"
+    allowed = policies.policy("light", f"  types: [Ingress]\n  ingress:\n  - {rule}\n", more)
+
+    def light(address: str, port: int) -> socket.socket:
+        made = socket.socket(family(address), socket.SOCK_DGRAM, socket.IPPROTO_UDPLITE)
+        made.bind((address, port))
+        made.settimeout(0)
+        return made
+
+    def heard(src: str, dst: str) -> bool:
+        with (
+            world.call(EDGE, lambda: light(dst, 9100)) as receiver,
+            world.call(OUTSIDE, lambda: light(src, 0)) as sender,
+        ):
+            sender.sendto(b"light", (dst, 9100))
+            return ready(world, receiver)
+
+    with enforce(world, tmp_path, backend, f"{policies.host()}---{allowed}"):
+        for of in (str, twin):
+            assert heard(of(CLIENT), of(EDGE_OUTSIDE))
+            assert not heard(of(STRANGER), of(EDGE_OUTSIDE))
 
 
 def segments_heard(world: World) -> set[bytes]:

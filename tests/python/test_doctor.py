@@ -315,6 +315,48 @@ def test_a_host_endpoint_that_governs_nothing(spec: str, idle: str | None, tmp_p
     assert (found.state, found.found == idle) == (("warning", True) if idle else ("ok", False))
 
 
+UDPLITE_POLICY = """
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: light}
+spec:
+  selector: all()
+  %s
+  egress:
+  - {action: Allow, protocol: %s}
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "protocol", "checksums", "state"),
+    [
+        ("types: [Egress]", "UDPLite", True, "warning"),
+        ("types: [Egress]", "136", True, "warning"),
+        ("types: [Egress]", "UDPLite", False, "ok"),
+        ("types: [Egress]", "UDP", True, "ok"),
+        ("doNotTrack: true, applyOnForward: true", "UDPLite", True, "ok"),
+    ],
+)
+def test_udplite_behind_conntrack(
+    more: str, protocol: str, checksums: bool, state: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "policy.yaml"
+    more = more.replace(", ", "\n  ")
+    path.write_text(HOST_ENDPOINT % ("one", "interfaceName: eth0") + UDPLITE_POLICY % (more, protocol))
+    known = load_config(None, environ={"LABELGATE_NODE": "edge1", "LABELGATE_POLICIES": str(path)})
+    (found,) = doctor_policies(known, HERE, conntrack_checksums=checksums)
+    assert states(found) == [state]
+    assert (found.found == "GlobalNetworkPolicy/light: UDPLite") == (state == "warning")
+
+
+def test_conntrack_checksums(tmp_path: Path) -> None:
+    assert kernel.conntrack_checksums(tmp_path)
+    for value, compares in (("0\n", False), ("1\n", True)):
+        (tmp_path / "nf_conntrack_checksum").write_text(value)
+        assert kernel.conntrack_checksums(tmp_path) == compares
+
+
 def test_policies_that_the_daemon_does_not_start_with(tmp_path: Path) -> None:
     path = tmp_path / "policy.yaml"
     path.write_text(HOST_ENDPOINT % ("one", "interfaceName: eth0"))

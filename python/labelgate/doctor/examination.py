@@ -45,7 +45,12 @@ def examine(config: Config, config_file: str | None = None) -> Iterator[Diagnosi
         ("nftables", rules.native_tables),
         ("rp_filter", lambda: [kernel.reverse_path(kernel.read_reverse_path())]),
         ("files", lambda: files([*([config_file] if config_file else []), *config.policies])),
-        ("policies", lambda: policies(config, read_links().host_facts)),
+        (
+            "policies",
+            lambda: policies(
+                config, read_links().host_facts, conntrack_checksums=kernel.conntrack_checksums()
+            ),
+        ),
         ("daemon", lambda: _daemon(status, config)),
     ]
     for subject, look in looks:

@@ -20,6 +20,7 @@ OLDEST_KERNEL = (5, 7)
 CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}  # linux/capability.h
 LAST_QUEUE = 65535
 NEARLY_FULL = 0.8
+NETFILTER = Path("/proc/sys/net/netfilter")
 
 
 def kernel_version(release: str) -> Diagnosis:
@@ -117,7 +118,7 @@ def workers(config: Config, usable: frozenset[int], configured: int) -> Diagnosi
     return Diagnosis("workers", "ok", f"{count} on {len(usable)} processors")
 
 
-def conntrack(net: Path = Path("/proc/sys/net/netfilter")) -> Iterator[Diagnosis]:
+def conntrack(net: Path = NETFILTER) -> Iterator[Diagnosis]:
     """How full the table is."""
     count, most = _number(net / "nf_conntrack_count"), _number(net / "nf_conntrack_max")
     if count is None or not most:
@@ -134,6 +135,11 @@ def conntrack(net: Path = Path("/proc/sys/net/netfilter")) -> Iterator[Diagnosis
             "conntrack", "warning", found, "when the table is full new connections are dropped by the kernel",
             f"raise net.netfilter.nf_conntrack_max (sysctl), such as to {most * 4}",
         )  # fmt: skip
+
+
+def conntrack_checksums(net: Path = NETFILTER) -> bool:
+    """Whether packets with other checksums than conntrack works out are INVALID: unless it is told."""
+    return _number(net / "nf_conntrack_checksum") != 0
 
 
 def reverse_path(filters: Mapping[str, int]) -> Diagnosis:

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 
 from labelgate.config import Config
 from labelgate.doctor.diagnosis import Diagnosis, some
+from labelgate.flow import UDPLITE
 from labelgate.resources import LoadError
 from labelgate.settings import HostFacts
-from labelgate.snapshot import load
+from labelgate.snapshot import Snapshot, load
 
 
-def policies(config: Config, host: HostFacts) -> Iterator[Diagnosis]:
-    """What the daemon would say of them at its start, and host endpoints that govern no interface."""
+def policies(config: Config, host: HostFacts, *, conntrack_checksums: bool = True) -> Iterator[Diagnosis]:
+    """What the daemon would say of them at its start, and policies that cannot do what they mean to."""
     if not config.policies:
         return
     try:
@@ -39,4 +40,21 @@ def policies(config: Config, host: HostFacts) -> Iterator[Diagnosis]:
             "correct `interfaceName` or `expectedIPs`; nothing is to be done where the interface comes later",
         )  # fmt: skip
         return
+    if conntrack_checksums and (tracked := _tracked_udplite(snapshot)):
+        yield Diagnosis(
+            "policies", "warning", f"{some(tracked)}: UDPLite",
+            "conntrack compares its checksums as if they were UDP's: every packet is INVALID, and denied",
+            "sysctl net.netfilter.nf_conntrack_checksum=0, or policy with doNotTrack",
+        )  # fmt: skip
+        return
     yield Diagnosis("policies", "ok", f"valid; every host endpoint of `{config.node}` has an interface")
+
+
+def _tracked_udplite(snapshot: Snapshot) -> list[str]:
+    """Policies that name UDPLite and are asked behind conntrack."""
+    return [
+        policy.key
+        for policy in snapshot.calico_policies()
+        if not getattr(policy.spec, "do_not_track", False)
+        and any(rule.protocol == UDPLITE for rule in (*policy.spec.ingress, *policy.spec.egress))
+    ]
