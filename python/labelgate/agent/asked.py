@@ -10,11 +10,9 @@ from typing import Any, Self
 
 from labelgate.agent.generation import Generation
 from labelgate.agent.state import encoded
-from labelgate.control import ControlError
+from labelgate.control import MOST_TRIAL_SECONDS, ControlError
 from labelgate.flow import TCP
 from labelgate.lockout import Flow
-
-MOST_TRIAL_SECONDS = 86400.0
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import click
 
 from labelgate.cli.options import EnvironmentProblem, ask_daemon, policies, socket_option
 from labelgate.config.values import read_duration
+from labelgate.control import MOST_TRIAL_SECONDS
 from labelgate.sources.files import STDIN, all_files, read_file
 
 
@@ -65,9 +66,12 @@ def rollback(socket: str | None) -> None:
 
 def _seconds(text: str) -> float:
     try:
-        return read_duration(text)
+        seconds = read_duration(text)
+        if not 0 < seconds <= MOST_TRIAL_SECONDS:
+            raise ValueError(f"expected more than nothing and at most {MOST_TRIAL_SECONDS:g}s, found {text}")
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--confirm") from None
+    return seconds
 
 
 def read_texts(paths: tuple[str, ...]) -> list[tuple[str, str]]:

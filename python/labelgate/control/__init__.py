@@ -7,7 +7,7 @@ who may ask (the owner); nothing listens on the network.
 """
 
 from labelgate.control.client import NoDaemon, ask
-from labelgate.control.protocol import VERSION, ControlError
+from labelgate.control.protocol import MOST_TRIAL_SECONDS, VERSION, ControlError
 from labelgate.control.server import ControlServer, Verb
 
-__all__ = ["VERSION", "ControlError", "ControlServer", "NoDaemon", "Verb", "ask"]
+__all__ = ["MOST_TRIAL_SECONDS", "VERSION", "ControlError", "ControlServer", "NoDaemon", "Verb", "ask"]

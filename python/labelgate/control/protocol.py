@@ -7,6 +7,8 @@ from typing import Any
 
 VERSION = 1
 """Of requests and answers; an unknown one is refused, so that neither end guesses."""
+MOST_TRIAL_SECONDS = 86400.0
+"""How long a policy may be on trial."""
 MOST_BYTES = 256 << 20
 """A longer line is no request: policies of a whole cluster fit."""
 
