@@ -72,10 +72,10 @@ impl Grown {
     /// The image.
     #[expect(clippy::cast_possible_truncation, reason = "the image has fewer than 2^26 lines")]
     pub fn assemble(self, all: &Rules) -> Tree {
-        let head = 1 + self.starts.len().div_ceil(TREES_PER_LINE);
+        let head = (1 + self.starts.len().div_ceil(TREES_PER_LINE)).next_multiple_of(NODE_LINES);
         let first_block = (head + self.nodes.len() * NODE_LINES).next_multiple_of(BLOCK_LINES);
         let first_value = first_block + self.blocks.len() * BLOCK_LINES;
-        let moved = |at: Ref| Ref(at.0 + if at.is_leaf() { first_block } else { head } as u32);
+        let moved = |at: Ref| Ref(at.0 + (if at.is_leaf() { first_block } else { head } / NODE_LINES) as u32);
         let values = if self.is_ranked { all.values.len().div_ceil(WORDS) } else { 0 };
         let mut image = Vec::with_capacity(first_value + values);
         image.resize(first_block, Line([0; WORDS]));

@@ -7,7 +7,9 @@ use rustc_hash::FxHashMap;
 
 use super::NONE;
 use super::cut::{Cut, Part, Spans};
-use super::image::{BLOCK_BYTES, BLOCK_LINES, LANES, Line, NODE_BYTES, NODE_LINES, Ref, block, node};
+use super::image::{
+    BLOCK_BYTES, BLOCK_LINES, BLOCK_PLACES, LANES, Line, NODE_BYTES, NODE_LINES, Ref, block, node,
+};
 use super::rules::{Bounds, NO_PORT, PORTS, Rule, Rules};
 use super::walk::Start;
 
@@ -110,8 +112,8 @@ impl<'a> Builder<'a> {
         self.nodes.push([Line([0; 16]); NODE_LINES]);
         let grown = self.children(parts, bounds, &cut, allowance.saturating_sub(least), depth + 1)?;
         let children: Vec<_> = order.into_iter().map(|part| grown[part]).collect();
-        self.nodes[index] = node(&cut.cuts, &children);
-        Some(Ref::node(cut.dimension, index * NODE_LINES))
+        self.nodes[index] = node(cut.dimension, &cut.cuts, &children);
+        Some(Ref::node(cut.dimension, index))
     }
 
     /// The cut to make, unless the list, after what is hidden has been dropped, is to be a leaf.
@@ -190,7 +192,7 @@ impl<'a> Builder<'a> {
             self.blocks.push(block(std::iter::empty()));
             count += 1;
         }
-        let leaf = Ref::leaf(count, first * BLOCK_LINES);
+        let leaf = Ref::leaf(count, first * BLOCK_PLACES);
         self.leaves.insert(list.into(), leaf);
         leaf
     }

@@ -4,6 +4,8 @@
 use super::rules::{NO_PORT, PORTS, Rule};
 use super::{DIMENSIONS, NONE};
 
+/// The first dimensions are addresses.
+const ADDRESSES: usize = 2;
 /// Children of a node.
 pub const FAN_OUT: usize = 16;
 /// Rules of a block.
@@ -12,6 +14,8 @@ pub const LANES: usize = 8;
 pub const NODE_LINES: usize = 2;
 /// Lines of a block.
 pub const BLOCK_LINES: usize = 4;
+/// Places of a block.
+pub const BLOCK_PLACES: usize = BLOCK_LINES / NODE_LINES;
 /// Bytes of a node.
 pub const NODE_BYTES: usize = NODE_LINES * size_of::<Line>();
 /// Bytes of a block.
@@ -19,35 +23,35 @@ pub const BLOCK_BYTES: usize = BLOCK_LINES * size_of::<Line>();
 /// A block count that a reference cannot hold: the leaf goes on until a block whose last lane is unused.
 pub const MANY_BLOCKS: usize = 32;
 
-/// Lines of an image are fewer: a reference has 26 bits for them. 4 GiB.
-pub const MOST_LINES: usize = 1 << 26;
+/// An image has no more lines: a reference has 26 bits for its place. 8 GiB.
+pub const MOST_LINES: usize = NODE_LINES << 26;
 
 /// One cache line of the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(64))]
 pub struct Line(pub [u32; 16]);
 
-/// Leads to a node (dimension, line) or a leaf (count of blocks, block).
+/// Leads to a node (dimension, place) or a leaf (count of blocks, place of the first). Places are counted in nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ref(pub u32);
 
 impl Ref {
     const LEAF: u32 = 1 << 31;
     const DIMENSION_SHIFT: u32 = 28;
-    const LINE_BITS: u32 = 26;
+    const PLACE_BITS: u32 = 26;
 
-    /// The node at a line; its boundaries cut `dimension`.
-    pub fn node(dimension: usize, line: usize) -> Self {
-        debug_assert!(dimension < DIMENSIONS && line < MOST_LINES);
-        #[expect(clippy::cast_possible_truncation, reason = "an image has fewer than 2^26 lines")]
-        Self((dimension as u32) << Self::DIMENSION_SHIFT | line as u32)
+    /// The node at a place; its boundaries cut `dimension`.
+    pub fn node(dimension: usize, place: usize) -> Self {
+        debug_assert!(dimension < DIMENSIONS && place < 1 << Self::PLACE_BITS);
+        #[expect(clippy::cast_possible_truncation, reason = "an image has fewer than 2^26 places")]
+        Self((dimension as u32) << Self::DIMENSION_SHIFT | place as u32)
     }
 
-    /// The leaf of `count` blocks from `line` on.
-    pub fn leaf(count: usize, line: usize) -> Self {
-        debug_assert!(count >= 1 && line < MOST_LINES);
-        #[expect(clippy::cast_possible_truncation, reason = "an image has fewer than 2^26 lines")]
-        Self(Self::LEAF | (count.min(MANY_BLOCKS) as u32 - 1) << Self::LINE_BITS | line as u32)
+    /// The leaf of `count` blocks from `place` on.
+    pub fn leaf(count: usize, place: usize) -> Self {
+        debug_assert!(count >= 1 && place < 1 << Self::PLACE_BITS);
+        #[expect(clippy::cast_possible_truncation, reason = "an image has fewer than 2^26 places")]
+        Self(Self::LEAF | (count.min(MANY_BLOCKS) as u32 - 1) << Self::PLACE_BITS | place as u32)
     }
 
     pub const fn is_leaf(self) -> bool {
@@ -59,29 +63,30 @@ impl Ref {
         (self.0 >> Self::DIMENSION_SHIFT & 7) as usize
     }
 
-    /// First line of the node or leaf.
-    pub const fn line(self) -> usize {
-        (self.0 & ((1 << Self::LINE_BITS) - 1)) as usize
+    /// Where the node or leaf begins.
+    pub const fn place(self) -> usize {
+        (self.0 & ((1 << Self::PLACE_BITS) - 1)) as usize
     }
 
     /// Blocks of a leaf; [`MANY_BLOCKS`] stands for that many or more.
     pub const fn blocks(self) -> usize {
-        (self.0 >> Self::LINE_BITS & 31) as usize + 1
+        (self.0 >> Self::PLACE_BITS & 31) as usize + 1
     }
 }
 
-/// Turns the order of `u32` into the order of `i32`: vector units compare signed numbers.
+/// Turns the order of `u32` into the order of `i32`: vector units compare signed numbers. All else than addresses is
+/// below 2^31.
 pub const fn bias(value: u32) -> u32 {
     value ^ 1 << 31
 }
 
 /// The lines of a node. `cuts` are the lowest values of all children but the first, ascending.
-pub fn node(cuts: &[u32], children: &[Ref]) -> [Line; NODE_LINES] {
+pub fn node(dimension: usize, cuts: &[u32], children: &[Ref]) -> [Line; NODE_LINES] {
     debug_assert!(children.len() == cuts.len() + 1 && children.len() <= FAN_OUT);
     let last = children[children.len() - 1];
     let mut lines = [Line([bias(u32::MAX); FAN_OUT]), Line([last.0; FAN_OUT])];
     for (slot, &cut) in lines[0].0.iter_mut().zip(cuts) {
-        *slot = bias(cut - 1);
+        *slot = if dimension < ADDRESSES { bias(cut - 1) } else { cut - 1 };
     }
     for (slot, child) in lines[1].0.iter_mut().zip(children) {
         *slot = child.0;
@@ -98,8 +103,8 @@ pub fn block<'a>(rules: impl Iterator<Item = (&'a Rule, u32)>) -> [Line; BLOCK_L
             std::array::from_fn(|d| if is_marker(rule, d) { 0 } else { rule.low[d] });
         let span: [u32; DIMENSIONS] =
             std::array::from_fn(|d| if is_marker(rule, d) { NO_PORT - 1 } else { rule.high[d] - low[d] });
-        for dimension in 0..2 {
-            lines[dimension].0[lane] = low[dimension];
+        for dimension in 0..ADDRESSES {
+            lines[dimension].0[lane] = bias(low[dimension]);
             lines[dimension].0[LANES + lane] = span[dimension];
         }
         lines[2].0[lane] = low[2] | low[3] << 16;

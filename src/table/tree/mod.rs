@@ -4,19 +4,20 @@
 //! all of them at once. A leaf is a short list of rules, eight of which are compared at once. Rules that reach so far
 //! that they would be copied into many leaves get trees of their own; the first match of all trees wins.
 //!
-//! # Layout, version 3
+//! # Layout, version 4
 //!
 //! The image is an array of 64-byte lines of sixteen `u32`, position-independent: lines are counted from its start.
 //!
 //! ```text
-//! line 0   [0] 0x4254_0003 (layout version)  [1] trees  [2], [3] squeeze of source port and second key
+//! line 0   [0] 0x4254_0004 (layout version)  [1] trees  [2], [3] squeeze of source port and second key
 //!          [4] ranked: answers are ranks     [5] first line of the values of ranks
 //!          [6] trees that are always walked; the others only where those leave a lower answer possible
 //! line 1.. a tree per 4 words, that with the least answer first: root reference, least answer in it, steps that nearly all
 //!          paths have, blocks (1 or 2) that nearly all leaves have
-//! then     nodes, then leaves, then values of ranks
+//! then     nodes from an even line on, then leaves from one that four divides, then values of ranks
 //!
-//! node     line 0: 16 boundaries, ascending as i32 (the value before a child's first one, XOR 2^31); unused: i32::MAX
+//! node     line 0: 16 boundaries, ascending as i32 (the value before a child's first one; of addresses XOR 2^31, as all
+//!          addresses in the image); unused: i32::MAX
 //!          line 1: 16 references; a key goes to the child whose number is the count of boundaries below the key
 //! leaf     blocks of 4 lines with 8 lanes, in order; unused lanes come last and answer NONE
 //!          line 0: 8 source lows, 8 source spans; line 1: the same for the destination
@@ -24,11 +25,11 @@
 //!          line 3: 8 x (protocol low + span << 16), 8 answers
 //! ```
 //!
-//! A reference is a node, `dimension << 28 | line`, or a leaf, `1 << 31 | (blocks - 1) << 26 | line`; a count field
-//! of 31 means: until a block whose last lane is unused. A rule holds a key if, in each dimension, key - low <= span,
-//! in 32 bits (addresses) or 16 bits (the rest). A port value p is looked up as p - 1 if p >= squeeze: 65537 port
-//! values fit 16 bits, as no rule tells the squeeze from the value below it. If there is no such value the squeeze is
-//! `u32::MAX`, and the topmost nodes cut 65536 off.
+//! A reference is a node, `dimension << 28 | place`, or a leaf, `1 << 31 | (blocks - 1) << 26 | place`, where a place is
+//! two lines; a count field of 31 means: until a block whose last lane is unused. A rule holds a key if, in each dimension,
+//! key - low <= span, in 32 bits (addresses) or 16 bits (the rest). A port value p is looked up as p - 1 if p >= squeeze:
+//! 65537 port values fit 16 bits, as no rule tells the squeeze from the value below it. If there is no such value the squeeze
+//! is `u32::MAX`, and the topmost nodes cut 65536 off.
 
 mod assemble;
 mod build;
@@ -54,7 +55,7 @@ pub const DIMENSIONS: usize = 5;
 /// The value of a point that no cuboid contains.
 pub const NONE: u32 = u32::MAX;
 
-const VERSION: u32 = 0x4254_0003;
+const VERSION: u32 = 0x4254_0004;
 const TREES_PER_LINE: usize = 4;
 /// The nodes of so many cuboids, in short leaves, are too many for the second cache: a longer leaf costs less than a
 /// node.
@@ -86,11 +87,12 @@ impl Packed {
     /// Of this point.
     #[inline]
     pub const fn of(&[source, destination, source_port, key, protocol]: &[u32; DIMENSIONS]) -> Self {
-        const fn pair(first: u32, second: u32) -> u64 {
-            first as u64 | (second as u64) << 32
-        }
         Self { addresses: pair(source, destination), ports: pair(source_port, key), protocol }
     }
+}
+
+const fn pair(first: u32, second: u32) -> u64 {
+    first as u64 | (second as u64) << 32
 }
 
 /// What a tree may take.
@@ -186,7 +188,7 @@ impl Tree {
     /// [`find`](Self::find) for each point. Panics unless `values` is as long as `points`.
     pub fn find_batch(&self, points: &[[u32; DIMENSIONS]], values: &mut [u32]) {
         assert_eq!(points.len(), values.len(), "a value for each point");
-        (self.paths.find_batch)(&Walked { lines: &self.image }, points, values);
+        (self.paths.find_batch)(&Walked::new(&self.image), points, values);
         if self.ranked.is_some() {
             for value in values {
                 *value = self.value(*value);

@@ -15,10 +15,10 @@ pub fn paths(trees: usize) -> Paths {
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     use std::arch::x86_64::{
-        __m256i, _mm256_and_si256, _mm256_castsi256_ps, _mm256_cmpeq_epi16, _mm256_cmpeq_epi32,
-        _mm256_cmpgt_epi32, _mm256_loadu_si256, _mm256_min_epu16, _mm256_min_epu32, _mm256_movemask_epi8,
-        _mm256_movemask_ps, _mm256_packs_epi32, _mm256_set1_epi32, _mm256_srli_epi32, _mm256_sub_epi16,
-        _mm256_sub_epi32,
+        __m256i, _mm256_castsi256_ps, _mm256_cmpeq_epi32, _mm256_cmpgt_epi32, _mm256_loadu_si256,
+        _mm256_min_epu32, _mm256_movemask_epi8, _mm256_movemask_ps, _mm256_or_si256, _mm256_packs_epi32,
+        _mm256_set1_epi32, _mm256_setzero_si256, _mm256_slli_epi32, _mm256_sub_epi16, _mm256_sub_epi32,
+        _mm256_subs_epu16, _mm256_xor_si256,
     };
 
     use super::super::image::{BLOCK_LINES, LANES, Line};
@@ -101,20 +101,20 @@ mod avx2 {
     #[target_feature(enable = "avx2")]
     fn matches(block: &[Line; BLOCK_LINES], key: &Key) -> u32 {
         let each = |word: u32| _mm256_set1_epi32(word.cast_signed());
-        let inside = |line: &Line, value: u32| {
+        // What is not zero is outside.
+        let address = |line: &Line, value: u32| {
             let [low, span] = halves(line);
             let offset = _mm256_sub_epi32(each(value), low);
-            _mm256_cmpeq_epi32(_mm256_min_epu32(offset, span), offset)
+            _mm256_xor_si256(_mm256_min_epu32(offset, span), offset)
         };
-        let addresses = _mm256_and_si256(inside(&block[0], key.source), inside(&block[1], key.destination));
+        let addresses =
+            _mm256_or_si256(address(&block[0], key.source()), address(&block[1], key.destination()));
         let [low, span] = halves(&block[2]);
-        let offset = _mm256_sub_epi16(each(key.ports), low);
-        let ports = _mm256_cmpeq_epi16(_mm256_min_epu16(offset, span), offset);
+        let ports = _mm256_subs_epu16(_mm256_sub_epi16(each(key.ports()), low), span);
         let [low_and_span, _] = halves(&block[3]);
-        let offset = _mm256_and_si256(_mm256_sub_epi16(each(key.protocol), low_and_span), each(0xFFFF));
-        let span = _mm256_srli_epi32::<16>(low_and_span);
-        let protocol = _mm256_cmpeq_epi32(_mm256_min_epu32(offset, span), offset);
-        let all = _mm256_and_si256(_mm256_and_si256(addresses, protocol), ports);
-        mask(_mm256_cmpeq_epi32(all, each(u32::MAX)))
+        let offset = _mm256_slli_epi32::<16>(_mm256_sub_epi16(each(key.protocol()), low_and_span));
+        let protocol = _mm256_subs_epu16(offset, low_and_span);
+        let all = _mm256_or_si256(addresses, _mm256_or_si256(ports, protocol));
+        mask(_mm256_cmpeq_epi32(all, _mm256_setzero_si256()))
     }
 }

@@ -177,6 +177,43 @@ fn lists_longer_than_a_reference_can_count() {
     }
 }
 
+/// Leaves of one block, of those that are always searched, and longer ones.
+#[test]
+fn leaves_of_any_length() {
+    for steps in [1, 7, 8, 9, 16, 17, 24, 31, 32, 33, 40, 41, 64] {
+        let cuboids = staircase(steps);
+        let tree = check(&cuboids, &Limits { bytes: usize::MAX, leaf: 1000 });
+        for cuboid in &cuboids {
+            for point in [cuboid.low, cuboid.high] {
+                assert_eq!(tree.find(&point), linear(&cuboids, &point));
+            }
+        }
+    }
+}
+
+/// Addresses are compared as signed numbers, everything else is below 2^31 anyway.
+#[test]
+fn addresses_on_both_sides_of_the_middle() {
+    let middle = 1 << 31;
+    for dimension in [0, 1] {
+        let cuboid = |value: u32| {
+            let mut cuboid = Cuboid { value, ..ALL };
+            let low =
+                (middle - 200 + 2 * value).wrapping_add(if value.is_multiple_of(5) { middle } else { 0 });
+            (cuboid.low[dimension], cuboid.high[dimension]) = (low, low + 1);
+            cuboid
+        };
+        let cuboids: Vec<_> = (0..200).map(cuboid).collect();
+        let tree = check(&cuboids, &Limits::of(cuboids.len()));
+        assert!(tree.shape().depth > 0, "{:?}", tree.shape());
+        for address in (middle - 210..=middle + 210).chain(0..210).chain(u32::MAX - 210..=u32::MAX) {
+            let mut point = [7; DIMENSIONS];
+            point[dimension] = address;
+            assert_eq!(tree.find(&point), linear(&cuboids, &point), "{address}");
+        }
+    }
+}
+
 #[test]
 fn too_large_tells_the_numbers() {
     let cuboids = staircase(800);

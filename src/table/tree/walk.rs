@@ -8,8 +8,8 @@
 use super::super::prefetch::prefetch;
 use std::hint::select_unpredictable;
 
-use super::image::{BLOCK_LINES, LANES, Line, MANY_BLOCKS, NODE_LINES, Ref, bias};
-use super::{DIMENSIONS, NONE, TREES_PER_LINE};
+use super::image::{BLOCK_LINES, BLOCK_PLACES, LANES, Line, MANY_BLOCKS, NODE_LINES, Ref, bias};
+use super::{DIMENSIONS, NONE, Packed, TREES_PER_LINE, pair};
 
 /// A packet.
 pub type Point = [u32; DIMENSIONS];
@@ -28,6 +28,9 @@ const GROUP: usize = 32;
 
 /// An image of no more lines stays in the second cache: asking for its lines ahead costs more than it spares.
 const NEAR_LINES: usize = (256 << 10) / size_of::<Line>();
+
+/// Blocks of a leaf that are searched whatever those before them answer: those of leaves that are as long as wanted.
+const FEW_BLOCKS: usize = 4;
 
 /// How to walk an image, chosen for the processor.
 #[derive(Clone, Copy, Debug)]
@@ -49,10 +52,23 @@ impl Paths {
 /// An image, as walks see it.
 #[derive(Clone, Copy, Debug)]
 pub struct Walked<'a> {
-    pub lines: &'a [Line],
+    lines: &'a [Line],
+    /// The same from place to place: what is read as a node.
+    nodes: &'a [Node],
+    /// And block by block.
+    blocks: &'a [Block],
 }
 
-impl Walked<'_> {
+type Node = [Line; NODE_LINES];
+type Block = [Line; BLOCK_LINES];
+
+impl<'a> Walked<'a> {
+    /// Of all lines of an image.
+    #[inline(always)]
+    pub fn new(lines: &'a [Line]) -> Self {
+        Self { lines, nodes: lines.as_chunks().0, blocks: lines.as_chunks().0 }
+    }
+
     #[inline(always)]
     fn squeezes(&self) -> [u32; 2] {
         [self.lines[0].0[2], self.lines[0].0[3]]
@@ -69,29 +85,87 @@ impl Walked<'_> {
         let words = &self.lines[1 + tree / TREES_PER_LINE].0[tree % TREES_PER_LINE * 4..];
         Start { root: Ref(words[0]), least: words[1], steps: words[2], blocks: words[3] }
     }
-}
-
-/// A point in the terms of the image.
-#[derive(Clone, Copy, Debug)]
-pub struct Key {
-    /// Each dimension as boundaries are compared with.
-    pub biased: [u32; 8],
-    pub source: u32,
-    pub destination: u32,
-    /// Source port, and the second key in the high half.
-    pub ports: u32,
-    pub protocol: u32,
-}
-
-impl Key {
-    const NOTHING: Self = Self { biased: [0; 8], source: 0, destination: 0, ports: 0, protocol: 0 };
 
     #[inline(always)]
-    pub fn new([source, destination, first, second, protocol]: Point, squeezes: [u32; 2]) -> Self {
+    fn node(&self, at: Ref) -> &'a Node {
+        &self.nodes[at.place()]
+    }
+
+    /// A block of a leaf, by its number.
+    #[inline(always)]
+    fn block(&self, leaf: Ref, number: usize) -> &'a Block {
+        &self.blocks[leaf.place() / BLOCK_PLACES + number]
+    }
+
+    /// Asks for the first lines of a node or leaf.
+    #[inline(always)]
+    fn ask_for<const LINES: usize>(&self, at: Ref) {
+        self.ask_at::<LINES>(at.place());
+    }
+
+    /// Asks for a block of a leaf, by its number.
+    #[inline(always)]
+    fn ask_for_block(&self, leaf: Ref, number: usize) {
+        self.ask_at::<BLOCK_LINES>(leaf.place() + number * BLOCK_PLACES);
+    }
+
+    #[inline(always)]
+    fn ask_at<const LINES: usize>(&self, place: usize) {
+        let first = self.nodes.as_ptr().wrapping_add(place).cast::<Line>();
+        (0..LINES).for_each(|line| prefetch(first.wrapping_add(line)));
+    }
+}
+
+/// A point in the terms of the image: its dimensions as boundaries are compared with, then both ports as blocks have them.
+/// Two numbers in one, as in a [`Packed`](super::Packed), so that one packet's are put together without vectors.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(32))]
+pub struct Key([u64; 4]);
+
+impl Key {
+    const NOTHING: Self = Self([0; 4]);
+
+    #[inline(always)]
+    fn new(addresses: u64, ports: u64, protocol: u32, squeezes: [u32; 2]) -> Self {
+        let [first, second] = parts(ports);
         let first = first - u32::from(first >= squeezes[0]);
         let second = second - u32::from(second >= squeezes[1]);
-        let biased = [bias(source), bias(destination), bias(first), bias(second), bias(protocol), 0, 0, 0];
-        Self { biased, source, destination, ports: first & 0xFFFF | second << 16, protocol }
+        let both = first & 0xFFFF | second << 16;
+        let pairs = [addresses ^ pair(bias(0), bias(0)), pair(first, second), pair(protocol, both), 0];
+        Self(pairs.map(u64::to_le))
+    }
+
+    #[inline(always)]
+    fn of(point: &Point, squeezes: [u32; 2]) -> Self {
+        let Packed { addresses, ports, protocol } = Packed::of(point);
+        Self::new(addresses, ports, protocol, squeezes)
+    }
+
+    /// As boundaries are compared with.
+    #[inline(always)]
+    fn coordinate(&self, dimension: usize) -> u32 {
+        u32::from_le(bytemuck::cast_ref::<_, [u32; 8]>(&self.0)[dimension])
+    }
+
+    #[inline(always)]
+    pub fn source(&self) -> u32 {
+        self.coordinate(0)
+    }
+
+    #[inline(always)]
+    pub fn destination(&self) -> u32 {
+        self.coordinate(1)
+    }
+
+    /// Source port, and the second key in the high half.
+    #[inline(always)]
+    pub fn ports(&self) -> u32 {
+        self.coordinate(DIMENSIONS)
+    }
+
+    #[inline(always)]
+    pub fn protocol(&self) -> u32 {
+        self.coordinate(4)
     }
 }
 
@@ -116,47 +190,46 @@ pub struct Start {
 }
 
 #[inline(always)]
-fn step<L: Lanes>(lines: &[Line], at: Ref, key: &Key) -> Ref {
-    let node = &lines[at.line()..at.line() + NODE_LINES];
-    // Which word of the second line is read is known only when the first one has come.
-    prefetch(&raw const node[1]);
-    Ref(node[1].0[L::below(&node[0], key.biased[at.dimension()]) & 15])
+fn step<L: Lanes>(image: &Walked<'_>, at: Ref, key: &Key) -> Ref {
+    let [boundaries, children] = image.node(at);
+    Ref(children.0[L::below(boundaries, key.coordinate(at.dimension())) & 15])
 }
 
 /// As [`step`], but a leaf stays; without a branch. What is read there as a node is any number, and not used.
 #[inline(always)]
-fn step_or_stay<L: Lanes>(lines: &[Line], at: Ref, key: &Key) -> Ref {
-    select_unpredictable(at.is_leaf(), at, step::<L>(lines, at, key))
+fn step_or_stay<L: Lanes>(image: &Walked<'_>, at: Ref, key: &Key) -> Ref {
+    select_unpredictable(at.is_leaf(), at, step::<L>(image, at, key))
 }
 
+/// What the first of these lanes of a block answers; [`NONE`] if there are none. Of bits beyond the block's lanes, what they
+/// would be in it. Without a branch.
 #[inline(always)]
-fn block_at(lines: &[Line], line: usize) -> &[Line; BLOCK_LINES] {
-    lines[line..].first_chunk().expect("a leaf ends inside the image")
-}
-
-/// The answer of the first rule of a block that holds the key; without a branch.
-#[inline(always)]
-fn search_block<L: Lanes>(block: &[Line; BLOCK_LINES], key: &Key) -> u32 {
-    let matches = L::matches(block, key);
+fn answer(block: &Block, matches: u32) -> u32 {
     let answer = block[BLOCK_LINES - 1].0[LANES + (matches.trailing_zeros() as usize & (LANES - 1))];
     answer | u32::from(matches == 0).wrapping_neg()
 }
 
 /// Whether a leaf ends with its block number `index`, counted from 0.
 #[inline(always)]
-fn is_last(block: &[Line; BLOCK_LINES], leaf: Ref, index: usize) -> bool {
+fn is_last(block: &Block, leaf: Ref, index: usize) -> bool {
     let is_counted = leaf.blocks() != MANY_BLOCKS;
     let is_open = block[BLOCK_LINES - 1].0[2 * LANES - 1] == NONE;
     is_open | is_counted & (index + 1 >= leaf.blocks())
 }
 
+/// The answer of the first rule of a block that holds the key, and whether the leaf ends with the block.
+#[inline(always)]
+fn search_block<L: Lanes>(image: &Walked<'_>, leaf: Ref, index: usize, key: &Key) -> (u32, bool) {
+    let block = image.block(leaf, index);
+    (answer(block, L::matches(block, key)), is_last(block, leaf, index))
+}
+
 /// The answer of the first rule of a leaf, from its block number `from` on, that holds the key.
 #[inline(always)]
-fn search_on<L: Lanes>(lines: &[Line], leaf: Ref, from: usize, key: &Key) -> u32 {
+fn search_on<L: Lanes>(image: &Walked<'_>, leaf: Ref, from: usize, key: &Key) -> u32 {
     for index in from.. {
-        let block = block_at(lines, leaf.line() + index * BLOCK_LINES);
-        let answer = search_block::<L>(block, key);
-        if answer != NONE || is_last(block, leaf, index) {
+        let (answer, is_last) = search_block::<L>(image, leaf, index, key);
+        if answer != NONE || is_last {
             return answer;
         }
     }
@@ -165,26 +238,39 @@ fn search_on<L: Lanes>(lines: &[Line], leaf: Ref, from: usize, key: &Key) -> u32
 
 /// The answer of the first rule of a leaf that holds the key.
 #[inline(always)]
-fn search_leaf<L: Lanes>(lines: &[Line], leaf: Ref, blocks: u32, key: &Key) -> u32 {
-    let answer = search_first::<L>(lines, leaf, blocks, key);
+fn search_leaf<L: Lanes>(image: &Walked<'_>, leaf: Ref, blocks: u32, key: &Key) -> u32 {
+    let answer = search_first::<L>(image, leaf, blocks, key);
     let blocks = blocks as usize;
-    if leaf.blocks() > blocks && answer == NONE {
-        return search_on::<L>(lines, leaf, blocks, key);
+    // How many blocks a leaf has is known before any of them has come, what they answer is not: no branch on that.
+    if leaf.blocks() > blocks { search_rest::<L>(image, leaf, blocks, key, answer) } else { answer }
+}
+
+/// As [`search_leaf`], from block number `from` on, if those before gave `answer`.
+#[inline(always)]
+fn search_rest<L: Lanes>(image: &Walked<'_>, leaf: Ref, from: usize, key: &Key, mut answer: u32) -> u32 {
+    for index in from..leaf.blocks().min(FEW_BLOCKS) {
+        let (next, _) = search_block::<L>(image, leaf, index, key);
+        answer = select_unpredictable(answer == NONE, next, answer);
+    }
+    if leaf.blocks() > FEW_BLOCKS && answer == NONE {
+        return search_on::<L>(image, leaf, FEW_BLOCKS, key);
     }
     answer
 }
 
 /// As [`search_leaf`], of one block or two; without a branch on what they hold.
 #[inline(always)]
-fn search_first<L: Lanes>(lines: &[Line], leaf: Ref, blocks: u32, key: &Key) -> u32 {
-    let first = leaf.line();
-    let answer = search_block::<L>(block_at(lines, first), key);
+fn search_first<L: Lanes>(image: &Walked<'_>, leaf: Ref, blocks: u32, key: &Key) -> u32 {
+    let first = image.block(leaf, 0);
+    let in_first = L::matches(first, key);
     if blocks < 2 {
-        return answer;
+        return answer(first, in_first);
     }
-    let second = first + usize::from(leaf.blocks() > 1) * BLOCK_LINES;
-    let next = search_block::<L>(block_at(lines, second), key);
-    select_unpredictable(answer == NONE, next, answer)
+    // The same one again where there is no second.
+    let second = image.block(leaf, usize::from(leaf.blocks() > 1));
+    let matches = in_first | L::matches(second, key) << LANES;
+    let block = select_unpredictable(in_first == 0, second, first);
+    answer(block, matches)
 }
 
 /// The least answer of all trees that holds the point. Answers ascend with the order of rules if there are several.
@@ -192,43 +278,44 @@ fn search_first<L: Lanes>(lines: &[Line], leaf: Ref, blocks: u32, key: &Key) -> 
 /// The first `TREES` trees are walked side by side, so that they wait for memory at the same time.
 #[inline(always)]
 pub fn find<L: Lanes, const TREES: usize>(lines: &[Line], addresses: u64, ports: u64, protocol: u32) -> u32 {
-    let image = Walked { lines };
-    let ([source, destination], [first, second]) = (parts(addresses), parts(ports));
-    let key = Key::new([source, destination, first, second, protocol], image.squeezes());
+    let image = &Walked::new(lines);
+    let key = Key::new(addresses, ports, protocol, image.squeezes());
     let starts: [Start; TREES] = std::array::from_fn(|tree| image.start(tree));
     let mut at = starts.map(|start| start.root);
     for level in 0..starts.iter().map(|start| start.steps).max().unwrap_or_default() {
         for tree in 0..TREES {
             if level < starts[tree].steps {
-                at[tree] = step_or_stay::<L>(lines, at[tree], &key);
+                // Which word of the second line is read is known only when the first one has come.
+                prefetch(&raw const image.node(at[tree])[1]);
+                at[tree] = step_or_stay::<L>(image, at[tree], &key);
             }
         }
     }
     let mut best = NONE;
     for tree in 0..TREES {
-        best = best.min(find_from::<L>(lines, at[tree], starts[tree].blocks, &key));
+        best = best.min(find_from::<L>(image, at[tree], starts[tree].blocks, &key));
     }
     for tree in TREES..image.trees() {
         let start = image.start(tree);
         if best <= start.least {
             break;
         }
-        best = best.min(find_from::<L>(lines, start.root, start.blocks, &key));
+        best = best.min(find_from::<L>(image, start.root, start.blocks, &key));
     }
     best
 }
 
 /// The answer of one tree, from a node or leaf on.
 #[inline(always)]
-fn find_from<L: Lanes>(lines: &[Line], at: Ref, blocks: u32, key: &Key) -> u32 {
-    search_leaf::<L>(lines, leaf_from::<L>(lines, at, key), blocks, key)
+fn find_from<L: Lanes>(image: &Walked<'_>, at: Ref, blocks: u32, key: &Key) -> u32 {
+    search_leaf::<L>(image, leaf_from::<L>(image, at, key), blocks, key)
 }
 
 /// The leaf that a path comes to, from a node or leaf on.
 #[inline(always)]
-fn leaf_from<L: Lanes>(lines: &[Line], mut at: Ref, key: &Key) -> Ref {
+fn leaf_from<L: Lanes>(image: &Walked<'_>, mut at: Ref, key: &Key) -> Ref {
     while !at.is_leaf() {
-        at = step::<L>(lines, at, key);
+        at = step::<L>(image, at, key);
     }
     at
 }
@@ -236,107 +323,103 @@ fn leaf_from<L: Lanes>(lines: &[Line], mut at: Ref, key: &Key) -> Ref {
 /// [`find`] for each point.
 #[inline(always)]
 pub fn find_batch<L: Lanes>(image: &Walked<'_>, points: &[Point], answers: &mut [u32]) {
+    if image.trees() == 0 {
+        return answers.fill(NONE);
+    }
     let squeezes = image.squeezes();
+    let mut keys = [Key::NOTHING; GROUP];
     for (points, answers) in points.chunks(GROUP).zip(answers.chunks_mut(GROUP)) {
-        let mut keys = [Key::NOTHING; GROUP];
         for (key, point) in keys.iter_mut().zip(points) {
-            *key = Key::new(*point, squeezes);
+            *key = Key::of(point, squeezes);
         }
-        answers.fill(NONE);
-        for tree in 0..image.trees() {
-            find_group::<L>(image.lines, &image.start(tree), &keys, answers);
+        let mut best = find_group::<L>(image, &image.start(0), &keys[..points.len()]);
+        for tree in 1..image.trees() {
+            let start = image.start(tree);
+            let mut live = [Key::NOTHING; GROUP];
+            let (mut places, mut count) = ([0; GROUP], 0);
+            for place in 0..points.len() {
+                live[count] = keys[place];
+                places[count] = place;
+                count += usize::from(best[place] > start.least);
+            }
+            let found = find_group::<L>(image, &start, &live[..count]);
+            for (&place, answer) in places[..count].iter().zip(found) {
+                best[place] = best[place].min(answer);
+            }
         }
-    }
-}
-
-/// Which packets of a group still walk.
-struct Live {
-    list: [u8; GROUP],
-    count: usize,
-}
-
-impl Live {
-    /// All packets whose answer a tree can better.
-    #[inline(always)]
-    fn of(answers: &[u32], least: u32) -> Self {
-        let mut live = Self { list: [0; GROUP], count: 0 };
-        for (index, &answer) in (0_u8..).zip(answers) {
-            live.list[live.count & (GROUP - 1)] = index;
-            live.count += usize::from(answer > least);
-        }
-        live
-    }
-
-    /// Their places, ascending.
-    #[inline(always)]
-    fn places(&self) -> impl Iterator<Item = usize> {
-        self.list[..self.count.min(GROUP)].iter().map(|&index| usize::from(index) & (GROUP - 1))
-    }
-
-    /// Goes on with those of which `goes_on` says so; without a branch.
-    #[inline(always)]
-    fn advance(&mut self, mut goes_on: impl FnMut(usize) -> bool) {
-        let mut kept = 0;
-        for at in 0..self.count.min(GROUP) {
-            let index = self.list[at];
-            let stays = goes_on(usize::from(index) & (GROUP - 1));
-            self.list[kept & (GROUP - 1)] = index;
-            kept += usize::from(stays);
-        }
-        self.count = kept;
+        answers.copy_from_slice(&best[..answers.len()]);
     }
 }
 
 /// One tree for a group of packets, level by level.
 #[inline(always)]
-fn find_group<L: Lanes>(lines: &[Line], start: &Start, keys: &[Key; GROUP], answers: &mut [u32]) {
-    let is_far = lines.len() > NEAR_LINES;
-    let mut at = [start.root; GROUP];
-    let mut live = Live::of(answers, start.least);
-    for _ in 0..start.steps {
-        for index in live.places() {
-            let next = step_or_stay::<L>(lines, at[index], &keys[index]);
-            at[index] = next;
-            if is_far {
-                ask_for::<NODE_LINES>(lines, next.line());
-            }
-        }
-    }
-    if is_far {
-        for index in live.places() {
-            ask_for::<{ BLOCK_LINES - NODE_LINES }>(lines, at[index].line() + NODE_LINES);
-            if start.blocks > 1 {
-                ask_for::<BLOCK_LINES>(lines, at[index].line() + BLOCK_LINES);
-            }
-        }
-    }
-    let blocks = start.blocks as usize;
-    live.advance(|index| {
-        let leaf = leaf_from::<L>(lines, at[index], &keys[index]);
-        at[index] = leaf;
-        let found = search_first::<L>(lines, leaf, start.blocks, &keys[index]);
-        answers[index] = answers[index].min(found);
-        (found == NONE) & (leaf.blocks() > blocks)
-    });
-    for block_index in blocks.. {
-        if live.count == 0 {
-            break;
-        }
-        live.advance(|index| {
-            let leaf = at[index];
-            let block = block_at(lines, leaf.line() + block_index * BLOCK_LINES);
-            let found = search_block::<L>(block, &keys[index]);
-            answers[index] = answers[index].min(found);
-            (found == NONE) & !is_last(block, leaf, block_index)
-        });
+fn find_group<L: Lanes>(image: &Walked<'_>, start: &Start, keys: &[Key]) -> [u32; GROUP] {
+    if image.lines.len() > NEAR_LINES {
+        find_group_in::<L, true>(image, start, keys)
+    } else {
+        find_group_in::<L, false>(image, start, keys)
     }
 }
 
-/// Asks for so many lines.
+/// As [`find_group`]; an image that is `FAR` is asked for ahead.
 #[inline(always)]
-fn ask_for<const COUNT: usize>(lines: &[Line], from: usize) {
-    if let Some(lines) = lines.get(from..).and_then(<[Line]>::first_chunk::<COUNT>) {
-        let _: [(); COUNT] = lines.each_ref().map(|line| prefetch(line));
+fn find_group_in<L: Lanes, const FAR: bool>(image: &Walked<'_>, start: &Start, keys: &[Key]) -> [u32; GROUP] {
+    let blocks = start.blocks as usize;
+    let mut at = [start.root; GROUP];
+    for left in (0..start.steps).rev() {
+        for (at, key) in at.iter_mut().zip(keys) {
+            *at = step_or_stay::<L>(image, *at, key);
+            match (left, blocks) {
+                _ if !FAR => {}
+                (0, 1) => image.ask_for::<BLOCK_LINES>(*at),
+                (0, _) => image.ask_for::<{ 2 * BLOCK_LINES }>(*at),
+                _ => image.ask_for::<NODE_LINES>(*at),
+            }
+        }
+    }
+    // Beyond the packets there is nothing to go on for.
+    let mut answers = [0; GROUP];
+    for ((at, key), answer) in at.iter_mut().zip(keys).zip(&mut answers) {
+        if !at.is_leaf() {
+            *at = leaf_from::<L>(image, *at, key);
+        }
+        *answer = search_first::<L>(image, *at, start.blocks, key);
+    }
+    let mut left = unanswered(&at, &answers, blocks);
+    for index in blocks.. {
+        if left == 0 {
+            break;
+        }
+        if FAR {
+            Places(left).for_each(|place| image.ask_for_block(at[place], index));
+        }
+        for place in Places(std::mem::take(&mut left)) {
+            let (answer, is_last) = search_block::<L>(image, at[place], index, &keys[place]);
+            answers[place] = answer;
+            left |= u32::from(answer == NONE && !is_last) << place;
+        }
+    }
+    answers
+}
+
+/// The packets, as bits, that have no answer yet in leaves of more blocks than have been searched.
+#[inline(always)]
+fn unanswered(leaves: &[Ref; GROUP], answers: &[u32; GROUP], searched: usize) -> u32 {
+    let goes_on = |place: usize| (answers[place] == NONE) & (leaves[place].blocks() > searched);
+    (0..GROUP).fold(0, |bits, place| bits | u32::from(goes_on(place)) << place)
+}
+
+/// Places of a group, each of which is a bit.
+struct Places(u32);
+
+impl Iterator for Places {
+    type Item = usize;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<usize> {
+        let place = self.0.trailing_zeros() as usize;
+        self.0 &= self.0.wrapping_sub(1);
+        (place < GROUP).then_some(place)
     }
 }
 
@@ -363,11 +446,11 @@ impl Lanes for Scalar {
             let half = |shift: u32| {
                 let low = ports[lane] >> shift;
                 let span = ports[LANES + lane] >> shift & 0xFFFF;
-                (key.ports >> shift).wrapping_sub(low) & 0xFFFF <= span
+                (key.ports() >> shift).wrapping_sub(low) & 0xFFFF <= span
             };
-            let protocol = key.protocol.wrapping_sub(rest[lane]) & 0xFFFF <= rest[lane] >> 16;
-            let all = inside(&source, key.source)
-                & inside(&destination, key.destination)
+            let protocol = key.protocol().wrapping_sub(rest[lane]) & 0xFFFF <= rest[lane] >> 16;
+            let all = inside(&source, key.source())
+                & inside(&destination, key.destination())
                 & half(0)
                 & half(16)
                 & protocol;
