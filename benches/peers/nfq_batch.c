@@ -1,9 +1,10 @@
 // The least that a handler can do: netlink by hand, 64 packets a call, their ids read, and nothing else.
 //
-//   nfq_batch QUEUE MAXLEN MARK batch|multi
+//   nfq_batch QUEUE MAXLEN MARK batch|multi|drop
 //
 // Answers every packet of the queue with NF_REPEAT and the mark, until SIGTERM: with one verdict for a whole
-// batch, or with one for each packet, all in one call.
+// batch, or with one for each packet, all in one call, which leaves the bits of a mark that a packet has already. `drop`:
+// one for each packet, and those that have a mark are dropped.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -49,7 +50,16 @@ static size_t end(struct request *to)
     return length;
 }
 
-static size_t verdict(char *bytes, int type, uint16_t queue, uint32_t id, uint32_t mark)
+static size_t drop(char *bytes, uint16_t queue, uint32_t id)
+{
+    struct request to = {.bytes = bytes};
+    struct nfqnl_msg_verdict_hdr header = {.verdict = htonl(NF_DROP), .id = htonl(id)};
+    begin(&to, NFQNL_MSG_VERDICT, 0, queue);
+    add(&to, NFQA_VERDICT_HDR, &header, sizeof header);
+    return end(&to);
+}
+
+static size_t repeat(char *bytes, int type, uint16_t queue, uint32_t id, uint32_t mark)
 {
     struct request to = {.bytes = bytes};
     struct nfqnl_msg_verdict_hdr header = {.verdict = htonl(NF_REPEAT), .id = htonl(id)};
@@ -83,10 +93,11 @@ static int opened(uint16_t queue, uint32_t maxlen)
     return fd;
 }
 
-// The id of a packet's message; 0 for any other.
-static uint32_t id_of(const char *message, size_t length)
+// The id of a packet's message; 0 for any other. Its mark, too, if that is wanted.
+static uint32_t id_of(const char *message, size_t length, uint32_t *mark)
 {
     struct nlmsghdr header;
+    uint32_t id = 0;
     memcpy(&header, message, sizeof header);
     if (header.nlmsg_type != (NFNL_SUBSYS_QUEUE << 8 | NFQNL_MSG_PACKET))
         return 0;
@@ -96,22 +107,29 @@ static uint32_t id_of(const char *message, size_t length)
         if (attribute.nla_type == NFQA_PACKET_HDR) {
             struct nfqnl_msg_packet_hdr packet;
             memcpy(&packet, message + at + NLA_HDRLEN, sizeof packet);
-            return ntohl(packet.packet_id);
+            id = ntohl(packet.packet_id);
+            if (!mark)
+                return id;
+        } else if (attribute.nla_type == NFQA_MARK) {
+            memcpy(mark, message + at + NLA_HDRLEN, sizeof *mark);
+            *mark = ntohl(*mark);
+            return id;
         }
         at += NLA_ALIGN(attribute.nla_len);
     }
-    return 0;
+    return id;
 }
 
 int main(int count, char **words)
 {
     if (count != 5) {
-        fprintf(stderr, "nfq_batch QUEUE MAXLEN MARK batch|multi\n");
+        fprintf(stderr, "nfq_batch QUEUE MAXLEN MARK batch|multi|drop\n");
         return 2;
     }
     uint16_t queue = strtoul(words[1], NULL, 0);
     uint32_t mark = strtoul(words[3], NULL, 0);
-    int is_multi = !strcmp(words[4], "multi"), fd = opened(queue, strtoul(words[2], NULL, 0));
+    int is_batch = !strcmp(words[4], "batch"), may_drop = !strcmp(words[4], "drop");
+    int fd = opened(queue, strtoul(words[2], NULL, 0));
     static char messages[BATCH][MESSAGE], replies[BATCH * REPLY];
     struct iovec places[BATCH];
     struct mmsghdr headers[BATCH] = {0};
@@ -126,13 +144,15 @@ int main(int count, char **words)
         size_t length = 0;
         uint32_t last = 0;
         for (int i = 0; i < got; i++) {
-            uint32_t id = id_of(messages[i], headers[i].msg_len);
-            if (id && is_multi)
-                length += verdict(replies + length, NFQNL_MSG_VERDICT, queue, id, mark);
+            uint32_t arrived = 0, id = id_of(messages[i], headers[i].msg_len, is_batch ? NULL : &arrived);
+            if (id && arrived && may_drop)
+                length += drop(replies + length, queue, id);
+            else if (id && !is_batch)
+                length += repeat(replies + length, NFQNL_MSG_VERDICT, queue, id, arrived | mark);
             last = id ? id : last;
         }
-        if (last && !is_multi)
-            length = verdict(replies, NFQNL_MSG_VERDICT_BATCH, queue, last, mark);
+        if (last && is_batch)
+            length = repeat(replies, NFQNL_MSG_VERDICT_BATCH, queue, last, mark);
         if (length)
             send(fd, replies, length, 0);
     }

@@ -1,6 +1,7 @@
 //! The whole loop with its thread, the kernel played at the other ends of socket pairs.
 
 mod channels;
+mod drops;
 mod hang;
 mod noted;
 mod orphan;

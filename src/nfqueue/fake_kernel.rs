@@ -38,3 +38,35 @@ pub fn reply(queue: u16, is_batch: bool, verdict: u8, id: u32, mark: Option<u32>
     }
     message
 }
+
+/// Packets that wait for their verdicts.
+#[derive(Debug, Default)]
+pub struct Waiting {
+    /// In the order of the queue.
+    pub ids: Vec<u32>,
+    /// Id, verdict and mark of those that wait no more, in the order in which they were let go.
+    pub answered: Vec<(u32, u8, Option<u32>)>,
+    /// How many messages there were.
+    pub messages: usize,
+}
+
+impl Waiting {
+    /// Does what messages such as [`reply`] say: a verdict lets its packet go, a batch verdict all up to its id.
+    pub fn take(&mut self, mut sent: &[u8]) {
+        let word = |bytes: &[u8]| u32::from_be_bytes(*bytes.first_chunk().unwrap());
+        while !sent.is_empty() {
+            let (message, rest) = sent.split_at(usize::from(sent[0]));
+            let (is_batch, verdict, id) = (message[4] == 3, message[27], word(&message[28..]));
+            let mark = message.get(36..).filter(|mark| !mark.is_empty()).map(word);
+            let is_meant = |waiting: u32| {
+                if is_batch { id.wrapping_sub(waiting).cast_signed() >= 0 } else { waiting == id }
+            };
+            let (meant, others): (Vec<_>, Vec<_>) = self.ids.iter().partition(|&&waiting| is_meant(waiting));
+            assert!(!meant.is_empty(), "ENOENT: no packet waits for the verdict on {id}");
+            self.answered.extend(meant.into_iter().map(|id| (id, verdict, mark)));
+            self.ids = others;
+            self.messages += 1;
+            sent = rest;
+        }
+    }
+}

@@ -1,4 +1,4 @@
-//! One queue: batches in, replies out in the order of the packets, one send per batch.
+//! One queue: batches in, replies out in as few messages as there can be, one send per batch.
 
 use std::io;
 
@@ -111,7 +111,7 @@ impl<C: Channel> Queue<C> {
         }
     }
 
-    /// Has every packet of the batch judged and sends the replies in the order of the packets.
+    /// Has every packet of the batch judged and sends the replies: those that let pass in the order of the packets.
     pub fn answer(&mut self, inbox: &Inbox, count: usize, anomalies: &mut Anomalies, judge: &mut impl Judge) {
         let (mut packets, mut unanswered) = (0, 0);
         for message in inbox.datagrams(count).flat_map(messages) {
@@ -150,9 +150,12 @@ impl<C: Channel> Queue<C> {
 
 /// Replies on their way: runs of equal ones become one message.
 ///
-/// A batch verdict answers every older packet of the queue that still waits, so packets are answered in order, and
+/// A batch verdict answers every older packet of the queue that still waits, so runs are answered in order, and
 /// one that could not be answered must not be caught up by the batch verdict of a later run: before the next
 /// packet everything older is dropped.
+///
+/// What is dropped has no order. One drop between two runs that are alike goes ahead of both, and they become one: two
+/// messages, not three. Longer runs of drops are a message each, so nothing is gained by parting them.
 #[derive(Debug)]
 struct Outbox {
     queue: u16,
@@ -167,6 +170,19 @@ struct Run {
     last_id: u32,
     is_single: bool,
     reply: Reply,
+    /// One packet behind it is to be dropped, and the next may be of this run again.
+    dropped: Option<u32>,
+}
+
+impl Run {
+    fn new(id: u32, reply: Reply) -> Self {
+        Self { last_id: id, is_single: true, reply, dropped: None }
+    }
+
+    fn extend(&mut self, id: u32) {
+        self.last_id = id;
+        self.is_single = false;
+    }
 }
 
 impl Outbox {
@@ -182,12 +198,25 @@ impl Outbox {
         }
         match &mut self.run {
             Some(run) if run.reply == reply => {
-                run.last_id = id;
-                run.is_single = false;
+                if let Some(dropped) = run.dropped.take() {
+                    push_verdict(&mut self.bytes, self.queue, dropped, Reply::DROP);
+                }
+                run.extend(id);
             }
+            Some(run) if run.dropped.is_none() && reply == Reply::DROP => run.dropped = Some(id),
+            _ => self.begin(id, reply),
+        }
+    }
+
+    /// Ends the run, and that of the one drop behind it, unless the packet is of that.
+    fn begin(&mut self, id: u32, reply: Reply) {
+        let dropped = self.end_run();
+        self.run = dropped.map(|dropped| Run::new(dropped, Reply::DROP));
+        match &mut self.run {
+            Some(run) if run.reply == reply => run.extend(id),
             _ => {
-                self.close();
-                self.run = Some(Run { last_id: id, is_single: true, reply });
+                self.end_run();
+                self.run = Some(Run::new(id, reply));
             }
         }
     }
@@ -196,13 +225,20 @@ impl Outbox {
         self.has_lost = true;
     }
 
-    /// Ends the run; everything that is to be sent.
+    /// Ends all runs; everything that is to be sent.
     fn close(&mut self) -> &[u8] {
-        if let Some(run) = self.run.take() {
-            let push = if run.is_single { push_verdict } else { push_verdict_batch };
-            push(&mut self.bytes, self.queue, run.last_id, run.reply);
+        if let Some(dropped) = self.end_run() {
+            push_verdict(&mut self.bytes, self.queue, dropped, Reply::DROP);
         }
         &self.bytes
+    }
+
+    /// The one packet behind the run that is to be dropped, if there is one.
+    fn end_run(&mut self) -> Option<u32> {
+        let run = self.run.take()?;
+        let push = if run.is_single { push_verdict } else { push_verdict_batch };
+        push(&mut self.bytes, self.queue, run.last_id, run.reply);
+        run.dropped
     }
 
     fn clear(&mut self) {

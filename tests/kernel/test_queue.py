@@ -95,6 +95,51 @@ def test_a_flood_leaves_other_hooks_their_room(world: World, backend: str, tmp_p
         assert len(ear.packets()) == ROOM
 
 
+IN_TURN = {
+    "filter-input": (policies.MANAGEMENT, ALLOWED, REFUSED),
+    "raw-prerouting": (
+        policies.RESOLVER,
+        Probe("udp", RESOLVER_CLIENT, EDGE_INSIDE, 5353),
+        Probe("udp", BANNED, EDGE_INSIDE, 5353),
+    ),
+}
+
+
+@pytest.mark.parametrize("hook", IN_TURN)
+def test_denied_and_allowed_in_turn(world: World, backend: str, hook: Hook, tmp_path: Path) -> None:
+    """All that waits is answered together: each packet has its own verdict, and what passes its order."""
+    without_ipv6(world)
+    text, *probes = IN_TURN[hook]
+    with (
+        enforce(world, tmp_path, backend, text) as daemon,
+        Ear(world, EDGE, 4, socket.IPPROTO_UDP) as ear,
+    ):
+        with stopped(daemon.process.pid):
+            for number in range(SENT):
+                one_datagram(world, probes[number % 2], number)
+            assert wait_until(lambda: waiting_and_dropped(world, hook) == (SENT, 0))
+        assert [packet[8] for packet in ear.packets()] == [*range(0, SENT, 2)]
+        verdicts = daemon.verdicts(hook)
+        assert [verdicts.pop("deny"), *verdicts.values()] == [SENT // 2] * 2
+
+
+def without_ipv6(world: World) -> None:
+    """Hosts would send of themselves."""
+    for host in (EDGE, OUTSIDE, INSIDE, WEB):
+        world.run(host, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
+
+
+def one_datagram(world: World, probe: Probe, number: int) -> None:
+    """Its one byte is the number."""
+
+    def work() -> None:
+        with socket.socket(family(probe.src), socket.SOCK_DGRAM) as sender:
+            sender.bind((probe.src, 0))
+            sender.sendto(bytes([number]), (probe.dst, probe.dport))
+
+    world.call(owner(probe.src), work)
+
+
 @contextmanager
 def stopped(process: int) -> Iterator[None]:
     """A process that does not run, but holds its sockets."""
@@ -245,9 +290,8 @@ def test_super_packets(world: World, backend: str, port: int, address: str, tmp_
 
 
 def test_counters_say_what_was_sent(world: World, backend: str, tmp_path: Path) -> None:
-    """SIGUSR1: per hook and verdict. Without IPv6, in which hosts also send of themselves."""
-    for host in (EDGE, OUTSIDE, INSIDE, WEB):
-        world.run(host, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
+    """SIGUSR1: per hook and verdict."""
+    without_ipv6(world)
     text = f"{policies.MANAGEMENT}---{policies.PODS}---{DENIED_POD}"
     # A late answer has TCP send again.
     guard = policies.NODE_PORT[policies.NODE_PORT.rindex("---") :].replace("TCP", "UDP")

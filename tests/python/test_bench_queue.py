@@ -21,7 +21,7 @@ from labelgate.cli import cli
 from labelgate.cli.queue_plot import draw
 from labelgate.queue_bench import measures, policies
 from labelgate.queue_bench.cache import Cache
-from labelgate.queue_bench.cases import Measure, Other, Selection, cases, peer
+from labelgate.queue_bench.cases import Answers, Labelgate, Measure, Other, Selection, cases, peer
 from labelgate.queue_bench.measures import Checked, busiest, percentiles
 from labelgate.queue_bench.ratios import PEER_BARS, SLOWER_BARS, Ratio, ratios
 from labelgate.queue_bench.rounds import Found, Report, spreads
@@ -93,7 +93,19 @@ def test_a_peer_has_a_name_and_a_command(root: None, text: str) -> None:
 def test_a_peer_learns_queue_room_and_mark() -> None:
     found = peer("mine=./mine {queue} {maxlen} {mark} --fast")
     assert found.command == (str(Path.cwd() / "mine"), "4200", "16384", "0x500", "--fast")
-    assert (found.others, peer("mine=x", is_mixed=True).others) == ("", policies.MARK_RULES)
+    assert found.others == ""
+
+
+def test_peers_of_mixed_answers_stand_where_labelgate_does() -> None:
+    chosen = Selection([10], [], ["nft"], False, False, mixed_peers=["a=b"], mark_peers=["c=d"])
+    made = {case.name: case for case in cases(chosen) if case.answers != "same"}
+    assert [*made] == ["mixed marks 10", "mixed verdicts 10", "c", "a"]
+    for ours, other in (("mixed marks 10", "c"), ("mixed verdicts 10", "a")):
+        one, two = made[ours], made[other]
+        assert isinstance(one, Labelgate)
+        assert isinstance(two, Other)
+        assert (one.text, one.measures, one.answers) == (two.text, two.measures, two.answers)
+        assert one.others == two.others == policies.MARK_RULES
 
 
 def test_a_picture_needs_a_known_ending(root: None) -> None:
@@ -130,6 +142,17 @@ def test_policies_and_rules_pass_the_same_ports(tmp_path: Path, count: int) -> N
     assert verdict(made, "raw-prerouting", "udp", ports[1], src="10.99.0.1") == "continue"
 
 
+def test_every_other_packet_is_denied_and_has_the_mark(tmp_path: Path) -> None:
+    """What a peer tells by the mark is what policy says."""
+    made = table(tmp_path, policies.untracked(20, behind_others=True, denies_half=True))
+    (last,) = re.findall(r"--sport 0:(\d+) -j MARK", policies.MARK_RULES)
+    for port in policies.hit_ports(20):
+        for sport, expected in ((int(last), "deny"), (int(last) + 1, "allow-notrack")):
+            assert verdict(made, "raw-prerouting", "udp", port, sport=sport) == expected
+    for protocol, port in (("udp", policies.ECHO_PORT), ("tcp", policies.TCP_PORT)):
+        assert verdict(made, "raw-prerouting", protocol, port, sport=int(last)) == "allow-notrack"
+
+
 def test_two_hooks_are_two_questions(tmp_path: Path) -> None:
     """preDNAT policy says nothing about connections that FORWARD allows."""
     forward = {"out": "eth1", "dst": "10.72.0.1"}
@@ -162,9 +185,9 @@ def test_cases_follow_the_selection() -> None:
 # Figures.
 
 
-def found(name: str, rules: int = 10, **samples: list[dict[str, float]]) -> Found:
+def found(name: str, rules: int = 10, answers: Answers = "same", **samples: list[dict[str, float]]) -> Found:
     measured: Any = samples
-    return Found(name, rules, measured, Checked(sent=5, delivered=4, dropped=1))
+    return Found(name, rules, measured, Checked(sent=5, delivered=4, dropped=1), answers=answers)
 
 
 def report(*cases: Found) -> Report:
@@ -182,8 +205,8 @@ def report(*cases: Found) -> Report:
     return Report(list(cases), [cache], 2)
 
 
-def drained(name: str, *nanoseconds: float) -> Found:
-    return found(name, drain=[{"handler": each} for each in nanoseconds])
+def drained(name: str, *nanoseconds: float, answers: Answers = "same") -> Found:
+    return found(name, answers=answers, drain=[{"handler": each} for each in nanoseconds])
 
 
 def test_ratios_are_of_the_same_round() -> None:
@@ -198,7 +221,8 @@ def test_bars_are_of_the_largest_table() -> None:
     ours = [
         drained("labelgate 10", 100),
         drained("labelgate 1,000", 150),
-        drained("mixed verdicts 1,000", 300),
+        drained("mixed marks 1,000", 300, answers="marks"),
+        drained("mixed verdicts 1,000", 250, answers="verdicts"),
     ]
     others = [drained("null verdict", 100), drained("NetfilterQueue 1,000", 400), drained("mine", 200)]
     made = {ratio.name: (ratio.value.median, ratio.is_met) for ratio in ratios(report(*ours, *others))}
@@ -206,22 +230,34 @@ def test_bars_are_of_the_largest_table() -> None:
         "labelgate 1,000 / null verdict: handler": (1.5, False),
         "NetfilterQueue 1,000 / labelgate 1,000: handler": (pytest.approx(2.67, abs=0.01), True),
         "labelgate 1,000 / mine: handler": (0.75, None),
-        "mixed verdicts 1,000 / null verdict: handler": (3.0, None),
-        "NetfilterQueue 1,000 / mixed verdicts 1,000: handler": (pytest.approx(1.33, abs=0.01), False),
-        "mixed verdicts 1,000 / mine: handler": (1.5, None),
+        "mixed marks 1,000 / null verdict: handler": (3.0, None),
+        "NetfilterQueue 1,000 / mixed marks 1,000: handler": (pytest.approx(1.33, abs=0.01), False),
+        "mixed marks 1,000 / mine: handler": (1.5, None),
+        "mixed verdicts 1,000 / null verdict: handler": (2.5, None),
+        "NetfilterQueue 1,000 / mixed verdicts 1,000: handler": (1.6, None),
+        "mixed verdicts 1,000 / mine: handler": (1.25, None),
     }
 
 
-def test_peers_have_bars_where_they_give_the_same_verdicts() -> None:
-    ours = [drained("labelgate 10,000", 110), drained("mixed verdicts 10,000", 200)]
-    peers = [drained("nfq_batch", 100), drained("nfq_batch multi", 150), drained("nfq_library", 165)]
+def test_peers_have_bars_where_they_give_the_same_answers() -> None:
+    ours = [drained("labelgate 10,000", 110), drained("mixed marks 10,000", 200, answers="marks")]
+    ours.append(drained("mixed verdicts 10,000", 90, answers="verdicts"))
+    peers = [drained("nfq_batch", 100), drained("nfq_library", 165)]
+    peers.append(drained("nfq_batch multi", 150, answers="marks"))
+    peers.append(drained("nfq_batch drop", 100, answers="verdicts"))
     made = {ratio.name: (ratio.bar, ratio.is_met) for ratio in ratios(report(*ours, *peers))}
     assert made == {
         "labelgate 10,000 / nfq_batch: handler": ("<= 1.12", True),
         "labelgate 10,000 / nfq_batch multi: handler": ("", None),
+        "labelgate 10,000 / nfq_batch drop: handler": ("", None),
         "nfq_library / labelgate 10,000: handler": (">= 1.6", False),
+        "mixed marks 10,000 / nfq_batch: handler": ("", None),
+        "mixed marks 10,000 / nfq_batch multi: handler": ("<= 1.12", False),
+        "mixed marks 10,000 / nfq_batch drop: handler": ("", None),
+        "nfq_library / mixed marks 10,000: handler": ("", None),
         "mixed verdicts 10,000 / nfq_batch: handler": ("", None),
-        "mixed verdicts 10,000 / nfq_batch multi: handler": ("<= 1.12", False),
+        "mixed verdicts 10,000 / nfq_batch multi: handler": ("", None),
+        "mixed verdicts 10,000 / nfq_batch drop: handler": ("<= 1.12", True),
         "nfq_library / mixed verdicts 10,000: handler": ("", None),
     }
 
@@ -304,6 +340,13 @@ def test_the_table_has_a_cell_for_each_figure(root: None, monkeypatch: pytest.Mo
         "| memcached tracked, ordinary | 7,000 ±0 | 0 ±0 | 9 ±0 | 1 ±0 | 3 ±0 | 100.0 ±0.0 |" in result.stdout
     )
     assert result.exit_code == 0
+
+
+def test_a_case_that_lets_only_half_through_has_a_row(root: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = drained("mixed verdicts 10", 2000.0, answers="verdicts")
+    monkeypatch.setattr(verb, "run", lambda *_: report(case))
+    rows = queue("-o", "markdown").stdout.splitlines()
+    assert "| mixed verdicts 10 | 2,000 ±0 | - | - | - | - | - | - | 4 | 1 |" in rows
 
 
 def test_packets_that_nobody_dropped_are_an_error(root: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,7 @@ def through(name: str, per_second: float, gbit: float, **more: Any) -> Found:
 def test_peers_are_measured_and_compared_with_streams_and_connections() -> None:
     for name in ("connections", "bulk"):
         assert name in peer("a=b").measures
-        assert name not in peer("a=b", is_mixed=True).measures
+        assert name not in peer("a=b", "marks").measures
     made = medians(
         through("conntrack only", 1000, 10),
         through("null verdict", 800, 8),

@@ -82,23 +82,24 @@ fn replay(world: &World, (hook, family): (Hook, Family)) -> Replay {
     Replay::new(&CONFIG, Arc::clone(&world.table), world.interfaces.clone(), hook, family).expect("it can be")
 }
 
-/// The reply to each packet, by id: batch verdicts answer all before them.
+/// The reply to each packet, by id: batch verdicts answer all before them that have none.
 fn replies(sent: &[u8], first: u32) -> Vec<Vec<u8>> {
-    let (mut replies, mut rest, mut next) = (Vec::new(), sent, first);
+    let (mut replies, mut rest, mut next) = (BTreeMap::new(), sent, first);
     while !rest.is_empty() {
         let length = u32::from_ne_bytes(*rest.first_chunk().expect("a length")) as usize;
         let (message, behind) = rest.split_at(length);
-        let verdict = &message[24..28];
+        let reply = [&message[24..28], message.get(36..40).unwrap_or_default()].concat();
         let last = u32::from_be_bytes(*message[28..].first_chunk().expect("an id"));
         let is_batch = message[4] == 3;
-        assert!(is_batch || last == next, "a single verdict answers the next packet");
-        for _ in next..=last {
-            replies.push([verdict, message.get(36..40).unwrap_or_default()].concat());
+        for id in if is_batch { next } else { last }..=last {
+            let already = replies.entry(id).or_insert_with(|| reply.clone());
+            assert!(is_batch || *already == reply, "{id} has its reply already");
         }
-        next = last + 1;
+        next = if is_batch { last + 1 } else { next };
         rest = behind;
     }
-    replies
+    assert!(replies.keys().copied().eq((first..).take(replies.len())), "none is left out");
+    replies.into_values().collect()
 }
 
 #[test]

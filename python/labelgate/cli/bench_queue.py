@@ -69,7 +69,14 @@ LINEAR, QUICK_LINEAR = (10, 100, 1000, 10_000), (1000,)
     "mixed_peers",
     multiple=True,
     metavar="NAME=COMMAND",
-    help="The same on packets with two marks of others in turn, as `mixed verdicts`.",
+    help="The same on packets with two marks of others in turn, those with one dropped, as `mixed verdicts`.",
+)
+@click.option(
+    "--peer-marks",
+    "mark_peers",
+    multiple=True,
+    metavar="NAME=COMMAND",
+    help="The same on packets with two marks of others in turn, none dropped, as `mixed marks`.",
 )
 @output_option
 @plot_option("processor time a packet over rules")
@@ -81,6 +88,7 @@ def queue(
     only_list: bool,
     peers: tuple[str, ...],
     mixed_peers: tuple[str, ...],
+    mark_peers: tuple[str, ...],
     output: str,
     plot: str | None,
 ) -> None:
@@ -108,7 +116,7 @@ def queue(
     variants = _variants(backend)
     notes = list(_missing(variants))
     try:
-        chosen, made = cases(_selection(quick, variants, peers, mixed_peers)), _caches(quick)
+        chosen, made = cases(_selection(quick, variants, peers, mixed_peers, mark_peers)), _caches(quick)
     except ValueError as error:
         raise click.UsageError(f"--peer: {error}") from None
     if only_list:
@@ -187,7 +195,11 @@ def _missing(variants: tuple[Variant, ...]) -> Iterator[str]:
 
 
 def _selection(
-    quick: bool, variants: tuple[Variant, ...], peers: tuple[str, ...], mixed_peers: tuple[str, ...]
+    quick: bool,
+    variants: tuple[Variant, ...],
+    peers: tuple[str, ...],
+    mixed_peers: tuple[str, ...],
+    mark_peers: tuple[str, ...],
 ) -> Selection:
     return Selection(
         sizes=QUICK_SIZES if quick else SIZES,
@@ -199,6 +211,7 @@ def _selection(
         hooks=(1,) if quick else (1, 2),
         peers=peers,
         mixed_peers=mixed_peers,
+        mark_peers=mark_peers,
     )
 
 

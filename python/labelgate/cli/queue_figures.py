@@ -31,7 +31,7 @@ def costs(report: Report) -> Figures:
             f"{one.checked.dropped:,}",
         )
         for one in report.found
-        if "flood" in one.samples
+        if one.samples.keys() & {"flood", "drain"}
     ]
     title = (
         "A packet: processor time of who answers it, and of all; median of the rounds and half of their range"

@@ -21,6 +21,8 @@ from labelgate.queue_bench.rig import Rig, Router
 
 Variant = Literal["nft", "legacy"]
 Measure = Literal["flood", "burst", "drain", "latency", "connections", "bulk", "noting", "denials"]
+Answers = Literal["same", "marks", "verdicts"]
+"""All packets are answered alike, or with two marks in turn, or every other one is dropped."""
 
 QUEUE, MAXLEN = 4200, 16_384
 """The queue of raw PREROUTING in IPv4, and how many packets may wait in it."""
@@ -30,6 +32,8 @@ BIND_SECONDS = 30.0
 _FLOODED: tuple[Measure, ...] = ("flood", "burst", "latency")
 _QUEUED: tuple[Measure, ...] = ("flood", "burst", "drain", "latency")
 _THROUGH: tuple[Measure, ...] = ("connections", "bulk")
+_MIXED: dict[Answers, tuple[Measure, ...]] = {"marks": _QUEUED, "verdicts": ("drain",)}
+"""What is denied does not come through."""
 LEAST = "tracked, least rules, "
 """What the names of these cases begin with; then comes who answers."""
 
@@ -85,6 +89,7 @@ class Case(ABC):
     """Rules or policies, one port each; packets are for the last tenth."""
     is_peer: bool = False
     """Somebody else's handler, with the same verdict for all."""
+    answers: Answers = "same"
     pid: int | None = field(default=None, init=False)
     """Who answers the queue."""
 
@@ -224,20 +229,27 @@ def null(name: str = "null verdict") -> Other:
     return Other(name, (*_QUEUED, *_THROUGH), text=policies.untracked(10), command=NULL_COMMAND)
 
 
-def peer(text: str, *, is_mixed: bool = False) -> Other:
-    """`NAME=COMMAND`: a program of somebody else, with `{queue}`, `{maxlen}` and `{mark}` filled in.
-
-    `is_mixed`: on packets such as those of `mixed verdicts`.
-    """
+def peer(text: str, answers: Answers = "same") -> Other:
+    """`NAME=COMMAND`: a program of somebody else, with `{queue}`, `{maxlen}` and `{mark}` filled in."""
     name, is_given, command = text.partition("=")
     if not (name and is_given and command):
         raise ValueError(f"found `{text}`, expected NAME=COMMAND")
     words = shlex.split(command.format(queue=QUEUE, maxlen=MAXLEN, mark=hex(ALLOW_MARK)))
     if words and os.sep in words[0]:
         words[0] = str(Path(words[0]).resolve())
-    policy = policies.untracked(10, behind_others=is_mixed)
-    measures, others = (_QUEUED, policies.MARK_RULES) if is_mixed else ((*_QUEUED, *_THROUGH), "")
-    return Other(name, measures, is_peer=not is_mixed, text=policy, command=tuple(words), others=others)
+    measures = _MIXED.get(answers, (*_QUEUED, *_THROUGH))
+    text, others = _policies(10, answers)
+    is_peer = answers == "same"
+    return Other(
+        name, measures, is_peer=is_peer, answers=answers, text=text, command=tuple(words), others=others
+    )
+
+
+def _policies(count: int, answers: Answers) -> tuple[str, str]:
+    """Policies that ask for these answers, and rules of others ahead of theirs."""
+    is_mixed = answers != "same"
+    text = policies.untracked(count, behind_others=is_mixed, denies_half=answers == "verdicts")
+    return text, policies.MARK_RULES if is_mixed else ""
 
 
 def _least(chosen: Selection) -> list[Case]:
@@ -269,6 +281,7 @@ class Selection:
     has_denied: bool = True
     peers: Sequence[str] = ()
     mixed_peers: Sequence[str] = ()
+    mark_peers: Sequence[str] = ()
 
 
 def cases(chosen: Selection) -> list[Case]:
@@ -284,15 +297,17 @@ def cases(chosen: Selection) -> list[Case]:
         more = _THROUGH if size == largest else ()
         found.append(Labelgate(f"labelgate {size:,}", (*_QUEUED, *more), size, text=policies.untracked(size)))
     if chosen.has_mixed:
-        text = policies.untracked(largest, behind_others=True)
-        name = f"mixed verdicts {largest:,}"
-        found.append(Labelgate(name, _QUEUED, largest, text=text, others=policies.MARK_RULES))
+        for answers, measures in _MIXED.items():
+            text, others = _policies(largest, answers)
+            name = f"mixed {answers} {largest:,}"
+            found.append(Labelgate(name, measures, largest, answers=answers, text=text, others=others))
     if chosen.has_netfilterqueue:
         text, options = policies.untracked(largest), ("--handler", "netfilterqueue")
         measures = (*_QUEUED, *_THROUGH)
         found.append(Labelgate(f"NetfilterQueue {largest:,}", measures, largest, text=text, options=options))
     found += [peer(text) for text in chosen.peers]
-    found += [peer(text, is_mixed=True) for text in chosen.mixed_peers]
+    found += [peer(text, "marks") for text in chosen.mark_peers]
+    found += [peer(text, "verdicts") for text in chosen.mixed_peers]
     for variant in chosen.variants:
         for size in chosen.linear:
             text = policies.linear_rules(size)

@@ -33,14 +33,20 @@ COMMIT
 """Every other packet has a mark of others on it: no two that follow each other can share a verdict."""
 
 
-def untracked(count: int, *, behind_others: bool = False) -> str:
-    """`count` policies with doNotTrack, one for each port, and one for the rest."""
+def untracked(count: int, *, behind_others: bool = False, denies_half: bool = False) -> str:
+    """`count` policies with doNotTrack, one for each port, and one for the rest.
+
+    `denies_half`: ahead of them, one that denies every other packet, those that `MARK_RULES` mark.
+    """
     ports = range(FIRST_PORT, FIRST_PORT + count)
     policies = [
         _policy(f"port-{port}", order, [_udp(port)], doNotTrack=True) for order, port in enumerate(ports)
     ]
     felix = [_document("FelixConfiguration", {"name": "default"}, {"chainInsertMode": "Append"})]
-    documents = [*_hosts(), *policies, _policy("rest", count, _REST, doNotTrack=True)]
+    half = {**_from_sender("UDP"), "action": "Deny", "destination": {"ports": [f"{ports[0]}:{ports[-1]}"]}}
+    half["source"] = {**half["source"], "ports": [f"1:{HALF_PORT - 1}"]}
+    first = [_policy("half", -1, [half], doNotTrack=True)] if denies_half else []
+    documents = [*_hosts(), *first, *policies, _policy("rest", count, _REST, doNotTrack=True)]
     return _list(documents + (felix if behind_others else []))
 
 

@@ -82,6 +82,7 @@ PEER_BARS = {
     "null verdict": "<= 1.12",
     "nfq_batch": "<= 1.12",
     "nfq_batch multi": "<= 1.12",
+    "nfq_batch drop": "<= 1.12",
 }
 """Our handler over that of another one: peers by the names that benches/README.md gives them."""
 SLOWER_BARS = {"nfq_library": ">= 1.6"}
@@ -98,22 +99,23 @@ def ratios(report: Report) -> list[Ratio]:
 
 def _ratios(found: dict[str, Found]) -> Iterator[Ratio]:
     native = [one for name, one in found.items() if name.startswith("labelgate ")]
-    mixed = [one for name, one in found.items() if name.startswith("mixed verdicts ")]
+    mixed = [one for name, one in found.items() if name.startswith("mixed ")]
     for ours in native[-1:] + mixed:
         for other in found.values():
             if other not in (*native, *mixed):
-                yield from _handlers(ours, other, is_mixed=ours in mixed)
+                yield from _handlers(ours, other)
     yield from _through(found, native[-1:])
     yield from _linear(found)
     for denied in filter(None, [found.get("denied")]):
         yield from _noting(denied)
 
 
-def _handlers(ours: Found, other: Found, *, is_mixed: bool) -> Iterator[Ratio]:
-    """Bars are of handlers that give the same verdicts: every other packet another one, or not."""
-    is_same = is_mixed == other.name.endswith(" multi")
-    if other.name.startswith("NetfilterQueue"):
-        yield from _ratio(other, ours, "drain", "handler", NETFILTERQUEUE_BAR)
+def _handlers(ours: Found, other: Found) -> Iterator[Ratio]:
+    """Bars are of handlers that give the same answers."""
+    is_same = ours.answers == other.answers
+    if other.name.startswith("NetfilterQueue"):  # It says every verdict alone, whatever the marks.
+        bar = NETFILTERQUEUE_BAR if is_same or ours.answers == "marks" else ""
+        yield from _ratio(other, ours, "drain", "handler", bar)
     elif other.name in SLOWER_BARS:
         yield from _ratio(other, ours, "drain", "handler", SLOWER_BARS[other.name] if is_same else "")
     else:

@@ -14,7 +14,7 @@ from typing import Any
 from labelgate import _core
 from labelgate.bench import Spread
 from labelgate.queue_bench.cache import Cache
-from labelgate.queue_bench.cases import Case, Denied, Measure, Place, Variant
+from labelgate.queue_bench.cases import Answers, Case, Denied, Measure, Place, Variant
 from labelgate.queue_bench.denied import NotingBench
 from labelgate.queue_bench.measures import Bench, Checked, Cores, Effort, Processors, Sample
 from labelgate.queue_bench.policies import ECHO_PORT, TCP_PORT
@@ -33,6 +33,7 @@ class Found:
     """By measure, one for each round; of `noting` many."""
     checked: Checked
     is_peer: bool = False
+    answers: Answers = "same"
 
     def figure(self, measure: Measure, name: str) -> list[float]:
         """One figure, round by round."""
@@ -133,7 +134,8 @@ def _started(
 
 def _found(bench: Bench) -> Found:
     """Nothing yet."""
-    return Found(bench.case.name, bench.case.rules, {}, bench.checked, bench.case.is_peer)
+    case = bench.case
+    return Found(case.name, case.rules, {}, bench.checked, case.is_peer, case.answers)
 
 
 @contextmanager
