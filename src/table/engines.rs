@@ -220,10 +220,17 @@ impl Engines {
         self.classes.find_near_v4(lead, tuple)
     }
 
-    /// As [`find_near_v4`](Self::find_near_v4), for a packet of IPv6.
-    #[inline]
+    /// As [`find_near_v4`](Self::find_near_v4), for a packet of IPv6; none also if its address is not where most are.
+    #[allow(clippy::inline_always)] // As there.
+    #[inline(always)]
     pub fn find_near_v6(&self, lead: Lead, tuple: &FiveTuple) -> Option<Near<'_>> {
         self.classes.find_near_v6(lead, tuple)
+    }
+
+    /// The same of any address.
+    #[inline]
+    pub fn find_far_v6(&self, lead: Lead, tuple: &FiveTuple) -> Option<Near<'_>> {
+        self.classes.find_far_v6(lead, tuple)
     }
 
     /// Whether these begin with the destination.

@@ -14,7 +14,8 @@ use crate::program::ChainId;
 ///
 /// What most packets of a busy node are comes first: new and forwarded ones that meet one chain in a short form. Whatever
 /// else there is ends in a call of its own: none of it may make this save registers. The answer is that of the walk.
-#[inline]
+#[allow(clippy::inline_always)] // Each caller knows what it passes; one call more takes a tenth of all.
+#[inline(always)]
 pub fn decide<T: Trace>(
     table: &DecisionTable,
     key: &FlowKey,
@@ -26,11 +27,12 @@ pub fn decide<T: Trace>(
         && is_new(key.ct)
         && let Some(lead) = table.stops.lone_in_forward(key.input, key.output)
     {
-        if key.tuple.family == Family::V6 {
-            return decide_near_v6(table, key, lead, tree, trace);
-        }
-        if let Some(near) = table.engines.find_near_v4(lead, &key.tuple) {
-            return decide_near(table, key, near, tree, trace);
+        if key.tuple.family == Family::V4 {
+            if let Some(near) = table.engines.find_near_v4(lead, &key.tuple) {
+                return decide_near(table, key, near, tree, trace);
+            }
+        } else if tree.is_none() {
+            return decide_near_v6(table, key, lead, trace);
         }
     }
     decide_elsewhere(table, key, tree, trace)
@@ -56,18 +58,44 @@ fn decide_near<T: Trace>(
     }
 }
 
+/// Of IPv6, where nothing has been asked before: the way is longer, and fewer arguments leave it registers.
 #[inline(never)]
-fn decide_near_v6<T: Trace>(
+fn decide_near_v6<T: Trace>(table: &DecisionTable, key: &FlowKey, lead: Lead, trace: &mut T) -> Decision {
+    match table.engines.find_near_v6(lead, &key.tuple) {
+        Some(near) => decide_found_v6(table, key, near, trace),
+        None => decide_far_v6(table, key, lead, trace),
+    }
+}
+
+/// The same of an address that is looked for in more than one place.
+#[inline(never)]
+fn decide_far_v6<T: Trace>(table: &DecisionTable, key: &FlowKey, lead: Lead, trace: &mut T) -> Decision {
+    match table.engines.find_far_v6(lead, &key.tuple) {
+        Some(near) => decide_found_v6(table, key, near, trace),
+        None => decide_alone(table, key, trace),
+    }
+}
+
+#[inline]
+fn decide_found_v6<T: Trace>(
     table: &DecisionTable,
     key: &FlowKey,
-    lead: Lead,
-    tree: Option<(ChainId, Answer)>,
+    near: Near<'_>,
     trace: &mut T,
 ) -> Decision {
-    match table.engines.find_near_v6(lead, &key.tuple) {
-        Some(near) => decide_near(table, key, near, tree, trace),
-        None => decide_elsewhere(table, key, tree, trace),
+    match near {
+        Near::Answer(answer) => match table.stops.lone_decision(Hook::FilterForward, answer) {
+            Some(decision) => decision,
+            None => decide_alone(table, key, trace),
+        },
+        Near::Class { record, class } => decide_by_more(table, key, record, class, trace),
     }
+}
+
+/// By whatever way; nothing has been asked before.
+#[inline(never)]
+fn decide_alone<T: Trace>(table: &DecisionTable, key: &FlowKey, trace: &mut T) -> Decision {
+    decide_elsewhere(table, key, None, trace)
 }
 
 /// Of a new packet in FORWARD whose only chain is in `classes` and looks at more than one address.

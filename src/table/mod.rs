@@ -233,7 +233,8 @@ impl DecisionTable {
     }
 
     /// The answer to one packet at one hook.
-    #[inline]
+    #[allow(clippy::inline_always)] // As what it calls.
+    #[inline(always)]
     pub fn decide(&self, key: &FlowKey) -> Decision {
         lone::decide(self, key, None, &mut ())
     }

@@ -15,7 +15,7 @@
 //! | 0 | the header: [`Roots`], two cache lines; word 12: levels of maps |
 //! | records + 16 * (2 * chain + family) | a record, one cache line |
 //! | V4 root | see [`V4`]: 65536 words |
-//! | V6 buckets, words, levels | see [`V6`] |
+//! | V6 buckets, spans, levels | see [`V6`] |
 //! | services, source ports | see [`Keys`]: 256 words |
 //!
 //! A record is: source, destination, service and source port maps; rows; destinations; cells; services; source ports;
@@ -75,7 +75,7 @@ pub use update::Kept;
 /// "LGCT", the first word of an image.
 pub const MAGIC: u32 = 0x5443_474c;
 /// Of the layout above; changes with it.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 
 const HEADER: usize = 32;
 const BLOCK: usize = 32;
@@ -123,7 +123,7 @@ pub struct Roots {
 impl Roots {
     /// The header of an image of so many words.
     fn words(&self, size: u32) -> [u32; HEADER] {
-        let Search { buckets, bucket_count, levels, height, words: leads } = self.v6.upper;
+        let Search { buckets, bucket_count, levels, height, spans } = self.v6.upper;
         let mut words = [0; HEADER];
         let head = [
             MAGIC,
@@ -136,7 +136,7 @@ impl Roots {
             self.source_ports.protocols,
             buckets,
             bucket_count,
-            leads,
+            spans,
             height,
             1 + u32::from(self.is_deep),
         ];
@@ -270,14 +270,28 @@ impl Classes {
         Some(self.near(record, self.roots.v4.class(&self.image, address), tuple))
     }
 
-    /// The same of IPv6.
-    #[inline]
+    /// The same of IPv6; none also if the address is not where most are.
+    #[allow(clippy::inline_always)] // A call would save registers for what is not common.
+    #[inline(always)]
     pub fn find_near_v6(&self, lead: Lead, tuple: &FiveTuple) -> Option<Near<'_>> {
+        let (record, address) = self.led_v6(lead, tuple)?;
+        Some(self.near(record, self.roots.v6.near(&self.image, address)?, tuple))
+    }
+
+    /// The same of any address.
+    #[inline]
+    pub fn find_far_v6(&self, lead: Lead, tuple: &FiveTuple) -> Option<Near<'_>> {
+        let (record, address) = self.led_v6(lead, tuple)?;
+        Some(self.near(record, self.roots.v6.class_elsewhere(&self.image, address), tuple))
+    }
+
+    /// The record of a chain that has a form, and the address that it looks at first.
+    #[inline]
+    fn led_v6(&self, lead: Lead, tuple: &FiveTuple) -> Option<(&Record, u128)> {
         let record = self.formed_record(lead.chain(), Family::V6)?;
         let is_destination = lead.is_by_destination(Family::V6);
         debug_assert_eq!(is_destination, record[FORM] == BY_DESTINATION, "leads are of these engines");
-        let address = *select_unpredictable(is_destination, &tuple.destination, &tuple.source);
-        Some(self.near(record, self.roots.v6.class(&self.image, address), tuple))
+        Some((record, *select_unpredictable(is_destination, &tuple.destination, &tuple.source)))
     }
 
     /// Whether a chain has a table for the family.
@@ -318,14 +332,48 @@ impl Classes {
     #[inline]
     pub fn find_lone(&self, chain: ChainId, tuple: &FiveTuple) -> Option<Answer> {
         let record = self.formed_record(chain, tuple.family)?;
-        let address = if record[FORM] == BY_DESTINATION { tuple.destination } else { tuple.source };
-        let class = self.class(tuple.family, address);
-        if record[FORM] == BY_MORE {
-            return Some(self.find_by_more(record, class, &Point::of(tuple)));
+        // A branch, which is guessed, as most chains of a direction are alike: the class need not wait for the record.
+        if record[FORM] == BY_DESTINATION {
+            return Some(self.lone_by_destination(record, tuple));
         }
-        let row = self.flat_local_address(record, NEAR, class);
-        let column = self.column(record, tuple.protocol, Point::service_of(&tuple.transport));
-        Some(self.answer_at(record, row * record[SERVICES] + column))
+        if tuple.family == Family::V6 {
+            return Some(self.lone_v6(record, tuple));
+        }
+        let class = self.roots.v4.class(&self.image, low(tuple.source));
+        Some(self.lone_answer(record, class, tuple))
+    }
+
+    #[inline(never)]
+    fn lone_by_destination(&self, record: &Record, tuple: &FiveTuple) -> Answer {
+        self.lone_answer(record, self.class(tuple.family, tuple.destination), tuple)
+    }
+
+    #[inline(never)]
+    fn lone_v6(&self, record: &Record, tuple: &FiveTuple) -> Answer {
+        match self.roots.v6.near(&self.image, tuple.source) {
+            Some(class) => self.lone_answer(record, class, tuple),
+            None => self.lone_far_v6(record, tuple),
+        }
+    }
+
+    /// Of a source that is looked for in more than one place.
+    #[inline(never)]
+    fn lone_far_v6(&self, record: &Record, tuple: &FiveTuple) -> Answer {
+        self.lone_answer(record, self.roots.v6.class_elsewhere(&self.image, tuple.source), tuple)
+    }
+
+    /// By the class of the address that the chain looks at first.
+    #[inline]
+    fn lone_answer(&self, record: &Record, class: u32, tuple: &FiveTuple) -> Answer {
+        match self.near(record, class, tuple) {
+            Near::Answer(answer) => answer,
+            Near::Class { record, class } => self.lone_by_more(record, class, tuple),
+        }
+    }
+
+    #[inline(never)]
+    fn lone_by_more(&self, record: &Record, class: u32, tuple: &FiveTuple) -> Answer {
+        self.find_by_more(record, class, &Point::of(tuple))
     }
 
     /// That in a cell of a chain.
@@ -346,7 +394,8 @@ impl Classes {
     }
 
     /// The local class of a service, where maps have one level.
-    #[inline]
+    #[allow(clippy::inline_always)] // As the short ways are.
+    #[inline(always)]
     fn column(&self, record: &Record, protocol: u8, service: u32) -> u32 {
         self.flat_local_key(record[SERVICE], self.roots.services.class(&self.image, protocol, service))
     }
@@ -468,7 +517,8 @@ impl Classes {
     }
 
     /// As [`local_address`](Self::local_address), where maps have one level.
-    #[inline]
+    #[allow(clippy::inline_always)] // As the short ways are.
+    #[inline(always)]
     fn flat_local_address(&self, record: &Record, map: usize, class: u32) -> u32 {
         self.in_block(record, self.image.word(record[map] + class / BLOCK_WORD), class)
     }

@@ -102,29 +102,30 @@ impl Image<'_> {
         let [upper, lower] =
             [address >> 64, address & u128::from(u64::MAX)].map(|half| u64::try_from(half).expect("64 bits"));
         let mut span = self.search([8, 9, 10, 11, 16], upper);
-        if span >> 31 == 1 {
-            let line = span & !(1 << 31);
+        if self.word(span + 2) == 63 {
+            let line = self.word(span + 3);
             span = self
                 .search(std::array::from_fn(|place| line + u32::try_from(place).expect("few")), lower >> 8);
         }
-        let (first, form, table) = (self.wide(span), self.word(span + 2), self.word(span + 3));
-        let place =
-            lower.checked_sub(first).map(|behind| 1 + (behind >> (form & 63)).min((form >> 6).into()));
-        self.half(table, u32::try_from(place.unwrap_or(0)).expect("32 bits"))
+        let (base, form, table) = (self.wide(span), self.word(span + 2), self.word(span + 3));
+        let place = (lower.wrapping_sub(base) >> (form & 63)).min((form >> 6).into());
+        self.half(table, u32::try_from(place).expect("32 bits"))
     }
 
-    /// `at`: where buckets, their count, words and height are said, and levels from there on.
+    /// Where a span is; `at`: where buckets, their count, spans and height are said, and levels from there on.
     fn search(&self, at: [u32; 5], key: u64) -> u32 {
-        let [buckets, count, words, height] = [0, 1, 2, 3].map(|field| self.word(at[field]));
-        let hash = key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        let first = u32::try_from((hash * u64::from(count)) >> 32).expect("below the count");
-        'probes: for probe in 0..4 {
-            let bucket = buckets + (first + probe) % count * 16;
-            for place in 0..5 {
-                match self.word(bucket + 10 + place) {
-                    u32::MAX => break 'probes,
-                    word if self.wide(bucket + 2 * place) == key => return word,
-                    _ => {}
+        let [buckets, count, spans, height] = [0, 1, 2, 3].map(|field| self.word(at[field]));
+        let hash = u128::from(key.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let first = u32::try_from((hash * u128::from(count)) >> 64).expect("below the count");
+        'probes: for probe in 0..8 {
+            let bucket = (buckets + (first + probe) % count) * 16;
+            for place in 0..2 {
+                let span = bucket + 4 + 4 * place;
+                if self.word(span + 3) == 0 {
+                    break 'probes;
+                }
+                if self.wide(bucket + 2 * place) == key {
+                    return span;
                 }
             }
         }
@@ -133,7 +134,7 @@ impl Image<'_> {
             let bounds = (0..8).filter(|bound| self.wide(node + 2 * bound) <= key);
             8 * index + u32::try_from(bounds.count()).expect("at most 8").max(1) - 1
         });
-        self.word(words + index)
+        spans + 4 * index
     }
 }
 
@@ -183,7 +184,7 @@ proptest! {
         let image = Image(&copy[12..]);
         prop_assert!(image.0.len() <= budgets.classes.bytes);
         if !image.0.is_empty() {
-            prop_assert_eq!([image.word(0), image.word(1)], [u32::from_le_bytes(*b"LGCT"), 7]);
+            prop_assert_eq!([image.word(0), image.word(1)], [u32::from_le_bytes(*b"LGCT"), 8]);
             prop_assert_eq!(4 * image.word(2) as usize, image.0.len());
             prop_assert_eq!(image.word(4) as usize, 2 * program.chains.len());
         }

@@ -9,22 +9,20 @@ use super::image::{Builder, Image, WORDS};
 use super::limits::Refused;
 use super::ranges::Intervals;
 pub use search::Search;
-use spans::Spans;
+use spans::{Span, Spans};
 
 /// The upper half of an address is searched for, then the lower half has its place: hosts have few upper halves, and lower
 /// ones that are near each other.
 ///
-/// What an upper half leads to is the offset of a [`Span`](spans::Span): the class of the lower half. Or, with the highest
-/// bit set, that of the line of another search, for lower half >> 8, which leads to spans. The words of
-/// that line are those of [`Search`], in this order: buckets, their count, words, height, levels.
+/// What an upper half leads to is a [`Span`]: the class of the lower half. Or the line of another search, for lower half
+/// \>> 8, which leads to spans. The words of that line are those of [`Search`], in this order: buckets, their count, spans,
+/// height, levels.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct V6 {
     /// By upper half.
     pub upper: Search,
 }
 
-/// Of what leads to another search.
-const DEEPER: u32 = 1 << 31;
 /// Of a lower half, the bits that the second search does not look at.
 const LAST: u32 = 8;
 /// So many keys are written one by one.
@@ -82,54 +80,36 @@ fn from_zero<P: Copy>(class: u32, inside: Intervals<'_, P>, low: impl Fn(P) -> u
     before.into_iter().chain(lows).collect()
 }
 
-/// What a key leads to, before spans have their places.
-#[derive(Clone, Copy)]
-enum Lead {
-    Span(u32),
-    Search(u32),
-}
-
-/// Of all values that a search tells apart.
+/// Of all values that a search tells apart; `from` gives the least lower half that has a key.
 fn search<P: Copy>(
     image: &mut Builder,
     intervals: Intervals<'_, P>,
     split: impl Fn(P) -> (u64, u64),
     low: impl Fn(P) -> u64,
+    from: impl Fn(u64) -> u64,
 ) -> Result<Search, Refused> {
     let mut spans = Spans::new(image);
     let mut leads = Vec::new();
     for Piece { key, class, inside } in pieces(intervals, split) {
-        let inside = from_zero(class, inside, &low);
-        let lead = match spans.add(&inside)? {
-            Some(number) => Lead::Span(number),
-            None => Lead::Search(lower_search(spans.image(), &inside)?),
-        };
-        leads.push((key, lead));
+        leads.push((key, lead(&mut spans, from(key), &from_zero(class, inside, &low))?));
     }
-    // Spans are written side by side: packets in a row need many of them.
-    let first = spans.write()?;
-    let word = |lead| match lead {
-        Lead::Span(number) => first + spans::WORDS * number,
-        Lead::Search(word) => word,
-    };
-    let leads: Vec<_> = leads.into_iter().map(|(key, lead)| (key, word(lead))).collect();
     Search::build(image, &leads)
 }
 
 /// Leads to a search among lower halves.
-fn lower_search(image: &mut Builder, intervals: Intervals<'_, u64>) -> Result<u32, Refused> {
-    let search = search(image, intervals, |low| (low >> LAST, low & ((1 << LAST) - 1)), |low| low)?;
+fn lower_search(image: &mut Builder, intervals: Intervals<'_, u64>) -> Result<Span, Refused> {
+    let split = |low| (low >> LAST, low & ((1 << LAST) - 1));
+    let search = search(image, intervals, split, |low| low, |key| key << LAST)?;
     image.check(WORDS)?;
     image.align();
-    Ok(image.push(search.line()) | DEEPER)
+    Ok(spans::deeper(image.push(search.line())))
 }
 
-/// Leads to the classes of the lower halves of one upper half.
-fn lead(image: &mut Builder, intervals: Intervals<'_, u64>) -> Result<u32, Refused> {
-    let mut spans = Spans::new(image);
-    match spans.add(intervals)? {
-        Some(_) => spans.write(),
-        None => lower_search(image, intervals),
+/// Leads to the classes of the lower halves of one upper half, of which those from a value on are asked for.
+fn lead(spans: &mut Spans<'_>, from: u64, intervals: Intervals<'_, u64>) -> Result<Span, Refused> {
+    match spans.add(from, intervals)? {
+        Some(span) => Ok(span),
+        None => lower_search(spans.image(), intervals),
     }
 }
 
@@ -148,7 +128,7 @@ impl V6 {
 
     /// Writes the tables.
     pub fn build(image: &mut Builder, intervals: Intervals<'_, u128>) -> Result<Self, Refused> {
-        Ok(Self { upper: search(image, intervals, halves, |address| halves(address).1)? })
+        Ok(Self { upper: search(image, intervals, halves, |address| halves(address).1, |_| 0)? })
     }
 
     /// Brings the tables up to date with intervals that differ between these addresses; says whether there was room.
@@ -174,8 +154,8 @@ impl V6 {
                 if self.renew_lower(image, intervals, within, &mut done_block)? {
                     continue;
                 }
-                let word = lead(image, &clipped(intervals, all.0, all.1))?;
-                if !self.upper.put(image, key, word) {
+                let span = lead(&mut Spans::new(image), 0, &clipped(intervals, all.0, all.1))?;
+                if !self.upper.put(image, key, span) {
                     return Ok(false);
                 }
                 done = Some(key);
@@ -192,10 +172,10 @@ impl V6 {
         (first, last): (u128, u128),
         done: &mut Option<u128>,
     ) -> Result<bool, Refused> {
-        let Some(word) = self.upper.exact(image, halves(first).0).filter(|word| word & DEEPER != 0) else {
+        let Some(line) = self.upper.exact(image, halves(first).0).and_then(spans::line) else {
             return Ok(false);
         };
-        let search = Search::of(&image.words(word & !DEEPER));
+        let search = Search::of(&image.words(line));
         let (from, to) = (first >> LAST, last >> LAST);
         if to - from >= u128::from(FEW) {
             return Ok(false);
@@ -205,8 +185,9 @@ impl V6 {
                 continue;
             }
             let block = clipped(intervals, key << LAST, key << LAST | ((1 << LAST) - 1));
-            let word = lead(image, &block)?;
-            if !search.put(image, halves(key << LAST).1 >> LAST, word) {
+            let from = halves(key << LAST).1;
+            let span = lead(&mut Spans::new(image), from, &block)?;
+            if !search.put(image, from >> LAST, span) {
                 return Ok(false);
             }
             *done = Some(key);
@@ -218,34 +199,53 @@ impl V6 {
     #[allow(clippy::inline_always)] // Its few callers have forms of their own for IPv6.
     #[inline(always)]
     pub fn class(&self, image: &Image, address: u128) -> u32 {
+        self.near(image, address).unwrap_or_else(|| self.class_elsewhere(image, address))
+    }
+
+    /// The class of an address that is found where it is looked for first, as those of known networks are: without a call,
+    /// so that nobody saves registers for one.
+    #[allow(clippy::inline_always)] // As above.
+    #[inline(always)]
+    pub fn near(&self, image: &Image, address: u128) -> Option<u32> {
         let (upper, lower) = halves(address);
-        let word = self.upper.word(image, upper);
-        let span = if word & DEEPER == 0 { word } else { deeper(image, word, lower) };
+        let mut span = self.upper.near(image, upper)?;
+        // The same for all hosts of a cluster, mostly.
+        if let Some(line) = spans::line(span) {
+            span = Search::of(image.line(line)).near(image, lower >> LAST)?;
+        }
+        Some(spans::class(image, span, lower))
+    }
+
+    /// The class of any address, for those that are not.
+    #[inline(never)]
+    pub fn class_elsewhere(&self, image: &Image, address: u128) -> u32 {
+        let (upper, lower) = halves(address);
+        let mut span = self.upper.span(image, upper);
+        if let Some(line) = spans::line(span) {
+            span = Search::of(image.line(line)).span(image, lower >> LAST);
+        }
         spans::class(image, span, lower)
     }
 
-    /// Classes of addresses in network byte order, load by load.
+    /// Classes of addresses in network byte order.
     pub fn classes<const N: usize>(&self, image: &Image, addresses: &[&[u8; 16]; N]) -> [u32; N] {
-        let mut uppers = [0; N];
-        for index in 0..N {
-            uppers[index] = halves_of(addresses[index]).0;
-        }
-        let spans = self.upper.words(image, &uppers);
         let mut classes = [0; N];
+        let (mut others, mut count) = ([0_u8; N], 0);
+        const { assert!(N <= 256) };
+        // Without branches: which addresses are found at once cannot be predicted.
         for index in 0..N {
-            let (lower, mut span) = (halves_of(addresses[index]).1, spans[index]);
-            // The same for all hosts of a cluster, mostly.
-            if span & DEEPER != 0 {
-                span = deeper(image, span, lower);
-            }
+            let (upper, lower) = halves_of(addresses[index]);
+            let (is_found, span) = self.upper.look(image, upper);
             classes[index] = spans::class(image, span, lower);
+            #[allow(clippy::cast_possible_truncation)] // Below N.
+            let place = index as u8;
+            others[count] = place;
+            count += usize::from(!is_found | spans::line(span).is_some());
+        }
+        for &index in &others[..count] {
+            let index = usize::from(index);
+            classes[index] = self.class(image, u128::from_be_bytes(*addresses[index]));
         }
         classes
     }
-}
-
-/// The span of a lower half that is searched for.
-#[inline(never)]
-fn deeper(image: &Image, word: u32, lower: u64) -> u32 {
-    Search::of(image.line(word & !DEEPER)).word(image, lower >> LAST)
 }

@@ -1,30 +1,33 @@
-//! 64-bit keys in the image: the word that a key leads to. Keys that have a word of their own are in a hash table, all
+//! 64-bit keys in the image: the span that a key leads to. Keys that have a span of their own are in a hash table, all
 //! others in a tree behind it.
 
-use std::hint::select_unpredictable;
+// Short ways are to have no calls, which would save registers.
+#![allow(clippy::inline_always)]
 
 use super::super::image::{Builder, Image, WORDS};
 use super::super::limits::Refused;
+use super::spans::{self, NOTHING, Span};
 
 /// Where a search begins.
 ///
-/// A bucket is one line: five keys of two words, the lower one first, then the words that they lead to, with all bits set
-/// where a place is free; places are taken in order, and the last word is unused. The hash of a key is the upper half of
-/// key * 0x9e3779b97f4a7c15, wrapping at 64 bits; its bucket is hash * buckets >> 32. It lies there or, where that is full,
-/// in one of the next three (the first bucket is next to the last one), or in the tree: whoever writes many keys with one
+/// A bucket is one line: two keys of two words, the lower one first, and then the [`Span`]s that they lead to; the last four
+/// words are unused. Places are taken in order; a free one has the largest key, and a span of zeros. The hash of a key is
+/// key * 0x9e3779b97f4a7c15, wrapping at 64 bits; its bucket is hash * buckets >> 64. It lies there or, where that is full,
+/// in one of the next seven (the first bucket is next to the last one), or in the tree: whoever writes many keys with one
 /// place into a policy makes no walk longer.
 ///
 /// A node of the tree is one line, too: 8 bounds of two words. The last bound that is not above the key leads on: bound b
-/// of node n to node 8 * n + b of the level below, on the lowest level to the word at that index. Nodes are filled up with
-/// the largest key, which is always in the hash table. Keys that are there need not be told apart in the tree.
+/// of node n to node 8 * n + b of the level below, on the lowest level to the span at that index. Nodes are filled up with
+/// the largest key, which is always in the hash table, at the first place of its bucket. Keys that are there need not be
+/// told apart in the tree.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Search {
-    /// Of the hash table.
+    /// Of the hash table, as the number of a line.
     pub buckets: u32,
     /// How many buckets it has.
     pub bucket_count: u32,
     /// Of what the lowest bounds lead to.
-    pub words: u32,
+    pub spans: u32,
     /// How many levels the tree has.
     pub height: u32,
     /// Of them; the lowest comes first.
@@ -35,21 +38,20 @@ pub struct Search {
 const MOST_LEVELS: usize = 11;
 const FANOUT: usize = 8;
 /// Keys of a bucket.
-const OF_BUCKET: usize = 5;
-/// Where in a bucket what they lead to is.
-const LEADS: usize = 2 * OF_BUCKET;
+const OF_BUCKET: usize = 2;
 /// How many buckets may be looked at.
-const PROBES: u32 = 4;
-/// In a bucket, the word of a place that is free.
-const EMPTY: u32 = u32::MAX;
+const PROBES: u32 = 8;
 /// Words of a line.
 #[allow(clippy::cast_possible_truncation)] // 16.
 const LINE: u32 = WORDS as u32;
+/// Words of a span.
+#[allow(clippy::cast_possible_truncation)] // 4.
+const SPAN: u32 = spans::WORDS as u32;
 
 type Line = [u32; WORDS];
 
-#[inline]
-fn number([low, high]: [u32; 2]) -> u64 {
+#[inline(always)]
+pub fn number([low, high]: [u32; 2]) -> u64 {
     u64::from(low) | u64::from(high) << 32
 }
 
@@ -58,18 +60,16 @@ pub fn pair(key: u64) -> [u32; 2] {
     [key as u32, (key >> 32) as u32]
 }
 
-#[inline]
-pub fn hash(key: u64) -> u32 {
-    #[allow(clippy::cast_possible_truncation)] // The upper half.
-    let hash = (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32;
-    hash
+#[inline(always)]
+pub fn hash(key: u64) -> u64 {
+    key.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 /// Where a key lies, if there is room.
-#[inline]
+#[inline(always)]
 #[allow(clippy::cast_possible_truncation)] // Below the count.
 fn first_bucket(key: u64, count: u32) -> u32 {
-    ((u64::from(hash(key)) * u64::from(count)) >> 32) as u32
+    ((u128::from(hash(key)) * u128::from(count)) >> 64) as u32
 }
 
 /// The buckets in which a key may lie, the first one first.
@@ -83,31 +83,39 @@ fn near(key: u64, count: u32) -> impl Iterator<Item = u32> {
     })
 }
 
-/// What the key leads to, or [`EMPTY`]. Without branches: which of the five it is cannot be predicted.
+/// The key at a place of a bucket, and what it leads to.
+#[inline(always)]
+fn at(line: &Line, place: usize) -> (u64, Span) {
+    (number(line.as_chunks().0[place]), line.as_chunks().0[1 + place])
+}
+
+/// Whether the key is in a bucket, and what it leads to then. Without branches: which of the two it is cannot be predicted.
+#[inline(always)]
+fn look(line: &Line, key: u64) -> (bool, Span) {
+    let (first, _) = at(line, 0);
+    let (found, span) = at(line, usize::from(first != key));
+    (found == key, span)
+}
+
 #[inline]
-fn found(line: &Line, key: u64) -> u32 {
-    let (keys, _) = line.as_chunks::<2>();
-    let mut word = EMPTY;
-    // The first place last: free ones behind it hold the smallest key, too.
-    for place in (0..OF_BUCKET).rev() {
-        word = select_unpredictable(number(keys[place]) == key, line[LEADS + place], word);
-    }
-    word
+fn found(line: &Line, key: u64) -> Option<Span> {
+    let (is_found, span) = look(line, key);
+    is_found.then_some(span)
 }
 
 /// Places are taken in order.
 #[inline]
 fn is_full(line: &Line) -> bool {
-    line[LEADS + OF_BUCKET - 1] != EMPTY
+    at(line, OF_BUCKET - 1).1 != NOTHING
 }
 
 /// Whether there is room for the key in a bucket, or it is there already.
-fn put(line: &mut Line, key: u64, word: u32) -> bool {
+fn put(line: &mut Line, key: u64, span: Span) -> bool {
     for place in 0..OF_BUCKET {
-        let at = 2 * place;
-        if line[LEADS + place] == EMPTY || number([line[at], line[at + 1]]) == key {
-            line[at..at + 2].copy_from_slice(&pair(key));
-            line[LEADS + place] = word;
+        let (known, lead) = at(line, place);
+        if lead == NOTHING || known == key {
+            line.as_chunks_mut().0[place] = pair(key);
+            line.as_chunks_mut().0[1 + place] = span;
             return true;
         }
     }
@@ -124,8 +132,8 @@ fn place(image: &Image, level: u32, above: u32, key: u64) -> u32 {
 }
 
 impl Search {
-    /// Writes the tables for keys and the words that they and all up to the next one lead to, ascending from 0 on.
-    pub fn build(image: &mut Builder, leads: &[(u64, u32)]) -> Result<Self, Refused> {
+    /// Writes the tables for keys and the spans that they and all up to the next one lead to, ascending from 0 on.
+    pub fn build(image: &mut Builder, leads: &[(u64, Span)]) -> Result<Self, Refused> {
         let is_single = |index: usize| {
             let (first, _) = leads[index];
             let next = leads.get(index + 1).map(|&(next, _)| next);
@@ -135,23 +143,25 @@ impl Search {
         let mut buckets = Buckets::new(image, singles + 1)?;
         // The largest key is always in the table: the tree is padded with it.
         buckets.put(u64::MAX, leads[leads.len() - 1].1);
-        let mut bounds: Vec<(u64, u32)> = Vec::new();
-        for (index, &(key, word)) in leads.iter().enumerate() {
+        let mut bounds: Vec<(u64, Span)> = Vec::new();
+        for (index, &(key, span)) in leads.iter().enumerate() {
             // A key in the hash table needs no bound of its own: what is around it goes on.
-            let is_put = is_single(index) && buckets.put(key, word);
-            if !is_put && bounds.last().is_none_or(|&(_, last)| last != word) {
-                bounds.push((key, word));
+            let is_put = is_single(index) && buckets.put(key, span);
+            if !is_put && bounds.last().is_none_or(|&(_, last)| last != span) {
+                bounds.push((key, span));
             }
         }
         let (bucket_count, buckets) = (buckets.count(), buckets.write(image));
         // Each level is an eighth of the one below, rounded up to whole nodes.
-        image.check(bounds.len() + 2 * (bounds.len() + bounds.len() / 7) + 2 * WORDS * MOST_LEVELS)?;
-        let (words, levels, height) = Self::tree(image, &bounds);
-        Ok(Self { buckets, bucket_count, words, height, levels })
+        image.check(
+            spans::WORDS * bounds.len() + 2 * (bounds.len() + bounds.len() / 7) + 2 * WORDS * MOST_LEVELS,
+        )?;
+        let (spans, levels, height) = Self::tree(image, &bounds);
+        Ok(Self { buckets, bucket_count, spans, height, levels })
     }
 
-    fn tree(image: &mut Builder, bounds: &[(u64, u32)]) -> (u32, [u32; MOST_LEVELS], u32) {
-        let leads = image.push(bounds.iter().map(|&(_, word)| word));
+    fn tree(image: &mut Builder, bounds: &[(u64, Span)]) -> (u32, [u32; MOST_LEVELS], u32) {
+        let leads = image.push(bounds.iter().flat_map(|&(_, span)| span));
         let (mut levels, mut height) = ([0; MOST_LEVELS], 0);
         let mut level: Vec<u64> = bounds.iter().map(|&(first, _)| first).collect();
         loop {
@@ -171,7 +181,7 @@ impl Search {
     /// As a line of the image.
     pub fn line(&self) -> Line {
         let mut line = [0; WORDS];
-        line[..4].copy_from_slice(&[self.buckets, self.bucket_count, self.words, self.height]);
+        line[..4].copy_from_slice(&[self.buckets, self.bucket_count, self.spans, self.height]);
         line[4..][..MOST_LEVELS].copy_from_slice(&self.levels);
         line
     }
@@ -181,15 +191,15 @@ impl Search {
     pub fn of(line: &Line) -> Self {
         let mut levels = [0; MOST_LEVELS];
         levels.copy_from_slice(&line[4..][..MOST_LEVELS]);
-        Self { buckets: line[0], bucket_count: line[1], words: line[2], height: line[3], levels }
+        Self { buckets: line[0], bucket_count: line[1], spans: line[2], height: line[3], levels }
     }
 
     /// Lets a key lead elsewhere, if there is room for it near its place.
-    pub fn put(&self, image: &mut Builder, key: u64, word: u32) -> bool {
+    pub fn put(&self, image: &mut Builder, key: u64, span: Span) -> bool {
         near(key, self.bucket_count).any(|bucket| {
-            let at = self.buckets + bucket * LINE;
+            let at = (self.buckets + bucket) * LINE;
             let mut line = image.words(at);
-            let is_put = put(&mut line, key, word);
+            let is_put = put(&mut line, key, span);
             if is_put {
                 image.set(at, &line);
             }
@@ -198,113 +208,50 @@ impl Search {
     }
 
     /// What a key leads to that is in the hash table.
-    pub fn exact(&self, image: &Builder, key: u64) -> Option<u32> {
-        let lines = near(key, self.bucket_count).map(|bucket| image.words(self.buckets + bucket * LINE));
-        lines.map(|line| found(&line, key)).find(|&word| word != EMPTY)
+    pub fn exact(&self, image: &Builder, key: u64) -> Option<Span> {
+        near(key, self.bucket_count)
+            .find_map(|bucket| found(&image.words((self.buckets + bucket) * LINE), key))
+    }
+
+    /// Whether a key is in its first bucket, and what it leads to then.
+    #[inline(always)]
+    pub fn look(&self, image: &Image, key: u64) -> (bool, Span) {
+        look(image.line_at(self.buckets + first_bucket(key, self.bucket_count)), key)
+    }
+
+    /// What a key leads to that is in its first bucket.
+    #[inline(always)]
+    pub fn near(&self, image: &Image, key: u64) -> Option<Span> {
+        let (is_found, span) = self.look(image, key);
+        is_found.then_some(span)
     }
 
     /// What a key leads to.
-    #[inline]
-    pub fn word(&self, image: &Image, key: u64) -> u32 {
-        let line = image.line(self.bucket(key));
-        let word = found(line, key);
-        if word == EMPTY { self.word_elsewhere(image, key, is_full(line)) } else { word }
-    }
-
-    /// What a key leads to that is not in its first bucket.
-    #[inline(never)]
-    fn word_elsewhere(&self, image: &Image, key: u64, is_full: bool) -> u32 {
-        let exact = if is_full { self.word_near(image, key) } else { None };
-        exact.unwrap_or_else(|| {
-            let levels = self.levels[..self.height as usize].iter().rev();
-            let index = levels.fold(0, |index, &level| place(image, level, index, key));
-            image.word(self.words + index)
-        })
-    }
-
-    /// Where the bucket is that a key lies in, if there is room.
-    #[inline]
-    fn bucket(&self, key: u64) -> u32 {
-        self.buckets + first_bucket(key, self.bucket_count) * LINE
-    }
-
-    /// What a key leads to that is in the hash table.
-    #[inline]
-    fn word_near(&self, image: &Image, key: u64) -> Option<u32> {
+    pub fn span(&self, image: &Image, key: u64) -> Span {
         for bucket in near(key, self.bucket_count) {
-            let line = image.line(self.buckets + bucket * LINE);
-            let word = found(line, key);
-            if word != EMPTY {
-                return Some(word);
+            let line = image.line_at(self.buckets + bucket);
+            if let Some(span) = found(line, key) {
+                return span;
             }
             if !is_full(line) {
                 break;
             }
         }
-        None
-    }
-
-    /// What keys lead to, load by load.
-    #[inline]
-    pub fn words<const N: usize>(&self, image: &Image, keys: &[u64; N]) -> [u32; N] {
-        let mut words = [0; N];
-        let (mut others, mut count) = ([0_u8; N], 0);
-        const { assert!(N <= 256) };
-        // Without branches: which keys have a word of their own cannot be predicted.
-        for index in 0..N {
-            words[index] = found(image.line(self.bucket(keys[index])), keys[index]);
-            #[allow(clippy::cast_possible_truncation)] // Below N.
-            let place = index as u8;
-            others[count] = place;
-            count += usize::from(words[index] == EMPTY);
-        }
-        self.words_elsewhere(image, keys, &mut words, &mut others[..count]);
-        words
-    }
-
-    /// Those of keys that are not in their first buckets.
-    fn words_elsewhere<const N: usize>(
-        &self,
-        image: &Image,
-        keys: &[u64; N],
-        words: &mut [u32; N],
-        others: &mut [u8],
-    ) {
-        let mut left = 0;
-        for place in 0..others.len() {
-            let index = usize::from(others[place]);
-            let is_elsewhere = is_full(image.line(self.bucket(keys[index])));
-            if is_elsewhere && let Some(word) = self.word_near(image, keys[index]) {
-                words[index] = word;
-            } else {
-                others[left] = others[place];
-                left += 1;
-            }
-        }
-        let others = &others[..left];
-        let mut places = [0; N];
-        for &level in self.levels[..self.height as usize].iter().rev() {
-            for &index in others {
-                let index = usize::from(index);
-                places[index] = place(image, level, places[index], keys[index]);
-            }
-        }
-        for &index in others {
-            let index = usize::from(index);
-            words[index] = image.word(self.words + places[index]);
-        }
+        let levels = self.levels[..self.height as usize].iter().rev();
+        let index = levels.fold(0, |index, &level| place(image, level, index, key));
+        *image.chunk(self.spans + SPAN * index)
     }
 }
 
-/// The hash table of keys: two buckets for five of them.
+/// The hash table of keys: five buckets for four of them.
 struct Buckets(Vec<Line>);
 
 impl Buckets {
     fn new(image: &Builder, keys: usize) -> Result<Self, Refused> {
-        let count = keys * 2 / OF_BUCKET + 1;
+        let count = keys + keys / 4;
         image.check(count * WORDS)?;
         let mut empty = [0; WORDS];
-        empty[LEADS..][..OF_BUCKET].fill(EMPTY);
+        empty[..2 * OF_BUCKET].fill(u32::MAX);
         Ok(Self(vec![empty; count]))
     }
 
@@ -313,12 +260,12 @@ impl Buckets {
     }
 
     /// Whether there is room for the key near its place.
-    fn put(&mut self, key: u64, word: u32) -> bool {
-        near(key, self.count()).any(|bucket| put(&mut self.0[bucket as usize], key, word))
+    fn put(&mut self, key: u64, span: Span) -> bool {
+        near(key, self.count()).any(|bucket| put(&mut self.0[bucket as usize], key, span))
     }
 
     fn write(self, image: &mut Builder) -> u32 {
         image.align();
-        image.push(self.0.into_iter().flatten())
+        image.push(self.0.into_iter().flatten()) / LINE
     }
 }
