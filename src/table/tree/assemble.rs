@@ -70,7 +70,7 @@ impl Grown {
     }
 
     /// The image.
-    #[expect(clippy::cast_possible_truncation, reason = "the image has fewer than 2^26 lines")]
+    #[expect(clippy::cast_possible_truncation, reason = "the image has at most 2^27 lines")]
     pub fn assemble(self, all: &Rules) -> Tree {
         let head = (1 + self.starts.len().div_ceil(TREES_PER_LINE)).next_multiple_of(NODE_LINES);
         let first_block = (head + self.nodes.len() * NODE_LINES).next_multiple_of(BLOCK_LINES);
