@@ -350,6 +350,24 @@ def test_udplite_behind_conntrack(
     assert (found.found == "GlobalNetworkPolicy/light: UDPLite") == (state == "warning")
 
 
+@pytest.mark.parametrize("by", ["environment", "FelixConfiguration"])
+def test_udplite_where_invalid_packets_are_judged(by: str, tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    felix = (
+        "---\napiVersion: projectcalico.org/v3\nkind: FelixConfiguration\nmetadata: {name: default}\n"
+        "spec: {disableConntrackInvalidCheck: true}\n"
+    )
+    policy = UDPLITE_POLICY % ("types: [Egress]", "UDPLite")
+    path.write_text(HOST_ENDPOINT % ("one", "interfaceName: eth0") + policy)
+    environ = {"LABELGATE_NODE": "edge1", "LABELGATE_POLICIES": str(path)}
+    if by == "environment":
+        environ["LABELGATE_DISABLECONNTRACKINVALIDCHECK"] = "true"
+    else:
+        path.write_text(path.read_text() + felix)
+    (found,) = doctor_policies(load_config(None, environ=environ), HERE)
+    assert states(found) == ["ok"]
+
+
 def test_conntrack_checksums(tmp_path: Path) -> None:
     assert kernel.conntrack_checksums(tmp_path)
     for value, compares in (("0\n", False), ("1\n", True)):

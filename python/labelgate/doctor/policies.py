@@ -40,7 +40,8 @@ def policies(config: Config, host: HostFacts, *, conntrack_checksums: bool = Tru
             "correct `interfaceName` or `expectedIPs`; nothing is to be done where the interface comes later",
         )  # fmt: skip
         return
-    if conntrack_checksums and (tracked := _tracked_udplite(snapshot)):
+    is_denied = conntrack_checksums and _denies_invalid(config, snapshot)
+    if is_denied and (tracked := _tracked_udplite(snapshot)):
         yield Diagnosis(
             "policies", "warning", f"{some(tracked)}: UDPLite",
             "conntrack compares its checksums as if they were UDP's: every packet is INVALID, and denied",
@@ -48,6 +49,12 @@ def policies(config: Config, host: HostFacts, *, conntrack_checksums: bool = Tru
         )  # fmt: skip
         return
     yield Diagnosis("policies", "ok", f"valid; every host endpoint of `{config.node}` has an interface")
+
+
+def _denies_invalid(config: Config, snapshot: Snapshot) -> bool:
+    """Whether nobody has switched the check off (E-20.2)."""
+    felix = (document.spec.disable_conntrack_invalid_check for document in snapshot.felix_configurations)
+    return config.settings.invalid_check and not any(felix)
 
 
 def _tracked_udplite(snapshot: Snapshot) -> list[str]:

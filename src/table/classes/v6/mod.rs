@@ -14,9 +14,9 @@ use spans::{Span, Spans};
 /// The upper half of an address is searched for, then the lower half has its place: hosts have few upper halves, and lower
 /// ones that are near each other.
 ///
-/// What an upper half leads to is a [`Span`]: the class of the lower half. Or the line of another search, for lower half
-/// \>> 8, which leads to spans. The words of that line are those of [`Search`], in this order: buckets, their count, spans,
-/// height, levels.
+/// What an upper half leads to is a [`Span`]: the class of the lower half. Or the line of another search, by the lower half
+/// without its last 8 bits, which leads to spans. The words of that line are those of [`Search`], in this order: buckets,
+/// their count, spans, height, levels.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct V6 {
     /// By upper half.
