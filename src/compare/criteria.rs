@@ -112,7 +112,7 @@ impl<'a> Criteria<'a> {
         };
         let (sources, destinations) =
             (side(End::Source, &self.sources), side(End::Destination, &self.destinations));
-        (sources, destinations, ServiceClasses::of(&self.services))
+        (sources, destinations, ServiceClasses::of(&self.services, self.family))
     }
 }
 

@@ -6,6 +6,7 @@ use rustc_hash::FxHashMap;
 
 use super::criteria::Asked;
 use super::settled::End;
+use crate::flow::Family;
 use crate::flow::protocol::{ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE};
 
 const WITH_PORTS: [u8; 4] = [TCP, UDP, SCTP, UDPLITE];
@@ -51,8 +52,10 @@ pub struct ServiceClasses {
 }
 
 impl ServiceClasses {
-    /// The coarsest that all that is asked answers constantly, numbered as their first pieces come.
-    pub fn of(asked: &Asked) -> Self {
+    /// The coarsest that all that is asked answers constantly, numbered as their first pieces come; shown by
+    /// packets that the family has, where a class has any: rules may leave ICMP in a class of IPv6.
+    pub fn of(asked: &Asked, family: Family) -> Self {
+        let stray = if family == Family::V4 { ICMPV6 } else { ICMP };
         let mut found = Self { pieces: Vec::new(), samples: Vec::new() };
         let mut numbers = FxHashMap::default();
         for piece in pieces(asked) {
@@ -61,6 +64,8 @@ impl ServiceClasses {
             if class == found.len() {
                 found.samples.push(sample);
                 found.pieces.push(Vec::new());
+            } else if found.samples[class].protocol == stray && sample.protocol != stray {
+                found.samples[class] = sample;
             }
             found.pieces[class].push(piece);
         }
@@ -192,7 +197,7 @@ mod tests {
 
     #[test]
     fn nothing_asked_is_one_class() {
-        assert_eq!(ServiceClasses::of(&Asked::default()).len(), 1);
+        assert_eq!(ServiceClasses::of(&Asked::default(), Family::V4).len(), 1);
     }
 
     #[test]
@@ -205,6 +210,6 @@ mod tests {
     fn more_criteria_than_bits_in_a_word() {
         let mut asked = Asked::default();
         asked.ranges.extend((0..100).map(|port| (Some(TCP), End::Destination, vec![(port * 2, port * 2)])));
-        assert_eq!(ServiceClasses::of(&asked).len(), 101);
+        assert_eq!(ServiceClasses::of(&asked, Family::V4).len(), 101);
     }
 }

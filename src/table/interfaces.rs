@@ -1,12 +1,14 @@
 //! Which endpoint governs an interface at which hook (E-45..E-47).
 
 use std::collections::BTreeSet;
+use std::hash::Hash;
+use std::net::IpAddr;
 
 use rustc_hash::FxHashMap;
 
 use crate::flow::{EndpointId, InterfaceId};
 use crate::model::HostFacts;
-use crate::program::{Attachment, Endpoint, EndpointKind, Program};
+use crate::program::{Attachment, EndpointKind, Program};
 
 /// What an interface is to workload policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +67,7 @@ const UNNAMED: InterfaceId = InterfaceId(2);
 impl Interfaces {
     /// Resolves every name that the host or an endpoint has.
     pub fn resolve(program: &Program, host: &HostFacts) -> Self {
-        let resolver = Resolver { program, host, any: any_host(program) };
+        let resolver = Resolver::new(program, host);
         let mut interfaces = Self {
             ids: FxHashMap::default(),
             governors: vec![
@@ -148,13 +150,39 @@ impl Interfaces {
     }
 }
 
+/// Who governs what, by the names and addresses that endpoints have: each is looked at once, not for every interface.
 struct Resolver<'a> {
     program: &'a Program,
     host: &'a HostFacts,
+    hosts: FxHashMap<&'a str, EndpointId>,
+    workloads: FxHashMap<&'a str, EndpointId>,
+    expecting: FxHashMap<IpAddr, EndpointId>,
     any: Option<EndpointId>,
 }
 
 impl<'a> Resolver<'a> {
+    fn new(program: &'a Program, host: &'a HostFacts) -> Self {
+        let (hosts, workloads, expecting) = Default::default();
+        let mut found = Self { program, host, hosts, workloads, expecting, any: None };
+        for (index, endpoint) in program.endpoints.iter().enumerate() {
+            let id = EndpointId::new(index);
+            match (&endpoint.attachment, endpoint.kind) {
+                (Attachment::Name(name), EndpointKind::Host) => claim(program, &mut found.hosts, name, id),
+                (Attachment::Name(name), EndpointKind::Workload) => {
+                    claim(program, &mut found.workloads, name, id);
+                }
+                (Attachment::Address, _) => {
+                    for &address in &endpoint.addresses {
+                        claim(program, &mut found.expecting, address, id);
+                    }
+                }
+                (Attachment::Any, _) => found.any = smallest(program, found.any.into_iter().chain([id])),
+                (Attachment::Remote, _) => {}
+            }
+        }
+        found
+    }
+
     fn names(&self) -> BTreeSet<&'a str> {
         let attached = self.program.endpoints.iter().filter_map(|endpoint| match &endpoint.attachment {
             Attachment::Name(name) => Some(name.as_str()),
@@ -172,7 +200,7 @@ impl<'a> Resolver<'a> {
         Governors {
             workload: match name {
                 Some(name) if is_workload => {
-                    self.workload(name).map_or(WorkloadSide::Unknown, WorkloadSide::Known)
+                    self.workloads.get(name).map_or(WorkloadSide::Unknown, |&id| WorkloadSide::Known(id))
                 }
                 _ => WorkloadSide::Host,
             },
@@ -185,36 +213,26 @@ impl<'a> Resolver<'a> {
 
     /// E-45: by name, or by an expected address that the interface carries; the smallest name wins.
     fn specific_host(&self, name: &str) -> Option<EndpointId> {
-        let carried = self.host.interfaces.get(name);
-        let governs = |endpoint: &Endpoint| match &endpoint.attachment {
-            Attachment::Name(wanted) => wanted == name,
-            Attachment::Address => {
-                carried.is_some_and(|carried| endpoint.addresses.iter().any(|a| carried.contains(a)))
-            }
-            Attachment::Any | Attachment::Remote => false,
-        };
-        smallest(self.program, |endpoint| endpoint.kind == EndpointKind::Host && governs(endpoint))
-    }
-
-    fn workload(&self, name: &str) -> Option<EndpointId> {
-        smallest(self.program, |endpoint| {
-            endpoint.kind == EndpointKind::Workload
-                && matches!(&endpoint.attachment, Attachment::Name(wanted) if wanted == name)
-        })
+        let carried = self.host.interfaces.get(name).into_iter().flatten();
+        let by_address = carried.filter_map(|address| self.expecting.get(address));
+        smallest(self.program, self.hosts.get(name).into_iter().chain(by_address).copied())
     }
 }
 
-/// E-46: the smallest-named `*` host endpoint.
-fn any_host(program: &Program) -> Option<EndpointId> {
-    smallest(program, |endpoint| endpoint.attachment == Attachment::Any)
+/// Has an endpoint govern what none with a smaller name does.
+fn claim<K: Eq + Hash>(program: &Program, governed: &mut FxHashMap<K, EndpointId>, what: K, id: EndpointId) {
+    let held = governed.entry(what).or_insert(id);
+    if rank(program, id) < rank(program, *held) {
+        *held = id;
+    }
 }
 
-fn smallest(program: &Program, wanted: impl Fn(&Endpoint) -> bool) -> Option<EndpointId> {
-    program
-        .endpoints
-        .iter()
-        .enumerate()
-        .filter(|(_, endpoint)| wanted(endpoint))
-        .min_by(|(_, a), (_, b)| (&a.short_name, &a.name).cmp(&(&b.short_name, &b.name)))
-        .map(|(index, _)| EndpointId::new(index))
+fn smallest(program: &Program, ids: impl Iterator<Item = EndpointId>) -> Option<EndpointId> {
+    ids.min_by_key(|&id| rank(program, id))
+}
+
+/// E-45, E-46: endpoints go before each other by name.
+fn rank(program: &Program, id: EndpointId) -> (&str, &str) {
+    let endpoint = program.endpoint(id);
+    (&endpoint.short_name, &endpoint.name)
 }

@@ -8,9 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import labelgate as package
 import pytest
 from labelgate import cli
 
+FULL = "labelgate: standard output: No space left on device: not all of the answer is there\n"
 WRITERS = [["--help"], ["schema", "Tier"]]
 
 
@@ -40,10 +42,26 @@ def test_a_full_disk(words: list[str]) -> None:
     finally:
         os.close(full)
     assert code == 3
-    assert said == "labelgate: standard output: No space left on device: not all of the answer is there\n"
+    assert said == FULL
 
 
-def test_a_socket_whose_other_end_has_gone_is_not_the_output() -> None:
-    """A daemon that ends while it is asked."""
-    with pytest.raises(BrokenPipeError), cli._writing():
-        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full, a device of Linux that is full")
+def test_a_full_disk_is_not_told_of_the_file_that_is_read(tmp_path: Path) -> None:
+    policy = Path(package.__file__).parent / "examples" / "01-workload.yaml"
+    packets = tmp_path / "packets.jsonl"
+    packets.write_text("{}\n")
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        code, said = labelgate(["explain", "-f", str(policy), "--packets", str(packets)], full)
+    finally:
+        os.close(full)
+    assert code == 3
+    assert said.endswith(FULL)
+    assert packets.name not in said
+
+
+@pytest.mark.parametrize("number", [errno.EPIPE, errno.ENOSPC])
+def test_what_is_not_the_output_is_not_told_as_if(number: int) -> None:
+    """A daemon that ends while it is asked; watches of which the kernel allows no more."""
+    with pytest.raises(OSError, match=os.strerror(number)), cli._writing():
+        raise OSError(number, os.strerror(number))

@@ -420,6 +420,31 @@ def services(*boxes):
     return Services.of(Piece(frozenset((6,)), False, (0, 65535), box) for box in boxes)
 
 
+@pytest.mark.parametrize(("version", "own"), [(4, "ICMP"), (6, "ICMPv6")])
+def test_an_example_is_of_a_protocol_that_its_family_has(run, version, own):
+    host = """
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: edge}
+spec: {node: edge1, interfaceName: eth0}
+"""
+    policy = """---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: all}
+spec:
+  selector: all()
+  types: [Ingress]
+  ingress: [DENIED {action: Allow, ipVersion: VERSION}]
+"""
+    ported = ("TCP", "UDP", "SCTP", "UDPLite")
+    for denied, shown in (((), own.lower()), (ported, own.lower()), ((*ported, own), 253)):
+        rules = "".join(f"{{action: Deny, protocol: {name}}}, " for name in denied)
+        new = host + policy.replace("DENIED", rules).replace("VERSION", str(version))
+        (change,) = json.loads(run(host, new, "-o", "json").stdout)["changes"]
+        assert change["example"]["packet"]["protocol"] == shown
+
+
 def test_services_are_canonical():
     joined = services((80, 89)) | services((90, 99))
     assert joined == services((80, 99)) == services((80, 95), (85, 99))

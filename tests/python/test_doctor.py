@@ -350,22 +350,49 @@ def test_udplite_behind_conntrack(
     assert (found.found == "GlobalNetworkPolicy/light: UDPLite") == (state == "warning")
 
 
-@pytest.mark.parametrize("by", ["environment", "FelixConfiguration"])
-def test_udplite_where_invalid_packets_are_judged(by: str, tmp_path: Path) -> None:
+FELIX = """
+---
+apiVersion: projectcalico.org/v3
+kind: FelixConfiguration
+metadata: {name: %s}
+spec: {disableConntrackInvalidCheck: %s}
+"""
+
+
+@pytest.mark.parametrize(
+    ("felix", "variable", "state"),
+    [
+        ({}, "true", "ok"),
+        ({"default": "true"}, None, "ok"),
+        ({"node.edge1": "true"}, None, "ok"),
+        ({"node.edge2": "true"}, None, "warning"),
+        ({"default": "true", "node.edge1": "false"}, None, "warning"),
+        ({"default": "false", "node.edge1": "true"}, None, "ok"),
+        ({"default": "true", "node.edge1": "true"}, "false", "warning"),
+    ],
+)
+def test_udplite_where_invalid_packets_are_judged(
+    felix: dict[str, str], variable: str | None, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "policy.yaml"
-    felix = (
-        "---\napiVersion: projectcalico.org/v3\nkind: FelixConfiguration\nmetadata: {name: default}\n"
-        "spec: {disableConntrackInvalidCheck: true}\n"
-    )
     policy = UDPLITE_POLICY % ("types: [Egress]", "UDPLite")
-    path.write_text(HOST_ENDPOINT % ("one", "interfaceName: eth0") + policy)
-    environ = {"LABELGATE_NODE": "edge1", "LABELGATE_POLICIES": str(path)}
-    if by == "environment":
-        environ["LABELGATE_DISABLECONNTRACKINVALIDCHECK"] = "true"
-    else:
-        path.write_text(path.read_text() + felix)
-    (found,) = doctor_policies(load_config(None, environ=environ), HERE)
-    assert states(found) == ["ok"]
+    documents = [HOST_ENDPOINT % ("one", "interfaceName: eth0"), policy, *map(FELIX.__mod__, felix.items())]
+    path.write_text("".join(documents))
+    monkeypatch.setenv("LABELGATE_NODE", "edge1")
+    monkeypatch.setenv("LABELGATE_POLICIES", str(path))
+    if variable is not None:
+        monkeypatch.setenv("LABELGATE_DISABLE_CONNTRACK_INVALID_CHECK", variable)
+    (found,) = doctor_policies(load_config(None), HERE)
+    assert states(found) == [state]
+
+
+def test_a_felix_configuration_that_the_daemon_does_not_start_with(tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text(HOST_ENDPOINT % ("one", "interfaceName: eth0") + FELIX % ("default", "true"))
+    config_file = tmp_path / "config.yaml"
+    config_file.write_text(f"node: edge1\npolicies: [{path}]\nrevoke: deny-now\n")
+    (found,) = doctor_policies(load_config(str(config_file)), HERE, str(config_file))
+    assert (found.state, "expected false, as `revoke` is deny-now" in found.found) == ("failure", True)
 
 
 def test_conntrack_checksums(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from labelgate.netfilter.dispatch import Dispatch
 from labelgate.netfilter.facts import Marks, RulesetFacts
 from labelgate.netfilter.readback import (
     EMPTY_TABLE,
+    SavedTable,
     hazards,
     misplaced,
     parse_save,
@@ -231,6 +232,56 @@ def test_a_transaction_moves_jumps_and_removes_doubles() -> None:
         "-X lg-old",
         "COMMIT",
     ]
+
+
+MARKED = TableRules(
+    {"lg-OUTPUT": (Rule("-m mark ! --mark 0x0/0x1500", "-j RETURN"),)},
+    first=(Jump("OUTPUT", "lg-OUTPUT", "-m mark ! --mark 0x0/0x1500"),),
+)
+
+
+def with_jump(jump: str) -> SavedTable:
+    return parse_save(f"*raw\n:OUTPUT ACCEPT [0:0]\n:lg-OUTPUT - [0:0]\n-A OUTPUT {jump}\nCOMMIT\n")["raw"]
+
+
+@pytest.mark.parametrize(
+    "jump",
+    [
+        "-m mark ! --mark 0x0/0x1500 -j lg-OUTPUT",  # iptables-save of 1.8.9, nft and legacy.
+        "-m mark --mark ! 0x0/0x1500 -j lg-OUTPUT",  # How negation stood before 1.4.3, and in ebtables.
+        "-m mark ! --mark 0/5376 -j lg-OUTPUT",
+        "-m mark ! --mark 0X0/0x00001500 -j lg-OUTPUT",
+    ],
+)
+def test_a_jump_is_what_it_means_however_it_is_printed(jump: str) -> None:
+    saved = with_jump(jump)
+    assert misplaced("raw", saved, MARKED) == []
+    assert " OUTPUT " not in transaction("raw", saved, MARKED)
+    assert "-D OUTPUT -m mark ! --mark 0x0/0x1500 -j lg-OUTPUT" in transaction("raw", saved, TableRules({}))
+
+
+@pytest.mark.parametrize(
+    "jump",
+    [
+        "-m mark --mark 0x0/0x1500 -j lg-OUTPUT",
+        "-m mark ! --mark ! 0x0/0x1500 -j lg-OUTPUT",
+        "-m mark ! --mark 0x0 -j lg-OUTPUT",
+        "-m mark ! --mark 0x0/0x1501 -j lg-OUTPUT",
+        "-m mark ! --mark 0x100/0x1500 -j lg-OUTPUT",
+        "-m mark ! --mark 0x0/01500 -j lg-OUTPUT",  # Octal.
+        "-m connmark ! --mark 0x0/0x1500 -j lg-OUTPUT",
+        "-m mark ! --mark 0x0/0x1500 -g lg-OUTPUT",
+        "-m mark ! --mark 0x0/0x1500 -j lg-output",
+        "-o eth0 -m mark ! --mark 0x0/0x1500 -j lg-OUTPUT",
+        "-m mark ! --mark 0x0/0x1500 -m limit --limit 1/sec -j lg-OUTPUT",
+        "-j lg-OUTPUT",
+    ],
+)
+def test_a_jump_that_means_something_else(jump: str) -> None:
+    saved = with_jump(jump)
+    assert len(misplaced("raw", saved, MARKED)) == 2  # What is there, and what is missing.
+    lines = transaction("raw", saved, MARKED).splitlines()
+    assert "-I OUTPUT 1 -m mark ! --mark 0x0/0x1500 -j lg-OUTPUT" in lines
 
 
 def test_what_was_there_is_put_back_where_it_was() -> None:

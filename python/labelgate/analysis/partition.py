@@ -132,7 +132,7 @@ class Partition:
             family,
             AddressClasses.of((found for rule in existing for found in rule_sets(rule.source)), family),
             AddressClasses.of((found for rule in existing for found in rule_sets(rule.destination)), family),
-            ServiceClasses.of(existing),
+            ServiceClasses.of(existing).shown_in(family),
         )
 
     @property

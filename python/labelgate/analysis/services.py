@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from labelgate.analysis.addresses import IPV4
 from labelgate.analysis.program import Ports, Rule
 from labelgate.flow import ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE
 
@@ -60,6 +61,15 @@ class ServiceClasses:
     def of(cls, rules: Sequence[Rule]) -> ServiceClasses:
         """The coarsest that every criterion on protocol, ports and ICMP of these rules answers constantly."""
         return _classes(_Criteria.of(rules))
+
+    def shown_in(self, family: int) -> ServiceClasses:
+        """By packets that the family has, where a class has any: rules may leave ICMP in a class of IPv6."""
+        stray = ICMPV6 if family == IPV4 else ICMP
+        samples = self.samples.copy()
+        for at in np.flatnonzero(self.is_protocol(stray)):
+            real = (piece for piece in self.pieces[at] if stray not in piece.protocols)
+            samples[at] = next(map(_sample, real), samples[at])
+        return ServiceClasses(self.pieces, samples)
 
     @classmethod
     def one(cls, protocol: int, dport: int | None) -> ServiceClasses:

@@ -7,8 +7,8 @@ says that something lets more through; 70 a fault of our own; 141 nobody reads t
 from __future__ import annotations
 
 import errno
+import io
 import os
-import select
 import sys
 import traceback
 from collections.abc import Iterator
@@ -36,10 +36,31 @@ FAULT = 70
 """The exit code of faults of our own: EX_SOFTWARE of sysexits.h."""
 CLOSED = 141
 """As a shell says it: 128 and the number of SIGPIPE."""
-_UNWRITABLE = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
-"""What writing to standard output fails with: its reader has gone, the disk is full or broken."""
+STANDARD_OUTPUT = "standard output"
+"""The file name of errors of writing there."""
 _MODULES = {"confirm": "apply", "rollback": "apply"}
 """Of verbs that have no file of their own."""
+
+
+class _Output(io.FileIO):
+    """Standard output. Errors of writing name no file by themselves, those of sockets and inotify neither."""
+
+    def write(self, content: Any, /) -> int:
+        try:
+            return super().write(content)
+        except OSError as error:
+            error.filename = STANDARD_OUTPUT
+            raise
+
+
+def _name_output() -> None:
+    """Has errors of standard output say so; nothing has been written yet."""
+    old = sys.stdout
+    if isinstance(old, io.TextIOWrapper):  # It is None where there is none.
+        output = io.BufferedWriter(_Output(1, "w", closefd=False))
+        sys.stdout = io.TextIOWrapper(
+            output, old.encoding, old.errors, None, old.line_buffering, old.write_through
+        )
 
 
 @contextmanager
@@ -48,22 +69,14 @@ def _writing() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is not None or error.errno not in _UNWRITABLE:
+        if error.filename != STANDARD_OUTPUT:
             raise
-        if error.errno == errno.EPIPE and not _has_nobody_reading():
-            raise  # A socket: who was asked has gone.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # The interpreter would try what is left once more.
         if error.errno == errno.EPIPE:
             sys.exit(CLOSED)
-        click.echo(f"labelgate: standard output: {error.strerror}: not all of the answer is there", err=True)
+        text = f"{STANDARD_OUTPUT}: {error.strerror}: not all of the answer is there"
+        click.echo(f"labelgate: {text}", err=True)
         sys.exit(3)
-
-
-def _has_nobody_reading() -> bool:
-    """Whether standard output is a pipe or a socket whose other end is closed."""
-    output = select.poll()
-    output.register(1, 0)
-    return any(events & (select.POLLERR | select.POLLHUP) for _, events in output.poll(0))
 
 
 class _Verbs(click.Group):
@@ -105,6 +118,7 @@ def main() -> None:
 
     A traceback shows only faults of our own, which must not end in a code that says something of policies.
     """
+    _name_output()
     try:
         cli.main(standalone_mode=False)
     except click.exceptions.Exit as stop:

@@ -48,7 +48,10 @@ def examine(config: Config, config_file: str | None = None) -> Iterator[Diagnosi
         (
             "policies",
             lambda: policies(
-                config, read_links().host_facts, conntrack_checksums=kernel.conntrack_checksums()
+                config,
+                read_links().host_facts,
+                config_file,
+                conntrack_checksums=kernel.conntrack_checksums(),
             ),
         ),
         ("daemon", lambda: _daemon(status, config)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from labelgate.config import Config
+from labelgate.config import Config, ConfigError, load_config
 from labelgate.doctor.diagnosis import Diagnosis, some
 from labelgate.flow import UDPLITE
 from labelgate.resources import LoadError
@@ -12,7 +12,9 @@ from labelgate.settings import HostFacts
 from labelgate.snapshot import Snapshot, load
 
 
-def policies(config: Config, host: HostFacts, *, conntrack_checksums: bool = True) -> Iterator[Diagnosis]:
+def policies(
+    config: Config, host: HostFacts, config_file: str | None = None, *, conntrack_checksums: bool = True
+) -> Iterator[Diagnosis]:
     """What the daemon would say of them at its start, and policies that cannot do what they mean to."""
     if not config.policies:
         return
@@ -40,7 +42,15 @@ def policies(config: Config, host: HostFacts, *, conntrack_checksums: bool = Tru
             "correct `interfaceName` or `expectedIPs`; nothing is to be done where the interface comes later",
         )  # fmt: skip
         return
-    is_denied = conntrack_checksums and _denies_invalid(config, snapshot)
+    try:
+        settings = load_config(config_file, snapshot.felix_configurations, config.node).settings
+    except ConfigError as error:
+        yield Diagnosis(
+            "policies", "failure", str(error), "the daemon does not start with these values together",
+            "correct the FelixConfiguration, or what is set beside it",
+        )  # fmt: skip
+        return
+    is_denied = conntrack_checksums and settings.invalid_check
     if is_denied and (tracked := _tracked_udplite(snapshot)):
         yield Diagnosis(
             "policies", "warning", f"{some(tracked)}: UDPLite",
@@ -49,12 +59,6 @@ def policies(config: Config, host: HostFacts, *, conntrack_checksums: bool = Tru
         )  # fmt: skip
         return
     yield Diagnosis("policies", "ok", f"valid; every host endpoint of `{config.node}` has an interface")
-
-
-def _denies_invalid(config: Config, snapshot: Snapshot) -> bool:
-    """Whether nobody has switched the check off (E-20.2)."""
-    felix = (document.spec.disable_conntrack_invalid_check for document in snapshot.felix_configurations)
-    return config.settings.invalid_check and not any(felix)
 
 
 def _tracked_udplite(snapshot: Snapshot) -> list[str]:

@@ -16,6 +16,9 @@ from labelgate.netfilter.rules import HOOKS_OF, PREFIX, Jump, TableRules
 
 _QUEUE = re.compile(r"-j NFQUEUE .*?--queue-(?:num|balance) (\d+)(?::(\d+))?")
 _INTO_OURS = re.compile(rf"(?:^|\s)-[jg] {re.escape(PREFIX)}\S+")
+_NUMBER = r"(0[xX][0-9a-fA-F]+|0|[1-9][0-9]*)"
+_MARK_JUMP = re.compile(rf"-m mark (! )?--mark (! )?{_NUMBER}(?:/{_NUMBER})? (-[jg] \S+)")
+_ALL_BITS = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,7 @@ class SavedTable:
     def jumps(self) -> tuple[PlacedJump, ...]:
         """Rules in chains of others that lead into ours."""
         return tuple(
-            PlacedJump(name, index, rule)
+            PlacedJump(name, index, _as_written(rule))
             for name, rules in self.chains.items()
             if not name.startswith(PREFIX)
             for index, rule in enumerate(rules, 1)
@@ -63,6 +66,19 @@ class PlacedJump:
     number: int
     """As iptables counts, from 1."""
     rule: str
+
+
+def _as_written(jump: str) -> str:
+    """A jump of one mark match, all that ours have, as `TableBuilder` writes it; any other one as it is.
+
+    How a program prints negation and numbers is its own affair: what it means is compared.
+    """
+    found = _MARK_JUMP.fullmatch(jump)
+    if found is None or (found[1] and found[2]):
+        return jump
+    value, mask = int(found[3], 0), int(found[4], 0) if found[4] else _ALL_BITS
+    negation = " !" if found[1] or found[2] else ""
+    return f"-m mark{negation} --mark {value:#x}/{mask:#x} {found[5]}"
 
 
 EMPTY_TABLE = SavedTable({})
@@ -197,7 +213,6 @@ _GOES_ON = frozenset(
     | {"IDLETIMER", "LED", "LOG", "MARK", "NFLOG", "RATEEST", "SECMARK", "SET", "TCPMSS", "TCPOPTSTRIP"}
     | {"TEE", "TOS", "TRACE", "TTL", "ULOG"}
 )
-_ALL_BITS = 0xFFFFFFFF
 
 
 class _Walk:

@@ -7,6 +7,7 @@ mod counted;
 mod edits;
 mod equal;
 mod gates;
+mod governors;
 mod hostile;
 mod image;
 mod packets;
