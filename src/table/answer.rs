@@ -32,10 +32,10 @@ impl End {
 /// [`End`] without its outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndKind {
+    /// [`End::Deny`]; so memory that nobody has written denies.
+    Deny = 0,
     /// [`End::Accept`].
-    Accept = 0,
-    /// [`End::Deny`].
-    Deny = 1,
+    Accept = 1,
     /// [`End::Unmarked`].
     Unmarked = 2,
 }
@@ -91,7 +91,7 @@ impl Answer {
     /// How it ends.
     #[inline]
     pub const fn end(self) -> EndKind {
-        const KINDS: [EndKind; 4] = [EndKind::Accept, EndKind::Deny, EndKind::Unmarked, EndKind::Unmarked];
+        const KINDS: [EndKind; 4] = [EndKind::Deny, EndKind::Accept, EndKind::Unmarked, EndKind::Unmarked];
         KINDS[self.kind()]
     }
 

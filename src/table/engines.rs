@@ -126,7 +126,8 @@ pub struct Engines {
     answers: Answers,
     /// Chains of a family that are not in `classes`.
     others: Vec<(ChainId, Family, Why)>,
-    classes: Classes,
+    /// None without memory for it, or where no budget was given.
+    classes: Option<Classes>,
     trees: Trees,
     linear: Linear,
     /// Edits since a fresh build, and the bytes that they have added.
@@ -186,7 +187,7 @@ impl Engines {
         Self {
             answers,
             others: others.collect(),
-            classes,
+            classes: Some(classes),
             linear: Linear::new(Arc::clone(&program)),
             program,
             trees,
@@ -208,7 +209,8 @@ impl Engines {
         seen: &mut Seen,
         trace: &mut T,
     ) -> Answer {
-        match self.classes.find(chain, packet, &mut seen.classes, trace) {
+        let classes = self.classes.as_ref();
+        match classes.and_then(|classes| classes.find(chain, packet, &mut seen.classes, trace)) {
             Some(answer) => answer,
             None => self.find_elsewhere(chain, packet, seen, trace),
         }
@@ -217,37 +219,38 @@ impl Engines {
     /// The same for a packet of IPv4, as far as the shortest way leads; none if the chain has no form in `classes`.
     #[inline]
     pub fn find_near_v4(&self, lead: Lead, tuple: &FiveTuple) -> Option<Near<'_>> {
-        self.classes.find_near_v4(lead, tuple)
+        self.classes.as_ref()?.find_near_v4(lead, tuple)
     }
 
     /// As [`find_near_v4`](Self::find_near_v4), for a packet of IPv6; none also if its address is not where most are.
     #[allow(clippy::inline_always)] // As there.
     #[inline(always)]
     pub fn find_near_v6(&self, lead: Lead, tuple: &FiveTuple) -> Option<Near<'_>> {
-        self.classes.find_near_v6(lead, tuple)
+        self.classes.as_ref()?.find_near_v6(lead, tuple)
     }
 
     /// The same of any address.
     #[inline]
     pub fn find_far_v6(&self, lead: Lead, tuple: &FiveTuple) -> Option<Near<'_>> {
-        self.classes.find_far_v6(lead, tuple)
+        self.classes.as_ref()?.find_far_v6(lead, tuple)
     }
 
     /// Whether these begin with the destination.
     pub fn is_by_destination(&self, chain: ChainId, family: Family) -> bool {
-        self.classes.is_by_destination(chain, family)
+        self.classes.as_ref().is_some_and(|classes| classes.is_by_destination(chain, family))
     }
 
     /// Where these came to a class.
     #[inline]
     pub fn find_by_more(&self, record: &Record, class: u32, tuple: &FiveTuple) -> Answer {
-        self.classes.find_by_more(record, class, &Point::of(tuple))
+        let classes = self.classes.as_ref().expect("the record is one of these");
+        classes.find_by_more(record, class, &Point::of(tuple))
     }
 
     /// How the only chain that a packet meets ends for it: nothing is kept for others.
     #[inline]
     pub fn find_lone<T: Trace>(&self, chain: ChainId, tuple: &FiveTuple, trace: &mut T) -> Answer {
-        let answer = self.classes.find_lone(chain, tuple);
+        let answer = self.classes.as_ref().and_then(|classes| classes.find_lone(chain, tuple));
         answer.unwrap_or_else(|| self.find(chain, &Packet::of(tuple), &mut { Seen::NOTHING }, trace))
     }
 
@@ -298,7 +301,7 @@ impl Engines {
         points: &PointBlock<'_, N>,
         passed: &mut impl FnMut(usize, OutcomeId),
     ) -> Option<[Answer; N]> {
-        self.classes.find_block(chains, points).or_else(|| {
+        self.classes.as_ref().and_then(|classes| classes.find_block(chains, points)).or_else(|| {
             let chain = chains.first().filter(|&first| chains.iter().all(|chain| chain == first))?;
             self.trees.find_block(*chain, points, passed)
         })
@@ -316,7 +319,8 @@ impl Engines {
 
     /// Whether `tree` answers for a chain of a family.
     pub fn is_in_tree(&self, chain: ChainId, family: Family) -> bool {
-        !self.classes.has(chain, family) && self.trees.has(chain, family)
+        let is_in_classes = self.classes.as_ref().is_some_and(|classes| classes.has(chain, family));
+        !is_in_classes && self.trees.has(chain, family)
     }
 
     /// Chains that do not tell the Pass rules that packets pass, for want of room.
@@ -345,14 +349,15 @@ impl Engines {
         self.answers.meaning(id)
     }
 
-    /// The tables of `classes`: all that its walks read, without a pointer.
+    /// The tables of `classes`: all that its walks read, without a pointer; empty if there are none.
     pub fn image(&self) -> &[u8] {
-        self.classes.image()
+        self.classes.as_ref().map_or(&[], Classes::image)
     }
 
     /// What has been chosen, and why.
     pub fn describe(&self) -> Description {
-        let Counts { v4, v6, services, source_ports, cells } = self.classes.counts();
+        let Counts { v4, v6, services, source_ports, cells } =
+            self.classes.as_ref().map(Classes::counts).unwrap_or_default();
         let others = self.others.iter().map(|(chain, family, why)| Other {
             chain: chain.index(),
             family: if *family == Family::V4 { 4 } else { 6 },
@@ -361,10 +366,10 @@ impl Engines {
         });
         Description {
             chains: self.program.chains.len(),
-            bytes: self.classes.bytes() + self.trees.bytes() + self.linear.bytes(),
+            bytes: self.image().len() + self.trees.bytes() + self.linear.bytes(),
             classes: ClassesDescription {
                 tables: 2 * self.program.chains.len() - self.others.len(),
-                bytes: self.classes.bytes(),
+                bytes: self.image().len(),
                 ipv4_classes: v4,
                 ipv6_classes: v6,
                 service_classes: services,

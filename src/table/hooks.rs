@@ -130,7 +130,7 @@ enum Run {
 
 /// Of a chain, in the order of its ends.
 const ENDS: [(Run, Option<Action>); 3] =
-    [(Run::Accept, Some(Action::Allow)), (Run::Deny, Some(Action::Deny)), (Run::Unmarked, None)];
+    [(Run::Deny, Some(Action::Deny)), (Run::Accept, Some(Action::Allow)), (Run::Unmarked, None)];
 
 /// Verdicts in the order of [`Run`]. Looked up, not branched on: which way a packet's chain ends cannot be predicted,
 /// and a processor that has guessed wrong begins the packets behind it anew.

@@ -1,60 +1,115 @@
-//! Memory for tables: large ones in huge pages, where the kernel has them. A walk reads places far apart, and each page
-//! of 4 KiB costs the processor a search for its address as long as the load itself.
+//! Memory for tables that walks read without asking how long they are: there is some behind every offset of 32 bits, as
+//! runtimes of WebAssembly have it. What is behind the table is address space alone, all zeros. Large tables are in huge
+//! pages, where the kernel has them: a walk reads places far apart, and each page of 4 KiB costs the processor a search for
+//! its address as long as the load itself.
 
-use memmap2::{Advice, MmapMut, MmapOptions};
+use std::io;
+use std::ptr::{self, NonNull};
+use std::slice;
 
 /// Of the smallest huge page of x86-64, and of aarch64 with pages of 4 KiB.
 const HUGE: usize = 1 << 21;
 /// Less than this is not worth a huge page: no more than half of one is wasted.
 const WORTH: usize = HUGE / 2;
+/// Where an offset of 32 bits in words leads, and this many bytes on.
+const REACH: usize = (1 << u32::BITS) * size_of::<u32>() + BEYOND;
+/// How much may be read from such an offset on.
+pub const BEYOND: usize = 64;
+/// With room to begin at a huge page.
+const SPAN: usize = REACH + HUGE;
 
-/// Zeroed memory, aligned to a page at least.
+/// Zeroed memory, and zeros as far as 32-bit offsets of words lead; it begins at a page.
 #[derive(Debug)]
 pub struct Pages {
-    map: MmapMut,
-    /// Where it begins in the map.
-    from: usize,
+    /// Of all of the address space.
+    map: NonNull<u8>,
+    start: NonNull<u8>,
     bytes: usize,
+    room: usize,
 }
 
+// SAFETY: the memory is this value's alone, and is written through `&mut` only.
+#[allow(unsafe_code)]
+unsafe impl Send for Pages {}
+// SAFETY: as above.
+#[allow(unsafe_code)]
+unsafe impl Sync for Pages {}
+
+#[allow(unsafe_code)]
 impl Pages {
-    /// So many bytes. Panics without memory, as any collection does.
-    pub fn zeroed(bytes: usize) -> Self {
+    /// So many bytes. Fails without memory, or without 16 GiB of address space: under `ulimit -v`, or where thousands of
+    /// tables have taken it.
+    pub fn zeroed(bytes: usize) -> io::Result<Self> {
         let is_large = bytes >= WORTH;
-        // Kernels before 6.7 do not begin large maps at huge pages by themselves.
-        let length = if is_large { bytes.next_multiple_of(HUGE) + HUGE } else { bytes };
-        let map = MmapOptions::new().len(length).map_anon().expect("memory for a table");
-        let from = if is_large { map.as_ptr().align_offset(HUGE) } else { 0 };
-        if is_large {
-            // Advice alone: a kernel without huge pages says that it has none.
-            let _ = map.advise_range(Advice::HugePage, from, length - HUGE);
+        let room = if is_large { bytes.next_multiple_of(HUGE) } else { bytes };
+        if room > REACH {
+            return Err(io::Error::from(io::ErrorKind::OutOfMemory));
         }
-        Self { map, from, bytes }
+        // SAFETY: asks for new memory. It is not to be written, so that nobody has to account for it.
+        let map = unsafe {
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+            libc::mmap(ptr::null_mut(), SPAN, libc::PROT_READ, flags, -1, 0)
+        };
+        if map == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let map = NonNull::new(map.cast::<u8>()).expect("a map is nowhere else");
+        let from = if is_large { map.as_ptr().align_offset(HUGE) } else { 0 };
+        // SAFETY: no more than a huge page on in the map.
+        let start = unsafe { map.add(from) };
+        let pages = Self { map, start, bytes, room };
+        pages.open()?;
+        Ok(pages)
+    }
+
+    /// Lets what there is room for be written.
+    fn open(&self) -> io::Result<()> {
+        let start = self.start.as_ptr().cast();
+        // SAFETY: the room is in the map, as it is not above its reach.
+        if unsafe { libc::mprotect(start, self.room, libc::PROT_READ | libc::PROT_WRITE) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        if self.room >= HUGE {
+            // SAFETY: as above. Advice alone: a kernel without huge pages says that it has none.
+            unsafe { libc::madvise(start, self.room, libc::MADV_HUGEPAGE) };
+        }
+        Ok(())
     }
 
     /// Takes so many bytes instead, the first ones as they were; says whether there is room for that.
     pub fn resize(&mut self, bytes: usize) -> bool {
-        let fits = bytes <= self.map.len() - self.from;
+        let fits = bytes <= self.room;
         if fits {
             self.bytes = bytes;
         }
         fits
     }
 
-    /// Where it begins.
+    /// Where it begins: at every 32-bit offset of words from here, and [`BEYOND`] bytes on, there is initialised memory.
     #[inline]
-    pub fn start(&self) -> *const u8 {
-        self.map.as_ptr().wrapping_add(self.from)
+    pub const fn start(&self) -> NonNull<u8> {
+        self.start
     }
 
     /// All of it.
-    pub fn bytes(&self) -> &[u8] {
-        &self.map[self.from..][..self.bytes]
+    pub const fn bytes(&self) -> &[u8] {
+        // SAFETY: there is room for as many, which the kernel has initialised.
+        unsafe { slice::from_raw_parts(self.start.as_ptr(), self.bytes) }
     }
 
     /// All of it, to be written.
-    pub fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.map[self.from..][..self.bytes]
+    pub const fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and what there is room for may be written.
+        unsafe { slice::from_raw_parts_mut(self.start.as_ptr(), self.bytes) }
+    }
+}
+
+#[allow(unsafe_code)]
+impl Drop for Pages {
+    fn drop(&mut self) {
+        // SAFETY: the map is this value's alone. A failure would mean that it is none.
+        let unmapped = unsafe { libc::munmap(self.map.as_ptr().cast(), SPAN) };
+        debug_assert_eq!(unmapped, 0, "a map of this size");
     }
 }
 
@@ -65,12 +120,12 @@ mod tests {
     #[test]
     fn memory_is_whole_zeroed_and_aligned() {
         for bytes in [0, 1, 4095, 4096, WORTH - 1, WORTH, HUGE, HUGE + 1, 3 * HUGE - 1] {
-            let mut pages = Pages::zeroed(bytes);
+            let mut pages = Pages::zeroed(bytes).expect("memory");
             assert_eq!(pages.bytes().len(), bytes);
             assert!(pages.bytes().iter().all(|&byte| byte == 0));
             pages.bytes_mut().fill(0xa5);
             assert!(pages.bytes().iter().all(|&byte| byte == 0xa5));
-            assert_eq!(pages.start(), pages.bytes().as_ptr());
+            assert_eq!(pages.start().as_ptr().cast_const(), pages.bytes().as_ptr());
             let alignment = if bytes < WORTH { 4096 } else { HUGE };
             assert_eq!(pages.start().align_offset(alignment), 0, "{bytes} bytes");
             assert!(pages.resize(bytes / 2));
@@ -78,5 +133,27 @@ mod tests {
             assert!(pages.resize(bytes) && !pages.resize(bytes + 2 * HUGE));
             assert_eq!(pages.bytes().len(), bytes);
         }
+    }
+
+    #[test]
+    #[allow(unsafe_code)]
+    fn whatever_32_bits_lead_to_can_be_read() {
+        for bytes in [0, 4096, WORTH, HUGE + 1] {
+            let mut pages = Pages::zeroed(bytes).expect("memory");
+            pages.bytes_mut().fill(0xff);
+            for offset in
+                [pages.room.next_multiple_of(1 << 16) / 4, 1 << 24, 1 << 30, 1 << 31, u32::MAX as usize]
+            {
+                // SAFETY: what is tested.
+                let words =
+                    unsafe { pages.start().cast::<u32>().add(offset).cast::<[u32; BEYOND / 4]>().read() };
+                assert_eq!(words, [0; BEYOND / 4], "{bytes} bytes, word {offset}");
+            }
+        }
+    }
+
+    #[test]
+    fn more_than_offsets_lead_to_is_refused() {
+        assert_eq!(Pages::zeroed(REACH + 1).expect_err("too much").kind(), io::ErrorKind::OutOfMemory);
     }
 }

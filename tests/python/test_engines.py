@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import asdict, replace
 from importlib.resources import files
 from typing import Any, get_type_hints
@@ -55,6 +57,37 @@ def test_why_tells_the_budget(snapshot: Snapshot) -> None:
     whys = {other["why"] for other in snapshot.compile(node="edge1", budgets=budgets).describe()["others"]}
     assert whys
     assert all("cells, above the budget" in why for why in whys)
+
+
+ASK = """
+import json, resource, sys
+import labelgate
+import numpy
+
+if len(sys.argv) > 2:
+    resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
+table = labelgate.load(sys.argv[1]).compile(node="edge1")
+ports = numpy.arange(1024, dtype=numpy.uint16)
+flow = ("203.0.113.7", "10.65.0.2", "tcp", 40000, ports)
+verdicts, outcomes = table.decide_batch("filter-forward", *flow, in_="eth0", out="cali111")
+meant = [(int(verdict), str(table.outcomes[outcome])) for verdict, outcome in zip(verdicts, outcomes)]
+json.dump([table.describe(), meant], sys.stdout)
+"""
+
+
+def test_without_address_space_tree_answers() -> None:
+    """Where walks could not be given memory behind the image there is none; the answers are the same."""
+
+    def asked(*limit: str) -> Any:
+        command = [sys.executable, "-c", ASK, str(POLICY), *limit]
+        return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+
+    (_, expected), (description, answers) = asked(), asked("limited")
+    assert {other["engine"] for other in description["others"]} == {"tree"}
+    assert all("no 16 GiB of address space" in other["why"] for other in description["others"])
+    assert description["classes"]["tables"] == description["classes"]["bytes"] == 0
+    assert answers == expected
+    assert len({verdict for verdict, _ in answers}) > 1
 
 
 def test_other_interfaces_keep_the_engines(snapshot: Snapshot) -> None:

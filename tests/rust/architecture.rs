@@ -34,6 +34,7 @@ const MAY_BE_UNSAFE: &[&str] = &[
     "load/source.rs",
     "nfqueue/socket.rs",
     "table/classes/image.rs",
+    "table/pages.rs",
     "table/prefetch.rs",
     "table/tree/simd.rs",
 ];

@@ -35,7 +35,7 @@ pub fn build(
     is_wanted: impl Fn(ChainId) -> bool,
     limits: &Limits,
     keeps: bool,
-) -> (Classes, Answers, Built, Option<Kept>) {
+) -> (Option<Classes>, Answers, Built, Option<Kept>) {
     let chains: Vec<_> = flats.program().chains.iter().enumerate().collect();
     let fits = |number, chain| {
         if is_wanted(ChainId::new(number)) { fits(flats, chain, limits) } else { Err(Refused::Elsewhere) }
@@ -58,7 +58,12 @@ pub fn build(
             writer.chain(2 * number + 1, &flat, Family::V6, v6.as_ref(), frame.as_ref()),
         ];
     }
-    let (image, answers) = (writer.classes(), writer.answers.clone());
+    let classes = frame.as_ref().map_err(|&refused| refused).and_then(|_| writer.classes());
+    if let Err(refused) = classes {
+        // Where there is no frame, no chain was written.
+        built.iter_mut().flatten().filter(|built| built.is_ok()).for_each(|built| *built = Err(refused));
+    }
+    let answers = writer.answers.clone();
     let is_done = |built: &Result<(), Refused>| matches!(built, Ok(()) | Err(Refused::Elsewhere));
     let has_all = writer.can_change() && built.iter().flatten().all(is_done);
     writer.tables.resize_with(2 * built.len(), || None);
@@ -66,7 +71,7 @@ pub fn build(
         (Ok(frame), Ok(v4), Ok(v6)) if has_all => Some(Kept::new(writer, frame, v4, v6)),
         _ => None,
     };
-    (image, answers, built, kept)
+    (classes.ok(), answers, built, kept)
 }
 
 fn fits(flats: &Flats<'_>, chain: &Chain, limits: &Limits) -> Result<(), Refused> {
@@ -395,19 +400,16 @@ impl Writer {
         self.passes = self.limits.passes - taken;
     }
 
-    /// The image as it is now.
-    pub fn classes(&mut self) -> Classes {
-        if self.image.bytes() > 0 {
-            let size = self.image.align();
-            self.image.set(0, &self.roots.words(size));
-        }
+    /// The image as it is now; fails without memory for it.
+    pub fn classes(&mut self) -> Result<Classes, Refused> {
+        let size = self.image.align();
+        self.image.set(0, &self.roots.words(size));
         if !self.keeps {
             // As large as the image, which is copied once more.
             (self.maps, self.splitter) = (Maps::new(false), Splitter::default());
         }
         let (roots, uses, counts) = (self.roots, self.uses, self.counts);
-        let first_record = roots.records / RECORD;
-        Classes { image: self.image.image(), roots, first_record, uses, counts }
+        Ok(Classes { image: self.image.image()?, roots, uses, counts })
     }
 }
 

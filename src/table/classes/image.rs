@@ -1,74 +1,64 @@
 //! The flat image: cache lines of words, offsets instead of pointers. It can be shared, mapped, and compared byte for
 //! byte.
 
+use std::mem::ManuallyDrop;
+
 use super::limits::Refused;
 use super::maps::Width;
 use super::spare::{Changes, Home};
-use crate::table::pages::Pages;
+use crate::table::pages::{BEYOND, Pages};
 
-/// One cache line.
-#[derive(Debug)]
-#[repr(C, align(64))]
-struct Line([u32; WORDS]);
-
+/// Words of a cache line.
 pub const WORDS: usize = 16;
-#[allow(clippy::cast_possible_truncation)] // 16.
-const WORD_COUNT: u32 = WORDS as u32;
 
-/// Words by offset; offsets behind the end are programming errors and panic.
+/// Words by offset. No walk leaves the image: an offset behind its end is a programming error, which panics where
+/// assertions are on. Elsewhere it leads to zeros, and is not asked about.
 #[derive(Debug)]
 pub struct Image {
-    pages: Pages,
-    /// Lengths as lines, words and halves: as fields, for shifting at each load took as long as the loads.
-    lines: usize,
-    words: usize,
-    halves: usize,
+    pages: ManuallyDrop<Pages>,
     home: Home,
 }
 
+#[allow(unsafe_code)]
 impl Drop for Image {
     fn drop(&mut self) {
-        self.home.give(|| std::mem::replace(&mut self.pages, Pages::zeroed(0)));
+        // SAFETY: once, and nobody has the image any more.
+        self.home.give(unsafe { ManuallyDrop::take(&mut self.pages) });
     }
 }
 
 #[allow(unsafe_code)]
 impl Image {
-    /// Of whole lines.
     fn of((pages, home): (Pages, Home)) -> Self {
-        let words = pages.bytes().len() / size_of::<u32>();
-        Self { pages, lines: words / WORDS, words, halves: 2 * words, home }
+        Self { pages: ManuallyDrop::new(pages), home }
     }
 
     #[inline]
-    fn lines(&self) -> &[Line] {
-        // SAFETY: the pages are initialised, hold so many lines, begin at a page and never change; any bytes are a line.
-        unsafe { std::slice::from_raw_parts(self.pages.start().cast(), self.lines) }
+    fn start(&self) -> *const u32 {
+        self.pages.start().as_ptr().cast()
     }
 
     #[inline]
-    fn words(&self) -> &[u32] {
-        // SAFETY: as for lines, which are words without padding.
-        unsafe { std::slice::from_raw_parts(self.pages.start().cast(), self.words) }
-    }
-
-    #[inline]
-    fn halves(&self) -> &[u16] {
-        // SAFETY: as for words; halves need less alignment.
-        unsafe { std::slice::from_raw_parts(self.pages.start().cast(), self.halves) }
+    fn assert_holds(&self, from: usize, bytes: usize) {
+        debug_assert!(from + bytes <= self.bytes().len(), "an offset leads out of the image");
     }
 
     /// The word at this offset.
     #[inline]
     pub fn word(&self, offset: u32) -> u32 {
-        found(self.words().get(offset as usize).copied())
+        let &[word] = self.chunk(offset);
+        word
     }
 
     /// The 16-bit value at an index counted from a word offset: the lower half of a word is the first one.
     #[inline]
     pub fn half(&self, offset: u32, index: u32) -> u32 {
         let index = if cfg!(target_endian = "little") { index } else { index ^ 1 };
-        u32::from(found(self.halves().get(2 * offset as usize + index as usize).copied()))
+        // Images are too small for this to leave 32 bits.
+        let place = (2 * offset).wrapping_add(index) as usize;
+        self.assert_holds(place * size_of::<u16>(), size_of::<u16>());
+        // SAFETY: nearer than the word at such an offset; the pages begin at a page.
+        u32::from(unsafe { *self.start().cast::<u16>().add(place) })
     }
 
     /// The value of `1 << log` bits at an index counted from a word offset, of which `mask` has the bits: the lowest bits
@@ -82,36 +72,24 @@ impl Image {
     /// A whole line; its offset is a multiple of [`WORDS`].
     #[inline]
     pub fn line(&self, offset: u32) -> &[u32; WORDS] {
-        self.line_at(offset / WORD_COUNT)
+        self.chunk(offset)
     }
 
-    /// A whole line, by its own number.
-    #[inline]
-    pub fn line_at(&self, index: u32) -> &[u32; WORDS] {
-        &self.lines()[index as usize].0
-    }
-
-    /// So many words.
+    /// So many words, no more than a line.
     #[inline]
     pub fn chunk<const N: usize>(&self, offset: u32) -> &[u32; N] {
-        found(self.words().get(offset as usize..).and_then(|words| words.first_chunk()))
+        const { assert!(size_of::<[u32; N]>() <= BEYOND) };
+        let place = offset as usize;
+        self.assert_holds(place * size_of::<u32>(), size_of::<[u32; N]>());
+        // SAFETY: the pages have initialised memory at every 32-bit offset of words, and so many bytes on; they begin at a
+        // page, and do not change as long as they are here.
+        unsafe { &*self.start().add(place).cast() }
     }
 
     /// All of it, in the byte order of the machine.
     pub fn bytes(&self) -> &[u8] {
         self.pages.bytes()
     }
-}
-
-/// A panic that says no numbers, which would have to be at hand at every load.
-#[inline]
-fn found<T>(value: Option<T>) -> T {
-    #[cold]
-    #[inline(never)]
-    fn outside() -> ! {
-        panic!("an offset leads out of the image")
-    }
-    value.unwrap_or_else(|| outside())
 }
 
 /// An image that grows up to a limit.
@@ -231,9 +209,9 @@ impl Builder {
     }
 
     /// The image as it is now.
-    pub fn image(&mut self) -> Image {
+    pub fn image(&mut self) -> Result<Image, Refused> {
         self.align();
-        Image::of(self.changes.copy(&self.words))
+        Ok(Image::of(self.changes.copy(&self.words).map_err(|_| Refused::AddressSpace)?))
     }
 
     /// Its size now.

@@ -87,6 +87,8 @@ pub enum Refused {
         /// Allowed.
         most: usize,
     },
+    /// The process may not have the address space that an image is read in without asking how long it is.
+    AddressSpace,
     /// Building takes too long.
     Steps {
         /// Allowed.
@@ -102,6 +104,9 @@ impl fmt::Display for Refused {
             Self::Cells { found, most } => write!(f, "{found} cells, above the budget of {most}"),
             Self::Classes { of, most } => write!(f, "more classes of {of} than {most} in all chains"),
             Self::Bytes { found, most } => write!(f, "{found} bytes of tables, above the budget of {most}"),
+            Self::AddressSpace => {
+                write!(f, "no 16 GiB of address space, which take no memory (ulimit -v, or too many tables)")
+            }
             Self::Steps { most } => write!(f, "more steps of building than {most}"),
         }
     }

@@ -123,7 +123,7 @@ mod tests {
             for changed in [0, 13, BLOCK - 1] {
                 block[changed] = most / 2;
                 image.set_bits(at, u32::try_from(changed).expect("small"), width, u32::from(most / 2));
-                let read = image.image();
+                let read = image.image().expect("memory");
                 for (class, local) in (0..).zip(block.map(u32::from)) {
                     assert_eq!(image.bits(at, class, width), local, "{count}: {class}");
                     assert_eq!(read.bits(at, class, width.log, width.mask()), local, "{count}: {class}");

@@ -35,7 +35,10 @@
 //! | group + class / 32 % 16 | offset of a block |
 //! | block | 32 local classes by class % 32, of services and source ports 16 bits each, of addresses as the record says; the first one is in the lowest bits |
 //! | rows | 16 bits each, by source * destinations + destination |
-//! | cells | [`Answer`]s, by (row * services + service) * source ports + source port |
+//! | cells | [`Answer`]s, by (row * services + service) * source ports + source port: in the two upper bits 0 where the chain denies, 1 where it accepts, 2 where it does neither; below, the outcome |
+//!
+//! A walk that goes by these offsets stays in the image: nothing in it asks how long that is. Whoever maps the image gives it
+//! [memory behind its end](super::pages).
 
 mod block;
 mod build;
@@ -75,7 +78,7 @@ pub use update::Kept;
 /// "LGCT", the first word of an image.
 pub const MAGIC: u32 = 0x5443_474c;
 /// Of the layout above; changes with it.
-pub const VERSION: u32 = 8;
+pub const VERSION: u32 = 9;
 
 const HEADER: usize = 32;
 const BLOCK: usize = 32;
@@ -151,8 +154,6 @@ impl Roots {
 pub struct Classes {
     image: Image,
     roots: Roots,
-    /// The line that records begin at.
-    first_record: u32,
     /// By direction and family.
     uses: [[Uses; 2]; 2],
     counts: Counts,
@@ -255,7 +256,7 @@ impl Classes {
         if index >= self.roots.record_count {
             return None;
         }
-        let record = self.image.line_at(self.first_record + index);
+        let record = self.image.line(self.roots.records + RECORD * index);
         (record[CELLS] != NO_TABLE).then_some(record)
     }
 
@@ -389,7 +390,7 @@ impl Classes {
         if index >= self.roots.record_count {
             return None;
         }
-        let record = self.image.line_at(self.first_record + index);
+        let record = self.image.line(self.roots.records + RECORD * index);
         (record[FORM] != NO_FORM).then_some(record)
     }
 
@@ -529,7 +530,7 @@ impl Classes {
         self.image.half(self.image.word(map + class / BLOCK_WORD), class % BLOCK_WORD)
     }
 
-    /// All that a walk reads; empty if no budget was given.
+    /// All that a walk reads.
     pub fn image(&self) -> &[u8] {
         self.image.bytes()
     }

@@ -166,7 +166,7 @@ mod tests {
                 patches.keys(&mut image, roots, &groups, (numbers[0], numbers[1], class)).expect("no limit");
                 expected[usize::from(group)][first as usize..=last as usize].fill(class);
             }
-            let image = image.image();
+            let image = image.image().expect("memory");
             for protocol in [0, 1, 2, 253, 254, 255_u8] {
                 for (key, &class) in (0..).zip(&expected[usize::from(protocol % 3)]) {
                     prop_assert_eq!(roots.class(&image, protocol, key), class, "{} {}", protocol, key);

@@ -247,7 +247,7 @@ pub mod tests {
             let intervals = intervals(bounds);
             let mut image = no_limit();
             let v4 = V4::build(&mut image, &intervals).expect("no limit");
-            let image = image.image();
+            let image = image.image().expect("memory");
             let wide: Vec<_> = intervals.iter().map(|&(first, class)| (first.into(), class)).collect();
             for address in asked(&wide, u32::MAX.into()) {
                 let address = u32::try_from(address).expect("an IPv4 address");

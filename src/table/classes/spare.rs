@@ -1,6 +1,7 @@
 //! The memory of an image that nobody reads any more, for a later one: few of its parts have changed since, so that an
 //! edit copies those and no whole image.
 
+use std::io;
 use std::sync::{Arc, Mutex, Weak};
 
 use crate::table::pages::Pages;
@@ -28,11 +29,11 @@ pub struct Home {
 
 impl Home {
     /// Whoever lets an image go may be in a hurry: it waits for nobody, and leaves the memory to the system then.
-    pub fn give(&self, pages: impl FnOnce() -> Pages) {
+    pub fn give(&self, pages: Pages) {
         let Some(place) = self.place.upgrade() else { return };
         let Ok(mut spare) = place.0.try_lock() else { return };
         if spare.as_ref().is_none_or(|spare| spare.made < self.made) {
-            *spare = Some(Spare { made: self.made, pages: pages() });
+            *spare = Some(Spare { made: self.made, pages });
         }
     }
 }
@@ -63,7 +64,7 @@ impl Changes {
     }
 
     /// A copy of the words, and where it goes in the end.
-    pub fn copy(&mut self, words: &[u32]) -> (Pages, Home) {
+    pub fn copy(&mut self, words: &[u32]) -> io::Result<(Pages, Home)> {
         let bytes: &[u8] = bytemuck::cast_slice(words);
         let spare = self.place.0.lock().map_or(None, |mut spare| spare.take());
         let fitting =
@@ -78,13 +79,13 @@ impl Changes {
             pages
         } else {
             // An image that is edited grows.
-            let mut pages = Pages::zeroed(bytes.len() + if self.made == 0 { 0 } else { bytes.len() / 4 });
+            let mut pages = Pages::zeroed(bytes.len() + if self.made == 0 { 0 } else { bytes.len() / 4 })?;
             pages.resize(bytes.len());
             pages.bytes_mut().copy_from_slice(bytes);
             pages
         };
         self.made += 1;
-        (pages, Home { place: Arc::downgrade(&self.place), made: self.made })
+        Ok((pages, Home { place: Arc::downgrade(&self.place), made: self.made }))
     }
 }
 
@@ -110,7 +111,7 @@ mod tests {
                 builder.push([step; 1500]);
                 expected.extend([step; 1500]);
             }
-            let image = builder.image();
+            let image = builder.image().expect("memory");
             expected.resize(builder.bytes() / size_of::<u32>(), 0);
             read.push((image, expected.clone()));
             if step % 4 > 1 {

@@ -179,7 +179,7 @@ impl Kept {
             lineage.named = flats.into_named_ports();
         }
         self.records();
-        Ok((self.writer.classes(), self.writer.answers.clone()))
+        Ok((self.writer.classes()?, self.writer.answers.clone()))
     }
 
     /// Answers of tables that are kept say what they said, by the numbers of the new program.

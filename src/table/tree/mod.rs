@@ -9,7 +9,7 @@
 //! The image is an array of 64-byte lines of sixteen `u32`, position-independent: lines are counted from its start.
 //!
 //! ```text
-//! line 0   [0] 0x4254_0004 (layout version)  [1] trees  [2], [3] squeeze of source port and second key
+//! line 0   [0] 0x4254_0005 (layout version)  [1] trees  [2], [3] squeeze of source port and second key
 //!          [4] ranked: answers are ranks     [5] first line of the values of ranks
 //!          [6] trees that are always walked; the others only where those leave a lower answer possible
 //! line 1.. a tree per 4 words, that with the least answer first: root reference, least answer in it, steps that nearly all
@@ -55,7 +55,7 @@ pub const DIMENSIONS: usize = 5;
 /// The value of a point that no cuboid contains.
 pub const NONE: u32 = u32::MAX;
 
-const VERSION: u32 = 0x4254_0004;
+const VERSION: u32 = 0x4254_0005;
 const TREES_PER_LINE: usize = 4;
 /// The nodes of so many cuboids, in short leaves, are too many for the second cache: a longer leaf costs less than a
 /// node.

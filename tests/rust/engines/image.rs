@@ -160,7 +160,7 @@ impl Asked {
         let key = FlowKey { tuple, hook, input, output, accepted: false, ct, dnatted: false };
         let decision = self.table.decide(&key);
         let (end, outcome) = image.answer(self.chain.number(), &tuple);
-        let found = (end == 0, outcome);
+        let found = (end == 1, outcome);
         let expected = (decision.verdict == Verdict::Allow, decision.outcome.number());
         assert_eq!(found, expected, "{tuple:?}\n{}", shown(self.table.program()));
     }
@@ -184,7 +184,7 @@ proptest! {
         let image = Image(&copy[12..]);
         prop_assert!(image.0.len() <= budgets.classes.bytes);
         if !image.0.is_empty() {
-            prop_assert_eq!([image.word(0), image.word(1)], [u32::from_le_bytes(*b"LGCT"), 8]);
+            prop_assert_eq!([image.word(0), image.word(1)], [u32::from_le_bytes(*b"LGCT"), 9]);
             prop_assert_eq!(4 * image.word(2) as usize, image.0.len());
             prop_assert_eq!(image.word(4) as usize, 2 * program.chains.len());
         }

@@ -216,7 +216,7 @@ impl Search {
     /// Whether a key is in its first bucket, and what it leads to then.
     #[inline(always)]
     pub fn look(&self, image: &Image, key: u64) -> (bool, Span) {
-        look(image.line_at(self.buckets + first_bucket(key, self.bucket_count)), key)
+        look(image.line((self.buckets + first_bucket(key, self.bucket_count)) * LINE), key)
     }
 
     /// What a key leads to that is in its first bucket.
@@ -229,7 +229,7 @@ impl Search {
     /// What a key leads to.
     pub fn span(&self, image: &Image, key: u64) -> Span {
         for bucket in near(key, self.bucket_count) {
-            let line = image.line_at(self.buckets + bucket);
+            let line = image.line((self.buckets + bucket) * LINE);
             if let Some(span) = found(line, key) {
                 return span;
             }

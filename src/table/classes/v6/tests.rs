@@ -10,7 +10,7 @@ type Map = Vec<(u128, u32)>;
 
 /// One at a time and in blocks, at every bound, beside it, and at the ends.
 fn check(v6: &V6, image: &mut Builder, intervals: &[(u128, u32)]) {
-    let image = image.image();
+    let image = image.image().expect("memory");
     let addresses = asked(intervals, u128::MAX);
     for addresses in addresses.chunks(16) {
         let block: [u128; 16] = std::array::from_fn(|index| addresses[index % addresses.len()]);
