@@ -1,15 +1,16 @@
 //! Many questions at one hook, by column: what scripts and benchmarks ask.
 
 use std::array;
+use std::hint::select_unpredictable;
 use std::ops::Range;
 
 use thiserror::Error;
 
-use super::answer::Answer;
+use super::answer::{Answer, EndKind};
 use super::block::{Block, Columns};
 use super::stops::Before;
 use super::{Decision, DecisionTable, Trace, hooks, lone};
-use crate::flow::{CtState, Direction, Family, FlowKey, Hook, InterfaceId};
+use crate::flow::{CtState, Direction, Family, FlowKey, Hook, InterfaceId, protocol};
 use crate::program::ChainId;
 
 /// One value for every flow, or one value for each.
@@ -299,7 +300,7 @@ impl DecisionTable {
         outcomes: &mut [u32; N],
     ) {
         if N > 1
-            && let Some((answers, decisions)) = self.lone_block(block, 0, &mut ())
+            && let Some((answers, decisions)) = self.short_block(block, 0, &mut ())
         {
             let verdict_of = decisions.map(|decision| decision.verdict as u8);
             for index in 0..N {
@@ -322,7 +323,7 @@ impl DecisionTable {
         trace: &mut T,
     ) -> [Decision; N] {
         if N > 1
-            && let Some((answers, decisions)) = self.lone_block(block, from, trace)
+            && let Some((answers, decisions)) = self.short_block(block, from, trace)
         {
             return answers.map(|answer| Decision { outcome: answer.outcome(), ..decisions[answer.kind()] });
         }
@@ -345,10 +346,11 @@ impl DecisionTable {
         })
     }
 
-    /// If each packet meets one chain: what the chains answer, and the decisions that this means, by [`Answer::kind`].
-    /// Loads that depend on each other wait for memory, those of many packets wait at the same time.
+    /// If each packet meets one chain, or in FORWARD two: what the chains that decide answer, and the decisions that this
+    /// means, by [`Answer::kind`]. Loads that depend on each other wait for memory, those of many packets wait at the same
+    /// time.
     #[inline]
-    fn lone_block<const N: usize, T: Trace>(
+    fn short_block<const N: usize, T: Trace>(
         &self,
         block: &Block<'_, N>,
         from: usize,
@@ -357,10 +359,14 @@ impl DecisionTable {
         if !block.is_plain() {
             return None;
         }
-        let chains = self.stops.lone_block(block.hook, block.input, block.output)?;
+        let Some((chains, from_workloads)) = self.stops.lone_block(block.hook, block.input, block.output)
+        else {
+            return self.pair_block(block, from, trace);
+        };
         let before = Before::at(block.hook);
         if self.failsafes.may_settle(before, [block.source_port, block.destination_port])
             && (0..N).any(|index| lone::is_settled(self, before, &block.key(index).tuple))
+            || from_workloads && self.has_encapsulated(block)
         {
             return None;
         }
@@ -370,6 +376,52 @@ impl DecisionTable {
         let decisions = self.stops.lone_block_decisions(block.hook, &answers)?;
         trace.all_come_true();
         Some((answers, decisions))
+    }
+
+    /// The same where packets in FORWARD meet two chains, one for each interface (E-38).
+    #[inline(never)]
+    fn pair_block<const N: usize, T: Trace>(
+        &self,
+        block: &Block<'_, N>,
+        from: usize,
+        trace: &mut T,
+    ) -> Option<([Answer; N], [Decision; 4])> {
+        if block.hook != Hook::FilterForward {
+            return None;
+        }
+        let pairs = self.stops.pair_block(block.input, block.output)?;
+        if pairs.from_workloads && self.has_encapsulated(block) {
+            return None;
+        }
+        let points = block.points()?;
+        let first = self.engines.find_classes_block(&pairs.first, &points)?;
+        let mut answers = self.engines.find_classes_block(&pairs.last, &points)?;
+        for index in 0..N {
+            // Not a branch: which one denies cannot be predicted.
+            let is_denied = first[index].end() == EndKind::Deny;
+            answers[index] = select_unpredictable(is_denied, first[index], answers[index]);
+        }
+        let decisions = self.stops.lone_block_decisions(block.hook, &answers)?;
+        for (index, (first, is_pair)) in first.iter().zip(pairs.is_pair).enumerate() {
+            if is_pair && first.end() != EndKind::Deny {
+                trace.packet(from + index);
+                trace.let_through(first.outcome());
+            }
+        }
+        Some((answers, decisions))
+    }
+
+    /// Whether one of the packets is settled where a workload has sent it (E-20.5).
+    fn has_encapsulated<const N: usize>(&self, block: &Block<'_, N>) -> bool {
+        let settings = &self.program().settings;
+        let vxlan = settings.workload_vxlan_port.map_or(u32::MAX, u32::from);
+        let ports = block.protocol.iter().zip(block.destination_port);
+        // Without branches, to be done for many at once.
+        #[allow(clippy::needless_bitwise_bool)]
+        ports.fold(false, |any, (&number, &port)| {
+            any | (settings.workload_ipip_denied & (number == protocol::IPIP))
+                | ((number == protocol::UDP) & (u32::from(port) == vxlan))
+        })
     }
 
     /// The answers of a chain in `tree` that the packets are likely to meet: a wrong guess costs time alone.

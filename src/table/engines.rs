@@ -250,8 +250,14 @@ impl Engines {
     /// How the only chain that a packet meets ends for it: nothing is kept for others.
     #[inline]
     pub fn find_lone<T: Trace>(&self, chain: ChainId, tuple: &FiveTuple, trace: &mut T) -> Answer {
-        let answer = self.classes.as_ref().and_then(|classes| classes.find_lone(chain, tuple));
+        let answer = self.find_lone_in_classes(chain, tuple);
         answer.unwrap_or_else(|| self.find(chain, &Packet::of(tuple), &mut { Seen::NOTHING }, trace))
+    }
+
+    /// The same by the short way of `classes`, if the chain has one: rules passed are told by the answer alone.
+    #[inline]
+    pub fn find_lone_in_classes(&self, chain: ChainId, tuple: &FiveTuple) -> Option<Answer> {
+        self.classes.as_ref()?.find_lone(chain, tuple)
     }
 
     /// The same of a chain that [is in `tree`](Self::is_in_tree); `known` is what one of those has answered.
@@ -301,10 +307,20 @@ impl Engines {
         points: &PointBlock<'_, N>,
         passed: &mut impl FnMut(usize, OutcomeId),
     ) -> Option<[Answer; N]> {
-        self.classes.as_ref().and_then(|classes| classes.find_block(chains, points)).or_else(|| {
+        self.find_classes_block(chains, points).or_else(|| {
             let chain = chains.first().filter(|&first| chains.iter().all(|chain| chain == first))?;
             self.trees.find_block(*chain, points, passed)
         })
+    }
+
+    /// The same; none unless all are in `classes`.
+    #[inline]
+    pub fn find_classes_block<const N: usize>(
+        &self,
+        chains: &[ChainId; N],
+        points: &PointBlock<'_, N>,
+    ) -> Option<[Answer; N]> {
+        self.classes.as_ref()?.find_block(chains, points)
     }
 
     /// How one chain ends for packets of one family; none unless it is in `tree`.

@@ -106,7 +106,7 @@ fn step(stage: Stage, endpoint: Option<EndpointId>, reason: Reason) -> Step {
 }
 
 /// E-20.5.
-fn is_encapsulated(settings: &Settings, tuple: &FiveTuple) -> bool {
+pub fn is_encapsulated(settings: &Settings, tuple: &FiveTuple) -> bool {
     match tuple.transport {
         _ if tuple.protocol == protocol::IPIP => settings.workload_ipip_denied,
         Transport::Ports { destination, .. } => {

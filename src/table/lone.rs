@@ -1,9 +1,12 @@
-//! The short ways: packets that meet one chain alone, as most of a busy host do, without the bookkeeping of the walk through
-//! the hooks, which takes as long as the chain. Their answers are those of the walk.
+//! The short ways: packets that meet one chain alone, as most of a busy host do, or one for each interface, as those between
+//! workloads do, without the bookkeeping of the walk through the hooks, which takes as long as the chain. Their answers are
+//! those of the walk.
 
-use super::answer::Answer;
+use std::hint::select_unpredictable;
+
+use super::answer::{Answer, EndKind};
 use super::classes::{Near, Record};
-use super::hooks::{is_new, walk};
+use super::hooks::{self, is_new, walk};
 use super::stops::{Before, Lead};
 use super::{Decision, DecisionTable, Trace};
 use crate::flow::{Family, FiveTuple, FlowKey, Hook};
@@ -26,6 +29,7 @@ pub fn decide<T: Trace>(
         && !key.accepted
         && is_new(key.ct)
         && let Some(lead) = table.stops.lone_in_forward(key.input, key.output)
+        && !is_encapsulated(table, lead, &key.tuple)
     {
         if key.tuple.family == Family::V4 {
             if let Some(near) = table.engines.find_near_v4(lead, &key.tuple) {
@@ -122,23 +126,61 @@ fn decide_elsewhere<T: Trace>(
     tree: Option<(ChainId, Answer)>,
     trace: &mut T,
 ) -> Decision {
-    if !key.accepted
-        && !key.dnatted
-        && is_new(key.ct)
-        && let Some(lead) = table.stops.lone(key.hook, key.input, key.output)
-        && !is_settled(table, Before::at(key.hook), &key.tuple)
-    {
-        let answer = if lead.is_in_tree(key.tuple.family) {
-            table.engines.find_lone_in_tree(lead.chain(), &key.tuple, tree, trace)
-        } else {
-            table.engines.find_lone(lead.chain(), &key.tuple, trace)
-        };
-        if let Some(decision) = table.stops.lone_decision(key.hook, answer) {
+    if !key.accepted && !key.dnatted && is_new(key.ct) {
+        let lone = table.stops.lone(key.hook, key.input, key.output);
+        let lone = lone.map(|lead| decide_lone(table, key, lead, tree, trace));
+        if let Some(decision) = lone.unwrap_or_else(|| decide_pair(table, key, trace)) {
             return decision;
         }
     }
     trace.anew();
     walk(table, key, tree, trace).0
+}
+
+/// Of a new packet that meets one chain; none where something is settled ahead of it, or behind.
+fn decide_lone<T: Trace>(
+    table: &DecisionTable,
+    key: &FlowKey,
+    lead: Lead,
+    tree: Option<(ChainId, Answer)>,
+    trace: &mut T,
+) -> Option<Decision> {
+    if is_settled(table, Before::at(key.hook), &key.tuple) || is_encapsulated(table, lead, &key.tuple) {
+        return None;
+    }
+    let answer = if lead.is_in_tree(key.tuple.family) {
+        table.engines.find_lone_in_tree(lead.chain(), &key.tuple, tree, trace)
+    } else {
+        table.engines.find_lone(lead.chain(), &key.tuple, trace)
+    };
+    table.stops.lone_decision(key.hook, answer)
+}
+
+/// Of a new packet in FORWARD that meets two chains, that of the interface it comes in by and that of the one it leaves by
+/// (E-38): the second decides what the first does not deny.
+fn decide_pair<T: Trace>(table: &DecisionTable, key: &FlowKey, trace: &mut T) -> Option<Decision> {
+    if key.hook != Hook::FilterForward {
+        return None;
+    }
+    let [from, to] = table.stops.pair_in_forward(key.input, key.output)?;
+    if is_encapsulated(table, from, &key.tuple) {
+        return None;
+    }
+    let ask = |lead: Lead| table.engines.find_lone_in_classes(lead.chain(), &key.tuple);
+    let (first, last) = (ask(from)?, ask(to)?);
+    let is_denied = first.end() == EndKind::Deny;
+    // Not a branch: which one denies cannot be predicted.
+    let decision = table.stops.lone_decision(key.hook, select_unpredictable(is_denied, first, last))?;
+    if !is_denied {
+        trace.let_through(first.outcome());
+    }
+    Some(decision)
+}
+
+/// Whether an encapsulated packet is settled ahead of the chain (E-20.5).
+#[inline]
+fn is_encapsulated(table: &DecisionTable, lead: Lead, tuple: &FiveTuple) -> bool {
+    lead.is_from_workload() && hooks::is_encapsulated(&table.program().settings, tuple)
 }
 
 /// Whether a failsafe port settles a packet ahead of the only chain that it meets.

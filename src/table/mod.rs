@@ -140,6 +140,9 @@ pub trait Trace {
     /// One more step.
     fn step(&mut self, step: Step);
 
+    /// A chain that let the packet through ahead of the one that decides, where no steps are told.
+    fn let_through(&mut self, _outcome: OutcomeId) {}
+
     /// Where steps do not tell them: a Pass or Log rule that a chain passes and the outcome of its answer does not tell.
     fn rule(&mut self, _rule: OutcomeId) {}
 

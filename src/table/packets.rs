@@ -64,6 +64,11 @@ impl Trace for Passing {
         self.steps += 1;
     }
 
+    #[inline]
+    fn let_through(&mut self, outcome: OutcomeId) {
+        self.passed.push(Passed { packet: self.packet, outcome, step: 0 });
+    }
+
     fn rule(&mut self, rule: OutcomeId) {
         self.passed.push(Passed { packet: self.packet, outcome: rule, step: self.steps });
     }

@@ -1,6 +1,8 @@
 //! The chains that packets of an interface meet, hook by hook: worked out once when a table is bound, so that a packet
 //! costs one load for each of its two interfaces.
 
+use std::hint::select_unpredictable;
+
 use super::answer::Answer;
 use super::engines::Engines;
 use super::failsafe::FailsafeList;
@@ -68,6 +70,8 @@ const KIND: u32 = 30;
 /// Where bits for each family begin.
 const BY_DESTINATION: u32 = 28;
 const IN_TREE: u32 = 26;
+/// The bit of a workload's egress, ahead of which encapsulated packets are settled (E-20.5).
+const FROM_WORKLOAD: u32 = 25;
 
 /// The only chain that a packet meets.
 #[derive(Clone, Copy, Debug)]
@@ -81,7 +85,13 @@ impl Lead {
     /// Its number.
     #[inline]
     pub const fn chain(self) -> ChainId {
-        ChainId::from_number(self.0 & ((1 << IN_TREE) - 1))
+        ChainId::from_number(self.0 & ((1 << FROM_WORKLOAD) - 1))
+    }
+
+    /// Whether encapsulated packets are settled ahead of it (E-20.5).
+    #[inline]
+    pub const fn is_from_workload(self) -> bool {
+        self.0 >> FROM_WORKLOAD & 1 != 0
     }
 
     /// Whether it looks at destinations first: known before its record is at hand, so that the way to the class of an
@@ -101,7 +111,7 @@ impl Lead {
 /// A chain that is the only one.
 fn one_chain(engines: &Engines, chain: ChainId) -> Chains {
     // Above all numbers that fit, the walk has to do.
-    if chain.number() >> IN_TREE != 0 {
+    if chain.number() >> FROM_WORKLOAD != 0 {
         return MORE;
     }
     let bits = |family: Family| {
@@ -131,6 +141,16 @@ struct Lone {
     untracked_out: Chains,
 }
 
+/// The chains that packets in FORWARD meet; those that meet one have it twice.
+pub struct Pairs<const N: usize> {
+    pub first: [ChainId; N],
+    pub last: [ChainId; N],
+    /// It is two, which may be the same.
+    pub is_pair: [bool; N],
+    /// One of them is [a workload's](Lead::is_from_workload).
+    pub from_workloads: bool,
+}
+
 /// Decisions but for the outcome, by [`Answer::kind`].
 pub type LoneDecisions = [Option<Decision>; 4];
 
@@ -139,10 +159,12 @@ impl Lone {
         let one_chain = |chain| one_chain(engines, chain);
         let few = |stops: [Option<Stop>; 2]| match stops {
             [None, None] => NONE,
-            [Some(stop), None] | [None, Some(stop)] if stop.before == Before::Conntrack => {
-                one_chain(stop.chain)
-            }
-            _ => MORE,
+            [Some(stop), None] | [None, Some(stop)] => match stop.before {
+                Before::Conntrack => one_chain(stop.chain),
+                Before::Encapsulation => one_chain(stop.chain) | 1 << FROM_WORKLOAD,
+                _ => MORE,
+            },
+            [Some(_), Some(_)] => MORE,
         };
         let one = |stop: Option<Stop>| stop.map_or(MORE, |stop| one_chain(stop.chain));
         let of_host = |stop: Option<Stop>| one(stop.filter(|_| stops.workload == WorkloadSide::Host));
@@ -241,14 +263,45 @@ impl AllStops {
         Lead::of(at(input)?.from.wrapping_add(at(output)?.to))
     }
 
-    /// As [`Self::lone`], of many packets; none where one of them has none.
+    /// The two chains that a new packet in filter FORWARD meets in turn, if both of its interfaces have one alone.
+    #[inline]
+    pub fn pair_in_forward(&self, input: InterfaceId, output: InterfaceId) -> Option<[Lead; 2]> {
+        let at = |interface: InterfaceId| self.lone.get(interface.0 as usize);
+        Some([Lead::of(at(input)?.from)?, Lead::of(at(output)?.to)?])
+    }
+
+    /// The same of many packets, each of which meets one chain or two; none where one of them meets others.
+    #[inline]
+    pub fn pair_block<const N: usize>(&self, inputs: &[u32; N], outputs: &[u32; N]) -> Option<Pairs<N>> {
+        let mut pairs = Pairs {
+            first: [ChainId::from_number(0); N],
+            last: [ChainId::from_number(0); N],
+            is_pair: [false; N],
+            from_workloads: false,
+        };
+        for index in 0..N {
+            let (from, to) =
+                (self.lone.get(inputs[index] as usize)?.from, self.lone.get(outputs[index] as usize)?.to);
+            if from.max(to) >= MORE || from | to == NONE {
+                return None;
+            }
+            pairs.first[index] = Lead(select_unpredictable(from == NONE, to, from)).chain();
+            pairs.last[index] = Lead(select_unpredictable(to == NONE, from, to)).chain();
+            pairs.is_pair[index] = from.min(to) != NONE;
+            pairs.from_workloads |= Lead(from).is_from_workload();
+        }
+        Some(pairs)
+    }
+
+    /// As [`Self::lone`], of many packets, and whether one of these chains is [a workload's](Lead::is_from_workload); none
+    /// where one of them has none.
     #[inline]
     pub fn lone_block<const N: usize>(
         &self,
         hook: Hook,
         inputs: &[u32; N],
         outputs: &[u32; N],
-    ) -> Option<[ChainId; N]> {
+    ) -> Option<([ChainId; N], bool)> {
         match hook {
             Hook::FilterForward => self.chains(inputs, outputs, |from, to| from.from.wrapping_add(to.to)),
             Hook::RawPrerouting => self.chains(inputs, inputs, |from, _| from.untracked_in),
@@ -267,15 +320,16 @@ impl AllStops {
         one: &[u32; N],
         other: &[u32; N],
         of: impl Fn(&Lone, &Lone) -> Chains,
-    ) -> Option<[ChainId; N]> {
+    ) -> Option<([ChainId; N], bool)> {
         let mut chains = [ChainId::from_number(0); N];
-        let mut all = true;
+        let (mut all, mut from_workloads) = (true, false);
         for index in 0..N {
             let both = of(self.lone.get(one[index] as usize)?, self.lone.get(other[index] as usize)?);
             all &= both >> KIND == ONE >> KIND;
+            from_workloads |= Lead(both).is_from_workload();
             chains[index] = Lead(both).chain();
         }
-        all.then_some(chains)
+        all.then_some((chains, from_workloads))
     }
 
     /// The hook's decisions but for the outcome, by [`Answer::kind`], where lone chains answer so; none where a setting
