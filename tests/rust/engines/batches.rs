@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use crate::budgets::tiny;
 use crate::choices::{Choices, choices};
 use crate::equal::built;
-use crate::packets::{Aims, interface, lone_pairs};
+use crate::packets::{Aims, interface, short_pairs};
 use crate::programs::program;
 
 /// The values of a column; of one for all flows every value is the same.
@@ -55,7 +55,8 @@ impl Batch {
         let flag = |choices: &mut Choices| choices.of(&[0, 0, 0, 1, 2, 255]);
         // A block with a later fragment is answered packet by packet.
         let is_whole = is_plain && choices.chance(75);
-        let pairs = if is_plain { lone_pairs(table) } else { Vec::new() };
+        let chains = if choices.chance(50) { 1 } else { 2 };
+        let pairs = if is_plain { short_pairs(table, chains) } else { Vec::new() };
         let states: &[u8] = if is_plain { &[0, 4] } else { &[0, 0, 0, 0, 1, 2, 3, 4] };
         let (input, output) = if pairs.is_empty() {
             let input = Values::new(choices, count, |choices| interface(choices, table).0);

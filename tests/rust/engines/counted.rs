@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use labelgate::flow::{FlowKey, OutcomeId};
+use labelgate::flow::{CtState, FiveTuple, FlowKey, Hook, OutcomeId, Transport};
 use labelgate::program::{Action, Program, Reason};
 use labelgate::table::{Budgets, Builder, DecisionTable, ListedRule, Passing, Tally};
 use proptest::prelude::*;
@@ -12,7 +12,7 @@ use crate::budgets::tiny;
 use crate::choices::{Choices, choices};
 use crate::edits::changed;
 use crate::equal::{bound, built, others};
-use crate::packets::Aims;
+use crate::packets::{Aims, short_pairs};
 use crate::programs::{self, numeric, of_rules, plain, program};
 
 /// Packets of a batch: two stages, a part, and some left over.
@@ -40,10 +40,27 @@ fn all_budgets(choices: &mut Choices) -> [Budgets; 6] {
     [telling(Budgets::default()), scarce, trees, wooded, telling(tiny(choices)), Budgets::LINEAR]
 }
 
-/// Packets of one hook and IP version, most of them between the same interfaces.
+/// The packet with ports, or ICMP type and code, if its protocol has them.
+fn whole(tuple: FiveTuple) -> FiveTuple {
+    let transport = match tuple.transport {
+        Transport::Opaque => Transport::of(tuple.protocol, 1, 80),
+        transport => transport,
+    };
+    FiveTuple { transport, ..tuple }
+}
+
+/// Packets of one hook and IP version, most of them between the same interfaces; or new ones in FORWARD that meet a chain
+/// for each interface.
 fn batch(choices: &mut Choices, aims: &Aims<'_>, table: &DecisionTable) -> Vec<FlowKey> {
     let first = aims.key(choices, table);
+    let pairs = if choices.chance(50) { short_pairs(table, 2) } else { Vec::new() };
     let next = |_| {
+        if !pairs.is_empty() {
+            // A later fragment would have its block answered packet by packet.
+            let tuple = whole(aims.tuple_of(choices, first.tuple.family));
+            let ((input, output), hook) = (choices.of(&pairs), Hook::FilterForward);
+            return FlowKey { tuple, hook, input, output, accepted: false, ct: CtState::New, dnatted: false };
+        }
         let tuple = aims.tuple_of(choices, first.tuple.family);
         let other = aims.key(choices, table);
         match choices.below(20) {

@@ -165,10 +165,10 @@ pub fn interface(choices: &mut Choices, table: &DecisionTable) -> InterfaceId {
     }
 }
 
-/// Pairs of interfaces between which one chain decides in FORWARD, by what traces tell.
-pub fn lone_pairs(table: &DecisionTable) -> Vec<(InterfaceId, InterfaceId)> {
+/// Pairs of interfaces whose packets meet one chain of each at most in FORWARD, by what traces tell; `most` in all.
+pub fn short_pairs(table: &DecisionTable, most: usize) -> Vec<(InterfaceId, InterfaceId)> {
     let ids = || INTERFACES.into_iter().filter(|name| !name.is_empty()).map(|name| table.interface(name));
-    let is_lone = |&(input, output): &(InterfaceId, InterfaceId)| {
+    let is_short = |&(input, output): &(InterfaceId, InterfaceId)| {
         let transport = Transport::of(protocol::TCP, 1, 1);
         let tuple =
             FiveTuple { family: Family::V4, source: 1, destination: 1, protocol: protocol::TCP, transport };
@@ -176,10 +176,12 @@ pub fn lone_pairs(table: &DecisionTable) -> Vec<(InterfaceId, InterfaceId)> {
         let (_, steps) =
             table.trace(&FlowKey { tuple, hook, input, output, accepted: false, ct, dnatted: false });
         let stages: BTreeSet<_> = steps.iter().map(|step| step.stage.name()).collect();
-        let lone = [Stage::WorkloadIngress, Stage::FromHep, Stage::ToHep].map(Stage::name);
-        stages.len() == 1 && lone.iter().any(|stage| stages.contains(stage))
+        let count = |side: [Stage; 2]| side.into_iter().filter(|stage| stages.contains(stage.name())).count();
+        let (from, to) =
+            (count([Stage::FromHep, Stage::WorkloadEgress]), count([Stage::WorkloadIngress, Stage::ToHep]));
+        from.max(to) == 1 && from + to == stages.len() && stages.len() <= most
     };
-    ids().flat_map(|input| ids().map(move |output| (input, output))).filter(is_lone).collect()
+    ids().flat_map(|input| ids().map(move |output| (input, output))).filter(is_short).collect()
 }
 
 fn around(first: u128, last: u128) -> [u128; 4] {
