@@ -50,6 +50,7 @@ mutants: setup ## Seed deliberate faults, one at a time: a case must catch each 
 bench: setup ## Measure what takes a minute or two each, from answers a second to diff (root); fail below what is promised
 	$(PY) benches/answers.py --least 20000
 	$(PY) benches/boundary.py
+	$(PY) -m pytest -q -p pytest_benchmark.plugin benches/calls.py
 	$(PY) benches/live.py
 	$(PY) benches/replay.py --least 1000000
 	$(PY) benches/expectations.py --least 1000

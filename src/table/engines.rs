@@ -107,13 +107,15 @@ enum Why {
     Wide(usize),
     /// A budget of `classes`, and one of `tree` if it is not there either.
     Refused(Refused, Option<trees::Refused>),
+    /// No memory for `classes`: trees of what would be there take a hundred times as much.
+    NoMemory(Refused),
 }
 
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Wide(clauses) => write!(f, "{clauses} clauses: wide lists are tried in tree first"),
-            Self::Refused(classes, None) => write!(f, "{classes}"),
+            Self::Refused(classes, None) | Self::NoMemory(classes) => write!(f, "{classes}"),
             Self::Refused(classes, Some(tree)) => write!(f, "{classes}; {tree}"),
         }
     }
@@ -162,6 +164,8 @@ impl Engines {
                 };
                 let why = if trees.has(chain, family) {
                     Why::Wide(flats.count(program.chain(chain)).unwrap_or_default())
+                } else if let Refused::Memory(_) = why {
+                    Why::NoMemory(why)
                 } else {
                     Why::Refused(why, trees.add(chain, family, &flats).err())
                 };
@@ -377,7 +381,10 @@ impl Engines {
         let others = self.others.iter().map(|(chain, family, why)| Other {
             chain: chain.index(),
             family: if *family == Family::V4 { 4 } else { 6 },
-            engine: if matches!(why, Why::Refused(_, Some(_))) { Linear::NAME } else { Trees::NAME },
+            engine: match why {
+                Why::Refused(_, Some(_)) | Why::NoMemory(_) => Linear::NAME,
+                Why::Refused(_, None) | Why::Wide(_) => Trees::NAME,
+            },
             why: why.to_string(),
         });
         Description {

@@ -171,13 +171,13 @@ impl<'a> Resolver<'a> {
                 (Attachment::Name(name), EndpointKind::Workload) => {
                     claim(program, &mut found.workloads, name, id);
                 }
-                (Attachment::Address, _) => {
+                (Attachment::Address, EndpointKind::Host) => {
                     for &address in &endpoint.addresses {
                         claim(program, &mut found.expecting, address, id);
                     }
                 }
                 (Attachment::Any, _) => found.any = smallest(program, found.any.into_iter().chain([id])),
-                (Attachment::Remote, _) => {}
+                (Attachment::Remote, _) | (Attachment::Address, EndpointKind::Workload) => {}
             }
         }
         found

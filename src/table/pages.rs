@@ -1,5 +1,5 @@
 //! Memory for tables that walks read without asking how long they are: there is some behind every offset of 32 bits, as
-//! runtimes of WebAssembly have it. What is behind the table is address space alone, all zeros. Large tables are in huge
+//! runtimes of WebAssembly have it. What is behind the room for the table is address space alone, all zeros. Large tables are in huge
 //! pages, where the kernel has them: a walk reads places far apart, and each page of 4 KiB costs the processor a search for
 //! its address as long as the load itself.
 
@@ -37,13 +37,18 @@ unsafe impl Sync for Pages {}
 
 #[allow(unsafe_code)]
 impl Pages {
+    /// Whether there could be any now: asked before a table is built, not after.
+    pub fn check() -> io::Result<()> {
+        Self::zeroed(0).map(|_| ())
+    }
+
     /// So many bytes. Fails without memory, or without 16 GiB of address space: under `ulimit -v`, or where thousands of
     /// tables have taken it.
     pub fn zeroed(bytes: usize) -> io::Result<Self> {
         let is_large = bytes >= WORTH;
         let room = if is_large { bytes.next_multiple_of(HUGE) } else { bytes };
         if room > REACH {
-            return Err(io::Error::from(io::ErrorKind::OutOfMemory));
+            return Err(io::Error::from_raw_os_error(libc::ENOMEM));
         }
         // SAFETY: asks for new memory. It is not to be written, so that nobody has to account for it.
         let map = unsafe {
@@ -154,6 +159,6 @@ mod tests {
 
     #[test]
     fn more_than_offsets_lead_to_is_refused() {
-        assert_eq!(Pages::zeroed(REACH + 1).expect_err("too much").kind(), io::ErrorKind::OutOfMemory);
+        assert_eq!(Pages::zeroed(REACH + 1).expect_err("too much").raw_os_error(), Some(libc::ENOMEM));
     }
 }

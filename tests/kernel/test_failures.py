@@ -104,7 +104,8 @@ def test_a_reply_that_comes_too_late(world: World, backend: str, tmp_path: Path)
             flood(world, ALLOWED)
             world.run(EDGE, "ip", "link", "set", "eth0", "down")
         assert wait_until(lambda: daemon.counters()["hooks"]["filter-input"]["netlink_errors"] >= 1)
-        assert daemon.counters()["hooks"]["filter-input"]["packets"] == SENT
+        # What neighbours have to say meanwhile is counted, too.
+        assert daemon.counters()["hooks"]["filter-input"]["packets"] >= SENT
 
 
 SQUATTER = """

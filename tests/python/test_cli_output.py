@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import subprocess
 import sys
@@ -45,19 +46,63 @@ def test_a_full_disk(words: list[str]) -> None:
     assert said == FULL
 
 
+POLICY = str(Path(package.__file__).parent / "examples" / "01-workload.yaml")
+READERS = {
+    "explain": (["explain", "-f", POLICY, "--packets"], "{}\n"),
+    "replay": (
+        ["replay", "-o", "json", "--flows", "--node", "edge1", "--route", "0.0.0.0/0=eth0", POLICY],
+        '{"src":"203.0.113.7","dst":"10.65.0.2","protocol":"tcp","sport":4000,"dport":443}\n',
+    ),
+}
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full, a device of Linux that is full")
-def test_a_full_disk_is_not_told_of_the_file_that_is_read(tmp_path: Path) -> None:
-    policy = Path(package.__file__).parent / "examples" / "01-workload.yaml"
-    packets = tmp_path / "packets.jsonl"
-    packets.write_text("{}\n")
+@pytest.mark.parametrize("verb", READERS)
+def test_a_full_disk_is_not_told_of_the_file_that_is_read(verb: str, tmp_path: Path) -> None:
+    words, content = READERS[verb]
+    read = tmp_path / "read.jsonl"
+    read.write_text(content)
     full = os.open("/dev/full", os.O_WRONLY)
     try:
-        code, said = labelgate(["explain", "-f", str(policy), "--packets", str(packets)], full)
+        code, said = labelgate([*words, str(read)], full)
     finally:
         os.close(full)
     assert code == 3
     assert said.endswith(FULL)
-    assert packets.name not in said
+    assert read.name not in said
+
+
+def test_output_without_a_buffer_is_not_given_one() -> None:
+    """As Python is told with `-u`: what is written is there, however the program ends."""
+    script = "import os, sys; from labelgate.cli import _name_output; _name_output(); print('x'); os._exit(0)"
+    command = [sys.executable, "-P", "-u", "-c", script]
+    assert subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=60).stdout == b"x\n"
+
+
+def test_clean_does_all_before_it_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody may read what it says; nf_conntrack_tcp_loose is set back all the same."""
+    clean = importlib.import_module("labelgate.cli.clean")
+    restored = []
+
+    class Note:
+        def __init__(self, folder: object) -> None:
+            pass
+
+        def restore(self) -> bool:
+            restored.append(True)
+            return True
+
+    def fail(text: str) -> None:
+        assert restored, f"told before all was done: {text}"
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(clean, "remove_rules", lambda: ["raw"])
+    monkeypatch.setattr(clean.nfacct, "remove_all", lambda prefix: True)
+    monkeypatch.setattr(clean, "LooseNote", Note)
+    monkeypatch.setattr(clean.click, "echo", fail)
+    with pytest.raises(BrokenPipeError):
+        clean.clean.callback(None, None)
+    assert restored
 
 
 @pytest.mark.parametrize("number", [errno.EPIPE, errno.ENOSPC])

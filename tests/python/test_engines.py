@@ -75,7 +75,7 @@ json.dump([table.describe(), meant], sys.stdout)
 """
 
 
-def test_without_address_space_tree_answers() -> None:
+def test_without_address_space_linear_answers() -> None:
     """Where walks could not be given memory behind the image there is none; the answers are the same."""
 
     def asked(*limit: str) -> Any:
@@ -83,7 +83,7 @@ def test_without_address_space_tree_answers() -> None:
         return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
     (_, expected), (description, answers) = asked(), asked("limited")
-    assert {other["engine"] for other in description["others"]} == {"tree"}
+    assert {other["engine"] for other in description["others"]} == {"linear"}
     assert all("no 16 GiB of address space" in other["why"] for other in description["others"])
     assert description["classes"]["tables"] == description["classes"]["bytes"] == 0
     assert answers == expected

@@ -36,10 +36,16 @@ FAULT = 70
 """The exit code of faults of our own: EX_SOFTWARE of sysexits.h."""
 CLOSED = 141
 """As a shell says it: 128 and the number of SIGPIPE."""
-STANDARD_OUTPUT = "standard output"
-"""The file name of errors of writing there."""
 _MODULES = {"confirm": "apply", "rollback": "apply"}
 """Of verbs that have no file of their own."""
+
+
+class _OutputError(Exception):
+    """Standard output cannot be written. No OSError: what a verb says of those of its files is not for it."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 class _Output(io.FileIO):
@@ -49,15 +55,17 @@ class _Output(io.FileIO):
         try:
             return super().write(content)
         except OSError as error:
-            error.filename = STANDARD_OUTPUT
-            raise
+            raise _OutputError(error) from None
 
 
 def _name_output() -> None:
     """Has errors of standard output say so; nothing has been written yet."""
     old = sys.stdout
-    if isinstance(old, io.TextIOWrapper):  # It is None where there is none.
-        output = io.BufferedWriter(_Output(1, "w", closefd=False))
+    # It is None where there is none, and an embedding program may have put another one in its place.
+    if isinstance(old, io.TextIOWrapper) and old is sys.__stdout__:
+        raw = _Output(1, "w", closefd=False)
+        # Without a buffer where Python was told so.
+        output: Any = raw if isinstance(old.buffer, io.RawIOBase) else io.BufferedWriter(raw)
         sys.stdout = io.TextIOWrapper(
             output, old.encoding, old.errors, None, old.line_buffering, old.write_through
         )
@@ -68,13 +76,11 @@ def _writing() -> Iterator[None]:
     """Ends the program where its output cannot be written; of a closed pipe click would say 1: findings."""
     try:
         yield
-    except OSError as error:
-        if error.filename != STANDARD_OUTPUT:
-            raise
+    except _OutputError as problem:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # The interpreter would try what is left once more.
-        if error.errno == errno.EPIPE:
+        if problem.error.errno == errno.EPIPE:
             sys.exit(CLOSED)
-        text = f"{STANDARD_OUTPUT}: {error.strerror}: not all of the answer is there"
+        text = f"standard output: {problem.error.strerror}: not all of the answer is there"
         click.echo(f"labelgate: {text}", err=True)
         sys.exit(3)
 

@@ -26,14 +26,17 @@ def clean(config_file: str | None, state: str | None) -> None:
         removed = remove_rules()
     except ApplyError as error:
         raise EnvironmentProblem("\n".join([str(error), *getattr(error, "__notes__", ())])) from None
-    for table in removed:
-        click.echo(f"removed our rules from {table}")
     try:
-        if has_counters := nfacct.remove_all(PREFIX):
-            click.echo("removed our counters; what was kept of them (rules.json) is kept")
+        has_counters = nfacct.remove_all(PREFIX)
         is_restored = LooseNote(state_folder(config_file, {"state": state})).restore()
     except OSError as error:
         raise EnvironmentProblem(str(error)) from None
+    finally:
+        # Told once all is done: nobody may read it.
+        for table in removed:
+            click.echo(f"removed our rules from {table}")
+    if has_counters:
+        click.echo("removed our counters; what was kept of them (rules.json) is kept")
     if is_restored:
         click.echo("set nf_conntrack_tcp_loose back to 1")
     elif not removed and not has_counters:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
-from labelgate.cli import STANDARD_OUTPUT
 from labelgate.cli.options import EnvironmentProblem
 from labelgate.flow import FieldError
 
@@ -42,8 +41,6 @@ def _opened(path: str) -> Iterator[IO[bytes]]:
         with open(path, "rb") as lines:
             yield lines
     except OSError as error:
-        if error.filename == STANDARD_OUTPUT:  # Lines are answered while the file is open.
-            raise
         raise EnvironmentProblem(f"{path}: {error.strerror}") from None
 
 

@@ -35,19 +35,19 @@ def policies(
             f"set `node` to one of these: {', '.join(nodes) or 'none is named'}",
         )  # fmt: skip
         return
-    if idle := list(snapshot.idle_host_endpoints(config.node, host)):
-        yield Diagnosis(
-            "policies", "warning", some(idle),
-            "these host endpoints govern no interface, and protect nothing",
-            "correct `interfaceName` or `expectedIPs`; nothing is to be done where the interface comes later",
-        )  # fmt: skip
-        return
     try:
         settings = load_config(config_file, snapshot.felix_configurations, config.node).settings
     except ConfigError as error:
         yield Diagnosis(
             "policies", "failure", str(error), "the daemon does not start with these values together",
             "correct the FelixConfiguration, or what is set beside it",
+        )  # fmt: skip
+        return
+    if idle := list(snapshot.idle_host_endpoints(config.node, host)):
+        yield Diagnosis(
+            "policies", "warning", some(idle),
+            "these host endpoints govern no interface, and protect nothing",
+            "correct `interfaceName` or `expectedIPs`; nothing is to be done where the interface comes later",
         )  # fmt: skip
         return
     is_denied = conntrack_checksums and settings.invalid_check

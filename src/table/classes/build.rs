@@ -21,6 +21,7 @@ use crate::flow::{Direction, Family};
 use crate::program::{Chain, ChainId, Program, RuleListId};
 use crate::table::answer::Answers;
 use crate::table::flat::{Clause, Flat, Flats, lists};
+use crate::table::pages::Pages;
 use crate::table::terms::Ranges;
 
 /// Services are few, and most edits of policies bring one.
@@ -37,8 +38,12 @@ pub fn build(
     keeps: bool,
 ) -> (Option<Classes>, Answers, Built, Option<Kept>) {
     let chains: Vec<_> = flats.program().chains.iter().enumerate().collect();
+    let memory = Pages::check().map_err(|error| Refused::memory(&error));
     let fits = |number, chain| {
-        if is_wanted(ChainId::new(number)) { fits(flats, chain, limits) } else { Err(Refused::Elsewhere) }
+        if !is_wanted(ChainId::new(number)) {
+            return Err(Refused::Elsewhere);
+        }
+        fits(flats, chain, limits).and(memory)
     };
     let mut built: Built = chains.iter().map(|&(number, chain)| [fits(number, chain); 2]).collect();
     let wanted = chains.iter().zip(&built).filter(|(_, fits)| fits[0].is_ok()).map(|(&(_, chain), _)| chain);
@@ -62,6 +67,7 @@ pub fn build(
     if let Err(refused) = classes {
         // Where there is no frame, no chain was written.
         built.iter_mut().flatten().filter(|built| built.is_ok()).for_each(|built| *built = Err(refused));
+        writer.answers = Answers::new(flats.program().outcomes.len());
     }
     let answers = writer.answers.clone();
     let is_done = |built: &Result<(), Refused>| matches!(built, Ok(()) | Err(Refused::Elsewhere));

@@ -12,7 +12,7 @@ use crate::table::pages::{BEYOND, Pages};
 pub const WORDS: usize = 16;
 
 /// Words by offset. No walk leaves the image: an offset behind its end is a programming error, which panics where
-/// assertions are on. Elsewhere it leads to zeros, and is not asked about.
+/// assertions are on. Elsewhere it leads to what nobody reads, mostly zeros.
 #[derive(Debug)]
 pub struct Image {
     pages: ManuallyDrop<Pages>,
@@ -54,8 +54,8 @@ impl Image {
     #[inline]
     pub fn half(&self, offset: u32, index: u32) -> u32 {
         let index = if cfg!(target_endian = "little") { index } else { index ^ 1 };
-        // Images are too small for this to leave 32 bits.
-        let place = (2 * offset).wrapping_add(index) as usize;
+        // Images are too small for this to leave 32 bits, and whatever it is has to stay in them.
+        let place = offset.wrapping_mul(2).wrapping_add(index) as usize;
         self.assert_holds(place * size_of::<u16>(), size_of::<u16>());
         // SAFETY: nearer than the word at such an offset; the pages begin at a page.
         u32::from(unsafe { *self.start().cast::<u16>().add(place) })
@@ -211,7 +211,7 @@ impl Builder {
     /// The image as it is now.
     pub fn image(&mut self) -> Result<Image, Refused> {
         self.align();
-        Ok(Image::of(self.changes.copy(&self.words).map_err(|_| Refused::AddressSpace)?))
+        Ok(Image::of(self.changes.copy(&self.words).map_err(|error| Refused::memory(&error))?))
     }
 
     /// Its size now.

@@ -1,6 +1,6 @@
 //! What the tables may grow to, and what is said of chains that would need more.
 
-use std::fmt;
+use std::{fmt, io};
 
 use serde::{Deserialize, Serialize};
 
@@ -87,13 +87,21 @@ pub enum Refused {
         /// Allowed.
         most: usize,
     },
-    /// The process may not have the address space that an image is read in without asking how long it is.
-    AddressSpace,
+    /// No memory, or no address space: the number of the system's error. An image is read in 16 GiB of that without asking
+    /// how long it is.
+    Memory(i32),
     /// Building takes too long.
     Steps {
         /// Allowed.
         most: usize,
     },
+}
+
+impl Refused {
+    /// Of an error of the system.
+    pub fn memory(error: &io::Error) -> Self {
+        Self::Memory(error.raw_os_error().unwrap_or(libc::ENOMEM))
+    }
 }
 
 impl fmt::Display for Refused {
@@ -104,8 +112,9 @@ impl fmt::Display for Refused {
             Self::Cells { found, most } => write!(f, "{found} cells, above the budget of {most}"),
             Self::Classes { of, most } => write!(f, "more classes of {of} than {most} in all chains"),
             Self::Bytes { found, most } => write!(f, "{found} bytes of tables, above the budget of {most}"),
-            Self::AddressSpace => {
-                write!(f, "no 16 GiB of address space, which take no memory (ulimit -v, or too many tables)")
+            Self::Memory(code) => {
+                let error = io::Error::from_raw_os_error(*code);
+                write!(f, "no 16 GiB of address space (ulimit -v, or too many tables), or no memory: {error}")
             }
             Self::Steps { most } => write!(f, "more steps of building than {most}"),
         }
