@@ -4,7 +4,7 @@
 //! when bound: interfaces: which endpoint governs an interface (4.5)
 //!               +--> stops: so which chains packets of an interface meet at each hook
 //!
-//! FlowKey --lone--> the only stop, as most packets have it
+//! FlowKey --lone--> the only stop, or one for each interface, as most packets have it
 //!        \---hooks--> which stops, in which order (4.3)
 //!              +--> engines: how one chain ends (4.2, section 3): classes, tree, or linear, the rules in order
 //! ```
