@@ -49,11 +49,12 @@ fn whole(tuple: FiveTuple) -> FiveTuple {
     FiveTuple { transport, ..tuple }
 }
 
-/// Packets of one hook and IP version, most of them between the same interfaces; or new ones in FORWARD that meet a chain
-/// for each interface.
+/// Packets of one hook and IP version, most of them between the same interfaces; or new ones in FORWARD that meet one
+/// chain, or one for each interface.
 fn batch(choices: &mut Choices, aims: &Aims<'_>, table: &DecisionTable) -> Vec<FlowKey> {
     let first = aims.key(choices, table);
-    let pairs = if choices.chance(50) { short_pairs(table, 2) } else { Vec::new() };
+    let chains = choices.of(&[0, 1, 2]);
+    let pairs = short_pairs(table, chains);
     let next = |_| {
         if !pairs.is_empty() {
             // A later fragment would have its block answered packet by packet.
