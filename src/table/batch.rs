@@ -10,7 +10,7 @@ use super::answer::{Answer, EndKind};
 use super::block::{Block, Columns};
 use super::stops::Before;
 use super::{Decision, DecisionTable, Trace, hooks, lone};
-use crate::flow::{CtState, Direction, Family, FlowKey, Hook, InterfaceId, protocol};
+use crate::flow::{CtState, Direction, Family, FlowKey, Hook, InterfaceId};
 use crate::program::ChainId;
 
 /// One value for every flow, or one value for each.
@@ -414,14 +414,9 @@ impl DecisionTable {
     /// Whether one of the packets is settled where a workload has sent it (E-20.5).
     fn has_encapsulated<const N: usize>(&self, block: &Block<'_, N>) -> bool {
         let settings = &self.program().settings;
-        let vxlan = settings.workload_vxlan_port.map_or(u32::MAX, u32::from);
-        let ports = block.protocol.iter().zip(block.destination_port);
-        // Without branches, to be done for many at once.
-        #[allow(clippy::needless_bitwise_bool)]
-        ports.fold(false, |any, (&number, &port)| {
-            any | (settings.workload_ipip_denied & (number == protocol::IPIP))
-                | ((number == protocol::UDP) & (u32::from(port) == vxlan))
-        })
+        let services = block.protocol.iter().zip(block.destination_port);
+        services
+            .fold(false, |any, (&number, &port)| any | hooks::is_encapsulation(settings, number, port.into()))
     }
 
     /// The answers of a chain in `tree` that the packets are likely to meet: a wrong guess costs time alone.

@@ -6,6 +6,7 @@ use super::connectivity::Gate;
 use super::engines::{Packet, Seen};
 use super::interfaces::WorkloadSide;
 use super::linear;
+use super::point::Point;
 use super::stops::{Before, LoneDecisions, Stop, Stops};
 use super::{Decision, DecisionTable, Stage, Step, Trace};
 use crate::flow::{
@@ -107,13 +108,16 @@ fn step(stage: Stage, endpoint: Option<EndpointId>, reason: Reason) -> Step {
 
 /// E-20.5.
 pub fn is_encapsulated(settings: &Settings, tuple: &FiveTuple) -> bool {
-    match tuple.transport {
-        _ if tuple.protocol == protocol::IPIP => settings.workload_ipip_denied,
-        Transport::Ports { destination, .. } => {
-            tuple.protocol == protocol::UDP && settings.workload_vxlan_port == Some(destination)
-        }
-        Transport::Opaque | Transport::Icmp { .. } => false,
-    }
+    is_encapsulation(settings, tuple.protocol, Point::service_of(&tuple.transport))
+}
+
+/// The same of a protocol and its second key ([`Point::service`]); without branches, so that many can be asked at once.
+#[inline]
+#[allow(clippy::needless_bitwise_bool)]
+pub fn is_encapsulation(settings: &Settings, number: u8, service: u32) -> bool {
+    let vxlan = settings.workload_vxlan_port.map_or(u32::MAX, u32::from);
+    (settings.workload_ipip_denied & (number == protocol::IPIP))
+        | ((number == protocol::UDP) & (service == vxlan))
 }
 
 /// How an endpoint chain with its settled steps (E-20) ends.
