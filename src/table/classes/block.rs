@@ -5,8 +5,8 @@ use std::array;
 use std::hint::select_unpredictable;
 
 use super::{
-    BLOCK_WORD, BY_DESTINATION, BY_MORE, CELLS, Classes, DESTINATION, DESTINATIONS, FORM, NEAR, PLAIN, ROWS,
-    Record, SERVICE, SERVICES, SOURCE, SOURCE_PORT, SOURCE_PORTS, Uses,
+    BLOCK_WORD, BY_DESTINATION, BY_MORE, BY_SOURCE, CELLS, Classes, DESTINATION, DESTINATIONS, FLAT, FORM,
+    NEAR, PLAIN, ROWS, Record, SERVICE, SERVICES, SOURCE, SOURCE_PORT, SOURCE_PORTS, Uses,
 };
 use crate::flow::Family;
 use crate::program::ChainId;
@@ -23,25 +23,28 @@ impl Classes {
     ) -> Option<[Answer; N]> {
         match points.addresses {
             AddressBlock::V4 { source, destination } => {
-                let formed = self.formed_v4(chains, source, destination);
-                if let Some((records, classes)) = &formed {
-                    let class = |index: usize| self.roots.v4.class(&self.image, destination[index]);
-                    return Some(self.formed_answers(records, points, classes, class));
+                let class = |index: usize| self.roots.v4.class(&self.image, destination[index]);
+                if !self.roots.is_deep
+                    && let Some((records, classes)) = self.formed_v4(chains, source, destination)
+                {
+                    return Some(self.formed_answers(&records, points, &classes, class));
                 }
                 let records = self.records(chains, Family::V4)?;
-                let class = |addresses: &[u32; N]| self.roots.v4.classes(&self.image, addresses);
-                Some(self.answers(&records, points, Family::V4, || class(source), || class(destination)))
+                let sources = || self.roots.v4.classes(&self.image, source);
+                Some(self.answers(&records, points, Family::V4, sources, class))
             }
             AddressBlock::V6 { source, destination } => {
-                if let Some(records) = self.formed_records(chains, Family::V6) {
+                let class = |index: usize| self.class_v6(u128::from_be_bytes(destination[index]));
+                if !self.roots.is_deep
+                    && let Some(records) = self.formed_records(chains, Family::V6)
+                {
                     let addresses = near_addresses(&records, source, destination);
                     let classes = self.roots.v6.classes(&self.image, &addresses);
-                    let class = |index: usize| self.class_v6(u128::from_be_bytes(destination[index]));
                     return Some(self.formed_answers(&records, points, &classes, class));
                 }
                 let records = self.records(chains, Family::V6)?;
-                let class = |addresses: &[_; N]| self.roots.v6.classes(&self.image, &addresses.each_ref());
-                Some(self.answers(&records, points, Family::V6, || class(source), || class(destination)))
+                let sources = || self.roots.v6.classes(&self.image, &source.each_ref());
+                Some(self.answers(&records, points, Family::V6, sources, class))
             }
         }
     }
@@ -96,14 +99,14 @@ impl Classes {
     ) -> [Answer; N] {
         let (mut rows, mut cells) = ([0; N], [0; N]);
         for index in 0..N {
-            rows[index] = self.flat_local_address(records[index], NEAR, classes[index]);
+            rows[index] = self.local_at::<FLAT>(records[index], NEAR, classes[index]);
         }
         let (mut others, mut count) = ([0_u8; N], 0);
         const { assert!(N <= 256) };
         // Without branches: which chains look at more cannot be predicted.
         for index in 0..N {
             let record = records[index];
-            let column = self.column(record, points.protocol[index], points.service(index));
+            let column = self.column::<FLAT>(record, points.protocol[index], points.service(index));
             cells[index] = record[CELLS] + rows[index] * record[SERVICES] + column;
             #[allow(clippy::cast_possible_truncation)] // Below N.
             let place = index as u8;
@@ -114,8 +117,8 @@ impl Classes {
             let index = usize::from(index);
             let (record, row) = (records[index], rows[index]);
             let column = cells[index] - record[CELLS] - row * record[SERVICES];
-            let local = self.flat_local_address(record, DESTINATION, destination(index));
-            cells[index] = self.cell(record, (row, local), column, || {
+            let local = self.local_at::<FLAT>(record, DESTINATION, destination(index));
+            cells[index] = self.cell::<FLAT>(record, (row, local), column, || {
                 let keys = self.roots.source_ports;
                 keys.class(&self.image, points.protocol[index], points.source_port(index))
             });
@@ -133,6 +136,8 @@ impl Classes {
         answers
     }
 
+    /// The same in short loops, and addresses before records: of an image that no cache holds all waits for memory, and the
+    /// fewer instructions there are between loads, the more of them wait at the same time.
     #[inline]
     fn answers<const N: usize>(
         &self,
@@ -140,23 +145,39 @@ impl Classes {
         points: &PointBlock<'_, N>,
         family: Family,
         sources: impl Fn() -> [u32; N],
-        destinations: impl Fn() -> [u32; N],
+        destination: impl Fn(usize) -> u32,
     ) -> [Answer; N] {
         let uses = self.uses_of(family);
+        debug_assert!(uses.destination || !uses.rows, "rows of one destination are their own index");
         let mut rows = [0; N];
         if uses.source {
             rows = self.local_addresses(records, SOURCE, &sources());
         }
         if uses.destination {
-            let locals = self.local_addresses(records, DESTINATION, &destinations());
-            for index in 0..N {
-                rows[index] = rows[index] * records[index][DESTINATIONS] + locals[index];
+            let (mut others, mut count) = ([0; N], 0);
+            for (index, record) in records.iter().enumerate() {
+                others[count] = index;
+                count += usize::from(record[FORM] != BY_SOURCE);
             }
-        }
-        if uses.rows {
-            for (record, row) in records.iter().zip(&mut rows) {
-                if record[ROWS] != PLAIN {
-                    *row = self.image.half(record[ROWS], *row);
+            let others = &others[..count];
+            let mut found = [0; N];
+            for &index in others {
+                found[index] = destination(index);
+            }
+            let mut blocks = [0; N];
+            for &index in others {
+                blocks[index] = self.block(records[index][DESTINATION], found[index]);
+            }
+            for &index in others {
+                let record = records[index];
+                let local = self.in_block(record, blocks[index], found[index]);
+                rows[index] = rows[index] * record[DESTINATIONS] + local;
+            }
+            if uses.rows {
+                for &index in others {
+                    if records[index][ROWS] != PLAIN {
+                        rows[index] = self.image.half(records[index][ROWS], rows[index]);
+                    }
                 }
             }
         }

@@ -370,7 +370,7 @@ impl Writer {
     fn form(&self, family: usize, uses: Uses, direction: Direction) -> u32 {
         // Where all addresses are one class there are no tables of them.
         let has_classes = [self.roots.v4.root > 0, self.roots.v6.is_built()][family];
-        if self.roots.is_deep || !has_classes {
+        if !has_classes {
             return NO_FORM;
         }
         if uses.source_port || uses.rows {

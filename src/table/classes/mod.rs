@@ -25,8 +25,8 @@
 //!
 //! Most chains look at one address and the service: they have a short form, 1 if that address is the source, 2 if it is
 //! the destination; the map is that of the address, and the cell is local class * services + service. Of other chains
-//! the form is 3, and the map that of sources. It is 0, which promises nothing, in images whose maps have two levels, and
-//! where all addresses of the family are one class.
+//! the form is 3, and the map that of sources. It is 0, which promises nothing, where all addresses of the family are one
+//! class.
 //!
 //! | at | words |
 //! |---|---|
@@ -78,7 +78,7 @@ pub use update::Kept;
 /// "LGCT", the first word of an image.
 pub const MAGIC: u32 = 0x5443_474c;
 /// Of the layout above; changes with it.
-pub const VERSION: u32 = 9;
+pub const VERSION: u32 = 10;
 
 const HEADER: usize = 32;
 const BLOCK: usize = 32;
@@ -109,6 +109,10 @@ const MASK: usize = 13;
 const PLAIN: u32 = 0;
 /// Cells of a chain that has none.
 const NO_TABLE: u32 = 0;
+
+/// Levels of maps.
+const FLAT: u32 = 1;
+const DEEP: u32 = 2;
 
 /// Where a walk begins; an offset of 0 is of nothing.
 #[derive(Clone, Copy, Debug, Default)]
@@ -211,7 +215,7 @@ pub struct Counts {
 pub enum Near<'c> {
     /// To its end.
     Answer(Answer),
-    /// The chain looks at more; the class of the source is known.
+    /// The chain looks at more, or maps have two levels; the class of the address that it looks at first is known.
     Class {
         /// That of the chain.
         record: &'c Record,
@@ -309,21 +313,33 @@ impl Classes {
     #[allow(clippy::inline_always)] // Each family is to have its own form.
     #[inline(always)]
     fn near<'c>(&self, record: &'c Record, class: u32, tuple: &FiveTuple) -> Near<'c> {
-        if record[FORM] == BY_MORE {
+        if record[FORM] == BY_MORE || self.roots.is_deep {
             return Near::Class { record, class };
         }
-        let row = self.flat_local_address(record, NEAR, class);
-        let column = self.column(record, tuple.protocol, Point::service_of(&tuple.transport));
+        let row = self.local_at::<FLAT>(record, NEAR, class);
+        let column = self.column::<FLAT>(record, tuple.protocol, Point::service_of(&tuple.transport));
         Near::Answer(self.answer_at(record, row * record[SERVICES] + column))
     }
 
-    /// The answer of a chain that looks at more than one address and the service.
+    /// The answer from [`Near::Class`] on.
     pub fn find_by_more(&self, record: &Record, class: u32, point: &Point) -> Answer {
-        let source = self.flat_local_address(record, NEAR, class);
+        if self.roots.is_deep {
+            self.answer_from::<DEEP>(record, class, point)
+        } else {
+            self.answer_from::<FLAT>(record, class, point)
+        }
+    }
+
+    #[inline]
+    fn answer_from<const LEVELS: u32>(&self, record: &Record, class: u32, point: &Point) -> Answer {
+        let near = self.local_at::<LEVELS>(record, NEAR, class);
+        let column = self.column::<LEVELS>(record, point.protocol, point.service);
+        if LEVELS == DEEP && record[FORM] != BY_MORE {
+            return self.answer_at(record, near * record[SERVICES] + column);
+        }
         let class = self.class(point.family, point.destination);
-        let destination = self.flat_local_address(record, DESTINATION, class);
-        let column = self.column(record, point.protocol, point.service);
-        let cell = self.cell(record, (source, destination), column, || {
+        let destination = self.local_at::<LEVELS>(record, DESTINATION, class);
+        let cell = self.cell::<LEVELS>(record, (near, destination), column, || {
             self.roots.source_ports.class(&self.image, point.protocol, point.source_port)
         });
         Answer::from_word(self.image.word(cell))
@@ -394,17 +410,18 @@ impl Classes {
         (record[FORM] != NO_FORM).then_some(record)
     }
 
-    /// The local class of a service, where maps have one level.
+    /// The local class of a service.
     #[allow(clippy::inline_always)] // As the short ways are.
     #[inline(always)]
-    fn column(&self, record: &Record, protocol: u8, service: u32) -> u32 {
-        self.flat_local_key(record[SERVICE], self.roots.services.class(&self.image, protocol, service))
+    fn column<const LEVELS: u32>(&self, record: &Record, protocol: u8, service: u32) -> u32 {
+        let class = self.roots.services.class(&self.image, protocol, service);
+        self.local_key_at::<LEVELS>(record[SERVICE], class)
     }
 
     /// Where the cell of a packet is whose source, destination and service have these local classes; the class of the
     /// source port is asked for if the chain looks at it.
     #[inline]
-    fn cell(
+    fn cell<const LEVELS: u32>(
         &self,
         record: &Record,
         (source, destination): (u32, u32),
@@ -417,7 +434,7 @@ impl Classes {
         }
         let mut cell = row * record[SERVICES] + column;
         if record[SOURCE_PORTS] != 1 {
-            let local = self.flat_local_key(record[SOURCE_PORT], source_port());
+            let local = self.local_key_at::<LEVELS>(record[SOURCE_PORT], source_port());
             cell = cell * record[SOURCE_PORTS] + local;
         }
         record[CELLS] + cell
@@ -502,9 +519,16 @@ impl Classes {
     /// The block that a class is in.
     #[inline]
     fn block(&self, map: u32, class: u32) -> u32 {
-        let (mut blocks, mut index) = (map, class / BLOCK_WORD);
         // The same for all packets.
-        if self.roots.is_deep {
+        if self.roots.is_deep { self.block_at::<DEEP>(map, class) } else { self.block_at::<FLAT>(map, class) }
+    }
+
+    /// The same, where maps have so many levels.
+    #[allow(clippy::inline_always)] // As the short ways are.
+    #[inline(always)]
+    fn block_at<const LEVELS: u32>(&self, map: u32, class: u32) -> u32 {
+        let (mut blocks, mut index) = (map, class / BLOCK_WORD);
+        if LEVELS == DEEP {
             blocks = self.image.word(map + index / GROUP_WORD);
             index %= GROUP_WORD;
         }
@@ -517,17 +541,17 @@ impl Classes {
         self.image.bits(block, class % BLOCK_WORD, record[WIDTH], record[MASK])
     }
 
-    /// As [`local_address`](Self::local_address), where maps have one level.
+    /// As [`local_address`](Self::local_address), where maps have so many levels.
     #[allow(clippy::inline_always)] // As the short ways are.
     #[inline(always)]
-    fn flat_local_address(&self, record: &Record, map: usize, class: u32) -> u32 {
-        self.in_block(record, self.image.word(record[map] + class / BLOCK_WORD), class)
+    fn local_at<const LEVELS: u32>(&self, record: &Record, map: usize, class: u32) -> u32 {
+        self.in_block(record, self.block_at::<LEVELS>(record[map], class), class)
     }
 
-    /// As [`local_key`](Self::local_key), where maps have one level.
+    /// As [`local_key`](Self::local_key), where maps have so many levels.
     #[inline]
-    fn flat_local_key(&self, map: u32, class: u32) -> u32 {
-        self.image.half(self.image.word(map + class / BLOCK_WORD), class % BLOCK_WORD)
+    fn local_key_at<const LEVELS: u32>(&self, map: u32, class: u32) -> u32 {
+        self.image.half(self.block_at::<LEVELS>(map, class), class % BLOCK_WORD)
     }
 
     /// All that a walk reads.
