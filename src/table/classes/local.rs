@@ -1,8 +1,9 @@
 //! Classes as one chain tells them apart: by the clauses that hold, nothing else.
 
+use std::cmp::Reverse;
 use std::hash::{BuildHasher, RandomState};
 
-use indexmap::IndexSet;
+use indexmap::IndexMap;
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::BLOCK;
@@ -185,24 +186,27 @@ impl Splitter {
         for place in 0..looks.terms.len() {
             looks.note(place, &self.held, &mut first);
         }
-        let mut bits: IndexSet<Bits, FxBuildHasher> = IndexSet::default();
-        let mut local_of_part = vec![0; self.parts.len()];
-        for (part, _) in (0..).zip(self.are_met(partition.count())).filter(|(_, is_met)| *is_met) {
+        let mut found: IndexMap<Bits, usize, FxBuildHasher> = IndexMap::default();
+        let mut found_of_part = vec![0; self.parts.len()];
+        for (part, size) in (0..).zip(self.sizes(partition.count())).filter(|(_, size)| *size > 0) {
             self.toggle_path(part);
-            let local = bits.insert_full(self.holding(part, &looks, first.clone(), steps)?).0;
+            let entry = found.entry(self.holding(part, &looks, first.clone(), steps)?);
             self.toggle_path(part);
-            local_of_part[part as usize] = narrow_local(local);
+            found_of_part[part as usize] = entry.index();
+            *entry.or_default() += size;
         }
-        let local = |block: &[u32]| std::array::from_fn(|class| local_of_part[block[class] as usize]);
+        let (names, bits) = largest_first(found);
+        let local = |part: u32| narrow_local(names[found_of_part[part as usize]]);
+        let locals = |block: &[u32]| std::array::from_fn(|class| local(block[class]));
         let mut axis = Axis {
             classes: partition.count(),
             blocks: self
                 .touched()
-                .map(|block| (block, local(&self.part[block * BLOCK..][..BLOCK])))
+                .map(|block| (block, locals(&self.part[block * BLOCK..][..BLOCK])))
                 .collect(),
-            other: local_of_part[0],
+            other: local(0),
             locals: (0..bits.len()).map(narrow_local).collect(),
-            bits: bits.into_iter().collect(),
+            bits,
             sets: looks.sets,
             of_clause,
         };
@@ -212,19 +216,18 @@ impl Splitter {
         Ok(axis)
     }
 
-    /// Of each part, whether a class is left in it.
-    fn are_met(&self, classes: usize) -> Vec<bool> {
-        let mut met = vec![false; self.parts.len()];
-        let mut all = 0;
+    /// Of each part, how many classes are left in it.
+    fn sizes(&self, classes: usize) -> Vec<usize> {
+        let mut sizes = vec![0; self.parts.len()];
+        sizes[0] = classes;
         for block in self.touched() {
             let block = &self.part[block * BLOCK..classes.min((block + 1) * BLOCK)];
-            all += block.len();
+            sizes[0] -= block.len();
             for &part in block {
-                met[part as usize] = true;
+                sizes[part as usize] += 1;
             }
         }
-        met[0] |= all < classes;
-        met
+        sizes
     }
 
     fn touched(&self) -> impl Iterator<Item = usize> {
@@ -303,6 +306,18 @@ impl Splitter {
         steps.take(looked)?;
         Ok(bits)
     }
+}
+
+/// New names of local classes, and what they are by these: those of most classes come first. Chains that differ in a few
+/// small sets then call most classes the same, and blocks of those are one.
+fn largest_first(found: IndexMap<Bits, usize, FxBuildHasher>) -> (Vec<usize>, Vec<Bits>) {
+    let mut order: Vec<_> = found.into_iter().enumerate().collect();
+    order.sort_by_key(|&(_, (_, size))| Reverse(size));
+    let mut names = vec![0; order.len()];
+    for (name, &(local, _)) in order.iter().enumerate() {
+        names[local] = name;
+    }
+    (names, order.into_iter().map(|(_, (bits, _))| bits).collect())
 }
 
 /// What the clauses of a chain look at in one dimension.
