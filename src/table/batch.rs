@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::answer::{Answer, EndKind};
 use super::block::{Block, Columns};
 use super::stops::Before;
-use super::{Decision, DecisionTable, Trace, hooks, lone};
+use super::{Decision, DecisionTable, Trace, hooks, short};
 use crate::flow::{CtState, Direction, Family, FlowKey, Hook, InterfaceId};
 use crate::program::ChainId;
 
@@ -342,7 +342,7 @@ impl DecisionTable {
         array::from_fn(|index| {
             let tree = tree.as_ref().map(|(chain, answers)| (*chain, answers[index]));
             trace.packet(from + index);
-            lone::decide(self, &block.key(index), tree, trace)
+            short::decide(self, &block.key(index), tree, trace)
         })
     }
 
@@ -365,7 +365,7 @@ impl DecisionTable {
         };
         let before = Before::at(block.hook);
         if self.failsafes.may_settle(before, [block.source_port, block.destination_port])
-            && (0..N).any(|index| lone::is_settled(self, before, &block.key(index).tuple))
+            && (0..N).any(|index| short::is_settled(self, before, &block.key(index).tuple))
             || from_workloads && self.has_encapsulated(block)
         {
             return None;

@@ -4,7 +4,7 @@
 //! when bound: interfaces: which endpoint governs an interface (4.5)
 //!               +--> stops: so which chains packets of an interface meet at each hook
 //!
-//! FlowKey --lone--> the only stop, or one for each interface, as most packets have it
+//! FlowKey --short-> the only stop, or one for each interface, as most packets have it
 //!        \---hooks--> which stops, in which order (4.3)
 //!              +--> engines: how one chain ends (4.2, section 3): classes, tree, or linear, the rules in order
 //! ```
@@ -25,13 +25,13 @@ mod hooks;
 mod interfaces;
 mod lineage;
 mod linear;
-mod lone;
 mod meanings;
 mod named;
 mod packets;
 mod pages;
 mod point;
 mod prefetch;
+mod short;
 mod statics;
 mod stops;
 mod terms;
@@ -239,7 +239,7 @@ impl DecisionTable {
     #[allow(clippy::inline_always)] // As what it calls.
     #[inline(always)]
     pub fn decide(&self, key: &FlowKey) -> Decision {
-        lone::decide(self, key, None, &mut ())
+        short::decide(self, key, None, &mut ())
     }
 
     /// The same answer, with the step that decided.

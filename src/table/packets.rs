@@ -2,7 +2,7 @@
 
 use super::batch::STAGE;
 use super::block::Columns;
-use super::{Decision, DecisionTable, Step, Trace, lone};
+use super::{Decision, DecisionTable, Step, Trace, short};
 use crate::flow::{FlowKey, OutcomeId};
 
 /// Below a whole stage, packets still wait for memory together in parts of so many.
@@ -125,7 +125,7 @@ impl DecisionTable {
         }
         for key in rest {
             passing.packet(decisions.len());
-            decisions.push(lone::decide(self, key, None, passing));
+            decisions.push(short::decide(self, key, None, passing));
         }
     }
 }
