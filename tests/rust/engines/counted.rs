@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use labelgate::flow::{CtState, FiveTuple, FlowKey, Hook, OutcomeId, Transport};
 use labelgate::program::{Action, Program, Reason};
-use labelgate::table::{Budgets, Builder, DecisionTable, ListedRule, Passing, Tally};
+use labelgate::table::{Budgets, Builder, DecisionTable, ListedRule, Passing, RuleCount, Tally};
 use proptest::prelude::*;
 
 use crate::budgets::tiny;
@@ -16,10 +16,10 @@ use crate::packets::{Aims, short_pairs};
 use crate::programs::{self, numeric, of_rules, plain, program};
 
 /// Packets of a batch: two stages, a part, and some left over.
-const PACKETS: usize = 64 + 8 + 3;
+pub const PACKETS: usize = 64 + 8 + 3;
 
 /// Policy, direction, rule, tier, action, reason.
-type Name =
+pub type Name =
     (Option<String>, Option<&'static str>, Option<u32>, Option<String>, Option<&'static str>, &'static str);
 type Counts = BTreeMap<Name, u64>;
 
@@ -30,7 +30,7 @@ fn telling(mut budgets: Budgets) -> Budgets {
 }
 
 /// All budgets that make a difference.
-fn all_budgets(choices: &mut Choices) -> [Budgets; 6] {
+pub fn all_budgets(choices: &mut Choices) -> [Budgets; 6] {
     let mut scarce = Budgets::default();
     scarce.classes.passes = choices.below(2000);
     let mut trees = Budgets { classes: Budgets::LINEAR.classes, ..Budgets::default() };
@@ -51,7 +51,7 @@ fn whole(tuple: FiveTuple) -> FiveTuple {
 
 /// Packets of one hook and IP version, most of them between the same interfaces; or new ones in FORWARD that meet one
 /// chain, or one for each interface.
-fn batch(choices: &mut Choices, aims: &Aims<'_>, table: &DecisionTable) -> Vec<FlowKey> {
+pub fn batch(choices: &mut Choices, aims: &Aims<'_>, table: &DecisionTable) -> Vec<FlowKey> {
     let first = aims.key(choices, table);
     let chains = choices.of(&[0, 1, 2]);
     let pairs = short_pairs(table, chains);
@@ -82,11 +82,14 @@ fn counted(table: &DecisionTable, keys: &[FlowKey]) -> Counts {
     let met = met.chain(passing.passed().iter().map(|passed| passed.outcome)).map(|outcome| (outcome, one));
     let mut counts = Counts::new();
     for row in table.meanings().counts(met) {
-        let owned = |text: Option<&str>| text.map(str::to_owned);
-        let name = (owned(row.policy), row.direction, row.rule, owned(row.tier), row.action, row.reason);
-        *counts.entry(name).or_default() += row.tally.packets;
+        *counts.entry(name_of(&row)).or_default() += row.tally.packets;
     }
     counts
+}
+
+pub fn name_of(row: &RuleCount<'_>) -> Name {
+    let owned = |text: Option<&str>| text.map(str::to_owned);
+    (owned(row.policy), row.direction, row.rule, owned(row.tier), row.action, row.reason)
 }
 
 /// What traces say that is counted.
@@ -102,7 +105,7 @@ fn traced(table: &DecisionTable, keys: &[FlowKey]) -> Counts {
     counts
 }
 
-fn name(program: &Program, outcome: OutcomeId) -> Name {
+pub fn name(program: &Program, outcome: OutcomeId) -> Name {
     let origin = program.outcome(outcome);
     (
         origin.policy.as_deref().map(str::to_owned),
@@ -116,12 +119,15 @@ fn name(program: &Program, outcome: OutcomeId) -> Name {
 
 /// Leaves out what is said not to be counted.
 fn without(counts: &Counts, rules: &[ListedRule<'_>]) -> Counts {
-    let uncounted = |name: &Name| {
-        // In these programs numbers of rules are unique, and their origins have no direction.
-        let is_it = |rule: &&ListedRule<'_>| rule.rule == name.2 && Some(rule.action) == name.4;
-        rules.iter().filter(is_it).any(|rule| matches!(rule.uncounted, Some("pass" | "log")))
-    };
-    counts.iter().filter(|(name, _)| !uncounted(name)).map(|(name, count)| (name.clone(), *count)).collect()
+    let counted = counts.iter().filter(|(name, _)| !is_uncounted(name, rules));
+    counted.map(|(name, count)| (name.clone(), *count)).collect()
+}
+
+/// Whether it is said not to be counted.
+pub fn is_uncounted(name: &Name, rules: &[ListedRule<'_>]) -> bool {
+    // In these programs numbers of rules are unique, and their origins have no direction.
+    let is_it = |rule: &&ListedRule<'_>| rule.rule == name.2 && Some(rule.action) == name.4;
+    rules.iter().filter(is_it).any(|rule| matches!(rule.uncounted, Some("pass" | "log")))
 }
 
 fn assert_counted(table: &DecisionTable, keys: &[FlowKey], expected: &Counts) {

@@ -13,5 +13,6 @@ mod image;
 mod packets;
 mod programs;
 mod random;
+mod told;
 mod twins;
 mod widths;
