@@ -18,7 +18,7 @@ mod random;
 mod rule_set;
 pub mod traffic;
 
-use crate::flow::Family;
+use crate::flow::{Direction, Family};
 use crate::model::{HostFacts, Model};
 
 use five_tuples::Rule;
@@ -77,10 +77,25 @@ enum Kind {
 /// What a table is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum View {
-    /// One node with [`labels::LOCAL`] endpoints: what that node enforces.
+    /// One node with [`labels::LOCAL`] endpoints: what that node enforces, asked about packets to them.
     Node,
+    /// The same, asked about packets that they send elsewhere.
+    Egress,
+    /// The same, asked about packets from one to another, which pass policies of both.
+    Between,
     /// All endpoints.
     Cluster,
+}
+
+impl View {
+    /// Which chains, and whose policies in turn.
+    const fn asked(self) -> (Scope, &'static [Direction]) {
+        match self {
+            Self::Node | Self::Cluster => (Scope::Ingress, &[Direction::Ingress]),
+            Self::Egress => (Scope::Egress, &[Direction::Egress]),
+            Self::Between => (Scope::Between, &[Direction::Egress, Direction::Ingress]),
+        }
+    }
 }
 
 const SMALL: Size = Size { endpoints: 1_000, policies: 100, namespaces: 10, apps: 10 };
@@ -109,6 +124,12 @@ pub const NAMED: &[Named] = &[
     labels("labels-100k-cluster", LARGE, View::Cluster, Family::V4),
     labels("labels-100k-node-v6", LARGE, View::Node, Family::V6),
     labels("labels-100k-cluster-v6", LARGE, View::Cluster, Family::V6),
+    labels("labels-1k-egress", SMALL, View::Egress, Family::V4),
+    labels("labels-1k-between", SMALL, View::Between, Family::V4),
+    labels("labels-1k-between-v6", SMALL, View::Between, Family::V6),
+    labels("labels-10k-egress", MEDIUM, View::Egress, Family::V4),
+    labels("labels-10k-between", MEDIUM, View::Between, Family::V4),
+    labels("labels-10k-between-v6", MEDIUM, View::Between, Family::V6),
     rules("acl-1k", five_tuples::Family::Acl, 1_000),
     rules("fw-1k", five_tuples::Family::Firewall, 1_000),
     rules("ipc-1k", five_tuples::Family::IpChain, 1_000),
@@ -131,13 +152,14 @@ impl Named {
         match self.kind {
             Kind::Labels(size, view, family) => {
                 let cluster = Cluster::generate(size, seed);
+                let (scope, gates) = view.asked();
                 Workload {
                     model: cluster.model(family),
-                    node: (view == View::Node).then(|| labels::NODE.to_owned()),
+                    node: (view != View::Cluster).then(|| labels::NODE.to_owned()),
                     host: labels::host(),
                     uplink: labels::UPLINK.to_owned(),
-                    traffic: Traffic::Aimed { scope: Scope::Ingress, aimed: 50 },
-                    naive: Some(Box::new(NaiveCluster::new(&cluster, family))),
+                    traffic: Traffic::Aimed { scope, aimed: 50 },
+                    naive: Some(Box::new(NaiveCluster::new(&cluster, family, gates))),
                 }
             }
             Kind::Rules(family, count) => {

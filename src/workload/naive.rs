@@ -2,22 +2,24 @@
 
 use std::fmt::Debug;
 
-use crate::flow::{FiveTuple, Verdict};
+use crate::flow::{Direction, FiveTuple, Verdict};
 use crate::program::{Reason, RuleOrigin};
 
-/// What the ingress policies of whoever has the destination say.
+/// What the policies of whoever has the destination say, or of whoever has the source, or of both in turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NaiveAnswer {
     /// Whether the flow is allowed.
     pub allows: bool,
-    /// Policy and rule that decided. None: the profile allowed, for want of a policy or because all tiers were passed;
-    /// or the last tier denied, because no rule matched.
-    pub rule: Option<(usize, usize)>,
+    /// Of the policies that decided: ingress is the destination's.
+    pub direction: Direction,
+    /// Policy and rule that decided, or why none did: the profile allowed, for want of a policy or because all tiers were
+    /// passed; the last tier denied, because no rule matched; a workload sends what is encapsulated.
+    pub rule: Result<(usize, usize), Reason>,
 }
 
 /// Policies that judge by themselves.
 pub trait Naive: Debug + Send + Sync {
-    /// The answer to a new connection; `None` where nobody has the destination.
+    /// The answer to a new connection; `None` where nobody has the address whose policies are asked.
     fn judge(&self, tuple: &FiveTuple) -> Option<NaiveAnswer>;
 
     /// The name of a policy, as in answers.
@@ -25,18 +27,19 @@ pub trait Naive: Debug + Send + Sync {
 
     /// Whether a table's verdict and its meaning say the same.
     fn agrees(&self, answer: Option<NaiveAnswer>, verdict: Verdict, origin: &RuleOrigin) -> bool {
-        let Some(NaiveAnswer { allows, rule }) = answer else {
+        let Some(NaiveAnswer { allows, direction, rule }) = answer else {
             return false;
         };
         let expected = if allows { Verdict::Allow } else { Verdict::Deny };
         verdict == expected
+            // What is settled beside policies has none.
+            && origin.direction.is_none_or(|found| found == direction)
             && match rule {
-                Some((policy, rule)) => {
+                Ok((policy, rule)) => {
                     origin.policy.as_deref() == Some(self.policy(policy))
                         && origin.rule.map(|number| number as usize) == Some(rule)
                 }
-                None if allows => origin.reason == Reason::ProfileRule,
-                None => origin.reason == Reason::EndOfTier,
+                Err(reason) => origin.reason == reason,
             }
     }
 }

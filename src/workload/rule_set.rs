@@ -5,8 +5,9 @@ use std::net::Ipv4Addr;
 
 use super::five_tuples::{FIELDS, Rule};
 use super::{Naive, NaiveAnswer};
-use crate::flow::{FiveTuple, Transport};
+use crate::flow::{Direction, FiveTuple, Transport};
 use crate::model::{self, Entity, Host, HostFacts, Model, Policy, Tier};
+use crate::program::Reason;
 
 /// The node of the host endpoint.
 pub const NODE: &str = "node0";
@@ -133,7 +134,8 @@ impl Naive for NaiveRules {
         let found = self.rules.iter().position(|rule| rule.contains(&packet));
         Some(NaiveAnswer {
             allows: found.is_some_and(allows),
-            rule: found.map(|index| (index / RULES, index % RULES)),
+            direction: Direction::Ingress,
+            rule: found.map(|index| (index / RULES, index % RULES)).ok_or(Reason::EndOfTier),
         })
     }
 

@@ -128,7 +128,7 @@ def test_markdown_has_one_row_for_each_workload(monkeypatch: pytest.MonkeyPatch)
 def test_workloads_are_listed_and_chosen_by_pattern() -> None:
     names = match("--list").stdout.split()
     assert names == _core.workloads()
-    assert len(names) == 21
+    assert len(names) == 27
     assert set(verb.QUICK) < set(names)
     assert verb._chosen(("*-100k", "acl-1k"), quick=True) == ["acl-1k", "acl-100k", "fw-100k", "ipc-100k"]
     assert verb._chosen((), quick=True) == list(verb.QUICK)
@@ -221,6 +221,27 @@ def test_growth_is_drawn_by_family(tmp_path: Path) -> None:
     assert [text for text in texts if text.startswith("labels")] == [
         "labels-node, one", "labels-node, batch", "labels-node",
     ]  # fmt: skip
+
+
+def test_a_table_that_is_asked_in_several_ways_is_drawn_as_built_once(tmp_path: Path) -> None:
+    found = [measured(f"labels-1k-{view}", 1_000, 9.0) for view in ("node", "between")]
+    draw(found, str(tmp_path / "growth.svg"))
+    texts = re.findall("<!-- (labels.*) -->", (tmp_path / "growth.svg").read_text())
+    assert texts == [
+        "labels-node, one", "labels-node, batch",
+        "labels-between, one", "labels-between, batch",
+        "labels-node",
+    ]  # fmt: skip
+
+
+def test_packets_between_workloads_are_judged_by_both() -> None:
+    def check(name: str) -> Any:
+        return json.loads(_core.Bench(f"labels-1k-{name}", seed=7, questions=20_000).check())
+
+    checked = {name: check(name) for name in ("egress", "between", "between-v6")}
+    found = {(one["mismatches"], one["linear"], one["naive"]) for one in checked.values()}
+    assert found == {(0, 20_000, 20_000)}
+    assert checked["between"]["verdicts"]["allow"] < checked["egress"]["verdicts"]["allow"]
 
 
 def test_one_core_is_given_back() -> None:

@@ -44,7 +44,7 @@ UPLINK = "eth0"
 DISAGREEMENT = 4
 """Exit code: answers differ."""
 QUICK = (
-    "labels-1k-node", "labels-10k-node", "labels-10k-cluster", "labels-10k-node-v6",
+    "labels-1k-node", "labels-10k-node", "labels-10k-cluster", "labels-10k-node-v6", "labels-10k-between",
     "acl-1k", "fw-1k", "ipc-1k", "acl-10k", "fw-10k", "ipc-10k",
 )  # fmt: skip
 QUICK_SECONDS = 40

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import FigureCanvasBase
@@ -23,12 +24,16 @@ def draw(found: Iterable[Measured], path: str) -> None:
         families.setdefault(re.sub(r"-\d+k", "", one.name), []).append(one)
     figure = Figure(figsize=(12, 5), layout="constrained")
     lookups, builds = figure.subplots(1, 2)
+    built: list[dict[str, Any]] = []
     for number, (family, members) in enumerate(families.items()):
         colour = f"C{number}"
         for way, style in (("one", "o-"), ("batch", "s--")):
             times = [one.nanoseconds["uniform"][way].median for one in members]
             lookups.plot([*map(_size, members)], times, style, color=colour, label=f"{family}, {way}")
-        _builds(builds, members, family, colour)
+        # A table that is asked in several ways is built in one.
+        if anew := [one for one in members if one.facts["table"] not in built]:
+            built += [one.facts["table"] for one in anew]
+            _builds(builds, anew, family, colour)
     builds.plot([], [], ":", color="grey", label="n log n, from the smallest")
     for axes, title, unit in ((lookups, "Lookup", "nanoseconds"), (builds, "Compile and build", "seconds")):
         axes.set(title=title, xlabel=SIZE, ylabel=unit, xscale="log", yscale="log")

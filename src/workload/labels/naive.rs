@@ -4,8 +4,8 @@
 use rustc_hash::FxHashMap;
 
 use super::{Cluster, Key, Labels, Peer, Policy, Rule, Service, Terms, Tier, address, protocol_in};
-use crate::flow::{Family, FiveTuple, Transport, protocol};
-use crate::program::Action;
+use crate::flow::{Direction, Family, FiveTuple, Transport, protocol};
+use crate::program::{Action, Reason};
 use crate::workload::{Naive, NaiveAnswer};
 
 /// A cluster, ready to judge.
@@ -13,11 +13,16 @@ use crate::workload::{Naive, NaiveAnswer};
 pub struct NaiveCluster {
     names: Vec<String>,
     family: Family,
+    /// Whose policies are asked, in turn, until one side denies.
+    gates: &'static [Direction],
     /// By address: labels and named ports.
     pods: FxHashMap<u128, NaivePod>,
     /// In order.
     tiers: [Vec<NaivePolicy>; 2],
 }
+
+/// What no workload may send, whatever its policies say (E-20.5): UDP to this port, and IP in IP.
+const VXLAN: u16 = 4789;
 
 #[derive(Debug)]
 struct NaivePod {
@@ -29,7 +34,8 @@ struct NaivePod {
 struct NaivePolicy {
     index: usize,
     subject: NaiveTerms,
-    rules: Vec<NaiveRule>,
+    /// By direction; none where it is not governed.
+    rules: [Option<Vec<NaiveRule>>; 2],
 }
 
 /// Three pairs of label and value: with fewer terms the first one is repeated.
@@ -50,8 +56,8 @@ enum NaivePeer {
 }
 
 impl NaiveCluster {
-    /// The cluster in one family.
-    pub fn new(cluster: &Cluster, family: Family) -> Self {
+    /// The cluster in one family, asked about packets to workloads, from workloads, or from one to another.
+    pub fn new(cluster: &Cluster, family: Family, gates: &'static [Direction]) -> Self {
         let pods = cluster.pods.iter().map(|pod| {
             let ports = cluster.apps[pod.app].ports.iter().map(|named| (named.name, named.port));
             (address(family, pod.address), NaivePod { labels: pod.labels, ports: ports.collect() })
@@ -63,6 +69,7 @@ impl NaiveCluster {
         Self {
             names: (0..cluster.policies.len()).map(|index| cluster.policy_name(index)).collect(),
             family,
+            gates,
             pods: pods.collect(),
             tiers: [policies_of(Tier::Security), policies_of(Tier::Default)],
         }
@@ -71,23 +78,51 @@ impl NaiveCluster {
 
 impl Naive for NaiveCluster {
     fn judge(&self, tuple: &FiveTuple) -> Option<NaiveAnswer> {
-        let own = self.pods.get(&tuple.destination)?;
-        let question = Question { tuple, family: self.family, own, peer: self.pods.get(&tuple.source) };
-        for (tier, is_pass) in self.tiers.iter().zip([true, false]) {
-            match question.tier(tier) {
-                TierAnswer::Rule(action, policy, rule) if action != Action::Pass => {
-                    return Some(NaiveAnswer { allows: action == Action::Allow, rule: Some((policy, rule)) });
-                }
-                TierAnswer::NoRule if !is_pass => return Some(NaiveAnswer { allows: false, rule: None }),
-                TierAnswer::Rule(..) | TierAnswer::NoRule | TierAnswer::NoPolicy => {}
+        let mut answer = None;
+        for &direction in self.gates {
+            answer = Some(self.gate(tuple, direction)?);
+            if answer.is_some_and(|answer| !answer.allows) {
+                break;
             }
         }
-        Some(NaiveAnswer { allows: true, rule: None })
+        answer
     }
 
     fn policy(&self, index: usize) -> &str {
         &self.names[index]
     }
+}
+
+impl NaiveCluster {
+    /// What the policies of one side say.
+    fn gate(&self, tuple: &FiveTuple, direction: Direction) -> Option<NaiveAnswer> {
+        let (source, destination) = (self.pods.get(&tuple.source), self.pods.get(&tuple.destination));
+        let (own, peer, far) = match direction {
+            Direction::Ingress => (destination?, source, tuple.source),
+            Direction::Egress => (source?, destination, tuple.destination),
+        };
+        let answer = |allows, rule| Some(NaiveAnswer { allows, direction, rule });
+        if direction == Direction::Egress && is_encapsulated(tuple) {
+            return answer(false, Err(Reason::Encapsulation));
+        }
+        let question = Question { tuple, family: self.family, direction, own, peer, far, destination };
+        for (tier, is_pass) in self.tiers.iter().zip([true, false]) {
+            match question.tier(tier) {
+                TierAnswer::Rule(action, policy, rule) if action != Action::Pass => {
+                    return answer(action == Action::Allow, Ok((policy, rule)));
+                }
+                TierAnswer::NoRule if !is_pass => return answer(false, Err(Reason::EndOfTier)),
+                TierAnswer::Rule(..) | TierAnswer::NoRule | TierAnswer::NoPolicy => {}
+            }
+        }
+        answer(true, Err(Reason::ProfileRule))
+    }
+}
+
+fn is_encapsulated(tuple: &FiveTuple) -> bool {
+    let to_port =
+        |wanted| matches!(tuple.transport, Transport::Ports { destination, .. } if destination == wanted);
+    tuple.protocol == protocol::IPIP || tuple.protocol == protocol::UDP && to_port(VXLAN)
 }
 
 /// What a tier says.
@@ -99,20 +134,28 @@ enum TierAnswer {
     NoPolicy,
 }
 
-/// A flow between two pods, or from elsewhere.
+/// A flow between two pods, or between one and elsewhere, put to the policies of one of them.
 struct Question<'a> {
     tuple: &'a FiveTuple,
     family: Family,
+    direction: Direction,
     own: &'a NaivePod,
     peer: Option<&'a NaivePod>,
+    /// The peer's address.
+    far: u128,
+    /// Who has the port that the flow goes to.
+    destination: Option<&'a NaivePod>,
 }
 
 impl Question<'_> {
     fn tier(&self, policies: &[NaivePolicy]) -> TierAnswer {
         let mut answer = TierAnswer::NoPolicy;
         for policy in policies.iter().filter(|policy| holds(&policy.subject, &self.own.labels)) {
+            let Some(rules) = &policy.rules[self.direction as usize] else {
+                continue;
+            };
             answer = TierAnswer::NoRule;
-            for (number, rule) in policy.rules.iter().enumerate() {
+            for (number, rule) in rules.iter().enumerate() {
                 if rule.action != Action::Log && self.is_peer(&rule.peer) && self.is_service(&rule.service) {
                     return TierAnswer::Rule(rule.action, policy.index, number);
                 }
@@ -122,13 +165,12 @@ impl Question<'_> {
     }
 
     fn is_peer(&self, peer: &NaivePeer) -> bool {
-        let source = self.tuple.source;
-        let holds_source = |&(first, last): &(u128, u128)| first <= source && source <= last;
+        let holds_far = |&(first, last): &(u128, u128)| first <= self.far && self.far <= last;
         match peer {
             NaivePeer::Any => true,
             NaivePeer::Pods(terms) => self.peer.is_some_and(|pod| holds(terms, &pod.labels)),
             NaivePeer::Nets { within, except } => {
-                within.iter().any(holds_source) && !except.as_ref().is_some_and(holds_source)
+                within.iter().any(holds_far) && !except.as_ref().is_some_and(holds_far)
             }
         }
     }
@@ -148,7 +190,8 @@ impl Question<'_> {
                     && ports.iter().any(|&(first, last)| first <= destination && destination <= last)
             }
             (Service::Named(name), Transport::Ports { destination, .. }) => {
-                self.tuple.protocol == protocol::TCP && self.own.ports.contains(&(*name, destination))
+                self.tuple.protocol == protocol::TCP
+                    && self.destination.is_some_and(|pod| pod.ports.contains(&(*name, destination)))
             }
             (Service::Ports(..) | Service::Named(_), Transport::Opaque | Transport::Icmp { .. }) => false,
         }
@@ -157,7 +200,10 @@ impl Question<'_> {
 
 impl NaivePolicy {
     fn of(index: usize, policy: &Policy, family: Family) -> Self {
-        let rules = policy.ingress.iter().map(|rule| NaiveRule::of(rule, family)).collect();
+        let rules = [Direction::Ingress, Direction::Egress].map(|direction| {
+            let rules = policy.rules(direction)?.iter();
+            Some(rules.map(|rule| NaiveRule::of(rule, family)).collect())
+        });
         Self { index, subject: compact(&policy.subject), rules }
     }
 }

@@ -15,7 +15,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::five_tuples::trace;
-use super::traffic::{Aim, Questions, aim, targets};
+use super::traffic::{Aim, Questions, Scope, aim, targets};
 use super::{Random, Traffic, Workload};
 use crate::compile::{CompileError, compile};
 use crate::flow::{FlowKey, Hook, Verdict};
@@ -234,7 +234,6 @@ impl Bench {
     }
 }
 
-/// The questions of the workload's traffic.
 /// The questions of a workload to its table.
 pub fn questions(
     workload: &Workload,
@@ -250,7 +249,7 @@ pub fn questions(
         }
         &Traffic::Aimed { scope, aimed } => {
             let targets = targets(table.program(), table, host, uplink, scope);
-            let how = Aim { aimed, count, seed };
+            let how = Aim { aimed, between: scope == Scope::Between, count, seed };
             if targets.is_empty() { Vec::new() } else { aim(table.program(), model, &targets, how) }
         }
     };

@@ -15,6 +15,8 @@ pub struct Aim {
     /// Of a hundred questions, those that are aimed at a rule; of the others a fifth comes from a random address, so
     /// that with 50 every tenth is from outside.
     pub aimed: u64,
+    /// Whether the far side is the endpoint of another target, too.
+    pub between: bool,
     /// How many.
     pub count: usize,
     /// Where the random numbers begin.
@@ -44,6 +46,8 @@ struct Aimer<'a> {
     program: &'a Program,
     random: Random,
     aimed: u64,
+    /// Whom far sides are chosen from, if they are endpoints of targets: addresses and interfaces, by family.
+    neighbours: [Vec<(u128, InterfaceId)>; 2],
     /// Addresses of workloads and host endpoints, by family.
     members: [Vec<u128>; 2],
     /// Those that members or sets have an address of.
@@ -74,7 +78,13 @@ impl<'a> Aimer<'a> {
         if families.is_empty() {
             families.push(Family::V4);
         }
-        Self { program, random: Random::new(aim.seed), aimed: aim.aimed, members, families }
+        let neighbours = [Family::V4, Family::V6].map(|family| {
+            let ingress =
+                targets.iter().filter(|target| target.direction == Direction::Ingress && aim.between);
+            let own = ingress.flat_map(|target| target.own.iter().map(|own| (own, target.output)));
+            own.filter(|(own, _)| own.0 == family).map(|(own, output)| (own.1, output)).collect()
+        });
+        Self { program, random: Random::new(aim.seed), aimed: aim.aimed, neighbours, members, families }
     }
 
     fn family(&mut self, target: &Target<'_>) -> Family {
@@ -97,7 +107,37 @@ impl<'a> Aimer<'a> {
             (Some(address), Direction::Egress) => question.source = address,
             (None, _) => {}
         }
-        Question { input: target.input, output: target.output, workload: target.endpoint, ..question }
+        question =
+            Question { input: target.input, output: target.output, workload: target.endpoint, ..question };
+        match target.direction {
+            Direction::Ingress => {
+                let sets = rule.map_or(&[][..], |rule| &rule.source.in_sets);
+                if let Some(from) = self.neighbour(sets, family, question.destination) {
+                    (question.source, question.input) = from;
+                }
+            }
+            Direction::Egress => {
+                let sets = rule.map_or(&[][..], |rule| &rule.destination.in_sets);
+                if let Some(to) = self.neighbour(sets, family, question.source) {
+                    (question.destination, question.output) = to;
+                }
+            }
+        }
+        question
+    }
+
+    /// One that is in all sets, if there is one; never the endpoint itself.
+    fn neighbour(&mut self, sets: &[AddressSetId], family: Family, own: u128) -> Option<(u128, InterfaceId)> {
+        let neighbours = &self.neighbours[family as usize];
+        if neighbours.is_empty() {
+            return None;
+        }
+        let (before, from) = neighbours.split_at(self.random.index(neighbours.len()));
+        let mut others = from.iter().chain(before).filter(|(address, _)| *address != own);
+        let is_meant = |(address, _): &&(u128, InterfaceId)| {
+            sets.iter().all(|set| self.program.address_sets[set.index()].contains(family, *address))
+        };
+        others.clone().find(is_meant).or(others.next()).copied()
     }
 
     /// A rule of the chain that exists in the family: every policy is as likely.

@@ -11,6 +11,10 @@ use crate::table::DecisionTable;
 pub enum Scope {
     /// Normal ingress: of workloads in FORWARD, of host endpoints in INPUT. One question passes one chain.
     Ingress,
+    /// Normal egress: of workloads in FORWARD, of host endpoints in OUTPUT. One question passes one chain.
+    Egress,
+    /// Both of workloads in FORWARD, the far side of which is another one: one question passes two chains.
+    Between,
     /// All of them, at every hook where an endpoint has one.
     All,
 }
@@ -82,19 +86,20 @@ fn chains(endpoint: &Endpoint, scope: Scope) -> Vec<(Asked, ChainId, Direction)>
     use Direction::{Egress, Ingress};
     let normal = endpoint.normal;
     let hook = |hook, chain, direction| (Asked::Hook(hook), chain, direction);
-    let mut chains = match (endpoint.kind, &endpoint.attachment) {
+    let (to, from) = match (endpoint.kind, &endpoint.attachment) {
         (_, Attachment::Remote) => return vec![(Asked::Workload, normal.ingress, Ingress)],
-        (EndpointKind::Workload, _) => vec![hook(Hook::FilterForward, normal.ingress, Ingress)],
-        (EndpointKind::Host, _) => vec![hook(Hook::FilterInput, normal.ingress, Ingress)],
+        (EndpointKind::Workload, _) => (Hook::FilterForward, Hook::FilterForward),
+        (EndpointKind::Host, _) => (Hook::FilterInput, Hook::FilterOutput),
     };
-    if scope == Scope::Ingress {
-        return chains;
+    let (to, from) = (hook(to, normal.ingress, Ingress), hook(from, normal.egress, Egress));
+    let mut chains = match scope {
+        Scope::Ingress => return vec![to],
+        Scope::Egress => return vec![from],
+        Scope::Between | Scope::All => vec![to, from],
+    };
+    if scope == Scope::Between {
+        return if endpoint.kind == EndpointKind::Workload { chains } else { Vec::new() };
     }
-    let egress = match endpoint.kind {
-        EndpointKind::Workload => Hook::FilterForward,
-        EndpointKind::Host => Hook::FilterOutput,
-    };
-    chains.push(hook(egress, normal.egress, Egress));
     if let Some(forward) = endpoint.forward {
         chains.push(hook(Hook::FilterForward, forward.ingress, Ingress));
         chains.push(hook(Hook::FilterForward, forward.egress, Egress));
