@@ -244,6 +244,22 @@ def test_packets_between_workloads_are_judged_by_both() -> None:
     assert checked["between"]["verdicts"]["allow"] < checked["egress"]["verdicts"]["allow"]
 
 
+@pytest.mark.parametrize(
+    ("target", "why"),
+    [("nowhere/x", "No such file or directory"), ("/dev/full", "No space left on device")],
+)
+def test_a_plot_that_cannot_be_written(
+    target: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verb, "measure", lambda name, *_: measured(name, 10, 5.0))
+    plot = tmp_path / "growth.svg"
+    plot.symlink_to(target)
+    result = small("--workload", "acl-1k", "--plot", str(plot))
+    assert result.exit_code == 3, result.output
+    assert "acl-1k" in result.stdout
+    assert result.stderr.endswith(f"Error: {plot}: {why}\n")
+
+
 def test_one_core_is_given_back() -> None:
     before = os.sched_getaffinity(0)
     with bench.one_core() as core:

@@ -365,6 +365,13 @@ def test_packets_that_pass_without_a_verdict_are_an_error(
     assert (result.exit_code, "2 packets delivered without a verdict" in result.output) == (4, True)
 
 
+def test_a_plot_that_cannot_be_written(root: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verb, "run", lambda *_: report(found("no rule", burst=[{"cpu": 1000.0}])))
+    plot = tmp_path / "nowhere" / "costs.svg"
+    result = queue("--plot", str(plot))
+    assert (result.exit_code, result.stderr) == (3, f"Error: {plot}: No such file or directory\n")
+
+
 def test_the_picture_has_lines_and_levels(tmp_path: Path) -> None:
     sized = [found(f"labelgate {size:,}", size, burst=[{"cpu": 3000.0}]) for size in (10, 1000)]
     path = tmp_path / "costs.svg"

@@ -46,6 +46,26 @@ def test_a_full_disk(words: list[str]) -> None:
     assert said == FULL
 
 
+CAPTURE = """
+import importlib, sys
+importlib.import_module("labelgate.cli.events").ask_daemon = lambda *words: {"packets": []}
+sys.argv[1:] = ["events", "--pcap", "-"]
+from labelgate.cli import main
+main()
+"""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full, a device of Linux that is full")
+def test_a_capture_to_a_full_disk() -> None:
+    """It is bytes, not lines, which nothing writes before the program ends."""
+    command, buffered = [sys.executable, "-P", "-c", CAPTURE], {**os.environ, "PYTHONUNBUFFERED": ""}
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False, env=buffered
+        )
+    assert (done.returncode, done.stderr) == (3, FULL)
+
+
 POLICY = str(Path(package.__file__).parent / "examples" / "01-workload.yaml")
 READERS = {
     "explain": (["explain", "-f", POLICY, "--packets"], "{}\n"),

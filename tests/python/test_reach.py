@@ -194,6 +194,16 @@ def test_a_picture_is_drawn(run, tmp_path, ending):
     assert run("--picture", "reach.txt").exit_code == 2
 
 
+@pytest.mark.parametrize("ending", ["svg", "png"])
+def test_a_picture_that_cannot_be_written(run, tmp_path, ending):
+    pytest.importorskip("matplotlib")
+    nowhere, full = tmp_path / "nowhere" / f"reach.{ending}", tmp_path / f"reach.{ending}"
+    full.symlink_to("/dev/full")
+    for path, why in ((nowhere, "No such file or directory"), (full, "No space left on device")):
+        result = run("--port", "5432", "--picture", str(path))
+        assert (result.exit_code, result.stderr) == (3, f"Error: {path}: {why}\n")
+
+
 @pytest.mark.parametrize(("endpoints", "names"), [(50, 51), (51, 2)])
 def test_endpoints_stand_for_themselves_up_to_fifty(endpoints, names):
     """What is outside does not count among them."""

@@ -33,6 +33,7 @@ from labelgate.cli.options import (
     policies,
     read_host,
     unknown_node,
+    writing,
 )
 from labelgate.config import load_config
 from labelgate.model import core_model
@@ -121,7 +122,8 @@ def match(
     if plot is not None:
         from labelgate.cli.plot import draw
 
-        draw(found, plot)
+        with writing(plot):
+            draw(found, plot)
     sys.exit(DISAGREEMENT if any(one.checked["mismatches"] for one in found) else 0)
 
 

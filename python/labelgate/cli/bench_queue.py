@@ -27,7 +27,7 @@ from labelgate.cli.bench_options import (
     rounds_option,
     show,
 )
-from labelgate.cli.options import EnvironmentProblem
+from labelgate.cli.options import EnvironmentProblem, writing
 from labelgate.cli.queue_figures import caches, costs, denials, ratios_table, through
 from labelgate.demo.namespaces import WorldError
 from labelgate.netfilter.apply import VARIANTS, Tools, Variant
@@ -140,7 +140,8 @@ def queue(
     if plot is not None:
         from labelgate.cli.queue_plot import draw
 
-        draw(report, plot)
+        with writing(plot):
+            draw(report, plot)
     sys.exit(4 if any(one.checked.unexplained or one.checked.unjudged for one in report.found) else 0)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from labelgate.cli.options import EnvironmentProblem, ask_daemon, socket_option
+from labelgate.cli.options import ask_daemon, socket_option, writing
 from labelgate.events import ExpressionError, Predicate, capture, line, parse
 
 SECONDS = 0.3
@@ -105,9 +105,8 @@ def _write(path: Path, found: list[dict[str, Any]]) -> None:
     content = b"".join(capture(found))
     if str(path) == "-":
         sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()  # At the end of the program nobody could tell that it was not written.
         return
-    try:
+    with writing(path):
         path.write_bytes(content)
-    except OSError as error:
-        raise EnvironmentProblem(f"{path}: {error.strerror}") from None
     click.echo(f"{len(found)} packets written to {path}", err=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from labelgate.cli.options import EnvironmentProblem
+from labelgate.cli.options import writing
 
 UNIT = "labelgate.service"
 _HOMES = ("/home/", "/root/", "/run/user/")
@@ -34,8 +34,6 @@ def install_unit(install: bool, folder: str) -> None:
         click.echo(unit(), nl=False)
         return
     path = Path(folder) / UNIT
-    try:
+    with writing(path):
         path.write_text(unit(), encoding="utf-8")
-    except OSError as error:
-        raise EnvironmentProblem(f"{path}: {error.strerror}") from None
     click.echo(f"{path} is installed; now: systemctl daemon-reload && systemctl enable --now labelgate")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +24,16 @@ class EnvironmentProblem(click.ClickException):
     """The host, its kernel or the files are not as they must be; exit code 3."""
 
     exit_code = 3
+
+
+@contextmanager
+def writing(path: Path | str) -> Iterator[None]:
+    """What cannot be written is told by the name of its file."""
+    try:
+        yield
+    except OSError as error:
+        # Libraries that draw have errors without a number.
+        raise EnvironmentProblem(f"{path}: {error.strerror or error}") from None
 
 
 def policies(required: bool = True) -> Callable[[F], F]:

@@ -11,7 +11,7 @@ import click
 from labelgate.analysis.reach import Reach, TooMany, port_service, reach
 from labelgate.analysis.reach_report import dot, grid, lines, matrix, picture, to_json
 from labelgate.cli.connectivity import port_protocol
-from labelgate.cli.options import EnvironmentProblem, config_option, policies
+from labelgate.cli.options import EnvironmentProblem, config_option, policies, writing
 from labelgate.cli.progress import ProgressBar
 from labelgate.config import load_config
 from labelgate.snapshot import load
@@ -114,6 +114,7 @@ def _peers(found: Reach, text: str | None, option: str) -> list[int] | None:
 
 def _draw(found: Reach, by: str | None, path: Path, title: str) -> None:
     try:
-        picture(grid(found, by), path, title)
+        with writing(path):
+            picture(grid(found, by), path, title)
     except ImportError:
         raise EnvironmentProblem("--picture needs matplotlib: pip install 'labelgate[plot]'") from None

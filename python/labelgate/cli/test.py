@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from labelgate.cli.options import EnvironmentProblem, config_option
+from labelgate.cli.options import config_option, writing
 from labelgate.expect.coverage import Coverage
 from labelgate.expect.judge import EnginesDiffer, Result, judge
 from labelgate.expect.junit import junit
@@ -90,7 +90,8 @@ def run_expectations(
     for failure in texts.values():
         click.echo(failure)
     if junit_file is not None:
-        _write(junit_file, junit(results, texts))
+        with writing(junit_file):
+            Path(junit_file).write_bytes(junit(results, texts))
     is_covered = not coverage or _cover(suite, results, fail_under or 0)
     _sum_up(results)
     sys.exit(1 if texts or not is_covered else 0)
@@ -113,13 +114,6 @@ def _run(suite: Suite, chosen: list[tuple[PolicyTest, int]]) -> list[Timed]:
             sys.exit(4)
         results.append((result, time.perf_counter() - start))
     return results
-
-
-def _write(file: str, content: bytes) -> None:
-    try:
-        Path(file).write_bytes(content)
-    except OSError as error:
-        raise EnvironmentProblem(f"{file}: {error.strerror}") from None
 
 
 def _cover(suite: Suite, results: list[Timed], least: float) -> bool:
