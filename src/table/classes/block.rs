@@ -136,8 +136,8 @@ impl Classes {
         answers
     }
 
-    /// The same in short loops, and addresses before records: of an image that no cache holds all waits for memory, and the
-    /// fewer instructions there are between loads, the more of them wait at the same time.
+    /// Of chains without a form, or where maps have two levels: in short loops, in which addresses do not wait for records.
+    /// Such an image is in no cache; the fewer instructions are between loads, the more of them wait at the same time.
     #[inline]
     fn answers<const N: usize>(
         &self,
