@@ -246,9 +246,9 @@ impl Engines {
 
     /// Where these came to a class.
     #[inline]
-    pub fn find_by_more(&self, record: &Record, class: u32, tuple: &FiveTuple) -> Answer {
+    pub fn find_from_class(&self, record: &Record, class: u32, tuple: &FiveTuple) -> Answer {
         let classes = self.classes.as_ref().expect("the record is one of these");
-        classes.find_by_more(record, class, &Point::of(tuple))
+        classes.find_from_class(record, class, &Point::of(tuple))
     }
 
     /// How the only chain that a packet meets ends for it: nothing is kept for others.

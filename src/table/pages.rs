@@ -1,7 +1,7 @@
 //! Memory for tables that walks read without asking how long they are: there is some behind every offset of 32 bits, as
-//! runtimes of WebAssembly have it. What is behind the room for the table is address space alone, all zeros. Large tables are in huge
-//! pages, where the kernel has them: a walk reads places far apart, and each page of 4 KiB costs the processor a search for
-//! its address as long as the load itself.
+//! runtimes of WebAssembly have it. What is behind the room for the table is address space alone, all zeros. Large tables
+//! are in huge pages, where the kernel has them: a walk reads places far apart, and each page of 4 KiB costs the processor a
+//! search for its address as long as the load itself.
 
 use std::io;
 use std::ptr::{self, NonNull};

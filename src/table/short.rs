@@ -58,7 +58,7 @@ fn decide_near<T: Trace>(
             }
             decide_elsewhere(table, key, tree, trace)
         }
-        Near::Class { record, class } => decide_by_more(table, key, record, class, trace),
+        Near::Class { record, class } => decide_from_class(table, key, record, class, trace),
     }
 }
 
@@ -92,7 +92,7 @@ fn decide_found_v6<T: Trace>(
             Some(decision) => decision,
             None => decide_alone(table, key, trace),
         },
-        Near::Class { record, class } => decide_by_more(table, key, record, class, trace),
+        Near::Class { record, class } => decide_from_class(table, key, record, class, trace),
     }
 }
 
@@ -102,16 +102,16 @@ fn decide_alone<T: Trace>(table: &DecisionTable, key: &FlowKey, trace: &mut T) -
     decide_elsewhere(table, key, None, trace)
 }
 
-/// Of a new packet in FORWARD whose only chain is in `classes` and looks at more than one address.
+/// Of a new packet in FORWARD whose only chain is in `classes`, from [`Near::Class`] on.
 #[inline(never)]
-fn decide_by_more<T: Trace>(
+fn decide_from_class<T: Trace>(
     table: &DecisionTable,
     key: &FlowKey,
     record: &Record,
     class: u32,
     trace: &mut T,
 ) -> Decision {
-    let answer = table.engines.find_by_more(record, class, &key.tuple);
+    let answer = table.engines.find_from_class(record, class, &key.tuple);
     if let Some(decision) = table.stops.lone_decision(Hook::FilterForward, answer) {
         return decision;
     }

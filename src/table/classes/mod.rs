@@ -322,7 +322,7 @@ impl Classes {
     }
 
     /// The answer from [`Near::Class`] on.
-    pub fn find_by_more(&self, record: &Record, class: u32, point: &Point) -> Answer {
+    pub fn find_from_class(&self, record: &Record, class: u32, point: &Point) -> Answer {
         if self.roots.is_deep {
             self.answer_from::<DEEP>(record, class, point)
         } else {
@@ -390,7 +390,7 @@ impl Classes {
 
     #[inline(never)]
     fn lone_by_more(&self, record: &Record, class: u32, tuple: &FiveTuple) -> Answer {
-        self.find_by_more(record, class, &Point::of(tuple))
+        self.find_from_class(record, class, &Point::of(tuple))
     }
 
     /// That in a cell of a chain.
