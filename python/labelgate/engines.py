@@ -24,8 +24,10 @@ class ClassesBudget:
     """Of IPv4 addresses, of IPv6 addresses, of services and of source ports, each, of all chains together."""
     bytes: int = _DEFAULT["classes"]["bytes"]
     """Of all chains together."""
+    direct_maps: int = _DEFAULT["classes"]["direct_maps"]
+    """Bytes of the maps from classes to answers while these are looked up in one step; larger ones are given a level more."""
     flat_maps: int = _DEFAULT["classes"]["flat_maps"]
-    """Bytes of the maps from classes to answers while they have one level; larger ones are given two."""
+    """Bytes of the maps while they have one level; larger ones are given two."""
     steps: int = _DEFAULT["classes"]["steps"]
     """Of building all tables, about a nanosecond each."""
     passes: int = _DEFAULT["classes"]["passes"]

@@ -5,7 +5,7 @@ use std::array;
 use std::hint::select_unpredictable;
 
 use super::{
-    BLOCK_WORD, BY_DESTINATION, BY_MORE, BY_SOURCE, CELLS, Classes, DESTINATION, DESTINATIONS, FLAT, FORM,
+    BY_DESTINATION, BY_MORE, BY_SOURCE, CELLS, Classes, DEEP, DESTINATION, DESTINATIONS, DIRECT, FLAT, FORM,
     NEAR, PLAIN, ROWS, Record, SERVICE, SERVICES, SOURCE, SOURCE_PORT, SOURCE_PORTS, Uses,
 };
 use crate::flow::Family;
@@ -21,30 +21,44 @@ impl Classes {
         chains: &[ChainId; N],
         points: &PointBlock<'_, N>,
     ) -> Option<[Answer; N]> {
+        match self.roots.levels {
+            DIRECT => self.block_answers::<DIRECT, N>(chains, points),
+            FLAT => self.block_answers::<FLAT, N>(chains, points),
+            _ => self.block_answers::<DEEP, N>(chains, points),
+        }
+    }
+
+    /// The same, where maps have so many levels: apart, so that each has its own form.
+    #[inline(never)]
+    fn block_answers<const LEVELS: u32, const N: usize>(
+        &self,
+        chains: &[ChainId; N],
+        points: &PointBlock<'_, N>,
+    ) -> Option<[Answer; N]> {
         match points.addresses {
             AddressBlock::V4 { source, destination } => {
                 let class = |index: usize| self.roots.v4.class(&self.image, destination[index]);
-                if !self.roots.is_deep
+                if LEVELS != DEEP
                     && let Some((records, classes)) = self.formed_v4(chains, source, destination)
                 {
-                    return Some(self.formed_answers(&records, points, &classes, class));
+                    return Some(self.formed_answers::<LEVELS, N>(&records, points, &classes, class));
                 }
                 let records = self.records(chains, Family::V4)?;
                 let sources = || self.roots.v4.classes(&self.image, source);
-                Some(self.answers(&records, points, Family::V4, sources, class))
+                Some(self.answers::<LEVELS, N>(&records, points, Family::V4, sources, class))
             }
             AddressBlock::V6 { source, destination } => {
                 let class = |index: usize| self.class_v6(u128::from_be_bytes(destination[index]));
-                if !self.roots.is_deep
+                if LEVELS != DEEP
                     && let Some(records) = self.formed_records(chains, Family::V6)
                 {
                     let addresses = near_addresses(&records, source, destination);
                     let classes = self.roots.v6.classes(&self.image, &addresses);
-                    return Some(self.formed_answers(&records, points, &classes, class));
+                    return Some(self.formed_answers::<LEVELS, N>(&records, points, &classes, class));
                 }
                 let records = self.records(chains, Family::V6)?;
                 let sources = || self.roots.v6.classes(&self.image, &source.each_ref());
-                Some(self.answers(&records, points, Family::V6, sources, class))
+                Some(self.answers::<LEVELS, N>(&records, points, Family::V6, sources, class))
             }
         }
     }
@@ -59,7 +73,8 @@ impl Classes {
     }
 
     /// If the records of all chains have a form.
-    #[inline]
+    #[allow(clippy::inline_always)] // What it finds stays in registers, or is written once.
+    #[inline(always)]
     fn formed_records<const N: usize>(&self, chains: &[ChainId; N], family: Family) -> Option<[&Record; N]> {
         let mut records = [self.formed_record(*chains.first()?, family)?; N];
         for index in 1..N {
@@ -70,7 +85,8 @@ impl Classes {
 
     /// The same, with the classes of the addresses that are looked at first. Few long loops, whose packets overlap in the
     /// processor: each more would write down and read again what the one before has found.
-    #[inline]
+    #[allow(clippy::inline_always)] // What it finds stays in registers, or is written once.
+    #[inline(always)]
     fn formed_v4<const N: usize>(
         &self,
         chains: &[ChainId; N],
@@ -89,8 +105,9 @@ impl Classes {
     }
 
     /// By the classes of the addresses that are looked at first; `destination` is the class of one that is looked at then.
-    #[inline]
-    fn formed_answers<const N: usize>(
+    #[allow(clippy::inline_always)] // What it finds stays in registers, or is written once.
+    #[inline(always)]
+    fn formed_answers<const LEVELS: u32, const N: usize>(
         &self,
         records: &[&Record; N],
         points: &PointBlock<'_, N>,
@@ -99,14 +116,14 @@ impl Classes {
     ) -> [Answer; N] {
         let (mut rows, mut cells) = ([0; N], [0; N]);
         for index in 0..N {
-            rows[index] = self.local_at::<FLAT>(records[index], NEAR, classes[index]);
+            rows[index] = self.local_at::<LEVELS>(records[index], NEAR, classes[index]);
         }
         let (mut others, mut count) = ([0_u8; N], 0);
         const { assert!(N <= 256) };
         // Without branches: which chains look at more cannot be predicted.
         for index in 0..N {
             let record = records[index];
-            let column = self.column::<FLAT>(record, points.protocol[index], points.service(index));
+            let column = self.column::<LEVELS>(record, points.protocol[index], points.service(index));
             cells[index] = record[CELLS] + rows[index] * record[SERVICES] + column;
             #[allow(clippy::cast_possible_truncation)] // Below N.
             let place = index as u8;
@@ -117,8 +134,8 @@ impl Classes {
             let index = usize::from(index);
             let (record, row) = (records[index], rows[index]);
             let column = cells[index] - record[CELLS] - row * record[SERVICES];
-            let local = self.local_at::<FLAT>(record, DESTINATION, destination(index));
-            cells[index] = self.cell::<FLAT>(record, (row, local), column, || {
+            let local = self.local_at::<LEVELS>(record, DESTINATION, destination(index));
+            cells[index] = self.cell::<LEVELS>(record, (row, local), column, || {
                 let keys = self.roots.source_ports;
                 keys.class(&self.image, points.protocol[index], points.source_port(index))
             });
@@ -139,7 +156,7 @@ impl Classes {
     /// Of chains without a form, or where maps have two levels: in short loops, in which addresses do not wait for records.
     /// Such an image is in no cache; the fewer instructions are between loads, the more of them wait at the same time.
     #[inline]
-    fn answers<const N: usize>(
+    fn answers<const LEVELS: u32, const N: usize>(
         &self,
         records: &[&Record; N],
         points: &PointBlock<'_, N>,
@@ -151,7 +168,7 @@ impl Classes {
         debug_assert!(uses.destination || !uses.rows, "rows of one destination are their own index");
         let mut rows = [0; N];
         if uses.source {
-            rows = self.local_addresses(records, SOURCE, &sources());
+            rows = self.local_addresses::<LEVELS, N>(records, SOURCE, &sources());
         }
         if uses.destination {
             let (mut others, mut count) = ([0; N], 0);
@@ -166,11 +183,11 @@ impl Classes {
             }
             let mut blocks = [0; N];
             for &index in others {
-                blocks[index] = self.block(records[index][DESTINATION], found[index]);
+                blocks[index] = self.block::<LEVELS>(records[index][DESTINATION], found[index]);
             }
             for &index in others {
                 let record = records[index];
-                let local = self.in_block(record, blocks[index], found[index]);
+                let local = self.in_block::<LEVELS>(record, blocks[index], found[index]);
                 rows[index] = rows[index] * record[DESTINATIONS] + local;
             }
             if uses.rows {
@@ -183,14 +200,14 @@ impl Classes {
         }
         let keys = array::from_fn(|index| points.service(index));
         let services = self.roots.services.classes(&self.image, points.protocol, &keys);
-        let mut cells = self.local_keys(records, SERVICE, &services);
+        let mut cells = self.local_keys::<LEVELS, N>(records, SERVICE, &services);
         for index in 0..N {
             cells[index] += rows[index] * records[index][SERVICES];
         }
         if uses.source_port {
             let keys = array::from_fn(|index| points.source_port(index));
             let ports = self.roots.source_ports.classes(&self.image, points.protocol, &keys);
-            let locals = self.local_keys(records, SOURCE_PORT, &ports);
+            let locals = self.local_keys::<LEVELS, N>(records, SOURCE_PORT, &ports);
             for index in 0..N {
                 cells[index] = cells[index] * records[index][SOURCE_PORTS] + locals[index];
             }
@@ -209,36 +226,46 @@ impl Classes {
 
     /// Local classes of classes of addresses, by the maps that records have at an index.
     #[inline]
-    fn local_addresses<const N: usize>(
+    fn local_addresses<const LEVELS: u32, const N: usize>(
         &self,
         records: &[&Record; N],
         map: usize,
         classes: &[u32; N],
     ) -> [u32; N] {
-        let blocks = self.blocks(records, map, classes);
+        let blocks = self.blocks::<LEVELS, N>(records, map, classes);
         let mut locals = [0; N];
         for index in 0..N {
-            locals[index] = self.in_block(records[index], blocks[index], classes[index]);
+            locals[index] = self.in_block::<LEVELS>(records[index], blocks[index], classes[index]);
         }
         locals
     }
 
     /// The same of services and source ports.
     #[inline]
-    fn local_keys<const N: usize>(&self, records: &[&Record; N], map: usize, classes: &[u32; N]) -> [u32; N] {
-        let blocks = self.blocks(records, map, classes);
+    fn local_keys<const LEVELS: u32, const N: usize>(
+        &self,
+        records: &[&Record; N],
+        map: usize,
+        classes: &[u32; N],
+    ) -> [u32; N] {
+        let blocks = self.blocks::<LEVELS, N>(records, map, classes);
         let mut locals = [0; N];
         for index in 0..N {
-            locals[index] = self.image.half(blocks[index], classes[index] % BLOCK_WORD);
+            locals[index] = self.key_in_block::<LEVELS>(blocks[index], classes[index]);
         }
         locals
     }
 
     #[inline]
-    fn blocks<const N: usize>(&self, records: &[&Record; N], map: usize, classes: &[u32; N]) -> [u32; N] {
+    fn blocks<const LEVELS: u32, const N: usize>(
+        &self,
+        records: &[&Record; N],
+        map: usize,
+        classes: &[u32; N],
+    ) -> [u32; N] {
         let mut blocks = [0; N];
         for index in 0..N {
-            blocks[index] = self.block(records[index][map], classes[index]);
+            blocks[index] = self.block::<LEVELS>(records[index][map], classes[index]);
         }
         blocks
     }

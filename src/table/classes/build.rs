@@ -1,28 +1,28 @@
 //! The clauses of a program to the image.
 
 use indexmap::IndexMap;
-use rustc_hash::FxBuildHasher;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::cells::{Allowance, Axes, Cells};
 use super::image::Builder;
 use super::limits::{Limits, Refused, Steps, within};
 use super::local::{Axis, Bits, KeptAxis, NEVER, Splitter, every};
 use super::maps::{Maps, Width};
-use super::numbers::{self, Addresses, Listed, Numbers, Services};
+use super::numbers::{self, Addresses, Listed, Numbers, Services, is_every_key, is_every_service};
 use super::partition::Value;
 use super::ranges::{Keys, V4};
 use super::update::Kept;
 use super::v6::V6;
 use super::{
-    BLOCK, BY_DESTINATION, BY_MORE, BY_SOURCE, Classes, Counts, DESTINATION, DIRECTION, HEADER, NO_FORM,
-    PLAIN, RECORD, ROWS, Roots, SOURCE, SOURCE_PORT, Uses,
+    BLOCK, BY_DESTINATION, BY_MORE, BY_SOURCE, Classes, Counts, DEEP, DESTINATION, DIRECT, DIRECTION, FLAT,
+    HEADER, NO_FORM, PLAIN, RECORD, ROWS, Roots, SERVICE, SOURCE, SOURCE_PORT, Uses,
 };
 use crate::flow::{Direction, Family};
 use crate::program::{Chain, ChainId, Program, RuleListId};
 use crate::table::answer::Answers;
 use crate::table::flat::{Clause, Flat, Flats, lists};
 use crate::table::pages::Pages;
-use crate::table::terms::Ranges;
+use crate::table::terms::{AddressTerm, Ranges};
 
 /// Services are few, and most edits of policies bring one.
 const MORE_SERVICES: usize = 256;
@@ -47,13 +47,14 @@ pub fn build(
     };
     let mut built: Built = chains.iter().map(|&(number, chain)| [fits(number, chain); 2]).collect();
     let wanted = chains.iter().zip(&built).filter(|(_, fits)| fits[0].is_ok()).map(|(&(_, chain), _)| chain);
-    let lists = listed(flats, wanted);
+    let lists = listed(flats, wanted.clone());
+    let looks = looks(flats, wanted);
     let mut writer = Writer::new(directions(flats.program()), *limits, flats.program().outcomes.len(), keeps);
     let v4 = numbers::addresses(flats, &lists, Family::V4, |set| &set.v4[..], limits);
     let v6 = numbers::addresses(flats, &lists, Family::V6, |set| &set.v6[..], limits);
     writer.counts.v4 = v4.as_ref().map_or(0, |numbers| numbers.partition.count());
     writer.counts.v6 = v6.as_ref().map_or(0, |numbers| numbers.partition.count());
-    let frame = writer.frame(Frame::of(flats, &lists, limits), chains.len());
+    let frame = writer.frame(Frame::of(flats, &lists, limits), chains.len(), looks);
     let v4 = v4.and_then(|numbers| writer.v4(numbers));
     let v6 = v6.and_then(|numbers| writer.v6(numbers));
     for ((number, chain), built) in chains.into_iter().zip(&mut built).filter(|(_, built)| built[0].is_ok()) {
@@ -108,6 +109,46 @@ fn listed<'f>(flats: &'f Flats<'_>, chains: impl Iterator<Item = &'f Chain>) -> 
     chains_of.into_iter().map(|(list, chains)| Listed { clauses: flats.clauses(list), chains }).collect()
 }
 
+/// How many maps these chains may have, by dimension: IPv4, IPv6, services, source ports. A chain has one for each
+/// dimension that a clause of it looks at, two for addresses.
+fn looks<'f>(flats: &'f Flats<'_>, chains: impl Iterator<Item = &'f Chain>) -> [usize; 4] {
+    let addresses: Vec<bool> = (0..narrow(flats.addresses.len()))
+        .map(|index| flats.addresses[index] != AddressTerm::default())
+        .collect();
+    let services: Vec<bool> = flats.services.iter().map(|term| !is_every_service(term)).collect();
+    let ports: Vec<bool> = flats.source_ports.iter().map(|term| !is_every_key(term)).collect();
+    let mut known: FxHashMap<RuleListId, [bool; 6]> = FxHashMap::default();
+    let mut counts = [0; 4];
+    for chain in chains {
+        let mut looks = [false; 6];
+        for list in lists(chain) {
+            let of_list = known.entry(list).or_insert_with(|| {
+                let mut looks = [false; 6];
+                for clause in flats.clauses(list) {
+                    let [v4, v6] = clause.families;
+                    let (source, destination) =
+                        (addresses[clause.source as usize], addresses[clause.destination as usize]);
+                    let of_clause = [
+                        v4 & source,
+                        v4 & destination,
+                        v6 & source,
+                        v6 & destination,
+                        services[clause.service as usize],
+                        ports[clause.source_ports as usize],
+                    ];
+                    looks.iter_mut().zip(of_clause).for_each(|(looks, of_clause)| *looks |= of_clause);
+                }
+                looks
+            });
+            looks.iter_mut().zip(of_list).for_each(|(looks, of_list)| *looks |= *of_list);
+        }
+        for (dimension, looks) in [0, 0, 1, 1, 2, 3].into_iter().zip(looks) {
+            counts[dimension] += usize::from(looks);
+        }
+    }
+    counts
+}
+
 /// What chains of both families are made with.
 pub struct Frame {
     pub services: Services,
@@ -135,7 +176,7 @@ pub struct Writer {
     /// What is left of [`Limits::passes`].
     passes: usize,
     splitter: Splitter,
-    maps: Maps,
+    pub maps: Maps,
     /// The map of a dimension that a chain does not look at.
     pub zeros: u32,
     /// There is room for more classes and chains, and tables are noted.
@@ -161,8 +202,8 @@ pub struct Table {
 
 impl Table {
     /// Of local classes of a dimension.
-    pub fn width_of(&self, axis: usize) -> Width {
-        if axis <= DESTINATION { self.width } else { Width::WIDE }
+    pub fn width_of(&self, axis: usize, maps: &Maps) -> Width {
+        if axis <= DESTINATION { self.width } else { maps.keys() }
     }
 }
 
@@ -179,7 +220,7 @@ impl Writer {
             steps: Steps::new(limits.steps),
             passes: limits.passes,
             splitter: Splitter::default(),
-            maps: Maps::new(false),
+            maps: Maps::new(DIRECT),
             zeros: 0,
             keeps,
             rooms: [0; 4],
@@ -187,9 +228,9 @@ impl Writer {
         }
     }
 
-    /// Whether tables may be changed in an image that is made of this one: maps are not shared, and have one level.
+    /// Whether tables may be changed in an image that is made of this one: maps are not shared, and have no groups.
     fn can_change(&self) -> bool {
-        self.keeps && !self.roots.is_deep
+        self.keeps && self.roots.levels != DEEP
     }
 
     /// Of a count, with room for more.
@@ -198,15 +239,25 @@ impl Writer {
     }
 
     /// The header, room for the records, and the tables of services; without them there is no image.
-    fn frame(&mut self, frame: Result<Frame, Refused>, chains: usize) -> Result<Frame, Refused> {
-        let written = frame.and_then(|frame| self.try_frame(&frame, chains).map(|()| frame));
+    fn frame(
+        &mut self,
+        frame: Result<Frame, Refused>,
+        chains: usize,
+        looks: [usize; 4],
+    ) -> Result<Frame, Refused> {
+        let written = frame.and_then(|frame| self.try_frame(&frame, chains, looks).map(|()| frame));
         if written.is_err() {
             (self.image, self.roots) = (Builder::new(0), Roots::default());
         }
         written
     }
 
-    fn try_frame(&mut self, Frame { services, source_ports }: &Frame, chains: usize) -> Result<(), Refused> {
+    fn try_frame(
+        &mut self,
+        Frame { services, source_ports }: &Frame,
+        chains: usize,
+        looks: [usize; 4],
+    ) -> Result<(), Refused> {
         self.counts.services = services.numbers.partition.count();
         self.counts.source_ports = source_ports.partition.count();
         let Counts { v4, v6, services: keys, source_ports: ports, .. } = self.counts;
@@ -214,11 +265,20 @@ impl Writer {
             |count, more: usize| (self.room(count) + if self.keeps { more } else { 0 }).div_ceil(BLOCK);
         self.rooms = [room(v4, 0), room(v6, 0), room(keys, MORE_SERVICES), room(ports, 0)];
         let most = BLOCK * self.rooms.into_iter().max().unwrap_or_default();
+        let half_bytes = [v4, v6, 2 * keys, 2 * ports].into_iter().zip(looks).map(|(each, maps)| each * maps);
         let directories = 2 * chains * self.rooms.iter().sum::<usize>() * size_of::<u32>();
-        self.roots.is_deep = directories > self.limits.flat_maps;
-        self.maps = Maps::new(self.roots.is_deep);
+        self.roots.levels = if keys.max(ports) <= Width::MOST_OF_BYTES
+            && half_bytes.sum::<usize>() / 2 <= self.limits.direct_maps
+        {
+            DIRECT
+        } else if directories <= self.limits.flat_maps {
+            FLAT
+        } else {
+            DEEP
+        };
+        self.maps = Maps::new(self.roots.levels);
         let records = 2 * self.room(chains) * RECORD as usize;
-        self.image.check(HEADER + records + Maps::most_words(most, 0))?;
+        self.image.check(HEADER + records + self.maps.most_words(most, 0))?;
         self.image.push([0; HEADER]);
         self.roots.records = self.image.push(std::iter::repeat_n(0, records));
         self.roots.record_count = narrow(records / RECORD as usize);
@@ -324,11 +384,14 @@ impl Writer {
         let axes = [axes.source, axes.destination, axes.service, axes.source_port];
         let rooms = [self.rooms[family as usize], self.rooms[family as usize], self.rooms[2], self.rooms[3]];
         let of_maps =
-            axes.iter().zip(rooms).map(|(axis, room)| Maps::most_words(room * BLOCK, axis.blocks.len()));
+            axes.iter().zip(rooms).map(|(axis, room)| self.maps.most_words(room * BLOCK, axis.blocks.len()));
         let words = of_maps.sum::<usize>() + cells.rows.len().div_ceil(2) + cells.answers.len();
         self.image.check(words + self.answers.bytes() / size_of::<u32>())?;
         let width = Width::of(axes[SOURCE].count().max(axes[DESTINATION].count()));
-        let widths = [width, width, Width::WIDE, Width::WIDE];
+        let keys = self.maps.keys();
+        let count = axes[SERVICE].count().max(axes[SOURCE_PORT].count());
+        within(count, 1 << (1 << keys.log), |_, most| Refused::Classes { of: "services", most })?;
+        let widths = [width, width, keys, keys];
         let maps: [u32; 4] = std::array::from_fn(|axis| self.map(&axes[axis], widths[axis], rooms[axis]));
         let is_plain = (0..).zip(&cells.rows).all(|(index, &row)| usize::from(row) == index);
         let rows = if is_plain { PLAIN } else { self.image.push_halves(&cells.rows) };
@@ -412,7 +475,7 @@ impl Writer {
         self.image.set(0, &self.roots.words(size));
         if !self.keeps {
             // As large as the image, which is copied once more.
-            (self.maps, self.splitter) = (Maps::new(false), Splitter::default());
+            (self.maps, self.splitter) = (Maps::new(DIRECT), Splitter::default());
         }
         let (roots, uses, counts) = (self.roots, self.uses, self.counts);
         Ok(Classes { image: self.image.image()?, roots, uses, counts })

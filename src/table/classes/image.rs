@@ -61,6 +61,17 @@ impl Image {
         u32::from(unsafe { *self.start().cast::<u16>().add(place) })
     }
 
+    /// The byte at an index counted from a word offset: the lowest one of a word is the first one.
+    #[inline]
+    pub fn byte(&self, offset: u32, index: u32) -> u32 {
+        let index = if cfg!(target_endian = "little") { index } else { index ^ 3 };
+        // As of halves.
+        let place = offset.wrapping_mul(4).wrapping_add(index) as usize;
+        self.assert_holds(place, size_of::<u8>());
+        // SAFETY: nearer than the word at such an offset; the pages begin at a page.
+        u32::from(unsafe { *self.start().cast::<u8>().add(place) })
+    }
+
     /// The value of `1 << log` bits at an index counted from a word offset, of which `mask` has the bits: the lowest bits
     /// of a word come first.
     #[inline]

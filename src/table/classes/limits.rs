@@ -17,6 +17,10 @@ pub struct Limits {
     pub cells: usize,
     /// The image, and the lists of rules passed behind its answers; of the image at most 4 GiB.
     pub bytes: usize,
+    /// Bytes that the maps of all chains could come to, at four bits for a class of addresses and eight for others, while
+    /// local classes lie in them. Where that is too much, or services have more than 256 classes, maps lead to blocks of local
+    /// classes: one more load, and less memory for caches to hold.
+    pub direct_maps: usize,
     /// Bytes that the maps of all chains could come to while they have one level. Where that is too much they have two:
     /// one more load, and little memory where chains have much in common.
     pub flat_maps: usize,
@@ -29,19 +33,29 @@ pub struct Limits {
 
 impl Limits {
     /// Nothing.
-    pub const NOTHING: Self =
-        Self { clauses: 0, classes: 0, cells: 0, bytes: 0, flat_maps: 0, steps: 0, passes: 0 };
+    pub const NOTHING: Self = Self {
+        clauses: 0,
+        classes: 0,
+        cells: 0,
+        bytes: 0,
+        direct_maps: 0,
+        flat_maps: 0,
+        steps: 0,
+        passes: 0,
+    };
 }
 
 impl Default for Limits {
-    /// 256 MiB for all tables, 256 K cells (1 MiB) for one chain, some seconds; 4 MiB of maps of one level, of which
-    /// packets in a row need a part that caches hold. Pass rules are told to nobody who does not count them.
+    /// 256 MiB for all tables, 256 K cells (1 MiB) for one chain, some seconds; 128 KiB of maps that hold local classes,
+    /// a quarter of small second caches, 4 MiB of maps of one level, of which packets in a row need a part that caches hold.
+    /// Pass rules are told to nobody who does not count them.
     fn default() -> Self {
         Self {
             clauses: 1 << 14,
             classes: 1 << 16,
             cells: 1 << 18,
             bytes: 256 << 20,
+            direct_maps: 128 << 10,
             flat_maps: 4 << 20,
             steps: 1 << 33,
             passes: 0,

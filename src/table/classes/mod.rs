@@ -12,7 +12,7 @@
 //!
 //! | at | words |
 //! |---|---|
-//! | 0 | the header: [`Roots`], two cache lines; word 12: levels of maps |
+//! | 0 | the header: [`Roots`], two cache lines; word 12: how many levels of maps lead to blocks, 0 if local classes lie in maps |
 //! | records + 16 * (2 * chain + family) | a record, one cache line |
 //! | V4 root | see [`V4`]: 65536 words |
 //! | V6 buckets, spans, levels | see [`V6`] |
@@ -20,7 +20,7 @@
 //!
 //! A record is: source, destination, service and source port maps; rows; destinations; cells; services; source ports;
 //! the [`Direction`](crate::flow::Direction) that packets meet the chain in; the form, and a map for it; the width of
-//! local classes in maps of addresses: 4, 8 or 16 bits, as binary logarithm, and as many bits set. Rows at 0 are their
+//! local classes in maps of addresses: 1, 2, 4, 8 or 16 bits, as binary logarithm, and as many bits set. Rows at 0 are their
 //! own index. Records of chains that have no table are 0.
 //!
 //! Most chains look at one address and the service: they have a short form, 1 if that address is the source, 2 if it is
@@ -30,7 +30,8 @@
 //!
 //! | at | words |
 //! |---|---|
-//! | map + class / 32 | offset of a block; in an image with maps of two levels: |
+//! | map | local classes by class, as in a block, but of services and source ports 8 bits each; in an image with maps of one level: |
+//! | map + class / 32 | offset of a block; with maps of two levels: |
 //! | map + class / 512 | offset of a group |
 //! | group + class / 32 % 16 | offset of a block |
 //! | block | 32 local classes by class % 32, of services and source ports 16 bits each, of addresses as the record says; the first one is in the lowest bits |
@@ -78,7 +79,7 @@ pub use update::Kept;
 /// "LGCT", the first word of an image.
 pub const MAGIC: u32 = 0x5443_474c;
 /// Of the layout above; changes with it.
-pub const VERSION: u32 = 10;
+pub const VERSION: u32 = 11;
 
 const HEADER: usize = 32;
 const BLOCK: usize = 32;
@@ -110,7 +111,8 @@ const PLAIN: u32 = 0;
 /// Cells of a chain that has none.
 const NO_TABLE: u32 = 0;
 
-/// Levels of maps.
+/// Levels of maps that lead to blocks of local classes; none where these lie in the maps.
+const DIRECT: u32 = 0;
 const FLAT: u32 = 1;
 const DEEP: u32 = 2;
 
@@ -123,8 +125,8 @@ pub struct Roots {
     v6: V6,
     services: Keys,
     source_ports: Keys,
-    /// Maps have two levels.
-    is_deep: bool,
+    /// [`DIRECT`], [`FLAT`] or [`DEEP`].
+    levels: u32,
 }
 
 impl Roots {
@@ -145,7 +147,7 @@ impl Roots {
             bucket_count,
             spans,
             height,
-            1 + u32::from(self.is_deep),
+            self.levels,
         ];
         words[..head.len()].copy_from_slice(&head);
         words[16..][..levels.len()].copy_from_slice(&levels);
@@ -267,12 +269,23 @@ impl Classes {
     /// As [`Engine::find`], for the only chain that a packet of IPv4 meets; none also if its record has no form.
     #[inline]
     pub fn find_near_v4(&self, lead: Lead, tuple: &FiveTuple) -> Option<Near<'_>> {
+        // The same for all packets; ways that are apart from here on are shorter.
+        match self.roots.levels {
+            DIRECT => self.near_v4::<DIRECT>(lead, tuple),
+            FLAT => self.near_v4::<FLAT>(lead, tuple),
+            _ => self.near_v4::<DEEP>(lead, tuple),
+        }
+    }
+
+    #[allow(clippy::inline_always)] // As the short ways are.
+    #[inline(always)]
+    fn near_v4<const LEVELS: u32>(&self, lead: Lead, tuple: &FiveTuple) -> Option<Near<'_>> {
         let record = self.formed_record(lead.chain(), Family::V4)?;
         let is_destination = lead.is_by_destination(Family::V4);
         debug_assert_eq!(is_destination, record[FORM] == BY_DESTINATION, "leads are of these engines");
         // Not a branch: packets of both directions may alternate.
         let address = select_unpredictable(is_destination, low(tuple.destination), low(tuple.source));
-        Some(self.near(record, self.roots.v4.class(&self.image, address), tuple))
+        Some(self.near::<LEVELS>(record, self.roots.v4.class(&self.image, address), tuple))
     }
 
     /// The same of IPv6; none also if the address is not where most are.
@@ -280,14 +293,14 @@ impl Classes {
     #[inline(always)]
     pub fn find_near_v6(&self, lead: Lead, tuple: &FiveTuple) -> Option<Near<'_>> {
         let (record, address) = self.led_v6(lead, tuple)?;
-        Some(self.near(record, self.roots.v6.near(&self.image, address)?, tuple))
+        Some(self.near_of_levels(record, self.roots.v6.near(&self.image, address)?, tuple))
     }
 
     /// The same of any address.
     #[inline]
     pub fn find_far_v6(&self, lead: Lead, tuple: &FiveTuple) -> Option<Near<'_>> {
         let (record, address) = self.led_v6(lead, tuple)?;
-        Some(self.near(record, self.roots.v6.class_elsewhere(&self.image, address), tuple))
+        Some(self.near_of_levels(record, self.roots.v6.class_elsewhere(&self.image, address), tuple))
     }
 
     /// The record of a chain that has a form, and the address that it looks at first.
@@ -312,31 +325,56 @@ impl Classes {
     /// By the class of the address that the chain looks at first.
     #[allow(clippy::inline_always)] // Each family is to have its own form.
     #[inline(always)]
-    fn near<'c>(&self, record: &'c Record, class: u32, tuple: &FiveTuple) -> Near<'c> {
-        if record[FORM] == BY_MORE || self.roots.is_deep {
+    fn near_of_levels<'c>(&self, record: &'c Record, class: u32, tuple: &FiveTuple) -> Near<'c> {
+        match self.roots.levels {
+            DIRECT => self.near::<DIRECT>(record, class, tuple),
+            FLAT => self.near::<FLAT>(record, class, tuple),
+            _ => self.near::<DEEP>(record, class, tuple),
+        }
+    }
+
+    /// The same, where maps have so many levels.
+    #[allow(clippy::inline_always)] // Each is to have its own form.
+    #[inline(always)]
+    fn near<'c, const LEVELS: u32>(&self, record: &'c Record, class: u32, tuple: &FiveTuple) -> Near<'c> {
+        if record[FORM] == BY_MORE || LEVELS == DEEP {
             return Near::Class { record, class };
         }
-        let row = self.local_at::<FLAT>(record, NEAR, class);
-        let column = self.column::<FLAT>(record, tuple.protocol, Point::service_of(&tuple.transport));
-        Near::Answer(self.answer_at(record, row * record[SERVICES] + column))
+        let service = Point::service_of(&tuple.transport);
+        Near::Answer(self.near_answer::<LEVELS>(record, class, tuple.protocol, service))
+    }
+
+    /// Of a chain that looks at one address, whose class this is, and the service.
+    #[allow(clippy::inline_always)] // As the short ways are.
+    #[inline(always)]
+    fn near_answer<const LEVELS: u32>(
+        &self,
+        record: &Record,
+        class: u32,
+        protocol: u8,
+        service: u32,
+    ) -> Answer {
+        let row = self.local_at::<LEVELS>(record, NEAR, class);
+        let column = self.column::<LEVELS>(record, protocol, service);
+        self.answer_at(record, row * record[SERVICES] + column)
     }
 
     /// The answer from [`Near::Class`] on.
     pub fn find_from_class(&self, record: &Record, class: u32, point: &Point) -> Answer {
-        if self.roots.is_deep {
-            self.answer_from::<DEEP>(record, class, point)
-        } else {
-            self.answer_from::<FLAT>(record, class, point)
+        match self.roots.levels {
+            DIRECT => self.answer_from::<DIRECT>(record, class, point),
+            FLAT => self.answer_from::<FLAT>(record, class, point),
+            _ => self.answer_from::<DEEP>(record, class, point),
         }
     }
 
     #[inline]
     fn answer_from<const LEVELS: u32>(&self, record: &Record, class: u32, point: &Point) -> Answer {
+        if LEVELS == DEEP && record[FORM] != BY_MORE {
+            return self.near_answer::<LEVELS>(record, class, point.protocol, point.service);
+        }
         let near = self.local_at::<LEVELS>(record, NEAR, class);
         let column = self.column::<LEVELS>(record, point.protocol, point.service);
-        if LEVELS == DEEP && record[FORM] != BY_MORE {
-            return self.answer_at(record, near * record[SERVICES] + column);
-        }
         let class = self.class(point.family, point.destination);
         let destination = self.local_at::<LEVELS>(record, DESTINATION, class);
         let cell = self.cell::<LEVELS>(record, (near, destination), column, || {
@@ -356,8 +394,17 @@ impl Classes {
         if tuple.family == Family::V6 {
             return Some(self.lone_v6(record, tuple));
         }
+        Some(match self.roots.levels {
+            DIRECT => self.lone_v4::<DIRECT>(record, tuple),
+            FLAT => self.lone_v4::<FLAT>(record, tuple),
+            _ => self.lone_v4::<DEEP>(record, tuple),
+        })
+    }
+
+    #[inline]
+    fn lone_v4<const LEVELS: u32>(&self, record: &Record, tuple: &FiveTuple) -> Answer {
         let class = self.roots.v4.class(&self.image, low(tuple.source));
-        Some(self.lone_answer(record, class, tuple))
+        self.answer_near(self.near::<LEVELS>(record, class, tuple), tuple)
     }
 
     #[inline(never)]
@@ -382,7 +429,12 @@ impl Classes {
     /// By the class of the address that the chain looks at first.
     #[inline]
     fn lone_answer(&self, record: &Record, class: u32, tuple: &FiveTuple) -> Answer {
-        match self.near(record, class, tuple) {
+        self.answer_near(self.near_of_levels(record, class, tuple), tuple)
+    }
+
+    #[inline]
+    fn answer_near(&self, near: Near<'_>, tuple: &FiveTuple) -> Answer {
+        match near {
             Near::Answer(answer) => answer,
             Near::Class { record, class } => self.lone_by_more(record, class, tuple),
         }
@@ -507,27 +559,45 @@ impl Classes {
     /// The local class of an address's class, by the map that the record has there.
     #[inline]
     fn local_address(&self, record: &Record, map: usize, class: u32) -> u32 {
-        self.in_block(record, self.block(record[map], class), class)
+        // The same for all packets.
+        match self.roots.levels {
+            DIRECT => self.local_at::<DIRECT>(record, map, class),
+            FLAT => self.local_at::<FLAT>(record, map, class),
+            _ => self.local_at::<DEEP>(record, map, class),
+        }
     }
 
     /// The local class of a service's or source port's class.
     #[inline]
     fn local_key(&self, map: u32, class: u32) -> u32 {
-        self.image.half(self.block(map, class), class % BLOCK_WORD)
+        match self.roots.levels {
+            DIRECT => self.local_key_at::<DIRECT>(map, class),
+            FLAT => self.local_key_at::<FLAT>(map, class),
+            _ => self.local_key_at::<DEEP>(map, class),
+        }
     }
 
-    /// The block that a class is in.
-    #[inline]
-    fn block(&self, map: u32, class: u32) -> u32 {
-        // The same for all packets.
-        if self.roots.is_deep { self.block_at::<DEEP>(map, class) } else { self.block_at::<FLAT>(map, class) }
-    }
-
-    /// The same, where maps have so many levels.
+    /// As [`local_address`](Self::local_address), where maps have so many levels.
     #[allow(clippy::inline_always)] // As the short ways are.
     #[inline(always)]
-    fn block_at<const LEVELS: u32>(&self, map: u32, class: u32) -> u32 {
+    fn local_at<const LEVELS: u32>(&self, record: &Record, map: usize, class: u32) -> u32 {
+        self.in_block::<LEVELS>(record, self.block::<LEVELS>(record[map], class), class)
+    }
+
+    /// As [`local_key`](Self::local_key), where maps have so many levels.
+    #[inline]
+    fn local_key_at<const LEVELS: u32>(&self, map: u32, class: u32) -> u32 {
+        self.key_in_block::<LEVELS>(self.block::<LEVELS>(map, class), class)
+    }
+
+    /// The block that a class is in; all of a map without levels is one.
+    #[allow(clippy::inline_always)] // As the short ways are.
+    #[inline(always)]
+    fn block<const LEVELS: u32>(&self, map: u32, class: u32) -> u32 {
         let (mut blocks, mut index) = (map, class / BLOCK_WORD);
+        if LEVELS == DIRECT {
+            return map;
+        }
         if LEVELS == DEEP {
             blocks = self.image.word(map + index / GROUP_WORD);
             index %= GROUP_WORD;
@@ -537,21 +607,19 @@ impl Classes {
 
     /// The local class of an address's class in its block.
     #[inline]
-    fn in_block(&self, record: &Record, block: u32, class: u32) -> u32 {
-        self.image.bits(block, class % BLOCK_WORD, record[WIDTH], record[MASK])
+    fn in_block<const LEVELS: u32>(&self, record: &Record, block: u32, class: u32) -> u32 {
+        let index = if LEVELS == DIRECT { class } else { class % BLOCK_WORD };
+        self.image.bits(block, index, record[WIDTH], record[MASK])
     }
 
-    /// As [`local_address`](Self::local_address), where maps have so many levels.
-    #[allow(clippy::inline_always)] // As the short ways are.
-    #[inline(always)]
-    fn local_at<const LEVELS: u32>(&self, record: &Record, map: usize, class: u32) -> u32 {
-        self.in_block(record, self.block_at::<LEVELS>(record[map], class), class)
-    }
-
-    /// As [`local_key`](Self::local_key), where maps have so many levels.
+    /// The local class of a service's or source port's class in its block.
     #[inline]
-    fn local_key_at<const LEVELS: u32>(&self, map: u32, class: u32) -> u32 {
-        self.image.half(self.block_at::<LEVELS>(map, class), class % BLOCK_WORD)
+    fn key_in_block<const LEVELS: u32>(&self, block: u32, class: u32) -> u32 {
+        if LEVELS == DIRECT {
+            self.image.byte(block, class)
+        } else {
+            self.image.half(block, class % BLOCK_WORD)
+        }
     }
 
     /// All that a walk reads.

@@ -2,10 +2,9 @@
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::BLOCK_WORD;
 use super::image::Builder;
 use super::limits::Refused;
-use super::maps::Width;
+use super::maps::{Map, Maps};
 use super::ranges::Keys;
 
 /// What may be changed in place, and what is there more than once.
@@ -119,20 +118,24 @@ impl Patches {
         Ok(Some(directory))
     }
 
-    /// Sets the local class of a class in a map of blocks of this width.
+    /// Sets the local class of a class in a map that is nobody else's.
     pub fn local(
         &mut self,
         image: &mut Builder,
-        (map, width): (u32, Width),
+        maps: &Maps,
+        map: Map,
         class: u32,
         local: u16,
     ) -> Result<(), Refused> {
-        let (at, index) = (map + class / BLOCK_WORD, class % BLOCK_WORD);
-        if image.bits(image.word(at), index, width) == u32::from(local) {
+        if maps.local(image, map, class) == u32::from(local) {
             return Ok(());
         }
-        let block = self.own(image, at, width.words())?;
-        image.set_bits(block, index, width, u32::from(local));
+        let (block, index) = maps.place(map, class);
+        let block = match block {
+            Some(at) => self.own(image, at, map.width.words())?,
+            None => map.at,
+        };
+        image.set_bits(block, index, map.width, u32::from(local));
         Ok(())
     }
 }

@@ -13,14 +13,14 @@ use rustc_hash::FxHashMap;
 use super::build::{Frame, Writer, directions};
 use super::limits::{Refused, Steps};
 use super::local::Term;
-use super::maps::Width;
+use super::maps::Map;
 use super::numbers::{Addresses, Numbers, is_every_key, is_every_service, most_classes, ranges_of_groups};
 use super::partition::{Partition, TooMany, Value};
 use super::patch::Patches;
 use super::ranges::V4;
 use super::refine::{Edge, Refined, differing_edges, edges};
 use super::v6::V6;
-use super::{BLOCK, BLOCK_WORD, CELLS, Classes};
+use super::{BLOCK, CELLS, Classes};
 use crate::flow::{Family, OutcomeId};
 use crate::program::{AddressSet, ChainId, Program};
 use crate::table::answer::Answers;
@@ -28,8 +28,9 @@ use crate::table::flat::{Clause, Flat, Flats, lists};
 use crate::table::lineage::Lineage;
 use crate::table::terms::{Ranges, ServiceTerm};
 
-/// Sets and terms that small images may leave behind: they are soon made, but need not be for a few edits.
+/// Sets and terms that small images may leave behind, and bytes: they are soon made, but need not be for a few edits.
 const SPARE_PARTS: usize = 1024;
+const SPARE_BYTES: usize = 256 << 10;
 
 /// The image cannot be brought up to date in place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,7 +130,8 @@ impl Kept {
 
     /// Whether more is dead than alive, as far as sizes tell.
     fn is_worn(&self) -> bool {
-        self.writer.image.bytes() > 2 * self.fresh || self.parts() > 2 * self.fresh_parts + SPARE_PARTS
+        self.writer.image.bytes() > 2 * self.fresh + SPARE_BYTES
+            || self.parts() > 2 * self.fresh_parts + SPARE_PARTS
     }
 
     /// How often the image has been edited, and how many bytes have been added.
@@ -490,17 +492,17 @@ fn relocate<P: Value, S>(
             if family.is_some_and(|family| record % 2 != family as usize) {
                 continue;
             }
-            let (map, width) = (table.record[axis], table.width_of(axis));
+            let map = Map { at: table.record[axis], width: table.width_of(axis, &writer.maps) };
             let is_told = sets.iter().any(|set| table.axes[axis].sets.binary_search(set).is_ok());
             let local = match (is_told, parent) {
                 (true, _) => table.axes[axis].local(terms, &is_held),
-                (false, Some(parent)) if map != zeros => Some(local_class(writer, (map, width), parent)),
+                (false, Some(parent)) if map.at != zeros => Some(local_class(writer, map, parent)),
                 (false, _) => continue,
             };
             match local {
-                Some(0) if map == zeros => {}
-                Some(local) if map != zeros => {
-                    patches.local(&mut writer.image, (map, width), class, local)?;
+                Some(0) if map.at == zeros => {}
+                Some(local) if map.at != zeros => {
+                    patches.local(&mut writer.image, &writer.maps, map, class, local)?;
                 }
                 _ => stale.push(ChainId::new(record / 2)),
             }
@@ -521,7 +523,6 @@ fn sets_of_tables(writer: &Writer, sets: usize, axis: usize) -> Vec<bool> {
     is_asked
 }
 
-fn local_class(writer: &Writer, (map, width): (u32, Width), class: u32) -> u16 {
-    let block = writer.image.word(map + class / BLOCK_WORD);
-    u16::try_from(writer.image.bits(block, class % BLOCK_WORD, width)).expect("at most 16 bits")
+fn local_class(writer: &Writer, map: Map, class: u32) -> u16 {
+    u16::try_from(writer.maps.local(&writer.image, map, class)).expect("at most 16 bits")
 }

@@ -6,7 +6,7 @@ use labelgate::flow::{CtState, Family, FiveTuple, FlowKey, Hook, InterfaceId, Tr
 use labelgate::table::{Addresses, Budgets, Column, DecisionTable, Flows, FlowsError};
 use proptest::prelude::*;
 
-use crate::budgets::tiny;
+use crate::budgets::{ample, tiny};
 use crate::choices::{Choices, choices};
 use crate::equal::built;
 use crate::packets::{Aims, interface, short_pairs};
@@ -182,7 +182,7 @@ proptest! {
         let aims = Aims::at(&program);
         let mut tree = Budgets::default();
         tree.classes.clauses = 0;
-        let budgets = [Budgets::default(), tree, tiny(&mut choices), Budgets::LINEAR];
+        let budgets = [ample(&mut choices), tree, tiny(&mut choices), Budgets::LINEAR];
         for budgets in &budgets {
             let table = built(&program, budgets).table;
             for count in 1..=65 {

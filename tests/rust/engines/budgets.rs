@@ -11,10 +11,8 @@ use crate::programs::{named, numeric, of_rules, plain};
 /// One of the budgets is next to nothing; then a chain has its answers from the tree, or from `linear`.
 pub fn tiny(choices: &mut Choices) -> Budgets {
     let mut budgets = Budgets::default();
+    maps(choices, &mut budgets);
     let (classes, tree) = (&mut budgets.classes, &mut budgets.tree);
-    if choices.maybe(50, |_| ()).is_some() {
-        classes.flat_maps = choices.below(1 << 10);
-    }
     match choices.below(7) {
         0 => classes.clauses = choices.below(8),
         1 => classes.cells = choices.below(100),
@@ -30,6 +28,23 @@ pub fn tiny(choices: &mut Choices) -> Budgets {
         3 => tree.steps = choices.below(200),
         _ => tree.bytes_per_cuboid = 0,
     }
+    budgets
+}
+
+/// Maps of classes hold local classes, lead to blocks of those, or to groups of blocks.
+fn maps(choices: &mut Choices, budgets: &mut Budgets) {
+    if choices.chance(60) {
+        budgets.classes.direct_maps = 0;
+        if choices.chance(50) {
+            budgets.classes.flat_maps = choices.below(1 << 10);
+        }
+    }
+}
+
+/// All that is needed, with maps of any kind.
+pub fn ample(choices: &mut Choices) -> Budgets {
+    let mut budgets = Budgets::default();
+    maps(choices, &mut budgets);
     budgets
 }
 

@@ -162,7 +162,10 @@ fn check(mut choices: Choices) -> [usize; 2] {
     // Small lists in trees: beside others in classes.
     let mut wooded = Budgets::default();
     (wooded.tree.wide, wooded.tree.kinds) = (3, 0);
-    let mut builders = [Budgets::default(), wooded, tiny(&mut choices)].map(Builder::new);
+    // Local classes in blocks, which maps may share.
+    let mut flat = Budgets::default();
+    flat.classes.direct_maps = 0;
+    let mut builders = [Budgets::default(), flat, wooded, tiny(&mut choices)].map(Builder::new);
     let mut edits = [0; 2];
     for _ in 0..STEPS {
         let now = Arc::new(program.clone());

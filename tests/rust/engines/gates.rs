@@ -59,7 +59,7 @@ fn many(table: &DecisionTable, direction: Direction, of: &[u32], tuples: &[FiveT
 /// The budgets of a table whose batches are answered side by side.
 fn deep() -> Budgets {
     let mut budgets = Budgets::default();
-    budgets.classes.flat_maps = 0;
+    (budgets.classes.direct_maps, budgets.classes.flat_maps) = (0, 0);
     budgets
 }
 

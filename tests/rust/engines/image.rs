@@ -42,7 +42,8 @@ impl Image<'_> {
         };
         let record = self.word(3) + 16 * (2 * chain + tuple.family as u32);
         let field = |index: u32| self.word(record + index);
-        let local = |map: u32, class: u32| self.local(map, class, 16);
+        let keys = if self.word(12) == 0 { 8 } else { 16 };
+        let local = |map: u32, class: u32| self.local(map, class, keys);
         let width = 1 << field(12);
         assert_eq!(u64::from(field(13)), (1_u64 << width) - 1);
         let address = |map: u32, address: u128| self.local(map, self.address(tuple.family, address), width);
@@ -70,13 +71,14 @@ impl Image<'_> {
     }
 
     fn local(&self, map: u32, class: u32, width: u32) -> u32 {
-        let block = match self.word(12) {
-            1 => map + class / 32,
-            2 => self.word(map + class / 512) + class / 32 % 16,
+        let (block, index) = match self.word(12) {
+            0 => (map, class),
+            1 => (self.word(map + class / 32), class % 32),
+            2 => (self.word(self.word(map + class / 512) + class / 32 % 16), class % 32),
             levels => panic!("maps of {levels} levels"),
         };
-        let bit = class % 32 * width;
-        let word = self.word(self.word(block) + bit / 32);
+        let bit = index * width;
+        let word = self.word(block + bit / 32);
         u32::try_from(u64::from(word) >> (bit % 32) & ((1 << width) - 1)).expect("a part of 32 bits")
     }
 
@@ -184,7 +186,7 @@ proptest! {
         let image = Image(&copy[12..]);
         prop_assert!(image.0.len() <= budgets.classes.bytes);
         if !image.0.is_empty() {
-            prop_assert_eq!([image.word(0), image.word(1)], [u32::from_le_bytes(*b"LGCT"), 10]);
+            prop_assert_eq!([image.word(0), image.word(1)], [u32::from_le_bytes(*b"LGCT"), 11]);
             prop_assert_eq!(4 * image.word(2) as usize, image.0.len());
             prop_assert_eq!(image.word(4) as usize, 2 * program.chains.len());
         }
@@ -215,10 +217,10 @@ fn without_a_budget_there_is_no_image() {
     assert_eq!(engines.image(), [0_u8; 0]);
 }
 
-/// So many classes that maps of one level have many blocks, and those of two have many groups. A second chain tells few
+/// So many classes that maps of one level have many blocks, and those of two have many groups; local classes of eight bits. A second chain tells few
 /// classes apart: those that are in none of its sets fill blocks, and are fewer than those of each set.
 #[test]
-fn maps_of_both_levels_answer_as_the_rules_do() {
+fn maps_of_all_levels_answer_as_the_rules_do() {
     let rule = |index: usize| {
         let mut rule = plain([Action::Allow, Action::Deny][index % 7 / 4]);
         rule.source.in_sets = vec![AddressSetId::new(index)].into();
@@ -236,7 +238,7 @@ fn maps_of_both_levels_answer_as_the_rules_do() {
     let sets = (0..900).map(set).chain(widest).collect();
     let program = with_second_list(of_rules((0..904).map(rule).collect(), sets, Vec::new()), 900);
     for chain in [0, 1].map(ChainId::new) {
-        answers_by_maps_of_both_levels(&program, chain);
+        answers_by_maps_of_all_levels(&program, chain);
     }
 }
 
@@ -252,11 +254,11 @@ fn with_second_list(mut program: Program, from: usize) -> Program {
     program
 }
 
-fn answers_by_maps_of_both_levels(program: &Program, chain: ChainId) {
+fn answers_by_maps_of_all_levels(program: &Program, chain: ChainId) {
     let linear = asked(program.clone(), chain, &Budgets::LINEAR);
-    for (flat_maps, levels) in [(usize::MAX, 1), (0, 2)] {
+    for (direct_maps, flat_maps, levels) in [(usize::MAX, 0, 0), (0, usize::MAX, 1), (0, 0, 2)] {
         let mut budgets = Budgets::default();
-        budgets.classes.flat_maps = flat_maps;
+        (budgets.classes.direct_maps, budgets.classes.flat_maps) = (direct_maps, flat_maps);
         // So many rules would be tried in `tree` first.
         budgets.tree.wide = usize::MAX;
         let asked = asked(program.clone(), chain, &budgets);

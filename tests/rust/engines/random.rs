@@ -5,7 +5,7 @@ use std::sync::Arc;
 use labelgate::table::Budgets;
 use proptest::prelude::*;
 
-use crate::budgets::tiny;
+use crate::budgets::{ample, tiny};
 use crate::choices::{Choices, choices};
 use crate::equal::{Expected, built};
 use crate::packets::Aims;
@@ -23,7 +23,7 @@ fn check(mut choices: Choices) {
     let program = Arc::new(program(&mut choices));
     let aims = Aims::at(&program);
     let linear = built(&program, &Budgets::LINEAR);
-    let others = [&Budgets::default(), &tiny(&mut choices)].map(|budgets| built(&program, budgets));
+    let others = [&ample(&mut choices), &tiny(&mut choices)].map(|budgets| built(&program, budgets));
     for _ in 0..PACKETS {
         let key = aims.key(&mut choices, &linear.table);
         let expected = Expected::of(&linear.table, key);

@@ -7,6 +7,7 @@ use labelgate::program::Program;
 use labelgate::table::Budgets;
 use proptest::prelude::*;
 
+use crate::budgets::ample;
 use crate::choices::choices;
 use crate::equal::built;
 use crate::packets::Aims;
@@ -72,7 +73,7 @@ proptest! {
         let aims = Aims::at(&program);
         let mut tree = Budgets::default();
         tree.classes.clauses = 0;
-        let tables = [Budgets::default(), tree, Budgets::LINEAR].map(|budgets| built(&program, &budgets).table);
+        let tables = [ample(&mut choices), tree, Budgets::LINEAR].map(|budgets| built(&program, &budgets).table);
         for _ in 0..60 {
             let mut key = aims.key(&mut choices, &tables[0]);
             key.tuple = aims.tuple_of(&mut choices, Family::V4);

@@ -230,10 +230,11 @@ fn widths(engines: &Engines) -> Vec<u32> {
 }
 
 /// How often a record's local classes have come to so many bits, from so many, by an edit in place.
-fn check(choices: &mut Choices, changes: &mut Vec<(u32, u32)>) {
+fn check(choices: &mut Choices, direct_maps: usize, changes: &mut Vec<(u32, u32)>) {
     let mut program = program();
     let mut budgets = Budgets::default();
     budgets.tree.wide = usize::MAX;
+    budgets.classes.direct_maps = direct_maps;
     let mut builder = Builder::new(budgets);
     let (mut touched, mut before, mut earlier) = (vec![0], Vec::new(), Vec::new());
     for left in (0..STEPS).rev() {
@@ -242,9 +243,10 @@ fn check(choices: &mut Choices, changes: &mut Vec<(u32, u32)>) {
         let (is_edited, after) = (engines.describe().classes.edits > 0, widths(&engines));
         assert_eq!(engines.describe().others, [], "all chains are in `classes`");
         // Maps of two levels are never edited.
-        let mut deep = budgets;
-        deep.classes.flat_maps = if left.is_multiple_of(2) { budgets.classes.flat_maps } else { 0 };
-        let (edited, fresh, linear) = (bound(engines), built(&now, &deep), built(&now, &Budgets::LINEAR));
+        let mut other = budgets;
+        (other.classes.direct_maps, other.classes.flat_maps) =
+            [(usize::MAX, 0), (0, usize::MAX), (0, 0)][left % 3];
+        let (edited, fresh, linear) = (bound(engines), built(&now, &other), built(&now, &Budgets::LINEAR));
         for _ in 0..2 {
             let keys = keys(choices, &linear.table, &touched);
             assert_alike(&keys, &linear.table, [&edited, &fresh]);
@@ -264,11 +266,13 @@ fn check(choices: &mut Choices, changes: &mut Vec<(u32, u32)>) {
 
 #[test]
 fn chains_pass_the_borders_of_widths() {
-    let mut changes = Vec::new();
-    for seed in 0..programs() / 75 {
-        check(&mut Choices::Seeded(seed), &mut changes);
-    }
-    for change in [(4, 8), (8, 16), (8, 4), (16, 8)] {
-        assert!(changes.contains(&change), "no change of {change:?} in {changes:?}");
+    for direct_maps in [0, usize::MAX] {
+        let mut changes = Vec::new();
+        for seed in 0..programs() / 75 {
+            check(&mut Choices::Seeded(seed), direct_maps, &mut changes);
+        }
+        for change in [(4, 8), (8, 16), (8, 4), (16, 8)] {
+            assert!(changes.contains(&change), "no change of {change:?} in {changes:?}");
+        }
     }
 }
