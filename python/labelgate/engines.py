@@ -25,7 +25,7 @@ class ClassesBudget:
     bytes: int = _DEFAULT["classes"]["bytes"]
     """Of all chains together."""
     direct_maps: int = _DEFAULT["classes"]["direct_maps"]
-    """Bytes of the maps from classes to answers while these are looked up in one step; larger ones are given a level more."""
+    """Bytes of the maps from classes to answers while they have no levels; larger ones are given one."""
     flat_maps: int = _DEFAULT["classes"]["flat_maps"]
     """Bytes of the maps while they have one level; larger ones are given two."""
     steps: int = _DEFAULT["classes"]["steps"]

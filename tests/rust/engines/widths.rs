@@ -1,11 +1,14 @@
-//! Edits that take chains over the borders of 16 and 256 local classes of addresses, and back: engines made from those
-//! before, fresh ones and `linear` say the same, of one packet and of many.
+//! Edits that take chains over the borders of 16 and 256 local classes of addresses, and back, and over that of 256 local
+//! classes of services: engines made from those before, fresh ones and `linear` say the same, of one packet and of many.
 
 use std::sync::Arc;
 
-use labelgate::flow::{CtState, Family, FiveTuple, FlowKey, Hook, OutcomeId, Transport, protocol};
+use labelgate::flow::{
+    CtState, Family, FiveTuple, FlowKey, Hook, InterfaceId, OutcomeId, Transport, protocol,
+};
 use labelgate::program::{
-    Action, AddressSet, AddressSetId, Chain, ChainId, Program, Reason, Rule, RuleListId, RuleOrigin, Side,
+    Action, AddressSet, AddressSetId, Chain, ChainId, Directed, Program, Reason, Rule, RuleListId,
+    RuleOrigin, Side,
 };
 use labelgate::table::{Budgets, Builder, DecisionTable, Engines, Passing};
 
@@ -273,6 +276,54 @@ fn chains_pass_the_borders_of_widths() {
         }
         for change in [(4, 8), (8, 16), (8, 4), (16, 8)] {
             assert!(changes.contains(&change), "no change of {change:?} in {changes:?}");
+        }
+    }
+}
+
+/// One port for each rule: no two of them give the same answer.
+fn on_ports(count: u16) -> Program {
+    let rule = |number: u16| {
+        let mut rule = plain([Action::Allow, Action::Deny][usize::from(number % 2)]);
+        rule.protocol = Some(protocol::TCP);
+        rule.destination.ports = Some(numeric(vec![(2 * number, 2 * number)]));
+        rule
+    };
+    let mut program = of_rules((0..count).map(rule).collect(), Vec::new(), Vec::new());
+    let chain = ChainId::new(0);
+    Arc::make_mut(&mut Arc::make_mut(&mut program.endpoints)[0]).normal =
+        Directed { ingress: chain, egress: chain };
+    program
+}
+
+/// Maps that hold local classes have bytes for those of services.
+#[test]
+fn services_of_a_chain_pass_the_border_of_bytes() {
+    let mut budgets = Budgets::default();
+    budgets.tree.wide = usize::MAX;
+    let mut builder = Builder::new(budgets);
+    // Beside the ports of rules there are all others.
+    for (count, levels) in [(200, 0), (254, 0), (255, 0), (256, 1), (300, 1), (200, 1)] {
+        let program = Arc::new(on_ports(count));
+        let engines = builder.build(Arc::clone(&program));
+        assert_eq!(engines.image()[4 * 12..][..4], u32::to_ne_bytes(levels), "{count} rules");
+        assert_eq!(engines.describe().others, [], "all chains are in `classes`");
+        let (edited, fresh) = (bound(engines), built(&program, &budgets));
+        let linear = built(&program, &Budgets::LINEAR).table;
+        let key = |port| {
+            let transport = Transport::of(protocol::TCP, 1, port);
+            let tuple = FiveTuple {
+                family: Family::V4,
+                source: 1,
+                destination: 2,
+                protocol: protocol::TCP,
+                transport,
+            };
+            let (input, output) = (linear.interface("eth0"), InterfaceId::NONE);
+            let (hook, ct) = (Hook::FilterInput, CtState::New);
+            FlowKey { tuple, hook, input, output, accepted: false, ct, dnatted: false }
+        };
+        for keys in (0..620_u16).map(key).collect::<Vec<_>>().chunks(PACKETS) {
+            assert_alike(keys, &linear, [&edited, &fresh]);
         }
     }
 }
