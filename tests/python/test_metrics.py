@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import os
 import pty
@@ -26,6 +27,7 @@ from labelgate.cli import cli
 from labelgate.cli.options import EnvironmentProblem
 from labelgate.cli.status import lines
 from labelgate.cli.status import status as status_verb
+from labelgate.cli.top import _watch
 from labelgate.cli.top import top as top_verb
 from labelgate.cli.top_view import View
 from labelgate.control import ControlServer
@@ -391,6 +393,28 @@ def test_no_daemon() -> None:
     done = CliRunner().invoke(cli, ["top", "--socket", "/nowhere/control.sock"], standalone_mode=False)
     assert isinstance(done.exception, EnvironmentProblem)
     assert done.exception.exit_code == 3
+
+
+class Struck(Console):
+    """Somebody presses Ctrl-C while a picture is begun."""
+
+    draws = 0
+
+    def _enter_buffer(self) -> None:
+        super()._enter_buffer()
+        self.draws += 1
+        if self.draws == 12:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_an_interrupted_picture() -> None:
+    """The screen that was there comes back."""
+    written = io.StringIO()
+    console = Struck(file=written, force_terminal=True, width=80, height=24, _environ={})
+    with pytest.raises(KeyboardInterrupt):
+        _watch(console, View(recorded(1)), lambda: recorded(2), 0.01)
+    assert console.draws > 12
+    assert "\x1b[?1049l" in written.getvalue()
 
 
 @pytest.mark.parametrize("how", ["q", "SIGINT"])

@@ -62,14 +62,11 @@ def top(socket: str | None, interval: float, once: bool) -> None:
 
 def _watch(console: Console, view: View, read: Callable[[], Status], interval: float) -> None:
     status, problem = view.before, None
-    with (
-        _keys() as keys,
-        _resizes() as resized,
-        Live(console=console, screen=True, auto_refresh=False, vertical_overflow="crop") as live,
-    ):
+    with _keys() as keys, _resizes() as resized, _screen(console) as live:
         due = time.monotonic() + interval
         while True:
-            live.update(view.screen(status, console.size, problem), refresh=True)
+            with _uninterrupted():
+                live.update(view.screen(status, console.size, problem), refresh=True)
             ready, _, _ = select.select([*keys, resized.fileno()], [], [], max(0.0, due - time.monotonic()))
             if resized.fileno() in ready:
                 resized.recv(4096)
@@ -87,6 +84,29 @@ def _watch(console: Console, view: View, read: Callable[[], Status], interval: f
 def _is_ending(typed: bytes) -> bool:
     """Also where the terminal is gone."""
     return not typed or any(key in ENDING for key in typed)
+
+
+@contextmanager
+def _screen(console: Console) -> Iterator[Live]:
+    """A screen beside the one that was there, which comes back."""
+    live = Live(console=console, screen=True, auto_refresh=False, vertical_overflow="crop")
+    try:
+        with _uninterrupted():
+            live.start()
+        yield live
+    finally:
+        with _uninterrupted():
+            live.stop()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C comes behind this: in the midst of drawing it would leave a console that writes nothing more."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
