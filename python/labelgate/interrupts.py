@@ -1,9 +1,10 @@
-"""Ctrl-C while modules are imported, or other threads are at work that cannot be stopped."""
+"""Ctrl-C where an exception would do harm: while modules are imported, in the midst of what must be whole."""
 
 from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -31,3 +32,23 @@ def ending_at_once(message: str = "") -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def held_back(*numbers: signal.Signals) -> Iterator[None]:
+    """Holds signals back; the first that came meanwhile is handled at the end.
+
+    By handlers, not by a mask: that is of one thread, and the kernel would give the signal to another one.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python handles signals on the main thread only.
+        return
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])

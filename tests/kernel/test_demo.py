@@ -20,11 +20,6 @@ def namespaces() -> set[str]:
     return {line.split()[0] for line in listed.splitlines()}
 
 
-def heed_sigint() -> None:
-    """A shell's background jobs ignore SIGINT, and what they start inherits it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @pytest.mark.timeout(600)
 def test_the_demo_is_as_expected(backend: str) -> None:
     demo = subprocess.Popen([*DEMO, backend], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -41,7 +36,6 @@ def test_an_interrupted_demo_leaves_nothing(backend: str) -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=heed_sigint,
         )
         assert demo.stderr is not None
         demo.stderr.readline()

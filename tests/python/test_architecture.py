@@ -44,7 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
               "lockout", "metrics", "model", "netfilter", "processors", "reference", "resources", "settings",
               "snapshot", "sources", "table"},
     "events": set(),
-    "demo": {"flow", "path", "settings", "snapshot", "table"},
+    "demo": {"flow", "interrupts", "path", "settings", "snapshot", "table"},
     "analysis": {CORE, "columns", "conversion", "flow", "lockout", "model", "path", "reference",
               "resources", "settings", "snapshot", "sources", "table", "tabular"},
     "expect": {CORE, "analysis", "config", "conversion", "flow", "model", "path", "reference", "resources",

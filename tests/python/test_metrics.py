@@ -408,11 +408,18 @@ class Struck(Console):
 
 
 def test_an_interrupted_picture() -> None:
-    """The screen that was there comes back."""
+    """The screen that was there comes back, also where another thread could take the signal."""
     written = io.StringIO()
     console = Struck(file=written, force_terminal=True, width=80, height=24, _environ={})
-    with pytest.raises(KeyboardInterrupt):
-        _watch(console, View(recorded(1)), lambda: recorded(2), 0.01)
+    done = threading.Event()
+    other = threading.Thread(target=done.wait)
+    other.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            _watch(console, View(recorded(1)), lambda: recorded(2), 0.01)
+    finally:
+        done.set()
+        other.join()
     assert console.draws > 12
     assert "\x1b[?1049l" in written.getvalue()
 

@@ -20,6 +20,7 @@ from rich.live import Live
 
 from labelgate.cli.options import EnvironmentProblem, ask_daemon, socket_option
 from labelgate.cli.top_view import View
+from labelgate.interrupts import held_back
 
 ANSWER_SECONDS = 5.0
 """A daemon that compiles may take longer: the picture stands still meanwhile, and says so."""
@@ -65,7 +66,7 @@ def _watch(console: Console, view: View, read: Callable[[], Status], interval: f
     with _keys() as keys, _resizes() as resized, _screen(console) as live:
         due = time.monotonic() + interval
         while True:
-            with _uninterrupted():
+            with held_back(signal.SIGINT):
                 live.update(view.screen(status, console.size, problem), refresh=True)
             ready, _, _ = select.select([*keys, resized.fileno()], [], [], max(0.0, due - time.monotonic()))
             if resized.fileno() in ready:
@@ -88,25 +89,18 @@ def _is_ending(typed: bytes) -> bool:
 
 @contextmanager
 def _screen(console: Console) -> Iterator[Live]:
-    """A screen beside the one that was there, which comes back."""
+    """A screen beside the one that was there, which comes back.
+
+    Ctrl-C in the midst of drawing would leave a console that writes nothing more.
+    """
     live = Live(console=console, screen=True, auto_refresh=False, vertical_overflow="crop")
     try:
-        with _uninterrupted():
+        with held_back(signal.SIGINT):
             live.start()
         yield live
     finally:
-        with _uninterrupted():
+        with held_back(signal.SIGINT):
             live.stop()
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Ctrl-C comes behind this: in the midst of drawing it would leave a console that writes nothing more."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -11,13 +11,16 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from labelgate.interrupts import held_back
+
 T = TypeVar("T")
+ENDING = (signal.SIGINT, signal.SIGTERM)
 _counter = itertools.count()
 
 
@@ -57,7 +60,7 @@ class Namespaces:
 
     def remove(self) -> None:
         """Ends what was started here and removes the namespaces; safe to call twice."""
-        with _uninterrupted():
+        with held_back(*ENDING):
             for process in reversed(self._processes):
                 end(process)
             self._processes.clear()
@@ -93,30 +96,12 @@ class Namespaces:
     def start(self, host: str, *command: str, **options: Any) -> subprocess.Popen[str]:
         """Starts a command inside a host's namespace; it is ended with the world at the latest."""
         options = {"stdin": subprocess.DEVNULL, **options}
-        with _uninterrupted():  # Nothing runs here that is not on the list.
+        with held_back(*ENDING):  # Nothing runs here that is not on the list.
             process = subprocess.Popen(
                 ["ip", "netns", "exec", self.namespace(host), *command], text=True, **options
             )
             self._processes.append(process)
         return process
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Holds SIGINT and SIGTERM back; what comes meanwhile is handled at the end."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Signals are handled on the main thread only.
-        return
-    came: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        if came:
-            signal.raise_signal(came[0])
 
 
 def remove_stale() -> None:
