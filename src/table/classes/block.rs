@@ -21,11 +21,7 @@ impl Classes {
         chains: &[ChainId; N],
         points: &PointBlock<'_, N>,
     ) -> Option<[Answer; N]> {
-        match self.roots.levels {
-            DIRECT => self.block_answers::<DIRECT, N>(chains, points),
-            FLAT => self.block_answers::<FLAT, N>(chains, points),
-            _ => self.block_answers::<DEEP, N>(chains, points),
-        }
+        by_levels!(self.block_answers::<N>(chains, points))
     }
 
     /// The same, where maps have so many levels: apart, so that each has its own form.

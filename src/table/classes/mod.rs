@@ -41,6 +41,17 @@
 //! A walk that goes by these offsets stays in the image: nothing in it asks how long that is. Whoever maps the image gives it
 //! [memory behind its end](super::pages).
 
+/// Calls a method in its form for the levels that the maps of the image have.
+macro_rules! by_levels {
+    ($classes:ident.$method:ident $(::<$count:ident>)? ($($argument:expr),*)) => {
+        match $classes.roots.levels {
+            DIRECT => $classes.$method::<DIRECT $(, $count)?>($($argument),*),
+            FLAT => $classes.$method::<FLAT $(, $count)?>($($argument),*),
+            _ => $classes.$method::<DEEP $(, $count)?>($($argument),*),
+        }
+    };
+}
+
 mod block;
 mod build;
 mod cells;
@@ -270,11 +281,7 @@ impl Classes {
     #[inline]
     pub fn find_near_v4(&self, lead: Lead, tuple: &FiveTuple) -> Option<Near<'_>> {
         // The same for all packets; ways that are apart from here on are shorter.
-        match self.roots.levels {
-            DIRECT => self.near_v4::<DIRECT>(lead, tuple),
-            FLAT => self.near_v4::<FLAT>(lead, tuple),
-            _ => self.near_v4::<DEEP>(lead, tuple),
-        }
+        by_levels!(self.near_v4(lead, tuple))
     }
 
     #[allow(clippy::inline_always)] // As the short ways are.
@@ -326,11 +333,7 @@ impl Classes {
     #[allow(clippy::inline_always)] // Each family is to have its own form.
     #[inline(always)]
     fn near_of_levels<'c>(&self, record: &'c Record, class: u32, tuple: &FiveTuple) -> Near<'c> {
-        match self.roots.levels {
-            DIRECT => self.near::<DIRECT>(record, class, tuple),
-            FLAT => self.near::<FLAT>(record, class, tuple),
-            _ => self.near::<DEEP>(record, class, tuple),
-        }
+        by_levels!(self.near(record, class, tuple))
     }
 
     /// The same, where maps have so many levels.
@@ -361,11 +364,7 @@ impl Classes {
 
     /// The answer from [`Near::Class`] on.
     pub fn find_from_class(&self, record: &Record, class: u32, point: &Point) -> Answer {
-        match self.roots.levels {
-            DIRECT => self.answer_from::<DIRECT>(record, class, point),
-            FLAT => self.answer_from::<FLAT>(record, class, point),
-            _ => self.answer_from::<DEEP>(record, class, point),
-        }
+        by_levels!(self.answer_from(record, class, point))
     }
 
     #[inline]
@@ -394,11 +393,7 @@ impl Classes {
         if tuple.family == Family::V6 {
             return Some(self.lone_v6(record, tuple));
         }
-        Some(match self.roots.levels {
-            DIRECT => self.lone_v4::<DIRECT>(record, tuple),
-            FLAT => self.lone_v4::<FLAT>(record, tuple),
-            _ => self.lone_v4::<DEEP>(record, tuple),
-        })
+        Some(by_levels!(self.lone_v4(record, tuple)))
     }
 
     #[inline]
@@ -560,21 +555,13 @@ impl Classes {
     #[inline]
     fn local_address(&self, record: &Record, map: usize, class: u32) -> u32 {
         // The same for all packets.
-        match self.roots.levels {
-            DIRECT => self.local_at::<DIRECT>(record, map, class),
-            FLAT => self.local_at::<FLAT>(record, map, class),
-            _ => self.local_at::<DEEP>(record, map, class),
-        }
+        by_levels!(self.local_at(record, map, class))
     }
 
     /// The local class of a service's or source port's class.
     #[inline]
     fn local_key(&self, map: u32, class: u32) -> u32 {
-        match self.roots.levels {
-            DIRECT => self.local_key_at::<DIRECT>(map, class),
-            FLAT => self.local_key_at::<FLAT>(map, class),
-            _ => self.local_key_at::<DEEP>(map, class),
-        }
+        by_levels!(self.local_key_at(map, class))
     }
 
     /// As [`local_address`](Self::local_address), where maps have so many levels.
