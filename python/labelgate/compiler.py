@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from labelgate import _core
 from labelgate.engines import Budgets
@@ -14,6 +14,7 @@ from labelgate.settings import HostFacts, Settings
 from labelgate.snapshot import Snapshot
 from labelgate.table import DecisionTable
 
+_T = TypeVar("_T")
 _Parts = dict[str, dict[str, dict[str, Any]]]
 
 
@@ -40,11 +41,16 @@ class Compiler:
         staged: bool = False,
         budgets: Budgets | None = None,
     ) -> None:
-        """Compiles the snapshot; the arguments, and what may be wrong, are those of `Snapshot.compile`."""
+        """Compiles the snapshot; the arguments, and what may be wrong, are those of `Snapshot.compile`.
+
+        Without `settings` an edit of FelixConfiguration documents that changes them compiles everything.
+        """
         self.host = host or HostFacts({})
         """What the next tables are bound to."""
-        self.settings = settings or Settings()
-        self._staged = staged
+        self.settings = settings or snapshot.settings(node)
+        """What the tables are made by."""
+        self._follows_settings = settings is None
+        self._node, self._staged, self._budgets = node, staged, budgets
         model = core_model(snapshot, self.settings, staged=staged)
         self._core = _core.Compiler(model, node, budgets.json() if budgets else None)
         self._resources = {resource.key: resource for resource in snapshot.resources()}
@@ -65,13 +71,22 @@ class Compiler:
         `remove` takes resources, or keys as `Resource.key` has them; one that is not there is no error.
 
         Raises:
-            ValueError: the core refuses what validation let pass; nothing has changed. Or `host` cannot be
-                read: the resources have changed, `table` has not.
+            TypeError: one text or resource is passed where several are expected, or something else in them.
+            ValueError: a key is none; or the core refuses what validation let pass: nothing has changed. Or
+                `host` cannot be read: the resources have changed, `table` has not.
         """
-        changed: dict[str, Resource | None] = {
-            item if isinstance(item, str) else item.key: None for item in remove
-        }
-        changed |= {resource.key: resource for resource in put}
+        changed: dict[str, Resource | None] = {_key(item): None for item in _several("remove", remove)}
+        for resource in _several("put", put):
+            if not isinstance(resource, Resource):
+                raise TypeError(f"put: expected resources, found {type(resource).__name__}")
+            changed[resource.key] = resource
+        if self._follows_settings and any(key.startswith(_SETTINGS) for key in changed):
+            resources = {key: one for key, one in {**self._resources, **changed}.items() if one is not None}
+            settings = Snapshot.of(
+                one for key, one in resources.items() if key.startswith(_SETTINGS)
+            ).settings(self._node)
+            if settings != self.settings:
+                return self._begin_anew(Snapshot.of(resources.values()))
         groups: dict[str, dict[str, Resource]] = {}
         for key, new in changed.items():
             old = self._resources.get(key)
@@ -103,6 +118,14 @@ class Compiler:
         put = [resource for key, resource in wanted.items() if self._resources.get(key) is not resource]
         return self.apply(put=put, remove=self._resources.keys() - wanted.keys())
 
+    def _begin_anew(self, snapshot: Snapshot) -> DecisionTable:
+        """With the settings that the snapshot has; nothing has changed if that fails."""
+        other = Compiler(
+            snapshot, node=self._node, host=self.host, staged=self._staged, budgets=self._budgets
+        )
+        vars(self).update(vars(other))
+        return self.table
+
     def _compiled(self, changes: list[dict[str, Any]]) -> _core.Program:
         return self._core.apply(json.dumps(changes).encode())
 
@@ -120,6 +143,27 @@ class Compiler:
 
     def _parts(self, group: dict[str, Resource]) -> _Parts:
         return core_parts(Snapshot.of(group.values()), self.settings, staged=self._staged)
+
+
+_SETTINGS = "FelixConfiguration/"
+"""What keys of documents with settings begin with."""
+
+
+def _several(name: str, items: Iterable[_T]) -> Iterable[_T]:
+    """A text is an iterable, too, of letters: none of them would be a key that is there."""
+    if isinstance(items, str | Resource | Snapshot) or not isinstance(items, Iterable):
+        raise TypeError(f"{name}: expected a list of resources, found one {type(items).__name__}")
+    return items
+
+
+def _key(item: Resource | str) -> str:
+    if isinstance(item, Resource):
+        return item.key
+    if not isinstance(item, str):
+        raise TypeError(f"remove: expected resources or keys, found {type(item).__name__}")
+    if "/" not in item:
+        raise ValueError(f"remove: expected a key such as `Tier/name`, found `{item}`")
+    return item
 
 
 def _group(resource: Resource) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from labelgate import _core
 from labelgate import resources as typed
+from labelgate.config import documented_settings
 from labelgate.conversion import is_workload, pod_profiles
 from labelgate.engines import Budgets
 from labelgate.model import BUILT_IN_PROFILE, BUILT_IN_TIERS, core_model
@@ -103,6 +104,20 @@ class Snapshot(Grouped):
             if not workload.spec.ip_networks:
                 yield f"{workload.key}: has no effect: it has no `ipNetworks` (R-30)"
 
+    def settings(self, node: str | None) -> Settings:
+        """What FelixConfiguration documents say of a node: `default`, then `node.NAME`; else the defaults.
+
+        The environment and configuration files, which the daemon also reads, do not count here.
+
+        Raises:
+            ValueError: values that do not go together.
+
+        >>> import labelgate
+        >>> labelgate.Snapshot().settings("edge1") == labelgate.Settings()
+        True
+        """
+        return documented_settings(self.felix_configurations, node)
+
     def compile(
         self,
         *,
@@ -116,13 +131,14 @@ class Snapshot(Grouped):
 
         Without `host` no interface has an address: host endpoints govern by name only. On a node that no
         endpoint names (`nodes` has those that are named) nothing governs, and every answer is `continue`.
+        Without `settings` those of `self.settings(node)` hold.
         With `staged` the table answers what would be decided if every staged policy were in force too.
         Answers do not depend on the `budgets` of the engines, only time and memory do.
 
         Raises:
             ValueError: the core refuses what validation let pass, or a budget is no size.
         """
-        settings = settings or Settings()
+        settings = settings or self.settings(node)
         model = core_model(self, settings, staged=staged)
         program = _core.compile(model, node, budgets.json() if budgets else None)
         return DecisionTable(program, host or HostFacts({}), settings)

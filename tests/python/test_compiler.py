@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pytest
-from labelgate import Compiler, HostFacts, Settings, Snapshot, _core, load
+from labelgate import Compiler, DecisionTable, HostFacts, Settings, Snapshot, _core, load
 from labelgate.conversion import pod_interface
 from labelgate.model import core_model
 from labelgate.resources import Resource
@@ -181,3 +182,64 @@ def test_what_edits_leave_behind_is_bounded(tmp_path: Path) -> None:
         (policy,) = read(tmp_path, text.split("  - {action: Allow, source")[0] + rules).resources()
         ages.append(compiler.apply(put=[policy]).describe()["classes"]["edits"])
     assert max(ages) < 20
+
+
+FAILSAFES = """
+apiVersion: projectcalico.org/v3
+kind: FelixConfiguration
+metadata: {name: NAME}
+spec: {failsafeInboundHostPorts: [{protocol: tcp, port: 9999}]}
+"""
+DEFAULT, OF_NODE = (FAILSAFES.replace("NAME", name) for name in ("default", "node.edge1"))
+REACHED = {"hook": "filter-input", "in_": "eth0", "src": "192.0.2.5", "dst": "198.51.100.10", "sport": 1}
+
+
+def failsafes(table: DecisionTable) -> list[int]:
+    """Which of the default and the other port are failsafe (E-40)."""
+    return [
+        port for port in (22, 9999) if table.decide(protocol="tcp", dport=port, **REACHED).verdict == "allow"
+    ]
+
+
+def test_documents_say_the_settings_unless_somebody_does(tmp_path: Path) -> None:
+    host = read(tmp_path, HOST, OF_NODE)
+    assert failsafes(host.compile(node="edge1")) == [9999]
+    assert failsafes(Compiler(host, node="edge1").table) == [9999]
+    assert failsafes(host.compile(node="edge1", settings=Settings())) == [22]
+    assert host.settings(None) == host.settings("edge2") == Settings()
+    assert read(tmp_path, DEFAULT).settings(None) == host.settings("edge1") != Settings()
+
+
+def test_settings_follow_their_documents(tmp_path: Path) -> None:
+    compiler = Compiler(read(tmp_path, HOST), node="edge1")
+    fixed = Compiler(read(tmp_path, HOST), node="edge1", settings=Settings())
+    (document,) = read(tmp_path, OF_NODE).resources()
+    for put, remove, expected in (
+        ([], [], [22]),
+        ([document], [], [9999]),
+        ([document], [], [9999]),
+        ([], [document.key], [22]),
+    ):
+        assert failsafes(compiler.apply(put=put, remove=remove)) == expected
+        assert failsafes(fixed.apply(put=put, remove=remove)) == [22]
+        assert compiler.snapshot == fixed.snapshot
+
+
+@pytest.mark.parametrize(
+    ("edit", "error", "said"),
+    [
+        ({"remove": "HostEndpoint/edge1"}, TypeError, "remove: expected a list of resources, found one str"),
+        ({"remove": ["edge1"]}, ValueError, "remove: expected a key such as `Tier/name`, found `edge1`"),
+        ({"remove": [1]}, TypeError, "remove: expected resources or keys, found int"),
+        ({"remove": 1}, TypeError, "remove: expected a list of resources, found one int"),
+        ({"put": Snapshot()}, TypeError, "put: expected a list of resources, found one Snapshot"),
+        ({"put": ["HostEndpoint/edge1"]}, TypeError, "put: expected resources, found str"),
+    ],
+)
+def test_an_edit_that_is_none(
+    tmp_path: Path, edit: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    compiler = Compiler(read(tmp_path, HOST), node="edge1")
+    with pytest.raises(error, match=f"^{re.escape(said)}$"):
+        compiler.apply(**edit)
+    assert compiler.snapshot.host_endpoints

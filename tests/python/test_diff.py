@@ -404,6 +404,8 @@ def test_a_setting_that_lets_more_through_is_told(run):
     assert "+ all nodes: setting endpoint_to_host changes from Drop to Accept" in result.stdout
     assert result.exit_code == 4
     assert run(new, world("80")).exit_code == 1
+    old, new = (Snapshot.of(load_text(text)) for text in (world("80"), new))
+    assert [one.name for one in diff(old, new).settings] == ["endpoint_to_host"]
 
 
 def test_what_cannot_be_read_ends_with_3(run):

@@ -143,6 +143,11 @@ def test_a_host_reaches_its_own_workloads_and_they_reach_it_as_a_setting_says():
     (host,), (web,) = found.matching("HostEndpoint/edge"), found.matching("shop/web-1")
     assert found.allowed[host, web, 0], "E-36"
     assert not found.allowed[web, host, 0], "E-50"
+    felix = "apiVersion: projectcalico.org/v3\nkind: FelixConfiguration\nmetadata: {name: node.edge1}\n"
+    felix += "spec: {defaultEndpointToHostAction: Accept}\n"
+    found = reach(Snapshot.of(load_text(f"{text}\n---\n{felix}")), services=port_service(6, 80))
+    (host,), (web,) = found.matching("HostEndpoint/edge"), found.matching("shop/web-1")
+    assert found.allowed[web, host, 0], "what its node's documents say"
 
 
 @pytest.fixture

@@ -95,11 +95,12 @@ def diff(
     *,
     node: str | None = None,
     host: HostFacts | None = None,
-    settings_of: SettingsOf = lambda snapshot, node: Settings(),
+    settings_of: SettingsOf = Snapshot.settings,
 ) -> Difference:
     """Compares two snapshots: of one node, or (None) the workloads and host endpoints of every node.
 
-    Each node is judged with its own settings.
+    Each node is judged with its own settings: what the FelixConfiguration documents of the snapshot say,
+    if `settings_of` does not say otherwise.
     Without `host` every host endpoint is taken to have its interface, with its expected addresses.
 
     >>> import labelgate

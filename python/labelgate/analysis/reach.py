@@ -151,15 +151,17 @@ def reach(
     snapshot: Snapshot,
     *,
     services: ServiceClasses | None = None,
-    settings_of: Callable[[str | None], Settings] = lambda node: Settings(),
+    settings_of: Callable[[str | None], Settings] | None = None,
 ) -> Reach:
     """Asks about every pair; without `services` about every class of services that a rule tells apart.
+
+    `settings_of` a node are else `snapshot.settings`.
 
     Raises:
         TooMany: these would be more than `MOST_QUESTIONS`.
     """
     names = Names(snapshot)
-    states = _states(snapshot, settings_of)
+    states = _states(snapshot, settings_of or snapshot.settings)
     rules = [rule for state in states.values() for rules in state.contents.lists for rule in rules.rules]
     for state in states.values():
         rules += (rule for place in _SETTLED for rule in settled(state.settings, *place))
@@ -314,7 +316,8 @@ def _gate(
     else:
         answers = _host_gate(states[peer.node], peer, is_egress, src, dst, fields).reshape(shape)
     for row, other in enumerate(others):
-        _same_node(answers[row], peer, peers[other], is_egress, states[None].settings)
+        state = states.get(peer.node, states[None])
+        _same_node(answers[row], peer, peers[other], is_egress, state.settings)
     return answers
 
 

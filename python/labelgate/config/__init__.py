@@ -209,6 +209,16 @@ def load_config(
     return _config({key: _read(key, given.get(key)) for key in KEYS})
 
 
+def documented_settings(felix: Iterable[FelixConfiguration], node: str | None) -> Settings:
+    """What the documents alone say of a node; None: of one that none of them names.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    given = _from_felix(felix, node)
+    return _config({key: _read(key, given.get(key)) for key in KEYS}).settings
+
+
 def config_of(texts: Mapping[str, str], source: str, flags: Mapping[str, Any]) -> Config:
     """The configuration that `kept_texts` was made of, but for flags (as in `load_config`).
 
@@ -363,10 +373,10 @@ def _folded(variable: str) -> str:
     return variable.removeprefix(_PREFIX).replace("_", "")
 
 
-def _from_felix(documents: Iterable[FelixConfiguration], node: str) -> dict[str, Given]:
+def _from_felix(documents: Iterable[FelixConfiguration], node: str | None) -> dict[str, Given]:
     by_name = {document.metadata.name: document for document in documents}
     given = {}
-    for name in ("default", f"node.{node}"):
+    for name in ("default", *((f"node.{node}",) if node is not None else ())):
         if (document := by_name.get(name)) is None:
             continue
         source = f"{document.location.file}:{document.location.line}: {document.key}"

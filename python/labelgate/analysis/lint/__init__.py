@@ -24,7 +24,7 @@ __all__ = ["RULES", "Finding", "LintRule", "Severity", "UnknownRules", "has_endp
 def lint(
     what: Snapshot | str | PathLike[str] | Iterable[str | PathLike[str]],
     *,
-    settings_of: Callable[[str | None], Settings] = lambda node: Settings(),
+    settings_of: Callable[[str | None], Settings] | None = None,
     select: Sequence[str] = ("ALL",),
     ignore: Sequence[str] = (),
     severity: Severity = "info",
@@ -47,7 +47,9 @@ def lint(
     places = places or Places()
     found = []
     with without_collection():
-        for remark in without_suppressed(_remarks(what, settings_of), what.resources(), wanted):
+        for remark in without_suppressed(
+            _remarks(what, settings_of or what.settings), what.resources(), wanted
+        ):
             if remark.rule in wanted and at_least(RULES[remark.rule].severity, severity):
                 place = places.place(remark.resource, remark.path)
                 found.append(finding(remark, remark.resource.location.file, *place))
