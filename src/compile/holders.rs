@@ -1,55 +1,75 @@
 //! Who has an address: a member that goes leaves it to the others that have it too. Asked only when one goes, so it is
 //! known from the first time on.
 
+use std::collections::BTreeMap;
+
 use rustc_hash::FxHashMap;
 
 use crate::program::Net;
 
-/// Members by their addresses.
+/// Members by their addresses and prefixes.
 #[derive(Default)]
 pub struct Holders {
-    /// Of a single address: one that has it.
+    /// Of an address or prefix: one that has it.
     first: FxHashMap<Net, usize>,
-    /// The others, where an address has more than one.
+    /// The others, where it has more than one.
     more: FxHashMap<Net, Vec<usize>>,
-    /// Those that have prefixes.
-    wide: Vec<usize>,
+    /// By family: how many have prefixes with so many free bits. Few lengths are in use.
+    lengths: [BTreeMap<u32, usize>; 2],
 }
 
 impl Holders {
     pub fn insert(&mut self, member: usize, nets: &[Net]) {
-        for net in nets.iter().filter(|net| net.is_single()) {
+        for net in nets {
             let first = *self.first.entry(*net).or_insert(member);
             if first != member {
                 self.more.entry(*net).or_default().push(member);
             }
-        }
-        if !nets.iter().all(Net::is_single) {
-            self.wide.push(member);
+            *self.lengths[net.family as usize].entry(free_bits(net)).or_default() += 1;
         }
     }
 
     pub fn remove(&mut self, member: usize, nets: &[Net]) {
-        for net in nets.iter().filter(|net| net.is_single()) {
-            if let Some(more) = self.more.get_mut(net) {
+        for net in nets {
+            let next = self.more.get_mut(net).and_then(|more| {
                 more.retain(|&other| other != member);
+                if self.first.get(net) == Some(&member) { more.pop() } else { None }
+            });
+            match next {
+                Some(other) => drop(self.first.insert(*net, other)),
+                None if self.first.get(net) == Some(&member) => drop(self.first.remove(net)),
+                None => {}
             }
-            if self.first.get(net) == Some(&member) {
-                match self.more.get_mut(net).and_then(Vec::pop) {
-                    Some(other) => drop(self.first.insert(*net, other)),
-                    None => drop(self.first.remove(net)),
-                }
+            if self.more.get(net).is_some_and(Vec::is_empty) {
+                self.more.remove(net);
             }
-            self.more.retain(|_, more| !more.is_empty());
+            let lengths = &mut self.lengths[net.family as usize];
+            let count = lengths.get_mut(&free_bits(net)).expect("it was counted");
+            *count -= 1;
+            if *count == 0 {
+                lengths.remove(&free_bits(net));
+            }
         }
-        self.wide.retain(|&other| other != member);
     }
 
-    /// Those that have the address, and those that may have it among others.
-    pub fn of(&self, net: Net) -> impl Iterator<Item = usize> {
-        let more = self.more.get(&net).into_iter().flatten();
-        self.first.get(&net).into_iter().chain(more).chain(&self.wide).copied()
+    /// Those that have an address, alone or in a prefix.
+    pub fn of(&self, address: Net) -> impl Iterator<Item = usize> {
+        let lengths = self.lengths[address.family as usize].keys();
+        lengths.map(move |&free_bits| around(address, free_bits)).flat_map(|net| {
+            let more = self.more.get(&net).into_iter().flatten();
+            self.first.get(&net).into_iter().chain(more).copied()
+        })
     }
+}
+
+fn free_bits(net: &Net) -> u32 {
+    (net.first ^ net.last).count_ones()
+}
+
+/// The prefix with so many free bits that an address lies in.
+fn around(address: Net, free_bits: u32) -> Net {
+    let free = 1_u128.checked_shl(free_bits).map_or(u128::MAX, |next| next - 1);
+    Net { first: address.first & !free, last: address.first | free, ..address }
 }
 
 #[cfg(test)]
@@ -81,6 +101,7 @@ mod tests {
         holders.remove(2, &[net(0, 7)]);
         holders.remove(3, &[one]);
         assert_eq!(of(&holders, &one), [] as [usize; 0]);
-        assert!(holders.more.is_empty());
+        assert!(holders.first.is_empty() && holders.more.is_empty());
+        assert!(holders.lengths.iter().all(BTreeMap::is_empty));
     }
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use indexmap::{Equivalent, IndexMap};
+use indexmap::set::Slice;
+use indexmap::{Equivalent, IndexMap, IndexSet};
 use rustc_hash::{FxBuildHasher, FxHashMap};
 use slab::Slab;
 
@@ -42,11 +43,14 @@ impl Equivalent<Arc<KindKey>> for KindOf<'_> {
     }
 }
 
-/// Ids by the two parts of a label.
-type ByLabel = FxHashMap<String, FxHashMap<String, Vec<usize>>>;
+/// Many may go one after the other: each is found without a search.
+type Ids = IndexSet<usize, FxBuildHasher>;
 
-fn of_label<'a>(by_label: &'a ByLabel, key: &str, value: &str) -> &'a [usize] {
-    by_label.get(key).and_then(|values| values.get(value)).map_or(&[], Vec::as_slice)
+/// Ids by the two parts of a label.
+type ByLabel = FxHashMap<String, FxHashMap<String, Ids>>;
+
+fn of_label<'a>(by_label: &'a ByLabel, key: &str, value: &str) -> &'a Slice<usize> {
+    by_label.get(key).and_then(|values| values.get(value)).map_or(Slice::new(), Ids::as_slice)
 }
 
 fn enter(by_label: &mut ByLabel, key: &str, value: &str, id: usize) {
@@ -55,9 +59,11 @@ fn enter(by_label: &mut ByLabel, key: &str, value: &str, id: usize) {
     }
     let values = by_label.get_mut(key).expect("entered above");
     match values.get_mut(value) {
-        Some(ids) => ids.push(id),
+        Some(ids) => {
+            ids.insert(id);
+        }
         None => {
-            values.insert(value.to_owned(), vec![id]);
+            values.insert(value.to_owned(), Ids::from_iter([id]));
         }
     }
 }
@@ -65,7 +71,7 @@ fn enter(by_label: &mut ByLabel, key: &str, value: &str, id: usize) {
 fn strike(by_label: &mut ByLabel, key: &str, value: &str, id: usize) {
     let Some(values) = by_label.get_mut(key) else { return };
     if let Some(ids) = values.get_mut(value) {
-        ids.retain(|&other| other != id);
+        ids.swap_remove(&id);
         if ids.is_empty() {
             values.remove(value);
         }
@@ -83,7 +89,7 @@ pub struct LabelIndex {
     /// The kinds that have a value of a label.
     holders: ByLabel,
     /// The kinds that list a profile.
-    by_profile: FxHashMap<String, Vec<usize>>,
+    by_profile: FxHashMap<String, Ids>,
 }
 
 impl LabelIndex {
@@ -115,7 +121,7 @@ impl LabelIndex {
             enter(&mut self.holders, key, value, kind);
         }
         for name in profiles {
-            self.by_profile.entry(name.clone()).or_default().push(kind);
+            self.by_profile.entry(name.clone()).or_default().insert(kind);
         }
         let key = Arc::new(KindKey { own: own.clone(), profiles: profiles.to_vec() });
         self.by_key.insert(Arc::clone(&key), kind);
@@ -137,7 +143,7 @@ impl LabelIndex {
         }
         for name in profiles {
             if let Some(kinds) = self.by_profile.get_mut(name) {
-                kinds.retain(|&other| other != kind);
+                kinds.swap_remove(&kind);
                 if kinds.is_empty() {
                     self.by_profile.remove(name);
                 }
@@ -147,11 +153,10 @@ impl LabelIndex {
         true
     }
 
-    /// The kinds that list a profile, each once.
+    /// The kinds that list a profile, in the order of their numbers.
     pub fn with_profile(&self, name: &str) -> Vec<usize> {
-        let mut kinds = self.by_profile.get(name).cloned().unwrap_or_default();
+        let mut kinds: Vec<usize> = self.by_profile.get(name).into_iter().flatten().copied().collect();
         kinds.sort_unstable();
-        kinds.dedup();
         kinds
     }
 
@@ -184,7 +189,7 @@ impl LabelIndex {
     }
 
     /// The shortest list of holders of a label that the selector requires; `None` where it requires none.
-    fn candidates(&self, selector: &Selector) -> Option<&[usize]> {
+    fn candidates(&self, selector: &Selector) -> Option<&Slice<usize>> {
         let required = selector.required_labels().into_iter();
         required.map(|(key, value)| of_label(&self.holders, key, value)).min_by_key(|list| list.len())
     }

@@ -195,7 +195,7 @@ impl<'m> Members<'m> {
         (member, last_of)
     }
 
-    /// The other members that have an address of this one, or may have it, each with that address.
+    /// The other members that have an address of this one, which has no prefixes, each with that address.
     pub fn sharing(&mut self, id: usize) -> Vec<(Net, usize)> {
         let all = &self.all;
         let holders = self.holders.get_or_insert_with(|| {

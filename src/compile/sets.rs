@@ -1,5 +1,5 @@
-//! The sets of members that rules mean, each made when first asked for and kept up to date as members come; a set that
-//! a member leaves is made anew.
+//! The sets of members that rules mean, each made when first asked for and kept up to date as members come and go. A set
+//! that a member with prefixes leaves, or one with many addresses, is made anew.
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -13,6 +13,9 @@ use super::members::{Member, Members, named_ports};
 use super::shared::{Shared, Sum, part};
 use crate::program::{AddressSet, Net, PortMatch, PortMember, PortSet};
 use crate::selector::Selector;
+
+/// Addresses of a member that are put into sets, or taken out, one by one: each copies the set.
+const FEW: usize = 16;
 
 /// A name of a port, the protocol of the rule, and who of those that define it is meant (M-25, M-27).
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -155,6 +158,9 @@ impl Sets {
         if self.is_empty() {
             return;
         }
+        if member.nets.len() > FEW {
+            return self.forget(member, labels);
+        }
         let Registry { entries, changed, .. } = &mut self.members;
         for id in self.by_selector.candidates(labels) {
             let Entry { key, set, .. } = &mut entries[id];
@@ -183,6 +189,12 @@ impl Sets {
         if self.is_empty() || members.get(id).kind.is_none() {
             return;
         }
+        let nets = &members.get(id).nets;
+        // Of prefixes, a part may stay.
+        if nets.len() > FEW || !nets.iter().all(Net::is_single) {
+            let member = members.get(id);
+            return self.forget(member, labels_of(members, member));
+        }
         let shared: Vec<(Net, usize)> = members.sharing(id);
         let members = &*members;
         let member = members.get(id);
@@ -192,16 +204,11 @@ impl Sets {
             let Entry { key, set, .. } = &mut entries[id];
             let Some(known) = set.take_if(|_| key.matches(labels)) else { continue };
             let stays = |net: &Net| {
-                let others = shared.iter().filter(|(shared, _)| shared == net);
-                others.map(|(_, other)| members.get(*other)).any(|other| {
-                    other.nets.iter().any(|other| other.contains(net.family, net.first))
-                        && key.matches(labels_of(members, other))
-                })
+                let mut others = shared.iter().filter(|(shared, _)| shared == net);
+                others.any(|(_, other)| key.matches(labels_of(members, members.get(*other))))
             };
             let without = |set, net| addresses::without(&set, net).unwrap_or(set);
-            // Of prefixes, a part may stay.
-            let is_plain = member.nets.iter().all(Net::is_single);
-            *set = is_plain.then(|| member.nets.iter().filter(|net| !stays(net)).fold(known, without));
+            *set = Some(member.nets.iter().filter(|net| !stays(net)).fold(known, without));
             changed.push(id);
         }
         let Registry { entries, changed, .. } = &mut self.ports;
@@ -218,7 +225,7 @@ impl Sets {
 
     /// Members had these labels and have others now, or the other way round.
     pub fn relabelled(&mut self, labels: &LabelMap) {
-        self.forget(labels);
+        self.forget_members(labels);
         let Registry { entries, changed, .. } = &mut self.ports;
         for (id, Entry { key, set, .. }) in entries {
             if key.of.as_ref().is_some_and(|selector| selector.matches(labels)) {
@@ -228,7 +235,19 @@ impl Sets {
         }
     }
 
-    fn forget(&mut self, labels: &LabelMap) {
+    /// What a member comes to or leaves is made anew.
+    fn forget(&mut self, member: &Member<'_>, labels: &LabelMap) {
+        self.forget_members(labels);
+        let Registry { entries, changed, .. } = &mut self.ports;
+        for (id, Entry { key, set, .. }) in entries {
+            if set.is_some() && defines(member, labels, key) {
+                *set = None;
+                changed.push(id);
+            }
+        }
+    }
+
+    fn forget_members(&mut self, labels: &LabelMap) {
         let Registry { entries, changed, .. } = &mut self.members;
         for id in self.by_selector.candidates(labels) {
             let Entry { key, set, .. } = &mut entries[id];

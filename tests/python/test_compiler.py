@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from itertools import chain
@@ -103,6 +104,48 @@ def test_services_and_profiles_of_several_resources(tmp_path: Path) -> None:
         assert text == str(Snapshot.of(now.values()).compile(node="edge1").program)
         texts.add(text)
     assert len(texts) >= 5
+
+
+@pytest.mark.parametrize("count", [1, 15, 16, 17, 40])
+def test_sets_of_many_addresses(tmp_path: Path, count: int) -> None:
+    """What a set loses stays where another member has it too, alone or in a prefix (M-20)."""
+
+    def network_set(name: str, nets: list[str], labels: str = "list: bad") -> str:
+        return (
+            "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkSet\n"
+            f"metadata: {{name: {name}, labels: {{{labels}}}}}\nspec: {{nets: {json.dumps(nets)}}}\n"
+        )
+
+    def policy(name: str, selector: str) -> str:
+        return (
+            f"apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {{name: {name}}}\n"
+            f'spec: {{selector: all(), ingress: [{{action: Deny, source: {{selector: "{selector}"}}}}]}}\n'
+        )
+
+    nets = [f"10.0.{at}.1" for at in range(count)] + ["2001:db8::1"]
+    fixed = [HOST, policy("p", "list == 'bad'"), policy("q", "has(list) && app != 'web'")]
+    compiler, texts = Compiler(read(tmp_path, *fixed), node="edge1"), set()
+    for sets in (
+        [
+            network_set("a", nets),
+            network_set("b", nets[:1]),
+            network_set("c", ["10.0.0.0/23", "::/0"], "list: good"),
+        ],
+        [
+            network_set("a", nets[1:]),
+            network_set("b", nets[:1]),
+            network_set("c", ["10.0.0.0/23"], "list: bad"),
+        ],
+        [network_set("a", nets[2:]), network_set("b", nets[:1] * 2), network_set("c", ["10.0.1.1"])],
+        [network_set("b", nets), network_set("c", ["10.0.2.0/24", "10.0.1.1"], "list: bad, app: web")],
+        [network_set("a", nets), network_set("b", nets[-1:])],
+        [network_set("b", nets[:1])],
+        [],
+    ):
+        fresh = read(tmp_path, *fixed, *sets)
+        assert str(compiler.follow(fresh.resources()).program) == str(fresh.compile(node="edge1").program)
+        texts.add(str(compiler.table.program))
+    assert len(texts) >= 6
 
 
 def test_tables_of_before_stay_what_they_are(tmp_path: Path) -> None:
