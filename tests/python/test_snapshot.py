@@ -573,3 +573,37 @@ def test_settings() -> None:
         "forward_unmarked": "deny",
         "exempt_loopback": True,
     }
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        calico("GlobalNetworkPolicy", "name: a.b-"),
+        calico("GlobalNetworkPolicy", "name: a.b.c.d-"),
+        calico("NetworkPolicy", "name: a., namespace: shop"),
+        calico("NetworkPolicy", "name: a, namespace: shop-"),
+        calico("GlobalNetworkSet", "name: a-."),
+        calico("Tier", "name: t-"),
+        core("Namespace", "name: t-"),
+    ],
+)
+def test_names_end_in_a_letter_or_digit(document: str) -> None:
+    """V-2."""
+    with pytest.raises(LoadError, match=r"metadata\.name"):
+        snapshot_of(document)
+
+
+@pytest.mark.parametrize(
+    ("text", "governs"), [("''", True), ("' '", False), ('"\\t"', False), ("all()", False)]
+)
+@pytest.mark.parametrize("field", ["selector", "namespaceSelector"])
+def test_blanks_are_all_and_not_empty(field: str, text: str, governs: bool) -> None:
+    """S-12, S-20: who is no endpoint is meant by a rule without the field only."""
+    host = calico("HostEndpoint", "name: edge", "{node: edge1, interfaceName: eth0}")
+    rules = f"[{{action: Deny, source: {{{field}: {text}}}}}, {{action: Allow}}]"
+    policy = calico("GlobalNetworkPolicy", "name: p", f"{{selector: all(), ingress: {rules}}}")
+    packet = {"src": "192.0.2.5", "dst": "198.51.100.10", "protocol": "tcp", "sport": 1, "dport": 80}
+    decision = (
+        snapshot_of(host, policy).compile(node="edge1").decide(hook="filter-input", in_="eth0", **packet)
+    )
+    assert (decision.verdict == "deny") is governs

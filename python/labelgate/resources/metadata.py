@@ -168,7 +168,9 @@ _TWINS = {
 def _subdomain_findings(name: str, path: Path, limit: int = 253) -> Findings:
     if len(name) > limit:
         yield Finding(path, Wrong("name-length", quote(name), excess=len(name) - limit, limit=limit))
-    if not is_subdomain(name[:limit].rstrip("-.")):
+    # Where one is cut off, what it ends in is no fault of its own.
+    beginning = name if len(name) <= limit else name[:limit].rstrip("-.")
+    if not is_subdomain(beginning):
         hint = f"did you mean `{name.lower()}`?" if is_subdomain(name.lower()) else None
         yield Finding(path, Wrong("name", quote(name), hint=hint))
 
