@@ -144,3 +144,26 @@ def test_a_disagreement_is_said_aloud(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (result.exit_code, error["message"]) == (4, "table and reference disagree")
     assert (error["table"]["verdict"], error["reference"]["verdict"]) == ("allow", "deny")
     assert explain(tmp_path, *FLOW, "--engine", "table").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("hook", "interfaces", "missing"),
+    [
+        ("filter-input", (), "--in"),
+        ("filter-input", ("--out", "eth0"), "--in"),
+        ("mangle-prerouting", ("--out", "eth0"), "--in"),
+        ("raw-output", ("--in", "eth0"), "--out"),
+        ("mangle-postrouting", ("--in", "eth0"), "--out"),
+        ("filter-forward", (), "--in, --out or both"),
+        ("filter-forward", ("--in", "eth0"), None),
+        ("filter-output", ("--out", "eth0"), None),
+    ],
+)
+def test_a_hook_needs_its_interface(
+    tmp_path: Path, hook: str, interfaces: tuple[str, ...], missing: str | None
+) -> None:
+    """E-45: without one nothing governs."""
+    result = explain(tmp_path, "--hook", hook, *interfaces, *FLOW[2:])
+    assert (result.exit_code == 2) is (missing is not None), result.output
+    if missing is not None:
+        assert f"--hook {hook} needs {missing}: policy is that of an interface" in result.stderr

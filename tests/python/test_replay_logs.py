@@ -195,6 +195,22 @@ def test_what_calico_has_aggregated_is_not_judged() -> None:
     assert (list(source.blocks), source.problems) == ([], ["line 1: src: missing"])
 
 
+@pytest.mark.parametrize("protocol", ["tcp", "udp", "sctp", 136])
+def test_a_port_that_is_missing_is_not_port_0(protocol: str | int) -> None:
+    flow = {"src": OTHER, "dst": POD, "protocol": protocol}
+    lines = [
+        {**flow, "dst_port": 8080},
+        {**flow, "dport": None},
+        {**flow, "dport": 0},
+        {**flow, "protocol": 47},
+    ]
+    source = from_lines(io.BytesIO("\n".join(map(json.dumps, lines)).encode()), "jsonl")
+    (block,) = source.blocks
+    assert (len(block), block.dport.tolist()) == (2, [0, 0])
+    said = "dport: missing: a packet of this protocol has one"
+    assert source.problems == [f"line 1: {said}", f"line 2: {said}"]
+
+
 @pytest.mark.parametrize(
     ("kind", "action", "verdict"),
     [

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 from labelgate.analysis.recorded import BrokenRecording, Source, blocks_of
+from labelgate.analysis.services import WITH_PORTS
 from labelgate.flow import ICMP, ICMPV6, FieldError, protocol_number, read_address, shown
 
 MOST_CHARACTERS = 1 << 20
@@ -173,6 +174,8 @@ def _of_row(row: Any) -> dict[str, Any]:
     named = said["protocol"]
     protocol = protocol_number(_PROTOCOLS.get(named, named) if isinstance(named, str) else named)
     is_icmp = protocol in (ICMP, ICMPV6)
+    if protocol in WITH_PORTS and "dport" not in said:
+        raise FieldError("dport", "missing: a packet of this protocol has one")
     is_denied = str(said.get("action", "allow")).lower() in ("deny", "denied", "drop")
     service = _number(said, "icmpType", 255) << 8 | _number(said, "icmpCode", 255)
     return {

@@ -198,7 +198,9 @@ def _explain_one(
     try:
         packet = packet_from_json(fields)
         if is_path and not packet.in_ and not packet.out:
-            raise click.UsageError("say where the packet is seen: --in, --out, both, or --hook")
+            raise click.UsageError("say where the packet is seen: --in, --out or both")
+        if not is_path and (missing := _missing_interface(packet)):
+            raise click.UsageError(f"--hook {packet.hook} needs {missing}: policy is that of an interface")
         ways = [
             list(walk(one, packet, dnat)) if is_path else [Visit(packet, one(packet))]
             for one in (judge, second)
@@ -224,6 +226,15 @@ def _explain_one(
     if second is not None:
         click.echo(f"if every staged policy were in force: {_end(ways[1][-1], is_path)}")
     return 1 if visits[-1].answer.verdict == "deny" else 0
+
+
+def _missing_interface(packet: Packet) -> str | None:
+    """The option that says which interface a packet at its hook has, where that is not said (E-45)."""
+    if packet.hook == "filter-forward":
+        return None if packet.in_ or packet.out else "--in, --out or both"
+    if packet.hook in ("raw-output", "filter-output", "mangle-postrouting"):
+        return None if packet.out else "--out"
+    return None if packet.in_ else "--in"
 
 
 def _end(last: Visit[Answer], is_path: bool) -> str:
