@@ -11,7 +11,14 @@ from labelgate.resources.errors import Finding, Findings, Wrong, describe
 from labelgate.resources.kubernetes import LabelSelector
 from labelgate.resources.metadata import Resource
 from labelgate.resources.part import LoosePart, Part
-from labelgate.resources.values import IPNetwork, is_integer, is_port_name, loose_network, one_of, port_number
+from labelgate.resources.values import (
+    IPNetwork,
+    is_integer,
+    is_port_name,
+    masked_network,
+    one_of,
+    port_number,
+)
 from labelgate.resources.versions import CLUSTER_POLICY
 
 _PortNumber = Annotated[int, PlainValidator(port_number("cluster-port"), json_schema_input_type=int)]
@@ -68,7 +75,7 @@ class NodeSelector(LoosePart):
     """A selector of nodes; rules with it cannot be converted (K-26)."""
 
 
-_Cidr = Annotated[IPNetwork, PlainValidator(loose_network("cluster-network"), json_schema_input_type=str)]
+_Cidr = Annotated[IPNetwork, PlainValidator(masked_network("cluster-network"), json_schema_input_type=str)]
 
 
 class ClusterEgressPeer(Part):

@@ -20,7 +20,7 @@ from labelgate.resources.values import (
     is_label_key,
     is_label_value,
     is_port_name,
-    loose_network,
+    masked_network,
     one_of,
     port_number,
 )
@@ -65,7 +65,7 @@ class LabelSelector(Part):
         yield from label_findings(self.match_labels, ("matchLabels",), "label-key", "label-value")
 
 
-_Block = Annotated[IPNetwork, PlainValidator(loose_network("block"), json_schema_input_type=str)]
+_Block = Annotated[IPNetwork, PlainValidator(masked_network("block"), json_schema_input_type=str)]
 
 
 class IpBlock(Part):

@@ -197,6 +197,18 @@ def loose_network(code: str) -> Callable[[Any], IPNetwork]:
     return lambda value: _network(code, value)[1]
 
 
+def masked_network(code: str) -> Callable[[Any], IPNetwork]:
+    """A parser of a network with its mask; host bits are masked away, as the Kubernetes API does."""
+
+    def parse(value: Any) -> IPNetwork:
+        _, net, masked = _network(code, value)
+        if not masked:
+            raise Wrong(code, describe(value), hint=f"add the mask; this address alone is `{net}`")
+        return net
+
+    return parse
+
+
 def host_network(value: Any) -> IPNetwork:
     """V-65: a network of one address."""
     _, net, _ = _network("workload-network", value)
