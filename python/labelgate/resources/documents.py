@@ -358,7 +358,8 @@ class _Reader:
             return
         core = positions.core_tag(node.tag)
         if core is None or (fit is not None and core != fit):
-            self._add(Wrong("tag", quote(node.tag)), node, path)
+            hint = positions.BARE_SELECTOR if "(" in node.tag else None
+            self._add(Wrong("tag", quote(node.tag), hint=hint), node, path)
             core = fit or positions.TEXT
         node.tag = core
 

@@ -15,6 +15,7 @@ from labelgate.resources.models import KINDS, model_of
 from labelgate.resources.part import Part, all_findings, field_names, part_of
 from labelgate.resources.stored import STASH, restored
 from labelgate.resources.values import did_you_mean, nearest
+from labelgate.resources.versions import CLUSTER_POLICY
 
 DEFAULT_NAMESPACE = "default"
 """Where a namespaced resource without `namespace` belongs, as with kubectl and calicoctl."""
@@ -121,17 +122,24 @@ def _listed(words: list[str]) -> str:
     return ", ".join(f"`{word}`" for word in words)
 
 
+_SUCCESSORS = dict.fromkeys(
+    ("AdminNetworkPolicy", "BaselineAdminNetworkPolicy"),
+    f"its successor is read: `ClusterNetworkPolicy` of `{CLUSTER_POLICY}`",
+)
+
+
 def _unknown_kind(version: Any, kind: Any) -> Finding:
     versions = _versions()
+    successor = _SUCCESSORS.get(kind) if isinstance(kind, str) else None
     if version not in versions:
         with_kind = [known for known, name in KINDS if name == kind]
-        hint = f"`{kind}` is read from {_listed(with_kind)}" if with_kind else None
+        hint = f"`{kind}` is read from {_listed(with_kind)}" if with_kind else successor
         return Finding(
             ("apiVersion",), Wrong("api-version", describe(version), hint=hint, supported=_listed(versions))
         )
     kinds = [name for known, name in KINDS if known == version]
     elsewhere = [known for known, name in KINDS if name == kind]
-    hint = did_you_mean(kind, kinds) if isinstance(kind, str) else None
+    hint = successor or (did_you_mean(kind, kinds) if isinstance(kind, str) else None)
     if elsewhere:
         hint = f"`{kind}` belongs to {_listed(elsewhere)}"
     wrong = Wrong("kind", describe(kind), hint=hint, version=version, supported=_listed(kinds))
@@ -255,7 +263,8 @@ def _wrong(model: type[Resource], details: ErrorDetails) -> Wrong:
             return Wrong(_MISSING[field], "nothing")
         return Wrong("field-missing", "nothing", field=field, what=f"`{field}`")
     if kind == "extra_forbidden":
-        return _unknown_field(_part_at(model, path[:-1]), str(path[-1]))
+        is_in_rule = not {"ingress", "egress"}.isdisjoint(path[:-1])
+        return _unknown_field(_part_at(model, path[:-1]), str(path[-1]), _IN_RULE if is_in_rule else None)
     if kind in ("too_long", "string_too_long"):
         count = context.get("actual_length", len(value))
         limit = context["max_length"]
@@ -275,7 +284,10 @@ def _part_at(model: type[Part], path: Path) -> type[Part]:
     return model
 
 
-def _unknown_field(model: type[Part], field: str) -> Wrong:
+_IN_RULE = "a rule without it may match more; say what it means with the fields above"
+
+
+def _unknown_field(model: type[Part], field: str, otherwise: str | None) -> Wrong:
     known = sorted(field_names(model))
-    hint = model.field_hints.get(field) or did_you_mean(field, known)
+    hint = model.field_hints.get(field) or did_you_mean(field, known) or otherwise
     return Wrong("field-unknown", f"`{field}`", hint=hint, known=_listed(known))

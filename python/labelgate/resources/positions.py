@@ -145,6 +145,10 @@ class _Composer(CParser):
         self._depth -= 1
 
 
+BARE_SELECTOR = "put the selector in quotes: YAML takes what begins with `!` for a tag"
+_BEFORE = re.compile(r"[sS]elector:[ \t]+!.*\Z")
+
+
 def yaml_documents(text: str) -> Iterator[Node]:
     """The documents of YAML text, as nodes; empty ones are left out.
 
@@ -168,8 +172,10 @@ def yaml_documents(text: str) -> Iterator[Node]:
         found = ", ".join(part.removeprefix("found ") for part in (error.problem, error.context) if part)
         # Behind a last line without a line break libyaml counts one line more.
         is_end = mark.index >= len(text)
+        line_start = text.rfind("\n", 0, mark.index) + 1
+        hint = BARE_SELECTOR if _BEFORE.search(text[line_start : mark.index]) else None
         place = _place_in(text, len(text)) if is_end else Place(mark.line + 1, mark.column + 1)
-        raise SyntaxProblem(Wrong("syntax", found), place) from None
+        raise SyntaxProblem(Wrong("syntax", found, hint=hint), place) from None
     except YAMLError as error:
         raise SyntaxProblem(Wrong("syntax", quote(str(error))), Place(1, 1)) from None
 

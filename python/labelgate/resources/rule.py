@@ -95,6 +95,7 @@ class EntityRule(Part):
         "ipBlock": "Calico rules use `nets` and `notNets`",
         "port": "use the list `ports`",
         "net": "use the list `nets`",
+        "domains": "packets show no names, and a rule without it would match more; list addresses as `nets`",
     }
 
     nets: list[Net] = Field(default_factory=list, max_length=MAX_NETS)
