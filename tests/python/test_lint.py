@@ -10,6 +10,7 @@ from typing import Any
 import fastjsonschema
 import labelgate
 import pytest
+import yaml
 from click.testing import CliRunner
 from labelgate.analysis.failsafes import failsafe_rule
 from labelgate.analysis.lint import Finding, UnknownRules, lint, read, replies
@@ -444,3 +445,14 @@ def test_equal_failsafe_ports_are_one_rule_and_equal_nets_one_set() -> None:
     assert ssh[0] == ssh[1] != web[0]
     assert ssh[0].source.in_sets == web[0].source.in_sets
     assert ssh[0].families == (True, False)
+
+
+@pytest.mark.parametrize("above", ['{"apiVersion": "v1", "kind": "List", "items": [', "["])
+def test_findings_on_items_of_json_have_their_lines(above: str, tmp_path: Path) -> None:
+    pod, policy = yaml.safe_load_all(KUBERNETES.replace("SPEC", "ingress: [{from: [{podSelector: {}}]}, {}]"))
+    listed = ",\n".join(json.dumps(one) for one in (pod, policy))
+    file = tmp_path / "all.json"
+    file.write_text(f"{above}\n{listed}\n]" + "}" * above.count("{"))
+    found = {(one.resource, one.path, one.line) for one in lint(file)}
+    assert ("Pod/shop/web", "", 2) in found
+    assert ("KubernetesNetworkPolicy/shop/k", "spec.ingress[0]", 3) in found

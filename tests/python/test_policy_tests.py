@@ -344,6 +344,19 @@ def test_a_rule_that_is_never_asked_is_named_with_its_line(tmp_path: Path) -> No
     assert "1 of 5 rules exercised (20.0 %)" in result.output
 
 
+@pytest.mark.parametrize("above", ['{"apiVersion": "v1", "kind": "List", "items": [', "["])
+def test_rules_of_items_of_json_have_their_lines(above: str, tmp_path: Path) -> None:
+    documents = yaml.safe_load_all((EXAMPLES / "kubernetes-default-deny.yaml").read_text())
+    lines = [json.dumps(one) for one in documents if one]
+    policy = tmp_path / "policy.json"
+    policy.write_text(f"{above}\n" + ",\n".join(lines) + "\n]" + "}" * above.count("{"))
+    file = written(tmp_path, "{from: shop/web, to: kube-system/dns, port: 53, expect: allow}", str(policy))
+    result = run(file, "--coverage", "--fail-under", "20.1")
+    missed = dict(re.findall(r":(\d+): not exercised: \S+/(\S+) \w+ rule", result.output))
+    assert len(missed) == 4
+    assert all(f'"name": "{name}"' in lines[int(line) - 2] for line, name in missed.items())
+
+
 def test_rules_that_pass_and_log_are_exercised_between_workloads(tmp_path: Path) -> None:
     policy = tmp_path / "policy.yaml"
     more = """

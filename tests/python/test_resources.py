@@ -588,6 +588,39 @@ def test_places_in_lists_and_json() -> None:
     ]
 
 
+def test_items_of_json_have_their_places() -> None:
+    items = [json.dumps(yaml.safe_load(TIER.replace("outer", name))) for name in ("a", "b", "c")]
+    bare = f"[{items[0]}, {items[1]},\n\n  {items[2]} ]"
+    # Neither what stands before the items nor its length is in the way.
+    metadata = f'{{"items": ["]", {"9" * 5000}, null]}}'
+    above = f'{{"kind": "List",\n "metadata": {metadata}, "apiVersion": "v1", "items":\n'
+    for text, line, column in ((bare, 1, 2), (f"\n {above}{bare}}}", 4, 2)):
+        wanted = [(line, column), (line, column + len(items[0]) + 2), (line + 2, 3)]
+        assert [(at.line, at.column) for at in places_of(load_text(text, "a.json"))] == wanted
+        as_yaml = load_text("# no JSON\n" + text)
+        assert [(at.line - 1, at.column) for at in places_of(as_yaml)] == wanted
+
+
+def places_of(resources: list[Any]) -> list[Location]:
+    return [resource.location for resource in resources]
+
+
+def test_a_bare_list_is_read_as_calicoctl_does() -> None:
+    other = TIER.replace("outer", "inner")
+    text = "".join("- " + tier.replace("\n", "\n  ").removesuffix("  ") for tier in (TIER, other))
+    resources = load_text(text)
+    assert resources == load_text(f"{TIER}---\n{other}")
+    assert places_of(resources) == [Location("<text>", 1, 3, 0), Location("<text>", 4, 3, 0)]
+    assert problems(text + "  spec: {order: ten}\n") == [("wrong-type", 7, 17, "[1].spec.order")]
+    assert problems("[]") == [("not-a-resource", 1, 1, "")]
+
+
+def test_a_list_whose_items_are_null_is_empty() -> None:
+    """As Go writes one."""
+    assert load_text("apiVersion: v1\nkind: List\nitems: null\n") == []
+    assert load_text('{"apiVersion": "v1", "kind": "List", "items": null}', "a.json") == []
+
+
 @pytest.mark.parametrize("version", [["v1"], {"v1": 1}, 1])
 def test_a_list_whose_version_is_no_text_is_refused(version: object) -> None:
     for kind in ("List", "TierList"):

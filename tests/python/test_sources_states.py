@@ -125,7 +125,6 @@ def test_what_stands_before_the_first_mark_is_yaml(tmp_path: Path) -> None:
             json.dumps({"apiVersion": "v1", "kind": "List", "items": items}, indent=1) + "\n---\n" + PLAIN[0]
         )
 
-    # In YAML each item has its place, in JSON all have that of the list.
     check(tmp_path, {"a.yaml": listed("old")}, {"a.yaml": listed("new")})
 
 

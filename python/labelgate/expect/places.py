@@ -9,6 +9,7 @@ from labelgate.model import core_parts
 from labelgate.resources import Location
 from labelgate.resources.documents import Document, decode, documents
 from labelgate.resources.errors import Path
+from labelgate.resources.kinds import items_of
 from labelgate.resources.positions import Place, SyntaxProblem
 from labelgate.settings import Settings
 from labelgate.snapshot import Snapshot
@@ -68,10 +69,9 @@ class Files:
         for document in self._of(location.file):
             if document.start == start:
                 return document.place(path)
-            items = document.data.get("items") if isinstance(document.data, dict) else None
-            for number in range(len(items) if isinstance(items, list) else 0):
-                if document.place(("items", number)) == start:
-                    return document.place(("items", number, *path))
+            for above, _ in items_of(document.data) or ():
+                if document.place(above) == start:
+                    return document.place((*above, *path))
         return start
 
     def _of(self, file: str) -> list[Document]:

@@ -47,7 +47,7 @@ def holds_tests(content: bytes, *, is_asked: bool = False) -> bool:
 
 def _items(data: Any) -> Iterator[Any]:
     items = items_of(data)
-    yield from [data] if items is None else items
+    yield from [data] if items is None else (item for _, item in items)
 
 
 def _is_test(mark: re.Pattern[bytes], item: Any) -> bool:

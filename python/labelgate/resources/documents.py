@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -40,15 +40,16 @@ class Document:
         """Where the value at a path begins, or the nearest one around it; with `key` the field's name."""
         return _below(self._above or 0, place_of(positions.find(self.node, path, key=key)))
 
+    def places(self, items: Sequence[Path]) -> Iterable[Place]:
+        """The `place` of each item of a list of resources; of JSON without making nodes of it."""
+        if items and self._node is None and self._above is None:
+            return positions.json_items(self._text, self.offset)
+        return map(self.place, items)
+
     def source(self, path: Path) -> str | None:
         """A scalar as it is written in the file."""
         node = positions.find(self.node, path)
         return str(node.value) if isinstance(node, ScalarNode) else None
-
-    @property
-    def is_yaml(self) -> bool:
-        """Whether places cost no more than to read the document once more, however many are asked for."""
-        return self._above is not None
 
     @property
     def node(self) -> Node:
@@ -56,7 +57,7 @@ class Document:
         if self._node is None:
             self._node = (
                 next(positions.yaml_documents(self._text))
-                if self.is_yaml
+                if self._above is not None
                 else positions.json_node(self._text, self.offset)
             )
         return self._node

@@ -60,21 +60,35 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def items_of(data: Any) -> list[Any] | None:
-    """The items of a list (`kind: List`, or `NetworkPolicyList` and the like); None if it is none."""
-    if not isinstance(data, dict) or not isinstance(data.get("items"), list):
+def items_of(data: Any) -> list[tuple[Path, Any]] | None:
+    """The items of a list, each with its path; None if it is none.
+
+    That is `kind: List`, or `NetworkPolicyList` and the like, or a list of resources and nothing around it,
+    which calicoctl reads, too.
+    """
+    if isinstance(data, list):
+        return [((number,), item) for number, item in enumerate(data)] or None
+    given = _given_by_list(data)
+    if given is None or "items" not in data:
         return None
-    version, kind = data.get("apiVersion"), data.get("kind")
+    items = [] if data["items"] is None else data["items"]  # Go writes an empty list like that.
+    if not isinstance(items, list):
+        return None
+    return [
+        (("items", number), given | item if isinstance(item, dict) else item)
+        for number, item in enumerate(items)
+    ]
+
+
+def _given_by_list(data: Any) -> dict[str, Any] | None:
+    """What a list says for its items: the API leaves it out of them. None where it is no list."""
+    version, kind = (data.get("apiVersion"), data.get("kind")) if isinstance(data, dict) else (None, None)
     if not isinstance(version, str) or not isinstance(kind, str) or not kind.endswith("List"):
         return None
     if (version, kind) == ("v1", "List"):
-        return list(data["items"])
+        return {}
     inner = kind.removesuffix("List")
-    if (version, inner) not in KINDS:
-        return None
-    # The API leaves kind and version out of the items of such a list.
-    given = {"apiVersion": version, "kind": inner}
-    return [given | item if isinstance(item, dict) else item for item in data["items"]]
+    return {"apiVersion": version, "kind": inner} if (version, inner) in KINDS else None
 
 
 def read(data: Any, location: Location) -> Resource | list[Finding]:
@@ -105,6 +119,8 @@ def _model(data: Any) -> type[Resource] | list[Finding]:
     ]
     if missing:
         return missing
+    if _given_by_list(data) is not None:
+        return [_not_items(data)]
     version, kind = data["apiVersion"], data["kind"]
     model = model_of(version, kind) if isinstance(version, str) and isinstance(kind, str) else None
     return model or [_unknown_kind(version, kind)]
@@ -120,6 +136,16 @@ def _kinds() -> list[str]:
 
 def _listed(words: list[str]) -> str:
     return ", ".join(f"`{word}`" for word in words)
+
+
+def _not_items(data: dict[str, Any]) -> Finding:
+    """Why a list is not read as one."""
+    if items_of(data) is not None:
+        return Finding(("kind",), Wrong("list-nested", describe(data["kind"])))
+    if "items" not in data:
+        return Finding((), Wrong("field-missing", "nothing", field="items", what="a list of resources"))
+    what, advice = _TYPES["list_type"]
+    return Finding(("items",), Wrong("wrong-type", describe(data["items"]), what=what, advice=advice))
 
 
 _SUCCESSORS = dict.fromkeys(

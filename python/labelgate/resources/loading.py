@@ -98,10 +98,8 @@ class Loading:
         if items is None:
             self._resource(document, document.data, (), Location(file, *document.start, index), head)
             return
-        for number, item in enumerate(items):
-            path = ("items", number)
-            # Finding the place of each item of JSON would cost as much as reading it once more.
-            place = document.place(path) if document.is_yaml else document.start
+        places = document.places([path for path, _ in items])
+        for (path, item), place in zip(items, places, strict=True):
             self._resource(document, item, path, Location(file, *place, index), kinds.header(item))
 
     def _resource(

@@ -88,6 +88,9 @@ _DOCUMENTS = {
         "{supported}",
         "leave the document out of these files",
     ),
+    "list-nested": Message(
+        None, "a list in a list", "resources as `items`", "move its items into the list around it"
+    ),
     "resource-duplicate": Message(
         None, "the same resource twice", "each resource once; the first is at {first}", "remove or rename one"
     ),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from json import JSONDecoder
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any, NamedTuple
 
@@ -248,6 +249,35 @@ class _JsonComposer:
 def json_node(text: str, start: int) -> Node:
     """The node of the JSON value at an offset; the text is known to be JSON, or to be nested too deeply."""
     return _JsonComposer(text, start).value(0)
+
+
+_BETWEEN = re.compile(r"[ \t\n\r,:]*")
+
+
+def json_items(text: str, start: int) -> Iterator[Place]:
+    """Where the items of a list of resources begin: of JSON that is known to be one, at an offset.
+
+    Values are stepped over by `json`, which takes a small part of the time that their nodes take.
+    """
+    step = JSONDecoder(parse_int=str).raw_decode
+
+    def behind(at: int) -> int:
+        match = _BETWEEN.match(text, at)
+        return match.end() if match else at
+
+    at, name = start, None
+    if text[start] == "{":
+        at = behind(start + 1)
+        while name != "items":
+            at = behind(at if name is None else step(text, at)[1])
+            name, at = step(text, at)
+            at = behind(at)
+    at = behind(at + 1)
+    line, counted = 1, 0
+    while text[at] != "]":
+        line, counted = line + text.count("\n", counted, at), at
+        yield Place(line, at - text.rfind("\n", 0, at))
+        at = behind(step(text, at)[1])
 
 
 def _place_in(text: str, offset: int) -> Place:

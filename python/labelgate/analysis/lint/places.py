@@ -20,28 +20,22 @@ class Places:
     def __init__(self, texts: Mapping[str, bytes] | None = None) -> None:
         """`texts` are contents by file name, of what cannot be read again."""
         self._texts = dict(texts or {})
-        self._nodes: dict[str, dict[Place, list[Node]]] = {}
+        self._nodes: dict[str, dict[Place, Node]] = {}
 
     def place(self, resource: Resource, path: Path) -> Place:
         """Line and column of the field, or of the nearest one around it that is written."""
         location = resource.location
         start = Place(location.line, location.column)
-        node = self._node(resource, start)
+        node = self._node(resource.location.file, start)
         if node is None or not path:
             return start
         # The name of a field tells more than its value, which may begin in a line further down.
         return place_of(positions.find(node, path, key=isinstance(path[-1], str)))
 
-    def _node(self, resource: Resource, start: Place) -> Node | None:
-        file = resource.location.file
+    def _node(self, file: str, start: Place) -> Node | None:
         if file not in self._nodes:
-            self._nodes[file] = {}
-            for place, node in self._read(file):
-                self._nodes[file].setdefault(place, []).append(node)
-        nodes = self._nodes[file].get(start, [])
-        # The items of a list in JSON share the place of the list.
-        named = [node for node in nodes if _name(node) == resource.metadata.name]
-        return next(iter(named), nodes[0] if len(nodes) == 1 else None)
+            self._nodes[file] = dict(self._read(file))
+        return self._nodes[file].get(start)
 
     def _read(self, file: str) -> Iterator[tuple[Place, Node]]:
         try:
@@ -50,14 +44,7 @@ class Places:
             nodes = (found.node for found in documents(text)) if is_json else positions.yaml_documents(text)
             for node in nodes:
                 items = positions.find(node, ("items",))
-                if items is node or not isinstance(items, SequenceNode):
-                    yield place_of(node), node
-                    continue
-                for item in items.value:
-                    yield place_of(node if is_json else item), item
+                is_list = isinstance(items, SequenceNode)
+                yield from ((place_of(one), one) for one in (items.value if is_list else [node]))
         except (OSError, SyntaxProblem):
             return
-
-
-def _name(node: Node) -> str:
-    return str(positions.find(node, ("metadata", "name")).value)
