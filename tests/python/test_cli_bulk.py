@@ -368,6 +368,14 @@ def test_schema_of_no_kind() -> None:
     assert (result.exit_code, message.startswith("Error: KIND: found `Teer`, expected one of ")) == (2, True)
 
 
+def test_one_is_not_many(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(WEB_ONLY)
+    assert run("check", "-f", str(file)).stdout == "1 document is valid\n"
+    file.write_text("{")
+    assert run("check", "-f", str(file)).stderr.splitlines()[-1] == "1 error in 0 documents"
+
+
 def test_check_of_nothing_is_noted(tmp_path: Path) -> None:
     result = run("check", "-f", str(tmp_path))
     assert (result.exit_code, result.stdout) == (0, "0 documents are valid\n")

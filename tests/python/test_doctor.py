@@ -412,5 +412,5 @@ def test_policies_that_the_daemon_does_not_start_with(tmp_path: Path) -> None:
     path.write_text("kind: [")
     (found,) = doctor_policies(other, HERE)
     assert found.state == "failure"
-    assert found.found.startswith(f"1 errors, the first: {path}:1: not valid YAML")
+    assert found.found.startswith(f"1 error, the first: {path}:1: not valid YAML")
     assert list(doctor_policies(CONFIG, HERE)) == []

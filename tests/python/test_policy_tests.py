@@ -82,7 +82,7 @@ def test_a_failure_says_what_decided_and_what_would_have(tmp_path: Path) -> None
         "  decided:  no rule: end of tier (E-21), ingress [WorkloadEndpoint/shop/web, tier default]",
         f"  would match: NetworkPolicy/shop/web-front ingress rule 0 at {policy}:{line}, "
         "but for: destination port",
-        "0 as expected, 1 not as expected (1 questions)",
+        "0 as expected, 1 not as expected (1 question)",
     ]
 
 

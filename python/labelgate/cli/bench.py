@@ -26,12 +26,12 @@ from labelgate.cli.bench_options import (
 )
 from labelgate.cli.bench_queue import queue
 from labelgate.cli.figures import builds, lookups
+from labelgate.cli.host_facts import read_host
 from labelgate.cli.options import (
     EnvironmentProblem,
     config_option,
     host_option,
     policies,
-    read_host,
     unknown_node,
     writing,
 )

@@ -98,14 +98,16 @@ def _print(loading: Loading) -> None:
     problems = sorted(loading.problems, key=_place)
     for problem in problems:
         click.echo(str(problem), err=True)
+    count = len(loading.documents)
+    read = f"{count} document{'s' * (count != 1)}"
     if problems:
-        click.echo(f"{len(problems)} errors in {len(loading.documents)} documents", err=True)
+        click.echo(f"{len(problems)} error{'s' * (len(problems) != 1)} in {read}", err=True)
         return
     for warning in Snapshot.of(loading.resources).warnings:
         click.echo(f"warning: {warning}", err=True)
     if not loading.documents:
         click.echo("note: no documents in these files: is it the right path?", err=True)
-    click.echo(f"{len(loading.documents)} documents are valid")
+    click.echo(f"{read} {'is' if count == 1 else 'are'} valid")
 
 
 def _place(problem: Problem) -> tuple[str, int, int]:

@@ -10,7 +10,8 @@ import click
 
 from labelgate.analysis.diff import Difference, SettingsOf, diff
 from labelgate.analysis.diff_report import lines, to_json
-from labelgate.cli.options import config_option, host_option, read_host
+from labelgate.cli.host_facts import read_host
+from labelgate.cli.options import config_option, host_option
 from labelgate.cli.progress import ProgressBar
 from labelgate.config import load_config
 from labelgate.interrupts import ending_at_once

@@ -12,8 +12,9 @@ from typing import Any
 import click
 
 from labelgate.cli.doubts import doubts
+from labelgate.cli.host_facts import read_host
 from labelgate.cli.lines import DISAGREEMENT, Disagreement, answer_lines
-from labelgate.cli.options import config_option, host_option, node_option, policies, read_host, unknown_node
+from labelgate.cli.options import config_option, host_option, node_option, policies, unknown_node
 from labelgate.cli.progress import ProgressBar
 from labelgate.config import load_config
 from labelgate.flow import HOOKS, Answer, FieldError, Packet, Step, answer_to_json, packet_from_json

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-import yaml
 
 from labelgate.config import load_config
 from labelgate.control import ControlError, NoDaemon, ask
-from labelgate.settings import HostFacts
 from labelgate.snapshot import Snapshot
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -106,43 +102,6 @@ def recording_options(command: F) -> F:
 config_option = click.option(
     "--config", "config_file", type=click.Path(exists=True, dir_okay=False), help="Configuration file (YAML)."
 )
-
-
-_HOST_KEYS = {"node", "interfaces", "workloadPrefixes"}
-
-
-def read_host(path: str) -> tuple[str | None, HostFacts, tuple[str, ...] | None]:
-    """Host facts from a YAML or JSON file: node, interfaces with addresses, workload prefixes."""
-
-    def refuse(message: str) -> EnvironmentProblem:
-        return EnvironmentProblem(f"{path}: {message}")
-
-    try:
-        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise refuse(str(error)) from None
-    if not isinstance(document, dict):
-        raise refuse("expected an object with node, interfaces and workloadPrefixes")
-    if unknown := sorted(set(map(str, document)) - _HOST_KEYS):
-        raise refuse(f"unknown key `{unknown[0]}`, expected one of {', '.join(sorted(_HOST_KEYS))}")
-    interfaces = document.get("interfaces") or {}
-    if not isinstance(interfaces, dict):
-        raise refuse("interfaces: expected an object of interface names to lists of addresses")
-    found: dict[str, tuple[str, ...]] = {}
-    for name, addresses in interfaces.items():
-        try:
-            found[str(name)] = tuple(str(ip_address(address)) for address in addresses or ())
-        except (ValueError, TypeError):
-            raise refuse(
-                f"interfaces.{name}: found {json.dumps(addresses, default=str)}, expected a list of addresses"
-            ) from None
-    prefixes = document.get("workloadPrefixes")
-    if prefixes is not None and not (
-        isinstance(prefixes, list) and all(isinstance(prefix, str) and prefix for prefix in prefixes)
-    ):
-        raise refuse("workloadPrefixes: expected a list of names")
-    node = document.get("node")
-    return node and str(node), HostFacts(found), None if prefixes is None else tuple(prefixes)
 
 
 def unknown_node(snapshot: Snapshot, node: str) -> str | None:

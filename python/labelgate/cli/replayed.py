@@ -33,7 +33,8 @@ from labelgate.analysis.replay import (
 from labelgate.analysis.saved_dnat import SavedDnat, read_saved
 from labelgate.analysis.suggest import spoken
 from labelgate.analysis.whereabouts import Whereabouts, is_of_any_interface, whereabouts
-from labelgate.cli.options import EnvironmentProblem, read_host
+from labelgate.cli.host_facts import read_host
+from labelgate.cli.options import EnvironmentProblem
 from labelgate.cli.progress import ProgressBar
 from labelgate.config import load_config
 from labelgate.flow import FieldError, Hook, IPAddress

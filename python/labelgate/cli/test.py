@@ -137,4 +137,4 @@ def _sum_up(results: list[Timed]) -> None:
     parts = [f"{len(results) - wrong - errors} as expected"]
     parts += [f"{wrong} not as expected"] if wrong else []
     parts += [f"{errors} cannot be asked"] if errors else []
-    click.echo(f"{', '.join(parts)} ({asked} questions)")
+    click.echo(f"{', '.join(parts)} ({asked} question{'s' * (asked != 1)})")

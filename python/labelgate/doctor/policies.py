@@ -22,7 +22,8 @@ def policies(
         snapshot = load(*config.policies)
     except LoadError as error:
         problem = error.problems[0]
-        found = f"{len(error.problems)} errors, the first: {problem.file}:{problem.line}: {problem.message}"
+        count = f"{len(error.problems)} error{'s' * (len(error.problems) > 1)}"
+        found = f"{count}, the first: {problem.file}:{problem.line}: {problem.message}"
         yield Diagnosis(
             "policies", "failure", found, "none of them comes into force: all must be valid",
             "labelgate check -f ... shows all of them, each with what was expected",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -73,7 +74,9 @@ def decode(content: bytes) -> str:
     except UnicodeDecodeError as error:
         line_start = content.rfind(b"\n", 0, error.start) + 1
         column = len(content[line_start : error.start].decode(errors="replace")) + 1
-        wrong = Wrong("not-utf8", f"the byte 0x{content[error.start]:02x}")
+        is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        hint = "convert it: `iconv -f UTF-16 -t UTF-8`" if is_utf16 else None
+        wrong = Wrong("not-utf8", f"the byte 0x{content[error.start]:02x}", hint=hint)
         raise SyntaxProblem(wrong, Place(content.count(b"\n", 0, error.start) + 1, column)) from None
 
 

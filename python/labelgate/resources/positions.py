@@ -149,6 +149,9 @@ class _Composer(CParser):
 BARE_SELECTOR = "put the selector in quotes: YAML takes what begins with `!` for a tag"
 _BEFORE = re.compile(r"[sS]elector:[ \t]+!.*\Z")
 
+_ALIAS = re.compile(r"\*([\w-]+)")
+_TO_DEFINE = 'define it before, as `&{0}`, or put the text in quotes: `"*{0}"`'
+
 
 def yaml_documents(text: str) -> Iterator[Node]:
     """The documents of YAML text, as nodes; empty ones are left out.
@@ -173,8 +176,11 @@ def yaml_documents(text: str) -> Iterator[Node]:
         found = ", ".join(part.removeprefix("found ") for part in (error.problem, error.context) if part)
         # Behind a last line without a line break libyaml counts one line more.
         is_end = mark.index >= len(text)
-        line_start = text.rfind("\n", 0, mark.index) + 1
-        hint = BARE_SELECTOR if _BEFORE.search(text[line_start : mark.index]) else None
+        line_start, hint = text.rfind("\n", 0, mark.index) + 1, None
+        if alias := _ALIAS.match(text, mark.index) if found == "undefined alias" else None:
+            found, hint = f"the alias {quote(alias[0])}, which is not defined", _TO_DEFINE.format(alias[1])
+        elif _BEFORE.search(text[line_start : mark.index]):
+            hint = BARE_SELECTOR
         place = _place_in(text, len(text)) if is_end else Place(mark.line + 1, mark.column + 1)
         raise SyntaxProblem(Wrong("syntax", found, hint=hint), place) from None
     except YAMLError as error:
