@@ -18,6 +18,11 @@ _NAMESPACE_LABEL = "projectcalico.org/namespace"
 class NetworkSetSpec(Part):
     """`spec` of both kinds of sets; bare addresses count as networks of one, host bits are masked away."""
 
+    field_hints: ClassVar[dict[str, str]] = {
+        "allowedEgressDomains": "packets show no names, and rules that deny the set would deny less;"
+        " list addresses as `nets`",
+    }
+
     nets: Annotated[list[SetNet], AfterValidator(merged)] = Field(default_factory=list)
 
 
