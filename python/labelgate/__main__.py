@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 
+from labelgate import streams
 from labelgate.interrupts import INTERRUPTED, ending_at_once
 
 
 def main() -> None:
     """Ctrl-C ends it without a traceback from here on, also while the modules are imported."""
+    streams.open_closed()
     # numpy would start threads for linear algebra, of which there is none here.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     with ending_at_once():

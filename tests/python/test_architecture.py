@@ -13,8 +13,9 @@ ROOT = Path(__file__).parents[2] / "python" / "labelgate"
 CORE = "_core"
 MAY_IMPORT: dict[str, set[str]] = {
     "__init__": {CORE, "compiler", "engines", "flow", "resources", "settings", "snapshot", "table"},
-    "__main__": {"cli", "interrupts"},
+    "__main__": {"cli", "interrupts", "streams"},
     "interrupts": set(),
+    "streams": set(),
     "settings": set(),
     "flow": set(),
     "resources": {CORE},

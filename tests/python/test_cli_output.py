@@ -130,3 +130,46 @@ def test_what_is_not_the_output_is_not_told_as_if(number: int) -> None:
     """A daemon that ends while it is asked; watches of which the kernel allows no more."""
     with pytest.raises(OSError, match=os.strerror(number)), cli._writing():
         raise OSError(number, os.strerror(number))
+
+
+def without(number: int, words: list[str]) -> tuple[int, str, str]:
+    """Exit code, output and errors of a run that has one of its standard streams closed."""
+    close = f'exec "$@" {number}>&-' if number else 'exec "$@" <&-'
+    command = ["sh", "-c", close, "sh", sys.executable, "-P", "-m", "labelgate", *words]
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_closed_input_is_empty() -> None:
+    assert without(0, ["lint", "-f", "-"])[0] == 0
+    assert without(0, [*READERS["explain"][0], "-"])[:2] == (0, "")
+
+
+@pytest.mark.parametrize("words", [WRITERS[0], ["check", "-f", POLICY]], ids=" ".join)
+def test_closed_output_cannot_be_written(words: list[str]) -> None:
+    code, _, said = without(1, words)
+    assert code == 3
+    assert said == FULL.replace("No space left on device", "Bad file descriptor")
+
+
+def test_closed_errors_change_no_answer() -> None:
+    code, answer, _ = without(2, ["check", "-f", POLICY])
+    assert code == 0
+    assert answer.endswith("documents are valid\n")
+
+
+def test_all_closed_streams_are_opened_before_any_file() -> None:
+    """A policy file of descriptor 2 would get the errors written into it, if it could be."""
+    script = (
+        "import os, sys; saved = os.dup(1); [os.close(n) for n in (0, 1, 2)];"
+        "sys.stdin = sys.stdout = sys.stderr = None;"
+        "from labelgate import streams; streams.open_closed();"
+        "found = [os.path.realpath(f'/proc/self/fd/{n}') for n in (0, 1, 2)];"
+        "print('dropped', file=sys.stderr); assert sys.stdin.read() == '';"
+        "os.write(saved, repr((found, os.get_inheritable(2))).encode())"
+    )
+    command = [sys.executable, "-P", "-c", script]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=60)
+    assert done.stdout == repr((["/dev/null"] * 3, True)).encode()

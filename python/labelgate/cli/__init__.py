@@ -61,8 +61,9 @@ class _Output(io.FileIO):
 def _name_output() -> None:
     """Has errors of standard output say so; nothing has been written yet."""
     old = sys.stdout
-    # It is None where there is none, and an embedding program may have put another one in its place.
-    if isinstance(old, io.TextIOWrapper) and old is sys.__stdout__:
+    # It is None where there is none, and an embedding program may have put another one in its place; the one
+    # of the start is None where it was closed then (`streams`).
+    if isinstance(old, io.TextIOWrapper) and sys.__stdout__ in (old, None):
         raw = _Output(1, "w", closefd=False)
         # Without a buffer where Python was told so.
         output: Any = raw if isinstance(old.buffer, io.RawIOBase) else io.BufferedWriter(raw)
