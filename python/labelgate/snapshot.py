@@ -64,16 +64,31 @@ class Snapshot(Grouped):
         missing = (*self._missing_profiles(), *self._missing_tiers(), *self._missing_services())
         return sorted({*notices, *missing, *self._without_effect()})
 
-    def _missing_profiles(self) -> Iterator[str]:
-        known = {BUILT_IN_PROFILE, *(profile.metadata.name for profile in self.profiles)}
-        known |= {f"kns.{namespace.metadata.name}" for namespace in self.namespaces}
-        known |= {f"ksa.{item.metadata.namespace}.{item.metadata.name}" for item in self.service_accounts}
-        listed: dict[str, list[str]] = {}
+    def absent_profiles(self) -> Iterator[tuple[str, str, bool]]:
+        """Endpoints with profiles that they list and that do not exist, and whether these deny (R-29).
+
+        After a profile that allows everything, as that of a Namespace does (R-24), only labels are missing.
+        """
+        allowing = {profile.metadata.name: _allows_all(profile.spec) for profile in self.profiles}
+        allowing |= {
+            f"ksa.{one.metadata.namespace}.{one.metadata.name}": False for one in self.service_accounts
+        }
+        allowing |= {f"kns.{namespace.metadata.name}": True for namespace in self.namespaces}
+        allowing[BUILT_IN_PROFILE] = True
         for key, _, profiles in self._endpoints():
+            denies = True
             for name in profiles:
-                listed.setdefault(name, []).append(key)
-        for name in sorted(listed.keys() - known):
-            yield f"{_some(listed[name])}: profile `{name}` does not exist: {_ABSENT_PROFILE}{_origin(name)}"
+                if name not in allowing:
+                    yield key, name, denies
+                denies &= not allowing.get(name, False)
+
+    def _missing_profiles(self) -> Iterator[str]:
+        listed: dict[tuple[str, bool], list[str]] = {}
+        for key, name, denies in self.absent_profiles():
+            listed.setdefault((name, denies), []).append(key)
+        for (name, denies), keys in sorted(listed.items()):
+            lack = _ABSENT_PROFILE if denies else _ABSENT_LABELS
+            yield f"{_some(keys)}: profile `{name}` does not exist: {lack}{_origin(name)}"
 
     def _missing_tiers(self) -> Iterator[str]:
         known = {*BUILT_IN_TIERS, *(tier.metadata.name for tier in self.tiers)}
@@ -146,6 +161,12 @@ class Snapshot(Grouped):
 
 _ALLOW_ALL = typed.ProfileSpec(ingress=[typed.Rule(action="Allow")], egress=[typed.Rule(action="Allow")])
 _ABSENT_PROFILE = "it gives no labels and denies what no profile before it allows (R-29)"
+_ABSENT_LABELS = "it gives no labels; a profile before it allows everything (R-24, R-29)"
+
+
+def _allows_all(spec: typed.ProfileSpec) -> bool:
+    """Whether the first rules do, in both directions."""
+    return spec.ingress[:1] == _ALLOW_ALL.ingress and spec.egress[:1] == _ALLOW_ALL.egress
 
 
 def _origin(profile: str) -> str:

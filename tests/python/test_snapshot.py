@@ -211,8 +211,16 @@ HOST = calico("HostEndpoint", "name: out", "{node: n, interfaceName: eth0, profi
         ),
         (
             [pod("web", "nodeName: n, serviceAccountName: front"), core("Namespace", "name: shop")],
-            [f"Pod/shop/web: profile `ksa.shop.front` does not exist: {ABSENT};"
-             " load ServiceAccount `shop/front`"],
+            ["Pod/shop/web: profile `ksa.shop.front` does not exist: it gives no labels; a profile before it"
+             " allows everything (R-24, R-29); load ServiceAccount `shop/front`"],
+        ),
+        (
+            [workload("a", "ipNetworks: [10.65.0.2], profiles: [p, q]"),
+             workload("b", "ipNetworks: [10.65.0.3], profiles: [q, p]"),
+             calico("Profile", "name: p", "{ingress: [{action: Allow}], egress: [{action: Allow}]}")],
+            ["WorkloadEndpoint/shop/a: profile `q` does not exist: it gives no labels; a profile before it"
+             " allows everything (R-24, R-29)",
+             f"WorkloadEndpoint/shop/b: profile `q` does not exist: {ABSENT}"],
         ),
         ([pod("web"), calico("Profile", "name: kns.shop")], []),
         ([pod("web", "nodeName: n, hostNetwork: true"), pod("job", "nodeName: n", "phase: Succeeded")], []),

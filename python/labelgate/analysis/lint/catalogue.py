@@ -61,6 +61,8 @@ _RULES = (
              "a host endpoint whose policy lets no IPv6 neighbour discovery through"),
     LintRule("LG303", "missing-profile", "error", "R-29",
              "an endpoint that lists a profile which does not exist: it denies"),
+    LintRule("LG304", "missing-profile-labels", "info", "R-24, R-25, R-29",
+             "an endpoint that lists a profile which does not exist, after one that allows all"),
     LintRule("LG401", "asymmetric-untracked", "warning", "E-60, E-61",
              "an untracked policy that allows packets, but not the replies to them"),
     LintRule("LG402", "untracked-on-any", "error", "E-47",

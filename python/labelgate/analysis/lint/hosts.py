@@ -8,13 +8,13 @@ from labelgate.analysis.lint.finding import Remark
 from labelgate.analysis.lint.policies import DIRECTIONS
 from labelgate.analysis.lint.selection import Selection, some
 from labelgate.model import BUILT_IN_PROFILE
-from labelgate.reference.labels import Endpoint, Host
+from labelgate.reference.labels import Host
 from labelgate.reference.policies import Direction, Policy
 from labelgate.resources.metadata import Resource
 
 
 def remarks(selection: Selection) -> Iterator[Remark]:
-    """LG301, LG303, LG402, LG403, LG405."""
+    """LG301, LG303, LG304, LG402, LG403, LG405."""
     yield from _default_deny(selection)
     yield from _missing_profiles(selection)
     for policy in selection.policies:
@@ -58,25 +58,18 @@ def _default_deny(selection: Selection) -> Iterator[Remark]:
 
 
 def _missing_profiles(selection: Selection) -> Iterator[Remark]:
-    snapshot = selection.snapshot
-    known = {BUILT_IN_PROFILE, *(profile.metadata.name for profile in snapshot.profiles)}
-    known |= {f"kns.{namespace.metadata.name}" for namespace in snapshot.namespaces}
-    known |= {f"ksa.{item.metadata.namespace}.{item.metadata.name}" for item in snapshot.service_accounts}
-    listed: dict[str, list[Endpoint]] = {}
-    for endpoint in selection.endpoints:
-        for name in endpoint.profiles:
-            if name not in known:
-                listed.setdefault(name, []).append(endpoint)
-    for name, endpoints in listed.items():
-        more = f" ({some([one.name for one in endpoints[1:]])} list it, too)" if endpoints[1:] else ""
-        text = (
-            f"there is no profile `{name}`: it gives no labels, and denies what none before it allows"
-            f" (R-29){more}"
-        )
-        resource = selection.resources[endpoints[0].name]
-        is_pod = endpoints[0].name.startswith("Pod/")
-        path = () if is_pod else ("spec", "profiles", endpoints[0].profiles.index(name))
-        yield Remark("LG303", resource, path, text, _profile_mend(name))
+    profiles = {one.name: one.profiles for one in selection.endpoints}
+    listed: dict[tuple[str, bool], list[str]] = {}
+    for key, name, denies in selection.snapshot.absent_profiles():
+        listed.setdefault((name, denies), []).append(key)
+    for (name, denies), (first, *others) in listed.items():
+        lack = "it gives no labels, and denies what none before it allows (R-29)"
+        if not denies:
+            lack = "it gives no labels, but denies nothing: one before it allows everything (R-24, R-29)"
+        more = f" ({some(others)} list it, too)" if others else ""
+        path = () if first.startswith("Pod/") else ("spec", "profiles", profiles[first].index(name))
+        rule, text = "LG303" if denies else "LG304", f"there is no profile `{name}`: {lack}{more}"
+        yield Remark(rule, selection.resources[first], path, text, _profile_mend(name))
 
 
 def _profile_mend(name: str) -> str:
