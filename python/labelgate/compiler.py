@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from labelgate import _core
 from labelgate.engines import Budgets
-from labelgate.model import core_model, core_parts
+from labelgate.model import core_model, core_parts, node_name
 from labelgate.resources import EndpointSlice, Namespace, Profile, Resource, ServiceAccount
 from labelgate.settings import HostFacts, Settings
 from labelgate.snapshot import Snapshot
@@ -52,7 +52,7 @@ class Compiler:
         self._follows_settings = settings is None
         self._node, self._staged, self._budgets = node, staged, budgets
         model = core_model(snapshot, self.settings, staged=staged)
-        self._core = _core.Compiler(model, node, budgets.json() if budgets else None)
+        self._core = _core.Compiler(model, node_name(node), budgets.json() if budgets else None)
         self._resources = {resource.key: resource for resource in snapshot.resources()}
         self._groups: dict[str, dict[str, Resource]] = {}
         for key, resource in self._resources.items():

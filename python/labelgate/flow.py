@@ -54,6 +54,7 @@ Stage = Literal[
     "spoof",
 ]
 IPAddress = IPv4Address | IPv6Address
+_ADDRESSES = (IPv4Address, IPv6Address)
 
 ICMP, TCP, UDP, ICMPV6, SCTP, UDPLITE = 1, 6, 17, 58, 132, 136
 PROTOCOLS: Mapping[str, int] = {
@@ -78,7 +79,12 @@ class FieldError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """One packet at one hook: what the bytes tell, and where and in which state it was seen."""
+    """One packet at one hook: what the bytes tell, and where and in which state it was seen.
+
+    Raises:
+        FieldError: src or dst is no address (`ipaddress.ip_address` makes one of text), or their IP versions
+            differ.
+    """
 
     hook: Hook
     src: IPAddress
@@ -102,6 +108,10 @@ class Packet:
     """A later fragment: ports, ICMP type and code cannot be read, whatever is given (M-19)."""
 
     def __post_init__(self) -> None:
+        for field, address in (("src", self.src), ("dst", self.dst)):
+            if not isinstance(address, _ADDRESSES):
+                found = f"text {shown(address)}" if isinstance(address, str) else shown(address)
+                raise FieldError(field, f"found {found}, expected an IPv4Address or IPv6Address")
         if self.src.version != self.dst.version:
             raise FieldError("dst", f"found `{self.dst}`, expected the IP version of src `{self.src}`")
         # Where one port is known the other counts as 0, which no policy can name; likewise the ICMP code.

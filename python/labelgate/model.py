@@ -59,6 +59,17 @@ class Written:
         return self._texts[key][1]
 
 
+def node_name(node: object) -> str | None:
+    """The node that a program is compiled for; None means all workloads of the cluster.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if node is None or isinstance(node, str):
+        return node
+    raise TypeError(f"node: found {node!r}, expected a name, or None for all workloads of the cluster")
+
+
 def core_model(
     snapshot: Grouped,
     settings: Settings,

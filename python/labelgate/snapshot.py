@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from labelgate import resources as typed
 from labelgate.config import documented_settings
 from labelgate.conversion import is_workload, pod_profiles
 from labelgate.engines import Budgets
-from labelgate.model import BUILT_IN_PROFILE, BUILT_IN_TIERS, core_model
+from labelgate.model import BUILT_IN_PROFILE, BUILT_IN_TIERS, core_model, node_name
 from labelgate.resources.grouped import Grouped
 from labelgate.settings import HostFacts, Settings
 from labelgate.sources.files import Progress, load_documents
@@ -23,6 +23,11 @@ from labelgate.table import DecisionTable
 @dataclass(frozen=True)
 class Snapshot(Grouped):
     """The resources of one instant, one tuple per kind."""
+
+    def __repr__(self) -> str:
+        """How many resources of each kind there are, by the names of their fields."""
+        groups = {field.name: len(getattr(self, field.name)) for field in fields(self)}
+        return f"Snapshot({', '.join(f'{name}: {count}' for name, count in groups.items() if count)})"
 
     def _endpoints(self) -> Iterator[tuple[str, str, Sequence[str]]]:
         """Key, node and profiles of everything that is an endpoint (R-30)."""
@@ -151,11 +156,12 @@ class Snapshot(Grouped):
         Answers do not depend on the `budgets` of the engines, only time and memory do.
 
         Raises:
+            TypeError: `node` is no name.
             ValueError: the core refuses what validation let pass, or a budget is no size.
         """
         settings = settings or self.settings(node)
         model = core_model(self, settings, staged=staged)
-        program = _core.compile(model, node, budgets.json() if budgets else None)
+        program = _core.compile(model, node_name(node), budgets.json() if budgets else None)
         return DecisionTable(program, host or HostFacts({}), settings)
 
 
@@ -194,4 +200,8 @@ def load(*paths: str | Path, progress: Progress = lambda done, whole: None) -> S
         TypeError: a path is none, a list of them for example: `load(*paths)` takes them one by one.
         LoadError: with every problem of every document; nothing is loaded.
     """
+    for path in paths:
+        if not isinstance(path, str | os.PathLike):
+            kind = type(path).__name__
+            raise TypeError(f'load: found a {kind}, expected paths, one by one: load("a.yaml", "b/")')
     return Snapshot.of(load_documents([os.fspath(path) for path in paths], progress))

@@ -9,12 +9,11 @@ import sys
 import click
 
 from labelgate.analysis.lint import RULES, Finding, Severity, UnknownRules, has_endpoints, lint, read
-from labelgate.analysis.lint.catalogue import BY_NAME, SEVERITIES
+from labelgate.analysis.lint.catalogue import SEVERITIES
 from labelgate.analysis.lint.sarif import sarif
 from labelgate.cli.options import config_option, policies
 from labelgate.cli.progress import ProgressBar
 from labelgate.config import load_config
-from labelgate.resources.values import did_you_mean
 from labelgate.settings import Settings
 from labelgate.snapshot import Snapshot
 
@@ -80,8 +79,7 @@ def lint_verb(
             select=_words(select) or ("ALL",), ignore=_words(ignore),
         )  # fmt: skip
     except UnknownRules as error:
-        hint = did_you_mean(str(error), [*RULES, *BY_NAME]) or "--rules lists them"
-        raise click.UsageError(f"no rule is called `{error}`: {hint}") from None
+        raise click.UsageError(str(error)) from None
     gc.freeze()  # What is read lives to the end: the interpreter would look through all of it on its way out.
     _say_what_is_missing(snapshot)
     _print(found, output)

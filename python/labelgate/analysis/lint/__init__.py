@@ -25,16 +25,17 @@ def lint(
     what: Snapshot | str | PathLike[str] | Iterable[str | PathLike[str]],
     *,
     settings_of: Callable[[str | None], Settings] | None = None,
-    select: Sequence[str] = ("ALL",),
-    ignore: Sequence[str] = (),
+    select: str | Sequence[str] = "ALL",
+    ignore: str | Sequence[str] = (),
     severity: Severity = "info",
     places: Places | None = None,
 ) -> list[Finding]:
     """The findings in a snapshot, or in files and folders; sorted by file and line.
 
-    `select` and `ignore` are ids (`LG101`), beginnings of ids (`LG1`), names (`shadowed-rule`) or `ALL`; what
-    is ignored is not selected. Findings below `severity` (error, warning, info) are left out. `settings_of` a
-    node say which failsafe ports its host endpoints have; of None what does not differ by node.
+    `select` and `ignore` are one or more ids (`LG101`), beginnings of ids (`LG1`), names (`shadowed-rule`) or
+    `ALL`; what is ignored is not selected. Findings below `severity` (error, warning, info) are left out.
+    `settings_of` a node say which failsafe ports its host endpoints have; of None what does not differ by
+    node.
 
     Raises:
         LoadError: a document is refused; nothing is judged.
@@ -43,7 +44,7 @@ def lint(
     if not isinstance(what, Snapshot):
         listed = [what] if isinstance(what, str | PathLike) else list(what)
         what, places = read([fspath(path) for path in listed])
-    wanted = chosen(tuple(select)) - chosen(tuple(ignore))
+    wanted = chosen(select) - chosen(ignore)
     places = places or Places()
     found = []
     with without_collection():

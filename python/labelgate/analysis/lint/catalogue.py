@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
+
+from labelgate.resources.values import did_you_mean
 
 Severity = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
@@ -91,15 +94,19 @@ BY_NAME = {rule.name: rule for rule in _RULES}
 class UnknownRules(ValueError):
     """A word that is no id, no beginning of ids, and no name."""
 
+    def __init__(self, word: str) -> None:
+        hint = did_you_mean(word, [*RULES, *BY_NAME]) or "`labelgate lint --rules` lists them"
+        super().__init__(f"no rule is called `{word}`: {hint}")
 
-def chosen(words: tuple[str, ...]) -> frozenset[str]:
-    """The ids that words mean: an id (`LG101`), the beginning of some (`LG1`), a name, or `ALL`.
+
+def chosen(words: str | Iterable[str]) -> frozenset[str]:
+    """The ids that one or more words mean: an id (`LG101`), the beginning of some (`LG1`), a name, or `ALL`.
 
     Raises:
         UnknownRules: a word means none.
     """
     found: set[str] = set()
-    for word in words:
+    for word in [words] if isinstance(words, str) else words:
         ids = {rule.id for rule in _RULES if word in (rule.name, "ALL") or rule.id.startswith(word.upper())}
         if not ids or not word:
             raise UnknownRules(word)

@@ -1,0 +1,74 @@
+"""What the functions of the package say to arguments of wrong types; and how a snapshot shows itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import Any
+
+import labelgate
+import pytest
+from labelgate.analysis.lint import UnknownRules
+from labelgate.flow import Packet
+from labelgate.resources import Resource, load_text
+
+NODE = "node: found 5, expected a name, or None for all workloads of the cluster"
+V4: Any = ip_address("192.0.2.5")
+WRONG: dict[str, tuple[Callable[..., object], type[Exception], str]] = {
+    "text as an address": (
+        lambda: Packet("filter-input", "192.0.2.5", V4, 6),  # type: ignore[arg-type]
+        ValueError,
+        "src: found text `192.0.2.5`, expected an IPv4Address or IPv6Address",
+    ),
+    "a number as an address": (
+        lambda: Packet("filter-input", V4, 5, 6),  # type: ignore[arg-type]
+        ValueError,
+        "dst: found `5`, expected an IPv4Address or IPv6Address",
+    ),
+    "a node": (lambda: labelgate.Snapshot().compile(node=5), TypeError, NODE),  # type: ignore[arg-type]
+    "a node of a compiler": (
+        lambda: labelgate.Compiler(labelgate.Snapshot(), node=5),  # type: ignore[arg-type]
+        TypeError,
+        NODE,
+    ),
+    "paths as a list": (
+        lambda: labelgate.load(["a", "b"]),  # type: ignore[arg-type]
+        TypeError,
+        'load: found a list, expected paths, one by one: load("a.yaml", "b/")',
+    ),
+    "a rule": (
+        lambda: labelgate.lint(labelgate.Snapshot(), select=["LG9999"]),
+        UnknownRules,
+        "no rule is called `LG9999`: `labelgate lint --rules` lists them",
+    ),
+    "the name of a rule": (
+        lambda: labelgate.lint(labelgate.Snapshot(), ignore="shadow-rule"),
+        UnknownRules,
+        "no rule is called `shadow-rule`: did you mean `shadowed-rule`?",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_wrong_arguments_are_named(what: str) -> None:
+    call, error, text = WRONG[what]
+    with pytest.raises(error, match=f"^{re.escape(text)}$"):
+        call()
+
+
+def tiers(*names: str) -> labelgate.Snapshot:
+    documents = [
+        f"{{apiVersion: projectcalico.org/v3, kind: Tier, metadata: {{name: {name}}}}}" for name in names
+    ]
+    resources: list[Resource] = load_text("\n---\n".join(documents), "tiers.yaml")
+    return labelgate.Snapshot.of(resources)
+
+
+def test_one_text_is_one_rule() -> None:
+    assert labelgate.lint(tiers("a"), select="LG1") == labelgate.lint(tiers("a"), select=["LG1"])
+
+
+def test_a_snapshot_shows_how_much_there_is() -> None:
+    assert repr(tiers("a", "b")) == "Snapshot(tiers: 2)"
+    assert repr(labelgate.Snapshot()) == "Snapshot()"
