@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from labelgate.analysis.matrix import matrix
 from labelgate.cli import cli
 from labelgate.flow import connection_to_json
 from labelgate.reference import Reference
 from labelgate.settings import HostFacts
+from labelgate.snapshot import load
 from random_world import INTERFACES, Dice
 from reference_world import SHOP, global_policy, host_endpoint
 
@@ -175,6 +177,24 @@ def test_matrix_by_namespace(policy: str) -> None:
         "1 lab   -     all",
         "2 shop  none  all",
     ]
+
+
+def test_a_grid_of_too_many_workloads(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labelgate.analysis.matrix.MOST_PAIRS", 8)
+    result = run("connectivity", "-f", policy, "--matrix", "--port", "80")
+    message = (
+        "--matrix: 3 workloads are 9 pairs, and a grid has at most 8: ask by namespace (--by namespace),"
+        " or load fewer"
+    )
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, f"Error: {message}")
+    assert run("connectivity", "-f", policy, "--matrix", "--port", "80", "--by", "namespace").exit_code == 0
+
+
+def test_a_matrix_says_how_far_it_is(policy: str) -> None:
+    told: list[tuple[int, int]] = []
+    table = load(policy).compile(node=None)
+    matrix(table, port=80, protocol=6, progress=lambda done, whole: told.append((done, whole)))
+    assert told == [(1, 3), (2, 3), (3, 3)]
 
 
 @pytest.mark.parametrize(

@@ -241,3 +241,18 @@ def test_nobody_there_is_told_on_standard_error(tmp_path):
     found = CliRunner().invoke(cli, ["reach", "-f", str(path)])
     assert (found.exit_code, found.stdout) == (0, "")
     assert "no endpoints in these files" in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("most", "words", "asked", "helps"),
+    [
+        (16, (), "17 classes of services are 272", "name a port (--port)"),
+        (15, ("--port", "80"), "1 class of services are 16",
+         "load fewer endpoints, or ask `labelgate connectivity --matrix --by namespace`"),
+    ],
+)  # fmt: skip
+def test_what_helps_against_too_many_questions(run, monkeypatch, most, words, asked, helps):
+    monkeypatch.setattr("labelgate.analysis.reach.MOST_QUESTIONS", most)
+    result = run(*words)
+    text = f"Error: 4 peers and {asked} questions, and at most {most} are asked: {helps}"
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,9 +12,12 @@ from labelgate.table import DecisionTable
 from labelgate.tabular import Tabular, html_table
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 By = Literal["workload", "namespace"]
+MOST_PAIRS = 25_000_000
+"""Of workloads, in a grid of them: 5,000 by 5,000."""
 _LEGENDS: Mapping[By, str] = {
     "workload": "yes, no, v4 or v6: only in that family, -: itself, or no address family in common",
     "namespace": "all, none, 3/6: so many pairs of workloads, -: no pairs",
@@ -65,27 +68,40 @@ class Matrix(Tabular):
         )
 
 
-def matrix(table: DecisionTable, *, port: int, protocol: int, by: By = "workload") -> Matrix:
+class TooManyPairs(ValueError):
+    """A grid that nobody reads."""
+
+
+def matrix(
+    table: DecisionTable,
+    *,
+    port: int,
+    protocol: int,
+    by: By = "workload",
+    progress: Callable[[int, int], None] = lambda done, whole: None,
+) -> Matrix:
     """The grid of a table of the cluster (`Snapshot.compile(node=None)`).
 
     A new connection from source port 0, which no policy can name, between the first addresses of each family.
+    `progress` is told how many workloads have been asked about, and how many there are.
+
+    Raises:
+        TooManyPairs: of workloads one by one, more than `MOST_PAIRS`.
     """
+    import numpy as np
+
     workloads = {name.partition("/")[2]: _by_family(found) for name, found in table.workloads().items()}
     names = tuple(sorted(workloads))
-    reached: dict[tuple[str, str], dict[int, bool]] = {
-        (source, destination): {} for source in names for destination in names if source != destination
-    }
-    for family in (4, 6):
-        addresses = {name: workloads[name][family] for name in names if family in workloads[name]}
-        for pair, allowed in _reached(table, addresses, port, protocol):
-            if pair in reached:
-                reached[pair][family] = allowed
+    if by == "workload" and len(names) ** 2 > MOST_PAIRS:
+        raise TooManyPairs(
+            f"{len(names)} workloads are {len(names) ** 2:,} pairs, and a grid has at most {MOST_PAIRS:,}:"
+            " ask by namespace (--by namespace), or load fewer"
+        )
+    rows = _rows(table, [workloads[name] for name in names], port, protocol, progress)
     if by == "namespace":
-        return _by_namespace(reached, names)
-    cells = tuple(
-        tuple(_word(reached.get((source, destination), {})) for destination in names) for source in names
-    )
-    return Matrix(names, cells, _LEGENDS["workload"])
+        return _by_namespace(rows, names)
+    words = np.array(_WORDS, object)
+    return Matrix(names, tuple(tuple(words[row].tolist()) for row in rows), _LEGENDS["workload"])
 
 
 def _by_family(addresses: Sequence[str]) -> dict[int, IPAddress]:
@@ -96,46 +112,60 @@ def _by_family(addresses: Sequence[str]) -> dict[int, IPAddress]:
     return found
 
 
-def _reached(
-    table: DecisionTable, addresses: Mapping[str, IPAddress], port: int, protocol: int
-) -> Iterator[tuple[tuple[str, str], bool]]:
-    """Whether a connection gets through, from each to each, itself among them; addresses of one family."""
-    if not addresses:
-        return
+_WORDS = ("-", "no", "yes", "no", "no", "v6", "yes", "v4", "yes")
+"""By what becomes of IPv4, three times, and of IPv6: not asked (0), denied (1), let through (2)."""
+_THROUGH = (2, 6, 8)
+"""Those that are let through in every family that was asked."""
+
+
+def _rows(
+    table: DecisionTable,
+    workloads: Sequence[Mapping[int, IPAddress]],
+    port: int,
+    protocol: int,
+    progress: Callable[[int, int], None],
+) -> Iterator[NDArray[np.uint8]]:
+    """For each workload what becomes of its connections to every one, as an index of `_WORDS`."""
+    import numpy as np
+
     from labelgate.columns import address_column
 
-    column, deny = address_column(list(addresses.values())), VERDICTS.index("deny")
-    for source, address in addresses.items():
-        egress, ingress = table.connectivity_batch(address, column, protocol, 0, port)
-        allowed = (egress[0] != deny) & (ingress[0] != deny)
-        for destination, passes in zip(addresses, allowed.tolist(), strict=True):
-            yield (source, destination), passes
+    deny, ends = VERDICTS.index("deny"), {}
+    for family, weight in ((4, 3), (6, 1)):
+        at = [number for number, one in enumerate(workloads) if family in one]
+        if at:
+            ends[family] = weight, np.array(at), address_column([workloads[one][family] for one in at])
+    for number, addresses in enumerate(workloads):
+        row = np.zeros(len(workloads), np.uint8)
+        for family, address in addresses.items():
+            weight, others, column = ends[family]
+            egress, ingress = table.connectivity_batch(address, column, protocol, 0, port)
+            passes = (egress[0] != deny) & (ingress[0] != deny)
+            row[others] += np.where(passes, 2 * weight, weight).astype(np.uint8)
+        row[number] = 0
+        progress(number + 1, len(workloads))
+        yield row
 
 
-def _word(reached: Mapping[int, bool]) -> str:
-    if not reached:
-        return "-"
-    if len(set(reached.values())) > 1:
-        return next(f"v{family}" for family, allowed in reached.items() if allowed)
-    return "yes" if all(reached.values()) else "no"
+def _by_namespace(rows: Iterable[NDArray[np.uint8]], workloads: Sequence[str]) -> Matrix:
+    import numpy as np
 
-
-def _by_namespace(reached: Mapping[tuple[str, str], dict[int, bool]], workloads: Sequence[str]) -> Matrix:
-    names = tuple(sorted({name.partition("/")[0] for name in workloads}))
-    pairs: dict[tuple[str, str], list[bool]] = {}
-    for (source, destination), families in reached.items():
-        if families:
-            key = (source.partition("/")[0], destination.partition("/")[0])
-            pairs.setdefault(key, []).append(all(families.values()))
-    cells = tuple(
-        tuple(_share(pairs.get((source, destination), [])) for destination in names) for source in names
-    )
+    namespaces = [name.partition("/")[0] for name in workloads]
+    names = tuple(sorted(set(namespaces)))
+    numbers = {name: number for number, name in enumerate(names)}
+    of = np.array([numbers[name] for name in namespaces], np.intp)
+    pairs = np.zeros((2, len(names), len(names)), np.int64)
+    for source, row in zip(of, rows, strict=True):
+        pairs[0, source] += np.bincount(of[np.isin(row, _THROUGH)], minlength=len(names))
+        pairs[1, source] += np.bincount(of[row != 0], minlength=len(names))
+    through, asked = pairs.tolist()
+    cells = tuple(tuple(map(_share, *ends)) for ends in zip(through, asked, strict=True))
     return Matrix(names, cells, _LEGENDS["namespace"])
 
 
-def _share(pairs: Sequence[bool]) -> str:
-    if not pairs:
+def _share(through: int, asked: int) -> str:
+    if not asked:
         return "-"
-    if all(pairs):
+    if through == asked:
         return "all"
-    return f"{sum(pairs)}/{len(pairs)}" if any(pairs) else "none"
+    return f"{through}/{asked}" if through else "none"

@@ -168,8 +168,15 @@ def reach(
     if services is None:
         services = _without_source_ports(ServiceClasses.of(list(dict.fromkeys(rules))))
     peers = [*_endpoints(snapshot, states), *_outside(rules, names)]
-    if len(peers) ** 2 * len(services) > MOST_QUESTIONS:
-        raise TooMany(f"{len(peers)} peers and {len(services)} classes of services: name a port")
+    pairs = len(peers) ** 2
+    if pairs * len(services) > MOST_QUESTIONS:
+        helps = "name a port (--port)"
+        if pairs > MOST_QUESTIONS:
+            helps = "load fewer endpoints, or ask `labelgate connectivity --matrix --by namespace`"
+        raise TooMany(
+            f"{len(peers)} peers and {len(services)} class{'es' * (len(services) != 1)} of services are"
+            f" {pairs * len(services):,} questions, and at most {MOST_QUESTIONS:,} are asked: {helps}"
+        )
     found = {family: _ask(peers, services, states, family) for family in (IPV4, IPV6)}
     (asked4, v4), (asked6, v6) = found[IPV4], found[IPV6]
     both = (asked4 & asked6)[:, :, None]

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from labelgate.analysis.matrix import By, Matrix, matrix
+from labelgate.analysis.matrix import By, Matrix, TooManyPairs, matrix
 from labelgate.cli.lines import Disagreement, answer_lines
 from labelgate.cli.options import config_option, policies
 from labelgate.cli.progress import ProgressBar
@@ -76,7 +76,12 @@ def connectivity(
         click.echo(f"warning: {warning}", err=True)
     if port is not None and as_matrix:
         table = snapshot.compile(node=None, settings=settings)
-        _print(matrix(table, port=port, protocol=number, by=by))
+        try:
+            with ProgressBar(what="asking") as progress:
+                found = matrix(table, port=port, protocol=number, by=by, progress=progress)
+        except TooManyPairs as error:
+            raise click.UsageError(f"--matrix: {error}") from None
+        _print(found)
         return
     judge = _judge(snapshot, settings, engine)
     sys.exit(answer_lines(packets or "-", lambda line: judge(connection_from_json(line))))

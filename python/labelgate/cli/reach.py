@@ -70,7 +70,7 @@ def reach_command(
             settings_of=lambda node: load_config(config_file, snapshot.felix_configurations, node).settings,
         )
     except TooMany as error:
-        raise click.UsageError(f"{error} with --port") from None
+        raise click.UsageError(str(error)) from None
     if not found.peers and output != "json":
         click.echo(
             "no endpoints in these files, so nobody to reach or be reached: add Pods (with a node and "
