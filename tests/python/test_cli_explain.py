@@ -167,3 +167,9 @@ def test_a_hook_needs_its_interface(
     assert (result.exit_code == 2) is (missing is not None), result.output
     if missing is not None:
         assert f"--hook {hook} needs {missing}: policy is that of an interface" in result.stderr
+
+
+def test_host_facts_that_do_not_load(tmp_path: Path) -> None:
+    for path, why in ((tmp_path / "none.yaml", "No such file or directory"), (tmp_path, "Is a directory")):
+        result = explain(tmp_path, *FLOW, "--host", str(path))
+        assert (result.exit_code, result.stderr.splitlines()[-1]) == (3, f"Error: {path}: {why}")

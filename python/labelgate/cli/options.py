@@ -49,7 +49,6 @@ host_option = click.option(
     "--host",
     "host_file",
     metavar="FILE",
-    type=click.Path(exists=True, dir_okay=False),
     help="Host facts (YAML): interfaces with addresses, node, workloadPrefixes (docs/configuration.md).",
 )
 
