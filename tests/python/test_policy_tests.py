@@ -185,6 +185,28 @@ def test_what_cannot_be_asked_is_no_success(tmp_path: Path, expectation: str, po
     assert why in result.output
 
 
+@pytest.mark.parametrize(
+    ("kind", "spec", "status", "lack"),
+    [
+        ("Pod", "{nodeName: n, hostNetwork: true}", "{podIP: 10.0.0.1}", "is on the network of its host"),
+        ("Pod", "{}", "{}", "has no node yet"),
+        ("Pod", "{nodeName: n}", "{phase: Succeeded, podIP: 10.0.0.1}", "is finished (Succeeded)"),
+        ("Pod", "{nodeName: n}", "{phase: Pending}", "has no address"),
+        ("WorkloadEndpoint", "{node: n, interfaceName: cali1}", None, "has no `ipNetworks`"),
+    ],
+)
+def test_what_is_no_endpoint_is_told_why(
+    tmp_path: Path, kind: str, spec: str, status: str | None, lack: str
+) -> None:
+    policy = tmp_path / "policy.yaml"
+    version = "v1" if kind == "Pod" else "projectcalico.org/v3"
+    document = f"apiVersion: {version}\nkind: {kind}\nmetadata: {{name: x, namespace: shop}}\nspec: {spec}\n"
+    policy.write_text(document + (f"status: {status}\n" if status else ""))
+    for name in ("shop/x", f"{kind}/shop/x"):
+        file = written(tmp_path, f"{{from: 192.0.2.1, to: {name}, port: 1, expect: deny}}", str(policy))
+        assert f"`{name}` is no endpoint: it {lack} (R-30)" in run(file).output
+
+
 def test_nothing_to_ask_is_a_wrong_call(tmp_path: Path) -> None:
     file = written(tmp_path, "{from: shop/web, to: shop/db, port: 5432, expect: allow}")
     assert run(file, "-k", "5432").exit_code == 0
@@ -595,10 +617,9 @@ def test_the_documentation_says_what_happens(tmp_path: Path, monkeypatch: pytest
     text = (Path(__file__).parents[2] / "docs" / "policy-tests.md").read_text()
     first, second = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("labelgate.expect.suite.policy_paths", lambda _test: ["01-workload.yaml"])
-    Path("01-workload.yaml").write_text((EXAMPLES / "01-workload.yaml").read_text())
     file = Path("policies/shop-test.yaml")
     file.parent.mkdir()
+    file.with_name("01-workload.yaml").write_text((EXAMPLES / "01-workload.yaml").read_text())
     file.write_text(first)
     result = run(file)
     assert result.exit_code == 0, result.output

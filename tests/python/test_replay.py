@@ -251,6 +251,16 @@ def test_usage(recorded_policy: str, capture: str, arguments: Sequence[str], mes
     assert (result.exit_code, message in result.output) == (2, True), result.output
 
 
+@pytest.mark.parametrize("name", ["-", "flows.log"])
+def test_what_is_no_capture_may_have_another_format(recorded_policy: str, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("{}\n")
+    path = name if name == "-" else str(tmp_path / name)
+    command = [sys.executable, "-P", "-m", "labelgate", "replay", recorded_policy, path]
+    done = subprocess.run(command, input="{}\n", capture_output=True, text=True, timeout=60, check=False)
+    text = "found neither pcap nor pcapng (plain or gzip); `--format jsonl` or `csv` reads flow logs"
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (3, f"Error: {path}: {text}")
+
+
 def test_what_is_no_capture(recorded_policy: str, tmp_path: Path) -> None:
     for content in (b"no capture", b"\xd4\xc3\xb2\xa1" + bytes(4)):
         path = tmp_path / "broken"

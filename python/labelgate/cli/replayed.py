@@ -132,8 +132,16 @@ class Recording:
         """Its flows."""
         try:
             return self._source(progress)
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise EnvironmentProblem(f"{self.path}: {error}") from None
+        except ValueError as error:
+            hint = "; `--format jsonl` or `csv` reads flow logs" if self._is_guessed else ""
+            raise EnvironmentProblem(f"{self.path}: {error}{hint}") from None
+
+    @property
+    def _is_guessed(self) -> bool:
+        """Nobody said that it is a capture, and its name does not tell what it is."""
+        return self.form == "auto" and self.kind == "capture" and ".pcap" not in self.path
 
     @property
     def kind(self) -> str:

@@ -12,6 +12,7 @@ from labelgate.flow import IPAddress
 from labelgate.reference.labels import Host, IPNetwork, Workload
 from labelgate.resources import AskedPeer, PolicyTest
 from labelgate.resources.values import did_you_mean
+from labelgate.snapshot import Snapshot
 
 
 class Unanswerable(Exception):
@@ -94,6 +95,8 @@ def _selected(world: World, peer: AskedPeer) -> Iterator[Side]:
 def _named(world: World, test: PolicyTest, name: str) -> Iterator[Side]:
     keys = [name] if name in world.members else [f"{kind}/{name}" for kind in ("Pod", "WorkloadEndpoint")]
     found = [key for key in keys if key in world.members]
+    if not found and (lack := _lack(world.snapshot, {name, *keys})):
+        raise Unanswerable(f"`{name}` is no endpoint: it {lack} (R-30)")
     if len(found) != 1:
         near = did_you_mean(name, [*world.members, *(key.partition("/")[2] for key in world.workloads)])
         why = (
@@ -107,6 +110,21 @@ def _named(world: World, test: PolicyTest, name: str) -> Iterator[Side]:
         yield from _of_host(test, member)
     else:
         yield from map(Side, member.nets)
+
+
+def _lack(snapshot: Snapshot, keys: set[str]) -> str | None:
+    """Why a pod or workload that is there is no endpoint."""
+    for pod in snapshot.pods:
+        if pod.key in keys:
+            if pod.spec.host_network:
+                return "is on the network of its host"
+            if not pod.spec.node_name:
+                return "has no node yet"
+            has_address = pod.status.pod_ips or pod.status.pod_ip
+            return f"is finished ({pod.status.phase})" if has_address else "has no address"
+    if any(workload.key in keys for workload in snapshot.workload_endpoints):
+        return "has no `ipNetworks`"
+    return None
 
 
 def _addresses(world: World, workload: Workload) -> Iterator[Side]:
