@@ -74,11 +74,12 @@ class Snapshot(Grouped):
 
         After a profile that allows everything, as that of a Namespace does (R-24), only labels are missing.
         """
-        allowing = {profile.metadata.name: _allows_all(profile.spec) for profile in self.profiles}
-        allowing |= {
+        allowing = {
             f"ksa.{one.metadata.namespace}.{one.metadata.name}": False for one in self.service_accounts
         }
         allowing |= {f"kns.{namespace.metadata.name}": True for namespace in self.namespaces}
+        # One of these names takes the place of that.
+        allowing |= {profile.metadata.name: _allows_all(profile.spec) for profile in self.profiles}
         allowing[BUILT_IN_PROFILE] = True
         for key, _, profiles in self._endpoints():
             denies = True

@@ -615,3 +615,16 @@ def test_blanks_are_all_and_not_empty(field: str, text: str, governs: bool) -> N
         snapshot_of(host, policy).compile(node="edge1").decide(hook="filter-input", in_="eth0", **packet)
     )
     assert (decision.verdict == "deny") is governs
+
+
+def test_a_profile_in_the_place_of_that_of_a_namespace() -> None:
+    """R-29: what a missing profile does depends on what those before it allow."""
+    documents = [
+        core("Namespace", "name: shop"),
+        pod("web", "nodeName: edge2, serviceAccountName: web"),
+    ]
+    (labels_only,) = snapshot_of(*documents).warnings
+    assert "a profile before it allows everything" in labels_only
+    profile = calico("Profile", "name: kns.shop", "{ingress: [{action: Deny}]}")
+    (denies,) = snapshot_of(*documents, profile).warnings
+    assert "denies what no profile before it allows" in denies
