@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from kit import (
     echo_server,
     enforce,
     hits,
+    labelgate,
     passing,
     restore,
     saved,
@@ -26,6 +28,7 @@ from kit import (
     wait_until,
     words,
 )
+from labelgate.agent.rate_limit import RateLimited
 from labelgate.demo.traffic import Probe, family
 from labelgate.demo.world import (
     CLIENT,
@@ -157,6 +160,63 @@ def test_others_that_erase_our_mark(world: World, backend: str, tmp_path: Path) 
         assert passing(world, *twins(*probes[1:])) == words(*twins(*probes[1:3]))
         # One that went round would be counted by the thousand.
         assert max(hook["packets"] for hook in daemon.counters()["hooks"].values()) < 1000
+
+
+IN, THROUGH = udp(9100, STRANGER), udp(9100, STRANGER, INSIDE_HOST)
+OUT = Probe("udp", EDGE_OUTSIDE, STRANGER, 9500)
+FORGES = "-p udp -m udp --dport 9000:9999 -j MARK --set-xmark 0x100/0xffffffff"
+
+
+FORGED = {
+    "raw PREROUTING": (IN, THROUGH),
+    "mangle PREROUTING": (IN, THROUGH),
+    "nat PREROUTING": (IN, THROUGH),
+    "mangle INPUT": (IN,),
+    "mangle FORWARD": (THROUGH,),
+    "mangle OUTPUT": (OUT,),
+    "nat OUTPUT": (OUT,),
+}
+"""By where it stands: what that rule lets pass, which policy denies."""
+
+
+@pytest.mark.parametrize("place", FORGED)
+def test_others_that_write_our_mark_behind_ours(
+    world: World, backend: str, place: str, tmp_path: Path
+) -> None:
+    """Denied packets pass as accepted, which rules cannot help: log, status and doctor say who does that."""
+    table, chain = place.split()
+    probes, text = twins(IN, THROUGH, OUT), "---".join((policies.host(), USUAL))
+    with enforce(world, tmp_path, backend, text) as daemon:
+        assert passing(world, *probes) == []
+        add_rules(
+            world, backend, table, f"-A {chain} -j MARK --set-xmark 0x4000/0x4000", f"-A {chain} {FORGES}"
+        )
+        writers = [
+            f"iptables-{backend} {family} {table}: `-A {chain} {FORGES}` can write our mark bits"
+            for family in ("v4", "v6")
+        ]
+        daemon.wait_for(f"warning: {writers[-1]}")
+        assert [line.partition(": packets may")[0] for line in daemon.log if "our mark bits" in line] == [
+            f"warning: {writer}" for writer in writers
+        ]
+        assert passing(world, *probes) == words(*twins(*FORGED[place]))
+        status = json.loads(labelgate(daemon, "status", "-o", "json")[1])
+        assert status["rules"] == {"variant": backend, "otherVariant": None, "markWriters": writers}
+        said = world.run(EDGE, "sh", "-c", '"$@"; true', "-", sys.executable, "-m", "labelgate", "doctor")
+        assert [line for line in said.splitlines() if "our mark bits" in line] == [
+            f"warning  rules of others: {writer.removeprefix('iptables-')}" for writer in writers
+        ]
+
+
+def test_a_flush_and_others_that_write_our_mark(world: World, backend: str, tmp_path: Path) -> None:
+    """What there is to say of the flush is more than the log takes in a minute."""
+    with enforce(world, tmp_path, backend, EVERYTHING) as daemon:
+        for name in PROGRAMS:
+            restore(world, backend, name, "filter", "-F")
+        for _ in range(RateLimited.MOST):
+            daemon.wait_for("our rules are put back")
+        add_rules(world, backend, "nat", f"-A PREROUTING {FORGES}")
+        daemon.wait_for("our mark bits")
 
 
 def test_untracked_policy_needs_the_second_pass(world: World, backend: str, tmp_path: Path) -> None:

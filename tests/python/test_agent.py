@@ -58,6 +58,8 @@ class Kernel:
         self.hazards: list[Hazard] = []
         self.conntrack_is_off = False
         self.other_variant: object = None
+        self.findings: list[str] = []
+        self.now: dict[str, Any] = {"v4": {}}
         self.led_to: frozenset[int] = frozenset()
         self.counters = '{"hooks": {}}'
         self.turns: Callable[[], list[int]] = lambda: [1]
@@ -83,7 +85,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kernel:
             self.entered: frozenset[str] = frozenset()
 
         def read(self) -> dict[str, Any]:
-            return {"v4": {}}
+            return kernel.now
 
         def is_installed(self) -> bool:
             return False
@@ -92,7 +94,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kernel:
             return kernel.led_to
 
         def check(self, now: object) -> list[str]:
-            return []
+            return kernel.findings
 
         def other_variant(self) -> object:
             return kernel.other_variant
@@ -742,11 +744,36 @@ def test_rules_of_the_other_variant_are_told_once(kernel: Kernel, policy: Path) 
     legacy, worse = ("legacy", plain), ("legacy", writing)
     kernel.steps = [look, change(legacy), look, change(worse), look, look, change(None), look]
     agent.run()
-    variants = [None, "legacy", "legacy", "legacy", None]
-    assert told == [{"variant": "nft", "otherVariant": other} for other in variants]
-    assert len([line for line in said if line.startswith("warning: iptables-legacy has rules, too")]) == 1
     (writer,) = [line for line in said if line.startswith("warning: iptables-legacy v6")]
     assert "mangle: `-A INPUT -j MARK --set-xmark 0x400/0x400` can write our mark bits" in writer
+    told_of = [writer.removeprefix("warning: ").partition(": packets")[0]]
+    assert told == [
+        {"variant": "nft", "otherVariant": other, "markWriters": writers}
+        for other, writers in (
+            (None, []),
+            ("legacy", []),
+            ("legacy", told_of),
+            ("legacy", told_of),
+            (None, []),
+        )
+    ]
+    assert len([line for line in said if line.startswith("warning: iptables-legacy has rules, too")]) == 1
+
+
+def test_changes_of_our_rules_leave_room_for_marks(kernel: Kernel, policy: Path) -> None:
+    """A flush has more to say than the log takes in a minute; who writes our marks meanwhile is told."""
+    marking = {"v4": parse_save("*nat\n-A PREROUTING -j MARK --set-xmark 0x100/0x100\nCOMMIT\n")}
+
+    def flush() -> None:
+        kernel.findings = [f"v4 filter lg-{number}: not as it was installed" for number in range(12)]
+
+    def write() -> None:
+        kernel.findings, kernel.now = [], marking
+
+    kernel.steps = [flush, write, lambda: None]
+    said = run(policy)
+    assert sum("our rules are put back" in line for line in said) == 10
+    assert sum("can write our mark bits" in line for line in said) == 1
 
 
 def test_hazards_that_could_not_be_followed_are_tried_again(kernel: Kernel, policy: Path) -> None:

@@ -72,11 +72,30 @@ def test_mixed_variants() -> None:
 
 
 def test_rules_of_others_that_write_our_bits() -> None:
+    """Ahead of ours also for what the second pass of a packet needs; that is not mended behind ours."""
     tables = {"v4": parse_save(MARKING)}
-    (found,) = rules.foreign_rules({"nft": tables}, CONFIG)
-    assert (found.state, "filter-input" in found.found) == ("warning", True)
+    written, hazard = rules.foreign_rules({"nft": tables}, CONFIG)
+    assert (written.state, hazard.state) == ("warning", "warning")
+    assert written.found.startswith("nft v4 filter: `-A INPUT -j MARK")
+    assert hazard.found.startswith("nft v4: filter-input: `-A INPUT -j MARK")
+    assert "behind ours" not in hazard.mend
     spared = {"v4": parse_save(MARKING.replace("0xffffffff", "0xff"))}
     assert states(*rules.foreign_rules({"nft": spared}, CONFIG)) == ["ok"]
+    limited = {"v4": parse_save(MARKING.replace("-j MARK --set-xmark 0x0/0xffffffff", LIMITED))}
+    (hazard,) = rules.foreign_rules({"nft": limited}, CONFIG)
+    assert "behind ours" in hazard.mend
+
+
+LIMITED = "-m limit --limit 5/sec -j DROP"
+
+
+@pytest.mark.parametrize("table", ["mangle", "nat"])
+def test_rules_of_others_that_write_our_bits_behind_ours(table: str) -> None:
+    ours = {"mangle": ":lg-PREROUTING - [0:0]\n-A PREROUTING -j lg-PREROUTING\n", "nat": ""}[table]
+    marking = f"*{table}\n{ours}-A PREROUTING -j MARK --set-xmark 0x100/0xffffffff\nCOMMIT\n"
+    tables = {"v4": parse_save("*filter\n:lg-INPUT - [0:0]\nCOMMIT\n" + marking)}
+    (written,) = rules.foreign_rules({"nft": tables, "legacy": {}}, CONFIG)
+    assert (written.state, f"nft v4 {table}: `-A PREROUTING -j MARK" in written.found) == ("warning", True)
 
 
 def test_rules_of_the_other_variant_that_write_our_bits() -> None:

@@ -14,6 +14,7 @@ from labelgate import _core
 from labelgate.agent.events import EventLog
 from labelgate.agent.generation import AgentError, Generation
 from labelgate.agent.kernel_counts import KernelCounts
+from labelgate.agent.others import RulesOfOthers
 from labelgate.agent.panics import panics_refused
 from labelgate.agent.process import StopMode
 from labelgate.agent.pulse import HUNG_SECONDS, Pulse
@@ -25,10 +26,10 @@ from labelgate.config import Config
 from labelgate.flow import HOOKS, Hook
 from labelgate.handlers import BindLoop, PacketLoop
 from labelgate.links import Links
-from labelgate.netfilter.apply import ApplyError, Netfilter, Tables, Variant, clean
+from labelgate.netfilter.apply import ApplyError, Netfilter, Tables, clean
 from labelgate.netfilter.conntrack import tcp_loose
 from labelgate.netfilter.facts import FAMILIES, Marks, RulesetFacts
-from labelgate.netfilter.readback import Hazard, hazards, mark_writers
+from labelgate.netfilter.readback import Hazard, hazards
 from labelgate.netfilter.routing import accept_readers, read_routing_rules
 from labelgate.netfilter.rules import Ruleset
 from labelgate.netfilter.ruleset import ruleset
@@ -72,6 +73,7 @@ class Enforcement:
         self.pulse: Pulse
         """Of the workers."""
         self._warn = RateLimited(say, "changes of our rules")
+        self.others = RulesOfOthers(say)
         self._restored = 0
         self._passed = Passed()
         self._kernel_queues = Queues()
@@ -99,10 +101,6 @@ class Enforcement:
         self.events: EventLog | None = None
         """What was denied or logged, where it is told."""
         self._is_in_force = False
-        self.other_variant: Variant | None = None
-        """The iptables variant that is not ours, where it has rules, too."""
-        self._other_writers: frozenset[str] = frozenset()
-        """Its rules that can write our mark bits."""
         self._applied: RulesetFacts
         """What the rules in the kernel were made from: the same need not be written, nor read, again."""
 
@@ -304,7 +302,7 @@ class Enforcement:
             for finding in findings:
                 self._warn(f"warning: {finding}; our rules are put back")
             self._restored += bool(findings)
-            self._look_at_other_variant()
+            self.others.look(self._netfilter, now, self.current.config)
             hooks = frozenset(hazard.hook for hazard in self._hazards(self.current.config, now))
             if hooks != self._without_repeat:
                 self._follow_hazards(hooks, now)
@@ -316,25 +314,8 @@ class Enforcement:
             self._rules_missing = self._rules_missing or str(error)
             self._warn(f"warning: rules cannot be checked or put back: {error}")
         self._warn.catch_up()
+        self.others.warn.catch_up()
         return bool(findings)
-
-    def _look_at_other_variant(self) -> None:
-        variant, tables = self._netfilter.other_variant() or (None, {})
-        if variant and variant != self.other_variant:
-            self._warn(
-                f"warning: iptables-{variant} has rules, too: packets pass those of both, in an order "
-                "that is not ours to choose"
-            )
-        marks = Marks.from_mask(self.current.config.mark_mask)
-        writers = [f"{family} {text}" for family in tables for text in mark_writers(tables[family], marks)]
-        for writer in writers:
-            if writer not in self._other_writers:
-                self._warn(
-                    f"warning: iptables-{variant} {writer}: packets may be judged twice, or pass as judged; "
-                    "let it spare our bits (a mask), or set `marks.mask` to others"
-                )
-        self.other_variant = variant
-        self._other_writers = frozenset(writers)
 
     def leave(self, mode: StopMode, *, is_planned: bool) -> StopMode:
         """Stops in a mode; in `keep` after a fault of ours, which may let nothing pass. Gives the mode."""
@@ -498,7 +479,9 @@ class Enforcement:
 
     def _follow_hazards(self, hooks: frozenset[Hook], now: Tables) -> None:
         """Bit D may be repeated only while rules test it: the loop stops first and begins again last."""
-        self._warn(f"warning: answered without repeating packets: {', '.join(sorted(hooks)) or 'no hook'}")
+        self.others.warn(
+            f"warning: answered without repeating packets: {', '.join(sorted(hooks)) or 'no hook'}"
+        )
         before = self._without_repeat
         both = hooks | before
         self._enforcer.set_without_repeat([hook in both for hook in HOOKS])

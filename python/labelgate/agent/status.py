@@ -89,7 +89,11 @@ def status(
         "files": {"paths": list(options.paths)},
         "policy": {"applied": current.source.is_applied, "paths": list(current.source.paths)},
         "refused": refusal and refusal.to_json(),
-        "rules": {"variant": enforcement.variant, "otherVariant": enforcement.other_variant},
+        "rules": {
+            "variant": enforcement.variant,
+            "otherVariant": enforcement.others.other_variant,
+            "markWriters": list(enforcement.others.mark_writers),
+        },
         "changes": changes.to_json(),
         "queues": enforcement.queues(),
         "workers": _workers(enforcement),

@@ -40,7 +40,9 @@ def lines(answer: Mapping[str, Any]) -> Iterator[str]:
         f"{answer['rules']['variant']} rules"
     )
     if other := answer["rules"].get("otherVariant"):
-        yield f"warning: iptables-{other} has rules, too; what they do to our marks is told in the log"
+        yield f"warning: iptables-{other} has rules, too: packets pass those of both"
+    for writer in answer["rules"].get("markWriters", ()):
+        yield f"warning: {writer}: packets may be judged twice, or pass as judged"
     yield generation["engines"]
     yield f"files: {', '.join(answer['files']['paths'])}"
     if answer["policy"]["applied"]:

@@ -147,7 +147,7 @@ def kernel_counters(found: Mapping[str, Tables], config: Config) -> Iterator[Dia
 
 
 def foreign_rules(found: Mapping[str, Tables], config: Config) -> Iterator[Diagnosis]:
-    """Rules of others that our marks do not survive: ahead of ours, or in the variant that is not ours."""
+    """Rules of others that our marks do not survive: ahead of ours, or wherever ours read them later."""
     marks = Marks.from_mask(config.mark_mask)
     mode = config.settings.chain_insert_mode
     ours = _ours(found, config)
@@ -156,8 +156,8 @@ def foreign_rules(found: Mapping[str, Tables], config: Config) -> Iterator[Diagn
         for variant in found
         for family, saved in found[variant].items()
     ]
-    seen = [
-        f"{place}: {hazard}"
+    hazardous = [
+        (f"{place}: {hazard}", hazard)
         for place, tables, variant in saved
         if ours in (variant, None)
         for hazard in hazards(tables, marks, mode)
@@ -165,8 +165,7 @@ def foreign_rules(found: Mapping[str, Tables], config: Config) -> Iterator[Diagn
     written = [
         f"{place} {writer}"
         for place, tables, variant in saved
-        if ours not in (variant, None)
-        for writer in mark_writers(tables, marks)
+        for writer in mark_writers(tables, marks, mode if ours in (variant, None) else None)
     ]
     for writer in written:
         yield Diagnosis(
@@ -174,14 +173,15 @@ def foreign_rules(found: Mapping[str, Tables], config: Config) -> Iterator[Diagn
             "packets may be judged twice, or pass as judged, where it writes bits that we read as ours",
             "let that rule spare our bits (a mask), or set `marks.mask` to other bits",
         )  # fmt: skip
-    for hazard in dict.fromkeys(seen):
+    for text, hazard in dict(hazardous).items():
+        behind = " come behind ours," if hazard.is_mended_behind_ours else ""
         yield Diagnosis(
-            "rules of others", "warning", hazard,
+            "rules of others", "warning", text,
             "that hook is answered without repeating packets: the rest of the table is skipped for them",
-            "let that rule spare our bits (a mask), come behind ours, or set `marks.mask` to other bits",
+            f"let that rule spare our bits (a mask),{behind} or set `marks.mask` to other bits",
         )  # fmt: skip
-    if not seen and not written:
-        yield Diagnosis("rules of others", "ok", "none ahead of ours writes our mark bits")
+    if not hazardous and not written:
+        yield Diagnosis("rules of others", "ok", "none can write our mark bits before ours read them")
 
 
 def _ours(found: Mapping[str, Tables], config: Config) -> str | None:

@@ -1,10 +1,11 @@
-"""What `iptables-save` tells: our chains and jumps as they are, and what others do ahead of ours.
+"""What `iptables-save` tells: our chains and jumps as they are, and what others do to the marks that we read.
 
 Pure: text in, values out.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
@@ -157,6 +158,11 @@ class Hazard:
     def __str__(self) -> str:
         return f"{self.hook}: `-A {self.chain} {self.rule}` {self.reason}"
 
+    @property
+    def is_mended_behind_ours(self) -> bool:
+        """It does no harm where it comes behind our jump."""
+        return self.reason != _WRITES
+
 
 def hooks_entered(tables: Mapping[str, SavedTable]) -> frozenset[Hook]:
     """Hooks that have a chain of ours."""
@@ -175,37 +181,106 @@ def hazards(tables: Mapping[str, SavedTable], marks: Marks, insert_mode: str) ->
     found: list[Hazard] = []
     for (table, base), hook in HOOKS_OF.items():
         saved = tables.get(table, EMPTY_TABLE)
-        rules = saved.chains.get(base, ())
-        jump = next(
-            (j.number for j in saved.jumps if j.chain == base and PREFIX + base in j.rule.split()), None
-        )
-        ahead = rules[: jump - 1] if jump else (rules if insert_mode == "append" else ())
+        ahead = saved.chains.get(base, ())[: _ahead(saved, base, insert_mode)]
         walk = _Walk(saved.chains, marks.mask)
         found += [Hazard(hook, *finding) for finding in walk.rules(base, ahead, tainted=False, is_base=True)]
     return tuple(found)
 
 
-_BASES = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
+def _ahead(saved: SavedTable, base: str, insert_mode: str) -> int:
+    """How many rules of a base chain come, or would come, before our jump."""
+    rules = saved.chains.get(base, ())
+    for number, rule in enumerate(rules):
+        if _INTO_OURS.search(rule) and PREFIX + base in rule.split():
+            return number
+    return len(rules) if insert_mode == "append" else 0
 
 
-def mark_writers(tables: Mapping[str, SavedTable], marks: Marks) -> tuple[str, ...]:
-    """Rules of the iptables variant that is not ours that can write our mark bits, in words.
+_BEFORE_OURS = {
+    "raw": ("PREROUTING", "OUTPUT"),
+    "mangle": ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"),
+    "nat": ("PREROUTING", "OUTPUT"),
+    "filter": ("INPUT", "FORWARD", "OUTPUT"),
+    "security": ("OUTPUT",),
+}
+"""By table: base chains that packets come through, or through a part, before they come to a rule of ours."""
+_ENDING = frozenset({("filter", "INPUT"), ("filter", "FORWARD"), ("mangle", "POSTROUTING")})
+"""Those behind whose last jump of ours no rule of ours comes."""
 
-    They cannot come between the two passes of a repeated packet, as `hazards` do: the kernel repeats our part
-    of a hook alone. But what they write ahead of it, or between two hooks, is read as ours.
+
+def mark_writers(tables: Mapping[str, SavedTable], marks: Marks, insert_mode: str | None) -> tuple[str, ...]:
+    """Rules of others that can write our mark bits between where raw clears them and a rule that reads them.
+
+    What they write is read as ours. `insert_mode` is that of `hazards`; None: the tables are of the iptables
+    variant that is not ours. Rules of that one cannot come between the two passes of a repeated packet, as
+    `hazards` do: the kernel repeats our part of a hook alone. But whether they come ahead of ours or behind,
+    where both have a chain, is not known.
     """
     found: list[str] = []
-    for table, saved in tables.items():
-        walk = _Walk(saved.chains, marks.mask)
-        for base in _BASES:
-            for chain, rule, reason in walk.rules(
-                base, saved.chains.get(base, ()), tainted=False, is_base=True
-            ):
-                if reason != _ENDS:
-                    found.append(f"{table}: `-A {chain} {rule}` {reason}")
+    for table, bases in _BEFORE_OURS.items():
+        saved = tables.get(table, EMPTY_TABLE)
+        writers = [
+            (chain, rule, reason)
+            for chain, rules in saved.chains.items()
+            if not chain.startswith(PREFIX)
+            for rule in rules
+            if (reason := _written(rule, marks.mask))
+        ]
+        if not writers:
+            continue
+        read = {base: _read_later(table, saved, base, insert_mode) for base in bases}
+        reached = _reached(saved.chains, itertools.chain(*read.values()))
+        found += [
+            f"{table}: `-A {chain} {rule}` {reason}"
+            for chain, rule, reason in writers
+            if chain in reached or rule in read.get(chain, ())
+        ]
     return tuple(dict.fromkeys(found))
 
 
+def _read_later(table: str, saved: SavedTable, base: str, insert_mode: str | None) -> tuple[str, ...]:
+    """The rules of a base chain behind which a rule of ours reads the bits that they may have written."""
+    rules = saved.chains.get(base, ())
+    if insert_mode is None:
+        return rules
+    ahead = _ahead(saved, base, insert_mode)
+    if table == "raw":  # Ours clears what is written ahead.
+        return rules[ahead:]
+    if (table, base) not in _ENDING:
+        return rules
+    ours = [number for number, rule in enumerate(rules, 1) if _INTO_OURS.search(rule)]
+    # Not there yet: the rule that ends FORWARD will be the last one.
+    return rules[: max(ours, default=len(rules) if base == "FORWARD" else ahead)]
+
+
+def _reached(chains: Mapping[str, tuple[str, ...]], rules: Iterable[str]) -> set[str]:
+    """Chains of others that these rules lead to, by whatever way."""
+    seen: set[str] = set()
+    left = list(rules)
+    while left:
+        for target in _LEADS_TO.findall(left.pop()):
+            if target in chains and target not in seen and not target.startswith(PREFIX):
+                seen.add(target)
+                left += chains[target]
+    return seen
+
+
+def _written(rule: str, mask: int) -> str | None:
+    """What a rule can do to these bits, in words; None: nothing.
+
+    Only what looks like it is read word by word: tables may have tens of thousands of rules.
+    """
+    if not _MAY_WRITE.search(rule) and rule.count('"') % 2 == 0:
+        return None
+    try:
+        return _WRITES if _Words(shlex.split(rule)).written_bits() & mask else None
+    except ValueError:
+        return _UNREADABLE
+
+
+_LEADS_TO = re.compile(r"(?<!\S)-[jg] (\S+)")
+_MAY_WRITE = re.compile(r"-j (?:MARK|CONNMARK|HMARK|TPROXY)(?:\s|$)|--map-mark")
+_WRITES, _UNREADABLE = "can write our mark bits", "cannot be read"
 _ENDS = "can end the table in one pass and not in the other"
 _CHANGES_BETWEEN_PASSES = frozenset({"limit", "hashlimit", "statistic", "recent", "quota", "rateest"})
 _GOES_ON = frozenset(
@@ -232,10 +307,10 @@ class _Walk:
                 writes_our_bits = words.written_bits() & self.mask
                 unstable = tainted or words.is_unstable(self.mask)
             except ValueError:
-                yield chain, rule, "cannot be read"
+                yield chain, rule, _UNREADABLE
                 continue
             if writes_our_bits:
-                yield chain, rule, "can write our mark bits"
+                yield chain, rule, _WRITES
             target = words.after("-j", "-g")
             if target is None:
                 continue
