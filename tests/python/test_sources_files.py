@@ -82,6 +82,34 @@ def test_only_files_of_a_folder_are_read(folder: Path) -> None:
     assert os.path.join(folder, "nowhere.yaml") in policy_files(str(folder))
 
 
+def test_a_link_that_cannot_be_followed_is_told_of(folder: Path) -> None:
+    """Whatever its name: policies may be behind it."""
+    (folder / "loop").symlink_to("loop")
+    with pytest.raises(LoadError) as caught:
+        load_documents([folder])
+    [problem] = caught.value.problems
+    assert (problem.file, problem.code) == (str(folder / "loop"), "file-unreadable")
+    assert problem.found == "Too many levels of symbolic links"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")
+def test_a_link_into_a_folder_that_nobody_else_may_search(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    hidden = tmp_path_factory.mktemp("hidden")
+    (hidden / "z.yaml").write_text(tier("z"))
+    (folder / "z.yaml").symlink_to(hidden / "z.yaml")
+    for place in (folder, *folder.parents[:3]):
+        place.chmod(0o755)
+    os.seteuid(65534)
+    try:
+        [problem] = read_documents([folder]).problems
+    finally:
+        os.seteuid(0)
+    assert (problem.file, problem.code) == (str(folder / "z.yaml"), "file-unreadable")
+    assert problem.found == "Permission denied"
+
+
 def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(tier("a").encode())))
     [resource] = load_documents(["-"])

@@ -221,6 +221,19 @@ def test_folders_come_and_go(folder: Path, follower: Follower) -> None:
     assert follower.keys == ["Tier/a"]
 
 
+def test_a_link_that_loops_hides_no_folder(folder: Path, follower: Follower) -> None:
+    (folder / "inner").mkdir()
+    (folder / "inner" / "b.yaml").write_text(tier("b"))
+    (folder / "loop").symlink_to("loop")
+    follower.settle()
+    assert [problem.file for problem in follower.loading.problems] == [str(folder / "loop")]
+    (folder / "inner" / "b.yaml").write_text(tier("c"))
+    follower.settle()
+    (folder / "loop").unlink()
+    follower.settle()
+    assert (follower.keys, follower.loading.problems) == (["Tier/a", "Tier/c"], [])
+
+
 def test_a_path_that_comes_later(tmp_path: Path) -> None:
     follower = Follower(tmp_path / "etc" / "policies")
     (tmp_path / "etc" / "policies").mkdir(parents=True)

@@ -37,7 +37,9 @@ _FILES = {
     "file-missing": Message(
         None, "no such file or folder", "a file, a folder, or `-` for standard input", "check the path"
     ),
-    "file-unreadable": Message(None, "cannot be read", "a readable file", "check its permissions"),
+    "file-unreadable": Message(
+        None, "cannot be read", "a readable file", "check its permissions, and the links on the way"
+    ),
     "not-utf8": Message(None, "not UTF-8 text", "UTF-8", "convert it: `iconv -f LATIN1 -t UTF-8`"),
     "syntax": Message(
         None, "not valid YAML", "a YAML or JSON document", "check indentation, quotes and brackets up to here"

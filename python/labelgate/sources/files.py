@@ -103,7 +103,8 @@ def policy_files(path: str, above: frozenset[str] = frozenset()) -> Iterator[str
     """The file itself, or the files of a folder and its folders, sorted; links are followed.
 
     Names that begin with a dot are left out: Kubernetes mounts a ConfigMap as links into such a folder. A
-    link to one of the folders `above` would never end, nor would a pipe. A link to nowhere is told of.
+    link to one of the folders `above` would never end, nor would a pipe. A link to nowhere is told of, and
+    one that cannot be followed whatever its name: policies may be behind it.
     """
     if not os.path.isdir(path):
         yield path
@@ -118,10 +119,15 @@ def policy_files(path: str, above: frozenset[str] = frozenset()) -> Iterator[str
     for entry in entries:
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
+        try:
+            is_folder, is_file = entry.is_dir(), entry.is_file()
+        except OSError:  # A link that loops, or leads where nobody may look: reading it as a file tells.
+            yield entry.path
+            continue
+        if is_folder:
             if os.path.realpath(entry.path) not in here:
                 yield from policy_files(entry.path, here)
-        elif entry.name.endswith(SUFFIXES) and (entry.is_file() or not os.path.exists(entry.path)):
+        elif entry.name.endswith(SUFFIXES) and (is_file or not os.path.exists(entry.path)):
             yield entry.path
 
 
@@ -138,9 +144,9 @@ def _read(loading: Loading, file: str, progress: Callable[[int], None]) -> None:
 
 def read_file(file: str) -> bytes | Wrong:
     """What a file holds, or why that cannot be read."""
-    if not os.path.exists(file):
-        return Wrong("file-missing", "nothing there")
     try:
         return Path(file).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return Wrong("file-missing", "nothing there")
     except OSError as error:
         return Wrong("file-unreadable", error.strerror or "an error of the system")

@@ -158,11 +158,18 @@ def _inside(path: str, seen: set[str]) -> Iterator[str]:
     yield real
     try:
         with os.scandir(real) as entries:
-            inner = [entry.path for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
+            inner = [entry.path for entry in entries if not entry.name.startswith(".") and _is_folder(entry)]
     except OSError:
         return
     for folder in inner:
         yield from _inside(folder, seen)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # A link that cannot be followed; the others can.
+        return False
 
 
 def _linked_from(folder: str) -> set[str]:
