@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import json
+import os
 import re
 import socket
 from ipaddress import ip_network
@@ -377,6 +378,17 @@ def test_refused_files(file: Path, text: str, message: str) -> None:
 def test_an_unknown_key_without_a_likeness_lists_the_known_ones(file: Path) -> None:
     message = "labelgate.yaml:1: queues: unknown key `x`; known: base, maxlen, workers, fanout, cpus"
     assert refusal(path=file, text="queues: {x: 1}") == message
+
+
+def test_a_pipe_is_read_once_but_not_followed(file: Path) -> None:
+    os.mkfifo(file)
+    with pytest.raises(ConfigError, match=f"^{file}: not a regular file$"):
+        load_config(str(file), environ={}, is_followed=True)
+    ours, theirs = os.pipe()
+    os.write(theirs, b"node: edge1\n")
+    os.close(theirs)
+    assert load_config(f"/dev/fd/{ours}", environ={}).node == "edge1"
+    os.close(ours)
 
 
 def test_a_file_that_cannot_be_read(file: Path) -> None:

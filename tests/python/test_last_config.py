@@ -85,6 +85,16 @@ def test_a_slip_that_is_mended_is_followed(
     assert said[-2].startswith("generation 2 in force")
 
 
+def test_a_pipe_in_its_place_is_not_waited_for(
+    kernel: Kernel, config: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config.unlink()
+    os.mkfifo(config)
+    done = run(config)
+    assert (done.exit_code, kernel.touched) == (3, [])
+    assert done.output == f"Error: {config}: not a regular file\n"
+
+
 @pytest.mark.parametrize("why", ["by hand", "strict", "first start", "of before", "damaged"])
 def test_what_is_not_there_is_not_made_up(
     why: str, kernel: Kernel, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -234,6 +234,21 @@ def test_a_link_that_loops_hides_no_folder(folder: Path, follower: Follower) -> 
     assert (follower.keys, follower.loading.problems) == (["Tier/a", "Tier/c"], [])
 
 
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(folder: Path) -> None:
+    file = folder / "a.yaml"
+    follower = Follower(file)
+    file.unlink()
+    os.mkfifo(file)
+    follower.settle()
+    [problem] = follower.loading.problems
+    assert (problem.code, problem.found) == ("file-unreadable", "not a regular file")
+    file.unlink()
+    file.write_text(tier("b"))
+    follower.settle()
+    follower.watch.close()
+    assert (follower.keys, follower.loading.problems) == (["Tier/b"], [])
+
+
 def test_a_path_that_comes_later(tmp_path: Path) -> None:
     follower = Follower(tmp_path / "etc" / "policies")
     (tmp_path / "etc" / "policies").mkdir(parents=True)

@@ -200,7 +200,12 @@ class Loader:
         options = self._options
         felix = snapshot.felix_configurations
         return load_config(
-            options.config_file, felix, options.node, flags=options.flags, host=self._host_name
+            options.config_file,
+            felix,
+            options.node,
+            flags=options.flags,
+            host=self._host_name,
+            is_followed=True,
         )
 
     def _made(

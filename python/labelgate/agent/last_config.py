@@ -6,13 +6,13 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from labelgate.agent.generation import config_in_force_last
 from labelgate.agent.process import start_mode
 from labelgate.agent.state import StateError, peek
 from labelgate.config import KEYS, Config, ConfigError, variable_of
+from labelgate.regular import read_regular
 
 _STATE_LINE = re.compile(r"^state:\s*[\"']?(/[^\s\"'#]*)", re.MULTILINE)
 
@@ -39,7 +39,7 @@ def state_folder(config_file: str | None, flags: Mapping[str, Any]) -> str:
 def _in_file(config_file: str | None) -> str | None:
     """By its line alone: the file may be no YAML at all."""
     try:
-        text = Path(config_file or "").read_text(encoding="utf-8", errors="replace")
+        text = read_regular(config_file or "").decode(errors="replace")
     except OSError:
         return None
     found = _STATE_LINE.search(text)

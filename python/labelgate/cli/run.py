@@ -106,7 +106,7 @@ def _configuration(
 ) -> tuple[Config, Config | None]:
     """What to begin with; the second is there where that is what was in force last."""
     try:
-        return load_config(config_file, node=node, flags=flags), None
+        return load_config(config_file, node=node, flags=flags, is_followed=True), None
     except ConfigError as error:
         last = last_config(config_file, node, flags)
         if last is None:

@@ -22,6 +22,7 @@ import yaml
 from labelgate.config import values
 from labelgate.config.values import Listen
 from labelgate.flow import HOOKS, Hook
+from labelgate.regular import read_regular
 from labelgate.settings import (
     DEFAULT_FAILSAFE_INBOUND,
     DEFAULT_FAILSAFE_OUTBOUND,
@@ -188,17 +189,18 @@ def load_config(
     environ: Mapping[str, str] | None = None,
     prefixes: tuple[str, ...] | None = None,
     host: str | None = None,
+    is_followed: bool = False,
 ) -> Config:
     """The effective configuration.
 
     `node` and `flags` (by dotted keys; None is not given) come from the command line, `prefixes` are the
     workload prefixes of a host facts file. Without any other name the node is the lower-cased host name,
-    or `host`.
+    or `host`. A file that `is_followed` must be a regular one.
 
     Raises:
         ConfigError: naming the place, the key, what was found and what was expected.
     """
-    given = {"node": Given(host or host_name(), "host name"), **_from_file(path)}
+    given = {"node": Given(host or host_name(), "host name"), **_from_file(path, is_followed)}
     given |= _from_environment(os.environ if environ is None else environ)
     if prefixes is not None:
         given["interfacePrefix"] = Given(prefixes, "host facts")
@@ -286,11 +288,12 @@ def _gathered(found: Iterable[tuple[str, Any, str]]) -> dict[str, Given]:
 # --- the file --------------------------------------------------------------------------------------------
 
 
-def _from_file(path: str | None) -> dict[str, Given]:
+def _from_file(path: str | None, is_followed: bool) -> dict[str, Given]:
     if path is None:
         return {}
     try:
-        root = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        content = read_regular(path) if is_followed else Path(path).read_bytes()
+        root = yaml.compose(content.decode(), Loader=yaml.SafeLoader)
         return {} if root is None else _gathered(_leaves(root, path))
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""

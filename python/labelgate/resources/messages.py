@@ -38,7 +38,10 @@ _FILES = {
         None, "no such file or folder", "a file, a folder, or `-` for standard input", "check the path"
     ),
     "file-unreadable": Message(
-        None, "cannot be read", "a readable file", "check its permissions, and the links on the way"
+        None,
+        "cannot be read",
+        "a regular file that may be read",
+        "check its permissions, and the links on the way",
     ),
     "not-utf8": Message(None, "not UTF-8 text", "UTF-8", "convert it: `iconv -f LATIN1 -t UTF-8`"),
     "syntax": Message(

@@ -63,7 +63,7 @@ class FileCache:
         self._parsed = parsed
         if self._whole is None or not same:
             # Who of two files has a resource first is told by reading them one after the other.
-            self._whole = _joined(parsed) or read_documents(paths)
+            self._whole = _joined(parsed) or read_documents(paths, is_followed=True)
         return self._whole
 
     @property
@@ -89,7 +89,7 @@ class FileCache:
         stamp = _stamp(file)
         if before is not None and stamp is not None and stamp == before.stamp:
             return before
-        content = read_file(file)
+        content = read_file(file, is_followed=True)
         digest = hashlib.sha256(content if isinstance(content, bytes) else content.code.encode()).digest()
         if before is not None and digest == before.digest:
             before.stamp = stamp

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from labelgate.regular import read_regular
 from labelgate.resources import Loading, Resource
 from labelgate.resources.errors import Wrong
 
@@ -32,12 +33,15 @@ def load_documents(
 
 
 def read_documents(
-    paths: Iterable[str | os.PathLike[str]], progress: Progress = lambda done, whole: None
+    paths: Iterable[str | os.PathLike[str]],
+    progress: Progress = lambda done, whole: None,
+    *,
+    is_followed: bool = False,
 ) -> Loading:
     """As `load_documents`, but with all that was met: resources, problems, notices, refused documents too."""
     loading = Loading()
     for file, done in in_turn(all_files(paths), progress):
-        _read(loading, file, done)
+        _read(loading, file, done, is_followed)
     return loading
 
 
@@ -131,21 +135,21 @@ def policy_files(path: str, above: frozenset[str] = frozenset()) -> Iterator[str
             yield entry.path
 
 
-def _read(loading: Loading, file: str, progress: Callable[[int], None]) -> None:
+def _read(loading: Loading, file: str, progress: Callable[[int], None], is_followed: bool) -> None:
     if file == STDIN:
         loading.add(sys.stdin.buffer.read(), "<stdin>", progress)
         return
-    content = read_file(file)
+    content = read_file(file, is_followed=is_followed)
     if isinstance(content, bytes):
         loading.add(content, file, progress)
     else:
         loading.add_unreadable(content, file)
 
 
-def read_file(file: str) -> bytes | Wrong:
-    """What a file holds, or why that cannot be read."""
+def read_file(file: str, *, is_followed: bool = False) -> bytes | Wrong:
+    """What a file holds, or why that cannot be read; one that is followed must be a regular file."""
     try:
-        return Path(file).read_bytes()
+        return read_regular(file) if is_followed else Path(file).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return Wrong("file-missing", "nothing there")
     except OSError as error:
