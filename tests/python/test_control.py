@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import resource
 import select
+import shutil
 import socket
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -69,12 +71,51 @@ def connect(path: Path) -> socket.socket:
     return opened
 
 
+def wait_for(happens: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not happens():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
 def test_a_verb_is_answered(answering: Answering, path: Path) -> None:
     assert ask(str(path), "echo", text="ä", number=1) == {"arguments": {"text": "ä", "number": 1}}
 
 
 def test_only_the_owner_may_ask(answering: Answering, path: Path) -> None:
     assert stat.filemode(path.stat().st_mode) == "srw-------"
+
+
+def test_a_socket_that_is_removed_is_made_anew(
+    answering: Answering, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "LOOK_SECONDS", math.inf)
+    with connect(path) as before, before.makefile("rb") as answers:
+        shutil.rmtree(path.parent)
+        path.parent.write_text("in the way")
+        monkeypatch.setattr(server, "LOOK_SECONDS", 0.0)
+        wait_for(lambda: answering.said)
+        path.parent.unlink()
+        wait_for(lambda: len(answering.said) > 1)
+        assert ask(str(path), "echo") == {"arguments": {}}
+        assert stat.filemode(path.stat().st_mode) == "srw-------"
+        before.sendall(b'{"version":1,"verb":"echo"}\n')
+        assert b"result" in answers.readline(), "who was let in before is still answered"
+    first, last = answering.said
+    assert first.startswith(f"warning: the control socket {path} is gone, and cannot be made anew: [Errno")
+    assert last == f"warning: the control socket {path} was gone; it is made anew"
+    answering.close()
+    assert not path.exists()
+
+
+def test_what_is_put_in_the_place_of_the_socket_is_left_alone(
+    answering: Answering, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "LOOK_SECONDS", 0.0)
+    path.with_name("file").write_text("of somebody")
+    path.with_name("file").replace(path)
+    answering.server.serve()
+    assert (path.read_text(), answering.said) == ("of somebody", [])
 
 
 def test_a_refusal_says_why(answering: Answering, path: Path) -> None:

@@ -28,6 +28,8 @@ BACKLOG = 128
 """How many may wait to be let in while the daemon does something else."""
 SILENT_SECONDS = 30.0
 """A client that neither sends nor takes anything for so long is cut off."""
+LOOK_SECONDS = 1.0
+"""Between two looks whether the socket is still there to be found."""
 DEAF_SECONDS = 1.0
 """How long nobody is let in where that has failed: with no descriptor left it would fail again and again."""
 CHUNK = 1 << 18
@@ -65,6 +67,9 @@ class ControlServer:
         self._clients: set[_Client] = set()
         self._worked_until = 0.0
         """When the last verb had been done."""
+        self._looked = time.monotonic()
+        self._is_lost = False
+        """The socket is gone, and cannot be made anew."""
         self._deaf_until: float | None = None
         """Nobody is let in; None while that goes well."""
         with ExitStack() as opened:
@@ -83,6 +88,9 @@ class ControlServer:
         if self._deaf_until is not None and time.monotonic() >= self._deaf_until:
             self._deaf_until = None
             self._selector.register(self._listener, selectors.EVENT_READ)
+        if time.monotonic() - self._looked >= LOOK_SECONDS:
+            self._looked = time.monotonic()
+            self._listen_anew()
         for key, events in self._selector.select(0):
             if key.data is None:
                 self._accept()
@@ -110,6 +118,27 @@ class ControlServer:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _listen_anew(self) -> None:
+        """Where somebody has removed the socket, as by emptying /run. What is in its place is left alone."""
+        if os.path.lexists(self._path):
+            return
+        try:
+            listener = _listen(self._path)
+        except OSError as error:
+            if not self._is_lost:
+                self._say(
+                    f"warning: the control socket {self._path} is gone, and cannot be made anew: {error}"
+                )
+            self._is_lost = True
+            return
+        if self._deaf_until is None:
+            self._selector.unregister(self._listener)
+            self._selector.register(listener, selectors.EVENT_READ)
+        self._listener.close()
+        self._listener, self._inode = listener, self._path.stat().st_ino
+        self._is_lost = False
+        self._say(f"warning: the control socket {self._path} was gone; it is made anew")
 
     def _accept(self) -> None:
         try:
