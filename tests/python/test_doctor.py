@@ -248,6 +248,21 @@ def test_what_cannot_be_looked_at_leaves_the_rest(monkeypatch: pytest.MonkeyPatc
     assert "Too many open files" in found["ip rule"].found
 
 
+@pytest.mark.parametrize(("running", "who"), [(4711, "pid 4711"), (0, "in a container")])
+def test_a_daemon_whose_socket_is_not_found_is_no_stranger(
+    running: int, who: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its queues are not somebody else's, to be ended."""
+    monkeypatch.setattr(rules, "read_variants", dict)
+    monkeypatch.setattr(rules, "read_queues", lambda: QUEUES)
+    nowhere = load_config(None, environ={"LABELGATE_SOCKET": str(tmp_path / "none")})
+    found = {one.subject: one for one in examine(nowhere, running=running)}
+    assert states(found["daemon"]) == ["warning"]
+    assert found["daemon"].found == f"labelgate runs ({who}), but nobody answers at {tmp_path / 'none'}"
+    (queues,) = (one for subject, one in found.items() if subject.startswith("queues "))
+    assert queues.state == "ok"
+
+
 @pytest.fixture
 def policies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of root's, as if it were not in /tmp."""

@@ -292,3 +292,10 @@ def test_no_descriptor_is_left_for_a_successor(
         assert len(in_force.descriptors) == 1
         assert not in_force.is_replaced()
         assert successor.recv(1) == READY
+
+
+def test_who_has_a_name_is_told() -> None:
+    assert claim.holder(b"labelgate-test-holder") is None
+    with closing(Claim(b"labelgate-test-holder")):
+        assert claim.holder(b"labelgate-test-holder") == os.getpid()
+    assert claim.holder(b"labelgate-test-holder") is None

@@ -12,6 +12,7 @@ import socket
 import struct
 import time
 from contextlib import suppress
+from typing import NamedTuple
 
 SECONDS = 1.0
 """For another one to listen that has the name already."""
@@ -42,7 +43,7 @@ class Claim:
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
-            if _owner(address) in (0, os.geteuid()):
+            if _counts(_owner(address)):
                 raise BlockingIOError(errno.EWOULDBLOCK, "another process has this name") from None
             self._listener.bind(address)  # Who had it may have ended meanwhile.
 
@@ -57,9 +58,24 @@ class Claim:
         self._listener.close()
 
 
-def _owner(address: bytes) -> int | None:
-    """The user who listens there; None: nobody does, or too many ask."""
-    until = time.monotonic() + SECONDS
+def holder(name: bytes) -> int | None:
+    """The id of the process that has the name, 0 if it cannot be seen from here; None: none that counts."""
+    owner = _owner(b"\0" + name, seconds=0.0)
+    return owner.pid if owner and _counts(owner) else None
+
+
+class _Owner(NamedTuple):
+    pid: int
+    uid: int
+
+
+def _counts(owner: _Owner | None) -> bool:
+    return owner is not None and owner.uid in (0, os.geteuid())
+
+
+def _owner(address: bytes, seconds: float = SECONDS) -> _Owner | None:
+    """Who listens there; None: nobody does, or too many ask. One that does not yet is waited for so long."""
+    until = time.monotonic() + seconds
     while True:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as asker:
             try:
@@ -72,4 +88,5 @@ def _owner(address: bytes) -> int | None:
             except OSError:
                 return None
             credentials = asker.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-            return int(_UCRED.unpack(credentials)[1])
+            pid, uid, _ = _UCRED.unpack(credentials)
+            return _Owner(pid, uid)

@@ -31,7 +31,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from labelgate.agent.claim import Claim
+from labelgate.agent.claim import Claim, holder
 from labelgate.agent.generation import AgentError
 
 FOLDER = Path("/run/labelgate")
@@ -257,6 +257,11 @@ class _Place:
             self._socket_path.with_suffix(".lock").unlink()
         self.listener.close()
         os.close(self._lock)
+
+
+def running() -> int | None:
+    """The process id of the daemon of the calling thread's network namespace, 0 if it is not visible."""
+    return holder(os.fsencode(FOLDER))
 
 
 def socket_path() -> Path:

@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from labelgate.agent.handover import running
 from labelgate.cli.options import config_option, socket_option
 from labelgate.config import load_config
 from labelgate.doctor import examine
@@ -23,7 +24,8 @@ def doctor(config_file: str | None, socket: str | None, output: str) -> None:
 
     Exit code 1 if there is a warning or a failure.
     """
-    found = list(examine(load_config(config_file, flags={"socket": socket}), config_file))
+    config = load_config(config_file, flags={"socket": socket})
+    found = list(examine(config, config_file, running=running()))
     if output == "json":
         click.echo(json.dumps([diagnosis.to_json() for diagnosis in found], indent=2))
     else:

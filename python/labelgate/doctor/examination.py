@@ -22,9 +22,16 @@ from labelgate.netfilter.apply import Tables
 from labelgate.netfilter.routing import read_routing_rules
 
 
-def examine(config: Config, config_file: str | None = None) -> Iterator[Diagnosis]:
-    """Looks at the network namespace of the calling thread; changes nothing that stays."""
+def examine(
+    config: Config, config_file: str | None = None, *, running: int | None = None
+) -> Iterator[Diagnosis]:
+    """Looks at the network namespace of the calling thread; changes nothing that stays.
+
+    `running` is the process id of the daemon of this network namespace, 0 if it cannot be seen, None if
+    none runs as far as that can be told: one that runs need not answer at the socket of `config`.
+    """
     status = _status(config)
+    daemon = status["pid"] if status else running
     usable, configured = frozenset(os.sched_getaffinity(0)), os.cpu_count() or 1
     capabilities = Path("/proc/self/status")
     found: dict[str, Tables] = {}
@@ -32,13 +39,13 @@ def examine(config: Config, config_file: str | None = None) -> Iterator[Diagnosi
         ("versions", lambda: [kernel.versions()]),
         ("kernel", lambda: [kernel.kernel_version(platform.release())]),
         ("capabilities", lambda: kernel.capabilities(capabilities.read_text(encoding="ascii"))),
-        ("NFQUEUE", lambda: kernel.queues(config, is_running=status is not None)),
+        ("NFQUEUE", lambda: kernel.queues(config, is_running=daemon is not None)),
         ("workers", lambda: [kernel.workers(config, usable, configured)]),
         ("conntrack", kernel.conntrack),
         ("iptables", lambda: rules.variants(found)),
         ("rules", lambda: rules.rules_can_be_written(found)),
         ("kernel counters", lambda: rules.kernel_counters(found, config)),
-        ("queues", lambda: [rules.queue_numbers(rules.read_queues(), config, _pid(status))]),
+        ("queues", lambda: [rules.queue_numbers(rules.read_queues(), config, daemon)]),
         ("rules of others", lambda: rules.foreign_rules(found, config)),
         ("saved rules", rules.saved_rules),
         ("ip rule", lambda: rules.routing(read_routing_rules(), config)),
@@ -54,7 +61,7 @@ def examine(config: Config, config_file: str | None = None) -> Iterator[Diagnosi
                 conntrack_checksums=kernel.conntrack_checksums(),
             ),
         ),
-        ("daemon", lambda: _daemon(status, config)),
+        ("daemon", lambda: _daemon(status, config, running)),
     ]
     for subject, look in looks:
         if subject == "iptables":
@@ -73,10 +80,6 @@ def _looked(subject: str, look: Callable[[], Iterable[Diagnosis]]) -> Iterator[D
         )  # fmt: skip
 
 
-def _pid(status: dict[str, Any] | None) -> int | None:
-    return status["pid"] if status else None
-
-
 def _status(config: Config) -> dict[str, Any] | None:
     try:
         return ask(config.socket, "status", seconds=10)
@@ -84,8 +87,16 @@ def _status(config: Config) -> dict[str, Any] | None:
         return None
 
 
-def _daemon(status: dict[str, Any] | None, config: Config) -> Iterator[Diagnosis]:
+def _daemon(status: dict[str, Any] | None, config: Config, running: int | None) -> Iterator[Diagnosis]:
     """What the daemon says of itself."""
+    if status is None and running is not None:
+        who = f"labelgate runs (pid {running})" if running else "labelgate runs (in a container)"
+        yield Diagnosis(
+            "daemon", "warning", f"{who}, but nobody answers at {config.socket}",
+            "it has another socket, or somebody has removed it",
+            "use --socket as it was started with; one that was removed is made anew within seconds",
+        )  # fmt: skip
+        return
     if status is None:
         yield Diagnosis(
             "daemon", "note", f"nobody answers at {config.socket}", "none runs, or it has another socket",

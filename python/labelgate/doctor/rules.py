@@ -247,13 +247,12 @@ def queue_numbers(text: str, config: Config, daemon: int | None) -> Diagnosis:
     ours = range(config.queue_base, config.queue_base + 2 * len(HOOKS) * workers_of(config))
     rows = [line.split() for line in text.splitlines()]
     taken = {int(row[0]): int(row[1]) for row in rows if int(row[0]) in ours}
-    others = {number: owner for number, owner in taken.items() if owner != daemon and daemon is None}
     name = f"queues {ours.start}..{ours.stop - 1}"
-    if not others:
+    if not taken or daemon is not None:
         return Diagnosis(name, "ok", "of the running daemon" if taken else "free")
-    numbers = ", ".join(map(str, sorted(others)))
+    numbers = ", ".join(map(str, sorted(taken)))
     return Diagnosis(
-        name, "failure", f"{numbers} taken (netlink port {min(others.values())}, mostly a process id)",
+        name, "failure", f"{numbers} taken (netlink port {min(taken.values())}, mostly a process id)",
         "the daemon cannot start: each number has one owner", "end that program, or set `queues.base`",
     )  # fmt: skip
 
