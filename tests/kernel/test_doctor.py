@@ -29,7 +29,12 @@ def test_a_daemon_that_is_well(world: World, backend: str, tmp_path: Path) -> No
         found = examine(world, "--socket", str(tmp_path / "none"))
         assert found.keys() == {"daemon"}
         assert found["daemon"]["found"].startswith(f"labelgate runs (pid {daemon.process.pid})")
-        daemon.stop()
+        daemon.process.kill()
+        daemon.process.wait()
+        left = examine(world, "--socket", daemon.socket)["our rules"]
+        assert left["state"] == "failure"
+        assert left["meaning"] == "what they queue, mostly new connections, is dropped"
+        world.run(EDGE, sys.executable, "-m", "labelgate", "clean")
     assert "queues 4200..4213" not in examine(world, "--socket", str(tmp_path / "none"))
 
 

@@ -135,6 +135,40 @@ def test_queue_numbers() -> None:
     assert states(rules.queue_numbers(QUEUES, CONFIG, daemon=4711)) == ["ok"]
 
 
+LEFT = """*filter
+:INPUT ACCEPT [0:0]
+:lg-INPUT - [0:0]
+-A INPUT -j lg-INPUT
+-A lg-INPUT -i eth0 -j NFQUEUE --queue-num 4206%s
+-A lg-INPUT -i eth1 -j NFQUEUE --queue-num 4207%s
+COMMIT
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "meaning"),
+    [
+        ("", "", "is dropped"),
+        (" --queue-bypass", "", "where `fail` is open it passes unjudged"),
+        (" --queue-bypass", " --queue-bypass", "would queue, mostly new connections, passes unjudged"),
+    ],
+)
+def test_rules_of_ours_without_a_daemon(first: str, last: str, meaning: str) -> None:
+    found: dict[str, Any] = {"nft": {"v4": parse_save(LEFT % (first, last)), "v6": {}}, "legacy": {}}
+    told = rules.our_rules(found, is_running=False)
+    assert states(told) == ["failure"]
+    assert told.found == "in iptables-nft, IPv4, but no daemon answers what they queue"
+    assert told.meaning.endswith(meaning)
+    assert states(rules.our_rules(found, is_running=True)) == ["ok"]
+    assert rules.our_rules({"nft": {}}, is_running=False).found == "none"
+
+
+def test_rules_of_ours_that_queue_nothing() -> None:
+    lines = [line for line in LEFT.splitlines() if "NFQUEUE" not in line]
+    told = rules.our_rules({"nft": {"v4": parse_save("\n".join(lines))}}, is_running=False)
+    assert (told.state, "whatever the policy says now" in told.meaning) == ("failure", True)
+
+
 def test_native_tables() -> None:
     text = """{"nftables": [{"metainfo": {"version": "1.0.6"}}, {"table": {"family": "ip", "name": "filter"}},
     {"table": {"family": "inet", "name": "firewalld"}}]}"""

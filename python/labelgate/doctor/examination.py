@@ -44,6 +44,7 @@ def examine(
         ("conntrack", kernel.conntrack),
         ("iptables", lambda: rules.variants(found)),
         ("rules", lambda: rules.rules_can_be_written(found)),
+        ("our rules", lambda: [rules.our_rules(found, is_running=daemon is not None)]),
         ("kernel counters", lambda: rules.kernel_counters(found, config)),
         ("queues", lambda: [rules.queue_numbers(rules.read_queues(), config, daemon)]),
         ("rules of others", lambda: rules.foreign_rules(found, config)),

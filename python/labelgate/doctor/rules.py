@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from labelgate.config import Config
-from labelgate.doctor.diagnosis import Diagnosis
+from labelgate.doctor.diagnosis import Diagnosis, some
 from labelgate.doctor.kernel import workers_of
 from labelgate.flow import HOOKS
 from labelgate.netfilter import nfacct
@@ -118,6 +118,32 @@ def _tried(variant: str, family: Family, table: str, rules: str) -> str | None:
         return f"{table}: {program} cannot be run: {error}"
     said = done.stderr.strip().splitlines() or [f"{program} ended with {done.returncode}"]
     return None if done.returncode == 0 else f"{table}: {said[0]}"
+
+
+def our_rules(found: Mapping[str, Tables], *, is_running: bool) -> Diagnosis:
+    """Rules of ours without a daemon: it was killed, or stopped so that they stay."""
+    ours = {
+        f"iptables-{variant}, IPv{family[1]}": [rule for table in tables.values() for rule in table.queueing]
+        for variant, of_family in found.items()
+        for family, tables in of_family.items()
+        if any(table.is_ours for table in tables.values())
+    }
+    if is_running or not ours:
+        return Diagnosis("our rules", "ok", "of the running daemon" if ours else "none")
+    queueing = [rule for rules in ours.values() for rule in rules]
+    passing = [rule for rule in queueing if "--queue-bypass" in rule]
+    if not queueing:
+        meaning = "they answer as they did when it ended, whatever the policy says now"
+    elif len(passing) == len(queueing):
+        meaning = "what they would queue, mostly new connections, passes unjudged"
+    else:
+        meaning = "what they queue, mostly new connections, is dropped" + (
+            "; where `fail` is open it passes unjudged" if passing else ""
+        )
+    return Diagnosis(
+        "our rules", "failure", f"in {some(list(ours))}, but no daemon answers what they queue", meaning,
+        "`labelgate run` (systemctl start labelgate) enforces policy again; `labelgate clean` removes them",
+    )  # fmt: skip
 
 
 def kernel_counters(found: Mapping[str, Tables], config: Config) -> Iterator[Diagnosis]:

@@ -48,9 +48,14 @@ class SavedTable:
     @property
     def queues(self) -> frozenset[int]:
         """Numbers of the queues that our chains lead to."""
-        found = (_QUEUE.search(rule) for rules in self.ours.values() for rule in rules)
-        ranges = ((int(one[1]), int(one[2] or one[1])) for one in found if one)
+        found = filter(None, map(_QUEUE.search, self.queueing))
+        ranges = ((int(one[1]), int(one[2] or one[1])) for one in found)
         return frozenset(number for first, last in ranges for number in range(first, last + 1))
+
+    @property
+    def queueing(self) -> list[str]:
+        """Rules of our chains that queue packets."""
+        return [rule for rules in self.ours.values() for rule in rules if _QUEUE.search(rule)]
 
     @property
     def is_ours(self) -> bool:
