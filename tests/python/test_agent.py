@@ -359,6 +359,26 @@ def test_links_that_could_not_be_followed_are_tried_again(kernel: Kernel, policy
     ]
 
 
+def test_what_is_in_the_place_of_the_control_socket_is_named(
+    kernel: Kernel, policy: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "control.sock"
+    place.mkdir()
+    said = run(policy)
+    assert f"warning: no control socket at {place}: something that is no socket is in its place" in said
+
+
+def test_queues_that_cannot_be_bound_say_why_only(
+    kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("queue 4205 cannot be bound: Too many open files (os error 24)")
+
+    monkeypatch.setattr(enforcement._core, "Enforcer", fail)
+    with pytest.raises(AgentError, match=r"^queues 4200\.\.\d+: queue 4205 .* \(os error 24\)$"):
+        run(policy)
+
+
 class Judged:
     """In the place of the shadow: by what packets are answered, and by which indexes."""
 

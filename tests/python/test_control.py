@@ -339,6 +339,10 @@ def test_a_living_daemons_socket_is_left_alone(answering: Answering, path: Path)
 def test_what_is_no_socket_is_left_alone(path: Path) -> None:
     path.parent.mkdir()
     path.write_text("mine")
-    with pytest.raises(OSError, match="in use"):
+    with pytest.raises(FileExistsError, match=r"^something that is no socket is in its place$"):
         ControlServer(str(path), {}, lambda _: None)
     assert path.read_text() == "mine"
+    path.unlink()
+    path.symlink_to("nowhere")
+    with pytest.raises(FileExistsError, match="no socket"):
+        ControlServer(str(path), {}, lambda _: None)

@@ -81,7 +81,7 @@ def test_a_slip_that_is_mended_is_followed(
     capfd.readouterr()
     assert run(config).exit_code == 0
     said = told(capfd)
-    assert "generation 1 stays in force: the new policies are not valid" in said
+    assert "generation 1 stays in force: the new configuration is not valid" in said
     assert said[-2].startswith("generation 2 in force")
 
 

@@ -209,7 +209,7 @@ class Agent:
             verbs = {name: panics_refused()(verb) for name, verb in verbs.items()}
             self._control = open_things.enter_context(ControlServer(path, verbs, self._say))
         except OSError as error:
-            self._say(f"warning: no control socket: {error}")
+            self._say(f"warning: no control socket at {path}: {error}")
 
     def _watch_files(self, open_things: ExitStack) -> None:
         """Without a watch a reload follows the files."""
@@ -453,7 +453,8 @@ class Agent:
             generation = self._loader.next(before, self._links.links, if_changed=if_changed)
         except (LoadError, ConfigError, AgentError, ValueError) as error:
             if not is_overtaken():
-                self._refuse(error, "the new policies are not valid", "invalid", if_new=if_changed)
+                new = "configuration is" if isinstance(error, ConfigError) else "policies are"
+                self._refuse(error, f"the new {new} not valid", "invalid", if_new=if_changed)
             return
         if is_overtaken():
             return  # What was read may be half of an edit; it is read again.

@@ -432,10 +432,7 @@ class Enforcement:
             )
         except OSError as error:
             last = self._base + 2 * len(HOOKS) * self._workers - 1
-            raise AgentError(
-                f"queues {self._base}..{last} cannot be bound: {error} "
-                "(another program on these numbers? is this root?)"
-            ) from None
+            raise AgentError(f"queues {self._base}..{last}: {error}") from None
 
     @panics_refused()
     def _facts(self, generation: Generation, *, is_open: bool = False) -> RulesetFacts:

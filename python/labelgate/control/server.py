@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import selectors
@@ -244,9 +245,11 @@ def _bind(listener: socket.socket, path: Path) -> None:
     try:
         listener.bind(str(path))
         return
-    except OSError:
+    except OSError as error:
         if not path.is_socket():
-            raise
+            if error.errno != errno.EADDRINUSE:
+                raise
+            raise FileExistsError("something that is no socket is in its place") from None
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1)
         try:
@@ -254,5 +257,5 @@ def _bind(listener: socket.socket, path: Path) -> None:
         except ConnectionRefusedError:
             path.unlink()
         else:
-            raise FileExistsError(f"{path}: another daemon listens there")
+            raise FileExistsError("another daemon listens there")
     listener.bind(str(path))

@@ -104,6 +104,10 @@ class NetfilterQueueLoop:
         try:
             for number, queue in enumerate(self._queues, base):
                 queue.bind(number, maxlen)
+        except OSError as error:
+            self._close()
+            why = "another process has it, or CAP_NET_ADMIN is missing?"
+            raise OSError(f"queue {number} cannot be bound: {error} ({why})") from None
         except BaseException:
             self._close()
             raise
