@@ -115,7 +115,7 @@ def test_a_panic_for_new_interfaces_leaves_those_of_before(
     kernel.steps = [change, lambda: None]
     said = run_all(kernel, policy)
     assert said[1].startswith(FAULT)
-    assert said[2] == "interfaces are now eth0, eth1"
+    assert said[2] == "interfaces: eth1 is new"
 
 
 @pytest.mark.parametrize("where", ["compile", "swap"])

@@ -30,6 +30,7 @@ from labelgate.agent.exporter import exporter
 from labelgate.agent.generation import AgentError, Generation, Loader, Options
 from labelgate.agent.handover import Presence
 from labelgate.agent.health import health
+from labelgate.agent.interfaces import InterfaceLog, local_endpoints
 from labelgate.agent.notify import ALIVE_SECONDS, ServiceManager
 from labelgate.agent.panics import panics_refused
 from labelgate.agent.process import STOPPING, Signals, StopMode, start_mode, stop_mode
@@ -66,6 +67,7 @@ class Agent:
     ) -> None:
         self._options = options
         self._say = say
+        self._tell_links = InterfaceLog(say)
         self._manager = ServiceManager()
 
         def read(done: int, whole: int) -> None:
@@ -519,6 +521,7 @@ class Agent:
             self._is_blind = True
             return
         self._is_blind = False
+        self._tell_links.catch_up()
         if links is not None:
             self._relink(links)
 
@@ -534,8 +537,7 @@ class Agent:
             return
         if self._put_in_force(after):
             self._unlinked = None
-            names = ", ".join(link.name for link in links.links)
-            self._say(f"interfaces are now {names}")
+            self._tell_links(current, after)
 
     def _enact(self, generation: Generation) -> None:
         """Puts it in force, and cuts what it denies if that is wanted; raises as the enforcement does."""
@@ -580,10 +582,10 @@ class Agent:
     def _announce(self) -> None:
         self._in_force_since = now()
         current = self._enforcement.current
-        facts = current.table.rule_facts()
+        hosts, workloads = local_endpoints(current)
         text = (
             f"generation {current.number} in force: node {current.config.node}, "
-            f"{len(facts['hosts'])} host endpoints, {len(facts['workloads'])} workloads with interfaces, "
+            f"{len(hosts)} host endpoints, {len(workloads)} workloads with interfaces, "
             f"{self._enforcement.variant} rules\n{summary(current.table.describe())}"
         )
         self._say(text)

@@ -16,6 +16,7 @@ from labelgate.agent.changes import Changes
 from labelgate.agent.enforcement import Enforcement
 from labelgate.agent.generation import Generation, Options
 from labelgate.agent.health import health
+from labelgate.agent.interfaces import local_endpoints
 from labelgate.agent.rules import RuleCounts
 from labelgate.engines import summary
 from labelgate.resources import LoadError, Problem
@@ -131,7 +132,7 @@ _contents = _Contents()
 
 
 def _count(generation: Generation) -> dict[str, Any]:
-    facts, description = generation.table.rule_facts(), generation.table.describe()
+    local, description = local_endpoints(generation), generation.table.describe()
     resources = list(generation.snapshot.resources())
     policies = [resource for resource in resources if type(resource).__name__.endswith("Policy")]
     kinds = Counter(policy.key.partition("/")[0] for policy in policies)
@@ -140,8 +141,8 @@ def _count(generation: Generation) -> dict[str, Any]:
         "policies": kinds.total(),
         "policiesByKind": {kind: kinds[kind] for kind in POLICY_KINDS},
         "policyRules": sum(map(_rules, policies)),
-        "hostEndpoints": len(facts["hosts"]),
-        "workloads": len(facts["workloads"]),
+        "hostEndpoints": len(local.hosts),
+        "workloads": len(local.workloads),
         "endpointsByKind": {kind: endpoints[kind] for kind in ENDPOINT_KINDS},
         "engines": summary(description),
         "tableBytes": description["bytes"],

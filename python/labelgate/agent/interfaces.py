@@ -1,0 +1,79 @@
+"""Interfaces that come and go: what changed, and which endpoints of this node have one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from labelgate.agent.generation import Generation
+from labelgate.agent.rate_limit import RateLimited
+from labelgate.links import Link, Links
+
+MOST_NAMED = 10
+"""In one line of the log: a node may have hundreds."""
+
+
+class Local(NamedTuple):
+    """Endpoints of this node that have an interface, by name."""
+
+    hosts: frozenset[str]
+    workloads: frozenset[str]
+
+
+def local_endpoints(generation: Generation) -> Local:
+    """Of those that rules are there for; a rule may be there ahead of its interface."""
+    facts, names = generation.table.rule_facts(), {link.name for link in generation.links.links}
+    return Local(
+        frozenset(
+            host["endpoint"]
+            for host in facts["hosts"]
+            if host["any"] or not names.isdisjoint(host["interfaces"])
+        ),
+        frozenset(one["endpoint"] for one in facts["workloads"] if one["interface"] in names),
+    )
+
+
+class InterfaceLog:
+    """Says what became of interfaces, and of endpoints by that; each only so often."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._of_links = RateLimited(say, "changes of interfaces")
+        self._of_endpoints = RateLimited(say, "changes of endpoints by interfaces")
+
+    def __call__(self, before: Generation, after: Generation) -> None:
+        """The same policy on other interfaces."""
+        if changed := list(_changes(before.links, after.links)):
+            self._of_links(f"interfaces: {_some(changed)}")
+        was, now = (frozenset().union(*local_endpoints(one)) for one in (before, after))
+        if lost := sorted(was - now):
+            self._of_endpoints(f"without an interface now: {_some(lost)}")
+        if found := sorted(now - was):
+            self._of_endpoints(f"with an interface now: {_some(found)}")
+
+    def catch_up(self) -> None:
+        """To be called from time to time: says how much was left out."""
+        self._of_links.catch_up()
+        self._of_endpoints.catch_up()
+
+
+def _changes(before: Links, after: Links) -> Iterator[str]:
+    was, now = ({link.index: link for link in links.links} for links in (before, after))
+    for index in sorted(was.keys() | now.keys()):
+        if index not in was:
+            yield f"{now[index].name} is new"
+        elif index not in now:
+            yield f"{was[index].name} is gone"
+        elif was[index] != now[index]:
+            yield _change(was[index], now[index])
+
+
+def _change(was: Link, now: Link) -> str:
+    gained = [f"+{address}" for address in now.addresses if address not in was.addresses]
+    lost = [f"-{address}" for address in was.addresses if address not in now.addresses]
+    name = now.name if now.name == was.name else f"{was.name} is {now.name}"
+    return " ".join([name, *filter(None, (_some(gained), _some(lost)))])
+
+
+def _some(found: Sequence[str]) -> str:
+    more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+    return ", ".join(found[:MOST_NAMED]) + more

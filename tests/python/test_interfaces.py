@@ -1,0 +1,76 @@
+"""What the daemon says of interfaces that come and go, and of endpoints that lose theirs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from labelgate.agent.rate_limit import RateLimited
+from labelgate.agent.status import _count
+from labelgate.links import Link, Links
+from test_agent import LATE, POLICY, TWIN, UPLINK, Kernel, agent_of, run
+
+pytest_plugins = ["test_agent"]
+
+RENAMED = Link(UPLINK.index, "wan0", UPLINK.addresses)
+
+
+def becomes(kernel: Kernel, *states: tuple[Link, ...]) -> None:
+    def change(links: tuple[Link, ...]) -> None:
+        kernel.links = Links(links)
+
+    kernel.steps = [lambda links=links: change(links) for links in states]  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "line"),
+    [
+        ((UPLINK,), (UPLINK, LATE), "interfaces: eth1 is new"),
+        ((UPLINK, LATE), (UPLINK,), "interfaces: eth1 is gone"),
+        ((UPLINK, LATE), (UPLINK, Link(3, "eth2", LATE.addresses)), "interfaces: eth1 is eth2"),
+        (
+            (UPLINK, LATE),
+            (UPLINK, Link(3, "eth1", ("10.9.0.11", "fd09::1"))),
+            "interfaces: eth1 +10.9.0.11, +fd09::1 -10.9.0.10",
+        ),
+        (
+            (UPLINK,),
+            (UPLINK, *(Link(n, f"cali{n}", ()) for n in range(10, 410))),
+            "interfaces: " + ", ".join(f"cali{n} is new" for n in range(10, 20)) + " and 390 more",
+        ),
+    ],
+)
+def test_what_changed_is_said(
+    kernel: Kernel, policy: Path, before: tuple[Link, ...], after: tuple[Link, ...], line: str
+) -> None:
+    kernel.links = Links(before)
+    becomes(kernel, after)
+    assert [said for said in run(policy) if said.startswith("interfaces")] == [line]
+
+
+def test_an_endpoint_that_loses_its_interface_is_named(kernel: Kernel, policy: Path) -> None:
+    """By its name, or by the address that it is known by."""
+    policy.write_text(f"{POLICY}---{TWIN}", encoding="utf-8")
+    kernel.links = Links((UPLINK, LATE))
+    becomes(kernel, (RENAMED, LATE), (RENAMED,), (UPLINK, LATE))
+    assert [line for line in run(policy) if "interface now" in line] == [
+        "without an interface now: HostEndpoint/out",
+        "without an interface now: HostEndpoint/in",
+        "with an interface now: HostEndpoint/in, HostEndpoint/out",
+    ]
+
+
+def test_interfaces_that_flap_do_not_fill_the_log(kernel: Kernel, policy: Path) -> None:
+    becomes(kernel, *((UPLINK,), (UPLINK, LATE)) * 100)
+    said = [line for line in run(policy) if line.startswith("interfaces")]
+    assert len(said) == RateLimited.MOST
+
+
+def test_only_endpoints_with_an_interface_count(kernel: Kernel, policy: Path) -> None:
+    policy.write_text(f"{POLICY}---{TWIN}".replace("eth0", "eth9"), encoding="utf-8")
+    kernel.links = Links((UPLINK, LATE))
+    said: list[str] = []
+    agent = agent_of(policy, said)
+    agent.run()
+    assert "1 host endpoints, 0 workloads with interfaces" in said[0]
+    assert _count(agent._enforcement.current)["hostEndpoints"] == 1
