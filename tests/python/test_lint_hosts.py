@@ -128,6 +128,7 @@ IN = {
 }  # fmt: skip
 OUT = {hook: packets(hook, out="eth0") for hook in ("raw-output", "filter-output")}
 THROUGH = [replace(packet, hook="filter-forward", out="eth1") for packet in IN["filter-input"]]
+BACK = [replace(packet, in_="eth1", out="eth0") for packet in THROUGH]
 
 
 def reference(snapshot: Snapshot, chosen: Settings = BARE) -> Reference:
@@ -144,7 +145,7 @@ def found_of(snapshot: Snapshot, rule: str, chosen: Settings = BARE) -> list[Fin
 def ends(snapshot: Snapshot) -> list[tuple[str, bool]]:
     """What becomes of every packet in every chain."""
     judge = reference(snapshot)
-    every = (packet for found in (*IN.values(), *OUT.values(), THROUGH) for packet in found)
+    every = (packet for found in (*IN.values(), *OUT.values(), THROUGH, BACK) for packet in found)
     asked = (packet for packet in every if packet.sport in (None, PORT_SAMPLES[0]))
     return [(answer.verdict, answer.accepted) for answer in map(judge.answer, asked)]
 
@@ -165,6 +166,11 @@ PASSED_ALIKE = [
     policy("p1", [{"action": "Pass"}]),
 ]
 """What the second passes the profile allows: no tie."""
+FORWARDED = [
+    policy("p0", [], [{"action": "Pass", "source": {"nets": ["10.0.0.0/8"]}}], applyOnForward=True),
+    policy("p1", [], [{"action": "Allow"}], applyOnForward=True),
+]
+"""Profiles are not asked about what is forwarded (E-28)."""
 PASSED_OTHERWISE = [
     policy("p0", [{"action": "Allow", "protocol": "UDP"}]),
     policy("p1", [{"action": "Pass"}]),
@@ -175,6 +181,7 @@ PASSED_OTHERWISE = [
 @given(worlds(with_source_ports=False))
 @example(PASSED_ALIKE)
 @example(PASSED_OTHERWISE)
+@example(FORWARDED)
 def test_no_tie_that_changes_a_verdict_is_missed_and_none_is_invented(documents: list[Document]) -> None:
     found = found_of(snapshot_of(host(profiles=["some"]), *documents), "LG204")
     assert {one.resource.split("/")[1] for one in found} == tied(documents)
