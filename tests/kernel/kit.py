@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -127,6 +129,18 @@ def wait_until(condition: Callable[[], bool], seconds: float = 30) -> bool:
             return False
         time.sleep(0.01)
     return True
+
+
+@contextmanager
+def stopped(process: int) -> Iterator[None]:
+    """A process that does not run, but holds its sockets."""
+    os.kill(process, signal.SIGSTOP)
+    tasks = list(Path(f"/proc/{process}/task").glob("*/stat"))
+    try:
+        assert wait_until(lambda: all(") T " in task.read_text() for task in tasks))
+        yield
+    finally:
+        os.kill(process, signal.SIGCONT)
 
 
 # Rules of others.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import sys
 import threading
@@ -220,12 +219,11 @@ def test_nothing_is_lost_when_somebody_flushes_rules(
         assert is_counted(daemon, FAILSAFE, 400)
         # Also their counters, while nobody sees it: what is lost is said.
         inward[0].send(10)
-        daemon.process.send_signal(signal.SIGSTOP)
-        for table in ("raw", "mangle", "filter"):
-            for family in kit.PROGRAMS:
-                kit.restore(world, backend, family, table, "-F", "-X")
-        assert kit.wait_until(lambda: world.call(EDGE, remove_counters) == {})
-        daemon.process.send_signal(signal.SIGCONT)
+        with kit.stopped(daemon.process.pid):
+            for table in ("raw", "mangle", "filter"):
+                for family in kit.PROGRAMS:
+                    kit.restore(world, backend, family, table, "-F", "-X")
+            assert kit.wait_until(lambda: world.call(EDGE, remove_counters) == {})
         assert "what it counted since it was read last is lost" in daemon.wait_for("somebody removed counter")
         assert kit.wait_until(lambda: ask(daemon.socket, "status")["health"]["ready"])
         inward[1].send(5)

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import signal
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import policies
 import pytest
-from kit import Ear, echo_server, enforce, inject, ip, passing, twins, wait_until, words
+from kit import Ear, echo_server, enforce, inject, ip, passing, stopped, twins, wait_until, words
 from labelgate.demo.traffic import Probe, ask, family, owner, send
 from labelgate.demo.world import (
     BANNED,
@@ -138,18 +134,6 @@ def one_datagram(world: World, probe: Probe, number: int) -> None:
             sender.sendto(bytes([number]), (probe.dst, probe.dport))
 
     world.call(owner(probe.src), work)
-
-
-@contextmanager
-def stopped(process: int) -> Iterator[None]:
-    """A process that does not run, but holds its sockets."""
-    os.kill(process, signal.SIGSTOP)
-    tasks = list(Path(f"/proc/{process}/task").glob("*/stat"))
-    try:
-        assert wait_until(lambda: all(") T " in task.read_text() for task in tasks))
-        yield
-    finally:
-        os.kill(process, signal.SIGCONT)
 
 
 def test_no_listener(world: World, backend: str, tmp_path: Path) -> None:

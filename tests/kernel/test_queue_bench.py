@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kit import stopped
 from labelgate import _core
 from labelgate.bench import Spread
 from labelgate.queue_bench.cases import ALLOW_MARK, MAXLEN, QUEUE, Labelgate, Place, Rules, null
@@ -153,11 +153,9 @@ def test_a_full_queue_is_counted(tmp_path: Path) -> None:
         case = null()
         measured = bench(rig, case, tmp_path, "nft")
         assert case.pid is not None
-        os.kill(case.pid, signal.SIGSTOP)
-        with measured._counting(measured._watch.received) as counted:
+        with measured._counting(measured._watch.received) as counted, stopped(case.pid):
             sent = rig.call(SENDER, measured._flooding.send, MAXLEN + 1000, 5.0)
             counted.sent = sent
-            os.kill(case.pid, signal.SIGCONT)
         measured.close()
     assert sent == MAXLEN + 1000
     assert (counted.delivered, counted.dropped, counted.unexplained) == (MAXLEN, 1000, 0)
