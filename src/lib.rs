@@ -14,6 +14,7 @@
 pub mod capture;
 pub mod compare;
 pub mod compile;
+pub mod conntrack;
 #[cfg(target_os = "linux")]
 pub mod enforce;
 pub mod flow;
@@ -21,6 +22,7 @@ pub mod labels;
 #[cfg(target_os = "linux")]
 pub mod load;
 pub mod model;
+pub mod netlink;
 #[cfg(target_os = "linux")]
 pub mod nfqueue;
 pub mod program;

@@ -324,6 +324,30 @@ _Columns = dict[str, NDArray[Any]]
 _Address = IPv4Address | IPv6Address
 
 @final
+class Connections:
+    """Tracked connections, as nfnetlink_conntrack tells them (linux/netfilter/nfnetlink_conntrack.h)."""
+
+    def __new__(cls, in_any_state: bool) -> Connections:
+        """Of those that the answer has, keeps connections in no zone of their own that both sides have a part
+        in, of TCP the established ones; with `in_any_state` also those that begin or end, but are not over.
+        """
+
+    def add(self, datagram: bytes) -> bool:
+        """Takes one datagram of the answer; whether it was the last one.
+
+        Raises:
+            OSError: the kernel says that it cannot answer.
+        """
+
+    def columns(self) -> tuple[_Columns, _Columns]:
+        """Those of IPv4 and of IPv6, each in the direction of its first packet.
+
+        `src`, `dst` and `target` (where DNAT sent it, else `dst`), uint32 (n,) or uint8 (n, 16); `protocol`,
+        uint8; `sport`, `dport` and `target_port`, uint16 (ICMP: id, and `type << 8 | code` twice);
+        `answered`, bool.
+        """
+
+@final
 class Capture:
     """A capture file (pcap, pcapng, plain or gzip) that is read on as flows, block by block."""
 

@@ -1,9 +1,8 @@
 //! Messages of `nfnetlink_queue`, to and from bytes: pure, and without panic whatever the bytes.
-//!
-//! Netlink's own fields (message and attribute headers) are in the byte order of the machine; everything that
-//! netfilter puts into them is big-endian, here read and written through `be16` and `be32` only.
 
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use crate::netlink::{self, ATTRIBUTE_HEADER, aligned, be32, next_attribute};
 
 /// Bytes of a packet that the kernel copies: an IPv6 header, 80 bytes of extension headers and the ports. A larger
 /// copy costs memory of the socket buffer, a smaller one saves nothing measurable.
@@ -16,8 +15,6 @@ mod kind {
     pub const VERDICT: u16 = SUBSYSTEM_QUEUE | 1;
     pub const CONFIG: u16 = SUBSYSTEM_QUEUE | 2;
     pub const VERDICT_BATCH: u16 = SUBSYSTEM_QUEUE | 3;
-    /// `NLMSG_ERROR`, of netlink itself.
-    pub const ERROR: u16 = 2;
 }
 
 /// `nlmsg_flags`.
@@ -49,9 +46,6 @@ mod config {
     pub const FLAG_FAIL_OPEN: u32 = 1;
     pub const FLAG_GSO: u32 = 4;
 }
-
-const NETLINK_HEADER: usize = 16;
-const ATTRIBUTE_HEADER: usize = 4;
 
 /// What the kernel does with a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -114,45 +108,15 @@ pub enum Message<'a> {
 
 /// The messages of one datagram. One that says it is longer than the datagram is the last.
 pub fn messages(datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
-    let mut rest = datagram;
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let Some(header) = Header::read(rest) else {
-            rest = &[];
-            return Some(Message::Unreadable(None));
-        };
-        let is_cut = header.length > rest.len();
-        let body = rest.get(NETLINK_HEADER..header.length.min(rest.len())).unwrap_or_default();
-        rest = rest.get(aligned(header.length)..).unwrap_or_default();
-        Some(header.message(body, is_cut))
+    netlink::messages(datagram).map(|message| match message {
+        None => Message::Unreadable(None),
+        Some(message) if message.kind == kind::PACKET => packet(message.body, message.is_cut),
+        Some(message) => match message.error() {
+            Some(0) => Message::Acknowledged,
+            Some(errno) => Message::Error(errno),
+            None => Message::Other,
+        },
     })
-}
-
-struct Header {
-    length: usize,
-    kind: u16,
-}
-
-impl Header {
-    fn read(bytes: &[u8]) -> Option<Self> {
-        let [l0, l1, l2, l3, k0, k1, ..] = *bytes.first_chunk::<NETLINK_HEADER>()?;
-        let length = usize::try_from(u32::from_ne_bytes([l0, l1, l2, l3])).ok()?;
-        (length >= NETLINK_HEADER).then_some(Self { length, kind: u16::from_ne_bytes([k0, k1]) })
-    }
-
-    fn message<'a>(&self, body: &'a [u8], is_cut: bool) -> Message<'a> {
-        match self.kind {
-            kind::PACKET => packet(body, is_cut),
-            kind::ERROR => match body.first_chunk().map(|errno| i32::from_ne_bytes(*errno)) {
-                Some(0) => Message::Acknowledged,
-                Some(errno) => Message::Error(errno.saturating_neg()),
-                None => Message::Other,
-            },
-            _ => Message::Other,
-        }
-    }
 }
 
 /// Whatever cannot be read has a place in the queue all the same: its id is kept if it is known.
@@ -197,25 +161,6 @@ fn assign<T>(place: &mut T, value: Option<T>) -> Option<()> {
 fn store<T>(place: &mut Option<T>, value: Option<T>) -> Option<()> {
     *place = Some(value?);
     Some(())
-}
-
-/// Number and value of the first attribute; moves behind it. None where its length does not fit.
-fn next_attribute<'a>(rest: &mut &'a [u8]) -> Option<(u16, &'a [u8])> {
-    let [l0, l1, n0, n1] = *rest.first_chunk::<ATTRIBUTE_HEADER>()?;
-    let length = usize::from(u16::from_ne_bytes([l0, l1]));
-    let value = rest.get(ATTRIBUTE_HEADER..length)?;
-    *rest = rest.get(aligned(length)..).unwrap_or_default();
-    Some((u16::from_ne_bytes([n0, n1]), value))
-}
-
-/// The big-endian number that the value begins with.
-fn be32(value: &[u8]) -> Option<u32> {
-    value.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
-}
-
-/// Messages and attributes begin at multiples of four bytes.
-const fn aligned(length: usize) -> usize {
-    length.saturating_add(3) & !3
 }
 
 /// How a queue is set up.

@@ -6,13 +6,13 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use numpy::{PyArray1, PyArrayMethods};
+use numpy::PyArray1;
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use serde_json::{Map, Value, json};
 
-use super::value_error;
+use super::{addresses, value_error};
 use crate::capture::{Capture as Core, CaptureError, Dnat, Flow};
 use crate::flow::Family;
 use crate::wire::WireError;
@@ -132,7 +132,7 @@ fn columns<'py>(py: Python<'py>, flows: &[Flow], family: Family) -> PyResult<Bou
     let dict = PyDict::new(py);
     for (name, of) in [("src", false), ("dst", true)] {
         let side = |flow: &Flow| if of { flow.key.destination } else { flow.key.source };
-        dict.set_item(name, addresses(py, flows, family, side)?)?;
+        dict.set_item(name, addresses(py, flows.iter().map(side), family)?)?;
     }
     macro_rules! column {
         ($name:literal, $value:expr) => {
@@ -154,19 +154,4 @@ fn columns<'py>(py: Python<'py>, flows: &[Flow], family: Family) -> PyResult<Bou
     column!("way", |flow| flow.way as u8);
     column!("answered", |flow| flow.is_answered);
     Ok(dict)
-}
-
-/// IPv4: uint32 (n,); IPv6: uint8 (n, 16).
-fn addresses<'py>(
-    py: Python<'py>,
-    flows: &[Flow],
-    family: Family,
-    side: impl Fn(&Flow) -> u128,
-) -> PyResult<Bound<'py, PyAny>> {
-    if family == Family::V4 {
-        #[allow(clippy::cast_possible_truncation)] // IPv4 numbers are below 2^32.
-        return Ok(PyArray1::from_iter(py, flows.iter().map(|flow| side(flow) as u32)).into_any());
-    }
-    let bytes = PyArray1::from_iter(py, flows.iter().flat_map(|flow| side(flow).to_be_bytes()));
-    Ok(bytes.reshape([flows.len(), 16])?.into_any())
 }

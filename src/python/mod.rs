@@ -4,6 +4,7 @@ mod batch;
 mod bench;
 mod capture;
 mod compare;
+mod conntrack;
 mod enforcer;
 mod events;
 mod judge;
@@ -12,12 +13,30 @@ mod question;
 mod selectors;
 mod table;
 
+use numpy::{PyArray1, PyArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+
+use crate::flow::Family;
 
 #[allow(clippy::needless_pass_by_value)] // Made for `map_err`, which hands values over.
 fn value_error(error: impl ToString) -> PyErr {
     PyValueError::new_err(error.to_string())
+}
+
+/// Addresses as a column. IPv4: uint32 (n,); IPv6: uint8 (n, 16).
+fn addresses(
+    py: Python<'_>,
+    numbers: impl ExactSizeIterator<Item = u128>,
+    family: Family,
+) -> PyResult<Bound<'_, PyAny>> {
+    if family == Family::V4 {
+        #[allow(clippy::cast_possible_truncation)] // IPv4 numbers are below 2^32.
+        return Ok(PyArray1::from_iter(py, numbers.map(|number| number as u32)).into_any());
+    }
+    let count = numbers.len();
+    let bytes = PyArray1::from_iter(py, numbers.flat_map(u128::to_be_bytes));
+    Ok(bytes.reshape([count, 16])?.into_any())
 }
 
 /// The compiled core of labelgate. The stub `_core.pyi` is its documentation.
@@ -29,6 +48,8 @@ mod _core {
     use super::capture::Capture;
     #[pymodule_export]
     use super::compare::{Cell, TablePair};
+    #[pymodule_export]
+    use super::conntrack::Connections;
     #[pymodule_export]
     use super::enforcer::Enforcer;
     #[pymodule_export]

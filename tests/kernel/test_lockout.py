@@ -8,6 +8,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 
 import policies
@@ -27,8 +29,10 @@ from labelgate.demo.world import (
     STRANGER,
     World,
 )
-from labelgate.flow import UDP
-from labelgate.lockout.flows import Flow, read_flows, read_flows_by_netlink
+from labelgate.flow import TCP, UDP
+from labelgate.links import read_links
+from labelgate.lockout import Flow, Host, flow_of, forget_connections, read_connections
+from labelgate.lockout.flows import by_column
 
 NFT = "nft"
 """Where the variant of iptables has no say."""
@@ -229,13 +233,42 @@ FORWARDING = f"{NO_FAILSAFES}---{policies.host()}---" + policies.policy(
 )
 
 
-def every_flow(world: World) -> list[Flow]:
-    """In whatever state."""
-    return world.call(EDGE, lambda: read_flows(in_any_state=True))
+def tracked(world: World, *, in_any_state: bool = False) -> list[Flow]:
+    """All that conntrack knows in the edge node."""
+    found = world.call(EDGE, lambda: read_connections(in_any_state=in_any_state))
+    return [flow_of(flows, row) for flows in found for row in range(len(flows))]
 
 
-def test_netlink_tells_the_same_as_proc(world: World, tmp_path: Path) -> None:
-    """For kernels without /proc/net/nf_conntrack: TCP, UDP, ICMP of both families, translated ones."""
+def told_by_proc(world: World, *, in_any_state: bool) -> set[tuple[object, ...]]:
+    """The same by the text of the kernel: protocol, ends, target with its port, id of ICMP, answered."""
+    path = Path("/proc/thread-self/net/nf_conntrack")
+    lines = world.call(EDGE, lambda: path.read_text(encoding="ascii")).splitlines()
+    found: set[tuple[object, ...]] = set()
+    for words in map(str.split, lines):
+        over = {"TIME_WAIT", "CLOSE"}
+        if int(words[3]) == TCP and (words[5] in over if in_any_state else words[5] != "ESTABLISHED"):
+            continue
+        if "[UNREPLIED]" in words and not in_any_state:
+            continue
+        pairs = [word.split("=") for word in words if "=" in word]
+        values = {key: [value for name, value in pairs if name == key] for key, _ in pairs}
+        src, dst, target = values["src"][0], values["dst"][0], values["src"][1]
+        ports = [int(values.get(key, ["0"])[0]) for key in ("sport", "dport", "id")]
+        port = int(values["sport"][1]) if "sport" in values else 0
+        ends = (ip_address(src), ip_address(dst), ip_address(target))
+        found.add((int(words[3]), *ends, *ports, port, "[UNREPLIED]" not in words))
+    return found
+
+
+def as_proc(flow: Flow) -> tuple[object, ...]:
+    ends = (flow.src, flow.dst, flow.target or flow.dst)
+    number = flow.icmp[2] if flow.icmp else 0
+    port = flow.target_port or flow.dport
+    return flow.protocol, *ends, flow.sport, flow.dport, number, port, flow.answered
+
+
+def test_tracked_connections_are_those_of_proc(world: World, tmp_path: Path) -> None:
+    """TCP, UDP, ICMP of both families, translated ones, and those that begin or end."""
     path = tmp_path / "policy.yaml"
     path.write_text(FORWARDING % "0.0.0.0/0", encoding="utf-8")
     dnat = f"-A PREROUTING -p tcp -d {EDGE_OUTSIDE} --dport 9000 -j DNAT --to-destination {INSIDE_HOST}:9001"
@@ -247,23 +280,68 @@ def test_netlink_tells_the_same_as_proc(world: World, tmp_path: Path) -> None:
         assert send(world, Probe("icmp", CLIENT, EDGE_OUTSIDE).twin)
         server = world.call(INSIDE, socket.create_server, (INSIDE_HOST, 9001))
         with server, world.call(OUTSIDE, socket.create_connection, (EDGE_OUTSIDE, 9000), 30):
-            read, told = world.call(EDGE, read_flows), world.call(EDGE, read_flows_by_netlink)
             ending = stack.enter_context(session(world, CLIENT, EDGE, EDGE_OUTSIDE, 9997))
             ending[0].shutdown(socket.SHUT_WR)
             assert ending[1].recv(1) == b""
             stack.enter_context(datagrams(world, CLIENT, 9997))[0].send(b"x")
             # A datagram in the queue is known to nobody before it is answered.
             assert wait_until(
-                lambda: (UDP, 9997) in {(flow.protocol, flow.dport) for flow in every_flow(world)}
+                lambda: (
+                    (UDP, 9997) in {(one.protocol, one.dport) for one in tracked(world, in_any_state=True)}
+                )
             )
-            read_all = every_flow(world)
-            told_all = world.call(EDGE, lambda: read_flows_by_netlink(in_any_state=True))
-    assert set(read) == set(told)
-    assert set(read_all) == set(told_all)
-    assert sorted((flow.protocol, flow.dport) for flow in {*read_all} - {*read}) == [(6, 9997), (17, 9997)]
-    assert {flow.protocol for flow in read} == {1, 6, 17, 58}
-    (translated,) = [flow for flow in read if flow.target]
+            alive, all_of_them = tracked(world), tracked(world, in_any_state=True)
+            told, all_told = (told_by_proc(world, in_any_state=state) for state in (False, True))
+    assert set(map(as_proc, alive)) == told
+    assert set(map(as_proc, all_of_them)) == all_told
+    begun = {*all_of_them} - {*alive}
+    assert sorted((flow.protocol, flow.dport) for flow in begun) == [(6, 9997), (17, 9997)]
+    assert {flow.protocol for flow in alive} == {1, 6, 17, 58}
+    (translated,) = [flow for flow in alive if flow.target]
     assert (str(translated.target), translated.target_port, translated.dport) == (INSIDE_HOST, 9001, 9000)
+
+
+def test_connections_are_forgotten_one_by_one(world: World, tmp_path: Path) -> None:
+    """TCP, UDP and ICMP of both families: what is asked for and still known, and nothing else."""
+    path = tmp_path / "policy.yaml"
+    path.write_text(FORWARDING % "0.0.0.0/0", encoding="utf-8")
+    with Daemon(world, path, backend=NFT), ExitStack() as stack:
+        stack.enter_context(session(world, CLIENT, EDGE, EDGE_OUTSIDE, 9998))
+        kept = stack.enter_context(session(world, CLIENT, EDGE, EDGE_OUTSIDE, 9996))
+        assert exchange(world, *stack.enter_context(datagrams(world, CLIENT, 9998)))
+        assert send(world, Probe("icmp", CLIENT, EDGE_OUTSIDE))
+        assert send(world, Probe("icmp", CLIENT, EDGE_OUTSIDE).twin)
+        before = tracked(world)
+        asked = [flow for flow in before if flow.dport != 9996]
+        gone = replace(next(flow for flow in asked if flow.protocol == TCP), sport=1)
+        assert {flow.protocol for flow in asked} == {1, 6, 17, 58}
+        assert world.call(EDGE, lambda: forget_connections([gone, *asked, gone])) == asked
+        assert not {*tracked(world)} & {*asked}
+        assert exchange(world, *kept)
+        assert {flow.dport for flow in tracked(world) if flow.protocol == TCP} == {9996}
+
+
+def test_routes_of_many_addresses(world: World) -> None:
+    """More at once than the kernel's buffer has answers for, some of which have no route."""
+    inside = [str(ip_address(INSIDE_HOST) + number) for number in range(200)]
+    nowhere = [f"240.0.0.{number}" for number in range(1, 60)]
+
+    def asked() -> list[str | None]:
+        here = Host(read_links())
+        return [here.interface(ip_address(text)) for text in (CLIENT, INSIDE_HOST, nowhere[0])]
+
+    def by_column_asked() -> dict[str, tuple[str | None, str | None]]:
+        addresses = [CLIENT, *inside, *nowhere]
+        (flows,) = by_column([Flow(TCP, ip_address(EDGE_OUTSIDE), ip_address(one)) for one in addresses])
+        return {addresses[row]: way for way, rows in Host(read_links()).ways(flows) for row in rows}
+
+    uplink, downlink, none = world.call(EDGE, asked)
+    assert (uplink, none) == ("eth0", None)
+    assert downlink not in ("eth0", None)
+    found = world.call(EDGE, by_column_asked)
+    assert found[CLIENT] == (None, "eth0")
+    assert {found[one] for one in inside} <= {(None, downlink), (None, "eth0")}
+    assert not found.keys() & {*nowhere}
 
 
 def test_namespaces_are_told_apart(world: World) -> None:

@@ -592,6 +592,26 @@ def test_what_is_applied_is_not_replaced_without_an_edit(
     assert agent._enforcement.current.source.is_applied
 
 
+def test_rules_are_put_back_while_connections_are_asked_about(
+    kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may be hundreds of thousands of them."""
+
+    def many(*asked: Any) -> list[Finding]:
+        kernel.findings = ["v4: raw PREROUTING: our jump is gone"]
+        asked[-1]()
+        kernel.findings = []
+        return []
+
+    monkeypatch.setattr(daemon, "denied_sessions", many)
+    said: list[str] = []
+    agent = agent_of(policy, said)
+    kernel.steps = [lambda: said.append(str(agent._answer_check(applied())))]
+    agent.run()
+    put_back = said.index("warning: v4: raw PREROUTING: our jump is gone; our rules are put back")
+    assert put_back < said.index("{'findings': []}")
+
+
 @pytest.mark.parametrize(("stop", "expected"), [("keep", 3), ("remove", 2)])
 def test_a_planned_stop_ends_a_trial(
     kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch, stop: str, expected: int

@@ -177,14 +177,14 @@ def test_a_panic_of_the_lockout_check_is_told(
     """As where the kernel does not tell: an edit is made, what somebody asks for is not."""
     monkeypatch.setattr(caution, "findings", panic)
     monkeypatch.setattr(caution, "open_sessions", list)
-    monkeypatch.setattr(caution, "read_flows", list)
+    monkeypatch.setattr(caution, "read_connections", list)
     agent = agent_of(policy, [])
     agent.run()
     current, said = agent._enforcement.current, list[str]()
-    caution.refuse_lockout(current, current, current.links, said.append)
+    caution.refuse_lockout(current, current, current.links, said.append, lambda: None)
     assert said[0].startswith("warning: who is locked out cannot be told: CoreFault")
     with pytest.raises(caution.LockOutError):
-        caution.denied_sessions(current, current, current.links, None)
+        caution.denied_sessions(current, current, current.links, None, lambda: None)
 
 
 @pytest.mark.parametrize("kind", [PanicException, ZeroDivisionError])

@@ -16,6 +16,7 @@ from labelgate.analysis import recorded
 from labelgate.analysis.whereabouts import Whereabouts
 from labelgate.cli import cli
 from labelgate.lockout.flows import Flow as Tracked
+from labelgate.lockout.flows import by_column
 from recorded_traffic import FRAME, HOST, LINES, OTHER, PACKETS, POD, POLICY, fates, replay, tcp
 from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.l2 import ARP
@@ -343,7 +344,9 @@ TRACKED = [
 
 
 def test_conntrack(recorded_policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorded, "read_flows", lambda in_any_state: TRACKED if in_any_state else [])
+    monkeypatch.setattr(
+        recorded, "read_connections", lambda in_any_state: by_column(TRACKED if in_any_state else [])
+    )
     *flows, report = replay(
         recorded_policy, "conntrack", "--node", "edge1", "--route", "::/0=eth0", "--route", "0.0.0.0/0=eth0",
         "--flows", code=1,
@@ -355,8 +358,8 @@ def test_conntrack(recorded_policy: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_conntrack_by_the_routes_of_this_host(recorded_policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only `lo` is sure to be here: from the host to itself, where no endpoint is."""
-    here = [Tracked(6, ip_address("127.0.0.1"), ip_address("127.0.0.2"), 40000, 80)]
-    monkeypatch.setattr(recorded, "read_flows", lambda in_any_state: here)
+    here = by_column([Tracked(6, ip_address("127.0.0.1"), ip_address("127.0.0.2"), 40000, 80)])
+    monkeypatch.setattr(recorded, "read_connections", lambda in_any_state: here)
     (report,) = replay(recorded_policy, "conntrack", "--node", "edge1", code=3)
     assert fates(report) == {"no endpoint": (1, 1)}
     assert [row["place"] for row in report["rules"]] == ["raw-output", "filter-output", "mangle-postrouting"]

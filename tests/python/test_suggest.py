@@ -16,13 +16,15 @@ import yaml
 from click.testing import CliRunner
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from labelgate.analysis import recorded
 from labelgate.analysis.recorded import from_conntrack, packed
 from labelgate.analysis.selection import group_of, selectors
 from labelgate.analysis.suggest import Observed, Peers, suggest
 from labelgate.cli import cli
 from labelgate.cli.suggested import text
 from labelgate.flow import Packet
-from labelgate.lockout import flows as tracked
+from labelgate.lockout.flows import Flow as Tracked
+from labelgate.lockout.flows import by_column
 from labelgate.reference.selectors import matches, parse
 from labelgate.snapshot import Snapshot
 
@@ -434,20 +436,15 @@ def test_names_are_no_names_twice(tmp_path: Path) -> None:
     assert names == ["suggested-web", "suggested-web-2", "suggested-web-2-2"]
 
 
-TRACKED = """\
-ipv4     2 tcp      6 117 {} src=10.0.0.1 dst=10.0.0.3 sport=40000 dport={} {}src=10.0.0.3 dst=10.0.0.1 \
-sport={} dport=40000 mark=0 zone=0 use=2
-"""
-
-
 def test_what_conntrack_has_no_answer_to_is_no_connection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "nf_conntrack").write_text(
-        TRACKED.format("SYN_SENT", 81, "[UNREPLIED] ", 81) + TRACKED.format("ESTABLISHED", 80, "", 80),
-        encoding="ascii",
-    )
-    monkeypatch.setattr(tracked, "_NET", tmp_path)
+    client, server = map(ip_address, ("10.0.0.1", "10.0.0.3"))
+    tracked = [
+        Tracked(6, client, server, 40000, 81, answered=False),
+        Tracked(6, client, server, 40000, 80),
+    ]
+    monkeypatch.setattr(recorded, "read_connections", lambda in_any_state: by_column(tracked))
     observed = Observed(world(tmp_path, [WEB, DB]))
     for block in from_conntrack().blocks:
         observed.add(block)

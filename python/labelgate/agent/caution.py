@@ -15,12 +15,13 @@ from labelgate.lockout import (
     Flow,
     Host,
     LockOutError,
-    delete_flows,
-    denial,
+    denials,
     findings,
+    flow_of,
+    forget_connections,
     is_ssh_exempt,
     open_sessions,
-    read_flows,
+    read_connections,
 )
 from labelgate.netfilter.conntrack import set_tcp_loose, tcp_loose
 
@@ -28,6 +29,8 @@ MOST_NAMED = 10
 """Connections that are named in one message."""
 
 
+Step = Callable[[], None]
+"""Called now and then where there are many connections."""
 UNREADABLE = (OSError, NetlinkError, ValueError, LookupError)
 """What comes of a kernel that does not tell what it is asked, or tells it in another way."""
 
@@ -37,8 +40,8 @@ def warn_at_start(first: Generation, say: Callable[[str], None]) -> None:
     if not first.table.governs_something:
         return
     try:
-        with panics_refused(), Host(first.links) as host:
-            found = findings(None, first.table, host, open_sessions())
+        with panics_refused():
+            found = findings(None, first.table, Host(first.links), open_sessions())
     except UNREADABLE as error:
         say(f"warning: who is locked out cannot be told: {error!r}")
         return
@@ -47,7 +50,9 @@ def warn_at_start(first: Generation, say: Callable[[str], None]) -> None:
             say(f"warning: {finding}")
 
 
-def refuse_lockout(before: Generation, after: Generation, links: Links, say: Callable[[str], None]) -> None:
+def refuse_lockout(
+    before: Generation, after: Generation, links: Links, say: Callable[[str], None], step: Step
+) -> None:
     """For a change that nobody waits for: sessions over SSH, and what the host cannot do without.
 
     Where the kernel does not tell, the change is made: policy must not depend on that.
@@ -58,8 +63,8 @@ def refuse_lockout(before: Generation, after: Generation, links: Links, say: Cal
     try:
         # The kernel takes long to list its sockets; failsafe ports are judged anyway.
         sessions = [] if is_ssh_exempt(after.table) else open_sessions()
-        with panics_refused(), Host(links) as host:
-            found = findings(before.table, after.table, host, sessions)
+        with panics_refused():
+            found = findings(before.table, after.table, Host(links, step), sessions)
     except UNREADABLE as error:
         say(f"warning: who is locked out cannot be told: {error!r}")
         return
@@ -67,16 +72,18 @@ def refuse_lockout(before: Generation, after: Generation, links: Links, say: Cal
         raise LockOutError(lockouts)
 
 
-def denied_sessions(before: Generation, after: Generation, links: Links, mine: Flow | None) -> list[Finding]:
+def denied_sessions(
+    before: Generation, after: Generation, links: Links, mine: Flow | None, step: Step
+) -> list[Finding]:
     """For a change that somebody asks for: all sessions that are alive, tracked or not.
 
     Raises:
         LockOutError: the kernel does not tell.
     """
     try:
-        sessions = dict.fromkeys([*open_sessions(), *read_flows()])
-        with panics_refused(), Host(links) as host:
-            return findings(before.table, after.table, host, sessions, mine=mine)
+        sessions = [*open_sessions(), *read_connections()]
+        with panics_refused():
+            return findings(before.table, after.table, Host(links, step), sessions, mine=mine)
     except UNREADABLE as error:
         raise LockOutError(
             [Finding("the check itself", repr(error), "nobody knows", is_lockout=True)]
@@ -133,18 +140,22 @@ class Revocation:
             self._say(f"warning: {error}")
         self._before = None
 
-    def cut(self, generation: Generation) -> None:
+    def cut(self, generation: Generation, step: Step) -> None:
         """Cuts what this generation denies, in the direction of its first packet; nothing else."""
         if generation.config.revoke != "deny-now":
             return
         try:
-            with panics_refused(), Host(generation.links) as host:
-                flows = read_flows(in_any_state=True)
-                denied = [flow for flow in flows if denial(generation.table, flow, host) is not None]
-            cut = [str(flow) for flow in delete_flows(denied)]
+            with panics_refused():
+                host = Host(generation.links, step)
+                denied = [
+                    flow_of(flows, row)
+                    for flows in read_connections(in_any_state=True)
+                    for row in denials(generation.table, flows, host)
+                ]
+            cut = forget_connections(denied)
         except UNREADABLE as error:
             self._say(f"warning: connections that are denied now go on: {error!r}")
             return
         if cut:
             more = f" and {len(cut) - MOST_NAMED} more" if len(cut) > MOST_NAMED else ""
-            self._say(f"cut, as denied now: {', '.join(cut[:MOST_NAMED])}{more}")
+            self._say(f"cut, as denied now: {', '.join(map(str, cut[:MOST_NAMED]))}{more}")

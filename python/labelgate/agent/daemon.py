@@ -71,10 +71,10 @@ class Agent:
         self._manager = ServiceManager()
 
         def read(done: int, whole: int) -> None:
-            self._manager.alive()
+            self._keep_up()
             progress(done, whole)
 
-        self._loader = Loader(options, say, read, self._manager.alive, self._manager.patience)
+        self._loader = Loader(options, say, read, self._keep_up, self._manager.patience)
         self._enforcement: Enforcement
         self._links: LinkWatch
         self._signals: Signals
@@ -262,6 +262,12 @@ class Agent:
                 self._enforcement.rules.done(again=was_changed)
         raise AgentError(f"the packet loop ended ({failure}); our rules stay, what they queue is dropped")
 
+    def _keep_up(self) -> None:
+        """In the midst of what takes long: the service manager hears of us, and rules of ours stay there."""
+        self._manager.alive()
+        if self._in_force_since and self._enforcement.rules.is_due():
+            self._enforcement.rules.done(again=self._enforcement.restore())
+
     def _tell_counters(self) -> None:
         """A question that has no answer ends nothing."""
         try:
@@ -297,7 +303,7 @@ class Agent:
         before, links = self._enforcement.current, self._links.links
         generation = self._made_of(asked)
         try:
-            found = denied_sessions(before, generation, links, asked.session)
+            found = denied_sessions(before, generation, links, asked.session, self._keep_up)
         except LockOutError as error:
             found = list(error.findings)
         return {"findings": [finding.to_json() for finding in found]}
@@ -351,7 +357,8 @@ class Agent:
     def _cautions(self, generation: Generation, asked: Asked) -> list[Finding]:
         """What it would deny; LockOutError unless that may be, or is forced."""
         try:
-            found = denied_sessions(self._enforcement.current, generation, self._links.links, asked.session)
+            before, links = self._enforcement.current, self._links.links
+            found = denied_sessions(before, generation, links, asked.session, self._keep_up)
             if not asked.is_forced:
                 refuse_what_is_cut(found, generation)
         except LockOutError as error:
@@ -497,7 +504,8 @@ class Agent:
 
     def _check_lockout(self, generation: Generation) -> None:
         try:
-            refuse_lockout(self._enforcement.current, generation, self._links.links, self._say)
+            before, links = self._enforcement.current, self._links.links
+            refuse_lockout(before, generation, links, self._say, self._keep_up)
         except LockOutError as error:
             if generation.config.lockout == "refuse":
                 raise
@@ -550,7 +558,7 @@ class Agent:
         """The policy is in force by now: what goes wrong here does not make that undone."""
         try:
             self._revocation.follow(generation)
-            self._revocation.cut(generation)
+            self._revocation.cut(generation, self._keep_up)
         except Exception as error:
             self._say(f"warning: connections that are denied now may go on: {error!r}")
 

@@ -20,19 +20,17 @@ from labelgate.analysis.replay import (
     Reasons,
     unjudged,
 )
-from labelgate.analysis.whereabouts import Directory, Interfaces, Place, Whereabouts, way_between
+from labelgate.analysis.whereabouts import Directory, Place, Whereabouts, way_between
 from labelgate.flow import CT_STATES, ICMP, ICMPV6, VERDICTS, Hook, IPAddress
 from labelgate.path import hooks_of
 from labelgate.settings import HostFacts
 from labelgate.table import DecisionTable
+from labelgate.ways import Interfaces, Rows, Walk, groups
 
 _DENY, _CONTINUE = VERDICTS.index("deny"), VERDICTS.index("continue")
 _NEW, _ESTABLISHED, _UNTRACKED = map(CT_STATES.index, ("new", "established", "untracked"))
-_MARKS = tuple(VERDICTS.index(word) for word in ("allow-notrack", "allow-skip-hep"))
 _NOBODY = "no endpoint"
 _SPOOFED = "source is not the workload's (E-30)"
-
-Rows = NDArray[np.intp]
 
 
 class NodeJudge:
@@ -83,12 +81,11 @@ class NodeJudge:
                 continue
             walk.state[rows] = ALLOWED
             if self._hook:
-                sent = block if self._hook.startswith(("raw", "mangle-pre")) else block.behind_dnat()
-                walk.ask(self._hook, rows, after, sent)
+                walk.ask(self._hook, rows, after)
             elif is_routed:
                 self._pass(walk, rows, before, after)
             else:
-                left = walk.ask(hooks_of(*after)[0], rows, after, block)
+                left = walk.ask(hooks_of(*after)[0], rows, after)
                 walk.state[left], walk.decider[left] = NO_WAY, -1
             walk.settle(rows)
         return Judged(walk.state, walk.decider, walk.visits)
@@ -97,10 +94,9 @@ class NodeJudge:
         """From the raw hook on; `before` and `after` are the ways to it ahead of and behind DNAT."""
         block = walk.block
         raw, *_ = hooks_of(*after)
-        rows = walk.ask(raw, rows, before or after, block)
-        stays = block.translated[rows] & (
-            walk.ct[rows] == _UNTRACKED
-        )  # Untracked packets pass no NAT (E-62).
+        rows = walk.ask(raw, rows, before or after)
+        # Untracked packets pass no NAT (E-62).
+        stays = block.translated[rows] & (walk.ct[rows] == _UNTRACKED)
         self._go_on(walk, rows[~stays], after, block.behind_dnat())
         if before is None:
             walk.state[rows[stays]] = NO_WAY
@@ -108,10 +104,10 @@ class NodeJudge:
             self._go_on(walk, rows[stays], before, block)
 
     def _go_on(self, walk: _Walk, rows: Rows, way: Interfaces, sent: Recorded) -> None:
-        """Behind the raw hook, and the replies; `sent` has the destinations behind DNAT."""
+        """Behind the raw hook, and the replies; `sent` has the destinations that the flows come to have."""
         begun = rows
         for hook in hooks_of(*way)[1:]:
-            rows = walk.ask(hook, rows, way, walk.block if hook.endswith("prerouting") else sent)
+            rows = walk.ask(hook, rows, way)
         if self._judges_replies:
             self._pass_back(walk, begun, way, sent)
 
@@ -125,7 +121,7 @@ class NodeJudge:
         back = _Walk(self._table, self.reasons, flows, "replies at ")
         going = rows
         for hook in hooks_of(way[1], way[0]):
-            going = back.ask(hook, going, (way[1], way[0]), flows)
+            going = back.ask(hook, going, (way[1], way[0]))
         back.settle(rows)
         walk.visits += back.visits
         denied = rows[back.state[rows] == DENIED]
@@ -144,8 +140,8 @@ class NodeJudge:
         ends[0] = self._as_captured(block, ends[0], ends[2], kinds)
         keys = (ends[0] * len(kinds) + ends[1]) * len(kinds) + ends[2]
         found: dict[tuple[Interfaces | None, Interfaces, bool], Rows] = {}
-        for key in np.unique(keys):
-            rest, target = divmod(int(key), len(kinds))
+        for rows in groups(keys):
+            rest, target = divmod(int(keys[rows[0]]), len(kinds))
             source, destination = divmod(rest, len(kinds))
             before = way_between(kinds[source], kinds[destination])
             after = way_between(kinds[source], kinds[target])
@@ -153,7 +149,6 @@ class NodeJudge:
             if after is None and in_ in self._workloads:
                 after = in_, None
             if after is not None:
-                rows = np.flatnonzero(keys == key)
                 known = found.get((before, after, is_routed))
                 found[before, after, is_routed] = rows if known is None else np.concatenate([known, rows])
         return found
@@ -198,35 +193,30 @@ class _Walk:
         self.state = np.full(n, ALLOWED, np.uint8)
         self.decider = np.full(n, -1, np.int64)
         self.visits: list[tuple[Rows, NDArray[np.int64]]] = []
-        self.ct = block.ct.copy()
-        self._table, self._reasons, self._prefix = table, reasons, prefix
-        self._accepted, self._decisive = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
+        self._walk = Walk(table, block, block.ct)
+        self._reasons, self._prefix = reasons, prefix
+        self._decisive = np.zeros(n, np.bool_)
 
-    def ask(self, hook: Hook, rows: Rows, way: Interfaces, sent: Recorded) -> Rows:
-        """Asks a hook about these rows, which have the destinations in `sent`; those that it lets go on."""
+    @property
+    def ct(self) -> NDArray[np.uint8]:
+        """As hooks before have left it."""
+        return self._walk.ct
+
+    def ask(self, hook: Hook, rows: Rows, way: Interfaces) -> Rows:
+        """Asks a hook about these rows; those that it lets go on."""
         if not len(rows):
             return rows
-        in_, out = way
-        columns = (sent.src, sent.dst, sent.protocol, sent.sport, sent.dport)
-        is_local = in_ is None and not hook.startswith("raw")
-        dnatted = is_local & self.block.translated[rows] & (self.ct[rows] != _UNTRACKED)
-        verdicts, outcomes = self._table.decide_batch(
-            hook, *(np.ascontiguousarray(column[rows]) for column in columns),
-            in_=in_, out=None if hook.endswith("prerouting") else out,
-            ct=self.ct[rows], accepted=self._accepted[rows],
-            dnatted=dnatted,
-        )  # fmt: skip
+        # Filter asks a policy, or mangle POSTROUTING of what the node sends and DNAT sends elsewhere (E-37).
+        asks = hook.startswith("filter") | self._walk.is_translated(hook, rows)
+        verdicts, outcomes = self._walk.ask(hook, rows, way)
         numbers = self._reasons.numbers(self._prefix + hook, verdicts, outcomes)
         self.visits.append((rows, numbers))
-        # The last one that says more than `continue` decides; where none does, the one that asks a policy:
-        # filter, or mangle POSTROUTING for what the node itself sends and DNAT sends elsewhere (E-37).
-        asks = hook.startswith("filter") | (self.decider[rows] == -1) | dnatted
+        # The last one that says more than `continue` decides; where none does, the one that asks a policy.
+        asks |= self.decider[rows] == -1
         says = (verdicts != _CONTINUE) | (~self._decisive[rows] & asks)
         self.decider[rows[says]] = numbers[says]
         self._decisive[rows[verdicts != _CONTINUE]] = True
         self.state[rows[verdicts == _DENY]] = DENIED
-        self._accepted[rows] |= np.isin(verdicts, _MARKS)
-        self.ct[rows[verdicts == _MARKS[0]]] = _UNTRACKED
         going: Rows = rows[verdicts != _DENY]
         return going
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Address, IPv6Address
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ from numpy.typing import NDArray
 from labelgate import _core
 from labelgate.columns import address_column
 from labelgate.flow import IPAddress
-from labelgate.lockout.flows import Flow as Tracked
-from labelgate.lockout.flows import read_flows
+from labelgate.lockout import read_connections
+from labelgate.ways import Flows
 
 BLOCK = 1 << 16
 """Flows of a block, or so."""
@@ -33,21 +32,12 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
-    """Flows of one IP version, each in the direction of who began it; every field is an array of n values."""
+class Recorded(Flows):
+    """Flows of one IP version as they were recorded; every array has n values.
 
-    src: NDArray[Any]
-    """uint32 (n,) or uint8 (n, 16)."""
-    dst: NDArray[Any]
-    target: NDArray[Any]
-    """The destination behind DNAT: `dst` where nothing translates it."""
-    protocol: NDArray[np.uint8]
-    sport: NDArray[np.uint16]
-    """ICMP: the id."""
-    dport: NDArray[np.uint16]
-    """ICMP: `type << 8 | code`."""
-    target_port: NDArray[np.uint16]
-    """`dport` behind DNAT."""
+    `answered`: the other side has sent something that is no refusal.
+    """
+
     ct: NDArray[np.uint8]
     """Of the first packet, as in `labelgate.flow.CT_STATES`."""
     begin: NDArray[np.uint8]
@@ -60,7 +50,6 @@ class Recorded:
     first: NDArray[np.uint64]
     """Nanoseconds since 1970; 0: not recorded."""
     last: NDArray[np.uint64]
-    answered: NDArray[np.bool_]
     denied: NDArray[np.bool_]
     """Whoever recorded it says so; nothing passed."""
     interface: NDArray[np.uint32]
@@ -70,44 +59,12 @@ class Recorded:
     names: tuple[str | None, ...] = ()
     """Of interfaces, as far as the recording has them."""
 
-    def __len__(self) -> int:
-        return len(self.protocol)
-
-    @property
-    def version(self) -> int:
-        """4 or 6."""
-        return 4 if self.src.ndim == 1 else 6
-
-    def address(self, side: NDArray[Any], row: int) -> IPAddress:
-        """The address of a row of `src` or `dst`."""
-        value = side[row]
-        return IPv4Address(int(value)) if self.version == 4 else IPv6Address(value.tobytes())
-
-    def pick(self, rows: NDArray[Any]) -> Recorded:
-        """Those of these rows."""
-        columns: dict[str, Any] = {
-            name: np.ascontiguousarray(getattr(self, name)[rows]) for name in (*_SIDES, *_DTYPES)
-        }
-        return replace(self, **columns)
-
-    @property
-    def translated(self) -> NDArray[np.bool_]:
-        """Those that DNAT gives another destination, which is known."""
-        differs = self.target != self.dst
-        moved = differs if self.version == 4 else differs.any(1)
-        found: NDArray[np.bool_] = moved | (self.target_port != self.dport)
-        return found
-
-    def behind_dnat(self) -> Recorded:
-        """The same flows as they are seen once DNAT has translated them."""
-        return replace(self, dst=self.target, dport=self.target_port)
-
 
 _SIDES = ("src", "dst", "target")
 _DTYPES = {
-    "protocol": np.uint8, "sport": np.uint16, "dport": np.uint16, "target_port": np.uint16, "ct": np.uint8,
-    "begin": np.uint8, "packets": np.uint64, "replies": np.uint64, "bytes": np.uint64,
-    "reply_bytes": np.uint64, "first": np.uint64, "last": np.uint64, "answered": np.bool_,
+    "protocol": np.uint8, "sport": np.uint16, "dport": np.uint16, "target_port": np.uint16,
+    "answered": np.bool_, "ct": np.uint8, "begin": np.uint8, "packets": np.uint64, "replies": np.uint64,
+    "bytes": np.uint64, "reply_bytes": np.uint64, "first": np.uint64, "last": np.uint64,
     "denied": np.bool_, "interface": np.uint32, "way": np.uint8,
 }  # fmt: skip
 
@@ -207,20 +164,18 @@ def from_conntrack() -> Source:
     Raises:
         OSError: it cannot be read.
     """
-    tracked = read_flows(in_any_state=True)
-    return Source(blocks_of(map(_of_tracked, tracked)))
+    tracked = read_connections(in_any_state=True)
+    return Source(_blocks_of_tracked(tracked))
 
 
-def _of_tracked(flow: Tracked) -> dict[str, Any]:
-    kind, code, ident = flow.icmp or (0, 0, 0)
-    return {
-        "src": flow.src, "dst": flow.dst, "protocol": flow.protocol,
-        "sport": ident if flow.icmp else flow.sport,
-        "dport": kind << 8 | code if flow.icmp else flow.dport,
-        "packets": 1, "answered": flow.answered,
-        **({} if flow.target is None else {"target": flow.target}),
-        **({"target_port": flow.target_port} if flow.target_port else {}),
-    }  # fmt: skip
+def _blocks_of_tracked(tracked: Iterable[Flows]) -> Iterator[Recorded]:
+    """Conntrack knows of no more than one packet."""
+    for flows in tracked:
+        columns: dict[str, Any] = {name: np.zeros(len(flows), dtype) for name, dtype in _DTYPES.items()}
+        columns |= {one.name: getattr(flows, one.name) for one in fields(flows)}
+        whole = Recorded(**columns | {"packets": np.ones(len(flows), np.uint64)})
+        for at in range(0, len(whole), BLOCK):
+            yield whole.pick(np.arange(at, min(at + BLOCK, len(whole))))
 
 
 def blocks_of(flows: Iterable[dict[str, Any]]) -> Iterator[Recorded]:

@@ -8,11 +8,10 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Protocol
 
 from labelgate.flow import IPAddress
+from labelgate.ways import Interfaces
 
 Place = tuple[bool, str | None]
 """Whether it is the node itself, and the interface towards it if it is not, as far as that is known."""
-Interfaces = tuple[str | None, str | None]
-"""In- and out-interface."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from labelgate.cli.progress import ProgressBar
 from labelgate.config import load_config
 from labelgate.control import ControlError, NoDaemon, ask
 from labelgate.links import read_links
-from labelgate.lockout import Host, findings, open_sessions, read_flows
+from labelgate.lockout import Host, findings, open_sessions, read_connections
 from labelgate.resources import Loading, Problem, Summary
 from labelgate.snapshot import Snapshot
 from labelgate.sources.files import read_documents
@@ -86,10 +86,10 @@ def _live(
         for idle in snapshot.idle_host_endpoints(config.node, links.host_facts):
             click.echo(f"warning: {idle}: it governs nothing here", err=True)
         table = snapshot.compile(node=config.node, host=links.host_facts, settings=config.settings)
-        sessions = [*open_sessions(), *read_flows()]
+        sessions = [*open_sessions(), *read_connections()]
         mine = read_session(session) if session else None
-        with Host(links) as host:
-            return [item.to_json() for item in findings(None, table, host, sessions, mine=mine)]
+        found = findings(None, table, Host(links), sessions, mine=mine)
+        return [item.to_json() for item in found]
     except ControlError as error:
         raise Refused(str(error)) from None
 

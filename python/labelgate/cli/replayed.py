@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -39,7 +39,7 @@ from labelgate.cli.progress import ProgressBar
 from labelgate.config import load_config
 from labelgate.flow import FieldError, Hook, IPAddress
 from labelgate.links import read_links
-from labelgate.lockout.flows import Host
+from labelgate.lockout import Host
 from labelgate.model import core_model
 from labelgate.settings import HostFacts
 from labelgate.snapshot import Snapshot, load
@@ -281,9 +281,9 @@ def run(
         judges = make_judges(policies, place, recording.captured_on, progress)
         local = {address for judge in judges if isinstance(judge, NodeJudge) for address in judge.local}
         recording = recording.with_files(local)
-    with ProgressBar(what="reading flows") as progress, reading(recording.path), ExitStack() as stack:
+    with ProgressBar(what="reading flows") as progress, reading(recording.path):
         if recording.kind == "conntrack" and place.host_file is None and not place.routes:
-            judges = _on_this_host(judges, stack)
+            judges = _on_this_host(judges)
         source = recording.open(progress)
         tallies, differences, broken = _run(
             recording.blocks(source), judges, _flow_line(judges) if each else None
@@ -324,10 +324,10 @@ class _ThisHost:
         return False, None if is_of_any_interface(address) else self._host.interface(address)
 
 
-def _on_this_host(judges: list[Judge], stack: ExitStack) -> list[Judge]:
+def _on_this_host(judges: list[Judge]) -> list[Judge]:
     """With the addresses and routes that this host has now."""
     links = read_links()
-    here = _ThisHost(stack.enter_context(Host(links)))
+    here = _ThisHost(Host(links))
     return [
         judge.on_host(links.host_facts, here) if isinstance(judge, NodeJudge) else judge for judge in judges
     ]

@@ -7,15 +7,21 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 
+import numpy as np
 from pyroute2 import IPRoute  # type: ignore[import-untyped]
 
 from labelgate.flow import ICMPV6, TCP, UDP, IPAddress
-from labelgate.lockout.flows import Flow, Host
-from labelgate.lockout.judge import denial, denied_at
+from labelgate.lockout.flows import Flow, by_column, distinct, flow_of
+from labelgate.lockout.host import Host
+from labelgate.lockout.judge import denials, denied_at
 from labelgate.settings import Failsafe
 from labelgate.table import DecisionTable
+from labelgate.ways import Flows
 
 SSH = 22
+MOST_NAMED = 10
+"""Of sessions that are denied alike."""
+_SESSION = "session"
 RESOLVER_FILES = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
 _PERMANENT = 0x80  # IFA_F_PERMANENT: not from DHCP or router advertisements
 _ANYBODY = {4: ip_address("192.0.2.1"), 6: ip_address("2001:db8::1")}
@@ -56,21 +62,22 @@ def findings(
     before: DecisionTable | None,
     after: DecisionTable,
     host: Host,
-    sessions: Iterable[Flow],
+    sessions: Iterable[Flows],
     *,
     mine: Flow | None = None,
 ) -> list[Finding]:
     """All that `after` denies and `before` does not; without `before`, all that `after` denies.
 
-    `mine` is the session of who asks, over SSH.
+    `mine` is the session of who asks, over SSH. Of sessions that are denied alike some are named, the others
+    counted.
+
+    Raises:
+        OSError: the kernel does not tell its routes.
     """
     found: list[Finding] = []
-    for flow in dict.fromkeys([*([mine] if mine else []), *sessions]):
-        reason = denial(after, flow, host)
-        if reason is not None and (before is None or denial(before, flow, host) is None):
-            is_ssh = flow.protocol == TCP and flow.dport == SSH and host.is_local(flow.target or flow.dst)
-            what = "the session that asks" if flow == mine else "ssh session" if is_ssh else "session"
-            found.append(Finding(what, str(flow), reason, is_ssh or flow == mine))
+    for flows in distinct([*by_column([mine] if mine else []), *sessions]):
+        denied = _newly_denied(before, after, flows, host)
+        found += _told(flows, denied, host, mine)
     known = {(finding.what, finding.subject) for finding in found}
     for what, subject, flow, in_, out in _necessities(before or after, after, host):
         if (what, subject) in known:
@@ -80,6 +87,38 @@ def findings(
             known.add((what, subject))
             found.append(Finding(what, subject, reason, is_lockout=True))
     return found
+
+
+def _newly_denied(
+    before: DecisionTable | None, after: DecisionTable, flows: Flows, host: Host
+) -> dict[int, str]:
+    """Rows that `after` denies and `before` does not, and why."""
+    denied = denials(after, flows, host)
+    if before is None or not denied:
+        return denied
+    rows = list(denied)
+    known = denials(before, flows.pick(np.array(rows)), host)
+    return {row: denied[row] for index, row in enumerate(rows) if index not in known}
+
+
+def _told(flows: Flows, denied: dict[int, str], host: Host, mine: Flow | None) -> Iterator[Finding]:
+    """Those that are denied alike together, the session that asks first."""
+    alike: dict[tuple[str, str], list[int]] = {}
+    for row, reason in denied.items():
+        alike.setdefault((_kind(flows, row, host, mine), reason), []).append(row)
+    for (what, reason), rows in alike.items():
+        is_lockout = what != _SESSION
+        for row in rows[:MOST_NAMED]:
+            yield Finding(what, str(flow_of(flows, row)), reason, is_lockout)
+        if (more := len(rows) - MOST_NAMED) > 0:
+            yield Finding(what, f"{more} more", reason, is_lockout)
+
+
+def _kind(flows: Flows, row: int, host: Host, mine: Flow | None) -> str:
+    if row == 0 and mine is not None and flow_of(flows, row) == mine:
+        return "the session that asks"
+    is_ssh = flows.protocol[row] == TCP and flows.dport[row] == SSH
+    return "ssh session" if is_ssh and host.is_local(flows.address(flows.target, row)) else _SESSION
 
 
 def is_ssh_exempt(table: DecisionTable) -> bool:
@@ -171,8 +210,9 @@ def _resolvers(host: Host) -> Iterator[_Necessity]:
                 except ValueError:
                     continue
     for server in servers:
-        for in_, out in host.interfaces(Flow(UDP, _own(host, server), server, 40000, 53)):
-            yield "DNS", f"udp to {server}", Flow(UDP, _own(host, server), server, 40000, 53), in_, out
+        flow = Flow(UDP, _own(host, server), server, 40000, 53)
+        for (in_, out), _ in host.ways(*by_column([flow])):
+            yield "DNS", f"udp to {server}", flow, in_, out
 
 
 def _own(host: Host, other: IPAddress) -> IPAddress:

@@ -8,25 +8,17 @@ packet.
 from __future__ import annotations
 
 import errno
-import os
-import socket
 import struct
 import time
-from collections.abc import Iterator
 from typing import NamedTuple
 
-# linux/netlink.h, linux/netfilter/nfnetlink.h, linux/netfilter/nfnetlink_acct.h
-_NETLINK_NETFILTER = 12
+from labelgate.netlink import ACK, CREATE, DUMP, EXCL, NETFILTER, ask, attribute, attributes
+
+# linux/netfilter/nfnetlink.h, linux/netfilter/nfnetlink_acct.h
 _SUBSYSTEM_ACCT = 7
 _NEW, _GET, _DEL = 0, 1, 3
-_REQUEST, _ACK, _EXCL, _DUMP, _CREATE = 0x1, 0x4, 0x200, 0x300, 0x400
-_ERROR, _DONE = 2, 3
 _NAME, _PACKETS, _USE = 1, 2, 4
-_HEADER = struct.Struct("=IHHII")
-_ATTRIBUTE = struct.Struct("=HH")
 _FAMILY = bytes(4)  # struct nfgenmsg
-_RECEIVE = 1 << 16
-_SECONDS = 5.0
 _TRIES, _PAUSE = 5, 0.05
 
 
@@ -41,8 +33,7 @@ class Counter(NamedTuple):
 def create(name: str) -> bool:
     """False if it is there already; OSError if there can be none."""
     try:
-        for _ in _ask(_NEW, _REQUEST | _ACK | _CREATE | _EXCL, name):
-            pass
+        _ask(_NEW, ACK | CREATE | EXCL, name)
     except FileExistsError:
         return False
     return True
@@ -51,8 +42,7 @@ def create(name: str) -> bool:
 def remove(name: str) -> bool:
     """False if a rule uses it, or it is gone; another OSError if it may not be removed."""
     try:
-        for _ in _ask(_DEL, _REQUEST | _ACK, name):
-            pass
+        _ask(_DEL, ACK, name)
     except OSError as error:
         if error.errno in (errno.EBUSY, errno.ENOENT):
             return False
@@ -63,8 +53,8 @@ def remove(name: str) -> bool:
 def counters(prefix: str) -> dict[str, Counter]:
     """Those of the calling thread's network namespace whose names begin so; OSError if there can be none."""
     found: dict[str, Counter] = {}
-    for body in _ask(_GET, _REQUEST | _DUMP):
-        fields = dict(_attributes(body[len(_FAMILY) :]))
+    for body in _ask(_GET, DUMP):
+        fields = dict(attributes(body[len(_FAMILY) :]))
         name = fields[_NAME].rstrip(b"\0").decode(errors="replace")
         if name.startswith(prefix):
             (uses,) = struct.unpack("!I", fields[_USE])
@@ -89,39 +79,7 @@ def remove_all(prefix: str) -> bool:
     return is_any
 
 
-def _ask(kind: int, flags: int, name: str = "") -> Iterator[bytes]:
+def _ask(kind: int, flags: int, name: str = "") -> list[bytes]:
     """The bodies of the answers."""
-    body = _FAMILY + (_attribute(_NAME, name.encode() + b"\0") if name else b"")
-    head = _HEADER.pack(_HEADER.size + len(body), _SUBSYSTEM_ACCT << 8 | kind, flags, 1, 0)
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as asked:
-        asked.settimeout(_SECONDS)
-        asked.send(head + body)
-        while True:
-            answer = asked.recv(_RECEIVE)
-            while len(answer) >= _HEADER.size:
-                length, told, *_ = _HEADER.unpack_from(answer)
-                if told in (_ERROR, _DONE):
-                    _raise(answer)
-                    return
-                yield answer[_HEADER.size : length]
-                answer = answer[(length + 3) & ~3 :]
-
-
-def _raise(answer: bytes) -> None:
-    (number,) = struct.unpack_from("=i", answer, _HEADER.size)
-    if number:
-        raise OSError(-number, os.strerror(-number))
-
-
-def _attribute(number: int, value: bytes) -> bytes:
-    length = _ATTRIBUTE.size + len(value)
-    return _ATTRIBUTE.pack(length, number) + value + bytes(-length % 4)
-
-
-def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    while len(data) >= _ATTRIBUTE.size:
-        length, number = _ATTRIBUTE.unpack_from(data)
-        if length < _ATTRIBUTE.size:
-            return
-        yield number, data[_ATTRIBUTE.size : length]
-        data = data[(length + 3) & ~3 :]
+    body = _FAMILY + (attribute(_NAME, name.encode() + b"\0") if name else b"")
+    return list(ask(NETFILTER, (_SUBSYSTEM_ACCT << 8 | kind, flags, body)))

@@ -12,23 +12,22 @@ import socket
 import struct
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, Self
 
 from labelgate.netfilter.rules import TABLES
+from labelgate.netlink import NETFILTER, Message, attributes, messages
 
 POLL_SECONDS = 0.5
 """How often tables of the legacy variant are looked at."""
 
-# linux/netlink.h, linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h
-_NETLINK_NETFILTER = 12
+# linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h
 _GROUP_NFTABLES = 1 << (7 - 1)
 _SUBSYSTEM_NFTABLES = 10
 _TABLE_CHAIN_RULE = frozenset({0, 2, 3, 5, 6, 8})  # NFT_MSG_NEW* and NFT_MSG_DEL* of these
 _TABLE_NAME = 1  # the first attribute of each of these messages
-_HEADER = struct.Struct("=IHHII")
-_ATTRIBUTE = struct.Struct("=HH")
+_FAMILY = 4  # struct nfgenmsg
 _RECEIVE = 65536
 _BUFFER = 1 << 20
 
@@ -37,7 +36,7 @@ class NftWatch:
     """Hears of every change of a table of ours; `fileno` is readable then."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER)
         try:
             self._socket.setblocking(False)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
@@ -56,7 +55,7 @@ class NftWatch:
         changed = False
         while True:
             try:
-                changed |= any(map(_concerns_us, _messages(self._socket.recv(_RECEIVE))))
+                changed |= any(map(_concerns_us, messages(self._socket.recv(_RECEIVE))))
             except BlockingIOError:
                 return changed
             except OSError:  # ENOBUFS: more events than the socket could hold.
@@ -67,28 +66,13 @@ class NftWatch:
         self._socket.close()
 
 
-def _messages(datagram: bytes) -> Iterator[tuple[int, bytes]]:
-    """Type and body of each netlink message."""
-    while len(datagram) >= _HEADER.size:
-        length, kind, *_ = _HEADER.unpack_from(datagram)
-        if length < _HEADER.size:
-            return
-        yield kind, datagram[_HEADER.size : length]
-        datagram = datagram[(length + 3) & ~3 :]
-
-
-def _concerns_us(message: tuple[int, bytes]) -> bool:
-    kind, body = message
+def _concerns_us(message: Message) -> bool:
+    kind, _, body = message
     if kind >> 8 != _SUBSYSTEM_NFTABLES or kind & 0xFF not in _TABLE_CHAIN_RULE:
         return False  # Elements of sets, for example, come by the thousand.
-    attributes = body[4:]  # behind struct nfgenmsg
-    while len(attributes) >= _ATTRIBUTE.size:
-        length, number = _ATTRIBUTE.unpack_from(attributes)
-        if length < _ATTRIBUTE.size:
-            return True
+    for number, value in attributes(body[_FAMILY:]):
         if number == _TABLE_NAME:
-            return attributes[_ATTRIBUTE.size : length].rstrip(b"\0").decode(errors="replace") in TABLES
-        attributes = attributes[(length + 3) & ~3 :]
+            return value.rstrip(b"\0").decode(errors="replace") in TABLES
     return True
 
 
