@@ -68,6 +68,7 @@ TARGETS = (
     Target("selector", 1024),
     Target("packet", 320),
     Target("message", 512),
+    Target("conntrack", 512),
     Target("model", 8192),
     Target("capture", 1024),
     Target("selector-reference", 512, in_python=True),

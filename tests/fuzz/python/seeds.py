@@ -85,6 +85,33 @@ def messages() -> Iterator[bytes]:
     yield from (message(0x300, nfgen() + header + attribute(number, b"\0\1")) for number in (1, 3, 5, 6, 13))
 
 
+def connections() -> Iterator[bytes]:
+    """Datagrams of conntrack: each family and kind of protocol, zones, answered or not; ends of answers."""
+    ends = {2: (bytes([10, 0, 0, 1]), bytes([10, 0, 0, 2])), 10: (bytes(15) + b"\1", bytes(15) + b"\2")}
+    ports = attribute(2, b"\x9c\x40") + attribute(3, b"\0\x50")
+    echo = {
+        2: attribute(4, b"\0\7") + attribute(5, b"\x08") + attribute(6, b"\0"),
+        10: attribute(7, b"\0\7") + attribute(8, b"\x80") + attribute(9, b"\0"),
+    }
+    zone, state = attribute(18, b"\0\7"), attribute(4, attribute(1, attribute(1, b"\3")))
+    for family, (one, other) in ends.items():
+        for protocol, rest in ((6, ports), (58 if family == 10 else 1, echo[family]), (47, b"")):
+            numbers = (1, 2) if family == 2 else (3, 4)
+            there, back = (
+                attribute(1, b"".join(map(attribute, numbers, pair)))
+                + attribute(2, attribute(1, bytes([protocol])) + rest)
+                for pair in ((one, other), (other, one))
+            )
+            status = attribute(3, struct.pack(">I", 0x188 if rest else 0x18E))
+            head, rest = struct.pack(">BBH", family, 0, 0), attribute(2, back) + status
+            body = head + attribute(1, there) + rest
+            for more in (b"", zone, state if protocol == 6 else zone + state):
+                yield message(0x100, body + more)
+            zoned = attribute(1, there + attribute(3, b"\0\7"))
+            yield message(0x100, head + zoned + rest) + message(3, bytes(4))
+    yield from (message(3, bytes(4)), message(2, struct.pack("=i", -1)), message(2, bytes(4)))
+
+
 def message(kind: int, body: bytes) -> bytes:
     """Struct `nlmsghdr` and a body, padded."""
     return pad(struct.pack("=IHHII", 16 + len(body), kind, 0, 0, 0) + body)
@@ -188,6 +215,7 @@ SEEDS = {
     "selector": selectors,
     "packet": packets,
     "message": messages,
+    "conntrack": connections,
     "model": models,
     "capture": captures,
     "selector-reference": selectors,

@@ -2,6 +2,7 @@
 //! it does not hold: `make fuzz` feeds it what libFuzzer makes up, `cargo test` what is kept in `corpus/`.
 
 pub mod capture;
+pub mod conntrack;
 #[path = "../../rust/etherparse_oracle.rs"]
 mod etherparse_oracle;
 pub mod message;
@@ -13,10 +14,11 @@ pub mod selector;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets; the name is that of the folder in `corpus/`.
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 6] = [
     ("selector", selector::check),
     ("packet", packet::check),
     ("message", message::check),
+    ("conntrack", conntrack::check),
     ("model", model::check),
     ("capture", capture::check),
 ];
