@@ -93,21 +93,21 @@ def connections() -> Iterator[bytes]:
         2: attribute(4, b"\0\7") + attribute(5, b"\x08") + attribute(6, b"\0"),
         10: attribute(7, b"\0\7") + attribute(8, b"\x80") + attribute(9, b"\0"),
     }
-    zone, state = attribute(18, b"\0\7"), attribute(4, attribute(1, attribute(1, b"\3")))
+    zone, state = attribute(18, b"\0\7"), nested(4, nested(1, attribute(1, b"\3")))
     for family, (one, other) in ends.items():
         for protocol, rest in ((6, ports), (58 if family == 10 else 1, echo[family]), (47, b"")):
             numbers = (1, 2) if family == 2 else (3, 4)
             there, back = (
-                attribute(1, b"".join(map(attribute, numbers, pair)))
-                + attribute(2, attribute(1, bytes([protocol])) + rest)
+                nested(1, b"".join(map(attribute, numbers, pair)))
+                + nested(2, attribute(1, bytes([protocol])) + rest)
                 for pair in ((one, other), (other, one))
             )
             status = attribute(3, struct.pack(">I", 0x188 if rest else 0x18E))
-            head, rest = struct.pack(">BBH", family, 0, 0), attribute(2, back) + status
-            body = head + attribute(1, there) + rest
+            head, rest = struct.pack(">BBH", family, 0, 0), nested(2, back) + status
+            body = head + nested(1, there) + rest
             for more in (b"", zone, state if protocol == 6 else zone + state):
                 yield message(0x100, body + more)
-            zoned = attribute(1, there + attribute(3, b"\0\7"))
+            zoned = nested(1, there + attribute(3, b"\0\7"))
             yield message(0x100, head + zoned + rest) + message(3, bytes(4))
     yield from (message(3, bytes(4)), message(2, struct.pack("=i", -1)), message(2, bytes(4)))
 
@@ -125,6 +125,11 @@ def nfgen() -> bytes:
 def attribute(number: int, value: bytes) -> bytes:
     """Struct `nlattr` and a value, padded."""
     return pad(struct.pack("=HH", 4 + len(value), number) + value)
+
+
+def nested(number: int, value: bytes) -> bytes:
+    """The same, made of others (`NLA_F_NESTED`)."""
+    return attribute(0x8000 | number, value)
 
 
 def pad(content: bytes) -> bytes:
