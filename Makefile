@@ -52,6 +52,7 @@ bench: setup ## Measure what takes a minute or two each, from answers a second t
 	$(PY) benches/boundary.py
 	$(PY) -m pytest -q -p pytest_benchmark.plugin benches/calls.py
 	$(PY) benches/live.py
+	$(PY) benches/sessions.py --connections 20000
 	$(PY) benches/replay.py --least 1000000
 	$(PY) benches/expectations.py --least 1000
 	$(PY) benches/lint.py
