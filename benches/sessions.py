@@ -3,8 +3,8 @@
     python benches/sessions.py [--connections N] [--clients N]
 
 Root: conntrack is told of connections in a network namespace of its own, from so many clients; a table
-without policy is followed by one that denies all of them. Seconds by the clock of each step; it is checked that
-all are found.
+without policy is followed by one that denies all of them. Seconds by the clock of each step; all of them
+must be found.
 """
 
 from __future__ import annotations
