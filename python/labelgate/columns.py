@@ -175,10 +175,15 @@ def _column(name: str, value: object, dtype: type[np.generic], expected: str, wi
     if value.shape[1:] != ((width,) if width else ()) or not value.ndim:
         shape = f"(n, {width})" if width else "(n,)"
         raise ValueError(f"{name}: found shape {value.shape}, expected {shape}")
-    if not (value.flags.c_contiguous and value.flags.aligned):
+    if not value.flags.c_contiguous:
         raise ValueError(
             f"{name}: found values that are not side by side in memory (strides {value.strides}), expected a "
             f"C-contiguous column; {name}.copy() makes one"
+        )
+    if not value.flags.aligned:
+        raise ValueError(
+            f"{name}: found values that do not begin at a multiple of {value.itemsize} in memory, expected "
+            f"an aligned column; {name}.copy() makes one"
         )
     return value
 

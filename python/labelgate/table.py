@@ -175,8 +175,9 @@ class DecisionTable(Tabular):
     ) -> Answers:
         """Decides many flows at one hook; each argument is one value for all or a column with one for each.
 
-        A column is a numpy array of n values side by side in memory; it is read where it is, never converted.
-        The GIL is released: nobody may write to a column meanwhile. Ctrl-C ends it, some answers written.
+        A column is a numpy array of n values, aligned and side by side in memory; it is read where it is,
+        never converted or copied. The GIL is released: nobody may write to a column meanwhile. Ctrl-C ends
+        it, some answers written.
 
         Args:
             hook: where all of them are seen.

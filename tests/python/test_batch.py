@@ -400,7 +400,11 @@ ERRORS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"dport": DPORTS.astype(np.int32)}, TypeError,
      "dport: found a column of int32, expected a number 0..65535, or a column of uint16; "
      "dport.astype(np.uint16) converts it, if all values fit"),
-    ({"dport": unaligned()}, ValueError, "dport: found values that are not side by side in memory"),
+    ({"dport": unaligned()}, ValueError,
+     "dport: found values that do not begin at a multiple of 2 in memory, expected an aligned column; "
+     "dport.copy() makes one"),
+    ({"dport": np.zeros(4, "u1, u2")["f1"]}, ValueError,
+     "dport: found values that are not side by side in memory (strides (3,))"),
     ({"dport": DPORTS[:3], "src": FIRST}, ValueError, "dport: found 3 values, expected 4 as in src"),
     ({"dport": 80}, ValueError, "found no column, expected at least one; `decide` answers single questions"),
     ({"in_": b"eth0"}, TypeError, "in_: found a bytes, expected the name of an interface, None, or a column"),
