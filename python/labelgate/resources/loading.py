@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
@@ -15,7 +16,9 @@ from labelgate.resources.errors import (
     Path,
     Problem,
     Wrong,
+    describe,
     path_text,
+    quote,
 )
 from labelgate.resources.kinds import Header
 from labelgate.resources.metadata import Resource
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     from labelgate.resources.expectations import PolicyTest
 
 _NOTHING = Header(None, None, None, None)
+_BEYOND = frozenset(map(describe, (math.inf, -math.inf, math.nan)))
+"""Of numbers that read as no other is written, like `1e400`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +139,10 @@ class Loading:
         hint = wrong.hint
         if "{source}" in hint:
             hint = hint.replace("{source}", document.source(path) or "...")
-        self._note(wrong, place, location.file, location.index, head, path, hint)
+        found = wrong.found
+        if found in _BEYOND and (source := document.source(path)):
+            found = f"{quote(source)}, a number"
+        self._note(wrong, place, location.file, location.index, head, path, hint, found)
 
     def _note(
         self,
@@ -145,6 +153,7 @@ class Loading:
         head: Header = _NOTHING,
         path: Path = (),
         hint: str | None = None,
+        found: str | None = None,
     ) -> None:
         self.problems.append(
             Problem(
@@ -157,7 +166,7 @@ class Loading:
                 name=head.name,
                 path=path_text(path),
                 message=wrong.message,
-                found=wrong.found,
+                found=found or wrong.found,
                 expected=wrong.expected,
                 hint=hint or wrong.hint,
                 rule=wrong.rule,
