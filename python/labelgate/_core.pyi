@@ -532,7 +532,11 @@ class Enforcer:
         """Why the loop ended by itself; None while it answers or if it was stopped."""
 
     def drain(self, seconds: float) -> bool:
-        """Waits until every packet that is queued now has been answered; False if that took longer."""
+        """Waits until every packet that is queued now has been answered; False if that took longer.
+
+        Raises:
+            ValueError: no time to wait: negative, for instance.
+        """
 
     def stop(self) -> None:
         """Ends the loop within a second and closes the queues; the kernel drops what is still queued.
@@ -609,6 +613,7 @@ class FrameSource:
 
         Raises:
             OSError: the interface is gone or down.
+            ValueError: no time to wait: negative, for instance.
         """
 
 @final
@@ -640,6 +645,9 @@ def connect_many(
     Each connects, sends the request, reads the beginning of an answer and closes. None begins after
     `seconds`, there are at most `most`, and one that has no answer after `patience` seconds is lost.
     Nanoseconds of each that was answered, and how many were lost. Releases the GIL.
+
+    Raises:
+        ValueError: a target cannot be read, or a time is negative, for instance.
     """
 
 def exchange(source: str, target: str, count: int, seconds: float) -> tuple[list[int], int]:
@@ -649,6 +657,7 @@ def exchange(source: str, target: str, count: int, seconds: float) -> tuple[list
 
     Raises:
         OSError: the source is no address of the host, or there is no way to the target.
+        ValueError: the target cannot be read, or the time is negative, for instance.
     """
 
 def workloads() -> list[str]:

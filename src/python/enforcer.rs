@@ -2,7 +2,6 @@
 
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::time::Duration;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -11,7 +10,7 @@ use serde_json::{Value, json};
 use super::events;
 use super::question::tuple_value;
 use super::table::Table;
-use super::value_error;
+use super::{duration, value_error};
 use crate::enforce::{self, EnforcerConfig, Marks, Noted, Rates, Sample};
 use crate::flow::{FlowKey, Verdict};
 
@@ -159,8 +158,9 @@ impl Enforcer {
         self.0.failure()
     }
 
-    fn drain(&self, py: Python<'_>, seconds: f64) -> bool {
-        py.detach(|| self.0.drain(Duration::from_secs_f64(seconds)))
+    fn drain(&self, py: Python<'_>, seconds: f64) -> PyResult<bool> {
+        let patience = duration(seconds)?;
+        Ok(py.detach(|| self.0.drain(patience)))
     }
 
     fn stop(&self, py: Python<'_>) {

@@ -2,11 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Mutex;
-use std::time::Duration;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use super::duration;
 use crate::load::{self, Answer, ConnectionPlan, Flow, Link, Server, Source};
 
 /// Frames with UDP datagrams, and the interface they leave by.
@@ -97,8 +97,4 @@ impl LoadServer {
 
 fn socket_address(text: &str) -> PyResult<SocketAddr> {
     text.parse().map_err(|_| PyValueError::new_err(format!("found `{text}`, expected ADDRESS:PORT")))
-}
-
-fn duration(seconds: f64) -> PyResult<Duration> {
-    Duration::try_from_secs_f64(seconds).map_err(|error| PyValueError::new_err(error.to_string()))
 }

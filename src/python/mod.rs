@@ -13,11 +13,16 @@ mod question;
 mod selectors;
 mod table;
 
+use std::time::Duration;
+
 use numpy::{PyArray1, PyArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::flow::Family;
+
+/// A century: that far ahead every clock can be asked for an instant.
+const MOST_SECONDS: f64 = 100.0 * 365.25 * 86_400.0;
 
 #[allow(clippy::needless_pass_by_value)] // Made for `map_err`, which hands values over.
 fn value_error(error: impl ToString) -> PyErr {
@@ -37,6 +42,14 @@ fn addresses(
     let count = numbers.len();
     let bytes = PyArray1::from_iter(py, numbers.flat_map(u128::to_be_bytes));
     Ok(bytes.reshape([count, 16])?.into_any())
+}
+
+/// A time to wait.
+fn duration(seconds: f64) -> PyResult<Duration> {
+    if (0.0..=MOST_SECONDS).contains(&seconds) {
+        return Ok(Duration::from_secs_f64(seconds));
+    }
+    Err(value_error(format!("found {seconds}, expected 0..{MOST_SECONDS} seconds")))
 }
 
 /// The compiled core of labelgate. The stub `_core.pyi` is its documentation.

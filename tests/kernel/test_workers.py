@@ -80,6 +80,8 @@ def test_one_process_serves_several_namespaces(tmp_path: Path) -> None:
     try:
         for port, (enforcer, ear) in opened.items():
             assert enforcer.drain(10)
+            with pytest.raises(ValueError, match="found -1, expected 0"):
+                enforcer.drain(-1.0)
             ear.settimeout(1)
             if port == "7000":
                 assert ear.recv(10) == b"7000"

@@ -9,6 +9,7 @@ from typing import Any
 
 import labelgate
 import pytest
+from labelgate import _core
 from labelgate.analysis.lint import UnknownRules
 from labelgate.flow import Packet
 from labelgate.resources import Resource, load_text
@@ -48,6 +49,15 @@ WRONG: dict[str, tuple[Callable[..., object], type[Exception], str]] = {
         "no rule is called `shadow-rule`: did you mean `shadowed-rule`?",
     ),
 }
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf"), 1e19])
+@pytest.mark.parametrize("name", ["seconds", "patience"])
+def test_a_time_that_no_clock_has_is_an_error(name: str, seconds: float) -> None:
+    """It ended in a panic where adding it to an instant went too far."""
+    times = {"seconds": 0.0, "patience": 0.0, name: seconds}
+    with pytest.raises(ValueError, match=r"expected 0.*seconds"):
+        _core.connect_many(["127.0.0.1:9"], threads=1, most=1, request=b"", **times)
 
 
 @pytest.mark.parametrize("what", WRONG)
