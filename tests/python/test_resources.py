@@ -671,7 +671,7 @@ def test_a_refused_field_hides_no_other_problem() -> None:
     host = gnp("{ports: [{}]}").replace("GlobalNetworkPolicy", "HostEndpoint")
     host = host.replace("{name: edge}", "{name: A, namespace: b}")
     assert sorted(code for code, *_ in problems(host)) == [
-        "endpoint-interface", "endpoint-node", "field-missing", "field-missing", "field-missing", "name",
+        "endpoint-interface", "endpoint-node", *["endpoint-port-missing"] * 3, "name",
         "namespace-refused",
     ]  # fmt: skip
 

@@ -43,6 +43,8 @@ def _interface_or_all(text: str) -> str:
 class EndpointPort(Part):
     """A named port of a host endpoint."""
 
+    missing: ClassVar[str] = "endpoint-port-missing"
+
     name: _PortName
     protocol: _PortProtocol
     """IP protocol number."""
@@ -80,6 +82,8 @@ class HostEndpoint(Resource):
 
 class WorkloadEndpointPort(Part):
     """A port of a workload; without a name it only documents a host port."""
+
+    missing: ClassVar[str] = "endpoint-port-missing"
 
     name: Annotated[str, PlainValidator(lambda text: text and endpoint_port_name(text))] = ""
     protocol: _PortProtocol

@@ -287,7 +287,7 @@ def _wrong(model: type[Resource], details: ErrorDetails) -> Wrong:
         field = str(path[-1])
         if field in _MISSING:
             return Wrong(_MISSING[field], "nothing")
-        return Wrong("field-missing", "nothing", field=field, what=f"`{field}`")
+        return Wrong(_part_at(model, path[:-1]).missing, "nothing", field=field, what=f"`{field}`")
     if kind == "extra_forbidden":
         is_in_rule = not {"ingress", "egress"}.isdisjoint(path[:-1])
         return _unknown_field(_part_at(model, path[:-1]), str(path[-1]), _IN_RULE if is_in_rule else None)

@@ -321,6 +321,7 @@ _ENDPOINTS = {
     ),
     "address": Message("V-63", "not an address", "an IPv4 or IPv6 address", "leave out mask and zone"),
     "endpoint-port-name": Message("V-64", "illegal port name", _PORT_NAME, "rules name the port by it"),
+    "endpoint-port-missing": Message("V-64", "`{field}` is missing", "`{field}`", "add `{field}`"),
     "endpoint-port-number": Message("V-64", "port out of range", _PORTS, "only single ports have names"),
     "endpoint-port-protocol": Message(
         "V-64", "a protocol without ports", _TRANSPORTS, "only ports of these protocols have names"
