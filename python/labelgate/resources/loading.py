@@ -117,8 +117,11 @@ class Loading:
             self._note(wrong, document.place(prefix), location.file, location.index, head, prefix)
         outcome = kinds.read(data, location)
         if isinstance(outcome, list):
+            # What stands behind a tag that is refused is cut off: it would be told to be wrong for that.
+            cut = {path for wrong, _, path in document.problems if wrong.code == "tag"}
             for finding in outcome:
-                self._finding(document, finding, prefix, location, head)
+                if prefix + finding.path not in cut:
+                    self._finding(document, finding, prefix, location, head)
         elif first is location and not document.problems:
             self._keep(document, outcome, prefix)
 
