@@ -242,6 +242,23 @@ def test_packets_in_bulk_are_answered_as_one_by_one(policy: str, engine: str) ->
     assert (result.exit_code, answers(result)) == (0, [denied, error(2, "missing", "hook")])
 
 
+@pytest.mark.parametrize(
+    ("hook", "there", "field", "message"),
+    [
+        ("filter-input", "out", "in", "missing: a packet at filter-input has one"),
+        ("filter-output", "in", "out", "missing: a packet at filter-output has one"),
+        ("filter-forward", "", "in", "missing: say where the packet is seen by `in`, `out` or both"),
+    ],
+)
+def test_a_line_needs_the_interface_of_its_hook(
+    policy: str, hook: str, there: str, field: str, message: str
+) -> None:
+    """Nothing governs without: `continue` was the answer."""
+    line = {"id": 1, "hook": hook, **LOCAL} | ({there: "eth0"} if there else {})
+    result = explain(policy, "--packets", "-", lines=[line])
+    assert (result.exit_code, answers(result)) == (0, [error(1, message, field)])
+
+
 def test_path_of_an_incoming_packet_with_dnat(policy: str) -> None:
     asked = {"src": "203.0.113.7", "dst": "198.51.100.10", "protocol": "tcp", "sport": 40000, "dport": 30080}
     lines = [{"id": 1, "in": "eth1", "out": "cali111", **asked, "dnat": "10.65.0.2:443"}]

@@ -163,8 +163,20 @@ def _judge(world: _World, engine: str, table: DecisionTable, *, staged: bool = F
     return both
 
 
+_NOWHERE = "missing: say where the packet is seen by `in`, `out` or both"
+
+
 def _answer_hook(judge: Judge) -> Callable[[Any], dict[str, Any]]:
-    return lambda line: answer_to_json(judge(packet_from_json(line)))
+    def answer(line: Any) -> dict[str, Any]:
+        packet = packet_from_json(line)
+        match _missing_interface(packet):
+            case (field,):
+                raise FieldError(field, f"missing: a packet at {packet.hook} has one")
+            case (_, _):
+                raise FieldError("in", _NOWHERE)
+        return answer_to_json(judge(packet))
+
+    return answer
 
 
 def _answer_path(judge: Judge, dnat: Destination | None) -> Callable[[Any], dict[str, Any]]:
@@ -180,7 +192,7 @@ def _answer_path(judge: Judge, dnat: Destination | None) -> Callable[[Any], dict
             line = {**{name: value for name, value in line.items() if name != "dnat"}, "hook": HOOKS[0]}
         packet = packet_from_json(line)
         if not packet.in_ and not packet.out:
-            raise FieldError("in", "missing: say where the packet is seen by `in`, `out` or both")
+            raise FieldError("in", _NOWHERE)
         return path_to_json(list(walk(judge, packet, destination)))
 
     return answer
@@ -201,7 +213,8 @@ def _explain_one(
         if is_path and not packet.in_ and not packet.out:
             raise click.UsageError("say where the packet is seen: --in, --out or both")
         if not is_path and (missing := _missing_interface(packet)):
-            raise click.UsageError(f"--hook {packet.hook} needs {missing}: policy is that of an interface")
+            needed = "--in, --out or both" if len(missing) > 1 else f"--{missing[0]}"
+            raise click.UsageError(f"--hook {packet.hook} needs {needed}: policy is that of an interface")
         ways = [
             list(walk(one, packet, dnat)) if is_path else [Visit(packet, one(packet))]
             for one in (judge, second)
@@ -229,13 +242,16 @@ def _explain_one(
     return 1 if visits[-1].answer.verdict == "deny" else 0
 
 
-def _missing_interface(packet: Packet) -> str | None:
-    """The option that says which interface a packet at its hook has, where that is not said (E-45)."""
+def _missing_interface(packet: Packet) -> tuple[str, ...]:
+    """The fields that say which interface a packet at its hook has, where none of them does (E-45)."""
     if packet.hook == "filter-forward":
-        return None if packet.in_ or packet.out else "--in, --out or both"
-    if packet.hook in ("raw-output", "filter-output", "mangle-postrouting"):
-        return None if packet.out else "--out"
-    return None if packet.in_ else "--in"
+        fields: tuple[str, ...] = ("in", "out")
+    elif packet.hook in ("raw-output", "filter-output", "mangle-postrouting"):
+        fields = ("out",)
+    else:
+        fields = ("in",)
+    values = {"in": packet.in_, "out": packet.out}
+    return () if any(values[field] for field in fields) else fields
 
 
 def _end(last: Visit[Answer], is_path: bool) -> str:
