@@ -633,3 +633,26 @@ def test_the_effective_values_are_printed_as_they_are_read(file: Path) -> None:
         key: item.value for key, item in effective.sources.items()
     }
     assert "settle" in runner.invoke(cli, arguments).output
+
+
+VERBS_WITH_CONFIG = {
+    "bench": "bench match",
+    "check": "check -f {}",
+    "config": "config",
+    "connectivity": "connectivity -f {} --matrix --port 80",
+    "diff": "diff {} {}",
+    "doctor": "doctor",
+    "explain": "explain -f {} --src 192.0.2.5",
+    "lint": "lint {}",
+    "replay": "replay {} {}",
+}
+
+
+@pytest.mark.parametrize("verb", VERBS_WITH_CONFIG)
+def test_a_file_that_is_not_there_does_not_load(verb: str, tmp_path: Path) -> None:
+    """Exit code 3, of every verb, also where nothing would be read of it."""
+    words = VERBS_WITH_CONFIG[verb].replace("{}", str(tmp_path)).split()
+    for path, why in ((tmp_path / "none.yaml", "No such file or directory"), (tmp_path, "Is a directory")):
+        result = CliRunner().invoke(cli, [*words, "--config", str(path)])
+        assert result.stderr.splitlines()[-1] == f"Error: {path}: {why}"
+        assert result.exit_code == 3

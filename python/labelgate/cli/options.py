@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,8 +100,17 @@ def recording_options(command: F) -> F:
     return command
 
 
+def _there(_context: click.Context, _option: click.Parameter, path: str | None) -> str | None:
+    """Refused at once where there is no file: not every question comes to read it."""
+    if path is not None and not Path(path).exists():
+        raise EnvironmentProblem(f"{path}: {os.strerror(errno.ENOENT)}")
+    if path is not None and Path(path).is_dir():
+        raise EnvironmentProblem(f"{path}: {os.strerror(errno.EISDIR)}")
+    return path
+
+
 config_option = click.option(
-    "--config", "config_file", type=click.Path(exists=True, dir_okay=False), help="Configuration file (YAML)."
+    "--config", "config_file", metavar="FILE", callback=_there, help="Configuration file (YAML)."
 )
 
 
