@@ -2,18 +2,18 @@
 //! known from the first time on.
 
 use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
 
 use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
 
 use crate::program::Net;
 
 /// Members by their addresses and prefixes.
 #[derive(Default)]
 pub struct Holders {
-    /// Of an address or prefix: one that has it.
-    first: FxHashMap<Net, usize>,
-    /// The others, where it has more than one.
-    more: FxHashMap<Net, Vec<usize>>,
+    /// Of an address or prefix: all that have it, mostly one.
+    members: FxHashMap<Net, SmallVec<[usize; 1]>>,
     /// By family: how many have prefixes with so many free bits. Few lengths are in use.
     lengths: [BTreeMap<u32, usize>; 2],
 }
@@ -21,27 +21,18 @@ pub struct Holders {
 impl Holders {
     pub fn insert(&mut self, member: usize, nets: &[Net]) {
         for net in nets {
-            let first = *self.first.entry(*net).or_insert(member);
-            if first != member {
-                self.more.entry(*net).or_default().push(member);
-            }
+            self.members.entry(*net).or_default().push(member);
             *self.lengths[net.family as usize].entry(free_bits(net)).or_default() += 1;
         }
     }
 
     pub fn remove(&mut self, member: usize, nets: &[Net]) {
         for net in nets {
-            let next = self.more.get_mut(net).and_then(|more| {
-                more.retain(|&other| other != member);
-                if self.first.get(net) == Some(&member) { more.pop() } else { None }
-            });
-            match next {
-                Some(other) => drop(self.first.insert(*net, other)),
-                None if self.first.get(net) == Some(&member) => drop(self.first.remove(net)),
-                None => {}
-            }
-            if self.more.get(net).is_some_and(Vec::is_empty) {
-                self.more.remove(net);
+            if let Entry::Occupied(mut members) = self.members.entry(*net) {
+                members.get_mut().retain(|other| *other != member);
+                if members.get().is_empty() {
+                    members.remove();
+                }
             }
             let lengths = &mut self.lengths[net.family as usize];
             let count = lengths.get_mut(&free_bits(net)).expect("it was counted");
@@ -55,10 +46,8 @@ impl Holders {
     /// Those that have an address, alone or in a prefix.
     pub fn of(&self, address: Net) -> impl Iterator<Item = usize> {
         let lengths = self.lengths[address.family as usize].keys();
-        lengths.map(move |&free_bits| around(address, free_bits)).flat_map(|net| {
-            let more = self.more.get(&net).into_iter().flatten();
-            self.first.get(&net).into_iter().chain(more).copied()
-        })
+        let prefixes = lengths.map(move |&free_bits| around(address, free_bits));
+        prefixes.flat_map(|net| self.members.get(&net).into_iter().flatten().copied())
     }
 }
 
@@ -101,7 +90,7 @@ mod tests {
         holders.remove(2, &[net(0, 7)]);
         holders.remove(3, &[one]);
         assert_eq!(of(&holders, &one), [] as [usize; 0]);
-        assert!(holders.first.is_empty() && holders.more.is_empty());
+        assert!(holders.members.is_empty());
         assert!(holders.lengths.iter().all(BTreeMap::is_empty));
     }
 }
