@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelgate import _core
+from labelgate.arguments import shown
 from labelgate.flow import CT_STATES, HOOKS, IPAddress, protocol_number, read_address
 
 Answers = tuple[NDArray[np.uint8], NDArray[np.uint32]]
@@ -103,7 +104,7 @@ class Flows:
             count = _count(columns)
             return np.empty(count, np.uint8), np.empty(count, np.uint32)
         if not isinstance(into, tuple | list) or len(into) != 2:
-            raise TypeError(f"{name}: found {_found(into)}, expected a pair (verdicts, outcomes)")
+            raise TypeError(f"{name}: found {shown(into)}, expected a pair (verdicts, outcomes)")
         verdicts = _column(f"{name}[0]", into[0], np.uint8, "an array of uint8")
         outcomes = _column(f"{name}[1]", into[1], np.uint32, "an array of uint32")
         _count({**columns, f"{name}[0]": verdicts, f"{name}[1]": outcomes})
@@ -118,7 +119,7 @@ class Flows:
         if into is None:
             return self.answers(None), self.answers(None)
         if not isinstance(into, tuple | list) or len(into) != 2:
-            raise TypeError(f"into: found {_found(into)}, expected a pair (egress, ingress) of pairs")
+            raise TypeError(f"into: found {shown(into)}, expected a pair (egress, ingress) of pairs")
         egress, ingress = self.answers(into[0], "into[0]"), self.answers(into[1], "into[1]")
         _count({"into[0][0]": egress[0], "into[1][0]": ingress[0]})
         return egress, ingress
@@ -145,7 +146,7 @@ def read_threads(threads: int) -> int:
         TypeError, ValueError: it is no number, or none of the right size.
     """
     if not isinstance(threads, int | np.integer) or isinstance(threads, bool):
-        raise TypeError(f"threads: found {_found(threads)}, expected a number 1..{MOST_THREADS}")
+        raise TypeError(f"threads: found {shown(threads)}, expected a number 1..{MOST_THREADS}")
     if not 1 <= threads <= MOST_THREADS:
         raise ValueError(f"threads: found {threads}, expected 1..{MOST_THREADS}")
     return int(threads)
@@ -167,7 +168,7 @@ def _column(name: str, value: object, dtype: type[np.generic], expected: str, wi
     """The value, if it is a column that can be used where it is."""
     # The values under the mask would be asked about, too.
     if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name}: found {_found(value)}, expected {expected}")
+        raise TypeError(f"{name}: found {shown(value)}, expected {expected}")
     if value.dtype != dtype:
         call = f"{name}.astype(np.{dtype.__name__})"
         hint = f"; {call} converts it, if all values fit" if value.dtype.kind in "biu" else ""
@@ -191,7 +192,7 @@ def _column(name: str, value: object, dtype: type[np.generic], expected: str, wi
 def _hook(value: object) -> str:
     if isinstance(value, str) and value in HOOKS:
         return value
-    raise ValueError(f"hook: found {_found(value)}, expected one of {', '.join(HOOKS)}")
+    raise ValueError(f"hook: found {shown(value)}, expected one of {', '.join(HOOKS)}")
 
 
 def _address(name: str, value: object) -> int | bytes | NDArray[Any]:
@@ -246,8 +247,3 @@ def _is_ipv4(addresses: int | bytes | NDArray[Any]) -> bool:
 
 def _family(addresses: int | bytes | NDArray[Any]) -> str:
     return "IPv4" if _is_ipv4(addresses) else "IPv6"
-
-
-def _found(value: object) -> str:
-    """A wrong value in an error: short, or only its type."""
-    return repr(value) if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"

@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from labelgate import _core
+from labelgate.arguments import check_type
 from labelgate.engines import Budgets
 from labelgate.model import core_model, core_parts, node_name
 from labelgate.resources import EndpointSlice, Namespace, Profile, Resource, ServiceAccount
 from labelgate.settings import HostFacts, Settings
-from labelgate.snapshot import Snapshot
+from labelgate.snapshot import Snapshot, check_compile
 from labelgate.table import DecisionTable
 
 _T = TypeVar("_T")
@@ -45,6 +46,8 @@ class Compiler:
 
         Without `settings` an edit of FelixConfiguration documents that changes them compiles everything.
         """
+        check_type("snapshot", snapshot, Snapshot, "a Snapshot")
+        check_compile(host, settings, budgets)
         self.host = host or HostFacts({})
         """What the next tables are bound to."""
         self.settings = settings or snapshot.settings(node)

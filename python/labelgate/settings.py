@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Literal
+
+from labelgate.arguments import check_type
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +76,17 @@ class HostFacts:
     ()
 
     Raises:
+        TypeError: `interfaces` is no mapping.
         ValueError: an interface has something else than addresses.
     """
 
     interfaces: dict[str, tuple[str, ...]]
 
     def __post_init__(self) -> None:
+        check_type("interfaces", self.interfaces, Mapping, "names with tuples of addresses")
         for name, addresses in self.interfaces.items():
-            if isinstance(addresses, str) or not all(map(_is_address, addresses)):
+            is_none = isinstance(addresses, str) or not isinstance(addresses, Iterable)
+            if is_none or not all(map(_is_address, addresses)):
                 expected = "a tuple of addresses without prefix length"
                 raise ValueError(f"interfaces: {name}: found {addresses!r}, expected {expected}")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from labelgate import _core
 from labelgate import resources as typed
+from labelgate.arguments import check_type
 from labelgate.config import documented_settings
 from labelgate.conversion import is_workload, pod_profiles
 from labelgate.engines import Budgets
@@ -131,13 +132,14 @@ class Snapshot(Grouped):
         The environment and configuration files, which the daemon also reads, do not count here.
 
         Raises:
+            TypeError: `node` is no name.
             ValueError: values that do not go together.
 
         >>> import labelgate
         >>> labelgate.Snapshot().settings("edge1") == labelgate.Settings()
         True
         """
-        return documented_settings(self.felix_configurations, node)
+        return documented_settings(self.felix_configurations, node_name(node))
 
     def compile(
         self,
@@ -157,13 +159,23 @@ class Snapshot(Grouped):
         Answers do not depend on the `budgets` of the engines, only time and memory do.
 
         Raises:
-            TypeError: `node` is no name.
+            TypeError: `node` is no name, or another argument is not what it is to be.
             ValueError: the core refuses what validation let pass, or a budget is no size.
         """
+        check_compile(host, settings, budgets)
         settings = settings or self.settings(node)
         model = core_model(self, settings, staged=staged)
         program = _core.compile(model, node_name(node), budgets.json() if budgets else None)
         return DecisionTable(program, host or HostFacts({}), settings)
+
+
+def check_compile(host: object = None, settings: object = None, budgets: object = None) -> None:
+    """TypeError where one of these arguments of `Snapshot.compile` is there and of another type."""
+    for name, value, kind in (
+        ("host", host, HostFacts), ("settings", settings, Settings), ("budgets", budgets, Budgets),
+    ):  # fmt: skip
+        if value is not None:
+            check_type(name, value, kind, f"{kind.__name__}, or None")
 
 
 _ALLOW_ALL = typed.ProfileSpec(ingress=[typed.Rule(action="Allow")], egress=[typed.Rule(action="Allow")])

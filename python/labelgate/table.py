@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from labelgate import _core
+from labelgate.arguments import check_type
 from labelgate.engines import Description, summary
 from labelgate.flow import (
     Action,
@@ -141,7 +142,12 @@ class DecisionTable(Tabular):
         return Decision(verdict, failsafe, mark, *step, outcome)
 
     def answer(self, packet: Packet) -> Answer:
-        """The decision with every step on the way, as `labelgate explain` prints it."""
+        """The decision with every step on the way, as `labelgate explain` prints it.
+
+        Raises:
+            TypeError: this is no Packet.
+        """
+        check_type("packet", packet, Packet, "a Packet")
         verdict, failsafe, mark, steps = self.core.trace(packet)
         return Answer(verdict, failsafe, mark, tuple(Step(*step) for step in steps))
 

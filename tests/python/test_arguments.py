@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import labelgate
 import pytest
 from labelgate import _core
+from labelgate.analysis.diff import diff
 from labelgate.analysis.lint import UnknownRules
+from labelgate.analysis.reach import reach
 from labelgate.flow import Packet
 from labelgate.resources import Resource, load_text
 
@@ -37,6 +41,104 @@ WRONG: dict[str, tuple[Callable[..., object], type[Exception], str]] = {
         lambda: labelgate.load(["a", "b"]),  # type: ignore[arg-type]
         TypeError,
         'load: found a list, expected paths, one by one: load("a.yaml", "b/")',
+    ),
+    "settings of a node": (lambda: labelgate.Snapshot().settings(5), TypeError, NODE),  # type: ignore[arg-type]
+    "a node of diff": (
+        lambda: diff(labelgate.Snapshot(), labelgate.Snapshot(), node=5),  # type: ignore[arg-type]
+        TypeError,
+        NODE,
+    ),
+    **{
+        f"{name} of {function}": (
+            partial(call, **{name: 5}),
+            TypeError,
+            f"{name}: found 5, expected {kind}, or None",
+        )
+        for function, call in (
+            ("compile", partial(labelgate.Snapshot().compile, node=None)),
+            ("a compiler", partial(labelgate.Compiler, labelgate.Snapshot(), node=None)),
+        )
+        for name, kind in (("host", "HostFacts"), ("settings", "Settings"), ("budgets", "Budgets"))
+    },
+    "the host of diff": (
+        lambda: diff(labelgate.Snapshot(), labelgate.Snapshot(), host={}),  # type: ignore[arg-type]
+        TypeError,
+        "host: found a dict, expected HostFacts, or None",
+    ),
+    "interfaces": (
+        lambda: labelgate.HostFacts(5),  # type: ignore[arg-type]
+        TypeError,
+        "interfaces: found 5, expected names with tuples of addresses",
+    ),
+    "addresses of an interface": (
+        lambda: labelgate.HostFacts({"eth0": 5}),  # type: ignore[dict-item]
+        ValueError,
+        "interfaces: eth0: found 5, expected a tuple of addresses without prefix length",
+    ),
+    "the snapshot of a compiler": (
+        lambda: labelgate.Compiler(5, node=None),  # type: ignore[arg-type]
+        TypeError,
+        "snapshot: found 5, expected a Snapshot",
+    ),
+    "the snapshot of reach": (
+        lambda: reach("a.yaml"),  # type: ignore[arg-type]
+        TypeError,
+        "snapshot: found 'a.yaml', expected a Snapshot",
+    ),
+    "services of reach": (
+        lambda: reach(labelgate.Snapshot(), services=80),  # type: ignore[arg-type]
+        TypeError,
+        "services: found 80, expected ServiceClasses, or None",
+    ),
+    "the old snapshot of diff": (
+        lambda: diff("a.yaml", labelgate.Snapshot()),  # type: ignore[arg-type]
+        TypeError,
+        "old: found 'a.yaml', expected a Snapshot",
+    ),
+    "the new snapshot of diff": (
+        lambda: diff(labelgate.Snapshot(), None),  # type: ignore[arg-type]
+        TypeError,
+        "new: found None, expected a Snapshot",
+    ),
+    "a number to lint": (
+        lambda: labelgate.lint(5),  # type: ignore[arg-type]
+        TypeError,
+        "what: found 5, expected a Snapshot, or paths",
+    ),
+    "a number among paths to lint": (
+        lambda: labelgate.lint(["a.yaml", 5]),  # type: ignore[list-item]
+        TypeError,
+        "what: found 5, expected a Snapshot, or paths",
+    ),
+    "rules that are no words": (
+        lambda: labelgate.lint(labelgate.Snapshot(), select=[101]),  # type: ignore[list-item]
+        TypeError,
+        "select: found 101, expected ids or names of rules, or `ALL`",
+    ),
+    "a severity": (
+        lambda: labelgate.lint(labelgate.Snapshot(), severity="grave"),  # type: ignore[arg-type]
+        ValueError,
+        "severity: found 'grave', expected one of error, warning, info",
+    ),
+    "a number as resources": (
+        lambda: labelgate.Snapshot.of(5),  # type: ignore[arg-type]
+        TypeError,
+        "resources: found 5, expected resources, in a list for example",
+    ),
+    "a text among resources": (
+        lambda: labelgate.Snapshot.of(["Tier/a"]),  # type: ignore[list-item]
+        TypeError,
+        "resources: found 'Tier/a', expected resources only",
+    ),
+    "a path as a text": (
+        lambda: load_text(Path("a.yaml")),  # type: ignore[arg-type]
+        TypeError,
+        "text: found a PosixPath, expected text, or bytes of it",
+    ),
+    "a packet": (
+        lambda: labelgate.Snapshot().compile(node=None).answer("192.0.2.5"),  # type: ignore[arg-type]
+        TypeError,
+        "packet: found '192.0.2.5', expected a Packet",
     ),
     "a rule": (
         lambda: labelgate.lint(labelgate.Snapshot(), select=["LG9999"]),

@@ -18,8 +18,10 @@ from labelgate.analysis.changes import Change, changes_of, forget, merged
 from labelgate.analysis.judged import Compiled, Place, States, comparisons, host_places, workload_places
 from labelgate.analysis.naming import Names
 from labelgate.analysis.spoofing import source_changes
+from labelgate.arguments import check_type
+from labelgate.model import node_name
 from labelgate.settings import HostFacts, Settings
-from labelgate.snapshot import Snapshot
+from labelgate.snapshot import Snapshot, check_compile
 from labelgate.sources.files import without_collection
 from labelgate.tabular import Tabular
 
@@ -103,13 +105,19 @@ def diff(
     if `settings_of` does not say otherwise.
     Without `host` every host endpoint is taken to have its interface, with its expected addresses.
 
+    Raises:
+        TypeError: an argument is not what it is to be.
+
     >>> import labelgate
     >>> from importlib.resources import files
     >>> policy = labelgate.load(files("labelgate") / "examples" / "02-host-endpoint.yaml")
     >>> bool(diff(policy, policy))
     False
     """
-    nodes: list[str | None] = [None, *sorted(_nodes(old, new))] if node is None else [node]
+    check_type("old", old, Snapshot, "a Snapshot")
+    check_type("new", new, Snapshot, "a Snapshot")
+    check_compile(host=host)
+    nodes: list[str | None] = [None, *sorted(_nodes(old, new))] if node is None else [node_name(node)]
     pairs = {name: (settings_of(old, name), settings_of(new, name)) for name in nodes}
     compiled = Compiled((old, new), host, node)
     by_settings = _by_settings(compiled.snapshots, pairs) if node is None else {pairs[node]: None}

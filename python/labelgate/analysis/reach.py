@@ -22,6 +22,7 @@ from labelgate.analysis.partition import AddressClasses, column, rule_sets
 from labelgate.analysis.program import Direction, Rule, read_programs
 from labelgate.analysis.regions import Region, Services
 from labelgate.analysis.services import USUAL_SOURCE_PORT, Piece, ServiceClasses
+from labelgate.arguments import check_type
 from labelgate.columns import Flows
 from labelgate.flow import VERDICTS
 from labelgate.model import core_model
@@ -159,7 +160,11 @@ def reach(
 
     Raises:
         TooMany: these would be more than `MOST_QUESTIONS`.
+        TypeError: an argument is not what it is to be.
     """
+    check_type("snapshot", snapshot, Snapshot, "a Snapshot")
+    if services is not None:
+        check_type("services", services, ServiceClasses, "ServiceClasses, or None")
     names = Names(snapshot)
     states = _states(snapshot, settings_of or snapshot.settings)
     rules = [rule for state in states.values() for rules in state.contents.lists for rule in rules.rules]

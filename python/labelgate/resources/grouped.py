@@ -8,6 +8,7 @@ from typing import Any, Self, TypeAlias
 
 # Through their package, which imports each model when it is first asked for, by `typing.get_type_hints` too.
 from labelgate import resources as typed
+from labelgate.arguments import check_type
 from labelgate.resources.metadata import Resource
 from labelgate.resources.policy import DELETE
 
@@ -43,9 +44,17 @@ class Grouped:
 
     @classmethod
     def of(cls, resources: Iterable[Resource]) -> Self:
-        """Groups resources by kind; their order does not matter."""
+        """Groups resources by kind; their order does not matter.
+
+        Raises:
+            TypeError: something else is passed, or among them.
+        """
+        check_type("resources", resources, Iterable, "resources, in a list for example")
+        given = list(resources)
+        for resource in given:
+            check_type("resources", resource, Resource, "resources only")
         groups: dict[str, list[Any]] = {}
-        for resource in sorted(resources, key=lambda resource: resource.key):
+        for resource in sorted(given, key=lambda resource: resource.key):
             groups.setdefault(_FIELDS[type(resource).__name__], []).append(resource)
         return cls(**{field: tuple(group) for field, group in groups.items()})
 

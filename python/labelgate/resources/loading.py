@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
+from labelgate.arguments import check_type
 from labelgate.resources import kinds
 from labelgate.resources.documents import Document, decode, documents
 from labelgate.resources.errors import (
@@ -181,8 +182,9 @@ class Loading:
 def load_text(text: bytes | str, file: str = "<text>") -> list[Resource]:
     """The resources of YAML or JSON text.
 
-    Raises `LoadError` with all problems.
+    Raises `LoadError` with all problems, TypeError where it is none.
     """
+    check_type("text", text, bytes | str, "text, or bytes of it")
     loading = Loading()
     loading.add(text, file)
     return loading.result()

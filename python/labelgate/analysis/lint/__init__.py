@@ -7,11 +7,20 @@ from collections.abc import Callable, Iterable, Sequence
 from os import PathLike, fspath
 
 from labelgate.analysis.lint import chains, discovery, dnat, hosts, policies, replies, selectors, within
-from labelgate.analysis.lint.catalogue import RULES, LintRule, Severity, UnknownRules, at_least, chosen
+from labelgate.analysis.lint.catalogue import (
+    RULES,
+    SEVERITIES,
+    LintRule,
+    Severity,
+    UnknownRules,
+    at_least,
+    chosen,
+)
 from labelgate.analysis.lint.finding import Finding, Remark, finding
 from labelgate.analysis.lint.places import Places
 from labelgate.analysis.lint.selection import Selection
 from labelgate.analysis.lint.suppression import without_suppressed
+from labelgate.arguments import several, shown
 from labelgate.conversion import is_workload
 from labelgate.resources import Loading
 from labelgate.settings import Settings
@@ -19,6 +28,9 @@ from labelgate.snapshot import Snapshot
 from labelgate.sources.files import STDIN, Progress, all_files, in_turn, read_file, without_collection
 
 __all__ = ["RULES", "Finding", "LintRule", "Severity", "UnknownRules", "has_endpoints", "lint", "read"]
+
+
+_WORDS = "ids or names of rules, or `ALL`"
 
 
 def lint(
@@ -39,12 +51,16 @@ def lint(
 
     Raises:
         LoadError: a document is refused; nothing is judged.
+        TypeError: an argument is not what it is to be.
         UnknownRules: a word means no rule.
+        ValueError: there is no such severity.
     """
     if not isinstance(what, Snapshot):
-        listed = [what] if isinstance(what, str | PathLike) else list(what)
+        listed = several("what", what, str | PathLike, "a Snapshot, or paths")
         what, places = read([fspath(path) for path in listed])
-    wanted = chosen(select) - chosen(ignore)
+    if severity not in SEVERITIES:
+        raise ValueError(f"severity: found {shown(severity)}, expected one of {', '.join(SEVERITIES)}")
+    wanted = chosen(several("select", select, str, _WORDS)) - chosen(several("ignore", ignore, str, _WORDS))
     places = places or Places()
     found = []
     with without_collection():
