@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 INTERRUPTED = 130
 """As a shell says it: 128 and the number of SIGINT."""
@@ -36,7 +36,7 @@ def ending_at_once(message: str = "") -> Iterator[None]:
 
 @contextmanager
 def held_back(*numbers: signal.Signals) -> Iterator[None]:
-    """Holds signals back; the first that came meanwhile is handled at the end.
+    """Holds signals back; those that came meanwhile are handled at the end, each once.
 
     By handlers, not by a mask: that is of one thread, and the kernel would give the signal to another one.
     """
@@ -50,5 +50,6 @@ def held_back(*numbers: signal.Signals) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        if came:
-            signal.raise_signal(came[0])
+        with ExitStack() as all_of_them:  # A handler may raise; the others are called all the same.
+            for number in reversed(dict.fromkeys(came)):
+                all_of_them.callback(signal.raise_signal, number)
