@@ -204,6 +204,27 @@ def test_the_line_behind_half_a_line_is_whole(tmp_path: Path, monkeypatch: pytes
     assert (tmp_path / "events").read_text() == '{"a\n{"a":2}\n'
 
 
+def test_half_a_line_of_somebody_before_is_no_beginning(tmp_path: Path) -> None:
+    """Of a daemon that ended on a full disk; a pipe has no lines before."""
+    path = tmp_path / "events"
+    path.write_text('{"a":1}\n{"a')
+    for number in (2, 3):
+        file = EventFile(str(path))
+        file.write([{"a": number}])
+        file.close()
+        file.write([])
+        file.close()
+    assert path.read_text() == '{"a":1}\n{"a\n{"a":2}\n{"a":3}\n'
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    file = EventFile(str(pipe))
+    file.write([{"a": 1}])
+    assert os.read(reader, 100) == b'{"a":1}\n'
+    file.close()
+    os.close(reader)
+
+
 def test_the_journal_gets_what_is_told(tmp_path: Path) -> None:
     """Each field by its name; a value of two lines in the form with a length; without a reader no waiting."""
     path = str(tmp_path / "journal")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -43,7 +44,16 @@ class EventFile:
                 pass
             self.close()
         self._descriptor = os.open(self._path, _FLAGS, 0o640)
-        self._is_torn = False
+        self._is_torn = self._found_torn()
+
+    def _found_torn(self) -> bool:
+        """Whether the last line of the file lacks its end: somebody before could not write all of it."""
+        end = os.fstat(self._descriptor).st_size
+        if not end:
+            return False
+        with suppress(OSError), open(f"/proc/self/fd/{self._descriptor}", "rb", buffering=0) as file:
+            return os.pread(file.fileno(), 1, end - 1) != b"\n"
+        return False
 
     def close(self) -> None:
         """Until the next event."""
