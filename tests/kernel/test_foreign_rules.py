@@ -151,10 +151,14 @@ def test_others_that_erase_our_mark(world: World, backend: str, tmp_path: Path) 
         add_rules(world, backend, table, f"-A {chain} {RESTORE}")
     text = "---".join((policies.PODS, policies.host(), EARLY, USUAL))
     with enforce(world, tmp_path, backend, text, chainInsertMode="append") as daemon:
-        for hook in ("mangle-prerouting", "filter-input", "filter-forward"):
-            assert any(
-                line.startswith(f"warning: {hook}: ") and "without repeating" in line for line in daemon.log
-            )
+        hooks = "filter-forward, filter-input, mangle-prerouting"
+        assert f"warning: answered without repeating packets: {hooks}" in daemon.log
+        # Each of them once, with what it does besides.
+        assert sorted(line.split(" ")[3:6] for line in daemon.log if "our mark bits" in line) == sorted(
+            [f"{table}:", "`-A", chain]
+            for table, chain in (("mangle", "PREROUTING"), ("filter", "INPUT"), ("filter", "FORWARD"))
+            for _family in ("v4", "v6")
+        )
         probes = [udp(9400), udp(9100), udp(80, dst=WEB_POD), udp(9402), udp(9100, STRANGER)]
         # The mark of an allowed preDNAT packet is erased by the rule in INPUT, which is not ours to prevent.
         assert passing(world, *twins(*probes[1:])) == words(*twins(*probes[1:3]))

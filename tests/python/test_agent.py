@@ -816,6 +816,23 @@ def test_changes_of_our_rules_leave_room_for_marks(kernel: Kernel, policy: Path)
     assert sum("can write our mark bits" in line for line in said) == 1
 
 
+def test_rules_ahead_of_ours_are_told_once_at_the_start(kernel: Kernel, policy: Path) -> None:
+    """As writers of our marks, if they are; as what a repeated packet does not survive otherwise."""
+    marks, limit = "-j MARK --set-xmark 0x400/0x400", "-m limit --limit 5/sec -j DROP"
+    kernel.now = {"v4": parse_save(f"*mangle\n-A PREROUTING {marks}\nCOMMIT\n")}
+    kernel.hazards = [
+        Hazard("mangle-prerouting", "PREROUTING", marks, "can write our mark bits"),
+        Hazard("filter-input", "INPUT", limit, "can end the table in one pass and not in the other"),
+    ]
+    kernel.steps = [lambda: None]
+    said = [line for line in run(policy) if "`-A" in line or "repeating" in line]
+    assert [line.partition(": packets")[0] for line in said] == [
+        f"warning: iptables-nft v4 mangle: `-A PREROUTING {marks}` can write our mark bits",
+        f"warning: filter-input: `-A INPUT {limit}` can end the table in one pass and not in the other",
+        "warning: answered without repeating packets: filter-input, mangle-prerouting",
+    ]
+
+
 def test_hazards_that_could_not_be_followed_are_tried_again(kernel: Kernel, policy: Path) -> None:
     def change() -> None:
         kernel.hazards = [Hazard("filter-input", "INPUT", "-j MARK", "can write our mark bits")]

@@ -74,11 +74,11 @@ def test_mixed_variants() -> None:
 def test_rules_of_others_that_write_our_bits() -> None:
     """Ahead of ours also for what the second pass of a packet needs; that is not mended behind ours."""
     tables = {"v4": parse_save(MARKING)}
-    written, hazard = rules.foreign_rules({"nft": tables}, CONFIG)
-    assert (written.state, hazard.state) == ("warning", "warning")
+    (written,) = rules.foreign_rules({"nft": tables}, CONFIG)
+    assert written.state == "warning"
     assert written.found.startswith("nft v4 filter: `-A INPUT -j MARK")
-    assert hazard.found.startswith("nft v4: filter-input: `-A INPUT -j MARK")
-    assert "behind ours" not in hazard.mend
+    assert "that are ours; filter-input is answered without repeating packets: " in written.meaning
+    assert "behind ours" not in written.mend
     spared = {"v4": parse_save(MARKING.replace("0xffffffff", "0xff"))}
     assert states(*rules.foreign_rules({"nft": spared}, CONFIG)) == ["ok"]
     limited = {"v4": parse_save(MARKING.replace("-j MARK --set-xmark 0x0/0xffffffff", LIMITED))}

@@ -45,6 +45,7 @@ LAST_LOOKS = 20
 and the look behind the one that finds it takes what they have counted last."""
 LATE_SECONDS = 0.02
 """Longer than any packet takes through rules."""
+_NOT_REPEATED = "warning: answered without repeating packets: {}"
 
 
 class Enforcement:
@@ -395,12 +396,17 @@ class Enforcement:
 
     def _hooks_without_repeat(self, generation: Generation) -> frozenset[Hook]:
         """Hooks where rules of others ahead of ours would erase or repeat our mark."""
-        found = self._hazards(generation.config, self._netfilter.read())
-        for reader in accept_readers(read_routing_rules(), Marks.from_mask(generation.config.mark_mask)):
+        config, now = generation.config, self._netfilter.read()
+        self.others.look(self._netfilter, now, config)
+        found = self._hazards(config, now)
+        for reader in accept_readers(read_routing_rules(), Marks.from_mask(config.mark_mask)):
             self._say(f"warning: {reader} reads our accept mark: it routes untracked packets of this host")
-        for hazard in sorted(set(map(str, found))):
-            self._say(f"warning: {hazard}; that hook is answered without repeating packets")
+        told = {writer.split(" ", 2)[2] for writer in self.others.mark_writers}  # Behind variant and family.
+        for hazard in sorted({str(hazard) for hazard in found if hazard.as_writer not in told}):
+            self._say(f"warning: {hazard}")
         hooks = frozenset(hazard.hook for hazard in found)
+        if hooks:
+            self._say(_NOT_REPEATED.format(", ".join(sorted(hooks))))
         untracked = sorted(hook for hook in hooks if hook.startswith("raw-"))
         if untracked and generation.table.has_untracked_policy:
             raise AgentError(f"untracked policy cannot be enforced at {', '.join(untracked)}: see above")
@@ -476,9 +482,7 @@ class Enforcement:
 
     def _follow_hazards(self, hooks: frozenset[Hook], now: Tables) -> None:
         """Bit D may be repeated only while rules test it: the loop stops first and begins again last."""
-        self.others.warn(
-            f"warning: answered without repeating packets: {', '.join(sorted(hooks)) or 'no hook'}"
-        )
+        self.others.warn(_NOT_REPEATED.format(", ".join(sorted(hooks)) or "no hook"))
         before = self._without_repeat
         both = hooks | before
         self._enforcer.set_without_repeat([hook in both for hook in HOOKS])

@@ -172,6 +172,9 @@ def kernel_counters(found: Mapping[str, Tables], config: Config) -> Iterator[Dia
     )  # fmt: skip
 
 
+_WITHOUT_REPEAT = "is answered without repeating packets: the rest of the table is skipped for them"
+
+
 def foreign_rules(found: Mapping[str, Tables], config: Config) -> Iterator[Diagnosis]:
     """Rules of others that our marks do not survive: ahead of ours, or wherever ours read them later."""
     marks = Marks.from_mask(config.mark_mask)
@@ -182,28 +185,31 @@ def foreign_rules(found: Mapping[str, Tables], config: Config) -> Iterator[Diagn
         for variant in found
         for family, saved in found[variant].items()
     ]
-    hazardous = [
-        (f"{place}: {hazard}", hazard)
+    hazardous = {
+        f"{place}: {hazard}": (f"{place} {hazard.as_writer}", hazard)
         for place, tables, variant in saved
         if ours in (variant, None)
         for hazard in hazards(tables, marks, mode)
-    ]
+    }
     written = [
         f"{place} {writer}"
         for place, tables, variant in saved
         for writer in mark_writers(tables, marks, mode if ours in (variant, None) else None)
     ]
     for writer in written:
+        hooks = sorted({hazard.hook for text, hazard in hazardous.values() if text == writer})
+        also = f"; {', '.join(hooks)} {_WITHOUT_REPEAT}" if hooks else ""
         yield Diagnosis(
             "rules of others", "warning", writer,
-            "packets may be judged twice, or pass as judged, where it writes bits that we read as ours",
+            f"packets may be judged twice, or pass as judged, where it writes bits that are ours{also}",
             "let that rule spare our bits (a mask), or set `marks.mask` to other bits",
         )  # fmt: skip
-    for text, hazard in dict(hazardous).items():
+    for told, (writer, hazard) in hazardous.items():
+        if writer in written:
+            continue
         behind = " come behind ours," if hazard.is_mended_behind_ours else ""
         yield Diagnosis(
-            "rules of others", "warning", text,
-            "that hook is answered without repeating packets: the rest of the table is skipped for them",
+            "rules of others", "warning", told, f"that hook {_WITHOUT_REPEAT}",
             f"let that rule spare our bits (a mask),{behind} or set `marks.mask` to other bits",
         )  # fmt: skip
     if not hazardous and not written:

@@ -164,6 +164,11 @@ class Hazard:
         return f"{self.hook}: `-A {self.chain} {self.rule}` {self.reason}"
 
     @property
+    def as_writer(self) -> str:
+        """As `mark_writers` tells of the rule, if it does."""
+        return f"{self.hook.partition('-')[0]}: `-A {self.chain} {self.rule}` {self.reason}"
+
+    @property
     def is_mended_behind_ours(self) -> bool:
         """It does no harm where it comes behind our jump."""
         return self.reason != _WRITES
