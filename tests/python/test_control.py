@@ -331,18 +331,39 @@ def test_a_dead_daemons_socket_is_taken_over(path: Path) -> None:
 
 
 def test_a_living_daemons_socket_is_left_alone(answering: Answering, path: Path) -> None:
-    with pytest.raises(FileExistsError, match="another daemon listens there"):
-        ControlServer(str(path), {}, lambda _: None)
+    said: list[str] = []
+    with ControlServer(str(path), {}, said.append):
+        assert ask(str(path), "echo") == {"arguments": {}}
+    assert said == [f"warning: no control socket at {path}: another daemon listens there"]
     assert ask(str(path), "echo") == {"arguments": {}}
 
 
 def test_what_is_no_socket_is_left_alone(path: Path) -> None:
     path.parent.mkdir()
     path.write_text("mine")
-    with pytest.raises(FileExistsError, match=r"^something that is no socket is in its place$"):
-        ControlServer(str(path), {}, lambda _: None)
+    said: list[str] = []
+    ControlServer(str(path), {}, said.append).close()
     assert path.read_text() == "mine"
     path.unlink()
     path.symlink_to("nowhere")
-    with pytest.raises(FileExistsError, match="no socket"):
-        ControlServer(str(path), {}, lambda _: None)
+    ControlServer(str(path), {}, said.append).close()
+    assert path.is_symlink()
+    assert said == [f"warning: no control socket at {path}: something that is no socket is in its place"] * 2
+
+
+def test_a_socket_that_cannot_be_made_at_the_start_is_made_later(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that is removed."""
+    monkeypatch.setattr(server, "LOOK_SECONDS", 0.0)
+    path.parent.write_text("in the way")
+    answering = Answering(path)
+    wait_for(lambda: answering.said)
+    path.parent.unlink()
+    wait_for(lambda: len(answering.said) > 1)
+    assert ask(str(path), "echo") == {"arguments": {}}
+    answering.close()
+    first, last = answering.said
+    assert first.startswith(f"warning: no control socket at {path}: [Errno")
+    assert last == f"the control socket {path} is made"
+    assert not path.exists()

@@ -59,8 +59,7 @@ class ControlServer:
     def __init__(self, path: str, verbs: Mapping[str, Verb], say: Callable[[str], None]) -> None:
         """Listens, and takes over a socket that a dead daemon left.
 
-        Raises:
-            OSError: it cannot listen there; FileExistsError if another daemon does.
+        Where it cannot, that is said, and tried again as soon as nothing is in the place.
         """
         self._path = Path(path)
         self._verbs = verbs
@@ -70,14 +69,18 @@ class ControlServer:
         """When the last verb had been done."""
         self._looked = time.monotonic()
         self._is_lost = False
-        """The socket is gone, and cannot be made anew."""
+        """There is no socket, and that has been said."""
         self._deaf_until: float | None = None
         """Nobody is let in; None while that goes well."""
+        self._listener: socket.socket | None = None
+        self._inode: int | None = None
         with ExitStack() as opened:
             self._selector = opened.enter_context(selectors.EpollSelector())
-            self._listener = opened.enter_context(_listen(self._path))
-            self._inode = self._path.stat().st_ino
-            self._selector.register(self._listener, selectors.EVENT_READ)
+            try:
+                self._listen()
+            except OSError as error:
+                say(f"warning: no control socket at {path}: {error}")
+                self._is_lost = True
             opened.pop_all()
 
     def fileno(self) -> int:
@@ -88,6 +91,7 @@ class ControlServer:
         """Does what can be done without waiting, one step for each client; to be called from time to time."""
         if self._deaf_until is not None and time.monotonic() >= self._deaf_until:
             self._deaf_until = None
+            assert self._listener
             self._selector.register(self._listener, selectors.EVENT_READ)
         if time.monotonic() - self._looked >= LOOK_SECONDS:
             self._looked = time.monotonic()
@@ -108,7 +112,8 @@ class ControlServer:
             with suppress(OSError):
                 client.connection.send(client.answers)
             self._cut_off(client)
-        self._listener.close()
+        if self._listener:
+            self._listener.close()
         self._selector.close()
         with suppress(OSError):
             if self._path.stat().st_ino == self._inode:
@@ -120,12 +125,29 @@ class ControlServer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _listen(self) -> None:
+        with ExitStack() as opened:
+            listener = opened.enter_context(_listen(self._path))
+            inode = self._path.stat().st_ino
+            if self._deaf_until is None:
+                self._selector.register(listener, selectors.EVENT_READ)
+            opened.pop_all()
+        if self._listener:
+            if self._deaf_until is None:
+                self._selector.unregister(self._listener)
+            self._listener.close()
+        self._listener, self._inode = listener, inode
+
     def _listen_anew(self) -> None:
-        """Where somebody has removed the socket, as by emptying /run. What is in its place is left alone."""
+        """Where there is no socket: it could not be made, or somebody has removed it, as by emptying /run.
+
+        What is in its place is left alone.
+        """
         if os.path.lexists(self._path):
             return
+        was_there = self._listener is not None
         try:
-            listener = _listen(self._path)
+            self._listen()
         except OSError as error:
             if not self._is_lost:
                 self._say(
@@ -133,15 +155,14 @@ class ControlServer:
                 )
             self._is_lost = True
             return
-        if self._deaf_until is None:
-            self._selector.unregister(self._listener)
-            self._selector.register(listener, selectors.EVENT_READ)
-        self._listener.close()
-        self._listener, self._inode = listener, self._path.stat().st_ino
         self._is_lost = False
-        self._say(f"warning: the control socket {self._path} was gone; it is made anew")
+        if was_there:
+            self._say(f"warning: the control socket {self._path} was gone; it is made anew")
+        else:
+            self._say(f"the control socket {self._path} is made")
 
     def _accept(self) -> None:
+        assert self._listener
         try:
             connection, _ = self._listener.accept()
         except (BlockingIOError, ConnectionAbortedError):  # It went away.
