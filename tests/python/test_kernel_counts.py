@@ -375,7 +375,7 @@ def test_what_is_gone_and_not_missed_is_forgotten(kernel: FakeNfacct, clock: lis
     daemon.reload(HOST.replace("- {action: Allow}", "- {action: Allow, protocol: TCP}"), 2)
     del kernel.packets[before]
     daemon.rules.rows()
-    assert before not in {name for name, *_ in daemon.counts.saved()["counters"]}
+    assert before not in {name for name, *_ in daemon.counts.saved(int)["counters"]}
     assert daemon.said == []
 
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 from labelgate import Settings, Snapshot
-from labelgate.agent import contents, rules
+from labelgate.agent import clock, contents, rules
 from labelgate.agent.generation import Generation
 from labelgate.agent.queues import Passed, Queues, QueueState
 from labelgate.agent.rules import RuleCounts
@@ -143,6 +143,61 @@ def test_a_change_that_failed_is_none(monkeypatch: pytest.MonkeyPatch, *, is_rea
         assert [row["since"] for row in counts.rows()["rules"]] == [101, 101]
     counts.swapped(3, before)
     assert [row["since"] for row in counts.rows()["rules"]] == [100, 100]
+
+
+MINUTE, DAY = 60_000, 86_400_000
+
+
+def test_a_clock_that_is_set_makes_nothing_look_unused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set forward, what was met a minute ago was met a minute ago; set back again, it is as it was."""
+    times = {"wall": 100 * MINUTE, "running": 5 * MINUTE}
+
+    def pass_minutes(minutes: int, *, jump: int = 0) -> None:
+        times["running"] += minutes * MINUTE
+        times["wall"] += minutes * MINUTE + jump
+
+    for module, name in ((rules, "_now"), (clock, "now")):
+        monkeypatch.setattr(module, name, lambda: times["wall"])
+    monkeypatch.setattr(clock, "running", lambda: times["running"])
+    loop, counts = counting(generation(1, TCP, UDP))
+    pass_minutes(10)
+    hit = times["wall"]
+    loop.tables = [table(1, met("Ingress", 0, 1) | {"lastHit": hit})]
+
+    def ago() -> list[tuple[int, int | None]]:
+        """Minutes since counting began, and since each rule was met."""
+        return [
+            (
+                (times["wall"] - row["since"]) // MINUTE,
+                row["lastHit"] and (times["wall"] - row["lastHit"]) // MINUTE,
+            )
+            for row in counts.rows()["rules"]
+            if row["direction"] == "Ingress"
+        ]
+
+    assert ago() == [(10, 0), (10, None)]
+    pass_minutes(1, jump=20_000 * DAY)
+    changes = counts.changes()[0]
+    assert ago() == [(11, 1), (11, None)]
+    pass_minutes(1, jump=DAY)
+    assert ago() == [(12, 2), (12, None)]
+    assert counts.changes()[0] != changes, "it is to be saved"
+    saved = counts.saved()
+    assert [times["wall"] - time for time in (saved["began"], saved["rules"][0][2])] == [
+        12 * MINUTE,
+        2 * MINUTE,
+    ]
+    assert [times["wall"] - since for _, since in saved["policies"].values()] == [12 * MINUTE]
+    later = times["wall"]
+    loop.tables = [table(1, met("Ingress", 0, 1) | {"lastHit": later})]
+    pass_minutes(3)
+    assert ago() == [(15, 3), (15, None)]
+    loop.tables = [table(1, met("Ingress", 0, 1) | {"lastHit": hit})]
+    pass_minutes(1, jump=-2 * DAY)
+    assert ago() == [(16, 6), (16, None)]
+    pass_minutes(1, jump=-19_999 * DAY)
+    assert ago() == [(17, 7), (17, None)]
+    assert counts.rows()["rules"][0]["lastHit"] == hit
 
 
 def test_counters_of_32_bits_go_on() -> None:

@@ -226,8 +226,8 @@ class KernelCounts:
         with self._lock:
             self._wanted = frozenset()
 
-    def saved(self) -> dict[str, Any]:
-        """What has been taken, for the daemon that comes after this one."""
+    def saved(self, mended: Callable[[int], int]) -> dict[str, Any]:
+        """What has been taken, for the daemon that comes after this one; times as they are `mended`."""
         with self._lock:
             return {
                 "counters": [
@@ -235,7 +235,7 @@ class KernelCounts:
                     for name, counter in self._counters.items()
                     if counter.taken is not None
                 ],
-                "since": list(self._since.items()),
+                "since": [(key, mended(since)) for key, since in self._since.items()],
             }
 
     def restore(self, counters: Mapping[str, tuple[int, Meaning]], since: Mapping[Key, int]) -> None:

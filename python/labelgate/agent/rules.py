@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 import zlib
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from labelgate import _core
+from labelgate.agent.clock import Clock
+from labelgate.agent.clock import now as _now
 from labelgate.agent.contents import Contents
 from labelgate.agent.generation import Generation
 from labelgate.agent.hits import KEY_WORDS, Key, hit_row, name_of
@@ -79,6 +80,7 @@ class RuleCounts:
         self._denied: Counter[str] = Counter()
         """Packets of tables that are over, by who denied, in the order in which that was seen first."""
         self._contents = Contents()
+        self._clock = Clock()
         self._policies: dict[int, _Policies] = {}
         """By the loop's number of a table, until its counts are over."""
         self._told, self._changes = 0, 0
@@ -106,7 +108,7 @@ class RuleCounts:
         with self._lock:
             counted = self._read()[0]
             rows = self._rows(json.loads(self._core.rules()), counted)
-            return {"since": self._began, "rules": [row for _, row in rows]}
+            return {"since": self._clock.mended(self._began), "rules": [row for _, row in rows]}
 
     def met(self) -> tuple[list[dict[str, Any]], dict[str, int]]:
         """Of `rows` those that packets met, in the order in which they were met first; and `denied`."""
@@ -137,16 +139,17 @@ class RuleCounts:
             counted = self._read()[0]
             names = {rule["policy"] for rule in json.loads(self._core.rules())}
             policies = [(name, self._policies[self._latest].resources.get(name)) for name in names]
+            mended = self._clock.mended
             return {
                 "time": _now(),
-                "began": self._began,
-                "rules": [[key, count.packets, count.last_hit] for key, count in counted.items()],
+                "began": mended(self._began),
+                "rules": [[key, count.packets, mended(count.last_hit)] for key, count in counted.items()],
                 "policies": {
-                    name: [self._contents.digest(policy), self._contents.since(policy)]
+                    name: [self._contents.digest(policy), mended(self._contents.since(policy))]
                     for name, policy in policies
                     if policy is not None
                 },
-                "kernel": self._kernel.saved() if self._kernel else None,
+                "kernel": self._kernel.saved(mended) if self._kernel else None,
             }
 
     def restore(self, saved: Mapping[str, Any]) -> None:
@@ -215,6 +218,7 @@ class RuleCounts:
 
     def _take_from_kernel(self) -> None:
         """Whenever it was that packets came since the last look, they are seen now."""
+        self._changes += self._clock.look()
         now = _now()
         for meaning, packets in self._kernel.take() if self._kernel else ():
             self._changes += 1
@@ -275,7 +279,7 @@ class RuleCounts:
         self, rule: dict[str, Any], key: Key, count: _Count | None, policies: _Policies
     ) -> dict[str, Any]:
         """One rule; `packets` is null where nothing is counted, `lastHit` where nothing has been met."""
-        uncounted, since = rule["uncounted"], 0
+        uncounted, since, mended = rule["uncounted"], 0, self._clock.mended
         if self._kernel:
             since = self._kernel.since(key)
             if uncounted in ("kernel", None) and not self._kernel.is_off:
@@ -286,8 +290,8 @@ class RuleCounts:
             **{name: rule[name] for name in fields},
             "uncounted": uncounted,
             "packets": count.packets if count else None if uncounted else 0,
-            "lastHit": count.last_hit if count else None,
-            "since": max(since, self._began if resource is None else self._contents.since(resource)),
+            "lastHit": mended(count.last_hit) if count else None,
+            "since": mended(max(since, self._began if resource is None else self._contents.since(resource))),
             "inKernel": since > 0,
         }
 
@@ -323,7 +327,3 @@ def _reason(key: Key) -> dict[str, Any]:
         "tier": tier, "policy": policy, "direction": direction, "rule": None, "action": action,
         "reason": reason, "uncounted": None,
     }  # fmt: skip
-
-
-def _now() -> int:
-    return int(time.time() * 1000)
