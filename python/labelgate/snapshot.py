@@ -12,7 +12,7 @@ from labelgate import _core
 from labelgate import resources as typed
 from labelgate.arguments import check_type
 from labelgate.config import documented_settings
-from labelgate.conversion import is_workload, pod_profiles
+from labelgate.conversion import is_workload, namespace_profile, pod_profiles, service_account_profile
 from labelgate.engines import Budgets
 from labelgate.model import BUILT_IN_PROFILE, BUILT_IN_TIERS, core_model, node_name
 from labelgate.resources.grouped import Grouped
@@ -64,11 +64,11 @@ class Snapshot(Grouped):
 
     @property
     def warnings(self) -> list[str]:
-        """References to things that do not exist (R-29, E-4) and what has no effect, sorted."""
+        """What does not exist (R-29, E-4), has no effect, or takes the place of something else; sorted."""
         documents = (*self.felix_configurations, *self.kubernetes_cluster_network_policies)
         notices = [notice for document in documents for notice in document.notices]
         missing = (*self._missing_profiles(), *self._missing_tiers(), *self._missing_services())
-        return sorted({*notices, *missing, *self._without_effect()})
+        return sorted({*notices, *missing, *self._without_effect(), *self._replaced_profiles()})
 
     def absent_profiles(self) -> Iterator[tuple[str, str, bool]]:
         """Endpoints with profiles that they list and that do not exist, and whether these deny (R-29).
@@ -126,6 +126,32 @@ class Snapshot(Grouped):
             if not workload.spec.ip_networks:
                 yield f"{workload.key}: has no effect: it has no `ipNetworks` (R-30)"
 
+    def _replaced_profiles(self) -> Iterator[str]:
+        """By documents of their names that are not alike (R-24, R-25)."""
+        written = {profile.metadata.name: profile for profile in self.profiles}
+        if not written:
+            return
+        made = [
+            *((one.key, namespace_profile(one), _ALLOW_ALL, "R-24") for one in self.namespaces),
+            *((one.key, service_account_profile(one), _NO_RULES, "R-25") for one in self.service_accounts),
+        ]
+        for key, parts, rules, rule in made:
+            profile = written.get(parts["name"])
+            if profile is None:
+                continue
+            spec = profile.spec
+            others = [
+                word
+                for word, differs in (
+                    ("labels", spec.labels_to_apply != parts["labels"]),
+                    ("rules", (spec.ingress, spec.egress) != (rules.ingress, rules.egress)),
+                )
+                if differs
+            ]
+            if others:
+                replaced = f"the profile of {key}, and has other {' and '.join(others)} ({rule})"
+                yield f"{profile.key}: takes the place of {replaced}"
+
     def settings(self, node: str | None) -> Settings:
         """What FelixConfiguration documents say of a node: `default`, then `node.NAME`; else the defaults.
 
@@ -179,6 +205,7 @@ def check_compile(host: object = None, settings: object = None, budgets: object 
 
 
 _ALLOW_ALL = typed.ProfileSpec(ingress=[typed.Rule(action="Allow")], egress=[typed.Rule(action="Allow")])
+_NO_RULES = typed.ProfileSpec()
 _ABSENT_PROFILE = "it gives no labels and denies what no profile before it allows (R-29)"
 _ABSENT_LABELS = "it gives no labels; a profile before it allows everything (R-24, R-29)"
 

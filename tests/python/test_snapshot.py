@@ -626,5 +626,37 @@ def test_a_profile_in_the_place_of_that_of_a_namespace() -> None:
     (labels_only,) = snapshot_of(*documents).warnings
     assert "a profile before it allows everything" in labels_only
     profile = calico("Profile", "name: kns.shop", "{ingress: [{action: Deny}]}")
-    (denies,) = snapshot_of(*documents, profile).warnings
+    denies, other = snapshot_of(*documents, profile).warnings
     assert "denies what no profile before it allows" in denies
+    assert other.startswith("Profile/kns.shop: ")
+
+
+RULES = "ingress: [{action: Allow}], egress: [{action: Allow, source: {}, destination: {}}]"
+NAME = "pcns.projectcalico.org/name: shop"
+
+
+@pytest.mark.parametrize(
+    ("name", "spec", "others"),
+    [
+        ("kns.shop", f"{RULES}, labelsToApply: {{pcns.env: live, {NAME}}}", None),
+        ("kns.shop", f"{RULES}, labelsToApply: {{{NAME}}}", "labels"),
+        ("kns.shop", f"labelsToApply: {{pcns.env: live, {NAME}}}", "rules"),
+        ("kns.shop", "labelsToApply: {}", "labels and rules"),
+        ("kns.other", f"{RULES}", None),
+        ("ksa.shop.web", "labelsToApply: {pcsa.projectcalico.org/name: web}", None),
+        ("ksa.shop.web", "labelsToApply: {pcsa.projectcalico.org/name: a}", "labels"),
+        ("ksa.shop.web", f"{RULES}, labelsToApply: {{pcsa.projectcalico.org/name: web}}", "rules"),
+    ],
+)  # fmt: skip
+def test_a_profile_that_differs_from_the_one_that_it_replaces(
+    name: str, spec: str, others: str | None
+) -> None:
+    """R-24, R-25. A dump of etcd has both, alike."""
+    snapshot = snapshot_of(
+        core("Namespace", "name: shop, labels: {env: live}"),
+        core("ServiceAccount", "name: web, namespace: shop"),
+        calico("Profile", f"name: {name}", f"{{{spec}}}"),
+    )
+    of, rule = ("Namespace/shop", "R-24") if name == "kns.shop" else ("ServiceAccount/shop/web", "R-25")
+    expected = f"Profile/{name}: takes the place of the profile of {of}, and has other {others} ({rule})"
+    assert snapshot.warnings == ([expected] if others else [])
