@@ -6,14 +6,9 @@ from dataclasses import dataclass
 
 from labelgate.conversion import written_rules
 from labelgate.model import core_parts
-from labelgate.resources import Location
-from labelgate.resources.documents import Document, decode, documents
-from labelgate.resources.errors import Path
-from labelgate.resources.kinds import items_of
-from labelgate.resources.positions import Place, SyntaxProblem
 from labelgate.settings import Settings
 from labelgate.snapshot import Snapshot
-from labelgate.sources.files import STDIN, read_file
+from labelgate.sources.places import Places
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +30,7 @@ class PlacedRule:
 
 def placed_rules(snapshot: Snapshot, settings: Settings) -> list[PlacedRule]:
     """Every rule of every policy in force, by policy, direction and number; profiles have none here."""
-    files = Files()
+    places = Places()
     found = []
     by_key = {resource.key: resource for resource in snapshot.resources()}
     for key, parts in sorted(core_parts(snapshot, settings).items()):
@@ -48,40 +43,7 @@ def placed_rules(snapshot: Snapshot, settings: Settings) -> list[PlacedRule]:
                 continue
             written = written_rules(resource, direction)
             for number, rule in enumerate(policy[direction]):
-                place = files.place(resource.location, written[number][:3])
+                line = places.place(resource.location, written[number][:3]).line
+                place = f"{resource.location.file}:{line}"
                 found.append(PlacedRule(key, direction, number, rule["action"], place))
     return found
-
-
-class Files:
-    """Documents of files, read anew when a place in one is asked for."""
-
-    def __init__(self) -> None:
-        self._documents: dict[str, list[Document]] = {}
-
-    def place(self, location: Location, path: Path) -> str:
-        """`file:line` of a value of a resource."""
-        return f"{location.file}:{self.find(location, path).line}"
-
-    def find(self, location: Location, path: Path) -> Place:
-        """Where a value of a resource stands; where the resource does, if that cannot be said."""
-        start = Place(location.line, location.column)
-        for document in self._of(location.file):
-            if document.start == start:
-                return document.place(path)
-            for above, _ in items_of(document.data) or ():
-                if document.place(above) == start:
-                    return document.place((*above, *path))
-        return start
-
-    def _of(self, file: str) -> list[Document]:
-        if file not in self._documents:
-            content = None if file in (STDIN, "<stdin>", "<text>", "<data>") else read_file(file)
-            found: list[Document] = []
-            if isinstance(content, bytes):
-                try:
-                    found = list(documents(decode(content), is_json=file.endswith(".json")))
-                except SyntaxProblem:
-                    found = []  # It has changed since it was loaded.
-            self._documents[file] = found
-        return self._documents[file]

@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Any
 
 from labelgate.expect.judge import Result, Rule, judge
-from labelgate.expect.places import Files
 from labelgate.expect.world import World
 from labelgate.resources import LoadError, Loading, PolicyTest, Problem
 from labelgate.resources.documents import decode, documents
@@ -20,6 +19,7 @@ from labelgate.resources.positions import SyntaxProblem
 from labelgate.resources.versions import OURS
 from labelgate.snapshot import load
 from labelgate.sources.files import STDIN, all_files, read_file
+from labelgate.sources.places import Places
 
 _KIND = rb"[\"']?kind[\"']?[ \t]*:[ \t]*[\"']?"
 _MARK = re.compile(rb"(?:^[ \t-]*|[{,][ \t]*)" + _KIND + rb"PolicyTest(?:List)?(?![\w-])", re.MULTILINE)
@@ -142,7 +142,7 @@ def _placed(problems: Iterable[Problem], test: PolicyTest) -> list[Problem]:
     for problem in problems:
         if problem.code == "file-missing" and problem.file in named:
             number = named.index(problem.file)
-            place = Files().find(test.location, ("spec", "policies", number))
+            place = Places().place(test.location, ("spec", "policies", number))
             problem = replace(
                 problem, file=test.location.file, line=place.line, column=place.column, kind="PolicyTest",
                 name=test.metadata.name, path=f"spec.policies[{number}]", found=f"`{problem.file}`",

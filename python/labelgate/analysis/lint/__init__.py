@@ -17,7 +17,6 @@ from labelgate.analysis.lint.catalogue import (
     chosen,
 )
 from labelgate.analysis.lint.finding import Finding, Remark, finding
-from labelgate.analysis.lint.places import Places
 from labelgate.analysis.lint.selection import Selection
 from labelgate.analysis.lint.suppression import without_suppressed
 from labelgate.arguments import several, shown
@@ -26,6 +25,7 @@ from labelgate.resources import Loading
 from labelgate.settings import Settings
 from labelgate.snapshot import Snapshot
 from labelgate.sources.files import STDIN, Progress, all_files, in_turn, read_file, without_collection
+from labelgate.sources.places import Places
 
 __all__ = ["RULES", "Finding", "LintRule", "Severity", "UnknownRules", "has_endpoints", "lint", "read"]
 
@@ -68,7 +68,7 @@ def lint(
             _remarks(what, settings_of or what.settings), what.resources(), wanted
         ):
             if remark.rule in wanted and at_least(RULES[remark.rule].severity, severity):
-                place = places.place(remark.resource, remark.path)
+                place = places.place(remark.resource.location, remark.path)
                 found.append(finding(remark, remark.resource.location.file, *place))
         return sorted(found, key=lambda one: one.order)
 
