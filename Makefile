@@ -4,12 +4,13 @@ VENV := .venv
 PY := $(VENV)/bin/python
 
 SECONDS ?= 60
+TESTS ?= --tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench test test-rust test-python test-long test-kernel fuzz sanitize soak mutants lint format clean
+.PHONY: help setup demo bench test test-rust test-python test-long test-kernel fuzz sanitize aarch64 soak mutants lint format clean
 
 help: ## Print what each target does
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## Install system packages and a virtual environment, build the wheel and install it
 	@scripts/setup
@@ -40,6 +41,12 @@ fuzz: setup ## Fuzz every parser for SECONDS each (default 60); fail if anything
 sanitize: setup ## Run the tests of the engines and of the core under the address sanitizer
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=target/sanitize \
 	  cargo test --quiet --target $$(rustc -vV | sed -n 's/^host: //p') --lib --test engines
+
+aarch64: ## Build the core for aarch64 and run its tests there, by QEMU (TESTS='--test engines')
+	@scripts/setup-aarch64
+	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
+	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER='qemu-aarch64 -L /usr/aarch64-linux-gnu' \
+	  cargo test --quiet --locked --profile fuzz --target aarch64-unknown-linux-gnu $(TESTS)
 
 soak: setup ## Ten minutes of traffic, reloads and pods that come and go, then a flood (OPTIONS='--seconds 60 --backend legacy')
 	$(PY) tests/soak/run.py $(OPTIONS)
