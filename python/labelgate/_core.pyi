@@ -19,6 +19,7 @@ __all__ = [
     "Cell",
     "ChainNumbers",
     "Compiler",
+    "Connections",
     "Enforcer",
     "FrameSource",
     "Judge",
