@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::interfaces::{Interfaces, WorkloadSide};
 use super::linear::{self, Passed};
 use super::meanings::{RuleCount, Tally};
-use crate::flow::{EndpointId, Family, FiveTuple, OutcomeId, Transport};
+use crate::flow::{EndpointId, Family, FiveTuple, OutcomeId, Transport, protocol};
 use crate::program::{
     Action, Chain, ChainEnd, ChainId, Directed, Net, Program, Reason, Rule, RuleListId, Side, TierEnd,
 };
@@ -61,6 +61,9 @@ pub struct HostRules<T = Static> {
     pub any: bool,
     /// Untracked policy, if it has any.
     pub untracked: Option<Both<T>>,
+    /// Where untracked policy may deny a packet with which the kernel answers another one: a reset, or a message of
+    /// ICMP.
+    pub untracked_denies: Both<bool>,
     /// preDNAT policy, if it has any.
     pub prednat: Option<ByFamily<T>>,
     /// normal ingress.
@@ -152,11 +155,19 @@ fn host_rules<T>(
         ingress: by_family(chains.ingress),
         egress: by_family(chains.egress),
     };
+    let denies =
+        |chain: ChainId| FAMILIES.map(|family| may_deny_answers(program, program.chain(chain), family));
+    let untracked_denies =
+        endpoint.untracked.map_or(Both { ingress: [false; 2], egress: [false; 2] }, |chains| Both {
+            ingress: denies(chains.ingress),
+            egress: denies(chains.egress),
+        });
     HostRules {
         endpoint: endpoint.name.clone(),
         interfaces,
         any,
         untracked: endpoint.untracked.map(both),
+        untracked_denies,
         prednat: endpoint.prednat.map(by_family),
         input: by_family(endpoint.normal.ingress),
         output: by_family(endpoint.normal.egress),
@@ -178,6 +189,15 @@ fn workload_rules<T>(
         ingress: by_family(endpoint.normal.ingress),
         egress: by_family(endpoint.normal.egress),
     }
+}
+
+/// Whether a rule may deny what the kernel sends by itself; there is no end of a tier in untracked policy (E-22).
+fn may_deny_answers(program: &Program, chain: &Chain, family: Family) -> bool {
+    let is_sent = |number| matches!(number, protocol::TCP | protocol::ICMP | protocol::ICMPV6);
+    let policies = chain.tiers.iter().flat_map(|tier| &tier.policies);
+    policies.flat_map(|policy| &program.rule_lists[policy.index()].rules).any(|rule| {
+        rule.action == Action::Deny && rule.families[family as usize] && rule.protocol.is_none_or(is_sent)
+    })
 }
 
 /// Walks the chain as an engine would; the first rule that looks at the packet makes the answer [`Static::Queue`].

@@ -197,6 +197,8 @@ MATCHES: dict[str, Callable[[str], Match]] = {
     "-p": lambda name: lambda packet: packet.protocol == PROTOCOLS[name],
     "--mark": mark,
     "--ctstate": ctstate,
+    # What has a connection that is not confirmed yet is sent by the kernel (tests/kernel/test_answers.py).
+    "--ctstatus": lambda status: lambda packet: {"CONFIRMED": True}[status],
     "--dports": ports("dport"),
     "--sports": ports("sport"),
     "--dport": ports("dport"),

@@ -26,6 +26,7 @@ def host(name: str, interface: str, **chains: Any) -> dict[str, Any]:
         "interfaces": [] if interface == "*" else [interface],
         "any": interface == "*",
         "untracked": None,
+        "untracked_denies": {"ingress": [False, False], "egress": [False, False]},
         "prednat": None,
         "input": DENY,
         "output": DENY,
@@ -47,6 +48,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
                 "edge1-in",
                 "eth1",
                 untracked={"ingress": ["queue", "unmarked"], "egress": ["queue", "unmarked"]},
+                untracked_denies={"ingress": [True, False], "egress": [False, False]},
             )
         ],
         "workloads": PODS,

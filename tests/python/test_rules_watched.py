@@ -115,6 +115,6 @@ def attribute(number: int, value: bytes) -> bytes:
 )
 def test_only_tables_of_ours_concern_us(kind: int, body: bytes, concerns: bool) -> None:
     message = struct.pack("=IHHII", 16 + 4 + len(body), kind, 0, 0, 0) + bytes(4) + body
-    found = list(watch._messages(message * 2))
+    found = list(watch.messages(message * 2))
     assert len(found) == 2
     assert [watch._concerns_us(message) for message in found] == [concerns] * 2

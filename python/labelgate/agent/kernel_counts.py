@@ -295,5 +295,5 @@ def _with_names(found: Any, name: Callable[[Iterable[int]], str]) -> Any:
     return found
 
 
-_NO_CHAINS = frozenset({"endpoint", "interface", "interfaces", "any", "sources"})
+_NO_CHAINS = frozenset({"endpoint", "interface", "interfaces", "any", "sources", "untracked_denies"})
 """Of what `rule_facts` says of an endpoint."""

@@ -101,6 +101,8 @@ class HostChains:
     """None without untracked policy (E-31)."""
     prednat: ByFamily | None = None
     """None without preDNAT policy."""
+    denied_answers: frozenset[tuple[str, Family]] = frozenset()
+    """Directions in which untracked policy may deny a packet with which the kernel answers another one."""
 
     @classmethod
     def _read(cls, value: Mapping[str, Any], counters: Mapping[str, Any]) -> Self:
@@ -114,6 +116,12 @@ class HostChains:
             forward=ByDirection._read(value["forward"], counters.get("forward")),
             untracked=None if untracked is None else ByDirection._read(untracked, counters.get("untracked")),
             prednat=None if prednat is None else ByFamily._read(prednat, counters.get("prednat")),
+            denied_answers=frozenset(
+                (direction, family)
+                for direction, denies in value["untracked_denies"].items()
+                for family, may_deny in zip(FAMILIES, denies, strict=True)
+                if may_deny
+            ),
         )
 
 

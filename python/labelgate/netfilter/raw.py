@@ -9,8 +9,16 @@ from typing import ClassVar, Literal
 from labelgate.flow import Hook
 from labelgate.netfilter.builder import RETURN_HALF, TableBuilder
 from labelgate.netfilter.dispatch import Dispatch
-from labelgate.netfilter.facts import HostChains, StaticAnswer, WorkloadChains
-from labelgate.netfilter.rules import CONNTRACK_CHAIN, INVALID, PREFIX, Rule, Rules, TableRules
+from labelgate.netfilter.facts import ByFamily, HostChains, StaticAnswer, WorkloadChains
+from labelgate.netfilter.rules import (
+    CONNTRACK_CHAIN,
+    INVALID,
+    PREFIX,
+    UNCONFIRMED_ANSWER,
+    Rule,
+    Rules,
+    TableRules,
+)
 
 
 def conntrack_chain() -> dict[str, Rules]:
@@ -76,10 +84,12 @@ class Raw(TableBuilder):
         def goal(host: HostChains, _: str | None) -> str | None:
             if host.untracked is None:
                 return None
-            answers = host.untracked.ingress if side == "-i" else host.untracked.egress
+            direction = "ingress" if side == "-i" else "egress"
+            answers: ByFamily = getattr(host.untracked, direction)
             answer, counter = answers.of(self.family), answers.counter(self.family)
+            denies = (direction, self.family) in host.denied_answers
             ends: dict[StaticAnswer, Rules] = {
-                "queue": (self.queue(hook),),
+                "queue": (*self._unconfirmed_answers(hook, denies=denies), self.queue(hook)),
                 "allow": (
                     Rule("", self.set(self.marks.accept)).counted(counter),
                     Rule("", "-j CT --notrack"),
@@ -90,9 +100,20 @@ class Raw(TableBuilder):
             if not ends[answer]:
                 self.not_counted(answers)
                 return None
-            return self.chain_of(name, answers, answer, (*self._failsafes(side), *ends[answer]))
+            kind = f"{name}-deny" if denies else name
+            return self.chain_of(kind, answers, answer, (*self._failsafes(side), *ends[answer]))
 
         return self.host_dispatch(name, side, goal)
+
+    def _unconfirmed_answers(self, hook: Hook, *, denies: bool) -> Rules:
+        """They pass as by no rule, and as by one that allows them: what has a connection gets no other.
+
+        Where policy may deny some of them, they share the fate of what finds no room in the queue.
+        """
+        if self.facts.open:
+            return ()
+        passes = not denies or hook in self.facts.fail_open
+        return (Rule(UNCONFIRMED_ANSWER, "-j RETURN" if passes else self.drop()),)
 
     def _failsafes(self, side: str) -> Iterator[Rule]:
         """E-43: each direction has the return half of the other one's failsafes, too."""

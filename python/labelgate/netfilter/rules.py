@@ -28,6 +28,12 @@ HOOKS_OF: Mapping[tuple[str, str], Hook] = {
 CONNTRACK_CHAIN = f"{PREFIX}conntrack"
 ESTABLISHED = "-m conntrack --ctstate RELATED,ESTABLISHED"
 INVALID = "-m conntrack --ctstate INVALID"
+UNCONFIRMED_ANSWER = "-m conntrack --ctstate RELATED ! --ctstatus CONFIRMED"
+"""What the kernel sends in answer to the first packet of a connection, which it rejects or cannot forward.
+
+The answer is of that connection; as it is not the only one, no queue takes it (nfnetlink_queue.c,
+nf_ct_drop_unconfirmed).
+"""
 
 
 @dataclass(frozen=True, slots=True)
