@@ -9,6 +9,8 @@ from typing import Any, Generic, Protocol, TypeVar
 from labelgate.flow import Answer, FieldError, Hook, IPAddress, Packet, Verdict, answer_to_json, read_address
 
 Judge = Callable[[Packet], Answer]
+Interfaces = tuple[str | None, str | None]
+"""In- and out-interface."""
 
 
 class Judged(Protocol):

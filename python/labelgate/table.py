@@ -323,8 +323,8 @@ class DecisionTable(Tabular):
 
         Its fields: `action`, `tier` and `policy`, text or None; `rule`, int32, -1 where no rule decided;
         `reason`, text; `logs`, a tuple with the outcome ids of the Log rules that the deciding chain passed
-        before, in order. Where a setting decides, `action` is None. The Log rules of chains that the `linear`
-        engine answers for (`describe`) are in the trace of `answer` only.
+        before, in order. The Log rules of chains that the `linear` engine answers for (`describe`) are in the
+        trace of `answer` only.
         """
         import numpy as np
 

@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelgate.flow import CT_STATES, VERDICTS, Hook, IPAddress
+from labelgate.path import Interfaces
 from labelgate.table import DecisionTable
 
-Interfaces = tuple[str | None, str | None]
-"""In- and out-interface."""
 Rows = NDArray[np.intp]
 
 _UNTRACKED = CT_STATES.index("untracked")

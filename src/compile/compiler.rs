@@ -416,8 +416,8 @@ impl<'m> Compiler<'m> {
             now: self.compiles,
         };
         let selection = Selection { policies: &self.policies, tiers: &self.tiers, selected: &self.selected };
-        let mut chains =
-            Chains::new(RuleBuilder::new(from, &self.limits, self.size), &self.profiles, selection);
+        let builder = RuleBuilder::new(from, &self.settings, &self.limits, self.size);
+        let mut chains = Chains::new(builder, &self.profiles, selection);
         let (mut endpoints, mut of_hosts) = (Vec::with_capacity(self.enforced.len()), Vec::new());
         for Enforced { member, endpoint } in &mut self.enforced {
             let member = self.members.get(*member);

@@ -98,10 +98,10 @@ pub struct RuleBuilder<'a, 'm> {
 
 impl<'a, 'm> RuleBuilder<'a, 'm> {
     /// A program is mostly about as large as the one before it.
-    pub fn new(from: Sources<'a, 'm>, limits: &'a Limits, last: Size) -> Self {
+    pub fn new(from: Sources<'a, 'm>, settings: &Settings, limits: &'a Limits, last: Size) -> Self {
         from.sets.begin();
         let mut outcomes = Vec::with_capacity(last.outcomes);
-        outcomes.extend(reason_outcomes().into_iter().map(Arc::new));
+        outcomes.extend(reason_outcomes(settings).into_iter().map(Arc::new));
         Self {
             from,
             limits,

@@ -106,6 +106,19 @@ pub struct Settings {
     pub exempt_loopback: bool,
 }
 
+impl Settings {
+    /// What is done for a reason, where the reason alone tells, or a setting.
+    pub const fn action(&self, reason: Reason) -> Option<Action> {
+        match (reason, self.endpoint_to_host, self.forward_unmarked) {
+            (Reason::EndpointToHost, EndpointToHost::Drop, _)
+            | (Reason::ForwardEnd, _, ForwardUnmarked::Deny) => Some(Action::Deny),
+            (Reason::EndpointToHost, EndpointToHost::Accept, _)
+            | (Reason::ForwardEnd, _, ForwardUnmarked::Accept) => Some(Action::Allow),
+            _ => reason.action(),
+        }
+    }
+}
+
 /// E-50.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndpointToHost {
@@ -452,7 +465,7 @@ reasons! {
     ForwardOtherDirection => None, "no applyOnForward policy in this direction (E-27)";
     /// Forward: every tier was passed.
     ForwardUnmarked => None, "all tiers passed (E-28)";
-    /// End of FORWARD without a mark, settled by `forwardUnmarked`.
+    /// End of FORWARD without a mark, settled by `forwardUnmarked`; the action is the setting's.
     ForwardEnd => None, "unmarked end of FORWARD (E-27)";
     /// The connection is known.
     Established => Some(Action::Allow), "established or related (E-20.2)";
@@ -478,7 +491,7 @@ reasons! {
     NeighbourDiscovery => Some(Action::Allow), "neighbour discovery (E-50)";
     /// Encapsulated traffic from a workload.
     Encapsulation => Some(Action::Deny), "encapsulation from a workload (E-20.5)";
-    /// Workload to host, `DefaultEndpointToHostAction`; the action is the setting's (Return: none).
+    /// Workload to host, `DefaultEndpointToHostAction`; the action is the setting's.
     EndpointToHost => None, "endpoint to host action (E-50)";
     /// Host to a local workload.
     HostToWorkload => None, "host to local workload (E-36)";
@@ -497,7 +510,7 @@ reasons! {
 }
 
 /// The outcomes every program begins with: one per [`Reason`].
-pub fn reason_outcomes() -> Vec<RuleOrigin> {
+pub fn reason_outcomes(settings: &Settings) -> Vec<RuleOrigin> {
     Reason::ALL
         .iter()
         .map(|&reason| RuleOrigin {
@@ -505,7 +518,7 @@ pub fn reason_outcomes() -> Vec<RuleOrigin> {
             policy: None,
             direction: None,
             rule: None,
-            action: reason.action(),
+            action: settings.action(reason),
             reason,
         })
         .collect()

@@ -252,14 +252,12 @@ impl<'a, T: Trace> Walk<'a, T> {
         match self.run(egress) {
             Run::Established => Verdict::Allow,
             Run::Accept => {
-                let (action, verdict) = match self.settings().endpoint_to_host {
-                    EndpointToHost::Drop => (Some(Action::Deny), Verdict::Deny),
-                    EndpointToHost::Accept => (Some(Action::Allow), Verdict::Allow),
-                    EndpointToHost::Return => (None, Verdict::Continue),
+                let verdict = match self.settings().endpoint_to_host {
+                    EndpointToHost::Drop => Verdict::Deny,
+                    EndpointToHost::Accept => Verdict::Allow,
+                    EndpointToHost::Return => Verdict::Continue,
                 };
-                let done = step(Stage::WorkloadToHost, known, Reason::EndpointToHost);
-                self.push(Step { action, ..done });
-                verdict
+                self.settle_as_set(Stage::WorkloadToHost, known, Reason::EndpointToHost, verdict)
             }
             Run::Deny | Run::Failsafe | Run::Unmarked => Verdict::Deny,
         }
@@ -337,20 +335,14 @@ impl<'a, T: Trace> Walk<'a, T> {
     /// E-27, E-39: behind the last stage.
     fn forward_end(&mut self, run: Run) -> Verdict {
         match self.settings().forward_unmarked {
-            ForwardUnmarked::Accept if run == Run::Unmarked => {
-                self.forward_unmarked(Action::Allow, Verdict::Allow)
-            }
-            ForwardUnmarked::Deny if run == Run::Unmarked => {
-                self.forward_unmarked(Action::Deny, Verdict::Deny)
-            }
+            ForwardUnmarked::Accept if run == Run::Unmarked => self.forward_unmarked(Verdict::Allow),
+            ForwardUnmarked::Deny if run == Run::Unmarked => self.forward_unmarked(Verdict::Deny),
             _ => FORWARD[run as usize],
         }
     }
 
-    fn forward_unmarked(&mut self, action: Action, verdict: Verdict) -> Verdict {
-        let end = step(self.last.stage, self.last.endpoint, Reason::ForwardEnd);
-        self.push(Step { action: Some(action), ..end });
-        verdict
+    fn forward_unmarked(&mut self, verdict: Verdict) -> Verdict {
+        self.settle_as_set(self.last.stage, self.last.endpoint, Reason::ForwardEnd, verdict)
     }
 
     /// E-20.
@@ -468,6 +460,19 @@ impl<'a, T: Trace> Walk<'a, T> {
         verdict: Verdict,
     ) -> Verdict {
         self.push(step(stage, endpoint, reason));
+        verdict
+    }
+
+    /// The same where a setting says what is done.
+    fn settle_as_set(
+        &mut self,
+        stage: Stage,
+        endpoint: Option<EndpointId>,
+        reason: Reason,
+        verdict: Verdict,
+    ) -> Verdict {
+        let action = self.settings().action(reason);
+        self.push(Step { action, ..step(stage, endpoint, reason) });
         verdict
     }
 

@@ -42,7 +42,7 @@ pub struct RuleCount<'a> {
     pub direction: Option<&'static str>,
     /// Counts from 0 within its direction.
     pub rule: Option<u32>,
-    /// What it does; none where a setting decides, or nobody.
+    /// What it does; none where nobody decides.
     pub action: Option<&'static str>,
     /// Why.
     pub reason: &'static str,

@@ -31,8 +31,8 @@ from labelgate.demo.world import (
 )
 from labelgate.flow import TCP, UDP
 from labelgate.links import read_links
-from labelgate.lockout import Flow, Host, flow_of, forget_connections, read_connections
-from labelgate.lockout.flows import by_column
+from labelgate.lockout import Flow, Host, forget_connections, read_connections
+from labelgate.lockout.many import by_column, flow_of, ways
 
 NFT = "nft"
 """Where the variant of iptables has no say."""
@@ -333,7 +333,7 @@ def test_routes_of_many_addresses(world: World) -> None:
     def by_column_asked() -> dict[str, tuple[str | None, str | None]]:
         addresses = [CLIENT, *inside, *nowhere]
         (flows,) = by_column([Flow(TCP, ip_address(EDGE_OUTSIDE), ip_address(one)) for one in addresses])
-        return {addresses[row]: way for way, rows in Host(read_links()).ways(flows) for row in rows}
+        return {addresses[row]: way for way, rows in ways(Host(read_links()), flows) for row in rows}
 
     uplink, downlink, none = world.call(EDGE, asked)
     assert (uplink, none) == ("eth0", None)

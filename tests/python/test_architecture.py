@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model": {"resources", "conversion", "settings"},
     "reference": {"resources", "snapshot", "flow", "settings"},
     "path": {"flow"},
-    "ways": {"flow", "table"},
+    "ways": {"flow", "path", "table"},
     "netlink": set(),
     "config": {"flow", "regular", "resources", "settings"},
     "links": {"settings"},

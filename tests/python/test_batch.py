@@ -35,8 +35,6 @@ CHUNK = 1 << 14
 BLOCK = 32
 """Packets that are answered together, as `src/table/batch.rs` has it."""
 PORTS, ICMP = {6, 17, 132, 136}, {1, 58}
-BY_A_SETTING = {"endpoint to host action (E-50)", "unmarked end of FORWARD (E-27)"}
-"""Reasons that leave the action to a setting."""
 
 
 def groups(packets: Iterable[Packet]) -> Iterator[tuple[Hook, list[Packet]]]:
@@ -107,10 +105,7 @@ def assert_same(table: DecisionTable, verdict: int, outcome: int, decision: Deci
     assert (VERDICTS[verdict], outcome) == (decision.verdict, decision.outcome)
     row = table.outcomes[outcome]
     assert row["reason"] == decision.reason
-    if decision.reason in BY_A_SETTING:
-        assert row["action"] is None
-    else:
-        assert row["action"] == decision.action
+    assert row["action"] == decision.action
     assert (row["tier"], row["policy"], row["rule"]) == (
         decision.tier, decision.policy, -1 if decision.rule is None else decision.rule,
     )  # fmt: skip

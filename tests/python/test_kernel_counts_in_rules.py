@@ -88,7 +88,7 @@ class Counting:
                 step.policy,
                 str(step.rule),
                 step.reason,
-                None if step.reason == TO_HOST else step.action,
+                step.action,
             )
             for step in steps
             if step.reason not in TIER_ENDS and not self.decides_nothing(hook, family, step)

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from labelgate.compiler import Compiler
 from labelgate.config import load_config
 from labelgate.links import Link, Links
-from labelgate.lockout import Flow, Host, check, denials, findings, host
-from labelgate.lockout.flows import by_column, distinct, flow_of
+from labelgate.lockout import Flow, Host, check, findings, host
 from labelgate.lockout.judge import denied_at
+from labelgate.lockout.many import by_column, denials, distinct, flow_of
 from labelgate.resources import Loading
 from labelgate.snapshot import Snapshot
 from labelgate.table import DecisionTable
@@ -315,7 +315,7 @@ def test_sessions_that_are_denied_alike_are_counted(monkeypatch: pytest.MonkeyPa
     sessions = [Flow(6, client, server, 40000 + number, 80) for number in range(1000)]
     sessions += [Flow(6, client, server, 50000 + number, 22) for number in range(12)]
     after = table(NO_FAILSAFES + ENDPOINT)
-    found = findings(None, after, Host(LINKS), [*by_column(sessions), *by_column(sessions[::2])], mine=mine)
+    found = findings(None, after, Host(LINKS), sessions, by_column(sessions[::2]), mine=mine)
     told = [one for one in found if "session" in one.what]
     assert [(one.what, one.is_lockout) for one in told] == [
         ("the session that asks", True),
@@ -324,6 +324,11 @@ def test_sessions_that_are_denied_alike_are_counted(monkeypatch: pytest.MonkeyPa
     ]
     assert [one.subject for one in told if "more" in one.subject] == ["989 more", "2 more"]
     assert told[0].subject == str(mine)
+    few = sessions[490:510]
+    by_one, by_many = (
+        findings(None, after, Host(LINKS), few, tracked, mine=mine) for tracked in ([], by_column(few[:1]))
+    )
+    assert by_one == by_many
 
 
 def test_connections_are_told_apart_by_all_but_their_answer() -> None:

@@ -16,7 +16,7 @@ from labelgate.analysis import recorded
 from labelgate.analysis.whereabouts import Whereabouts
 from labelgate.cli import cli
 from labelgate.lockout.flows import Flow as Tracked
-from labelgate.lockout.flows import by_column
+from labelgate.lockout.many import by_column
 from recorded_traffic import FRAME, HOST, LINES, OTHER, PACKETS, POD, POLICY, fates, replay, tcp
 from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.l2 import ARP

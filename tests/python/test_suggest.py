@@ -24,7 +24,7 @@ from labelgate.cli import cli
 from labelgate.cli.suggested import text
 from labelgate.flow import Packet
 from labelgate.lockout.flows import Flow as Tracked
-from labelgate.lockout.flows import by_column
+from labelgate.lockout.many import by_column
 from labelgate.reference.selectors import matches, parse
 from labelgate.snapshot import Snapshot
 

@@ -15,9 +15,7 @@ from labelgate.lockout import (
     Flow,
     Host,
     LockOutError,
-    denials,
     findings,
-    flow_of,
     forget_connections,
     is_ssh_exempt,
     open_sessions,
@@ -81,9 +79,9 @@ def denied_sessions(
         LockOutError: the kernel does not tell.
     """
     try:
-        sessions = [*open_sessions(), *read_connections()]
+        sessions, tracked, host = open_sessions(), read_connections(), Host(links, step)
         with panics_refused():
-            return findings(before.table, after.table, Host(links, step), sessions, mine=mine)
+            return findings(before.table, after.table, host, sessions, tracked, mine=mine)
     except UNREADABLE as error:
         raise LockOutError(
             [Finding("the check itself", repr(error), "nobody knows", is_lockout=True)]
@@ -144,6 +142,8 @@ class Revocation:
         """Cuts what this generation denies, in the direction of its first packet; nothing else."""
         if generation.config.revoke != "deny-now":
             return
+        from labelgate.lockout.many import denials, flow_of
+
         try:
             with panics_refused():
                 host = Host(generation.links, step)

@@ -22,10 +22,10 @@ from labelgate.analysis.replay import (
 )
 from labelgate.analysis.whereabouts import Directory, Place, Whereabouts, way_between
 from labelgate.flow import CT_STATES, ICMP, ICMPV6, VERDICTS, Hook, IPAddress
-from labelgate.path import hooks_of
+from labelgate.path import Interfaces, hooks_of
 from labelgate.settings import HostFacts
 from labelgate.table import DecisionTable
-from labelgate.ways import Interfaces, Rows, Walk, groups
+from labelgate.ways import Rows, Walk, groups
 
 _DENY, _CONTINUE = VERDICTS.index("deny"), VERDICTS.index("continue")
 _NEW, _ESTABLISHED, _UNTRACKED = map(CT_STATES.index, ("new", "established", "untracked"))

@@ -8,7 +8,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Protocol
 
 from labelgate.flow import IPAddress
-from labelgate.ways import Interfaces
+from labelgate.path import Interfaces
 
 Place = tuple[bool, str | None]
 """Whether it is the node itself, and the interface towards it if it is not, as far as that is known."""

@@ -86,9 +86,8 @@ def _live(
         for idle in snapshot.idle_host_endpoints(config.node, links.host_facts):
             click.echo(f"warning: {idle}: it governs nothing here", err=True)
         table = snapshot.compile(node=config.node, host=links.host_facts, settings=config.settings)
-        sessions = [*open_sessions(), *read_connections()]
         mine = read_session(session) if session else None
-        found = findings(None, table, Host(links), sessions, mine=mine)
+        found = findings(None, table, Host(links), open_sessions(), read_connections(), mine=mine)
         return [item.to_json() for item in found]
     except ControlError as error:
         raise Refused(str(error)) from None

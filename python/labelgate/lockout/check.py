@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 from pyroute2 import IPRoute  # type: ignore[import-untyped]
 
 from labelgate.flow import ICMPV6, TCP, UDP, IPAddress
-from labelgate.lockout.flows import Flow, by_column, distinct, flow_of
+from labelgate.lockout.flows import Flow
 from labelgate.lockout.host import Host
-from labelgate.lockout.judge import denials, denied_at
+from labelgate.lockout.judge import denial, denied_at
 from labelgate.settings import Failsafe
 from labelgate.table import DecisionTable
-from labelgate.ways import Flows
+
+if TYPE_CHECKING:
+    from labelgate.ways import Flows
 
 SSH = 22
+FEW = 200
+"""Sessions that are asked about one by one."""
 MOST_NAMED = 10
 """Of sessions that are denied alike."""
 _SESSION = "session"
@@ -62,7 +66,8 @@ def findings(
     before: DecisionTable | None,
     after: DecisionTable,
     host: Host,
-    sessions: Iterable[Flows],
+    sessions: Sequence[Flow],
+    tracked: Sequence[Flows] = (),
     *,
     mine: Flow | None = None,
 ) -> list[Finding]:
@@ -74,10 +79,11 @@ def findings(
     Raises:
         OSError: the kernel does not tell its routes.
     """
-    found: list[Finding] = []
-    for flows in distinct([*by_column([mine] if mine else []), *sessions]):
-        denied = _newly_denied(before, after, flows, host)
-        found += _told(flows, denied, host, mine)
+    first = [*([mine] if mine else []), *sessions]
+    if tracked or len(first) > FEW:
+        found = list(_of_many(before, after, host, first, tracked, mine))
+    else:
+        found = list(_of_few(before, after, host, first, mine))
     known = {(finding.what, finding.subject) for finding in found}
     for what, subject, flow, in_, out in _necessities(before or after, after, host):
         if (what, subject) in known:
@@ -89,36 +95,61 @@ def findings(
     return found
 
 
-def _newly_denied(
-    before: DecisionTable | None, after: DecisionTable, flows: Flows, host: Host
-) -> dict[int, str]:
-    """Rows that `after` denies and `before` does not, and why."""
-    denied = denials(after, flows, host)
-    if before is None or not denied:
-        return denied
-    rows = list(denied)
-    known = denials(before, flows.pick(np.array(rows)), host)
-    return {row: denied[row] for index, row in enumerate(rows) if index not in known}
+def _of_few(
+    before: DecisionTable | None, after: DecisionTable, host: Host, flows: list[Flow], mine: Flow | None
+) -> Iterator[Finding]:
+    """One by one: nothing has to be imported for that."""
+    denied = [
+        (flow, reason)
+        for flow in dict.fromkeys(flows)
+        if (reason := denial(after, flow, host)) is not None
+        and (before is None or denial(before, flow, host) is None)
+    ]
+    yield from _told(((_kind(flow, host, mine), why) for flow, why in denied), lambda at: denied[at][0])
 
 
-def _told(flows: Flows, denied: dict[int, str], host: Host, mine: Flow | None) -> Iterator[Finding]:
-    """Those that are denied alike together, the session that asks first."""
+def _of_many(
+    before: DecisionTable | None,
+    after: DecisionTable,
+    host: Host,
+    flows: list[Flow],
+    tracked: Sequence[Flows],
+    mine: Flow | None,
+) -> Iterator[Finding]:
+    """By column."""
+    from labelgate.lockout.many import by_column, distinct, flow_of, newly_denied
+
+    for part in distinct([*by_column(flows), *tracked]):
+        denied = newly_denied(before, after, part, host)
+        rows = list(denied)
+        may_be_ssh = ((part.protocol == TCP) & (part.dport == SSH)).tolist()
+        kinds = [
+            # The one that asks is the first of all.
+            _kind(flow_of(part, row), host, mine) if row == 0 or may_be_ssh[row] else _SESSION
+            for row in rows
+        ]
+        alike = zip(kinds, denied.values(), strict=True)
+        yield from _told(alike, lambda at, part=part, rows=rows: flow_of(part, rows[at]))  # type: ignore[misc]
+
+
+def _told(denied: Iterable[tuple[str, str]], flow_at: Callable[[int], Flow]) -> Iterator[Finding]:
+    """Of what and why each is denied: those alike together, in the order in which they come first."""
     alike: dict[tuple[str, str], list[int]] = {}
-    for row, reason in denied.items():
-        alike.setdefault((_kind(flows, row, host, mine), reason), []).append(row)
-    for (what, reason), rows in alike.items():
+    for at, kind_and_reason in enumerate(denied):
+        alike.setdefault(kind_and_reason, []).append(at)
+    for (what, reason), places in alike.items():
         is_lockout = what != _SESSION
-        for row in rows[:MOST_NAMED]:
-            yield Finding(what, str(flow_of(flows, row)), reason, is_lockout)
-        if (more := len(rows) - MOST_NAMED) > 0:
+        for at in places[:MOST_NAMED]:
+            yield Finding(what, str(flow_at(at)), reason, is_lockout)
+        if (more := len(places) - MOST_NAMED) > 0:
             yield Finding(what, f"{more} more", reason, is_lockout)
 
 
-def _kind(flows: Flows, row: int, host: Host, mine: Flow | None) -> str:
-    if row == 0 and mine is not None and flow_of(flows, row) == mine:
+def _kind(flow: Flow, host: Host, mine: Flow | None) -> str:
+    if flow == mine:
         return "the session that asks"
-    is_ssh = flows.protocol[row] == TCP and flows.dport[row] == SSH
-    return "ssh session" if is_ssh and host.is_local(flows.address(flows.target, row)) else _SESSION
+    is_ssh = flow.protocol == TCP and flow.dport == SSH and host.is_local(flow.target or flow.dst)
+    return "ssh session" if is_ssh else _SESSION
 
 
 def is_ssh_exempt(table: DecisionTable) -> bool:
@@ -211,7 +242,7 @@ def _resolvers(host: Host) -> Iterator[_Necessity]:
                     continue
     for server in servers:
         flow = Flow(UDP, _own(host, server), server, 40000, 53)
-        for (in_, out), _ in host.ways(*by_column([flow])):
+        for in_, out in host.ways(flow):
             yield "DNS", f"udp to {server}", flow, in_, out
 
 

@@ -6,15 +6,12 @@ import socket
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import ip_address
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from labelgate.flow import IPAddress
 from labelgate.links import Links
+from labelgate.lockout.flows import Flow
 from labelgate.netlink import ROUTE, Question, ask_all, attribute, attributes
-from labelgate.ways import Flows, Interfaces, Rows, groups
+from labelgate.path import Interfaces
 
 # linux/rtnetlink.h
 _GETROUTE = 26
@@ -47,24 +44,22 @@ class Host:
         Raises:
             OSError: the kernel cannot be asked.
         """
-        (place,) = self._find([address.packed])
+        (place,) = self.places([address.packed])
         return self._names.get(place)
 
-    def ways(self, flows: Flows) -> Iterator[tuple[Interfaces, Rows]]:
-        """In- and out-interface of first packets, and the rows that they are of.
+    def ways(self, flow: Flow) -> Iterator[Interfaces]:
+        """In- and out-interface of the flow's first packet; of both of its passes if it stays on the host.
 
-        A row is in two of them if it stays on the host, the way out first, and in none where no route leads.
-        What comes in is taken to come from where the route back leads.
+        What comes in is taken to come from where the route back leads. Nothing where no route leads.
 
         Raises:
             OSError: the kernel cannot be asked.
         """
-        sources, targets = self._column(flows.src), self._column(flows.target)
-        for rows in groups((sources + 1) << 32 | (targets + 1)):
-            for way in self._between(int(sources[rows[0]]), int(targets[rows[0]])):
-                yield way, rows
+        source, target = self.places([flow.src.packed, (flow.target or flow.dst).packed])
+        yield from self.between(source, target)
 
-    def _between(self, source: int, target: int) -> Iterator[Interfaces]:
+    def between(self, source: int, target: int) -> Iterator[Interfaces]:
+        """The same between two places."""
         if source == _LOCAL:
             out = "lo" if target == _LOCAL else self._names.get(target)
             if out:
@@ -76,16 +71,12 @@ class Host:
         if in_ and (out or target == _LOCAL):
             yield in_, out
 
-    def _column(self, side: NDArray[Any]) -> NDArray[np.int64]:
-        """For each address the index of the interface towards it, or what stands in its place."""
-        keys = side if side.ndim == 1 else side.view("V16")[:, 0]
-        found, inverse = np.unique(keys, return_inverse=True)
-        packed = (found.astype(">u4") if side.ndim == 1 else found).tobytes()
-        size = 4 if side.ndim == 1 else 16
-        places = self._find([packed[at : at + size] for at in range(0, len(packed), size)])
-        return np.array(places, np.int64)[inverse.reshape(-1)]
+    def places(self, addresses: Sequence[bytes]) -> list[int]:
+        """For each address, packed, the index of the interface towards it, or what stands in its place.
 
-    def _find(self, addresses: Sequence[bytes]) -> list[int]:
+        Raises:
+            OSError: the kernel cannot be asked.
+        """
         unknown = [one for one in addresses if one not in self._places]
         self._places |= {one: _LOCAL for one in unknown if ip_address(one).is_loopback}
         asked = [one for one in unknown if one not in self._places]

@@ -1,47 +1,20 @@
-"""Connections asked of a table as if they were new: at each hook that their first packets would pass."""
+"""A connection asked of a table as if it were new: at each hook that its first packet would pass."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import numpy as np
-
-from labelgate.flow import CT_STATES, VERDICTS, Packet
-from labelgate.lockout.flows import Flow, flow_of
+from labelgate.flow import Packet
+from labelgate.lockout.flows import Flow
 from labelgate.lockout.host import Host
 from labelgate.path import Destination, hooks_of, walk
 from labelgate.table import Decision, DecisionTable
-from labelgate.ways import Flows, Interfaces, Walk, groups
-
-_NEW, _DENY = CT_STATES.index("new"), VERDICTS.index("deny")
 
 
-def denials(table: DecisionTable, flows: Flows, host: Host) -> dict[int, str]:
-    """Rows whose first packet would be denied, where and why; none where no route is known."""
-    found: dict[int, str] = {}
-    for way, rows in host.ways(flows):
-        left = [row for row in rows.tolist() if row not in found]
-        for index, reason in _denied(table, flows.pick(np.array(left, np.intp)), way):
-            found[left[index]] = reason
-    return dict(sorted(found.items()))
-
-
-def _denied(table: DecisionTable, flows: Flows, way: Interfaces) -> Iterator[tuple[int, str]]:
-    """The same of flows that all take one way."""
-    hooks = Walk(table, flows, np.full(len(flows), _NEW, np.uint8))
-    rows = np.arange(len(flows))
-    for hook in hooks_of(*way):
-        if not len(rows):
-            return
-        verdicts, outcomes = hooks.ask(hook, rows, way)
-        is_denied = verdicts == _DENY
-        for same in groups(outcomes[is_denied]):
-            alike = rows[is_denied][same].tolist()
-            # An outcome has one reason.
-            reason = denied_at(table, flow_of(flows, alike[0]), *way)
-            assert reason is not None
-            yield from ((row, reason) for row in alike)
-        rows = rows[~is_denied]
+def denial(table: DecisionTable, flow: Flow, host: Host) -> str | None:
+    """Where and why its first packet would be denied; None if it would pass, or if no route is known."""
+    for way in host.ways(flow):
+        if (reason := denied_at(table, flow, *way)) is not None:
+            return reason
+    return None
 
 
 def denied_at(table: DecisionTable, flow: Flow, in_: str | None, out: str | None) -> str | None:

@@ -8,17 +8,16 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 from labelgate.flow import TCP, IPAddress
-from labelgate.lockout.flows import Flow, by_column
-from labelgate.ways import Flows
+from labelgate.lockout.flows import Flow
 
 # Of this thread, which may be in another network namespace than the process was started in.
 _NET = Path("/proc/thread-self/net")
 _ESTABLISHED, _LISTENING = "01", "0A"  # net/tcp_states.h
 
 
-def open_sessions() -> list[Flows]:
+def open_sessions() -> list[Flow]:
     """TCP connections that others have made to servers of this host, whether they are tracked or not."""
-    return by_column([*_accepted("tcp"), *_accepted("tcp6")])
+    return [*_accepted("tcp"), *_accepted("tcp6")]
 
 
 def _accepted(name: str) -> Iterable[Flow]:

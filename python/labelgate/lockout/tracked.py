@@ -6,11 +6,14 @@ import socket
 import struct
 from collections.abc import Iterable, Sequence
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 from labelgate import _core
 from labelgate.lockout.flows import Flow
 from labelgate.netlink import ACK, DUMP, NETFILTER, Question, ask_all, attribute, datagrams, nested
-from labelgate.ways import Flows
+
+if TYPE_CHECKING:
+    from labelgate.ways import Flows
 
 # linux/netfilter/nfnetlink.h, linux/netfilter/nfnetlink_conntrack.h
 _SUBSYSTEM_CTNETLINK = 1
@@ -31,6 +34,8 @@ def read_connections(*, in_any_state: bool = False) -> list[Flows]:
     Raises:
         OSError: conntrack cannot be asked.
     """
+    from labelgate.ways import Flows
+
     found = _core.Connections(in_any_state)
     with closing(datagrams(NETFILTER, _question(_GET, DUMP, socket.AF_UNSPEC))) as answer:
         for datagram in answer:

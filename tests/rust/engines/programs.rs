@@ -88,7 +88,8 @@ pub fn host() -> HostFacts {
 
 /// A program with everything in it that a chain can meet.
 pub fn program(choices: &mut Choices) -> Program {
-    let mut make = Maker { choices, outcomes: reason_outcomes(), address_sets: 0, port_sets: 0 };
+    let settings = settings(choices);
+    let mut make = Maker { choices, outcomes: reason_outcomes(&settings), address_sets: 0, port_sets: 0 };
     let address_sets = make.choices.list(9, address_set);
     let port_sets = make.choices.list(3, port_set);
     (make.address_sets, make.port_sets) = (address_sets.len(), port_sets.len());
@@ -96,7 +97,6 @@ pub fn program(choices: &mut Choices) -> Program {
     rule_lists.extend(make.choices.chance(15).then(|| make.long_list(rule_lists.len())));
     let chains: Vec<_> = (0..=make.choices.below(8)).map(|_| make.chain(rule_lists.len())).collect();
     let endpoints = endpoints(make.choices, chains.len());
-    let settings = settings(make.choices);
     Program {
         node: Some("edge1".to_owned()),
         settings,
@@ -113,7 +113,9 @@ pub fn program(choices: &mut Choices) -> Program {
 /// A program of one chain, which every endpoint has everywhere: one tier with these rules, then deny. Outcomes are
 /// numbered in the order of the rules.
 pub fn of_rules(rules: Vec<Rule>, address_sets: Vec<AddressSet>, port_sets: Vec<PortSet>) -> Program {
-    let mut outcomes = reason_outcomes();
+    let choices = &mut Choices::Listed(Vec::new().into_iter());
+    let settings = settings(choices);
+    let mut outcomes = reason_outcomes(&settings);
     let end = RuleOrigin {
         tier: None,
         policy: None,
@@ -137,10 +139,9 @@ pub fn of_rules(rules: Vec<Rule>, address_sets: Vec<AddressSet>, port_sets: Vec<
         end: TierEnd::Deny,
         outcome: outcome(rules.len()),
     };
-    let choices = &mut Choices::Listed(Vec::new().into_iter());
     Program {
         node: Some("edge1".to_owned()),
-        settings: settings(choices),
+        settings,
         endpoints: Arc::new(shared(endpoints(choices, 1))),
         chains: Arc::new(vec![Chain { tiers: vec![tier], end: ChainEnd::Profiles(Vec::new()) }]),
         rule_lists: Arc::new(shared(vec![named_list(0, rules)])),
