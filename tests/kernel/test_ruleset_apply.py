@@ -37,7 +37,9 @@ def variant(request: pytest.FixtureRequest) -> Variant:
 def facts(pods: int = 2, **settings: Any) -> RulesetFacts:
     """One of everything: both host endpoint policies that need the queue, a `*` host endpoint, pods."""
     queue, both = ["queue", "queue"], {"ingress": ["queue", "queue"], "egress": ["queue", "unmarked"]}
-    chains = {"input": queue, "output": ["queue", "deny"], "forward": both, "prednat": queue}
+    denies = {"ingress": [True, False], "egress": [False, False]}
+    chains = {"input": queue, "output": ["queue", "deny"], "forward": both, "prednat": queue,
+              "untracked_denies": denies}  # fmt: skip
     hosts = [
         {"endpoint": "HostEndpoint/a", "interfaces": ["eth0"], "any": False, "untracked": both, **chains},
         {"endpoint": "HostEndpoint/b", "interfaces": [], "any": True, "untracked": None, **chains},
@@ -360,6 +362,7 @@ def test_a_static_deny_holds_and_a_reject_answers(variant: Variant) -> None:
         "interfaces": [],
         "any": True,
         "untracked": None,
+        "untracked_denies": {},
         "prednat": None,
     }
     made = RulesetFacts.read(
