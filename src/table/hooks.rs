@@ -257,7 +257,7 @@ impl<'a, T: Trace> Walk<'a, T> {
                     EndpointToHost::Accept => Verdict::Allow,
                     EndpointToHost::Return => Verdict::Continue,
                 };
-                self.settle_as_set(Stage::WorkloadToHost, known, Reason::EndpointToHost, verdict)
+                self.settle(Stage::WorkloadToHost, known, Reason::EndpointToHost, verdict)
             }
             Run::Deny | Run::Failsafe | Run::Unmarked => Verdict::Deny,
         }
@@ -342,7 +342,7 @@ impl<'a, T: Trace> Walk<'a, T> {
     }
 
     fn forward_unmarked(&mut self, verdict: Verdict) -> Verdict {
-        self.settle_as_set(self.last.stage, self.last.endpoint, Reason::ForwardEnd, verdict)
+        self.settle(self.last.stage, self.last.endpoint, Reason::ForwardEnd, verdict)
     }
 
     /// E-20.
@@ -453,18 +453,6 @@ impl<'a, T: Trace> Walk<'a, T> {
     }
 
     fn settle(
-        &mut self,
-        stage: Stage,
-        endpoint: Option<EndpointId>,
-        reason: Reason,
-        verdict: Verdict,
-    ) -> Verdict {
-        self.push(step(stage, endpoint, reason));
-        verdict
-    }
-
-    /// The same where a setting says what is done.
-    fn settle_as_set(
         &mut self,
         stage: Stage,
         endpoint: Option<EndpointId>,
