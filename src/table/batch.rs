@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use super::answer::{Answer, EndKind};
 use super::block::{Block, Columns};
+use super::point::AddressBlock;
 use super::stops::Before;
 use super::{Decision, DecisionTable, Trace, hooks, short};
 use crate::flow::{CtState, Direction, Family, FlowKey, Hook, InterfaceId};
@@ -359,6 +360,12 @@ impl DecisionTable {
         if !block.is_plain() {
             return None;
         }
+        if block.hook == Hook::FilterForward
+            && let Some(answers) = self.ready_block(block)
+        {
+            let decisions = self.stops.lone_block_decisions(block.hook, &answers)?;
+            return Some((answers, decisions));
+        }
         let Some((chains, from_workloads)) = self.stops.lone_block(block.hook, block.input, block.output)
         else {
             return self.pair_block(block, from, trace);
@@ -378,6 +385,28 @@ impl DecisionTable {
         Some((answers, decisions))
     }
 
+    /// The same where packets in FORWARD meet one chain that is ready for their interface.
+    #[inline]
+    fn ready_block<const N: usize>(&self, block: &Block<'_, N>) -> Option<[Answer; N]> {
+        let (forward, classes, points) = (self.stops.forward(), self.engines.classes()?, block.points()?);
+        match block.addresses {
+            AddressBlock::V4 { source, destination } => {
+                let (asked, from_workloads) = forward.ready_v4_block(block.input, block.output)?;
+                if from_workloads && self.has_encapsulated(block) {
+                    return None;
+                }
+                classes.find_ready_v4_block(&asked, &points, [source, destination])
+            }
+            AddressBlock::V6 { source, destination } => {
+                let (asked, from_workloads) = forward.ready_v6_block(block.input, block.output)?;
+                if from_workloads && self.has_encapsulated(block) {
+                    return None;
+                }
+                classes.find_ready_v6_block(&asked, &points, [source, destination])
+            }
+        }
+    }
+
     /// The same where packets in FORWARD meet two chains, one for each interface (E-38).
     #[inline(never)]
     fn pair_block<const N: usize, T: Trace>(
@@ -389,7 +418,7 @@ impl DecisionTable {
         if block.hook != Hook::FilterForward {
             return None;
         }
-        let pairs = self.stops.pair_block(block.input, block.output)?;
+        let pairs = self.stops.forward().pair_block(block.input, block.output)?;
         if pairs.from_workloads && self.has_encapsulated(block) {
             return None;
         }

@@ -7,15 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use super::Trace;
 use super::answer::{Answer, Answers};
-use super::classes::{self, Classes, Counts, Kept, Near, Record, Refused};
+use super::classes::{self, Address, Classes, Counts, Kept, OwnCells, Ready, Refused};
 use super::flat::Flats;
 use super::lineage::{Lineage, is_same_chain};
 use super::linear::Linear;
 use super::named::NamedPorts;
 use super::point::{Point, PointBlock};
-use super::stops::Lead;
 use super::trees::{self, Trees};
-use crate::flow::{Family, FiveTuple, OutcomeId};
+use crate::flow::{Direction, Family, FiveTuple, OutcomeId};
 use crate::program::{Chain, ChainId, Program, RuleOrigin};
 
 /// What is known of a packet before a chain is asked.
@@ -220,35 +219,21 @@ impl Engines {
         }
     }
 
-    /// The same for a packet of IPv4, as far as the shortest way leads; none if the chain has no form in `classes`.
+    /// A chain as an endpoint meets it ([`Classes::ready`]).
+    pub fn ready<A: Address>(
+        &self,
+        chain: ChainId,
+        direction: Direction,
+        own: Option<u128>,
+        cells: &mut OwnCells,
+    ) -> Option<(Ready<A>, bool)> {
+        self.classes.as_ref()?.ready(chain, direction, own, cells)
+    }
+
+    /// The engine that answers for what [is ready](Self::ready).
     #[inline]
-    pub fn find_near_v4(&self, lead: Lead, tuple: &FiveTuple) -> Option<Near<'_>> {
-        self.classes.as_ref()?.find_near_v4(lead, tuple)
-    }
-
-    /// As [`find_near_v4`](Self::find_near_v4), for a packet of IPv6; none also if its address is not where most are.
-    #[allow(clippy::inline_always)] // As there.
-    #[inline(always)]
-    pub fn find_near_v6(&self, lead: Lead, tuple: &FiveTuple) -> Option<Near<'_>> {
-        self.classes.as_ref()?.find_near_v6(lead, tuple)
-    }
-
-    /// The same of any address.
-    #[inline]
-    pub fn find_far_v6(&self, lead: Lead, tuple: &FiveTuple) -> Option<Near<'_>> {
-        self.classes.as_ref()?.find_far_v6(lead, tuple)
-    }
-
-    /// Whether these begin with the destination.
-    pub fn is_by_destination(&self, chain: ChainId, family: Family) -> bool {
-        self.classes.as_ref().is_some_and(|classes| classes.is_by_destination(chain, family))
-    }
-
-    /// Where these came to a class.
-    #[inline]
-    pub fn find_from_class(&self, record: &Record, class: u32, tuple: &FiveTuple) -> Answer {
-        let classes = self.classes.as_ref().expect("the record is one of these");
-        classes.find_from_class(record, class, &Point::of(tuple))
+    pub fn classes(&self) -> Option<&Classes> {
+        self.classes.as_ref()
     }
 
     /// How the only chain that a packet meets ends for it: nothing is kept for others.

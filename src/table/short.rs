@@ -5,9 +5,10 @@
 use std::hint::select_unpredictable;
 
 use super::answer::{Answer, EndKind};
-use super::classes::{Near, Record};
+use super::classes::{Address, Ready};
 use super::hooks::{self, is_new, walk};
-use super::stops::{Before, Lead};
+use super::lead::Lead;
+use super::stops::Before;
 use super::{Decision, DecisionTable, Trace};
 use crate::flow::{Family, FiveTuple, FlowKey, Hook};
 use crate::program::ChainId;
@@ -15,8 +16,9 @@ use crate::program::ChainId;
 /// The answer to one packet at one hook; `tree` is that of a chain in `tree` which has been asked before. Where one chain
 /// decides there is no step to trace, but rules may be.
 ///
-/// What most packets of a busy node are comes first: new and forwarded ones that meet one chain in a short form. Whatever
-/// else there is ends in a call of its own: none of it may make this save registers. The answer is that of the walk.
+/// What most packets of a busy node are comes first: new and forwarded ones that meet one chain, which is ready for their
+/// interface. Whatever else there is ends in a call of its own: none of it may make this save registers. The answer is that
+/// of the walk.
 #[allow(clippy::inline_always)] // Each caller knows what it passes; one call more takes a tenth of all.
 #[inline(always)]
 pub fn decide<T: Trace>(
@@ -25,102 +27,62 @@ pub fn decide<T: Trace>(
     tree: Option<(ChainId, Answer)>,
     trace: &mut T,
 ) -> Decision {
-    if key.hook == Hook::FilterForward
-        && !key.accepted
-        && is_new(key.ct)
-        && let Some(lead) = table.stops.lone_in_forward(key.input, key.output)
-        && !is_encapsulated(table, lead, &key.tuple)
-    {
-        if key.tuple.family == Family::V4 {
-            if let Some(near) = table.engines.find_near_v4(lead, &key.tuple) {
-                return decide_near(table, key, near, tree, trace);
+    if key.hook == Hook::FilterForward && !key.accepted && is_new(key.ct) {
+        let forward = table.stops.forward();
+        let decision = match key.tuple.family {
+            Family::V4 => {
+                forward.ready_v4(key).and_then(|(lead, ready)| decide_ready(table, key, lead, ready))
             }
-        } else if tree.is_none() {
-            return decide_near_v6(table, key, lead, trace);
+            Family::V6 => {
+                forward.ready_v6(key).and_then(|(lead, ready)| decide_ready(table, key, lead, ready))
+            }
+        };
+        if let Some(decision) = decision {
+            return decision;
         }
     }
-    decide_elsewhere(table, key, tree, trace)
+    match tree {
+        None => decide_elsewhere(table, key, trace),
+        Some(tree) => decide_asked_ahead(table, key, tree, trace),
+    }
 }
 
-/// Of a new packet in FORWARD whose only chain is in `classes`.
-#[inline]
-fn decide_near<T: Trace>(
+/// Of a new packet in FORWARD whose only chain is ready for its interface; none where it is not for this packet, or something
+/// else decides. A call of its own: packets that do not come here need not save registers for it.
+#[inline(never)]
+fn decide_ready<A: Address>(
     table: &DecisionTable,
     key: &FlowKey,
-    near: Near<'_>,
-    tree: Option<(ChainId, Answer)>,
-    trace: &mut T,
-) -> Decision {
-    match near {
-        Near::Answer(answer) => {
-            if let Some(decision) = table.stops.lone_decision(Hook::FilterForward, answer) {
-                return decision;
-            }
-            decide_elsewhere(table, key, tree, trace)
-        }
-        Near::Class { record, class } => decide_from_class(table, key, record, class, trace),
+    lead: Lead,
+    ready: &Ready<A>,
+) -> Option<Decision> {
+    if is_encapsulated(table, lead, &key.tuple) {
+        return None;
     }
-}
-
-/// Of IPv6, where nothing has been asked before: the way is longer, and fewer arguments leave it registers.
-#[inline(never)]
-fn decide_near_v6<T: Trace>(table: &DecisionTable, key: &FlowKey, lead: Lead, trace: &mut T) -> Decision {
-    match table.engines.find_near_v6(lead, &key.tuple) {
-        Some(near) => decide_found_v6(table, key, near, trace),
-        None => decide_far_v6(table, key, lead, trace),
-    }
-}
-
-/// The same of an address that is looked for in more than one place.
-#[inline(never)]
-fn decide_far_v6<T: Trace>(table: &DecisionTable, key: &FlowKey, lead: Lead, trace: &mut T) -> Decision {
-    match table.engines.find_far_v6(lead, &key.tuple) {
-        Some(near) => decide_found_v6(table, key, near, trace),
-        None => decide_alone(table, key, trace),
-    }
-}
-
-#[inline]
-fn decide_found_v6<T: Trace>(
-    table: &DecisionTable,
-    key: &FlowKey,
-    near: Near<'_>,
-    trace: &mut T,
-) -> Decision {
-    match near {
-        Near::Answer(answer) => match table.stops.lone_decision(Hook::FilterForward, answer) {
-            Some(decision) => decision,
-            None => decide_alone(table, key, trace),
-        },
-        Near::Class { record, class } => decide_from_class(table, key, record, class, trace),
-    }
+    let asked = table.stops.forward().asked(lead, ready);
+    let answer = table.engines.classes()?.find_ready(&asked, &key.tuple)?;
+    table.stops.lone_decision(Hook::FilterForward, answer)
 }
 
 /// By whatever way; nothing has been asked before.
 #[inline(never)]
-fn decide_alone<T: Trace>(table: &DecisionTable, key: &FlowKey, trace: &mut T) -> Decision {
-    decide_elsewhere(table, key, None, trace)
+fn decide_elsewhere<T: Trace>(table: &DecisionTable, key: &FlowKey, trace: &mut T) -> Decision {
+    decide_any_way(table, key, None, trace)
 }
 
-/// Of a new packet in FORWARD whose only chain is in `classes`, from [`Near::Class`] on.
+/// By whatever way; this has been asked before.
 #[inline(never)]
-fn decide_from_class<T: Trace>(
+fn decide_asked_ahead<T: Trace>(
     table: &DecisionTable,
     key: &FlowKey,
-    record: &Record,
-    class: u32,
+    tree: (ChainId, Answer),
     trace: &mut T,
 ) -> Decision {
-    let answer = table.engines.find_from_class(record, class, &key.tuple);
-    if let Some(decision) = table.stops.lone_decision(Hook::FilterForward, answer) {
-        return decision;
-    }
-    // What has been asked of `tree` is of another chain.
-    decide_elsewhere(table, key, None, trace)
+    decide_any_way(table, key, Some(tree), trace)
 }
 
-#[inline(never)]
-fn decide_elsewhere<T: Trace>(
+#[inline]
+fn decide_any_way<T: Trace>(
     table: &DecisionTable,
     key: &FlowKey,
     tree: Option<(ChainId, Answer)>,
@@ -162,7 +124,7 @@ fn decide_pair<T: Trace>(table: &DecisionTable, key: &FlowKey, trace: &mut T) ->
     if key.hook != Hook::FilterForward {
         return None;
     }
-    let [from, to] = table.stops.pair_in_forward(key.input, key.output)?;
+    let [from, to] = table.stops.forward().pair(key.input, key.output)?;
     if is_encapsulated(table, from, &key.tuple) {
         return None;
     }

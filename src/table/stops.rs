@@ -1,16 +1,18 @@
 //! The chains that packets of an interface meet, hook by hook: worked out once when a table is bound, so that a packet
 //! costs one load for each of its two interfaces.
 
-use std::hint::select_unpredictable;
+use std::array;
 
 use super::answer::Answer;
 use super::engines::Engines;
 use super::failsafe::FailsafeList;
+use super::forward::Forward;
 use super::hooks::lone_decisions;
 use super::interfaces::{Governors, Interfaces, WorkloadSide};
+use super::lead::{Chains, Lead, MORE};
 use super::{Decision, Stage};
-use crate::flow::{Direction, EndpointId, Family, Hook, InterfaceId};
-use crate::program::{ChainId, Directed, Endpoint, Program};
+use crate::flow::{Direction, EndpointId, Hook, InterfaceId, Verdict};
+use crate::program::{ChainId, Directed, Endpoint, Program, Reason};
 
 /// A chain that packets meet at a hook.
 #[derive(Clone, Copy, Debug)]
@@ -56,79 +58,10 @@ impl Before {
     }
 }
 
-/// Of hooks and sides of an interface: the only chain there ([`Lead`]), or [`NONE`], or [`MORE`]. The sum of two, in
-/// 32 bits, is that of a chain only where one of them is and the other is [`NONE`]: so both are looked at in one
-/// comparison.
-type Chains = u32;
-const NONE: Chains = 0;
-/// Above the number of the only chain.
-const ONE: Chains = 1 << KIND;
-/// Several chains, or one with more ahead of it than a new packet can skip.
-const MORE: Chains = 2 << KIND;
-/// Where the number of a chain ends, with what else is known of it.
-const KIND: u32 = 30;
-/// Where bits for each family begin.
-const BY_DESTINATION: u32 = 28;
-const IN_TREE: u32 = 26;
-/// The bit of a workload's egress, ahead of which encapsulated packets are settled (E-20.5).
-const FROM_WORKLOAD: u32 = 25;
-
-/// The only chain that a packet meets.
-#[derive(Clone, Copy, Debug)]
-pub struct Lead(u32);
-
-impl Lead {
-    fn of(chains: Chains) -> Option<Self> {
-        (chains >> KIND == ONE >> KIND).then_some(Self(chains))
-    }
-
-    /// Its number.
-    #[inline]
-    pub const fn chain(self) -> ChainId {
-        ChainId::from_number(self.0 & ((1 << FROM_WORKLOAD) - 1))
-    }
-
-    /// Whether encapsulated packets are settled ahead of it (E-20.5).
-    #[inline]
-    pub const fn is_from_workload(self) -> bool {
-        self.0 >> FROM_WORKLOAD & 1 != 0
-    }
-
-    /// Whether it looks at destinations first: known before its record is at hand, so that the way to the class of an
-    /// address need not wait for that.
-    #[inline]
-    pub const fn is_by_destination(self, family: Family) -> bool {
-        self.0 >> (BY_DESTINATION + family as u32) & 1 != 0
-    }
-
-    /// Whether `tree` answers for it: who asks need not find out that it has no table in `classes`.
-    #[inline]
-    pub const fn is_in_tree(self, family: Family) -> bool {
-        self.0 >> (IN_TREE + family as u32) & 1 != 0
-    }
-}
-
-/// A chain that is the only one.
-fn one_chain(engines: &Engines, chain: ChainId) -> Chains {
-    // Above all numbers that fit, the walk has to do.
-    if chain.number() >> FROM_WORKLOAD != 0 {
-        return MORE;
-    }
-    let bits = |family: Family| {
-        let by_destination = u32::from(engines.is_by_destination(chain, family)) << BY_DESTINATION;
-        (by_destination | u32::from(engines.is_in_tree(chain, family)) << IN_TREE) << family as u32
-    };
-    ONE | bits(Family::V4) | bits(Family::V6) | chain.number()
-}
-
-/// The only chain that new packets of an interface meet: what most of them need to know, in one load.
+/// The only chain that new packets of an interface meet, but in filter FORWARD.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(32))]
 struct Lone {
-    /// filter FORWARD, from it.
-    from: Chains,
-    /// filter FORWARD, to it.
-    to: Chains,
     /// filter INPUT.
     input: Chains,
     /// filter OUTPUT.
@@ -141,36 +74,59 @@ struct Lone {
     untracked_out: Chains,
 }
 
-/// The chains that packets in FORWARD meet; those that meet one have it twice.
-pub struct Pairs<const N: usize> {
-    pub first: [ChainId; N],
-    pub last: [ChainId; N],
-    /// It is two, which may be the same.
-    pub is_pair: [bool; N],
-    /// One of them is [a workload's](Lead::is_from_workload).
-    pub from_workloads: bool,
-}
-
 /// Decisions but for the outcome, by [`Answer::kind`].
 pub type LoneDecisions = [Option<Decision>; 4];
 
+/// The same in one word, a byte for each kind: nothing that waits for the answer then waits for a load too.
+#[derive(Clone, Copy, Debug)]
+struct Packed(u32);
+
+/// In a byte of [`Packed`], above the verdict.
+const ACCEPTED: u32 = 1 << 3;
+const UNDECIDED: u32 = 1 << 4;
+
+impl Packed {
+    fn of(decisions: &LoneDecisions) -> Self {
+        let byte = |decision: &Option<Decision>| match *decision {
+            Some(Decision { verdict, accepted, .. }) => verdict as u32 | if accepted { ACCEPTED } else { 0 },
+            None => UNDECIDED,
+        };
+        Self((0..).zip(decisions).map(|(kind, decision)| byte(decision) << (8 * kind)).sum())
+    }
+
+    /// That of a kind.
+    #[inline]
+    fn decision(self, kind: usize) -> Option<Decision> {
+        (self.byte(kind) & UNDECIDED == 0).then(|| self.read(kind))
+    }
+
+    /// The same, of a kind that has one.
+    #[inline]
+    fn read(self, kind: usize) -> Decision {
+        let byte = self.byte(kind);
+        let verdict = match byte % ACCEPTED {
+            0 => Verdict::Deny,
+            1 => Verdict::Allow,
+            2 => Verdict::AllowNotrack,
+            3 => Verdict::AllowSkipHep,
+            _ => Verdict::Continue,
+        };
+        let outcome = Reason::NoEndpoint.outcome();
+        Decision { verdict, failsafe: false, accepted: byte & ACCEPTED != 0, outcome }
+    }
+
+    #[inline]
+    const fn byte(self, kind: usize) -> u32 {
+        self.0 >> (8 * kind)
+    }
+}
+
 impl Lone {
     fn of(engines: &Engines, stops: &Stops) -> Self {
-        let one_chain = |chain| one_chain(engines, chain);
-        let few = |stops: [Option<Stop>; 2]| match stops {
-            [None, None] => NONE,
-            [Some(stop), None] | [None, Some(stop)] => match stop.before {
-                Before::Conntrack => one_chain(stop.chain),
-                Before::Encapsulation => one_chain(stop.chain) | 1 << FROM_WORKLOAD,
-                _ => MORE,
-            },
-            [Some(_), Some(_)] => MORE,
-        };
-        let one = |stop: Option<Stop>| stop.map_or(MORE, |stop| one_chain(stop.chain));
+        let lead = |stop: Stop| Lead::to(engines, stop.chain, false).map_or(MORE, Lead::chains);
+        let one = |stop: Option<Stop>| stop.map_or(MORE, lead);
         let of_host = |stop: Option<Stop>| one(stop.filter(|_| stops.workload == WorkloadSide::Host));
         Self {
-            from: few([stops.from_hep, stops.egress]),
-            to: few([stops.ingress, stops.to_hep]),
             input: of_host(stops.normal_in),
             output: of_host(stops.normal_out),
             prednat: one(stops.prednat),
@@ -212,8 +168,9 @@ pub struct Stops {
 pub struct AllStops {
     stops: Vec<Stops>,
     lone: Vec<Lone>,
+    forward: Forward,
     /// By hook.
-    decisions: [LoneDecisions; Hook::ALL.len()],
+    decisions: [Packed; Hook::ALL.len()],
     /// By hook: the kinds of answers that have a decision, as a bit set.
     decided: [u8; Hook::ALL.len()],
 }
@@ -227,8 +184,9 @@ impl AllStops {
         let bits = |of: &LoneDecisions| (0..).zip(of).map(|(kind, of)| u8::from(of.is_some()) << kind).sum();
         Self {
             lone: stops.iter().map(|stops| Lone::of(engines, stops)).collect(),
+            forward: Forward::of(engines, &stops),
             decided: decisions.each_ref().map(bits),
-            decisions,
+            decisions: decisions.each_ref().map(Packed::of),
             stops,
         }
     }
@@ -245,7 +203,7 @@ impl AllStops {
     pub fn lone(&self, hook: Hook, input: InterfaceId, output: InterfaceId) -> Option<Lead> {
         let at = |interface: InterfaceId| self.lone.get(interface.0 as usize);
         let chains = match hook {
-            Hook::FilterForward => return self.lone_in_forward(input, output),
+            Hook::FilterForward => return self.forward.lone(input, output),
             Hook::RawPrerouting => at(input)?.untracked_in,
             Hook::ManglePrerouting => at(input)?.prednat,
             Hook::FilterInput => at(input)?.input,
@@ -256,41 +214,10 @@ impl AllStops {
         Lead::of(chains)
     }
 
-    /// As [`Self::lone`], in filter FORWARD.
+    /// What packets meet in filter FORWARD.
     #[inline]
-    pub fn lone_in_forward(&self, input: InterfaceId, output: InterfaceId) -> Option<Lead> {
-        let at = |interface: InterfaceId| self.lone.get(interface.0 as usize);
-        Lead::of(at(input)?.from.wrapping_add(at(output)?.to))
-    }
-
-    /// The two chains that a new packet in filter FORWARD meets in turn, if both of its interfaces have one alone.
-    #[inline]
-    pub fn pair_in_forward(&self, input: InterfaceId, output: InterfaceId) -> Option<[Lead; 2]> {
-        let at = |interface: InterfaceId| self.lone.get(interface.0 as usize);
-        Some([Lead::of(at(input)?.from)?, Lead::of(at(output)?.to)?])
-    }
-
-    /// The same of many packets, each of which meets one chain or two; none where one of them meets others.
-    #[inline]
-    pub fn pair_block<const N: usize>(&self, inputs: &[u32; N], outputs: &[u32; N]) -> Option<Pairs<N>> {
-        let mut pairs = Pairs {
-            first: [ChainId::from_number(0); N],
-            last: [ChainId::from_number(0); N],
-            is_pair: [false; N],
-            from_workloads: false,
-        };
-        for index in 0..N {
-            let (from, to) =
-                (self.lone.get(inputs[index] as usize)?.from, self.lone.get(outputs[index] as usize)?.to);
-            if from.max(to) >= MORE || from | to == NONE {
-                return None;
-            }
-            pairs.first[index] = Lead(select_unpredictable(from == NONE, to, from)).chain();
-            pairs.last[index] = Lead(select_unpredictable(to == NONE, from, to)).chain();
-            pairs.is_pair[index] = from.min(to) != NONE;
-            pairs.from_workloads |= Lead(from).is_from_workload();
-        }
-        Some(pairs)
+    pub const fn forward(&self) -> &Forward {
+        &self.forward
     }
 
     /// As [`Self::lone`], of many packets, and whether one of these chains is [a workload's](Lead::is_from_workload); none
@@ -302,34 +229,16 @@ impl AllStops {
         inputs: &[u32; N],
         outputs: &[u32; N],
     ) -> Option<([ChainId; N], bool)> {
+        let lone = |interface: u32| self.lone.get(interface as usize);
         match hook {
-            Hook::FilterForward => self.chains(inputs, outputs, |from, to| from.from.wrapping_add(to.to)),
-            Hook::RawPrerouting => self.chains(inputs, inputs, |from, _| from.untracked_in),
-            Hook::ManglePrerouting => self.chains(inputs, inputs, |from, _| from.prednat),
-            Hook::FilterInput => self.chains(inputs, inputs, |from, _| from.input),
-            Hook::RawOutput => self.chains(outputs, outputs, |to, _| to.untracked_out),
-            Hook::FilterOutput => self.chains(outputs, outputs, |to, _| to.output),
+            Hook::FilterForward => only(|index| self.forward.chains(inputs[index], outputs[index])),
+            Hook::RawPrerouting => only(|index| Some(lone(inputs[index])?.untracked_in)),
+            Hook::ManglePrerouting => only(|index| Some(lone(inputs[index])?.prednat)),
+            Hook::FilterInput => only(|index| Some(lone(inputs[index])?.input)),
+            Hook::RawOutput => only(|index| Some(lone(outputs[index])?.untracked_out)),
+            Hook::FilterOutput => only(|index| Some(lone(outputs[index])?.output)),
             Hook::ManglePostrouting => None,
         }
-    }
-
-    /// By the entries of two interfaces of each packet.
-    #[inline]
-    fn chains<const N: usize>(
-        &self,
-        one: &[u32; N],
-        other: &[u32; N],
-        of: impl Fn(&Lone, &Lone) -> Chains,
-    ) -> Option<([ChainId; N], bool)> {
-        let mut chains = [ChainId::from_number(0); N];
-        let (mut all, mut from_workloads) = (true, false);
-        for index in 0..N {
-            let both = of(self.lone.get(one[index] as usize)?, self.lone.get(other[index] as usize)?);
-            all &= both >> KIND == ONE >> KIND;
-            from_workloads |= Lead(both).is_from_workload();
-            chains[index] = Lead(both).chain();
-        }
-        all.then_some((chains, from_workloads))
     }
 
     /// The hook's decisions but for the outcome, by [`Answer::kind`], where lone chains answer so; none where a setting
@@ -340,7 +249,6 @@ impl AllStops {
         hook: Hook,
         answers: &[Answer; N],
     ) -> Option<[Decision; 4]> {
-        let decisions = &self.decisions[hook as usize];
         let mut kinds = 0_u8;
         for answer in answers {
             kinds |= 1 << answer.kind();
@@ -348,16 +256,30 @@ impl AllStops {
         if kinds & !self.decided[hook as usize] != 0 {
             return None;
         }
-        let nothing = decisions.iter().copied().flatten().next()?;
-        Some(decisions.map(|decision| decision.unwrap_or(nothing)))
+        let decisions = self.decisions[hook as usize];
+        Some(array::from_fn(|kind| decisions.read(kind)))
     }
 
     /// The hook's decision where the lone chain answers so; none where a setting decides.
     #[inline]
     pub fn lone_decision(&self, hook: Hook, answer: Answer) -> Option<Decision> {
-        let decision = self.decisions[hook as usize][answer.kind()]?;
+        let decision = self.decisions[hook as usize].decision(answer.kind())?;
         Some(Decision { outcome: answer.outcome(), ..decision })
     }
+}
+
+/// The chains of packets, and whether one of them is a workload's; none where one packet has none.
+#[inline]
+fn only<const N: usize>(of: impl Fn(usize) -> Option<Chains>) -> Option<([ChainId; N], bool)> {
+    let mut chains = [ChainId::from_number(0); N];
+    let (mut all, mut from_workloads) = (true, false);
+    for (index, chain) in chains.iter_mut().enumerate() {
+        let (lead, is_only) = Lead::look(of(index)?);
+        all &= is_only;
+        from_workloads |= lead.is_from_workload();
+        *chain = lead.chain();
+    }
+    all.then_some((chains, from_workloads))
 }
 
 impl Stops {

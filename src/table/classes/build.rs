@@ -398,7 +398,9 @@ impl Writer {
         let answers = self.image.push(cells.answers.iter().map(|answer| answer.word()));
         let counts = [cells.destinations, cells.services, cells.source_ports].map(narrow);
         let ([source, destination, service, port], [destinations, services, ports]) = (maps, counts);
-        let words = [source, destination, service, port, rows, destinations, answers, services, ports];
+        let sources = narrow(axes[SOURCE].count());
+        let words =
+            [source, destination, service, port, rows, destinations, answers, services, ports, sources];
         self.record(record, &words, width);
         self.counts.cells += cells.answers.len();
         if self.keeps {

@@ -2,6 +2,7 @@
 //! byte.
 
 use std::mem::ManuallyDrop;
+use std::slice;
 
 use super::limits::Refused;
 use super::maps::Width;
@@ -100,6 +101,13 @@ impl Image {
     /// All of it, in the byte order of the machine.
     pub fn bytes(&self) -> &[u8] {
         self.pages.bytes()
+    }
+
+    /// The same, word by word.
+    #[inline]
+    pub fn words(&self) -> &[u32] {
+        // SAFETY: so many bytes are there, and do not change as long as they are here; the pages begin at a page.
+        unsafe { slice::from_raw_parts(self.start(), self.bytes().len() / size_of::<u32>()) }
     }
 }
 

@@ -19,7 +19,7 @@
 //! | services, source ports | see [`Keys`]: 256 words |
 //!
 //! A record is: source, destination, service and source port maps; rows; destinations; cells; services; source ports;
-//! the [`Direction`](crate::flow::Direction) that packets meet the chain in; the form, and a map for it; the width of
+//! sources; the [`Direction`](crate::flow::Direction) that packets meet the chain in; the form, and a map for it; the width of
 //! local classes in maps of addresses: 1, 2, 4, 8 or 16 bits, as binary logarithm, and as many bits set. Rows at 0 are their
 //! own index. Records of chains that have no table are 0.
 //!
@@ -64,18 +64,16 @@ mod order;
 mod partition;
 mod patch;
 mod ranges;
+mod ready;
 mod refine;
 mod spare;
 mod update;
 mod v6;
 
-use std::hint::select_unpredictable;
-
 use super::Trace;
 use super::answer::Answer;
 use super::engines::{Engine, Packet};
 use super::point::Point;
-use super::stops::Lead;
 use crate::flow::{Family, FiveTuple};
 use crate::program::ChainId;
 use image::Image;
@@ -85,12 +83,13 @@ use v6::{Search, V6};
 pub use build::build;
 pub use limits::{Limits, Refused};
 pub use partition::Value;
+pub use ready::{Address, Asked, AskedBlock, OwnCells, Ready};
 pub use update::Kept;
 
 /// "LGCT", the first word of an image.
 pub const MAGIC: u32 = 0x5443_474c;
 /// Of the layout above; changes with it.
-pub const VERSION: u32 = 11;
+pub const VERSION: u32 = 12;
 
 const HEADER: usize = 32;
 const BLOCK: usize = 32;
@@ -112,11 +111,12 @@ const DESTINATIONS: usize = 5;
 const CELLS: usize = 6;
 const SERVICES: usize = 7;
 const SOURCE_PORTS: usize = 8;
-const DIRECTION: usize = 9;
-const FORM: usize = 10;
-const NEAR: usize = 11;
-const WIDTH: usize = 12;
-const MASK: usize = 13;
+const SOURCES: usize = 9;
+const DIRECTION: usize = 10;
+const FORM: usize = 11;
+const NEAR: usize = 12;
+const WIDTH: usize = 13;
+const MASK: usize = 14;
 /// Rows that are their own indexes.
 const PLAIN: u32 = 0;
 /// Cells of a chain that has none.
@@ -277,56 +277,9 @@ impl Classes {
         (record[CELLS] != NO_TABLE).then_some(record)
     }
 
-    /// As [`Engine::find`], for the only chain that a packet of IPv4 meets; none also if its record has no form.
-    #[inline]
-    pub fn find_near_v4(&self, lead: Lead, tuple: &FiveTuple) -> Option<Near<'_>> {
-        // The same for all packets; ways that are apart from here on are shorter.
-        by_levels!(self.near_v4(lead, tuple))
-    }
-
-    #[allow(clippy::inline_always)] // As the short ways are.
-    #[inline(always)]
-    fn near_v4<const LEVELS: u32>(&self, lead: Lead, tuple: &FiveTuple) -> Option<Near<'_>> {
-        let record = self.formed_record(lead.chain(), Family::V4)?;
-        let is_destination = lead.is_by_destination(Family::V4);
-        debug_assert_eq!(is_destination, record[FORM] == BY_DESTINATION, "leads are of these engines");
-        // Not a branch: packets of both directions may alternate.
-        let address = select_unpredictable(is_destination, low(tuple.destination), low(tuple.source));
-        Some(self.near::<LEVELS>(record, self.roots.v4.class(&self.image, address), tuple))
-    }
-
-    /// The same of IPv6; none also if the address is not where most are.
-    #[allow(clippy::inline_always)] // A call would save registers for what is not common.
-    #[inline(always)]
-    pub fn find_near_v6(&self, lead: Lead, tuple: &FiveTuple) -> Option<Near<'_>> {
-        let (record, address) = self.led_v6(lead, tuple)?;
-        Some(self.near_of_levels(record, self.roots.v6.near(&self.image, address)?, tuple))
-    }
-
-    /// The same of any address.
-    #[inline]
-    pub fn find_far_v6(&self, lead: Lead, tuple: &FiveTuple) -> Option<Near<'_>> {
-        let (record, address) = self.led_v6(lead, tuple)?;
-        Some(self.near_of_levels(record, self.roots.v6.class_elsewhere(&self.image, address), tuple))
-    }
-
-    /// The record of a chain that has a form, and the address that it looks at first.
-    #[inline]
-    fn led_v6(&self, lead: Lead, tuple: &FiveTuple) -> Option<(&Record, u128)> {
-        let record = self.formed_record(lead.chain(), Family::V6)?;
-        let is_destination = lead.is_by_destination(Family::V6);
-        debug_assert_eq!(is_destination, record[FORM] == BY_DESTINATION, "leads are of these engines");
-        Some((record, *select_unpredictable(is_destination, &tuple.destination, &tuple.source)))
-    }
-
     /// Whether a chain has a table for the family.
     pub fn has(&self, chain: ChainId, family: Family) -> bool {
         self.record(chain, family).is_some()
-    }
-
-    /// Whether the short way of a chain begins with the destination.
-    pub fn is_by_destination(&self, chain: ChainId, family: Family) -> bool {
-        self.formed_record(chain, family).is_some_and(|record| record[FORM] == BY_DESTINATION)
     }
 
     /// By the class of the address that the chain looks at first.
@@ -595,8 +548,12 @@ impl Classes {
     /// The local class of an address's class in its block.
     #[inline]
     fn in_block<const LEVELS: u32>(&self, record: &Record, block: u32, class: u32) -> u32 {
-        let index = if LEVELS == DIRECT { class } else { class % BLOCK_WORD };
-        self.image.bits(block, index, record[WIDTH], record[MASK])
+        self.image.bits(block, Self::index_in_block::<LEVELS>(class), record[WIDTH], record[MASK])
+    }
+
+    #[inline]
+    const fn index_in_block<const LEVELS: u32>(class: u32) -> u32 {
+        if LEVELS == DIRECT { class } else { class % BLOCK_WORD }
     }
 
     /// The local class of a service's or source port's class in its block.

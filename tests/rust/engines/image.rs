@@ -44,11 +44,12 @@ impl Image<'_> {
         let field = |index: u32| self.word(record + index);
         let keys = if self.word(12) == 0 { 8 } else { 16 };
         let local = |map: u32, class: u32| self.local(map, class, keys);
-        let width = 1 << field(12);
-        assert_eq!(u64::from(field(13)), (1_u64 << width) - 1);
+        let width = 1 << field(13);
+        assert_eq!(u64::from(field(14)), (1_u64 << width) - 1);
         let address = |map: u32, address: u128| self.local(map, self.address(tuple.family, address), width);
         let source = address(field(0), tuple.source);
         let destination = address(field(1), tuple.destination);
+        assert!(source < field(9) && destination < field(5), "more local classes than chain {chain} has");
         let mut row = source * field(5) + destination;
         if field(4) != 0 {
             row = self.half(field(4), row);
@@ -56,14 +57,14 @@ impl Image<'_> {
         let column = local(field(2), self.key(self.word(6), tuple.protocol, key));
         let cell = (row * field(7) + column) * field(8);
         let cell = cell + local(field(3), self.key(self.word(7), tuple.protocol, port));
-        let near = match field(10) {
+        let near = match field(11) {
             0 | 3 => None,
             1 => Some(tuple.source),
             2 => Some(tuple.destination),
             form => panic!("a record of form {form}"),
         };
         if let Some(near) = near {
-            let row = address(field(11), near);
+            let row = address(field(12), near);
             assert_eq!(row * field(7) + column, cell, "the short form of chain {chain} leads elsewhere");
         }
         let answer = self.word(field(6) + cell);
@@ -186,7 +187,7 @@ proptest! {
         let image = Image(&copy[12..]);
         prop_assert!(image.0.len() <= budgets.classes.bytes);
         if !image.0.is_empty() {
-            prop_assert_eq!([image.word(0), image.word(1)], [u32::from_le_bytes(*b"LGCT"), 11]);
+            prop_assert_eq!([image.word(0), image.word(1)], [u32::from_le_bytes(*b"LGCT"), 12]);
             prop_assert_eq!(4 * image.word(2) as usize, image.0.len());
             prop_assert_eq!(image.word(4) as usize, 2 * program.chains.len());
         }
@@ -267,7 +268,7 @@ fn answers_by_maps_of_all_levels(program: &Program, chain: ChainId) {
         assert_eq!(image.word(12), levels);
         // They look at the source alone.
         for record in [0, 16, 32, 48] {
-            assert_eq!(image.word(image.word(3) + record + 10), 1);
+            assert_eq!(image.word(image.word(3) + record + 11), 1);
         }
         for number in 0..1900_u128 {
             for (family, source) in [(Family::V4, number << 8), (Family::V6, number)] {

@@ -229,7 +229,7 @@ fn widths(engines: &Engines) -> Vec<u32> {
     let image = engines.image();
     let word = |at: usize| u32::from_ne_bytes(image[4 * at..][..4].try_into().expect("four bytes"));
     let records = word(3) as usize;
-    (0..2 * RULES.len()).map(|record| 1 << word(records + 16 * record + 12)).collect()
+    (0..2 * RULES.len()).map(|record| 1 << word(records + 16 * record + 13)).collect()
 }
 
 /// How often a record's local classes have come to so many bits, from so many, by an edit in place.

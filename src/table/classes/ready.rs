@@ -1,0 +1,320 @@
+//! Chains made ready for an interface: what a record says, and what the endpoint behind the interface adds to it, so that
+//! a new packet has one address and the service left to be asked about.
+
+use std::array;
+use std::fmt::Debug;
+use std::hint::select_unpredictable;
+use std::ops::{BitAnd, BitXor};
+
+use rustc_hash::FxHashMap;
+
+use super::{
+    BY_DESTINATION, BY_MORE, CELLS, Classes, DEEP, DESTINATION, DESTINATIONS, DIRECT, FLAT, FORM, MASK, NEAR,
+    SERVICE, SERVICES, SOURCE, SOURCE_PORTS, SOURCES, WIDTH, low,
+};
+use crate::flow::{Direction, Family, FiveTuple};
+use crate::program::ChainId;
+use crate::table::answer::Answer;
+use crate::table::point::{Point, PointBlock};
+
+/// An address of one family.
+pub trait Address:
+    Copy + Debug + Default + PartialEq + BitAnd<Output = Self> + BitXor<Output = Self>
+{
+    /// Which one.
+    const FAMILY: Family;
+    /// All bits are set.
+    const ALL: Self;
+
+    /// As tuples have it.
+    fn of(number: u128) -> Self;
+
+    /// Its class, if it is found where it is looked for first.
+    fn near(self, classes: &Classes) -> Option<u32>;
+}
+
+impl Address for u32 {
+    const FAMILY: Family = Family::V4;
+    const ALL: Self = Self::MAX;
+
+    #[inline]
+    fn of(number: u128) -> Self {
+        low(number)
+    }
+
+    #[inline]
+    fn near(self, classes: &Classes) -> Option<u32> {
+        Some(classes.roots.v4.class(&classes.image, self))
+    }
+}
+
+impl Address for u128 {
+    const FAMILY: Family = Family::V6;
+    const ALL: Self = Self::MAX;
+
+    #[inline]
+    fn of(number: u128) -> Self {
+        number
+    }
+
+    #[allow(clippy::inline_always)] // A call would save registers for what is not common.
+    #[inline(always)]
+    fn near(self, classes: &Classes) -> Option<u32> {
+        classes.roots.v6.near(&classes.image, self)
+    }
+}
+
+/// Of a chain that looks at one address and the service; or at both addresses, of which the endpoint has one, so that
+/// packets of that address need no look at it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ready<A> {
+    /// The map of the address that is asked about.
+    near: u32,
+    /// That of services.
+    service: u32,
+    /// Where cells begin: in the image, or in [`OwnCells`].
+    cells: u32,
+    /// From the cell of one local class of the address to that of the next one.
+    step: u32,
+    /// Of local classes: binary logarithm of their width; [`OWN`]; and from [`MASK_BITS`] on their mask.
+    width: u32,
+    /// The other address, and the bits of it that count: none where the chain does not look at it.
+    other: A,
+    mask: A,
+}
+
+/// The cells are in [`OwnCells`].
+const OWN: u32 = 1 << 8;
+const MASK_BITS: u32 = 16;
+
+/// Cells of chains that look at both addresses, for the addresses that endpoints have: in the image one row may be that of
+/// many pairs of addresses, so that rows of one of them do not lie in order.
+#[derive(Debug, Default)]
+pub struct OwnCells {
+    words: Vec<u32>,
+    /// Where they begin, by chain, family and the local class of the endpoint's address.
+    known: FxHashMap<(ChainId, Family, u32), u32>,
+}
+
+impl OwnCells {
+    /// No more than a second cache holds: chains for which there is no room are walked the long way.
+    const MOST: usize = 1 << 17;
+
+    /// Where the cells of this chain, family and local class begin; none without room for so many.
+    fn place(
+        &mut self,
+        key: (ChainId, Family, u32),
+        count: u32,
+        cells: impl Iterator<Item = u32>,
+    ) -> Option<u32> {
+        if let Some(&known) = self.known.get(&key) {
+            return Some(known);
+        }
+        if self.words.len() + count as usize > Self::MOST {
+            return None;
+        }
+        let place = u32::try_from(self.words.len()).ok()?;
+        self.words.extend(cells);
+        self.known.insert(key, place);
+        Some(place)
+    }
+
+    /// All of them.
+    pub fn into_words(self) -> Vec<u32> {
+        self.words
+    }
+}
+
+/// A chain that is ready, as a packet asks it.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a, A> {
+    /// The chain.
+    pub ready: &'a Ready<A>,
+    /// All that there are.
+    pub own_cells: &'a [u32],
+    /// It asks about destinations.
+    pub is_by_destination: bool,
+}
+
+/// As many packets ask theirs.
+#[derive(Clone, Copy, Debug)]
+pub struct AskedBlock<'a, A, const N: usize> {
+    /// The chains.
+    pub ready: [&'a Ready<A>; N],
+    /// All that there are.
+    pub own_cells: &'a [u32],
+    /// They ask about destinations.
+    pub by_destination: [bool; N],
+}
+
+impl<A: Address> Ready<A> {
+    /// The address of a packet that is asked about, and whether the other one is the endpoint's, or does not count.
+    #[inline]
+    fn asked(&self, is_by_destination: bool, source: A, destination: A) -> (A, bool) {
+        // Not a branch: packets of both directions may alternate.
+        let asked = select_unpredictable(is_by_destination, destination, source);
+        let other = source ^ destination ^ asked;
+        (asked, (other ^ self.other) & self.mask == A::default())
+    }
+}
+
+impl Classes {
+    /// The chain as an endpoint meets it that has this address of its own, and whether destinations are asked about; none
+    /// if the chain has no such short form.
+    pub fn ready<A: Address>(
+        &self,
+        chain: ChainId,
+        direction: Direction,
+        own: Option<u128>,
+        cells: &mut OwnCells,
+    ) -> Option<(Ready<A>, bool)> {
+        let record = self.formed_record(chain, A::FAMILY)?;
+        let ready = Ready {
+            near: record[NEAR],
+            service: record[SERVICE],
+            cells: record[CELLS],
+            step: record[SERVICES],
+            width: record[WIDTH] | record[MASK] << MASK_BITS,
+            ..Ready::default()
+        };
+        if record[FORM] != BY_MORE {
+            return Some((ready, record[FORM] == BY_DESTINATION));
+        }
+        let own = own.filter(|_| record[SOURCE_PORTS] == 1)?;
+        let (asked, count, settled) = match direction {
+            Direction::Ingress => (SOURCE, record[SOURCES], DESTINATION),
+            Direction::Egress => (DESTINATION, record[DESTINATIONS], SOURCE),
+        };
+        let local = self.local_address(record, settled, self.class(A::FAMILY, own));
+        let pairs = (0..count).map(|asked| if settled == SOURCE { (local, asked) } else { (asked, local) });
+        let columns =
+            |pair| (0..record[SERVICES]).map(move |column| self.cell::<FLAT>(record, pair, column, || 0));
+        let words = pairs.flat_map(columns).map(|cell| self.image.word(cell));
+        let cells = cells.place((chain, A::FAMILY, local), count * record[SERVICES], words)?;
+        let (other, mask, width) = (A::of(own), A::ALL, ready.width | OWN);
+        Some((Ready { near: record[asked], cells, other, mask, width, ..ready }, asked == DESTINATION))
+    }
+
+    /// The answer to a packet; none if its other address is not the endpoint's.
+    #[allow(clippy::inline_always)] // As the short ways are.
+    #[inline(always)]
+    pub fn find_ready<A: Address>(&self, asked: &Asked<'_, A>, tuple: &FiveTuple) -> Option<Answer> {
+        let (source, destination) = (A::of(tuple.source), A::of(tuple.destination));
+        let (address, is_own) = asked.ready.asked(asked.is_by_destination, source, destination);
+        if !is_own {
+            return None;
+        }
+        match address.near(self) {
+            Some(class) => Some(self.answer_ready(asked, class, tuple)),
+            None => Some(self.find_ready_elsewhere(asked, tuple)),
+        }
+    }
+
+    /// The same of an address that is looked for in more than one place: a call of its own, for which nobody saves registers.
+    #[inline(never)]
+    fn find_ready_elsewhere<A: Address>(&self, asked: &Asked<'_, A>, tuple: &FiveTuple) -> Answer {
+        let address = if asked.is_by_destination { tuple.destination } else { tuple.source };
+        self.answer_ready(asked, self.class(A::FAMILY, address), tuple)
+    }
+
+    /// By the class of the address that is asked about.
+    #[allow(clippy::inline_always)] // Each family is to have its own form.
+    #[inline(always)]
+    fn answer_ready(&self, asked: &Asked<'_, impl Address>, class: u32, tuple: &FiveTuple) -> Answer {
+        let (ready, service) = (asked.ready, Point::service_of(&tuple.transport));
+        // The same for all packets; ways that are apart from here on are shorter.
+        let cell = by_levels!(self.ready_cell(ready, class, tuple.protocol, service));
+        self.ready_answer(ready, asked.own_cells, cell)
+    }
+
+    /// Where the cell of a packet is.
+    #[allow(clippy::inline_always)] // As the short ways are.
+    #[inline(always)]
+    fn ready_cell<const LEVELS: u32>(
+        &self,
+        ready: &Ready<impl Address>,
+        class: u32,
+        protocol: u8,
+        service: u32,
+    ) -> u32 {
+        let block = self.block::<LEVELS>(ready.near, class);
+        let index = Self::index_in_block::<LEVELS>(class);
+        let row = self.image.bits(block, index, ready.width, ready.width >> MASK_BITS);
+        let class = self.roots.services.class(&self.image, protocol, service);
+        ready.cells + row * ready.step + self.local_key_at::<LEVELS>(ready.service, class)
+    }
+
+    /// The answers to packets of IPv4; none if the other address of one is not its endpoint's.
+    #[inline]
+    pub fn find_ready_v4_block<const N: usize>(
+        &self,
+        asked: &AskedBlock<'_, u32, N>,
+        points: &PointBlock<'_, N>,
+        [sources, destinations]: [&[u32; N]; 2],
+    ) -> Option<[Answer; N]> {
+        let (mut classes, mut all_own) = ([0; N], true);
+        for index in 0..N {
+            let (address, is_own) =
+                asked.ready[index].asked(asked.by_destination[index], sources[index], destinations[index]);
+            classes[index] = self.roots.v4.class(&self.image, address);
+            all_own &= is_own;
+        }
+        all_own.then(|| self.answer_ready_block(asked, points, &classes))
+    }
+
+    /// The same of IPv6.
+    #[inline]
+    pub fn find_ready_v6_block<const N: usize>(
+        &self,
+        asked: &AskedBlock<'_, u128, N>,
+        points: &PointBlock<'_, N>,
+        [sources, destinations]: [&[[u8; 16]; N]; 2],
+    ) -> Option<[Answer; N]> {
+        let (mut addresses, mut all_own) = (sources.each_ref(), true);
+        for index in 0..N {
+            let (ready, is_by_destination) = (asked.ready[index], asked.by_destination[index]);
+            let (near, other) = (&sources[index], &destinations[index]);
+            addresses[index] = select_unpredictable(is_by_destination, other, near);
+            let other = select_unpredictable(is_by_destination, near, other);
+            all_own &= (u128::from_be_bytes(*other) ^ ready.other) & ready.mask == 0;
+        }
+        all_own.then(|| {
+            let classes = self.roots.v6.classes(&self.image, &addresses);
+            self.answer_ready_block(asked, points, &classes)
+        })
+    }
+
+    /// By the classes of the addresses that are asked about.
+    #[inline]
+    fn answer_ready_block<const N: usize>(
+        &self,
+        asked: &AskedBlock<'_, impl Address, N>,
+        points: &PointBlock<'_, N>,
+        classes: &[u32; N],
+    ) -> [Answer; N] {
+        let cells = by_levels!(self.ready_cells::<N>(asked, points, classes));
+        array::from_fn(|index| self.ready_answer(asked.ready[index], asked.own_cells, cells[index]))
+    }
+
+    #[inline]
+    fn ready_cells<const LEVELS: u32, const N: usize>(
+        &self,
+        asked: &AskedBlock<'_, impl Address, N>,
+        points: &PointBlock<'_, N>,
+        classes: &[u32; N],
+    ) -> [u32; N] {
+        let mut cells = [0; N];
+        for index in 0..N {
+            let (protocol, service) = (points.protocol[index], points.service(index));
+            cells[index] = self.ready_cell::<LEVELS>(asked.ready[index], classes[index], protocol, service);
+        }
+        cells
+    }
+
+    /// What is there.
+    #[inline]
+    fn ready_answer(&self, ready: &Ready<impl Address>, own_cells: &[u32], cell: u32) -> Answer {
+        let cells = select_unpredictable(ready.width & OWN != 0, own_cells, self.image.words());
+        Answer::from_word(cells[cell as usize])
+    }
+}
