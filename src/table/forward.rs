@@ -68,7 +68,7 @@ impl Forward {
     #[inline]
     pub fn chains(&self, input: u32, output: u32) -> Option<Chains> {
         let (from, to) = sides(&self.v4, input, output)?;
-        Some(from.chains.wrapping_add(to.chains))
+        Some(both(from, to))
     }
 
     /// The two chains that a new packet meets in turn, if both of its interfaces have one alone.
@@ -145,7 +145,7 @@ impl Forward {
         let mut from_workloads = false;
         for index in 0..N {
             let (from, to) = sides(all, inputs[index], outputs[index])?;
-            let lead = Lead::of_ready(from.chains.wrapping_add(to.chains))?;
+            let lead = Lead::of_ready(both(from, to))?;
             asked.ready[index] = select_unpredictable(from.chains == NONE, &to.ready, &from.ready);
             asked.by_destination[index] = lead.is_by_destination();
             from_workloads |= lead.is_from_workload();
@@ -157,8 +157,14 @@ impl Forward {
 #[inline]
 fn ready<'f, A>(all: &'f [Sides<A>], key: &FlowKey) -> Option<(Lead, &'f Ready<A>)> {
     let (from, to) = sides(all, key.input.0, key.output.0)?;
-    let lead = Lead::of_ready(from.chains.wrapping_add(to.chains))?;
+    let lead = Lead::of_ready(both(from, to))?;
     Some((lead, select_unpredictable(from.chains == NONE, &to.ready, &from.ready)))
+}
+
+/// The chains of both as those of one place: the only one of them, if there is no other.
+#[inline]
+const fn both<A>(from: &Side<A>, to: &Side<A>) -> Chains {
+    from.chains.wrapping_add(to.chains)
 }
 
 /// Of packets from one interface, and of packets to another.

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use crate::budgets::{ample, tiny};
 use crate::choices::{Choices, choices};
 use crate::equal::built;
-use crate::packets::{Aims, interface, short_pairs};
+use crate::packets::{Aims, interface, own_address, short_pairs};
 use crate::programs::program;
 
 /// The values of a column; of one for all flows every value is the same.
@@ -73,13 +73,28 @@ impl Batch {
             };
             (each(|pair| pair.0.0), each(|pair| pair.1.0))
         };
+        let mut source = Values::new(choices, count, |choices| aims.address(choices, family));
+        let mut destination = Values::new(choices, count, |choices| aims.address(choices, family));
+        // As packets of workloads have them: all of them, or all but one.
+        if is_plain && choices.chance(75) {
+            for (addresses, interfaces) in [(&mut source, &input), (&mut destination, &output)] {
+                let other = choices.maybe(20, |choices| choices.below(count));
+                addresses.is_one &= interfaces.is_one;
+                for (index, &interface) in interfaces.values.iter().enumerate() {
+                    let own = own_address(table, InterfaceId(interface), family);
+                    if let Some(own) = own.filter(|_| addresses.is_one || other != Some(index)) {
+                        addresses.values[index] = own;
+                    }
+                }
+            }
+        }
         Self {
             hook: choices
                 .maybe(if is_plain { 70 } else { 100 }, |choices| choices.of(&Hook::ALL))
                 .unwrap_or(Hook::FilterForward),
             family,
-            source: Values::new(choices, count, |choices| aims.address(choices, family)),
-            destination: Values::new(choices, count, |choices| aims.address(choices, family)),
+            source,
+            destination,
             protocol: Values::new(choices, count, |choices| aims.protocol(choices)),
             source_port: Values::new(choices, count, |choices| aims.port(choices)),
             destination_port: Values::new(choices, count, |choices| aims.port(choices)),

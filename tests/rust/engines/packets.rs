@@ -1,9 +1,12 @@
 //! Random packets: half of them aimed at what some rule asks for, all of them at the edges of what a program names.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use labelgate::flow::{CtState, Family, FiveTuple, FlowKey, Hook, InterfaceId, Transport, protocol};
-use labelgate::program::{AddressSet, PortMatch, Program, Rule, Side};
+use labelgate::flow::{
+    CtState, Family, FiveTuple, FlowKey, Hook, InterfaceId, Transport, address_number, protocol,
+};
+use labelgate::program::{AddressSet, Attachment, Endpoint, EndpointKind, PortMatch, Program, Rule, Side};
 use labelgate::table::{DecisionTable, Stage};
 
 use crate::choices::Choices;
@@ -144,8 +147,16 @@ impl<'p> Aims<'p> {
         let (input, output) = (interface(choices, table), interface(choices, table));
         // FORWARD asks most chains.
         let hook = choices.maybe(75, |choices| choices.of(&Hook::ALL)).unwrap_or(Hook::FilterForward);
+        let mut tuple = self.tuple(choices);
+        // As packets of workloads have them, mostly.
+        if let Some(own) = own_address(table, input, tuple.family).filter(|_| choices.chance(60)) {
+            tuple.source = own;
+        }
+        if let Some(own) = own_address(table, output, tuple.family).filter(|_| choices.chance(60)) {
+            tuple.destination = own;
+        }
         FlowKey {
-            tuple: self.tuple(choices),
+            tuple,
             hook,
             input,
             output,
@@ -163,6 +174,19 @@ pub fn interface(choices: &mut Choices, table: &DecisionTable) -> InterfaceId {
         "" => InterfaceId::NONE,
         name => table.interface(name),
     }
+}
+
+/// The first address of this family that the workload behind an interface has.
+pub fn own_address(table: &DecisionTable, interface: InterfaceId, family: Family) -> Option<u128> {
+    let is_its = |endpoint: &&Arc<Endpoint>| match &endpoint.attachment {
+        Attachment::Name(name) => {
+            endpoint.kind == EndpointKind::Workload && table.interface(name) == interface
+        }
+        _ => false,
+    };
+    let addresses = &table.program().endpoints.iter().find(is_its)?.addresses;
+    let numbers = addresses.iter().map(|&address| address_number(address));
+    numbers.filter(|&(of, _)| of == family).map(|(_, number)| number).next()
 }
 
 /// Pairs of interfaces whose packets meet one chain of each at most in FORWARD, by what traces tell; `most` in all.

@@ -1,6 +1,7 @@
 //! Random programs, made directly: also what no policy compiles to today.
 
 use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use labelgate::flow::{Direction, Family, OutcomeId, protocol};
@@ -89,7 +90,9 @@ pub fn host() -> HostFacts {
 /// A program with everything in it that a chain can meet.
 pub fn program(choices: &mut Choices) -> Program {
     let settings = settings(choices);
-    let mut make = Maker { choices, outcomes: reason_outcomes(&settings), address_sets: 0, port_sets: 0 };
+    let source_ports = choices.chance(50);
+    let outcomes = reason_outcomes(&settings);
+    let mut make = Maker { choices, outcomes, address_sets: 0, port_sets: 0, source_ports };
     let address_sets = make.choices.list(9, address_set);
     let port_sets = make.choices.list(3, port_set);
     (make.address_sets, make.port_sets) = (address_sets.len(), port_sets.len());
@@ -201,6 +204,8 @@ struct Maker<'c> {
     outcomes: Vec<RuleOrigin>,
     address_sets: usize,
     port_sets: usize,
+    /// Rules may ask for source ports: of most policies none does.
+    source_ports: bool,
 }
 
 impl Maker<'_> {
@@ -256,18 +261,18 @@ impl Maker<'_> {
             not_protocol: choices.maybe(10, |choices| choices.of(&PROTOCOLS)),
             icmp: choices.maybe(10, icmp),
             not_icmp: choices.maybe(10, icmp),
-            source: self.side(),
-            destination: self.side(),
+            source: self.side(self.source_ports),
+            destination: self.side(true),
             ..rule
         }
     }
 
-    fn side(&mut self) -> Side {
+    fn side(&mut self, has_ports: bool) -> Side {
         Side {
             in_sets: self.sets().into(),
             not_in_sets: if self.choices.chance(30) { self.sets() } else { Vec::new() }.into(),
-            ports: self.choices.chance(35).then(|| self.port_match()),
-            not_ports: self.choices.chance(15).then(|| self.port_match()),
+            ports: (has_ports && self.choices.chance(35)).then(|| self.port_match()),
+            not_ports: (has_ports && self.choices.chance(15)).then(|| self.port_match()),
         }
     }
 
@@ -422,6 +427,15 @@ fn settings(choices: &mut Choices) -> Settings {
 }
 
 /// A host endpoint on `eth0`, often one on `*`, and the workloads of `cali0` and `cali1`, with any of the chains.
+/// Of a workload: none of a family, one, or several, at the edges of what sets hold.
+fn own_addresses(choices: &mut Choices) -> Vec<IpAddr> {
+    let mut addresses: Vec<IpAddr> = choices.list(2, |choices| Ipv4Addr::from(choices.of(&V4)).into());
+    addresses.extend(choices.list(2, |choices| IpAddr::from(Ipv6Addr::from(choices.of(&V6)))));
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
+}
+
 fn endpoints(choices: &mut Choices, chains: usize) -> Vec<Endpoint> {
     let both = |choices: &mut Choices| {
         let mut chain = || ChainId::new(choices.below(chains));
@@ -444,7 +458,7 @@ fn endpoints(choices: &mut Choices, chains: usize) -> Vec<Endpoint> {
                 short_name: name.to_owned(),
                 kind: if is_host { EndpointKind::Host } else { EndpointKind::Workload },
                 attachment: interface.map_or(Attachment::Any, |name| Attachment::Name(name.to_owned())),
-                addresses: Vec::new(),
+                addresses: if is_host { Vec::new() } else { own_addresses(choices) },
                 sources: if is_host { Vec::new() } else { everything.to_vec() },
                 normal: both(choices),
                 forward: is_host.then(|| both(choices)),
