@@ -15,6 +15,7 @@ use crate::program::{ChainId, Program};
 #[derive(Debug)]
 pub struct Forward {
     v4: Vec<Sides<u32>>,
+    /// None where no chain is ready for packets of IPv6.
     v6: Vec<Sides<u128>>,
     /// Cells that chains have for addresses of endpoints, all sides together.
     own_cells: Vec<u32>,
@@ -42,7 +43,7 @@ struct Sides<A> {
 #[derive(Clone, Copy, Debug, Default)]
 struct Side<A> {
     chains: Chains,
-    /// If the chain [is ready](Lead::is_ready).
+    /// If the chain [is ready](Lead::of_ready).
     ready: Ready<A>,
 }
 
@@ -50,11 +51,10 @@ impl Forward {
     /// Of all interfaces, by what their packets meet.
     pub fn of(engines: &Engines, stops: &[Stops]) -> Self {
         let mut cells = OwnCells::default();
-        Self {
-            v4: stops.iter().map(|stops| Sides::of(engines, stops, &mut cells)).collect(),
-            v6: stops.iter().map(|stops| Sides::of(engines, stops, &mut cells)).collect(),
-            own_cells: cells.into_words(),
-        }
+        let v4 = stops.iter().map(|stops| Sides::of(engines, stops, &mut cells)).collect();
+        let v6: Vec<_> = stops.iter().map(|stops| Sides::of(engines, stops, &mut cells)).collect();
+        let has_v6 = v6.iter().any(Sides::is_ready);
+        Self { v4, v6: if has_v6 { v6 } else { Vec::new() }, own_cells: cells.into_words() }
     }
 
     /// The only chain that decides a new packet which carries no mark; none where there are others, or more than that
@@ -179,6 +179,12 @@ impl<A: Address> Sides<A> {
             from: Side::of(engines, [stops.from_hep, stops.egress], Direction::Egress, cells),
             to: Side::of(engines, [stops.ingress, stops.to_hep], Direction::Ingress, cells),
         }
+    }
+}
+
+impl<A> Sides<A> {
+    fn is_ready(&self) -> bool {
+        [self.from.chains, self.to.chains].into_iter().any(|chains| Lead::of_ready(chains).is_some())
     }
 }
 

@@ -100,7 +100,7 @@ const GROUP: usize = 16;
 #[allow(clippy::cast_possible_truncation)] // 16.
 const GROUP_WORD: u32 = GROUP as u32;
 const RECORD: u32 = 16;
-pub type Record = [u32; RECORD as usize];
+type Record = [u32; RECORD as usize];
 /// What is where in a record.
 const SOURCE: usize = 0;
 const DESTINATION: usize = 1;
@@ -223,20 +223,6 @@ pub struct Counts {
     pub cells: usize,
 }
 
-/// How far the short way to an answer leads.
-#[derive(Clone, Copy, Debug)]
-pub enum Near<'c> {
-    /// To its end.
-    Answer(Answer),
-    /// The chain looks at more, or maps have two levels; the class of the address that it looks at first is known.
-    Class {
-        /// That of the chain.
-        record: &'c Record,
-        /// The class.
-        class: u32,
-    },
-}
-
 /// The classes of one packet, found when first needed.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen {
@@ -282,22 +268,14 @@ impl Classes {
         self.record(chain, family).is_some()
     }
 
-    /// By the class of the address that the chain looks at first.
-    #[allow(clippy::inline_always)] // Each family is to have its own form.
-    #[inline(always)]
-    fn near_of_levels<'c>(&self, record: &'c Record, class: u32, tuple: &FiveTuple) -> Near<'c> {
-        by_levels!(self.near(record, class, tuple))
-    }
-
-    /// The same, where maps have so many levels.
+    /// By the class of the address that the chain looks at first, where maps have so many levels.
     #[allow(clippy::inline_always)] // Each is to have its own form.
     #[inline(always)]
-    fn near<'c, const LEVELS: u32>(&self, record: &'c Record, class: u32, tuple: &FiveTuple) -> Near<'c> {
+    fn lone_at<const LEVELS: u32>(&self, record: &Record, class: u32, tuple: &FiveTuple) -> Answer {
         if record[FORM] == BY_MORE || LEVELS == DEEP {
-            return Near::Class { record, class };
+            return self.lone_by_more(record, class, tuple);
         }
-        let service = Point::service_of(&tuple.transport);
-        Near::Answer(self.near_answer::<LEVELS>(record, class, tuple.protocol, service))
+        self.near_answer::<LEVELS>(record, class, tuple.protocol, Point::service_of(&tuple.transport))
     }
 
     /// Of a chain that looks at one address, whose class this is, and the service.
@@ -313,11 +291,6 @@ impl Classes {
         let row = self.local_at::<LEVELS>(record, NEAR, class);
         let column = self.column::<LEVELS>(record, protocol, service);
         self.answer_at(record, row * record[SERVICES] + column)
-    }
-
-    /// The answer from [`Near::Class`] on.
-    pub fn find_from_class(&self, record: &Record, class: u32, point: &Point) -> Answer {
-        by_levels!(self.answer_from(record, class, point))
     }
 
     #[inline]
@@ -352,7 +325,7 @@ impl Classes {
     #[inline]
     fn lone_v4<const LEVELS: u32>(&self, record: &Record, tuple: &FiveTuple) -> Answer {
         let class = self.roots.v4.class(&self.image, low(tuple.source));
-        self.answer_near(self.near::<LEVELS>(record, class, tuple), tuple)
+        self.lone_at::<LEVELS>(record, class, tuple)
     }
 
     #[inline(never)]
@@ -377,20 +350,13 @@ impl Classes {
     /// By the class of the address that the chain looks at first.
     #[inline]
     fn lone_answer(&self, record: &Record, class: u32, tuple: &FiveTuple) -> Answer {
-        self.answer_near(self.near_of_levels(record, class, tuple), tuple)
+        by_levels!(self.lone_at(record, class, tuple))
     }
 
-    #[inline]
-    fn answer_near(&self, near: Near<'_>, tuple: &FiveTuple) -> Answer {
-        match near {
-            Near::Answer(answer) => answer,
-            Near::Class { record, class } => self.lone_by_more(record, class, tuple),
-        }
-    }
-
+    /// The same of a chain that looks at more, or where maps have two levels.
     #[inline(never)]
     fn lone_by_more(&self, record: &Record, class: u32, tuple: &FiveTuple) -> Answer {
-        self.find_from_class(record, class, &Point::of(tuple))
+        by_levels!(self.answer_from(record, class, &Point::of(tuple)))
     }
 
     /// That in a cell of a chain.

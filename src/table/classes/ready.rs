@@ -318,3 +318,23 @@ impl Classes {
         Answer::from_word(cells[cell as usize])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Cells are written once for each chain, family and local class, and no more than there is room for.
+    #[test]
+    fn own_cells_are_limited() {
+        let mut cells = OwnCells::default();
+        let key = |class| (ChainId::new(1), Family::V4, class);
+        let most = u32::try_from(OwnCells::MOST).expect("few");
+        assert_eq!(cells.place(key(0), 3, 7..10), Some(0));
+        assert_eq!(cells.place(key(1), most - 2, 0..most - 2), None);
+        assert_eq!(cells.place(key(1), most - 3, 3..most), Some(3));
+        assert_eq!(cells.place(key(0), 3, 0..3), Some(0));
+        assert_eq!(cells.place(key(2), 1, 0..1), None);
+        assert_eq!(cells.place((ChainId::new(1), Family::V6, 0), 0, 0..0), Some(most));
+        assert_eq!(cells.into_words()[..4], [7, 8, 9, 3]);
+    }
+}
