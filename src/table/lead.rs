@@ -15,10 +15,10 @@ const ONE: Chains = 1 << KIND;
 pub const MORE: Chains = 2 << KIND;
 /// Where the number of a chain ends, with what else is known of it.
 const KIND: u32 = 30;
-/// Where a bit for each family begins.
-const IN_TREE: u32 = 28;
 /// The bit of a workload's egress, ahead of which encapsulated packets are settled (E-20.5).
-const FROM_WORKLOAD: u32 = 27;
+const FROM_WORKLOAD: u32 = 29;
+/// Where a bit for each family begins.
+const IN_TREE: u32 = 27;
 /// The bits of a chain that is made ready for an interface and a family, and of one that then asks about destinations.
 const READY: u32 = 26;
 const BY_DESTINATION: u32 = 25;
