@@ -1,10 +1,10 @@
 //! What new packets in filter FORWARD meet on each side of an interface, where that is one chain: all that most of them need
-//! to know, in one cache line for each of their interfaces.
+//! to know, in one cache line of each of their interfaces.
 
 use std::hint::select_unpredictable;
 
 use super::Stage;
-use super::classes::{Address, Asked, AskedBlock, OwnCells, Ready};
+use super::classes::{Address, Asked, AskedBlock, Classes, OwnCells, Ready};
 use super::engines::Engines;
 use super::lead::{Chains, Lead, MORE, NONE};
 use super::stops::{Before, Stop, Stops};
@@ -14,8 +14,9 @@ use crate::program::{ChainId, Program};
 /// By interface.
 #[derive(Debug)]
 pub struct Forward {
+    /// Their chains are those of packets of IPv6 as well, but for what is ready.
     v4: Vec<Sides<u32>>,
-    /// None where no chain is ready for packets of IPv6.
+    /// None where no chain can be ready for packets of IPv6.
     v6: Vec<Sides<u128>>,
     /// Cells that chains have for addresses of endpoints, all sides together.
     own_cells: Vec<u32>,
@@ -31,6 +32,9 @@ pub struct Pairs<const N: usize> {
     pub from_workloads: bool,
 }
 
+// Each side is in one cache line.
+const _: () = assert!(size_of::<Side<u32>>() == 32 && size_of::<Side<u128>>() == 64);
+
 /// Packets from an interface, and packets to it.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
@@ -41,6 +45,7 @@ struct Sides<A> {
 
 /// The only chain there, or none, or more.
 #[derive(Clone, Copy, Debug, Default)]
+#[repr(align(32))]
 struct Side<A> {
     chains: Chains,
     /// If the chain [is ready](Lead::of_ready).
@@ -52,9 +57,10 @@ impl Forward {
     pub fn of(engines: &Engines, stops: &[Stops]) -> Self {
         let mut cells = OwnCells::default();
         let v4 = stops.iter().map(|stops| Sides::of(engines, stops, &mut cells)).collect();
-        let v6: Vec<_> = stops.iter().map(|stops| Sides::of(engines, stops, &mut cells)).collect();
-        let has_v6 = v6.iter().any(Sides::is_ready);
-        Self { v4, v6: if has_v6 { v6 } else { Vec::new() }, own_cells: cells.into_words() }
+        let has_v6 = engines.classes().is_some_and(Classes::tells_v6_apart);
+        let of_v6 = if has_v6 { stops } else { &[] };
+        let v6 = of_v6.iter().map(|stops| Sides::of(engines, stops, &mut cells)).collect();
+        Self { v4, v6, own_cells: cells.into_words() }
     }
 
     /// The only chain that decides a new packet which carries no mark; none where there are others, or more than that
@@ -179,12 +185,6 @@ impl<A: Address> Sides<A> {
             from: Side::of(engines, [stops.from_hep, stops.egress], Direction::Egress, cells),
             to: Side::of(engines, [stops.ingress, stops.to_hep], Direction::Ingress, cells),
         }
-    }
-}
-
-impl<A> Sides<A> {
-    fn is_ready(&self) -> bool {
-        [self.from.chains, self.to.chains].into_iter().any(|chains| Lead::of_ready(chains).is_some())
     }
 }
 

@@ -13,7 +13,7 @@ pub const NONE: Chains = 0;
 const ONE: Chains = 1 << KIND;
 /// Several chains, or one with more ahead of it than a new packet can skip.
 pub const MORE: Chains = 2 << KIND;
-/// Where the number of a chain ends, with what else is known of it.
+/// Where it is said which of these it is.
 const KIND: u32 = 30;
 /// The bit of a workload's egress, ahead of which encapsulated packets are settled (E-20.5).
 const FROM_WORKLOAD: u32 = 29;
@@ -81,7 +81,8 @@ impl Lead {
         self.0 >> FROM_WORKLOAD & 1 != 0
     }
 
-    /// Of one that is ready: whether it asks about destinations: the way to the class of an address need not wait for more than this word.
+    /// Of one that is ready: whether it asks about destinations. The way to the class of an address need not wait for more
+    /// than this word.
     #[inline]
     pub const fn is_by_destination(self) -> bool {
         self.0 >> BY_DESTINATION & 1 != 0

@@ -85,6 +85,13 @@ struct Packed(u32);
 const ACCEPTED: u32 = 1 << 3;
 const UNDECIDED: u32 = 1 << 4;
 
+const DENY: u32 = Verdict::Deny as u32;
+const ALLOW: u32 = Verdict::Allow as u32;
+const ALLOW_NOTRACK: u32 = Verdict::AllowNotrack as u32;
+const ALLOW_SKIP_HEP: u32 = Verdict::AllowSkipHep as u32;
+// `read` knows them all.
+const _: () = assert!(Verdict::ALL.len() == 5);
+
 impl Packed {
     fn of(decisions: &LoneDecisions) -> Self {
         let byte = |decision: &Option<Decision>| match *decision {
@@ -105,10 +112,10 @@ impl Packed {
     fn read(self, kind: usize) -> Decision {
         let byte = self.byte(kind);
         let verdict = match byte % ACCEPTED {
-            0 => Verdict::Deny,
-            1 => Verdict::Allow,
-            2 => Verdict::AllowNotrack,
-            3 => Verdict::AllowSkipHep,
+            DENY => Verdict::Deny,
+            ALLOW => Verdict::Allow,
+            ALLOW_NOTRACK => Verdict::AllowNotrack,
+            ALLOW_SKIP_HEP => Verdict::AllowSkipHep,
             _ => Verdict::Continue,
         };
         let outcome = Reason::NoEndpoint.outcome();

@@ -4,7 +4,7 @@
 use std::array;
 use std::fmt::Debug;
 use std::hint::select_unpredictable;
-use std::ops::{BitAnd, BitXor};
+use std::ops::BitXor;
 
 use rustc_hash::FxHashMap;
 
@@ -18,13 +18,9 @@ use crate::table::answer::Answer;
 use crate::table::point::{Point, PointBlock};
 
 /// An address of one family.
-pub trait Address:
-    Copy + Debug + Default + PartialEq + BitAnd<Output = Self> + BitXor<Output = Self>
-{
+pub trait Address: Copy + Debug + Default + PartialEq + BitXor<Output = Self> {
     /// Which one.
     const FAMILY: Family;
-    /// All bits are set.
-    const ALL: Self;
 
     /// As tuples have it.
     fn of(number: u128) -> Self;
@@ -35,7 +31,6 @@ pub trait Address:
 
 impl Address for u32 {
     const FAMILY: Family = Family::V4;
-    const ALL: Self = Self::MAX;
 
     #[inline]
     fn of(number: u128) -> Self {
@@ -50,7 +45,6 @@ impl Address for u32 {
 
 impl Address for u128 {
     const FAMILY: Family = Family::V6;
-    const ALL: Self = Self::MAX;
 
     #[inline]
     fn of(number: u128) -> Self {
@@ -78,9 +72,8 @@ pub struct Ready<A> {
     step: u32,
     /// Of local classes: binary logarithm of their width; [`OWN`]; and from [`MASK_BITS`] on their mask.
     width: u32,
-    /// The other address, and the bits of it that count: none where the chain does not look at it.
+    /// The other address, where cells are [`OWN`].
     other: A,
-    mask: A,
 }
 
 /// The cells are in [`OwnCells`].
@@ -92,25 +85,25 @@ const MASK_BITS: u32 = 16;
 #[derive(Debug, Default)]
 pub struct OwnCells {
     words: Vec<u32>,
-    /// Where they begin, by chain, family and the local class of the endpoint's address.
-    known: FxHashMap<(ChainId, Family, u32), u32>,
+    known: FxHashMap<OwnKey, u32>,
 }
+
+/// Whose cells these are: those of a chain and family, for the local class of the endpoint's address, which is the source or
+/// the destination.
+type OwnKey = (ChainId, Family, Direction, u32);
 
 impl OwnCells {
     /// No more than a second cache holds: chains for which there is no room are walked the long way.
     const MOST: usize = 1 << 17;
+    /// Of one chain, so that none leaves no room for others.
+    const MOST_OF_ONE: u32 = 1 << 13;
 
-    /// Where the cells of this chain, family and local class begin; none without room for so many.
-    fn place(
-        &mut self,
-        key: (ChainId, Family, u32),
-        count: u32,
-        cells: impl Iterator<Item = u32>,
-    ) -> Option<u32> {
+    /// Where these begin; none without room for so many.
+    fn place(&mut self, key: OwnKey, count: u32, cells: impl Iterator<Item = u32>) -> Option<u32> {
         if let Some(&known) = self.known.get(&key) {
             return Some(known);
         }
-        if self.words.len() + count as usize > Self::MOST {
+        if count > Self::MOST_OF_ONE || self.words.len() + count as usize > Self::MOST {
             return None;
         }
         let place = u32::try_from(self.words.len()).ok()?;
@@ -154,11 +147,23 @@ impl<A: Address> Ready<A> {
         // Not a branch: packets of both directions may alternate.
         let asked = select_unpredictable(is_by_destination, destination, source);
         let other = source ^ destination ^ asked;
-        (asked, (other ^ self.other) & self.mask == A::default())
+        (asked, self.is_own(other))
+    }
+
+    /// Whether this is the endpoint's address, or does not count.
+    #[inline]
+    #[allow(clippy::needless_bitwise_bool)] // Of many packets at a time without branches.
+    fn is_own(&self, other: A) -> bool {
+        (self.width & OWN == 0) | (other == self.other)
     }
 }
 
 impl Classes {
+    /// Whether any chain can be ready for packets of IPv6.
+    pub fn tells_v6_apart(&self) -> bool {
+        self.roots.v6.is_built()
+    }
+
     /// The chain as an endpoint meets it that has this address of its own, and whether destinations are asked about; none
     /// if the chain has no such short form.
     pub fn ready<A: Address>(
@@ -187,12 +192,13 @@ impl Classes {
         };
         let local = self.local_address(record, settled, self.class(A::FAMILY, own));
         let pairs = (0..count).map(|asked| if settled == SOURCE { (local, asked) } else { (asked, local) });
+        // Of chains that do not look at source ports, whatever the levels of maps are.
         let columns =
             |pair| (0..record[SERVICES]).map(move |column| self.cell::<FLAT>(record, pair, column, || 0));
         let words = pairs.flat_map(columns).map(|cell| self.image.word(cell));
-        let cells = cells.place((chain, A::FAMILY, local), count * record[SERVICES], words)?;
-        let (other, mask, width) = (A::of(own), A::ALL, ready.width | OWN);
-        Some((Ready { near: record[asked], cells, other, mask, width, ..ready }, asked == DESTINATION))
+        let cells = cells.place((chain, A::FAMILY, direction, local), count * record[SERVICES], words)?;
+        let (other, width) = (A::of(own), ready.width | OWN);
+        Some((Ready { near: record[asked], cells, other, width, ..ready }, asked == DESTINATION))
     }
 
     /// The answer to a packet; none if its other address is not the endpoint's.
@@ -272,11 +278,11 @@ impl Classes {
     ) -> Option<[Answer; N]> {
         let (mut addresses, mut all_own) = (sources.each_ref(), true);
         for index in 0..N {
-            let (ready, is_by_destination) = (asked.ready[index], asked.by_destination[index]);
-            let (near, other) = (&sources[index], &destinations[index]);
-            addresses[index] = select_unpredictable(is_by_destination, other, near);
-            let other = select_unpredictable(is_by_destination, near, other);
-            all_own &= (u128::from_be_bytes(*other) ^ ready.other) & ready.mask == 0;
+            let is_by_destination = asked.by_destination[index];
+            let (source, destination) = (&sources[index], &destinations[index]);
+            addresses[index] = select_unpredictable(is_by_destination, destination, source);
+            let other = select_unpredictable(is_by_destination, source, destination);
+            all_own &= asked.ready[index].is_own(u128::from_be_bytes(*other));
         }
         all_own.then(|| {
             let classes = self.roots.v6.classes(&self.image, &addresses);
@@ -327,14 +333,22 @@ mod tests {
     #[test]
     fn own_cells_are_limited() {
         let mut cells = OwnCells::default();
-        let key = |class| (ChainId::new(1), Family::V4, class);
-        let most = u32::try_from(OwnCells::MOST).expect("few");
+        let key = |class| (ChainId::new(1), Family::V4, Direction::Ingress, class);
+        let most = OwnCells::MOST_OF_ONE;
         assert_eq!(cells.place(key(0), 3, 7..10), Some(0));
-        assert_eq!(cells.place(key(1), most - 2, 0..most - 2), None);
-        assert_eq!(cells.place(key(1), most - 3, 3..most), Some(3));
+        assert_eq!(cells.place(key(1), most + 1, 0..=most), None);
+        assert_eq!(cells.place(key(1), most, 3..3 + most), Some(3));
         assert_eq!(cells.place(key(0), 3, 0..3), Some(0));
-        assert_eq!(cells.place(key(2), 1, 0..1), None);
-        assert_eq!(cells.place((ChainId::new(1), Family::V6, 0), 0, 0..0), Some(most));
+        for others in [
+            (ChainId::new(1), Family::V4, Direction::Egress, 0),
+            (ChainId::new(1), Family::V6, Direction::Ingress, 0),
+            (ChainId::new(2), Family::V4, Direction::Ingress, 0),
+        ] {
+            let place = u32::try_from(cells.words.len()).expect("few");
+            assert_eq!(cells.place(others, 1, 5..6), Some(place));
+        }
+        let room = (2..).map(|class| cells.place(key(class), most, 0..most)).take_while(Option::is_some);
+        assert_eq!(room.count(), OwnCells::MOST / most as usize - 2);
         assert_eq!(cells.into_words()[..4], [7, 8, 9, 3]);
     }
 }

@@ -204,9 +204,12 @@ proptest! {
                 let batch = Batch::new(&mut choices, &aims, &table, count);
                 let (verdicts, outcomes) = batch.ask(&table).expect("columns of one length");
                 for index in 0..count {
-                    let decision = table.decide(&batch.key(index));
+                    let key = batch.key(index);
+                    // By the walk, which has no short way.
+                    let (decision, _) = table.decide_step(&key);
                     let found = (verdicts[index], outcomes[index]);
                     prop_assert_eq!(found, (decision.verdict as u8, decision.outcome.number()));
+                    prop_assert_eq!(table.decide(&key), decision);
                 }
             }
         }

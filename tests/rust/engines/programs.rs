@@ -426,7 +426,6 @@ fn settings(choices: &mut Choices) -> Settings {
     }
 }
 
-/// A host endpoint on `eth0`, often one on `*`, and the workloads of `cali0` and `cali1`, with any of the chains.
 /// Of a workload: none of a family, one, or several, at the edges of what sets hold.
 fn own_addresses(choices: &mut Choices) -> Vec<IpAddr> {
     let mut addresses: Vec<IpAddr> = choices.list(2, |choices| Ipv4Addr::from(choices.of(&V4)).into());
@@ -436,6 +435,7 @@ fn own_addresses(choices: &mut Choices) -> Vec<IpAddr> {
     addresses
 }
 
+/// A host endpoint on `eth0`, often one on `*`, and the workloads of `cali0` and `cali1`, with any of the chains.
 fn endpoints(choices: &mut Choices, chains: usize) -> Vec<Endpoint> {
     let both = |choices: &mut Choices| {
         let mut chain = || ChainId::new(choices.below(chains));
