@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use super::Trace;
 use super::answer::{Answer, Answers};
-use super::classes::{self, Address, Classes, Counts, Kept, OwnCells, Ready, Refused};
+use super::classes::{self, Classes, Counts, Kept, Refused};
 use super::flat::Flats;
 use super::lineage::{Lineage, is_same_chain};
 use super::linear::Linear;
 use super::named::NamedPorts;
 use super::point::{Point, PointBlock};
 use super::trees::{self, Trees};
-use crate::flow::{Direction, Family, FiveTuple, OutcomeId};
+use crate::flow::{Family, FiveTuple, OutcomeId};
 use crate::program::{Chain, ChainId, Program, RuleOrigin};
 
 /// What is known of a packet before a chain is asked.
@@ -219,18 +219,7 @@ impl Engines {
         }
     }
 
-    /// A chain as an endpoint meets it ([`Classes::ready`]).
-    pub fn ready<A: Address>(
-        &self,
-        chain: ChainId,
-        direction: Direction,
-        own: Option<u128>,
-        cells: &mut OwnCells,
-    ) -> Option<(Ready<A>, bool)> {
-        self.classes.as_ref()?.ready(chain, direction, own, cells)
-    }
-
-    /// The engine that answers for what [is ready](Self::ready).
+    /// The engine that makes chains [ready](Classes::ready), and answers for those.
     #[inline]
     pub fn classes(&self) -> Option<&Classes> {
         self.classes.as_ref()

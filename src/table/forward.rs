@@ -204,7 +204,8 @@ impl<A: Address> Side<A> {
             return Self::unready(MORE);
         };
         let own = own_address::<A>(engines.program(), &stop);
-        match engines.ready(stop.chain, direction, own, cells) {
+        let ready = engines.classes().and_then(|classes| classes.ready(stop.chain, direction, own, cells));
+        match ready {
             Some((ready, is_by_destination)) => {
                 Self { chains: lead.made_ready(is_by_destination).chains(), ready }
             }
