@@ -216,6 +216,46 @@ proptest! {
     }
 }
 
+/// Blocks of packets of workloads, and the same with one packet to, or from, another address than the workload's first.
+#[test]
+fn a_block_answers_as_its_packets_do_to_other_addresses() {
+    for seed in 0..150 {
+        let mut choices = Choices::Seeded(seed);
+        let program = Arc::new(program(&mut choices));
+        let aims = Aims::at(&program);
+        let table = built(&program, &Budgets::default()).table;
+        for (input, output) in short_pairs(&table, 1) {
+            for family in [Family::V4, Family::V6] {
+                let owns = [input, output].map(|interface| own_address(&table, interface, family));
+                for other in [None, Some(7)] {
+                    let keys: Vec<_> = (0..32)
+                        .map(|index| {
+                            let mut tuple = aims.tuple_of(&mut choices, family);
+                            tuple.transport = Transport::of(tuple.protocol, 40_000, aims.port(&mut choices));
+                            if other != Some(index) {
+                                tuple.source = owns[0].unwrap_or(tuple.source);
+                                tuple.destination = owns[1].unwrap_or(tuple.destination);
+                            }
+                            let (hook, ct) = (Hook::FilterForward, CtState::New);
+                            FlowKey { tuple, hook, input, output, accepted: false, ct, dnatted: false }
+                        })
+                        .collect();
+                    let (verdicts, outcomes) = Batch::of(&keys).ask(&table).expect("columns of one length");
+                    for (index, key) in keys.iter().enumerate() {
+                        let (decision, _) = table.decide_step(key);
+                        let found = (verdicts[index], outcomes[index]);
+                        assert_eq!(
+                            found,
+                            (decision.verdict as u8, decision.outcome.number()),
+                            "{seed}: {key:?}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
 fn small() -> (DecisionTable, Batch) {
     let mut choices = Choices::Seeded(1);
     let program = Arc::new(program(&mut choices));
