@@ -188,23 +188,27 @@ pub mod protocol {
 
 /// What the transport header tells, if there is one to read. Only protocols with ports have `Ports`, only ICMP and
 /// `ICMPv6` have `Icmp`: engines rely on it.
+///
+/// A port and `type << 8 | code` of ICMP lie in the same two bytes (of little-endian machines), so that whoever asks for one
+/// of them needs no branch to tell protocols apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C, u8)]
 pub enum Transport {
     /// No readable transport header: a later fragment, or a protocol without ports (M-19).
     Opaque,
     /// TCP, UDP, SCTP or UDP-Lite.
     Ports {
-        /// Source port.
-        source: u16,
         /// Destination port.
         destination: u16,
+        /// Source port.
+        source: u16,
     },
     /// ICMP or `ICMPv6`.
     Icmp {
-        /// ICMP type.
-        kind: u8,
         /// ICMP code.
         code: u8,
+        /// ICMP type.
+        kind: u8,
     },
 }
 

@@ -45,14 +45,12 @@ impl Point {
     #[inline]
     #[allow(clippy::trivially_copy_pass_by_ref)] // Read where it is.
     pub fn service_of(transport: &Transport) -> u32 {
-        let port =
-            if let Transport::Ports { destination, .. } = transport { u32::from(*destination) } else { 0 };
-        let icmp = if let Transport::Icmp { kind, code } = transport {
-            u32::from(*kind) << 8 | u32::from(*code)
-        } else {
-            0
+        let key = match *transport {
+            Transport::Opaque => 0,
+            Transport::Ports { destination, .. } => destination,
+            Transport::Icmp { kind, code } => u16::from_be_bytes([kind, code]),
         };
-        select_unpredictable(matches!(transport, Transport::Opaque), OPAQUE, port | icmp)
+        select_unpredictable(matches!(transport, Transport::Opaque), OPAQUE, key.into())
     }
 }
 
