@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use super::answer::{Answer, EndKind};
 use super::block::{Block, Columns};
+use super::lead::{Lead, NONE};
 use super::point::AddressBlock;
 use super::stops::Before;
 use super::{Decision, DecisionTable, Trace, hooks, short};
@@ -300,8 +301,9 @@ impl DecisionTable {
         verdicts: &mut [u8; N],
         outcomes: &mut [u32; N],
     ) {
+        let mut answers = [Answer::from_word(0); N];
         if N > 1
-            && let Some((answers, decisions)) = self.short_block(block, 0, &mut ())
+            && let Some(decisions) = self.short_block(block, 0, &mut (), &mut answers)
         {
             let verdict_of = decisions.map(|decision| decision.verdict as u8);
             for index in 0..N {
@@ -323,8 +325,9 @@ impl DecisionTable {
         from: usize,
         trace: &mut T,
     ) -> [Decision; N] {
+        let mut answers = [Answer::from_word(0); N];
         if N > 1
-            && let Some((answers, decisions)) = self.short_block(block, from, trace)
+            && let Some(decisions) = self.short_block(block, from, trace, &mut answers)
         {
             return answers.map(|answer| Decision { outcome: answer.outcome(), ..decisions[answer.kind()] });
         }
@@ -356,19 +359,19 @@ impl DecisionTable {
         block: &Block<'_, N>,
         from: usize,
         trace: &mut T,
-    ) -> Option<([Answer; N], [Decision; 4])> {
+        answers: &mut [Answer; N],
+    ) -> Option<[Decision; 4]> {
         if !block.is_plain() {
             return None;
         }
         if block.hook == Hook::FilterForward
-            && let Some(answers) = self.ready_block(block)
+            && let Some(decisions) = self.ready_block(block, answers)
         {
-            let decisions = self.stops.lone_block_decisions(block.hook, &answers)?;
-            return Some((answers, decisions));
+            return Some(decisions);
         }
         let Some((chains, from_workloads)) = self.stops.lone_block(block.hook, block.input, block.output)
         else {
-            return self.pair_block(block, from, trace);
+            return self.pair_block(block, from, trace, answers);
         };
         let before = Before::at(block.hook);
         if self.failsafes.may_settle(before, [block.source_port, block.destination_port])
@@ -379,32 +382,43 @@ impl DecisionTable {
         }
         trace.forget_ahead();
         let passed = &mut |place, rule| trace.rule_ahead(from + place, rule);
-        let answers = self.engines.find_block(&chains, &block.points()?, passed)?;
-        let decisions = self.stops.lone_block_decisions(block.hook, &answers)?;
+        *answers = self.engines.find_block(&chains, &block.points()?, passed)?;
+        let decisions = self.stops.lone_block_decisions(block.hook, answers)?;
         trace.all_come_true();
-        Some((answers, decisions))
+        Some(decisions)
     }
 
     /// The same where packets in FORWARD meet one chain that is ready for their interface.
     #[inline]
-    fn ready_block<const N: usize>(&self, block: &Block<'_, N>) -> Option<[Answer; N]> {
+    fn ready_block<const N: usize>(
+        &self,
+        block: &Block<'_, N>,
+        answers: &mut [Answer; N],
+    ) -> Option<[Decision; 4]> {
         let (forward, classes, points) = (self.stops.forward(), self.engines.classes()?, block.points()?);
+        let mut leads = NONE;
         match block.addresses {
             AddressBlock::V4 { source, destination } => {
-                let (asked, from_workloads) = forward.ready_v4_block(block.input, block.output)?;
-                if from_workloads && self.has_encapsulated(block) {
-                    return None;
-                }
-                classes.find_ready_v4_block(&asked, &points, [source, destination])
+                let asked = |index| {
+                    let (lead, ready) = forward.ready_v4(block.input[index], block.output[index])?;
+                    leads |= lead.chains();
+                    Some(forward.asked(lead, ready))
+                };
+                classes.find_ready_v4_block(asked, &points, [source, destination], answers)?;
             }
             AddressBlock::V6 { source, destination } => {
-                let (asked, from_workloads) = forward.ready_v6_block(block.input, block.output)?;
-                if from_workloads && self.has_encapsulated(block) {
-                    return None;
-                }
-                classes.find_ready_v6_block(&asked, &points, [source, destination])
+                let asked = |index| {
+                    let (lead, ready) = forward.ready_v6(block.input[index], block.output[index])?;
+                    leads |= lead.chains();
+                    Some(forward.asked(lead, ready))
+                };
+                classes.find_ready_v6_block(asked, &points, [source, destination], answers)?;
             }
         }
+        if Lead::any_is_from_workload(leads) && self.has_encapsulated(block) {
+            return None;
+        }
+        self.stops.lone_block_decisions(block.hook, answers)
     }
 
     /// The same where packets in FORWARD meet two chains, one for each interface (E-38).
@@ -414,7 +428,8 @@ impl DecisionTable {
         block: &Block<'_, N>,
         from: usize,
         trace: &mut T,
-    ) -> Option<([Answer; N], [Decision; 4])> {
+        answers: &mut [Answer; N],
+    ) -> Option<[Decision; 4]> {
         if block.hook != Hook::FilterForward {
             return None;
         }
@@ -424,20 +439,20 @@ impl DecisionTable {
         }
         let points = block.points()?;
         let first = self.engines.find_classes_block(&pairs.first, &points)?;
-        let mut answers = self.engines.find_classes_block(&pairs.last, &points)?;
+        *answers = self.engines.find_classes_block(&pairs.last, &points)?;
         for index in 0..N {
             // Not a branch: which one denies cannot be predicted.
             let is_denied = first[index].end() == EndKind::Deny;
             answers[index] = select_unpredictable(is_denied, first[index], answers[index]);
         }
-        let decisions = self.stops.lone_block_decisions(block.hook, &answers)?;
+        let decisions = self.stops.lone_block_decisions(block.hook, answers)?;
         for (index, (first, is_pair)) in first.iter().zip(pairs.is_pair).enumerate() {
             if is_pair && first.end() != EndKind::Deny {
                 trace.packet(from + index);
                 trace.let_through(first.outcome());
             }
         }
-        Some((answers, decisions))
+        Some(decisions)
     }
 
     /// Whether one of the packets is settled where a workload has sent it (E-20.5).

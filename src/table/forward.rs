@@ -4,11 +4,11 @@
 use std::hint::select_unpredictable;
 
 use super::Stage;
-use super::classes::{Address, Asked, AskedBlock, Classes, OwnCells, Ready};
+use super::classes::{Address, Asked, Classes, OwnCells, Ready};
 use super::engines::Engines;
 use super::lead::{Chains, Lead, MORE, NONE};
 use super::stops::{Before, Stop, Stops};
-use crate::flow::{Direction, FlowKey, InterfaceId, address_number};
+use crate::flow::{Direction, InterfaceId, address_number};
 use crate::program::{ChainId, Program};
 
 /// By interface.
@@ -19,7 +19,7 @@ pub struct Forward {
     /// None where no chain can be ready for packets of IPv6.
     v6: Vec<Sides<u128>>,
     /// Cells that chains have for addresses of endpoints, all sides together.
-    own_cells: Vec<u32>,
+    own_cells: OwnCells,
 }
 
 /// The chains that packets meet; those that meet one have it twice.
@@ -60,7 +60,7 @@ impl Forward {
         let has_v6 = engines.classes().is_some_and(Classes::tells_v6_apart);
         let of_v6 = if has_v6 { stops } else { &[] };
         let v6 = of_v6.iter().map(|stops| Sides::of(engines, stops, &mut cells)).collect();
-        Self { v4, v6, own_cells: cells.into_words() }
+        Self { v4, v6, own_cells: cells }
     }
 
     /// The only chain that decides a new packet which carries no mark; none where there are others, or more than that
@@ -103,14 +103,14 @@ impl Forward {
 
     /// As [`Self::lone`], of a chain that is ready for packets of IPv4.
     #[inline]
-    pub fn ready_v4(&self, key: &FlowKey) -> Option<(Lead, &Ready<u32>)> {
-        ready(&self.v4, key)
+    pub fn ready_v4(&self, input: u32, output: u32) -> Option<(Lead, &Ready<u32>)> {
+        ready(&self.v4, input, output)
     }
 
     /// The same of IPv6.
     #[inline]
-    pub fn ready_v6(&self, key: &FlowKey) -> Option<(Lead, &Ready<u128>)> {
-        ready(&self.v6, key)
+    pub fn ready_v6(&self, input: u32, output: u32) -> Option<(Lead, &Ready<u128>)> {
+        ready(&self.v6, input, output)
     }
 
     /// Such a chain, to be asked.
@@ -118,51 +118,11 @@ impl Forward {
     pub fn asked<'f, A>(&'f self, lead: Lead, ready: &'f Ready<A>) -> Asked<'f, A> {
         Asked { ready, own_cells: &self.own_cells, is_by_destination: lead.is_by_destination() }
     }
-
-    /// As [`Self::ready_v4`], of many packets, and whether one of the chains is [a workload's](Lead::is_from_workload).
-    #[inline]
-    pub fn ready_v4_block<const N: usize>(
-        &self,
-        inputs: &[u32; N],
-        outputs: &[u32; N],
-    ) -> Option<(AskedBlock<'_, u32, N>, bool)> {
-        self.ready_block(&self.v4, inputs, outputs)
-    }
-
-    /// The same of IPv6.
-    #[inline]
-    pub fn ready_v6_block<const N: usize>(
-        &self,
-        inputs: &[u32; N],
-        outputs: &[u32; N],
-    ) -> Option<(AskedBlock<'_, u128, N>, bool)> {
-        self.ready_block(&self.v6, inputs, outputs)
-    }
-
-    #[inline]
-    fn ready_block<'f, A, const N: usize>(
-        &'f self,
-        all: &'f [Sides<A>],
-        inputs: &[u32; N],
-        outputs: &[u32; N],
-    ) -> Option<(AskedBlock<'f, A, N>, bool)> {
-        let ready = [&all.first()?.to.ready; N];
-        let mut asked = AskedBlock { ready, own_cells: &self.own_cells, by_destination: [false; N] };
-        let mut from_workloads = false;
-        for index in 0..N {
-            let (from, to) = sides(all, inputs[index], outputs[index])?;
-            let lead = Lead::of_ready(both(from, to))?;
-            asked.ready[index] = select_unpredictable(from.chains == NONE, &to.ready, &from.ready);
-            asked.by_destination[index] = lead.is_by_destination();
-            from_workloads |= lead.is_from_workload();
-        }
-        Some((asked, from_workloads))
-    }
 }
 
 #[inline]
-fn ready<'f, A>(all: &'f [Sides<A>], key: &FlowKey) -> Option<(Lead, &'f Ready<A>)> {
-    let (from, to) = sides(all, key.input.0, key.output.0)?;
+fn ready<A>(all: &[Sides<A>], input: u32, output: u32) -> Option<(Lead, &Ready<A>)> {
+    let (from, to) = sides(all, input, output)?;
     let lead = Lead::of_ready(both(from, to))?;
     Some((lead, select_unpredictable(from.chains == NONE, &to.ready, &from.ready)))
 }

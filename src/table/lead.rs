@@ -52,10 +52,10 @@ impl Lead {
         (chains & (u32::MAX << KIND | 1 << READY) == ONE | 1 << READY).then_some(Self(chains))
     }
 
-    /// As [`of`](Self::of), without a branch: whatever is there, and whether it is the only one.
+    /// Whether one of several is [a workload's](Self::is_from_workload): they are given as one, by "or".
     #[inline]
-    pub const fn look(chains: Chains) -> (Self, bool) {
-        (Self(chains), chains >> KIND == ONE >> KIND)
+    pub const fn any_is_from_workload(chains: Chains) -> bool {
+        Self(chains).is_from_workload()
     }
 
     /// As the chains of a place where there is no other.

@@ -29,6 +29,7 @@ mod lineage;
 mod linear;
 mod meanings;
 mod named;
+mod packed;
 mod packets;
 mod pages;
 mod point;

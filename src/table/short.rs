@@ -8,6 +8,7 @@ use super::answer::{Answer, EndKind};
 use super::classes::{Address, Ready};
 use super::hooks::{self, is_new, walk};
 use super::lead::Lead;
+use super::packed::Packed;
 use super::stops::Before;
 use super::{Decision, DecisionTable, Trace};
 use crate::flow::{Family, FiveTuple, FlowKey, Hook};
@@ -27,15 +28,27 @@ pub fn decide<T: Trace>(
     tree: Option<(ChainId, Answer)>,
     trace: &mut T,
 ) -> Decision {
+    decide_packed(table, key, tree, trace).decision()
+}
+
+#[allow(clippy::inline_always)] // As above.
+#[inline(always)]
+fn decide_packed<T: Trace>(
+    table: &DecisionTable,
+    key: &FlowKey,
+    tree: Option<(ChainId, Answer)>,
+    trace: &mut T,
+) -> Packed {
     if key.hook == Hook::FilterForward && !key.accepted && is_new(key.ct) {
         let forward = table.stops.forward();
+        let (input, output) = (key.input.0, key.output.0);
         let decision = match key.tuple.family {
-            Family::V4 => {
-                forward.ready_v4(key).and_then(|(lead, ready)| decide_ready(table, key, lead, ready))
-            }
-            Family::V6 => {
-                forward.ready_v6(key).and_then(|(lead, ready)| decide_ready(table, key, lead, ready))
-            }
+            Family::V4 => forward
+                .ready_v4(input, output)
+                .and_then(|(lead, ready)| decide_ready(table, key, lead, ready)),
+            Family::V6 => forward
+                .ready_v6(input, output)
+                .and_then(|(lead, ready)| decide_ready(table, key, lead, ready)),
         };
         if let Some(decision) = decision {
             return decision;
@@ -55,7 +68,7 @@ fn decide_ready<A: Address>(
     key: &FlowKey,
     lead: Lead,
     ready: &Ready<A>,
-) -> Option<Decision> {
+) -> Option<Packed> {
     if is_encapsulated(table, lead, &key.tuple) {
         return None;
     }
@@ -66,8 +79,8 @@ fn decide_ready<A: Address>(
 
 /// By whatever way; nothing has been asked before.
 #[inline(never)]
-fn decide_elsewhere<T: Trace>(table: &DecisionTable, key: &FlowKey, trace: &mut T) -> Decision {
-    decide_any_way(table, key, None, trace)
+fn decide_elsewhere<T: Trace>(table: &DecisionTable, key: &FlowKey, trace: &mut T) -> Packed {
+    Packed::of(decide_any_way(table, key, None, trace))
 }
 
 /// By whatever way; this has been asked before.
@@ -77,8 +90,8 @@ fn decide_asked_ahead<T: Trace>(
     key: &FlowKey,
     tree: (ChainId, Answer),
     trace: &mut T,
-) -> Decision {
-    decide_any_way(table, key, Some(tree), trace)
+) -> Packed {
+    Packed::of(decide_any_way(table, key, Some(tree), trace))
 }
 
 #[inline]
@@ -115,7 +128,7 @@ fn decide_lone<T: Trace>(
     } else {
         table.engines.find_lone(lead.chain(), &key.tuple, trace)
     };
-    table.stops.lone_decision(key.hook, answer)
+    table.stops.lone_decision(key.hook, answer).map(Packed::decision)
 }
 
 /// Of a new packet in FORWARD that meets two chains, that of the interface it comes in by and that of the one it leaves by
@@ -136,7 +149,7 @@ fn decide_pair<T: Trace>(table: &DecisionTable, key: &FlowKey, trace: &mut T) ->
     if !is_denied {
         trace.let_through(first.outcome());
     }
-    Some(decision)
+    Some(decision.decision())
 }
 
 /// Whether an encapsulated packet is settled ahead of the chain (E-20.5).

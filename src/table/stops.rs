@@ -1,8 +1,6 @@
 //! The chains that packets of an interface meet, hook by hook: worked out once when a table is bound, so that a packet
 //! costs one load for each of its two interfaces.
 
-use std::array;
-
 use super::answer::Answer;
 use super::engines::Engines;
 use super::failsafe::FailsafeList;
@@ -10,9 +8,10 @@ use super::forward::Forward;
 use super::hooks::lone_decisions;
 use super::interfaces::{Governors, Interfaces, WorkloadSide};
 use super::lead::{Chains, Lead, MORE};
+use super::packed::Packed;
 use super::{Decision, Stage};
-use crate::flow::{Direction, EndpointId, Hook, InterfaceId, Verdict};
-use crate::program::{ChainId, Directed, Endpoint, Program, Reason};
+use crate::flow::{Direction, EndpointId, Hook, InterfaceId};
+use crate::program::{ChainId, Directed, Endpoint, Program};
 
 /// A chain that packets meet at a hook.
 #[derive(Clone, Copy, Debug)]
@@ -77,57 +76,6 @@ struct Lone {
 /// Decisions but for the outcome, by [`Answer::kind`].
 pub type LoneDecisions = [Option<Decision>; 4];
 
-/// The same in one word, a byte for each kind: nothing that waits for the answer then waits for a load too.
-#[derive(Clone, Copy, Debug)]
-struct Packed(u32);
-
-/// In a byte of [`Packed`], above the verdict.
-const ACCEPTED: u32 = 1 << 3;
-const UNDECIDED: u32 = 1 << 4;
-
-const DENY: u32 = Verdict::Deny as u32;
-const ALLOW: u32 = Verdict::Allow as u32;
-const ALLOW_NOTRACK: u32 = Verdict::AllowNotrack as u32;
-const ALLOW_SKIP_HEP: u32 = Verdict::AllowSkipHep as u32;
-// `read` knows them all.
-const _: () = assert!(Verdict::ALL.len() == 5);
-
-impl Packed {
-    fn of(decisions: &LoneDecisions) -> Self {
-        let byte = |decision: &Option<Decision>| match *decision {
-            Some(Decision { verdict, accepted, .. }) => verdict as u32 | if accepted { ACCEPTED } else { 0 },
-            None => UNDECIDED,
-        };
-        Self((0..).zip(decisions).map(|(kind, decision)| byte(decision) << (8 * kind)).sum())
-    }
-
-    /// That of a kind.
-    #[inline]
-    fn decision(self, kind: usize) -> Option<Decision> {
-        (self.byte(kind) & UNDECIDED == 0).then(|| self.read(kind))
-    }
-
-    /// The same, of a kind that has one.
-    #[inline]
-    fn read(self, kind: usize) -> Decision {
-        let byte = self.byte(kind);
-        let verdict = match byte % ACCEPTED {
-            DENY => Verdict::Deny,
-            ALLOW => Verdict::Allow,
-            ALLOW_NOTRACK => Verdict::AllowNotrack,
-            ALLOW_SKIP_HEP => Verdict::AllowSkipHep,
-            _ => Verdict::Continue,
-        };
-        let outcome = Reason::NoEndpoint.outcome();
-        Decision { verdict, failsafe: false, accepted: byte & ACCEPTED != 0, outcome }
-    }
-
-    #[inline]
-    const fn byte(self, kind: usize) -> u32 {
-        self.0 >> (8 * kind)
-    }
-}
-
 impl Lone {
     fn of(engines: &Engines, stops: &Stops) -> Self {
         let lead = |stop: Stop| Lead::to(engines, stop.chain, false).map_or(MORE, Lead::chains);
@@ -177,7 +125,7 @@ pub struct AllStops {
     lone: Vec<Lone>,
     forward: Forward,
     /// By hook.
-    decisions: [Packed; Hook::ALL.len()],
+    decisions: [[Option<Packed>; 4]; Hook::ALL.len()],
     /// By hook: the kinds of answers that have a decision, as a bit set.
     decided: [u8; Hook::ALL.len()],
 }
@@ -193,7 +141,7 @@ impl AllStops {
             lone: stops.iter().map(|stops| Lone::of(engines, stops)).collect(),
             forward: Forward::of(engines, &stops),
             decided: decisions.each_ref().map(bits),
-            decisions: decisions.each_ref().map(Packed::of),
+            decisions: decisions.map(|of| of.map(|decision| decision.map(Packed::but_outcome))),
             stops,
         }
     }
@@ -263,30 +211,26 @@ impl AllStops {
         if kinds & !self.decided[hook as usize] != 0 {
             return None;
         }
-        let decisions = self.decisions[hook as usize];
-        Some(array::from_fn(|kind| decisions.read(kind)))
+        Some(self.decisions[hook as usize].map(|decision| decision.unwrap_or(Packed::DENY).decision()))
     }
 
     /// The hook's decision where the lone chain answers so; none where a setting decides.
     #[inline]
-    pub fn lone_decision(&self, hook: Hook, answer: Answer) -> Option<Decision> {
-        let decision = self.decisions[hook as usize].decision(answer.kind())?;
-        Some(Decision { outcome: answer.outcome(), ..decision })
+    pub fn lone_decision(&self, hook: Hook, answer: Answer) -> Option<Packed> {
+        Some(self.decisions[hook as usize][answer.kind()]?.with(answer.outcome()))
     }
 }
 
 /// The chains of packets, and whether one of them is a workload's; none where one packet has none.
 #[inline]
 fn only<const N: usize>(of: impl Fn(usize) -> Option<Chains>) -> Option<([ChainId; N], bool)> {
-    let mut chains = [ChainId::from_number(0); N];
-    let (mut all, mut from_workloads) = (true, false);
+    let (mut chains, mut from_workloads) = ([ChainId::from_number(0); N], false);
     for (index, chain) in chains.iter_mut().enumerate() {
-        let (lead, is_only) = Lead::look(of(index)?);
-        all &= is_only;
+        let lead = Lead::of(of(index)?)?;
         from_workloads |= lead.is_from_workload();
         *chain = lead.chain();
     }
-    all.then_some((chains, from_workloads))
+    Some((chains, from_workloads))
 }
 
 impl Stops {

@@ -1,5 +1,6 @@
 //! Many packets at once, load by load: loads that depend on each other wait for memory, those of many packets wait at
-//! the same time.
+//! the same time. Loops are short, so that many rounds of one overlap in the processor, and what they need stays in
+//! registers; each writes down what the next one reads, and nothing is copied once more.
 
 use std::array;
 use std::hint::select_unpredictable;
@@ -79,8 +80,7 @@ impl Classes {
         Some(records)
     }
 
-    /// The same, with the classes of the addresses that are looked at first. Few long loops, whose packets overlap in the
-    /// processor: each more would write down and read again what the one before has found.
+    /// The same, with the classes of the addresses that are looked at first.
     #[allow(clippy::inline_always)] // What it finds stays in registers, or is written once.
     #[inline(always)]
     fn formed_v4<const N: usize>(
@@ -90,14 +90,14 @@ impl Classes {
         destinations: &[u32; N],
     ) -> Option<([&Record; N], [u32; N])> {
         let mut records = [self.formed_record(*chains.first()?, Family::V4)?; N];
-        let mut classes = [0; N];
+        let mut addresses = [0; N];
         for index in 0..N {
             let record = self.formed_record(chains[index], Family::V4)?;
             let is_destination = record[FORM] == BY_DESTINATION;
-            let address = select_unpredictable(is_destination, destinations[index], sources[index]);
-            (records[index], classes[index]) = (record, self.roots.v4.class(&self.image, address));
+            addresses[index] = select_unpredictable(is_destination, destinations[index], sources[index]);
+            records[index] = record;
         }
-        Some((records, classes))
+        Some((records, self.roots.v4.classes(&self.image, &addresses)))
     }
 
     /// By the classes of the addresses that are looked at first; `destination` is the class of one that is looked at then.
@@ -114,12 +114,13 @@ impl Classes {
         for index in 0..N {
             rows[index] = self.local_at::<LEVELS>(records[index], NEAR, classes[index]);
         }
+        let services = self.services(points);
         let (mut others, mut count) = ([0_u8; N], 0);
         const { assert!(N <= 256) };
         // Without branches: which chains look at more cannot be predicted.
         for index in 0..N {
             let record = records[index];
-            let column = self.column::<LEVELS>(record, points.protocol[index], points.service(index));
+            let column = self.local_key_at::<LEVELS>(record[SERVICE], services[index]);
             cells[index] = record[CELLS] + rows[index] * record[SERVICES] + column;
             #[allow(clippy::cast_possible_truncation)] // Below N.
             let place = index as u8;
@@ -137,6 +138,17 @@ impl Classes {
             });
         }
         self.answers_at(&cells)
+    }
+
+    /// Classes of services.
+    #[inline]
+    pub fn services<const N: usize>(&self, points: &PointBlock<'_, N>) -> [u32; N] {
+        let mut classes = [0; N];
+        for (index, class) in classes.iter_mut().enumerate() {
+            let (protocol, service) = (points.protocol[index], points.service(index));
+            *class = self.roots.services.class(&self.image, protocol, service);
+        }
+        classes
     }
 
     /// Those in cells.
@@ -194,9 +206,7 @@ impl Classes {
                 }
             }
         }
-        let keys = array::from_fn(|index| points.service(index));
-        let services = self.roots.services.classes(&self.image, points.protocol, &keys);
-        let mut cells = self.local_keys::<LEVELS, N>(records, SERVICE, &services);
+        let mut cells = self.local_keys::<LEVELS, N>(records, SERVICE, &self.services(points));
         for index in 0..N {
             cells[index] += rows[index] * records[index][SERVICES];
         }

@@ -2,7 +2,6 @@
 //! byte.
 
 use std::mem::ManuallyDrop;
-use std::slice;
 
 use super::limits::Refused;
 use super::maps::Width;
@@ -90,24 +89,22 @@ impl Image {
     /// So many words, no more than a line.
     #[inline]
     pub fn chunk<const N: usize>(&self, offset: u32) -> &[u32; N] {
+        self.assert_holds(offset as usize * size_of::<u32>(), size_of::<[u32; N]>());
+        self.place(offset)
+    }
+
+    /// The same, of an offset that may lead out of the image: somebody else asks whether what is there counts.
+    #[inline]
+    pub fn place<const N: usize>(&self, offset: u32) -> &[u32; N] {
         const { assert!(size_of::<[u32; N]>() <= BEYOND) };
-        let place = offset as usize;
-        self.assert_holds(place * size_of::<u32>(), size_of::<[u32; N]>());
         // SAFETY: the pages have initialised memory at every 32-bit offset of words, and so many bytes on; they begin at a
         // page, and do not change as long as they are here.
-        unsafe { &*self.start().add(place).cast() }
+        unsafe { &*self.start().add(offset as usize).cast() }
     }
 
     /// All of it, in the byte order of the machine.
     pub fn bytes(&self) -> &[u8] {
         self.pages.bytes()
-    }
-
-    /// The same, word by word.
-    #[inline]
-    pub fn words(&self) -> &[u32] {
-        // SAFETY: so many bytes are there, and do not change as long as they are here; the pages begin at a page.
-        unsafe { slice::from_raw_parts(self.start(), self.bytes().len() / size_of::<u32>()) }
     }
 }
 

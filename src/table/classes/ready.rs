@@ -1,7 +1,6 @@
 //! Chains made ready for an interface: what a record says, and what the endpoint behind the interface adds to it, so that
 //! a new packet has one address and the service left to be asked about.
 
-use std::array;
 use std::fmt::Debug;
 use std::hint::select_unpredictable;
 use std::ops::BitXor;
@@ -25,6 +24,9 @@ pub trait Address: Copy + Debug + Default + PartialEq + BitXor<Output = Self> {
     /// As tuples have it.
     fn of(number: u128) -> Self;
 
+    /// Of all bits, not zero where one of them is not.
+    fn folded(self) -> u32;
+
     /// Its class, if it is found where it is looked for first.
     fn near(self, classes: &Classes) -> Option<u32>;
 }
@@ -35,6 +37,11 @@ impl Address for u32 {
     #[inline]
     fn of(number: u128) -> Self {
         low(number)
+    }
+
+    #[inline]
+    fn folded(self) -> u32 {
+        self
     }
 
     #[inline]
@@ -49,6 +56,12 @@ impl Address for u128 {
     #[inline]
     fn of(number: u128) -> Self {
         number
+    }
+
+    #[inline]
+    fn folded(self) -> u32 {
+        let half = self | self >> 64;
+        low(half | half >> 32)
     }
 
     #[allow(clippy::inline_always)] // A call would save registers for what is not common.
@@ -72,7 +85,9 @@ pub struct Ready<A> {
     step: u32,
     /// Of local classes: binary logarithm of their width; [`OWN`]; and from [`MASK_BITS`] on their mask.
     width: u32,
-    /// The other address, where cells are [`OWN`].
+    /// Whether the other address counts, as a mask: all bits where cells are [`OWN`].
+    counts: u32,
+    /// The other address then.
     other: A,
 }
 
@@ -82,10 +97,19 @@ const MASK_BITS: u32 = 16;
 
 /// Cells of chains that look at both addresses, for the addresses that endpoints have: in the image one row may be that of
 /// many pairs of addresses, so that rows of one of them do not lie in order.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct OwnCells {
-    words: Vec<u32>,
+    words: Box<[u32; OwnCells::MOST]>,
+    count: usize,
     known: FxHashMap<OwnKey, u32>,
+}
+
+impl Default for OwnCells {
+    fn default() -> Self {
+        // Zeros from the system, of which only what is written takes memory.
+        let words = vec![0; Self::MOST].try_into().expect("so many");
+        Self { words, count: 0, known: FxHashMap::default() }
+    }
 }
 
 /// Whose cells these are: those of a chain and family, for the local class of the endpoint's address, which is the source or
@@ -103,18 +127,22 @@ impl OwnCells {
         if let Some(&known) = self.known.get(&key) {
             return Some(known);
         }
-        if count > Self::MOST_OF_ONE || self.words.len() + count as usize > Self::MOST {
+        let end = self.count + count as usize;
+        if count > Self::MOST_OF_ONE || end > Self::MOST {
             return None;
         }
-        let place = u32::try_from(self.words.len()).ok()?;
-        self.words.extend(cells);
+        let place = u32::try_from(self.count).ok()?;
+        self.words[self.count..end].iter_mut().zip(cells).for_each(|(word, cell)| *word = cell);
+        self.count = end;
         self.known.insert(key, place);
         Some(place)
     }
 
-    /// All of them.
-    pub fn into_words(self) -> Vec<u32> {
-        self.words
+    /// The cell at a place, if there is one.
+    #[inline]
+    fn at(&self, place: u32) -> &[u32; 1] {
+        // Without a comparison: the remainder is its lower bits.
+        std::array::from_ref(&self.words[place as usize % Self::MOST])
     }
 }
 
@@ -124,20 +152,9 @@ pub struct Asked<'a, A> {
     /// The chain.
     pub ready: &'a Ready<A>,
     /// All that there are.
-    pub own_cells: &'a [u32],
+    pub own_cells: &'a OwnCells,
     /// It asks about destinations.
     pub is_by_destination: bool,
-}
-
-/// As many packets ask theirs.
-#[derive(Clone, Copy, Debug)]
-pub struct AskedBlock<'a, A, const N: usize> {
-    /// The chains.
-    pub ready: [&'a Ready<A>; N],
-    /// All that there are.
-    pub own_cells: &'a [u32],
-    /// They ask about destinations.
-    pub by_destination: [bool; N],
 }
 
 impl<A: Address> Ready<A> {
@@ -152,9 +169,8 @@ impl<A: Address> Ready<A> {
 
     /// Whether this is the endpoint's address, or does not count.
     #[inline]
-    #[allow(clippy::needless_bitwise_bool)] // Of many packets at a time without branches.
     fn is_own(&self, other: A) -> bool {
-        (self.width & OWN == 0) | (other == self.other)
+        (other ^ self.other).folded() & self.counts == 0
     }
 }
 
@@ -198,7 +214,10 @@ impl Classes {
         let words = pairs.flat_map(columns).map(|cell| self.image.word(cell));
         let cells = cells.place((chain, A::FAMILY, direction, local), count * record[SERVICES], words)?;
         let (other, width) = (A::of(own), ready.width | OWN);
-        Some((Ready { near: record[asked], cells, other, width, ..ready }, asked == DESTINATION))
+        Some((
+            Ready { near: record[asked], cells, other, counts: u32::MAX, width, ..ready },
+            asked == DESTINATION,
+        ))
     }
 
     /// The answer to a packet; none if its other address is not the endpoint's.
@@ -229,99 +248,110 @@ impl Classes {
     fn answer_ready(&self, asked: &Asked<'_, impl Address>, class: u32, tuple: &FiveTuple) -> Answer {
         let (ready, service) = (asked.ready, Point::service_of(&tuple.transport));
         // The same for all packets; ways that are apart from here on are shorter.
-        let cell = by_levels!(self.ready_cell(ready, class, tuple.protocol, service));
+        let service = self.roots.services.class(&self.image, tuple.protocol, service);
+        let cell = by_levels!(self.ready_cell(ready, class, service));
         self.ready_answer(ready, asked.own_cells, cell)
     }
 
     /// Where the cell of a packet is.
     #[allow(clippy::inline_always)] // As the short ways are.
     #[inline(always)]
-    fn ready_cell<const LEVELS: u32>(
-        &self,
-        ready: &Ready<impl Address>,
-        class: u32,
-        protocol: u8,
-        service: u32,
-    ) -> u32 {
+    fn ready_cell<const LEVELS: u32>(&self, ready: &Ready<impl Address>, class: u32, service: u32) -> u32 {
         let block = self.block::<LEVELS>(ready.near, class);
         let index = Self::index_in_block::<LEVELS>(class);
         let row = self.image.bits(block, index, ready.width, ready.width >> MASK_BITS);
-        let class = self.roots.services.class(&self.image, protocol, service);
-        ready.cells + row * ready.step + self.local_key_at::<LEVELS>(ready.service, class)
+        ready.cells + row * ready.step + self.local_key_at::<LEVELS>(ready.service, service)
     }
 
-    /// The answers to packets of IPv4; none if the other address of one is not its endpoint's.
+    /// The answers to packets of IPv4, of which each has its chain to ask; none if one has not, or its other address is not
+    /// the endpoint's.
     #[inline]
-    pub fn find_ready_v4_block<const N: usize>(
+    pub fn find_ready_v4_block<'a, const N: usize>(
         &self,
-        asked: &AskedBlock<'_, u32, N>,
+        mut asked: impl FnMut(usize) -> Option<Asked<'a, u32>>,
         points: &PointBlock<'_, N>,
         [sources, destinations]: [&[u32; N]; 2],
-    ) -> Option<[Answer; N]> {
-        let (mut classes, mut all_own) = ([0; N], true);
+        answers: &mut [Answer; N],
+    ) -> Option<()> {
+        let Asked { ready, own_cells, .. } = asked(0)?;
+        let (mut chains, mut addresses) = ([ready; N], [0; N]);
         for index in 0..N {
-            let (address, is_own) =
-                asked.ready[index].asked(asked.by_destination[index], sources[index], destinations[index]);
-            classes[index] = self.roots.v4.class(&self.image, address);
-            all_own &= is_own;
+            let Asked { ready, is_by_destination, .. } = asked(index)?;
+            let (address, is_own) = ready.asked(is_by_destination, sources[index], destinations[index]);
+            if !is_own {
+                return None;
+            }
+            (chains[index], addresses[index]) = (ready, address);
         }
-        all_own.then(|| self.answer_ready_block(asked, points, &classes))
+        let classes = self.roots.v4.classes(&self.image, &addresses);
+        self.answer_ready_block(&chains, own_cells, points, &classes, answers);
+        Some(())
     }
 
     /// The same of IPv6.
     #[inline]
-    pub fn find_ready_v6_block<const N: usize>(
+    pub fn find_ready_v6_block<'a, const N: usize>(
         &self,
-        asked: &AskedBlock<'_, u128, N>,
+        mut asked: impl FnMut(usize) -> Option<Asked<'a, u128>>,
         points: &PointBlock<'_, N>,
         [sources, destinations]: [&[[u8; 16]; N]; 2],
-    ) -> Option<[Answer; N]> {
-        let (mut addresses, mut all_own) = (sources.each_ref(), true);
+        answers: &mut [Answer; N],
+    ) -> Option<()> {
+        let Asked { ready, own_cells, .. } = asked(0)?;
+        let (mut chains, mut addresses) = ([ready; N], sources.each_ref());
         for index in 0..N {
-            let is_by_destination = asked.by_destination[index];
+            let Asked { ready, is_by_destination, .. } = asked(index)?;
             let (source, destination) = (&sources[index], &destinations[index]);
+            chains[index] = ready;
             addresses[index] = select_unpredictable(is_by_destination, destination, source);
             let other = select_unpredictable(is_by_destination, source, destination);
-            all_own &= asked.ready[index].is_own(u128::from_be_bytes(*other));
+            if !ready.is_own(u128::from_be_bytes(*other)) {
+                return None;
+            }
         }
-        all_own.then(|| {
-            let classes = self.roots.v6.classes(&self.image, &addresses);
-            self.answer_ready_block(asked, points, &classes)
-        })
+        let classes = self.roots.v6.classes(&self.image, &addresses);
+        self.answer_ready_block(&chains, own_cells, points, &classes, answers);
+        Some(())
     }
 
     /// By the classes of the addresses that are asked about.
     #[inline]
     fn answer_ready_block<const N: usize>(
         &self,
-        asked: &AskedBlock<'_, impl Address, N>,
+        chains: &[&Ready<impl Address>; N],
+        own_cells: &OwnCells,
         points: &PointBlock<'_, N>,
         classes: &[u32; N],
-    ) -> [Answer; N] {
-        let cells = by_levels!(self.ready_cells::<N>(asked, points, classes));
-        array::from_fn(|index| self.ready_answer(asked.ready[index], asked.own_cells, cells[index]))
+        answers: &mut [Answer; N],
+    ) {
+        let cells = by_levels!(self.ready_cells::<N>(chains, points, classes));
+        for index in 0..N {
+            answers[index] = self.ready_answer(chains[index], own_cells, cells[index]);
+        }
     }
 
     #[inline]
     fn ready_cells<const LEVELS: u32, const N: usize>(
         &self,
-        asked: &AskedBlock<'_, impl Address, N>,
+        chains: &[&Ready<impl Address>; N],
         points: &PointBlock<'_, N>,
         classes: &[u32; N],
     ) -> [u32; N] {
-        let mut cells = [0; N];
+        let (services, mut cells) = (self.services(points), [0; N]);
         for index in 0..N {
-            let (protocol, service) = (points.protocol[index], points.service(index));
-            cells[index] = self.ready_cell::<LEVELS>(asked.ready[index], classes[index], protocol, service);
+            cells[index] = self.ready_cell::<LEVELS>(chains[index], classes[index], services[index]);
         }
         cells
     }
 
     /// What is there.
     #[inline]
-    fn ready_answer(&self, ready: &Ready<impl Address>, own_cells: &[u32], cell: u32) -> Answer {
-        let cells = select_unpredictable(ready.width & OWN != 0, own_cells, self.image.words());
-        Answer::from_word(cells[cell as usize])
+    fn ready_answer(&self, ready: &Ready<impl Address>, own_cells: &OwnCells, cell: u32) -> Answer {
+        let is_own = ready.width & OWN != 0;
+        debug_assert!(!is_own || (cell as usize) < own_cells.count, "no cell is behind them all");
+        // Not a branch, and nothing is read but what counts.
+        let [cell] = *select_unpredictable(is_own, own_cells.at(cell), self.image.place(cell));
+        Answer::from_word(cell)
     }
 }
 
@@ -329,7 +359,7 @@ impl Classes {
 mod tests {
     use super::*;
 
-    /// Cells are written once for each chain, family and local class, and no more than there is room for.
+    /// Cells are written once for each chain, family, direction and local class, and no more than there is room for.
     #[test]
     fn own_cells_are_limited() {
         let mut cells = OwnCells::default();
@@ -339,16 +369,15 @@ mod tests {
         assert_eq!(cells.place(key(1), most + 1, 0..=most), None);
         assert_eq!(cells.place(key(1), most, 3..3 + most), Some(3));
         assert_eq!(cells.place(key(0), 3, 0..3), Some(0));
-        for others in [
+        for (place, others) in (3 + most..).zip([
             (ChainId::new(1), Family::V4, Direction::Egress, 0),
             (ChainId::new(1), Family::V6, Direction::Ingress, 0),
             (ChainId::new(2), Family::V4, Direction::Ingress, 0),
-        ] {
-            let place = u32::try_from(cells.words.len()).expect("few");
+        ]) {
             assert_eq!(cells.place(others, 1, 5..6), Some(place));
         }
         let room = (2..).map(|class| cells.place(key(class), most, 0..most)).take_while(Option::is_some);
         assert_eq!(room.count(), OwnCells::MOST / most as usize - 2);
-        assert_eq!(cells.into_words()[..4], [7, 8, 9, 3]);
+        assert_eq!([0, 1, 2, 3].map(|place| cells.at(place)[0]), [7, 8, 9, 3]);
     }
 }
