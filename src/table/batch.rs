@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::answer::{Answer, EndKind};
 use super::block::{Block, Columns};
-use super::lead::{Lead, NONE};
+use super::lead::Lead;
 use super::point::AddressBlock;
 use super::stops::Before;
 use super::{Decision, DecisionTable, Trace, hooks, short};
@@ -350,9 +350,9 @@ impl DecisionTable {
         })
     }
 
-    /// If each packet meets one chain, or in FORWARD two: what the chains that decide answer, and the decisions that this
-    /// means, by [`Answer::kind`]. Loads that depend on each other wait for memory, those of many packets wait at the same
-    /// time.
+    /// If each packet meets one chain, or in FORWARD two: writes what the chains that decide answer, and gives the decisions
+    /// that this means, by [`Answer::kind`]. If there are none, what was written does not count. Loads that depend on each
+    /// other wait for memory, those of many packets wait at the same time.
     #[inline]
     fn short_block<const N: usize, T: Trace>(
         &self,
@@ -364,10 +364,8 @@ impl DecisionTable {
         if !block.is_plain() {
             return None;
         }
-        if block.hook == Hook::FilterForward
-            && let Some(decisions) = self.ready_block(block, answers)
-        {
-            return Some(decisions);
+        if block.hook == Hook::FilterForward && self.ready_block(block, answers).is_some() {
+            return self.stops.lone_block_decisions(block.hook, answers);
         }
         let Some((chains, from_workloads)) = self.stops.lone_block(block.hook, block.input, block.output)
         else {
@@ -390,13 +388,10 @@ impl DecisionTable {
 
     /// The same where packets in FORWARD meet one chain that is ready for their interface.
     #[inline]
-    fn ready_block<const N: usize>(
-        &self,
-        block: &Block<'_, N>,
-        answers: &mut [Answer; N],
-    ) -> Option<[Decision; 4]> {
+    fn ready_block<const N: usize>(&self, block: &Block<'_, N>, answers: &mut [Answer; N]) -> Option<()> {
         let (forward, classes, points) = (self.stops.forward(), self.engines.classes()?, block.points()?);
-        let mut leads = NONE;
+        // Their bits together: one instruction for each.
+        let mut leads = 0;
         match block.addresses {
             AddressBlock::V4 { source, destination } => {
                 let asked = |index| {
@@ -415,10 +410,8 @@ impl DecisionTable {
                 classes.find_ready_v6_block(asked, &points, [source, destination], answers)?;
             }
         }
-        if Lead::any_is_from_workload(leads) && self.has_encapsulated(block) {
-            return None;
-        }
-        self.stops.lone_block_decisions(block.hook, answers)
+        // Asked behind the answers, which do not count then.
+        (!Lead::any_is_from_workload(leads) || !self.has_encapsulated(block)).then_some(())
     }
 
     /// The same where packets in FORWARD meet two chains, one for each interface (E-38).

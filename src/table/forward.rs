@@ -4,7 +4,7 @@
 use std::hint::select_unpredictable;
 
 use super::Stage;
-use super::classes::{Address, Asked, Classes, OwnCells, Ready};
+use super::classes::{Address, Asked, Classes, OwnCells, OwnCellsBuilder, Ready};
 use super::engines::Engines;
 use super::lead::{Chains, Lead, MORE, NONE};
 use super::stops::{Before, Stop, Stops};
@@ -55,12 +55,12 @@ struct Side<A> {
 impl Forward {
     /// Of all interfaces, by what their packets meet.
     pub fn of(engines: &Engines, stops: &[Stops]) -> Self {
-        let mut cells = OwnCells::default();
+        let mut cells = OwnCellsBuilder::default();
         let v4 = stops.iter().map(|stops| Sides::of(engines, stops, &mut cells)).collect();
         let has_v6 = engines.classes().is_some_and(Classes::tells_v6_apart);
         let of_v6 = if has_v6 { stops } else { &[] };
         let v6 = of_v6.iter().map(|stops| Sides::of(engines, stops, &mut cells)).collect();
-        Self { v4, v6, own_cells: cells }
+        Self { v4, v6, own_cells: cells.build() }
     }
 
     /// The only chain that decides a new packet which carries no mark; none where there are others, or more than that
@@ -140,7 +140,7 @@ fn sides<A>(all: &[Sides<A>], input: u32, output: u32) -> Option<(&Side<A>, &Sid
 }
 
 impl<A: Address> Sides<A> {
-    fn of(engines: &Engines, stops: &Stops, cells: &mut OwnCells) -> Self {
+    fn of(engines: &Engines, stops: &Stops, cells: &mut OwnCellsBuilder) -> Self {
         Self {
             from: Side::of(engines, [stops.from_hep, stops.egress], Direction::Egress, cells),
             to: Side::of(engines, [stops.ingress, stops.to_hep], Direction::Ingress, cells),
@@ -150,7 +150,12 @@ impl<A: Address> Sides<A> {
 
 impl<A: Address> Side<A> {
     /// `direction` is that of a workload's chain.
-    fn of(engines: &Engines, stops: [Option<Stop>; 2], direction: Direction, cells: &mut OwnCells) -> Self {
+    fn of(
+        engines: &Engines,
+        stops: [Option<Stop>; 2],
+        direction: Direction,
+        cells: &mut OwnCellsBuilder,
+    ) -> Self {
         let (stop, is_from_workload) = match stops {
             [None, None] => return Self::default(),
             [Some(stop), None] | [None, Some(stop)] => match stop.before {

@@ -52,10 +52,10 @@ impl Lead {
         (chains & (u32::MAX << KIND | 1 << READY) == ONE | 1 << READY).then_some(Self(chains))
     }
 
-    /// Whether one of several is [a workload's](Self::is_from_workload): they are given as one, by "or".
+    /// Whether one of several is [a workload's](Self::is_from_workload); these are all of their bits, by "or".
     #[inline]
-    pub const fn any_is_from_workload(chains: Chains) -> bool {
-        Self(chains).is_from_workload()
+    pub const fn any_is_from_workload(bits: u32) -> bool {
+        Self(bits).is_from_workload()
     }
 
     /// As the chains of a place where there is no other.

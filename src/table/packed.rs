@@ -24,8 +24,12 @@ const ALLOW_SKIP_HEP: u8 = Verdict::AllowSkipHep as u8;
 const _: () = assert!(Verdict::ALL.len() == 5);
 
 impl Packed {
-    /// In the place of what no answer asks for.
-    pub const DENY: Self = Self(NonZero::new(DECIDED).expect("a bit is set"));
+    /// Denied for no reason, in a list by kinds of answers: what stands for a kind that none has.
+    pub const DENY: Self = Self::of_bits((DENY as u64) << VERDICT);
+
+    const fn of_bits(bits: u64) -> Self {
+        Self(NonZero::new(DECIDED | bits).expect("a bit is set"))
+    }
 
     /// A decision.
     #[inline]
@@ -37,12 +41,13 @@ impl Packed {
     #[inline]
     pub fn but_outcome(Decision { verdict, failsafe, accepted, .. }: Decision) -> Self {
         let bit = |is_set, bit| if is_set { bit } else { 0 };
-        Self(Self::DENY.0 | (verdict as u64) << VERDICT | bit(failsafe, FAILSAFE) | bit(accepted, ACCEPTED))
+        Self::of_bits((verdict as u64) << VERDICT | bit(failsafe, FAILSAFE) | bit(accepted, ACCEPTED))
     }
 
-    /// The same with its outcome.
+    /// The same with its outcome; it had [none](Self::but_outcome).
     #[inline]
     pub fn with(self, outcome: OutcomeId) -> Self {
+        debug_assert_eq!(self.decision().outcome.number(), 0, "there is one already");
         Self(self.0 | u64::from(outcome.number()))
     }
 

@@ -124,7 +124,7 @@ pub struct AllStops {
     stops: Vec<Stops>,
     lone: Vec<Lone>,
     forward: Forward,
-    /// By hook.
+    /// By hook and [`Answer::kind`], but for the outcome.
     decisions: [[Option<Packed>; 4]; Hook::ALL.len()],
     /// By hook: the kinds of answers that have a decision, as a bit set.
     decided: [u8; Hook::ALL.len()],

@@ -1,8 +1,7 @@
 //! Many packets at once, load by load: loads that depend on each other wait for memory, those of many packets wait at
 //! the same time. Loops are short, so that many rounds of one overlap in the processor, and what they need stays in
-//! registers; each writes down what the next one reads, and nothing is copied once more.
+//! registers; each writes down what the next one reads.
 
-use std::array;
 use std::hint::select_unpredictable;
 
 use super::{
@@ -114,7 +113,7 @@ impl Classes {
         for index in 0..N {
             rows[index] = self.local_at::<LEVELS>(records[index], NEAR, classes[index]);
         }
-        let services = self.services(points);
+        let services = self.service_classes(points);
         let (mut others, mut count) = ([0_u8; N], 0);
         const { assert!(N <= 256) };
         // Without branches: which chains look at more cannot be predicted.
@@ -140,15 +139,10 @@ impl Classes {
         self.answers_at(&cells)
     }
 
-    /// Classes of services.
+    /// The classes of their services.
     #[inline]
-    pub fn services<const N: usize>(&self, points: &PointBlock<'_, N>) -> [u32; N] {
-        let mut classes = [0; N];
-        for (index, class) in classes.iter_mut().enumerate() {
-            let (protocol, service) = (points.protocol[index], points.service(index));
-            *class = self.roots.services.class(&self.image, protocol, service);
-        }
-        classes
+    pub fn service_classes<const N: usize>(&self, points: &PointBlock<'_, N>) -> [u32; N] {
+        self.roots.services.classes(&self.image, points.protocol, |index| points.service(index))
     }
 
     /// Those in cells.
@@ -161,7 +155,7 @@ impl Classes {
         answers
     }
 
-    /// Of chains without a form, or where maps have two levels: in short loops, in which addresses do not wait for records.
+    /// Of chains without a form, or where maps have two levels: in the shortest loops, in which addresses do not wait for records.
     /// Such an image is in no cache; the fewer instructions are between loads, the more of them wait at the same time.
     #[inline]
     fn answers<const LEVELS: u32, const N: usize>(
@@ -206,13 +200,13 @@ impl Classes {
                 }
             }
         }
-        let mut cells = self.local_keys::<LEVELS, N>(records, SERVICE, &self.services(points));
+        let mut cells = self.local_keys::<LEVELS, N>(records, SERVICE, &self.service_classes(points));
         for index in 0..N {
             cells[index] += rows[index] * records[index][SERVICES];
         }
         if uses.source_port {
-            let keys = array::from_fn(|index| points.source_port(index));
-            let ports = self.roots.source_ports.classes(&self.image, points.protocol, &keys);
+            let port = |index| points.source_port(index);
+            let ports = self.roots.source_ports.classes(&self.image, points.protocol, port);
             let locals = self.local_keys::<LEVELS, N>(records, SOURCE_PORT, &ports);
             for index in 0..N {
                 cells[index] = cells[index] * records[index][SOURCE_PORTS] + locals[index];

@@ -90,12 +90,12 @@ impl Image {
     #[inline]
     pub fn chunk<const N: usize>(&self, offset: u32) -> &[u32; N] {
         self.assert_holds(offset as usize * size_of::<u32>(), size_of::<[u32; N]>());
-        self.place(offset)
+        self.chunk_anywhere(offset)
     }
 
-    /// The same, of an offset that may lead out of the image: somebody else asks whether what is there counts.
+    /// The same, of an offset that may lead out of the image: who asks knows whether what is there counts.
     #[inline]
-    pub fn place<const N: usize>(&self, offset: u32) -> &[u32; N] {
+    pub fn chunk_anywhere<const N: usize>(&self, offset: u32) -> &[u32; N] {
         const { assert!(size_of::<[u32; N]>() <= BEYOND) };
         // SAFETY: the pages have initialised memory at every 32-bit offset of words, and so many bytes on; they begin at a
         // page, and do not change as long as they are here.

@@ -83,7 +83,7 @@ use v6::{Search, V6};
 pub use build::build;
 pub use limits::{Limits, Refused};
 pub use partition::Value;
-pub use ready::{Address, Asked, OwnCells, Ready};
+pub use ready::{Address, Asked, OwnCells, OwnCellsBuilder, Ready};
 pub use update::Kept;
 
 /// "LGCT", the first word of an image.

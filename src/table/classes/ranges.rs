@@ -193,12 +193,17 @@ impl Keys {
         image.half(image.word(directory + (key >> 8)), key & 0xff)
     }
 
-    /// Classes of values.
+    /// Classes of many keys.
     #[inline]
-    pub fn classes<const N: usize>(self, image: &Image, protocols: &[u8; N], keys: &[u32; N]) -> [u32; N] {
+    pub fn classes<const N: usize>(
+        self,
+        image: &Image,
+        protocols: &[u8; N],
+        key: impl Fn(usize) -> u32,
+    ) -> [u32; N] {
         let mut classes = [0; N];
         for index in 0..N {
-            classes[index] = self.class(image, protocols[index], keys[index]);
+            classes[index] = self.class(image, protocols[index], key(index));
         }
         classes
     }

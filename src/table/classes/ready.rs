@@ -1,7 +1,8 @@
 //! Chains made ready for an interface: what a record says, and what the endpoint behind the interface adds to it, so that
 //! a new packet has one address and the service left to be asked about.
 
-use std::fmt::Debug;
+use std::array;
+use std::fmt::{self, Debug};
 use std::hint::select_unpredictable;
 use std::ops::BitXor;
 
@@ -17,14 +18,14 @@ use crate::table::answer::Answer;
 use crate::table::point::{Point, PointBlock};
 
 /// An address of one family.
-pub trait Address: Copy + Debug + Default + PartialEq + BitXor<Output = Self> {
+pub trait Address: Copy + Debug + Default + BitXor<Output = Self> {
     /// Which one.
     const FAMILY: Family;
 
     /// As tuples have it.
     fn of(number: u128) -> Self;
 
-    /// Of all bits, not zero where one of them is not.
+    /// Zero only if all bits are.
     fn folded(self) -> u32;
 
     /// Its class, if it is found where it is looked for first.
@@ -83,66 +84,81 @@ pub struct Ready<A> {
     cells: u32,
     /// From the cell of one local class of the address to that of the next one.
     step: u32,
-    /// Of local classes: binary logarithm of their width; [`OWN`]; and from [`MASK_BITS`] on their mask.
+    /// Of local classes: binary logarithm of their width, and from [`MASK_BITS`] on their mask.
     width: u32,
-    /// Whether the other address counts, as a mask: all bits where cells are [`OWN`].
-    counts: u32,
+    /// Whether the other address counts, and cells are [`OwnCells`], as a mask: all bits or none.
+    own: u32,
     /// The other address then.
     other: A,
 }
 
-/// The cells are in [`OwnCells`].
-const OWN: u32 = 1 << 8;
 const MASK_BITS: u32 = 16;
 
 /// Cells of chains that look at both addresses, for the addresses that endpoints have: in the image one row may be that of
 /// many pairs of addresses, so that rows of one of them do not lie in order.
-#[derive(Debug)]
 pub struct OwnCells {
-    words: Box<[u32; OwnCells::MOST]>,
+    /// More than are used: a place is one of these without a comparison.
+    words: Box<[u32; MOST_CELLS]>,
     count: usize,
-    known: FxHashMap<OwnKey, u32>,
 }
 
-impl Default for OwnCells {
-    fn default() -> Self {
-        // Zeros from the system, of which only what is written takes memory.
-        let words = vec![0; Self::MOST].try_into().expect("so many");
-        Self { words, count: 0, known: FxHashMap::default() }
+/// No more than a second cache holds: chains for which there is no room are walked the long way.
+const MOST_CELLS: usize = 1 << 17;
+/// Of one chain, so that none leaves no room for others.
+const MOST_OF_ONE: u32 = 1 << 13;
+
+impl OwnCells {
+    /// The cell at a place; behind the last one, something.
+    #[inline]
+    fn at(&self, place: u32) -> &[u32; 1] {
+        // The remainder is its lower bits.
+        array::from_ref(&self.words[place as usize % MOST_CELLS])
     }
 }
 
-/// Whose cells these are: those of a chain and family, for the local class of the endpoint's address, which is the source or
-/// the destination.
+impl Debug for OwnCells {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OwnCells").field("count", &self.count).finish_non_exhaustive()
+    }
+}
+
+/// They are written once for each chain, family, and local class of the endpoint's address, which is the source or the
+/// destination.
+pub struct OwnCellsBuilder {
+    cells: OwnCells,
+    known: FxHashMap<OwnKey, u32>,
+}
+
 type OwnKey = (ChainId, Family, Direction, u32);
 
-impl OwnCells {
-    /// No more than a second cache holds: chains for which there is no room are walked the long way.
-    const MOST: usize = 1 << 17;
-    /// Of one chain, so that none leaves no room for others.
-    const MOST_OF_ONE: u32 = 1 << 13;
+impl Default for OwnCellsBuilder {
+    fn default() -> Self {
+        let words = vec![0; MOST_CELLS].try_into().expect("so many");
+        Self { cells: OwnCells { words, count: 0 }, known: FxHashMap::default() }
+    }
+}
 
+impl OwnCellsBuilder {
     /// Where these begin; none without room for so many.
     fn place(&mut self, key: OwnKey, count: u32, cells: impl Iterator<Item = u32>) -> Option<u32> {
         if let Some(&known) = self.known.get(&key) {
             return Some(known);
         }
-        let end = self.count + count as usize;
-        if count > Self::MOST_OF_ONE || end > Self::MOST {
+        let OwnCells { words, count: begin } = &mut self.cells;
+        let end = *begin + count as usize;
+        if count > MOST_OF_ONE || end > MOST_CELLS {
             return None;
         }
-        let place = u32::try_from(self.count).ok()?;
-        self.words[self.count..end].iter_mut().zip(cells).for_each(|(word, cell)| *word = cell);
-        self.count = end;
+        let place = u32::try_from(*begin).ok()?;
+        words[*begin..end].iter_mut().zip(cells).for_each(|(word, cell)| *word = cell);
+        *begin = end;
         self.known.insert(key, place);
         Some(place)
     }
 
-    /// The cell at a place, if there is one.
-    #[inline]
-    fn at(&self, place: u32) -> &[u32; 1] {
-        // Without a comparison: the remainder is its lower bits.
-        std::array::from_ref(&self.words[place as usize % Self::MOST])
+    /// All of them.
+    pub fn build(self) -> OwnCells {
+        self.cells
     }
 }
 
@@ -170,7 +186,7 @@ impl<A: Address> Ready<A> {
     /// Whether this is the endpoint's address, or does not count.
     #[inline]
     fn is_own(&self, other: A) -> bool {
-        (other ^ self.other).folded() & self.counts == 0
+        (other ^ self.other).folded() & self.own == 0
     }
 }
 
@@ -187,7 +203,7 @@ impl Classes {
         chain: ChainId,
         direction: Direction,
         own: Option<u128>,
-        cells: &mut OwnCells,
+        cells: &mut OwnCellsBuilder,
     ) -> Option<(Ready<A>, bool)> {
         let record = self.formed_record(chain, A::FAMILY)?;
         let ready = Ready {
@@ -213,11 +229,8 @@ impl Classes {
             |pair| (0..record[SERVICES]).map(move |column| self.cell::<FLAT>(record, pair, column, || 0));
         let words = pairs.flat_map(columns).map(|cell| self.image.word(cell));
         let cells = cells.place((chain, A::FAMILY, direction, local), count * record[SERVICES], words)?;
-        let (other, width) = (A::of(own), ready.width | OWN);
-        Some((
-            Ready { near: record[asked], cells, other, counts: u32::MAX, width, ..ready },
-            asked == DESTINATION,
-        ))
+        let own = Ready { near: record[asked], cells, own: u32::MAX, other: A::of(own), ..ready };
+        Some((own, asked == DESTINATION))
     }
 
     /// The answer to a packet; none if its other address is not the endpoint's.
@@ -263,8 +276,8 @@ impl Classes {
         ready.cells + row * ready.step + self.local_key_at::<LEVELS>(ready.service, service)
     }
 
-    /// The answers to packets of IPv4, of which each has its chain to ask; none if one has not, or its other address is not
-    /// the endpoint's.
+    /// Writes the answers to packets of IPv4, of which each has its chain to ask; none if one has not, or its other address
+    /// is not the endpoint's. Who is asked for the first chain is asked twice.
     #[inline]
     pub fn find_ready_v4_block<'a, const N: usize>(
         &self,
@@ -337,7 +350,7 @@ impl Classes {
         points: &PointBlock<'_, N>,
         classes: &[u32; N],
     ) -> [u32; N] {
-        let (services, mut cells) = (self.services(points), [0; N]);
+        let (services, mut cells) = (self.service_classes(points), [0; N]);
         for index in 0..N {
             cells[index] = self.ready_cell::<LEVELS>(chains[index], classes[index], services[index]);
         }
@@ -347,10 +360,11 @@ impl Classes {
     /// What is there.
     #[inline]
     fn ready_answer(&self, ready: &Ready<impl Address>, own_cells: &OwnCells, cell: u32) -> Answer {
-        let is_own = ready.width & OWN != 0;
-        debug_assert!(!is_own || (cell as usize) < own_cells.count, "no cell is behind them all");
+        let is_own = ready.own != 0;
+        let count = if is_own { own_cells.count } else { self.image.bytes().len() / size_of::<u32>() };
+        debug_assert!((cell as usize) < count, "a walk leads behind the last cell");
         // Not a branch, and nothing is read but what counts.
-        let [cell] = *select_unpredictable(is_own, own_cells.at(cell), self.image.place(cell));
+        let [cell] = *select_unpredictable(is_own, own_cells.at(cell), self.image.chunk_anywhere(cell));
         Answer::from_word(cell)
     }
 }
@@ -362,22 +376,34 @@ mod tests {
     /// Cells are written once for each chain, family, direction and local class, and no more than there is room for.
     #[test]
     fn own_cells_are_limited() {
-        let mut cells = OwnCells::default();
+        let mut cells = OwnCellsBuilder::default();
         let key = |class| (ChainId::new(1), Family::V4, Direction::Ingress, class);
-        let most = OwnCells::MOST_OF_ONE;
         assert_eq!(cells.place(key(0), 3, 7..10), Some(0));
-        assert_eq!(cells.place(key(1), most + 1, 0..=most), None);
-        assert_eq!(cells.place(key(1), most, 3..3 + most), Some(3));
+        assert_eq!(cells.place(key(1), MOST_OF_ONE + 1, 0..=MOST_OF_ONE), None);
+        assert_eq!(cells.place(key(1), MOST_OF_ONE, 3..3 + MOST_OF_ONE), Some(3));
         assert_eq!(cells.place(key(0), 3, 0..3), Some(0));
-        for (place, others) in (3 + most..).zip([
+        for (place, others) in (3 + MOST_OF_ONE..).zip([
             (ChainId::new(1), Family::V4, Direction::Egress, 0),
             (ChainId::new(1), Family::V6, Direction::Ingress, 0),
             (ChainId::new(2), Family::V4, Direction::Ingress, 0),
         ]) {
             assert_eq!(cells.place(others, 1, 5..6), Some(place));
         }
-        let room = (2..).map(|class| cells.place(key(class), most, 0..most)).take_while(Option::is_some);
-        assert_eq!(room.count(), OwnCells::MOST / most as usize - 2);
-        assert_eq!([0, 1, 2, 3].map(|place| cells.at(place)[0]), [7, 8, 9, 3]);
+        let places: Vec<_> = (2..)
+            .map_while(|class| cells.place(key(class), MOST_OF_ONE, class..class + MOST_OF_ONE))
+            .collect();
+        assert_eq!(places.len(), MOST_CELLS / MOST_OF_ONE as usize - 2);
+        let cells = cells.build();
+        let at = |place| cells.at(place)[0];
+        assert_eq!([0, 1, 2, 3, 3 + MOST_OF_ONE].map(at), [7, 8, 9, 3, 5]);
+        for (class, &place) in (2..).zip(&places) {
+            assert_eq!([at(place), at(place + MOST_OF_ONE - 1)], [class, class + MOST_OF_ONE - 1]);
+        }
+    }
+
+    #[test]
+    fn no_bit_is_folded_away() {
+        assert!((0..128).all(|bit| (1_u128 << bit).folded() != 0) && u128::default().folded() == 0);
+        assert!((0..32).all(|bit| (1_u32 << bit).folded() != 0) && u32::default().folded() == 0);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use labelgate::flow::{CtState, Family, FiveTuple, FlowKey, Hook, InterfaceId, Transport};
+use labelgate::flow::{CtState, Family, FiveTuple, FlowKey, Hook, InterfaceId, Transport, Verdict, protocol};
 use labelgate::table::{Addresses, Budgets, Column, DecisionTable, Flows, FlowsError};
 use proptest::prelude::*;
 
@@ -254,6 +254,47 @@ fn a_block_answers_as_its_packets_do_to_other_addresses() {
             }
         }
     }
+}
+
+/// Blocks of packets that two workloads send and get, in which one that is sent, the first or another, is encapsulated
+/// (E-20.5). The last one is not sent.
+#[test]
+fn a_block_answers_as_its_packets_do_where_one_is_encapsulated() {
+    let mut met = [0, 0];
+    for seed in 0..300 {
+        let mut choices = Choices::Seeded(seed);
+        let program = Arc::new(program(&mut choices));
+        let aims = Aims::at(&program);
+        let table = built(&program, &Budgets::default()).table;
+        for family in [Family::V4, Family::V6] {
+            let own = |interface| own_address(&table, interface, family);
+            let pairs = short_pairs(&table, 1);
+            let (sent, got): (Vec<_>, Vec<_>) = pairs.iter().partition(|&&(input, _)| own(input).is_some());
+            let Some((&sent, &got)) = sent.first().zip(got.first()) else { continue };
+            for place in [0, 14] {
+                let keys: Vec<_> = (0..32)
+                    .map(|index| {
+                        let (input, output) = if index % 2 == 0 { sent } else { got };
+                        let mut tuple = aims.tuple_of(&mut choices, family);
+                        tuple.source = own(input).unwrap_or(tuple.source);
+                        tuple.destination = own(output).unwrap_or(tuple.destination);
+                        tuple.protocol = if index == place { protocol::IPIP } else { protocol::TCP };
+                        tuple.transport = Transport::of(tuple.protocol, 40_000, aims.port(&mut choices));
+                        let (hook, ct) = (Hook::FilterForward, CtState::New);
+                        FlowKey { tuple, hook, input, output, accepted: false, ct, dnatted: false }
+                    })
+                    .collect();
+                let (verdicts, outcomes) = Batch::of(&keys).ask(&table).expect("columns of one length");
+                for (index, key) in keys.iter().enumerate() {
+                    let (decision, _) = table.decide_step(key);
+                    let expected = (decision.verdict as u8, decision.outcome.number());
+                    assert_eq!((verdicts[index], outcomes[index]), expected, "{seed}: {key:?}");
+                    met[family as usize] += usize::from(index == place && decision.verdict == Verdict::Deny);
+                }
+            }
+        }
+    }
+    assert!(met.iter().all(|&met| met > 20), "{met:?} encapsulated packets were denied");
 }
 
 fn small() -> (DecisionTable, Batch) {
