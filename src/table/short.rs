@@ -80,7 +80,7 @@ fn decide_ready<A: Address>(
 /// By whatever way; nothing has been asked before.
 #[inline(never)]
 fn decide_elsewhere<T: Trace>(table: &DecisionTable, key: &FlowKey, trace: &mut T) -> Packed {
-    Packed::of(decide_any_way(table, key, None, trace))
+    decide_any_way(table, key, None, trace)
 }
 
 /// By whatever way; this has been asked before.
@@ -91,7 +91,7 @@ fn decide_asked_ahead<T: Trace>(
     tree: (ChainId, Answer),
     trace: &mut T,
 ) -> Packed {
-    Packed::of(decide_any_way(table, key, Some(tree), trace))
+    decide_any_way(table, key, Some(tree), trace)
 }
 
 #[inline]
@@ -100,7 +100,7 @@ fn decide_any_way<T: Trace>(
     key: &FlowKey,
     tree: Option<(ChainId, Answer)>,
     trace: &mut T,
-) -> Decision {
+) -> Packed {
     if !key.accepted && !key.dnatted && is_new(key.ct) {
         let lone = table.stops.lone(key.hook, key.input, key.output);
         let lone = lone.map(|lead| decide_lone(table, key, lead, tree, trace));
@@ -109,7 +109,7 @@ fn decide_any_way<T: Trace>(
         }
     }
     trace.anew();
-    walk(table, key, tree, trace).0
+    Packed::of(walk(table, key, tree, trace).0)
 }
 
 /// Of a new packet that meets one chain; none where something is settled ahead of it, or behind.
@@ -119,7 +119,7 @@ fn decide_lone<T: Trace>(
     lead: Lead,
     tree: Option<(ChainId, Answer)>,
     trace: &mut T,
-) -> Option<Decision> {
+) -> Option<Packed> {
     if is_settled(table, Before::at(key.hook), &key.tuple) || is_encapsulated(table, lead, &key.tuple) {
         return None;
     }
@@ -128,12 +128,12 @@ fn decide_lone<T: Trace>(
     } else {
         table.engines.find_lone(lead.chain(), &key.tuple, trace)
     };
-    table.stops.lone_decision(key.hook, answer).map(Packed::decision)
+    table.stops.lone_decision(key.hook, answer)
 }
 
 /// Of a new packet in FORWARD that meets two chains, that of the interface it comes in by and that of the one it leaves by
 /// (E-38): the second decides what the first does not deny.
-fn decide_pair<T: Trace>(table: &DecisionTable, key: &FlowKey, trace: &mut T) -> Option<Decision> {
+fn decide_pair<T: Trace>(table: &DecisionTable, key: &FlowKey, trace: &mut T) -> Option<Packed> {
     if key.hook != Hook::FilterForward {
         return None;
     }
@@ -149,7 +149,7 @@ fn decide_pair<T: Trace>(table: &DecisionTable, key: &FlowKey, trace: &mut T) ->
     if !is_denied {
         trace.let_through(first.outcome());
     }
-    Some(decision.decision())
+    Some(decision)
 }
 
 /// Whether an encapsulated packet is settled ahead of the chain (E-20.5).
