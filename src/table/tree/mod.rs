@@ -206,10 +206,10 @@ impl Tree {
         }
     }
 
-    /// The same tree, walked by portable code.
+    /// The same tree in every way that this processor can walk it, the fastest first.
     #[cfg(test)]
-    fn portable(&self) -> Self {
-        Self { paths: Paths::of::<walk::Scalar>(self.image[0].0[6] as usize), ..self.clone() }
+    fn walked_in_all_ways(&self) -> impl Iterator<Item = Self> {
+        simd::all_paths(self.image[0].0[6] as usize).map(|paths| Self { paths, ..self.clone() })
     }
 
     /// Bytes of the image.

@@ -1,15 +1,53 @@
-//! Lanes of AVX2 and BMI, and the choice between them and portable code, made once for each image.
+//! Lanes of AVX-512, of AVX2 with BMI, and the choice between them and portable code, made once for each image.
 #![allow(unsafe_code)]
 
 use super::walk::{Paths, Scalar};
 
 /// The fastest walks that this processor can take.
 pub fn paths(trees: usize) -> Paths {
+    all_paths(trees).next().expect("portable code runs everywhere")
+}
+
+/// All walks that this processor can take, the fastest first.
+pub fn all_paths(trees: usize) -> impl Iterator<Item = Paths> {
     #[cfg(target_arch = "x86_64")]
-    if let Some(paths) = avx2::paths(trees) {
-        return paths;
-    }
-    Paths::of::<Scalar>(trees)
+    let with_vectors = [avx512::paths(trees), avx2::paths(trees)];
+    #[cfg(not(target_arch = "x86_64"))]
+    let with_vectors = [];
+    with_vectors.into_iter().flatten().chain([Paths::of::<Scalar>(trees)])
+}
+
+/// Walks compiled for the features that are named, and `paths`, which gives them out where the processor has these.
+#[cfg(target_arch = "x86_64")]
+macro_rules! walks {
+    ($lanes:ty, $($feature:tt),+) => {
+        /// Walks of these lanes, where the processor has all features.
+        pub fn paths(trees: usize) -> Option<Paths> {
+            let has_all = $(is_x86_feature_detected!($feature))&&+;
+            let finds = [find::<0>, find::<1>, find::<2>, find::<3>, find::<4>, find::<5>];
+            has_all.then(|| Paths { find: finds[trees], find_batch })
+        }
+
+        /// Only reached through [`paths`], which has asked for all features.
+        fn find<const TREES: usize>(lines: &[Line], addresses: u64, ports: u64, protocol: u32) -> u32 {
+            #[target_feature($(enable = $feature),+)]
+            fn here<const TREES: usize>(lines: &[Line], addresses: u64, ports: u64, protocol: u32) -> u32 {
+                walk::find::<$lanes, TREES>(lines, addresses, ports, protocol)
+            }
+            // SAFETY: `paths` gives this function out only where the processor has the features.
+            unsafe { here::<TREES>(lines, addresses, ports, protocol) }
+        }
+
+        /// As [`find`].
+        fn find_batch(image: &Walked<'_>, points: &[Point], answers: &mut [u32]) {
+            #[target_feature($(enable = $feature),+)]
+            fn here(image: &Walked<'_>, points: &[Point], answers: &mut [u32]) {
+                walk::find_batch::<$lanes>(image, points, answers);
+            }
+            // SAFETY: as in `find`.
+            unsafe { here(image, points, answers) }
+        }
+    };
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -24,37 +62,7 @@ mod avx2 {
     use super::super::image::{BLOCK_LINES, LANES, Line};
     use super::super::walk::{self, Key, Lanes, Paths, Point, Walked};
 
-    /// Walks of eight lanes, where the processor has them.
-    pub fn paths(trees: usize) -> Option<Paths> {
-        let has_all = is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("bmi1")
-            && is_x86_feature_detected!("bmi2")
-            && is_x86_feature_detected!("popcnt");
-        let finds = [find::<0>, find::<1>, find::<2>, find::<3>, find::<4>, find::<5>];
-        has_all.then(|| Paths { find: finds[trees], find_batch })
-    }
-
-    /// Only reached through [`paths`], which has asked for all features.
-    fn find<const TREES: usize>(lines: &[Line], addresses: u64, ports: u64, protocol: u32) -> u32 {
-        // SAFETY: `paths` gives this function out only where the processor has the features.
-        unsafe { find_here::<TREES>(lines, addresses, ports, protocol) }
-    }
-
-    /// As [`find`].
-    fn find_batch(image: &Walked<'_>, points: &[Point], answers: &mut [u32]) {
-        // SAFETY: as in `find`.
-        unsafe { find_batch_here(image, points, answers) }
-    }
-
-    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
-    fn find_here<const TREES: usize>(lines: &[Line], addresses: u64, ports: u64, protocol: u32) -> u32 {
-        walk::find::<Avx2, TREES>(lines, addresses, ports, protocol)
-    }
-
-    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
-    fn find_batch_here(image: &Walked<'_>, points: &[Point], answers: &mut [u32]) {
-        walk::find_batch::<Avx2>(image, points, answers);
-    }
+    walks!(Avx2, "avx2", "bmi1", "bmi2", "popcnt");
 
     struct Avx2;
 
@@ -62,7 +70,7 @@ mod avx2 {
     impl Lanes for Avx2 {
         #[inline(always)]
         fn below(boundaries: &Line, key: u32) -> usize {
-            // SAFETY: inlined into `find_here` and `find_batch_here` alone.
+            // SAFETY: inlined into walks that `paths` gives out alone.
             unsafe { below(boundaries, key) }
         }
 
@@ -116,5 +124,72 @@ mod avx2 {
         let protocol = _mm256_subs_epu16(offset, low_and_span);
         let all = _mm256_or_si256(addresses, _mm256_or_si256(ports, protocol));
         mask(_mm256_cmpeq_epi32(all, _mm256_setzero_si256()))
+    }
+}
+
+/// As `avx2`, but what is compared comes as bits: fewer instructions, all else alike.
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use std::arch::x86_64::{
+        __m256i, _mm256_cmple_epu32_mask, _mm256_load_si256, _mm256_mask_cmple_epu32_mask,
+        _mm256_mask_testn_epi32_mask, _mm256_or_si256, _mm256_set1_epi32, _mm256_slli_epi32,
+        _mm256_sub_epi16, _mm256_sub_epi32, _mm256_subs_epu16, _mm512_cmpgt_epi32_mask, _mm512_load_si512,
+        _mm512_set1_epi32,
+    };
+
+    use super::super::image::{BLOCK_LINES, LANES, Line};
+    use super::super::walk::{self, Key, Lanes, Paths, Point, Walked};
+
+    walks!(Avx512, "avx512f", "avx512bw", "avx512vl", "avx2", "bmi1", "bmi2", "popcnt");
+
+    struct Avx512;
+
+    #[expect(clippy::inline_always, reason = "vector code only inside a caller compiled for it")]
+    impl Lanes for Avx512 {
+        #[inline(always)]
+        fn below(boundaries: &Line, key: u32) -> usize {
+            // SAFETY: inlined into walks that `paths` gives out alone.
+            unsafe { below(boundaries, key) }
+        }
+
+        #[inline(always)]
+        fn matches(block: &[Line; BLOCK_LINES], key: &Key) -> u32 {
+            // SAFETY: as in `below`.
+            unsafe { matches(block, key) }
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,popcnt")]
+    fn below(boundaries: &Line, key: u32) -> usize {
+        // SAFETY: a line is sixteen words and aligned.
+        let boundaries = unsafe { _mm512_load_si512(boundaries.0.as_ptr().cast()) };
+        let bits = _mm512_cmpgt_epi32_mask(_mm512_set1_epi32(key.cast_signed()), boundaries);
+        bits.count_ones() as usize
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn halves(line: &Line) -> [__m256i; 2] {
+        let (low, high) = line.0.split_at(LANES);
+        // SAFETY: each half of a line is eight words, and aligned.
+        [low, high].map(|half| unsafe { _mm256_load_si256(half.as_ptr().cast()) })
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    fn matches(block: &[Line; BLOCK_LINES], key: &Key) -> u32 {
+        let each = |word: u32| _mm256_set1_epi32(word.cast_signed());
+        let [low, span] = halves(&block[0]);
+        let inside = _mm256_cmple_epu32_mask(_mm256_sub_epi32(each(key.source()), low), span);
+        let [low, span] = halves(&block[1]);
+        let inside =
+            _mm256_mask_cmple_epu32_mask(inside, _mm256_sub_epi32(each(key.destination()), low), span);
+        let [low, span] = halves(&block[2]);
+        let ports = _mm256_subs_epu16(_mm256_sub_epi16(each(key.ports()), low), span);
+        let [low_and_span, _] = halves(&block[3]);
+        let offset = _mm256_slli_epi32::<16>(_mm256_sub_epi16(each(key.protocol()), low_and_span));
+        let outside = _mm256_or_si256(ports, _mm256_subs_epu16(offset, low_and_span));
+        u32::from(_mm256_mask_testn_epi32_mask(inside, outside, outside))
     }
 }

@@ -50,7 +50,7 @@ fn check(cuboids: &[Cuboid], limits: &Limits) -> Tree {
     assert!(tree.bytes() <= limits.bytes, "{} bytes of {}", tree.bytes(), limits.bytes);
     let points = edge_points(cuboids, 7);
     let expected: Vec<_> = points.iter().map(|point| linear(cuboids, point)).collect();
-    for tree in [&tree, &tree.portable()] {
+    for tree in tree.walked_in_all_ways() {
         for (point, expected) in points.iter().zip(&expected) {
             assert_eq!(tree.find(point), *expected, "{point:?}");
         }
