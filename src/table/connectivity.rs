@@ -5,7 +5,7 @@ use std::array;
 use rustc_hash::FxHashMap;
 
 use super::answer::EndKind;
-use super::batch::{Column, Flows, FlowsError, STAGE};
+use super::batch::{Column, Flows, FlowsError};
 use super::block::{Block, Columns};
 use super::stops::Stop;
 use super::{DecisionTable, Step, hooks};
@@ -31,6 +31,8 @@ type Owners = FxHashMap<(Family, u128), EndpointId>;
 
 /// Flows whose owners are looked up before they are judged: they fit the stack and a cache.
 const PART: usize = 1024;
+/// Flows whose memory is waited for together: tables of a cluster are in no near cache.
+const GATES: usize = 64;
 
 /// What is asked of workloads without a host.
 #[derive(Debug)]
@@ -169,13 +171,13 @@ impl DecisionTable {
         flows.check_answers(verdicts, outcomes)?;
         workloads.check("workload", verdicts.len())?;
         let mut from = 0;
-        let (verdicts, last_verdicts) = verdicts.as_chunks_mut::<STAGE>();
-        let (outcomes, last_outcomes) = outcomes.as_chunks_mut::<STAGE>();
+        let (verdicts, last_verdicts) = verdicts.as_chunks_mut::<GATES>();
+        let (outcomes, last_outcomes) = outcomes.as_chunks_mut::<GATES>();
         let columns = Columns::of(flows);
         for (verdicts, outcomes) in verdicts.iter_mut().zip(outcomes) {
             let asked = workloads.block(from).map(EndpointId::from_number);
             self.gate_block(direction, asked, &columns.block_of(flows, from), verdicts, outcomes);
-            from += STAGE;
+            from += GATES;
         }
         let columns = Columns::of(flows);
         for (verdict, outcome) in last_verdicts.iter_mut().zip(last_outcomes) {

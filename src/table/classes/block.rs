@@ -21,6 +21,11 @@ impl Classes {
         chains: &[ChainId; N],
         points: &PointBlock<'_, N>,
     ) -> Option<[Answer; N]> {
+        if self.roots.levels == DEEP
+            && let Some(answers) = self.find_far_block(chains, points)
+        {
+            return Some(answers);
+        }
         by_levels!(self.block_answers::<N>(chains, points))
     }
 
@@ -71,7 +76,11 @@ impl Classes {
     /// If the records of all chains have a form.
     #[allow(clippy::inline_always)] // What it finds stays in registers, or is written once.
     #[inline(always)]
-    fn formed_records<const N: usize>(&self, chains: &[ChainId; N], family: Family) -> Option<[&Record; N]> {
+    pub fn formed_records<const N: usize>(
+        &self,
+        chains: &[ChainId; N],
+        family: Family,
+    ) -> Option<[&Record; N]> {
         let mut records = [self.formed_record(*chains.first()?, family)?; N];
         for index in 1..N {
             records[index] = self.formed_record(chains[index], family)?;
@@ -147,7 +156,7 @@ impl Classes {
 
     /// Those in cells.
     #[inline]
-    fn answers_at<const N: usize>(&self, cells: &[u32; N]) -> [Answer; N] {
+    pub fn answers_at<const N: usize>(&self, cells: &[u32; N]) -> [Answer; N] {
         let mut answers = [Answer::from_word(0); N];
         for (answer, &cell) in answers.iter_mut().zip(cells) {
             *answer = Answer::from_word(self.image.word(cell));
@@ -273,7 +282,7 @@ impl Classes {
 
 /// The addresses that chains look at first.
 #[inline]
-fn near_addresses<'a, const N: usize, T>(
+pub fn near_addresses<'a, const N: usize, T>(
     records: &[&Record; N],
     sources: &'a [T; N],
     destinations: &'a [T; N],

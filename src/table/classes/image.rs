@@ -7,6 +7,7 @@ use super::limits::Refused;
 use super::maps::Width;
 use super::spare::{Changes, Home};
 use crate::table::pages::{BEYOND, Pages};
+use crate::table::prefetch::prefetch;
 
 /// Words of a cache line.
 pub const WORDS: usize = 16;
@@ -78,6 +79,12 @@ impl Image {
     pub fn bits(&self, offset: u32, index: u32, log: u32, mask: u32) -> u32 {
         let bit = index << (log % u32::BITS);
         self.word(offset + bit / u32::BITS) >> (bit % u32::BITS) & mask
+    }
+
+    /// Asks for the line of a word, of any offset.
+    #[inline]
+    pub fn ask(&self, offset: u32) {
+        prefetch(self.start().cast::<u32>().wrapping_add(offset as usize));
     }
 
     /// A whole line; its offset is a multiple of [`WORDS`].

@@ -55,6 +55,7 @@ macro_rules! by_levels {
 mod block;
 mod build;
 mod cells;
+mod far;
 mod image;
 mod limits;
 mod local;

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use labelgate::compile::compile;
 use labelgate::flow::{Direction, EndpointId, Family, FiveTuple, Hook, Transport, Verdict};
 use labelgate::table::{Addresses, Budgets, Column, DecisionTable, Flows, FlowsError, Gate};
+use labelgate::workload::Named;
+use labelgate::workload::measure::questions;
 use proptest::prelude::*;
 
 use crate::budgets::tiny;
@@ -72,7 +75,7 @@ proptest! {
         let linear = built(&program, &Budgets::LINEAR).table;
         for budgets in [deep(), tiny(&mut choices)] {
             let table = built(&program, &budgets).table;
-            for count in [1, 31, 32, 33, 65] {
+            for count in [1, 63, 64, 65, 129] {
                 let direction = choices.of(&[Direction::Ingress, Direction::Egress]);
                 let family = choices.of(&[Family::V4, Family::V6]);
                 let tuples: Vec<_> = (0..count).map(|_| aims.tuple_of(&mut choices, family)).collect();
@@ -100,6 +103,30 @@ fn gate_like(
     other: &Gate,
 ) -> Gate {
     Gate { outcome: other.outcome, ..linear.gate(workload, direction, tuple) }
+}
+
+/// Of a whole cluster: maps of two levels have several groups there.
+#[test]
+fn a_batch_of_a_cluster_answers_as_each_of_it() {
+    for name in ["labels-10k-cluster", "labels-10k-cluster-v6"] {
+        let workload = Named::find(name).expect("a named workload").workload(1);
+        let program = Arc::new(compile(&workload.model, None).expect("valid policies"));
+        let table = built(&program, &deep()).table;
+        for questions in questions(&workload, &table, 1, 20_000).expect("somebody to ask about") {
+            let (mut verdicts, mut outcomes) = (vec![99; questions.len()], vec![u32::MAX; questions.len()]);
+            let asked = Column::Each(questions.workloads());
+            let flows = questions.flows();
+            table
+                .gate_batch(Direction::Ingress, asked, &flows, &mut verdicts, &mut outcomes)
+                .expect("columns of one length");
+            for (index, &workload) in questions.workloads().iter().enumerate() {
+                let tuple = flows.key(index).tuple;
+                let gate = table.gate(EndpointId::from_number(workload), Direction::Ingress, &tuple);
+                let verdict = if gate.allows { Verdict::Allow } else { Verdict::Deny };
+                assert_eq!((verdicts[index], outcomes[index]), (verdict as u8, gate.outcome.number()));
+            }
+        }
+    }
 }
 
 #[test]
