@@ -13,7 +13,7 @@ pub fn all_paths(trees: usize) -> impl Iterator<Item = Paths> {
     #[cfg(target_arch = "x86_64")]
     let with_vectors = [avx512::paths(trees), avx2::paths(trees)];
     #[cfg(not(target_arch = "x86_64"))]
-    let with_vectors = [];
+    let with_vectors: [Option<Paths>; 0] = [];
     with_vectors.into_iter().flatten().chain([Paths::of::<Scalar>(trees)])
 }
 
