@@ -176,7 +176,8 @@ def _sysctls(host: str) -> dict[str, str]:
         "net/ipv4/conf/all/rp_filter": "0",
         "net/ipv4/conf/default/rp_filter": "0",
         "net/ipv4/ip_forward": "0" if host in (SENDER, RECEIVER) else "1",
-        "net/ipv4/ip_local_port_range": "1024 65535",
+        # Above all failsafe ports: untracked policy does not see what a client sends from one (E-43).
+        "net/ipv4/ip_local_port_range": "7000 65535",
         "net/ipv4/tcp_tw_reuse": "1",
     }
     return {name: value for name, value in values.items() if Path(f"/proc/sys/{name}").exists()}
