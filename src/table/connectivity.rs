@@ -1,11 +1,9 @@
 //! Whether workloads reach each other, wherever they live: their normal chains, without a hook and without a host.
 
-use std::array;
-
 use rustc_hash::FxHashMap;
 
 use super::answer::EndKind;
-use super::batch::{Column, Flows, FlowsError};
+use super::batch::{Column, Flows, FlowsError, STAGE};
 use super::block::{Block, Columns};
 use super::stops::Stop;
 use super::{DecisionTable, Step, hooks};
@@ -170,23 +168,31 @@ impl DecisionTable {
     ) -> Result<(), FlowsError> {
         flows.check_answers(verdicts, outcomes)?;
         workloads.check("workload", verdicts.len())?;
-        let mut from = 0;
-        let (verdicts, last_verdicts) = verdicts.as_chunks_mut::<GATES>();
-        let (outcomes, last_outcomes) = outcomes.as_chunks_mut::<GATES>();
+        let from = self.gate_blocks::<GATES>(0, direction, &workloads, flows, verdicts, outcomes);
+        let from = self.gate_blocks::<STAGE>(from, direction, &workloads, flows, verdicts, outcomes);
+        self.gate_blocks::<1>(from, direction, &workloads, flows, verdicts, outcomes);
+        Ok(())
+    }
+
+    /// The whole blocks of so many flows from one on; which one comes behind them.
+    fn gate_blocks<const N: usize>(
+        &self,
+        mut from: usize,
+        direction: Direction,
+        workloads: &Column<'_, u32>,
+        flows: &Flows<'_>,
+        verdicts: &mut [u8],
+        outcomes: &mut [u32],
+    ) -> usize {
         let columns = Columns::of(flows);
+        let (verdicts, _) = verdicts[from..].as_chunks_mut::<N>();
+        let (outcomes, _) = outcomes[from..].as_chunks_mut::<N>();
         for (verdicts, outcomes) in verdicts.iter_mut().zip(outcomes) {
             let asked = workloads.block(from).map(EndpointId::from_number);
             self.gate_block(direction, asked, &columns.block_of(flows, from), verdicts, outcomes);
-            from += GATES;
+            from += N;
         }
-        let columns = Columns::of(flows);
-        for (verdict, outcome) in last_verdicts.iter_mut().zip(last_outcomes) {
-            let asked = workloads.block(from).map(EndpointId::from_number);
-            let (verdict, outcome) = (array::from_mut(verdict), array::from_mut(outcome));
-            self.gate_block(direction, asked, &columns.block_of(flows, from), verdict, outcome);
-            from += 1;
-        }
-        Ok(())
+        from
     }
 
     fn gate_block<const N: usize>(

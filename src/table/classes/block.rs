@@ -135,7 +135,23 @@ impl Classes {
             others[count] = place;
             count += usize::from(record[FORM] == BY_MORE);
         }
-        for &index in &others[..count] {
+        self.look_at_more::<LEVELS, N>(&others[..count], records, points, (&rows, &mut cells), destination);
+        self.answers_at(&cells)
+    }
+
+    /// The cells of those packets whose chains look at more than one address and the service, by the local classes of the
+    /// first addresses and the cells that they would have without the rest.
+    #[allow(clippy::inline_always)] // As its callers are.
+    #[inline(always)]
+    pub fn look_at_more<const LEVELS: u32, const N: usize>(
+        &self,
+        packets: &[u8],
+        records: &[&Record; N],
+        points: &PointBlock<'_, N>,
+        (rows, cells): (&[u32; N], &mut [u32; N]),
+        destination: impl Fn(usize) -> u32,
+    ) {
+        for &index in packets {
             let index = usize::from(index);
             let (record, row) = (records[index], rows[index]);
             let column = cells[index] - record[CELLS] - row * record[SERVICES];
@@ -145,7 +161,6 @@ impl Classes {
                 keys.class(&self.image, points.protocol[index], points.source_port(index))
             });
         }
-        self.answers_at(&cells)
     }
 
     /// The classes of their services.
@@ -164,8 +179,7 @@ impl Classes {
         answers
     }
 
-    /// Of chains without a form, or where maps have two levels: in the shortest loops, in which addresses do not wait for records.
-    /// Such an image is in no cache; the fewer instructions are between loads, the more of them wait at the same time.
+    /// Of chains without a form: in the shortest loops, in which addresses do not wait for records.
     #[inline]
     fn answers<const LEVELS: u32, const N: usize>(
         &self,

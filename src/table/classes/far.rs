@@ -1,11 +1,12 @@
 //! Many packets at once where maps have two levels: such an image is in no near cache. Each step asks for the memory that
-//! the next one reads, of all packets, so that no packet waits for more than the caches can bring at the same time. Where
-//! images are nearer, asking takes longer than it spares.
+//! the next one reads, of all packets, so that no packet waits for more than the caches can bring at the same time. Not
+//! for what stays near: tables of services, roots of IPv4; nor for what few chains look at. Where images are nearer, asking takes
+//! longer than it spares.
 
 use super::block::near_addresses;
 use super::{
-    BLOCK_WORD, BY_MORE, CELLS, Classes, DEEP, DESTINATION, FORM, GROUP_WORD, NEAR, RECORD, Record, SERVICE,
-    SERVICES, WIDTH,
+    BLOCK_WORD, BY_MORE, CELLS, Classes, DEEP, FORM, NEAR, RECORD, Record, SERVICE, SERVICES, WIDTH, group,
+    in_group,
 };
 use crate::program::ChainId;
 use crate::table::answer::Answer;
@@ -82,7 +83,6 @@ impl Classes {
             let record = records[index];
             rows[index] = self.in_block::<DEEP>(record, near[index], classes[index]);
             let column = self.key_in_block::<DEEP>(keys[index], services[index]);
-            keys[index] = column;
             cells[index] = record[CELLS] + rows[index] * record[SERVICES] + column;
             self.image.ask(cells[index]);
             #[allow(clippy::cast_possible_truncation)] // Below N.
@@ -90,24 +90,7 @@ impl Classes {
             others[count] = place;
             count += usize::from(record[FORM] == BY_MORE);
         }
-        for &index in &others[..count] {
-            let index = usize::from(index);
-            let local = self.local_at::<DEEP>(records[index], DESTINATION, destination(index));
-            cells[index] = self.cell::<DEEP>(records[index], (rows[index], local), keys[index], || {
-                let ports = self.roots.source_ports;
-                ports.class(&self.image, points.protocol[index], points.source_port(index))
-            });
-        }
+        self.look_at_more::<DEEP, N>(&others[..count], records, points, (&rows, &mut cells), destination);
         cells
     }
-}
-
-/// Where a map of two levels has the group of a class.
-const fn group(class: u32) -> u32 {
-    class / (BLOCK_WORD * GROUP_WORD)
-}
-
-/// And where the group has its block.
-const fn in_group(class: u32) -> u32 {
-    class / BLOCK_WORD % GROUP_WORD
 }

@@ -84,7 +84,7 @@ impl Image {
     /// Asks for the line of a word, of any offset.
     #[inline]
     pub fn ask(&self, offset: u32) {
-        prefetch(self.start().cast::<u32>().wrapping_add(offset as usize));
+        prefetch(self.start().wrapping_add(offset as usize));
     }
 
     /// A whole line; its offset is a multiple of [`WORDS`].

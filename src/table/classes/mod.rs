@@ -501,15 +501,11 @@ impl Classes {
     #[allow(clippy::inline_always)] // As the short ways are.
     #[inline(always)]
     fn block<const LEVELS: u32>(&self, map: u32, class: u32) -> u32 {
-        let (mut blocks, mut index) = (map, class / BLOCK_WORD);
-        if LEVELS == DIRECT {
-            return map;
+        match LEVELS {
+            DIRECT => map,
+            DEEP => self.image.word(self.image.word(map + group(class)) + in_group(class)),
+            _ => self.image.word(map + class / BLOCK_WORD),
         }
-        if LEVELS == DEEP {
-            blocks = self.image.word(map + index / GROUP_WORD);
-            index %= GROUP_WORD;
-        }
-        self.image.word(blocks + index)
     }
 
     /// The local class of an address's class in its block.
@@ -542,6 +538,18 @@ impl Classes {
     pub fn counts(&self) -> Counts {
         self.counts
     }
+}
+
+/// Where a map of two levels has the group of a class.
+#[inline]
+const fn group(class: u32) -> u32 {
+    class / (BLOCK_WORD * GROUP_WORD)
+}
+
+/// Where the group has the block of a class.
+#[inline]
+const fn in_group(class: u32) -> u32 {
+    class / BLOCK_WORD % GROUP_WORD
 }
 
 /// An IPv4 address.

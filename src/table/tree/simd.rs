@@ -83,7 +83,7 @@ mod avx2 {
 
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn halves(line: &Line) -> [__m256i; 2] {
+    pub fn halves(line: &Line) -> [__m256i; 2] {
         let (low, high) = line.0.split_at(LANES);
         // SAFETY: each half is eight words, 32 bytes, and the load has no need of alignment.
         [low, high].map(|half| unsafe { _mm256_loadu_si256(half.as_ptr().cast()) })
@@ -107,8 +107,24 @@ mod avx2 {
 
     #[inline]
     #[target_feature(enable = "avx2")]
+    pub fn each(word: u32) -> __m256i {
+        _mm256_set1_epi32(word.cast_signed())
+    }
+
+    /// Of ports and protocols: lanes in which not all bits are zero are outside.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub fn outside(block: &[Line; BLOCK_LINES], key: &Key) -> __m256i {
+        let [low, span] = halves(&block[2]);
+        let ports = _mm256_subs_epu16(_mm256_sub_epi16(each(key.ports()), low), span);
+        let [low_and_span, _] = halves(&block[3]);
+        let offset = _mm256_slli_epi32::<16>(_mm256_sub_epi16(each(key.protocol()), low_and_span));
+        _mm256_or_si256(ports, _mm256_subs_epu16(offset, low_and_span))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
     fn matches(block: &[Line; BLOCK_LINES], key: &Key) -> u32 {
-        let each = |word: u32| _mm256_set1_epi32(word.cast_signed());
         // What is not zero is outside.
         let address = |line: &Line, value: u32| {
             let [low, span] = halves(line);
@@ -117,12 +133,7 @@ mod avx2 {
         };
         let addresses =
             _mm256_or_si256(address(&block[0], key.source()), address(&block[1], key.destination()));
-        let [low, span] = halves(&block[2]);
-        let ports = _mm256_subs_epu16(_mm256_sub_epi16(each(key.ports()), low), span);
-        let [low_and_span, _] = halves(&block[3]);
-        let offset = _mm256_slli_epi32::<16>(_mm256_sub_epi16(each(key.protocol()), low_and_span));
-        let protocol = _mm256_subs_epu16(offset, low_and_span);
-        let all = _mm256_or_si256(addresses, _mm256_or_si256(ports, protocol));
+        let all = _mm256_or_si256(addresses, outside(block, key));
         mask(_mm256_cmpeq_epi32(all, _mm256_setzero_si256()))
     }
 }
@@ -131,16 +142,15 @@ mod avx2 {
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
     use std::arch::x86_64::{
-        __m256i, _mm256_cmple_epu32_mask, _mm256_load_si256, _mm256_mask_cmple_epu32_mask,
-        _mm256_mask_testn_epi32_mask, _mm256_or_si256, _mm256_set1_epi32, _mm256_slli_epi32,
-        _mm256_sub_epi16, _mm256_sub_epi32, _mm256_subs_epu16, _mm512_cmpgt_epi32_mask, _mm512_load_si512,
-        _mm512_set1_epi32,
+        _mm256_cmple_epu32_mask, _mm256_mask_cmple_epu32_mask, _mm256_mask_testn_epi32_mask,
+        _mm256_sub_epi32, _mm512_cmpgt_epi32_mask, _mm512_load_si512, _mm512_set1_epi32,
     };
 
-    use super::super::image::{BLOCK_LINES, LANES, Line};
+    use super::super::image::{BLOCK_LINES, Line};
     use super::super::walk::{self, Key, Lanes, Paths, Point, Walked};
+    use super::avx2::{each, halves, outside};
 
-    walks!(Avx512, "avx512f", "avx512bw", "avx512vl", "avx2", "bmi1", "bmi2", "popcnt");
+    walks!(Avx512, "avx512f", "avx512vl", "avx2", "bmi1", "bmi2", "popcnt");
 
     struct Avx512;
 
@@ -169,27 +179,14 @@ mod avx512 {
     }
 
     #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn halves(line: &Line) -> [__m256i; 2] {
-        let (low, high) = line.0.split_at(LANES);
-        // SAFETY: each half of a line is eight words, and aligned.
-        [low, high].map(|half| unsafe { _mm256_load_si256(half.as_ptr().cast()) })
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    #[target_feature(enable = "avx512f,avx512vl")]
     fn matches(block: &[Line; BLOCK_LINES], key: &Key) -> u32 {
-        let each = |word: u32| _mm256_set1_epi32(word.cast_signed());
         let [low, span] = halves(&block[0]);
         let inside = _mm256_cmple_epu32_mask(_mm256_sub_epi32(each(key.source()), low), span);
         let [low, span] = halves(&block[1]);
         let inside =
             _mm256_mask_cmple_epu32_mask(inside, _mm256_sub_epi32(each(key.destination()), low), span);
-        let [low, span] = halves(&block[2]);
-        let ports = _mm256_subs_epu16(_mm256_sub_epi16(each(key.ports()), low), span);
-        let [low_and_span, _] = halves(&block[3]);
-        let offset = _mm256_slli_epi32::<16>(_mm256_sub_epi16(each(key.protocol()), low_and_span));
-        let outside = _mm256_or_si256(ports, _mm256_subs_epu16(offset, low_and_span));
+        let outside = outside(block, key);
         u32::from(_mm256_mask_testn_epi32_mask(inside, outside, outside))
     }
 }

@@ -88,6 +88,16 @@ fn cuboid() -> impl Strategy<Value = Cuboid> {
     )
 }
 
+/// A feature that no processor is asked for rightly would leave out a way in silence.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn trees_are_walked_in_every_way_that_there_is() {
+    let has_avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2");
+    let has_avx512 = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl");
+    let ways = check(&[], &Limits::of(0)).walked_in_all_ways().count();
+    assert_eq!(ways, 1 + usize::from(has_avx2) + usize::from(has_avx512));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(80))]
 

@@ -36,13 +36,14 @@ fn many(table: &DecisionTable, direction: Direction, of: &[u32], tuples: &[FiveT
     };
     let (mut protocols, mut fragments, mut ports) = (Vec::new(), Vec::new(), [Vec::new(), Vec::new()]);
     for tuple in tuples {
-        let (is_opaque, source, destination) = match tuple.transport {
-            Transport::Ports { source, destination } => (0, source, destination),
-            Transport::Icmp { kind, code } => (0, 0, u16::from_be_bytes([kind, code])),
-            Transport::Opaque => (1, 0, 0),
+        let (source, destination) = match tuple.transport {
+            Transport::Ports { source, destination } => (source, destination),
+            Transport::Icmp { kind, code } => (0, u16::from_be_bytes([kind, code])),
+            Transport::Opaque => (0, 0),
         };
         protocols.push(tuple.protocol);
-        fragments.push(is_opaque);
+        let read = Transport::of(tuple.protocol, source, destination);
+        fragments.push(u8::from(read != tuple.transport));
         ports[0].push(source);
         ports[1].push(destination);
     }
@@ -69,16 +70,28 @@ fn deep() -> Budgets {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, max_shrink_iters: 500, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn a_batch_of_gates_answers_as_each_and_as_linear(mut choices in choices()) {
+    fn a_batch_of_gates_answers_as_each_and_as_linear(mut choices in choices(), seed in any::<u64>()) {
         let program = Arc::new(program(&mut choices));
+        // Batches take more choices than a list has.
+        let mut choices = Choices::Seeded(seed);
         let aims = Aims::at(&program);
         let linear = built(&program, &Budgets::LINEAR).table;
         for budgets in [deep(), tiny(&mut choices)] {
             let table = built(&program, &budgets).table;
-            for count in [1, 63, 64, 65, 129] {
+            for count in [1, 31, 32, 65, 64 + 32 + 1] {
                 let direction = choices.of(&[Direction::Ingress, Direction::Egress]);
                 let family = choices.of(&[Family::V4, Family::V6]);
-                let tuples: Vec<_> = (0..count).map(|_| aims.tuple_of(&mut choices, family)).collect();
+                // One later fragment, and none of the packets is answered in a block.
+                let is_whole = choices.chance(75);
+                let tuple = |_| {
+                    let mut tuple = aims.tuple_of(&mut choices, family);
+                    if is_whole {
+                        let [source, destination] = [(); 2].map(|()| aims.port(&mut choices));
+                        tuple.transport = Transport::of(tuple.protocol, source, destination);
+                    }
+                    tuple
+                };
+                let tuples: Vec<_> = (0..count).map(tuple).collect();
                 let of: Vec<_> = (0..count)
                     .map(|_| EndpointId::new(choices.below(program.endpoints.len())).number()).collect();
                 let (verdicts, outcomes) = many(&table, direction, &of, &tuples);
@@ -105,25 +118,28 @@ fn gate_like(
     Gate { outcome: other.outcome, ..linear.gate(workload, direction, tuple) }
 }
 
-/// Of a whole cluster: maps of two levels have several groups there.
+/// Of a whole cluster, whose maps have several groups of 512 classes.
 #[test]
 fn a_batch_of_a_cluster_answers_as_each_of_it() {
     for name in ["labels-10k-cluster", "labels-10k-cluster-v6"] {
         let workload = Named::find(name).expect("a named workload").workload(1);
         let program = Arc::new(compile(&workload.model, None).expect("valid policies"));
         let table = built(&program, &deep()).table;
+        let classes = table.describe().classes;
+        assert!(classes.ipv4_classes.max(classes.ipv6_classes) > 2 * 512, "{name}: {classes:?}");
         for questions in questions(&workload, &table, 1, 20_000).expect("somebody to ask about") {
             let (mut verdicts, mut outcomes) = (vec![99; questions.len()], vec![u32::MAX; questions.len()]);
-            let asked = Column::Each(questions.workloads());
-            let flows = questions.flows();
-            table
-                .gate_batch(Direction::Ingress, asked, &flows, &mut verdicts, &mut outcomes)
-                .expect("columns of one length");
-            for (index, &workload) in questions.workloads().iter().enumerate() {
-                let tuple = flows.key(index).tuple;
-                let gate = table.gate(EndpointId::from_number(workload), Direction::Ingress, &tuple);
-                let verdict = if gate.allows { Verdict::Allow } else { Verdict::Deny };
-                assert_eq!((verdicts[index], outcomes[index]), (verdict as u8, gate.outcome.number()));
+            let (asked, flows) = (Column::Each(questions.workloads()), questions.flows());
+            for direction in [Direction::Ingress, Direction::Egress] {
+                let done = table.gate_batch(direction, asked, &flows, &mut verdicts, &mut outcomes);
+                done.expect("columns of one length");
+                for (index, &workload) in questions.workloads().iter().enumerate() {
+                    let tuple = flows.key(index).tuple;
+                    let gate = table.gate(EndpointId::from_number(workload), direction, &tuple);
+                    let verdict = if gate.allows { Verdict::Allow } else { Verdict::Deny };
+                    let found = (verdicts[index], outcomes[index]);
+                    assert_eq!(found, (verdict as u8, gate.outcome.number()), "{direction:?} {tuple:?}");
+                }
             }
         }
     }
