@@ -17,10 +17,11 @@ pub fn all_paths(trees: usize) -> impl Iterator<Item = Paths> {
     with_vectors.into_iter().flatten().chain([Paths::of::<Scalar>(trees)])
 }
 
-/// Walks compiled for the features that are named, and `paths`, which gives them out where the processor has these.
+/// Lanes of the functions `below` and `matches`, walks compiled for the features that are named, and `paths`, which gives
+/// them out where the processor has these.
 #[cfg(target_arch = "x86_64")]
 macro_rules! walks {
-    ($lanes:ty, $($feature:tt),+) => {
+    ($lanes:ident, $($feature:tt),+) => {
         /// Walks of these lanes, where the processor has all features.
         pub fn paths(trees: usize) -> Option<Paths> {
             let has_all = $(is_x86_feature_detected!($feature))&&+;
@@ -47,6 +48,23 @@ macro_rules! walks {
             // SAFETY: as in `find`.
             unsafe { here(image, points, answers) }
         }
+
+        struct $lanes;
+
+        // Inlined always: vector code only inside a caller compiled for it.
+        impl Lanes for $lanes {
+            #[inline(always)]
+            fn below(boundaries: &Line, key: u32) -> usize {
+                // SAFETY: inlined into walks that `paths` gives out alone.
+                unsafe { below(boundaries, key) }
+            }
+
+            #[inline(always)]
+            fn matches(block: &[Line; BLOCK_LINES], key: &Key) -> u32 {
+                // SAFETY: as in `below`.
+                unsafe { matches(block, key) }
+            }
+        }
     };
 }
 
@@ -63,23 +81,6 @@ mod avx2 {
     use super::super::walk::{self, Key, Lanes, Paths, Point, Walked};
 
     walks!(Avx2, "avx2", "bmi1", "bmi2", "popcnt");
-
-    struct Avx2;
-
-    #[expect(clippy::inline_always, reason = "vector code only inside a caller compiled for it")]
-    impl Lanes for Avx2 {
-        #[inline(always)]
-        fn below(boundaries: &Line, key: u32) -> usize {
-            // SAFETY: inlined into walks that `paths` gives out alone.
-            unsafe { below(boundaries, key) }
-        }
-
-        #[inline(always)]
-        fn matches(block: &[Line; BLOCK_LINES], key: &Key) -> u32 {
-            // SAFETY: as in `below`.
-            unsafe { matches(block, key) }
-        }
-    }
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -151,23 +152,6 @@ mod avx512 {
     use super::avx2::{each, halves, outside};
 
     walks!(Avx512, "avx512f", "avx512vl", "avx2", "bmi1", "bmi2", "popcnt");
-
-    struct Avx512;
-
-    #[expect(clippy::inline_always, reason = "vector code only inside a caller compiled for it")]
-    impl Lanes for Avx512 {
-        #[inline(always)]
-        fn below(boundaries: &Line, key: u32) -> usize {
-            // SAFETY: inlined into walks that `paths` gives out alone.
-            unsafe { below(boundaries, key) }
-        }
-
-        #[inline(always)]
-        fn matches(block: &[Line; BLOCK_LINES], key: &Key) -> u32 {
-            // SAFETY: as in `below`.
-            unsafe { matches(block, key) }
-        }
-    }
 
     #[inline]
     #[target_feature(enable = "avx512f,popcnt")]
