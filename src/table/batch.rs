@@ -10,10 +10,15 @@ use super::answer::{Answer, EndKind};
 use super::block::{Block, Columns};
 use super::lead::Lead;
 use super::point::AddressBlock;
+use super::prefetch::prefetch_all;
 use super::stops::Before;
 use super::{Decision, DecisionTable, Trace, hooks, short};
 use crate::flow::{CtState, Direction, Family, FlowKey, Hook, InterfaceId};
 use crate::program::ChainId;
+
+/// Blocks from the one that is answered to the one whose columns are asked for. Those of many flows are in no near cache; the
+/// processor follows such streams by itself, but not as far ahead as blocks are that wait for nothing else.
+const AHEAD: usize = 2;
 
 /// One value for every flow, or one value for each.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +77,14 @@ impl<T: Copy> Column<'_, T> {
 }
 
 impl<'a, T> Column<'a, T> {
+    /// While those of `N` flows from one on are read, asks for those that are read soon; there need not be any.
+    #[inline]
+    pub(super) fn ask_ahead<const N: usize>(&self, from: usize) {
+        if let Self::Each(values) = self {
+            prefetch_all(values.as_ptr().wrapping_add(from + AHEAD * N), N);
+        }
+    }
+
     /// Those of `N` flows where they are: in the column, or [`repeated`](Self::repeated). Panics beyond the column.
     #[inline]
     pub(super) fn read<'b, const N: usize>(&self, repeated: &'b [T; N], from: usize) -> &'b [T; N]
@@ -262,6 +275,29 @@ impl<'a> Flows<'a> {
         }
     }
 
+    /// While `N` flows from one on are answered, asks for what is read of flows soon, and for where their answers go: behind
+    /// those of these.
+    #[inline]
+    pub(super) fn ask_ahead<const N: usize>(&self, from: usize, verdicts: &[u8; N], outcomes: &[u32; N]) {
+        match &self.addresses {
+            Addresses::V4 { source, destination } => {
+                source.ask_ahead::<N>(from);
+                destination.ask_ahead::<N>(from);
+            }
+            Addresses::V6 { source, destination } => {
+                source.ask_ahead::<N>(from);
+                destination.ask_ahead::<N>(from);
+            }
+        }
+        self.protocol.ask_ahead::<N>(from);
+        self.source_port.ask_ahead::<N>(from);
+        self.destination_port.ask_ahead::<N>(from);
+        self.input.ask_ahead::<N>(from);
+        self.output.ask_ahead::<N>(from);
+        prefetch_all(verdicts.as_ptr().wrapping_add(AHEAD * N), N);
+        prefetch_all(outcomes.as_ptr().wrapping_add(AHEAD * N), N);
+    }
+
     /// One question of the batch.
     pub fn key(&self, index: usize) -> FlowKey {
         Columns::<1>::of(self).block_of(self, index).key(0)
@@ -283,6 +319,7 @@ impl DecisionTable {
         let (outcomes, last_outcomes) = outcomes.as_chunks_mut::<STAGE>();
         let columns = Columns::of(flows);
         for (verdicts, outcomes) in verdicts.iter_mut().zip(outcomes) {
+            flows.ask_ahead(from, verdicts, outcomes);
             self.decide_block(&columns.block_of(flows, from), verdicts, outcomes);
             from += STAGE;
         }

@@ -13,3 +13,14 @@ pub fn prefetch<T>(value: *const T) {
     #[cfg(not(target_arch = "x86_64"))]
     let _ = value;
 }
+
+/// Asks for the cache lines of so many values from one on, wherever they are.
+#[inline]
+pub fn prefetch_all<T>(first: *const T, count: usize) {
+    for at in (0..count * size_of::<T>()).step_by(LINE) {
+        prefetch(first.cast::<u8>().wrapping_add(at));
+    }
+}
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
