@@ -76,11 +76,7 @@ impl Classes {
     /// If the records of all chains have a form.
     #[allow(clippy::inline_always)] // What it finds stays in registers, or is written once.
     #[inline(always)]
-    pub fn formed_records<const N: usize>(
-        &self,
-        chains: &[ChainId; N],
-        family: Family,
-    ) -> Option<[&Record; N]> {
+    fn formed_records<const N: usize>(&self, chains: &[ChainId; N], family: Family) -> Option<[&Record; N]> {
         let mut records = [self.formed_record(*chains.first()?, family)?; N];
         for index in 1..N {
             records[index] = self.formed_record(chains[index], family)?;
@@ -143,7 +139,7 @@ impl Classes {
     /// first addresses and the cells that they would have without the rest.
     #[allow(clippy::inline_always)] // As its callers are.
     #[inline(always)]
-    pub fn look_at_more<const LEVELS: u32, const N: usize>(
+    fn look_at_more<const LEVELS: u32, const N: usize>(
         &self,
         packets: &[u8],
         records: &[&Record; N],
@@ -296,7 +292,7 @@ impl Classes {
 
 /// The addresses that chains look at first.
 #[inline]
-pub fn near_addresses<'a, const N: usize, T>(
+fn near_addresses<'a, const N: usize, T>(
     records: &[&Record; N],
     sources: &'a [T; N],
     destinations: &'a [T; N],

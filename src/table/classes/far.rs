@@ -1,16 +1,36 @@
 //! Many packets at once where maps have two levels: such an image is in no near cache. Each step asks for the memory that
 //! the next one reads, of all packets, so that no packet waits for more than the caches can bring at the same time. Not
-//! for what stays near: tables of services, roots of IPv4; nor for what few chains look at. Where images are nearer, asking takes
-//! longer than it spares.
+//! for what stays near: roots of IPv4, directories of services. Where images are nearer, asking takes longer than it spares.
 
-use super::block::near_addresses;
+// Each family is to have its own form, and steps that are written once are those of two loops.
+#![allow(clippy::inline_always)]
+
+use std::hint::select_unpredictable;
+
 use super::{
-    BLOCK_WORD, BY_MORE, CELLS, Classes, DEEP, FORM, NEAR, RECORD, Record, SERVICE, SERVICES, WIDTH, group,
-    in_group,
+    BLOCK_WORD, BY_DESTINATION, BY_MORE, CELLS, Classes, DEEP, DESTINATION, DESTINATIONS, FORM, NEAR, PLAIN,
+    RECORD, ROWS, Record, SERVICE, SERVICES, SOURCE_PORT, SOURCE_PORTS, WIDTH, group, in_group,
 };
+use crate::flow::Family;
 use crate::program::ChainId;
 use crate::table::answer::Answer;
 use crate::table::point::{AddressBlock, PointBlock};
+
+/// What packets ask their chains.
+struct Asked<'a, T, const N: usize> {
+    records: [&'a Record; N],
+    /// The addresses that are looked at first.
+    near: [T; N],
+    /// Packets whose chains look at destinations then.
+    others: [u8; N],
+    count: usize,
+}
+
+impl<T, const N: usize> Asked<'_, T, N> {
+    fn others(&self) -> impl Iterator<Item = usize> {
+        self.others[..self.count].iter().map(|&packet| usize::from(packet))
+    }
+}
 
 impl Classes {
     /// The answers of the packets' chains; none if one of them has no form. All packets are of one family.
@@ -25,72 +45,137 @@ impl Classes {
             self.image.ask(self.roots.records + RECORD * (2 * chain.number() + family as u32));
         }
         // What needs no record, while those come.
-        let services = self.service_classes(points);
-        let records = &self.formed_records(chains, family)?;
-        let (classes, cells);
-        match points.addresses {
+        let services = self.roots.services.far_classes(&self.image, points);
+        let mut others = [0; N];
+        let cells = match points.addresses {
             AddressBlock::V4 { source, destination } => {
-                let addresses = near_addresses(records, source, destination).map(|&address| address);
-                classes = self.roots.v4.far_classes(&self.image, &addresses);
-                let class = |index: usize| self.roots.v4.class(&self.image, destination[index]);
-                cells = self.far_cells(records, points, &classes, &services, class);
+                let asked = self.asked(chains, family, |index| source[index], |index| destination[index])?;
+                let others = &mut others[..asked.count];
+                for (other, packet) in others.iter_mut().zip(asked.others()) {
+                    *other = destination[packet];
+                }
+                let near = self.roots.v4.far_classes(&self.image, &asked.near, others);
+                self.far_cells(&asked, points, &near, others, services)
             }
             AddressBlock::V6 { source, destination } => {
-                let addresses = near_addresses(records, source, destination);
-                classes = self.roots.v6.classes(&self.image, &addresses);
-                let class = |index: usize| self.class_v6(u128::from_be_bytes(destination[index]));
-                cells = self.far_cells(records, points, &classes, &services, class);
+                let asked =
+                    self.asked(chains, family, |index| &source[index], |index| &destination[index])?;
+                let near = self.roots.v6.classes(&self.image, &asked.near);
+                let others = &mut others[..asked.count];
+                for (other, packet) in others.iter_mut().zip(asked.others()) {
+                    *other = self.class_v6(u128::from_be_bytes(destination[packet]));
+                }
+                self.far_cells(&asked, points, &near, others, services)
             }
-        }
+        };
         Some(self.answers_at(&cells))
     }
 
-    /// By the classes of the addresses that are looked at first; `destination` is the class of one that is looked at then.
-    #[inline]
-    fn far_cells<const N: usize>(
+    #[inline(always)]
+    fn asked<T: Copy, const N: usize>(
         &self,
-        records: &[&Record; N],
-        points: &PointBlock<'_, N>,
-        classes: &[u32; N],
-        services: &[u32; N],
-        destination: impl Fn(usize) -> u32,
-    ) -> [u32; N] {
-        for index in 0..N {
-            self.image.ask(records[index][NEAR] + group(classes[index]));
-            self.image.ask(records[index][SERVICE] + group(services[index]));
+        chains: &[ChainId; N],
+        family: Family,
+        source: impl Fn(usize) -> T,
+        destination: impl Fn(usize) -> T,
+    ) -> Option<Asked<'_, T, N>> {
+        const { assert!(N <= 256) };
+        let first = self.formed_record(*chains.first()?, family)?;
+        let mut asked = Asked { records: [first; N], near: [source(0); N], others: [0; N], count: 0 };
+        // Without branches: which chains look at more cannot be predicted.
+        for (index, &chain) in chains.iter().enumerate() {
+            let record = self.formed_record(chain, family)?;
+            let form = record[FORM];
+            asked.records[index] = record;
+            asked.near[index] =
+                select_unpredictable(form == BY_DESTINATION, destination(index), source(index));
+            #[allow(clippy::cast_possible_truncation)] // Below N.
+            let packet = index as u8;
+            asked.others[asked.count] = packet;
+            asked.count += usize::from(form == BY_MORE);
         }
-        let (mut near, mut keys) = ([0; N], [0; N]);
+        Some(asked)
+    }
+
+    /// Where the cells are: by the classes of the addresses that are looked at first, of the `others`, and of services.
+    #[inline(always)]
+    fn far_cells<T, const N: usize>(
+        &self,
+        asked: &Asked<'_, T, N>,
+        points: &PointBlock<'_, N>,
+        near: &[u32; N],
+        others: &mut [u32],
+        mut services: [u32; N],
+    ) -> [u32; N] {
+        let records = &asked.records;
+        let (mut rows, mut keys, mut blocks) = ([0; N], [0; N], [0; N]);
+        let blocks = &mut blocks[..others.len()];
         for index in 0..N {
-            near[index] =
-                self.image.word(records[index][NEAR] + group(classes[index])) + in_group(classes[index]);
-            self.image.ask(near[index]);
-            keys[index] =
-                self.image.word(records[index][SERVICE] + group(services[index])) + in_group(services[index]);
+            rows[index] = records[index][NEAR] + group(near[index]);
+            self.image.ask(rows[index]);
+            keys[index] = records[index][SERVICE] + group(services[index]);
             self.image.ask(keys[index]);
         }
+        for ((block, packet), &class) in blocks.iter_mut().zip(asked.others()).zip(&*others) {
+            *block = records[packet][DESTINATION] + group(class);
+            self.image.ask(*block);
+        }
+        self.ask_blocks(&mut rows, near);
+        self.ask_blocks(&mut keys, &services);
+        self.ask_blocks(blocks, others);
         for index in 0..N {
-            near[index] = self.image.word(near[index]);
-            let bit = (classes[index] % BLOCK_WORD) << (records[index][WIDTH] % u32::BITS);
-            self.image.ask(near[index] + bit / u32::BITS);
+            rows[index] = self.image.word(rows[index]);
+            self.ask_local(records[index], rows[index], near[index]);
             keys[index] = self.image.word(keys[index]);
             self.image.ask(keys[index] + services[index] % BLOCK_WORD / 2);
         }
-        let (mut rows, mut cells) = ([0; N], [0; N]);
-        let (mut others, mut count) = ([0_u8; N], 0);
-        const { assert!(N <= 256) };
-        // Without branches: which chains look at more cannot be predicted.
+        for ((block, packet), &class) in blocks.iter_mut().zip(asked.others()).zip(&*others) {
+            *block = self.image.word(*block);
+            self.ask_local(records[packet], *block, class);
+        }
+        let mut cells = [0; N];
         for index in 0..N {
             let record = records[index];
-            rows[index] = self.in_block::<DEEP>(record, near[index], classes[index]);
-            let column = self.key_in_block::<DEEP>(keys[index], services[index]);
-            cells[index] = record[CELLS] + rows[index] * record[SERVICES] + column;
+            rows[index] = self.in_block::<DEEP>(record, rows[index], near[index]);
+            services[index] = self.key_in_block::<DEEP>(keys[index], services[index]);
+            cells[index] = record[CELLS] + rows[index] * record[SERVICES] + services[index];
             self.image.ask(cells[index]);
-            #[allow(clippy::cast_possible_truncation)] // Below N.
-            let place = index as u8;
-            others[count] = place;
-            count += usize::from(record[FORM] == BY_MORE);
         }
-        self.look_at_more::<DEEP, N>(&others[..count], records, points, (&rows, &mut cells), destination);
+        for ((&mut block, packet), class) in blocks.iter_mut().zip(asked.others()).zip(others.iter_mut()) {
+            let record = records[packet];
+            *class = rows[packet] * record[DESTINATIONS] + self.in_block::<DEEP>(record, block, *class);
+            self.image.ask(record[ROWS] + *class / 2);
+        }
+        for (&mut row, packet) in others.iter_mut().zip(asked.others()) {
+            let record = records[packet];
+            let row = if record[ROWS] == PLAIN { row } else { self.image.half(record[ROWS], row) };
+            let mut cell = row * record[SERVICES] + services[packet];
+            if record[SOURCE_PORTS] != 1 {
+                let port = self.roots.source_ports.class(
+                    &self.image,
+                    points.protocol[packet],
+                    points.source_port(packet),
+                );
+                cell = cell * record[SOURCE_PORTS] + self.local_key_at::<DEEP>(record[SOURCE_PORT], port);
+            }
+            cells[packet] = record[CELLS] + cell;
+            self.image.ask(cells[packet]);
+        }
         cells
+    }
+
+    /// From groups to where the offsets of blocks stand.
+    #[inline(always)]
+    fn ask_blocks(&self, places: &mut [u32], classes: &[u32]) {
+        for (place, &class) in places.iter_mut().zip(classes) {
+            *place = self.image.word(*place) + in_group(class);
+            self.image.ask(*place);
+        }
+    }
+
+    #[inline(always)]
+    fn ask_local(&self, record: &Record, block: u32, class: u32) {
+        let bit = (class % BLOCK_WORD) << (record[WIDTH] % u32::BITS);
+        self.image.ask(block + bit / u32::BITS);
     }
 }

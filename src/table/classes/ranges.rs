@@ -4,7 +4,7 @@ use rustc_hash::FxHashMap;
 
 use super::image::{Builder, Image};
 use super::limits::Refused;
-use crate::table::point::OPAQUE;
+use crate::table::point::{OPAQUE, PointBlock};
 
 /// IPv4 addresses: 65536 roots by the upper half lead to tables of 256 by the third byte, those to tables of 256 classes
 /// by the last. Equal tables are one. Every address takes the same three loads: a shorter way for some would have to be
@@ -66,22 +66,50 @@ impl V4 {
         classes
     }
 
-    /// The same, where tables are in no near cache: each step asks for what the next one reads.
-    #[inline]
-    pub fn far_classes<const N: usize>(self, image: &Image, addresses: &[u32; N]) -> [u32; N] {
-        let mut places = [0; N];
+    /// The same, and those of `others` in their place, where tables are in no near cache: each step asks for what the next
+    /// one reads.
+    #[allow(clippy::inline_always)] // As the steps are.
+    #[inline(always)]
+    pub fn far_classes<const N: usize>(
+        self,
+        image: &Image,
+        addresses: &[u32; N],
+        others: &mut [u32],
+    ) -> [u32; N] {
+        let (mut classes, mut places, mut other_places) = (*addresses, [0; N], [0; N]);
+        self.ask_middles(image, addresses, &mut places);
+        self.ask_middles(image, others, &mut other_places);
+        Self::ask_lasts(image, addresses, &mut places);
+        Self::ask_lasts(image, others, &mut other_places);
+        Self::lasts(image, &mut classes, &places);
+        Self::lasts(image, others, &other_places);
+        classes
+    }
+
+    #[allow(clippy::inline_always)] // Where there are as many as a block has, that is known.
+    #[inline(always)]
+    fn ask_middles(self, image: &Image, addresses: &[u32], places: &mut [u32]) {
         for (place, &address) in places.iter_mut().zip(addresses) {
             *place = image.word(self.root + (address >> 16)) + (address >> 8 & 0xff);
             image.ask(*place);
         }
+    }
+
+    #[allow(clippy::inline_always)] // As above.
+    #[inline(always)]
+    fn ask_lasts(image: &Image, addresses: &[u32], places: &mut [u32]) {
         for (place, &address) in places.iter_mut().zip(addresses) {
             *place = image.word(*place);
             image.ask(*place + (address & 0xff) / 2);
         }
-        for (place, &address) in places.iter_mut().zip(addresses) {
-            *place = image.half(*place, address & 0xff);
+    }
+
+    #[allow(clippy::inline_always)] // As above.
+    #[inline(always)]
+    fn lasts(image: &Image, addresses: &mut [u32], places: &[u32]) {
+        for (address, &place) in addresses.iter_mut().zip(places) {
+            *address = image.half(place, *address & 0xff);
         }
-        places
     }
 
     /// The class of an address.
@@ -209,6 +237,22 @@ impl Keys {
     pub fn class(self, image: &Image, protocol: u8, key: u32) -> u32 {
         let directory = image.word(self.protocols + u32::from(protocol));
         image.half(image.word(directory + (key >> 8)), key & 0xff)
+    }
+
+    /// Classes of services, where tables are in no near cache.
+    #[inline]
+    pub fn far_classes<const N: usize>(self, image: &Image, points: &PointBlock<'_, N>) -> [u32; N] {
+        let (mut classes, mut places) = ([0; N], [0; N]);
+        for index in 0..N {
+            classes[index] = points.service(index);
+            let directory = image.word(self.protocols + u32::from(points.protocol[index]));
+            places[index] = image.word(directory + (classes[index] >> 8));
+            image.ask(places[index] + (classes[index] & 0xff) / 2);
+        }
+        for index in 0..N {
+            classes[index] = image.half(places[index], classes[index] & 0xff);
+        }
+        classes
     }
 
     /// Classes of many keys.
