@@ -4,12 +4,17 @@ mod search;
 mod spans;
 #[cfg(test)]
 mod tests;
+mod wide;
+
+use std::hint::select_unpredictable;
 
 use super::image::{Builder, Image, WORDS};
 use super::limits::Refused;
 use super::ranges::Intervals;
+use search::PROBES;
 pub use search::Search;
 use spans::{Span, Spans};
+use wide::Wide;
 
 /// The upper half of an address is searched for, then the lower half has its place: hosts have few upper halves, and lower
 /// ones that are near each other.
@@ -21,6 +26,8 @@ use spans::{Span, Spans};
 pub struct V6 {
     /// By upper half.
     pub upper: Search,
+    /// What the search says of most addresses that nobody knows.
+    wide: Wide,
 }
 
 /// Of a lower half, the bits that the second search does not look at.
@@ -80,26 +87,27 @@ fn from_zero<P: Copy>(class: u32, inside: Intervals<'_, P>, low: impl Fn(P) -> u
     before.into_iter().chain(lows).collect()
 }
 
-/// Of all values that a search tells apart; `from` gives the least lower half that has a key.
-fn search<P: Copy>(
+/// Keys and the spans that they and all up to the next one lead to, ascending from 0 on, of all values that a search
+/// tells apart; `from` gives the least lower half that has a key.
+fn leads<P: Copy>(
     image: &mut Builder,
     intervals: Intervals<'_, P>,
     split: impl Fn(P) -> (u64, u64),
     low: impl Fn(P) -> u64,
     from: impl Fn(u64) -> u64,
-) -> Result<Search, Refused> {
+) -> Result<Vec<(u64, Span)>, Refused> {
     let mut spans = Spans::new(image);
-    let mut leads = Vec::new();
-    for Piece { key, class, inside } in pieces(intervals, split) {
-        leads.push((key, lead(&mut spans, from(key), &from_zero(class, inside, &low))?));
-    }
-    Search::build(image, &leads)
+    let lead = |Piece { key, class, inside }| {
+        Ok((key, lead(&mut spans, from(key), &from_zero(class, inside, &low))?))
+    };
+    pieces(intervals, split).into_iter().map(lead).collect()
 }
 
 /// Leads to a search among lower halves.
 fn lower_search(image: &mut Builder, intervals: Intervals<'_, u64>) -> Result<Span, Refused> {
     let split = |low| (low >> LAST, low & ((1 << LAST) - 1));
-    let search = search(image, intervals, split, |low| low, |key| key << LAST)?;
+    let leads = leads(image, intervals, split, |low| low, |key| key << LAST)?;
+    let search = Search::build(image, &leads)?;
     image.check(WORDS)?;
     image.align();
     Ok(spans::deeper(image.push(search.line())))
@@ -128,7 +136,8 @@ impl V6 {
 
     /// Writes the tables.
     pub fn build(image: &mut Builder, intervals: Intervals<'_, u128>) -> Result<Self, Refused> {
-        Ok(Self { upper: search(image, intervals, halves, |address| halves(address).1, |_| 0)? })
+        let leads = leads(image, intervals, halves, |address| halves(address).1, |_| 0)?;
+        Ok(Self { upper: Search::build(image, &leads)?, wide: Wide::of(&leads) })
     }
 
     /// Brings the tables up to date with intervals that differ between these addresses; says whether there was room.
@@ -155,7 +164,9 @@ impl V6 {
                     continue;
                 }
                 let span = lead(&mut Spans::new(image), 0, &clipped(intervals, all.0, all.1))?;
-                if !self.upper.put(image, key, span) {
+                // One that is elsewhere would be taken for a stranger.
+                let probes = if self.wide.holds(key) { 1 } else { PROBES };
+                if !self.upper.put(image, key, span, probes) {
                     return Ok(false);
                 }
                 done = Some(key);
@@ -172,7 +183,7 @@ impl V6 {
         (first, last): (u128, u128),
         done: &mut Option<u128>,
     ) -> Result<bool, Refused> {
-        let Some(line) = self.upper.exact(image, halves(first).0).and_then(spans::line) else {
+        let Some(line) = self.upper.exact(image, halves(first).0).as_ref().and_then(spans::line) else {
             return Ok(false);
         };
         let search = Search::of(&image.words(line));
@@ -187,7 +198,7 @@ impl V6 {
             let block = clipped(intervals, key << LAST, key << LAST | ((1 << LAST) - 1));
             let from = halves(key << LAST).1;
             let span = lead(&mut Spans::new(image), from, &block)?;
-            if !search.put(image, from >> LAST, span) {
+            if !search.put(image, from >> LAST, span, PROBES) {
                 return Ok(false);
             }
             *done = Some(key);
@@ -202,28 +213,42 @@ impl V6 {
         self.near(image, address).unwrap_or_else(|| self.class_elsewhere(image, address))
     }
 
-    /// The class of an address that is found where it is looked for first, as those of known networks are: without a call,
-    /// so that nobody saves registers for one.
+    /// The class of an address that is found where it is looked for first, as those of known networks are, and of those that
+    /// are far from all of them: without a call, so that nobody saves registers for one.
     #[allow(clippy::inline_always)] // As above.
     #[inline(always)]
     pub fn near(&self, image: &Image, address: u128) -> Option<u32> {
         let (upper, lower) = halves(address);
-        let mut span = self.upper.near(image, upper)?;
-        // The same for all hosts of a cluster, mostly.
-        if let Some(line) = spans::line(span) {
-            span = Search::of(image.line(line)).near(image, lower >> LAST)?;
+        let (is_found, span) = self.look(image, upper);
+        if !is_found {
+            return None;
         }
+        // The same for all hosts of a cluster, mostly.
+        let span = match spans::line(span) {
+            Some(line) => Search::of(image.line(line)).near(image, lower >> LAST)?,
+            None => span,
+        };
         Some(spans::class(image, span, lower))
+    }
+
+    /// Whether it is known without more than one line what an upper half leads to, and what that is then. Without branches:
+    /// which halves are known cannot be predicted.
+    #[allow(clippy::inline_always)] // As above.
+    #[inline(always)]
+    fn look<'a>(&'a self, image: &'a Image, upper: u64) -> (bool, &'a Span) {
+        let (is_found, span) = self.upper.look(image, upper);
+        (is_found | self.wide.holds(upper), select_unpredictable(is_found, span, &self.wide.span))
     }
 
     /// The class of any address, for those that are not.
     #[inline(never)]
     pub fn class_elsewhere(&self, image: &Image, address: u128) -> u32 {
         let (upper, lower) = halves(address);
-        let mut span = self.upper.span(image, upper);
-        if let Some(line) = spans::line(span) {
-            span = Search::of(image.line(line)).span(image, lower >> LAST);
-        }
+        let span = self.upper.span(image, upper);
+        let span = match spans::line(span) {
+            Some(line) => Search::of(image.line(line)).span(image, lower >> LAST),
+            None => span,
+        };
         spans::class(image, span, lower)
     }
 
@@ -235,7 +260,7 @@ impl V6 {
         // Without branches: which addresses are found at once cannot be predicted.
         for index in 0..N {
             let (upper, lower) = halves_of(addresses[index]);
-            let (is_found, span) = self.upper.look(image, upper);
+            let (is_found, span) = self.look(image, upper);
             classes[index] = spans::class(image, span, lower);
             #[allow(clippy::cast_possible_truncation)] // Below N.
             let place = index as u8;
@@ -244,7 +269,7 @@ impl V6 {
         }
         for &index in &others[..count] {
             let index = usize::from(index);
-            classes[index] = self.class(image, u128::from_be_bytes(*addresses[index]));
+            classes[index] = self.class_elsewhere(image, u128::from_be_bytes(*addresses[index]));
         }
         classes
     }

@@ -40,7 +40,7 @@ const FANOUT: usize = 8;
 /// Keys of a bucket.
 const OF_BUCKET: usize = 2;
 /// How many buckets may be looked at.
-const PROBES: u32 = 8;
+pub const PROBES: usize = 8;
 /// Words of a line.
 #[allow(clippy::cast_possible_truncation)] // 16.
 const LINE: u32 = WORDS as u32;
@@ -85,20 +85,20 @@ fn near(key: u64, count: u32) -> impl Iterator<Item = u32> {
 
 /// The key at a place of a bucket, and what it leads to.
 #[inline(always)]
-fn at(line: &Line, place: usize) -> (u64, Span) {
-    (number(line.as_chunks().0[place]), line.as_chunks().0[1 + place])
+fn at(line: &Line, place: usize) -> (u64, &Span) {
+    (number(line.as_chunks().0[place]), &line.as_chunks().0[1 + place])
 }
 
 /// Whether the key is in a bucket, and what it leads to then. Without branches: which of the two it is cannot be predicted.
 #[inline(always)]
-fn look(line: &Line, key: u64) -> (bool, Span) {
+fn look(line: &Line, key: u64) -> (bool, &Span) {
     let (first, _) = at(line, 0);
     let (found, span) = at(line, usize::from(first != key));
     (found == key, span)
 }
 
 #[inline]
-fn found(line: &Line, key: u64) -> Option<Span> {
+fn found(line: &Line, key: u64) -> Option<&Span> {
     let (is_found, span) = look(line, key);
     is_found.then_some(span)
 }
@@ -106,14 +106,14 @@ fn found(line: &Line, key: u64) -> Option<Span> {
 /// Places are taken in order.
 #[inline]
 fn is_full(line: &Line) -> bool {
-    at(line, OF_BUCKET - 1).1 != NOTHING
+    *at(line, OF_BUCKET - 1).1 != NOTHING
 }
 
 /// Whether there is room for the key in a bucket, or it is there already.
 fn put(line: &mut Line, key: u64, span: Span) -> bool {
     for place in 0..OF_BUCKET {
         let (known, lead) = at(line, place);
-        if lead == NOTHING || known == key {
+        if *lead == NOTHING || known == key {
             line.as_chunks_mut().0[place] = pair(key);
             line.as_chunks_mut().0[1 + place] = span;
             return true;
@@ -194,9 +194,9 @@ impl Search {
         Self { buckets: line[0], bucket_count: line[1], spans: line[2], height: line[3], levels }
     }
 
-    /// Lets a key lead elsewhere, if there is room for it near its place.
-    pub fn put(&self, image: &mut Builder, key: u64, span: Span) -> bool {
-        near(key, self.bucket_count).any(|bucket| {
+    /// Lets a key lead elsewhere, if there is room for it in so many buckets.
+    pub fn put(&self, image: &mut Builder, key: u64, span: Span, probes: usize) -> bool {
+        near(key, self.bucket_count).take(probes).any(|bucket| {
             let at = (self.buckets + bucket) * LINE;
             let mut line = image.words(at);
             let is_put = put(&mut line, key, span);
@@ -210,24 +210,24 @@ impl Search {
     /// What a key leads to that is in the hash table.
     pub fn exact(&self, image: &Builder, key: u64) -> Option<Span> {
         near(key, self.bucket_count)
-            .find_map(|bucket| found(&image.words((self.buckets + bucket) * LINE), key))
+            .find_map(|bucket| found(&image.words((self.buckets + bucket) * LINE), key).copied())
     }
 
     /// Whether a key is in its first bucket, and what it leads to then.
     #[inline(always)]
-    pub fn look(&self, image: &Image, key: u64) -> (bool, Span) {
+    pub fn look<'a>(&self, image: &'a Image, key: u64) -> (bool, &'a Span) {
         look(image.line((self.buckets + first_bucket(key, self.bucket_count)) * LINE), key)
     }
 
     /// What a key leads to that is in its first bucket.
     #[inline(always)]
-    pub fn near(&self, image: &Image, key: u64) -> Option<Span> {
+    pub fn near<'a>(&self, image: &'a Image, key: u64) -> Option<&'a Span> {
         let (is_found, span) = self.look(image, key);
         is_found.then_some(span)
     }
 
     /// What a key leads to.
-    pub fn span(&self, image: &Image, key: u64) -> Span {
+    pub fn span<'a>(&self, image: &'a Image, key: u64) -> &'a Span {
         for bucket in near(key, self.bucket_count) {
             let line = image.line((self.buckets + bucket) * LINE);
             if let Some(span) = found(line, key) {
@@ -239,7 +239,7 @@ impl Search {
         }
         let levels = self.levels[..self.height as usize].iter().rev();
         let index = levels.fold(0, |index, &level| place(image, level, index, key));
-        *image.chunk(self.spans + SPAN * index)
+        image.chunk(self.spans + SPAN * index)
     }
 }
 

@@ -38,13 +38,13 @@ pub const fn deeper(line: u32) -> Span {
 
 /// The line of the search that this leads to, if it is no span.
 #[inline]
-pub fn line([_, _, form, table]: Span) -> Option<u32> {
+pub fn line(&[_, _, form, table]: &Span) -> Option<u32> {
     (form == DEEPER).then_some(table)
 }
 
 /// The class of a lower half.
 #[inline]
-pub fn class(image: &Image, [base, upper, form, table]: Span, low: u64) -> u32 {
+pub fn class(image: &Image, &[base, upper, form, table]: &Span, low: u64) -> u32 {
     let behind = low.wrapping_sub(number([base, upper])) >> (form % (1 << SHIFT));
     #[allow(clippy::cast_possible_truncation)] // At most the last one.
     let place = behind.min(u64::from(form >> SHIFT)) as u32;

@@ -218,3 +218,32 @@ fn what_does_not_fit_is_refused() {
     }
     check(&v6, &mut whole, &bounds);
 }
+
+/// Addresses far from all that policies know are found with one look, and so are those that come to be known among them; where
+/// one would lie elsewhere, tables are built anew.
+#[test]
+fn strangers_are_found_at_once() {
+    let pod = 0xfd6c_u128 << 112 | 5;
+    let mut map = given(&[(0, 7)], pod, pod, 1);
+    let mut image = no_limit();
+    let v6 = V6::build(&mut image, &map).expect("no limit");
+    let stranger = |upper: u64| u128::from(upper) << 64 | 1;
+    let ends = [0x2000 << 48, (0x4000 << 48) - 1];
+    let read = image.image().expect("memory");
+    assert!(ends.into_iter().all(|upper| v6.near(&read, stranger(upper)) == Some(7)));
+    // The table is small: after a few keys one has no room where it is looked for first.
+    let mut written = 0;
+    for upper in (0x2a01..0x2a40).map(|upper: u64| upper << 48) {
+        let address = stranger(upper);
+        let edited = given(&map, address, address, 3);
+        if !v6.renew(&mut image, &edited, &[(address, address, 3)]).expect("no limit") {
+            break;
+        }
+        map = edited;
+        written += 1;
+        let read = image.image().expect("memory");
+        assert_eq!([v6.near(&read, address), v6.near(&read, address + 1)], [Some(3), Some(7)]);
+    }
+    assert!((1..30).contains(&written), "{written} keys in buckets of {}", v6.upper.bucket_count);
+    check(&v6, &mut image, &map);
+}
