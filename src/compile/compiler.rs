@@ -83,7 +83,7 @@ impl Compiler<'static> {
     pub fn new(model: Model, node: Option<&str>) -> Result<Self, CompileError> {
         let Model { workloads, hosts, network_sets, profiles, tiers, policies, services, settings, limits } =
             model;
-        let mut compiler = Self::empty(&settings, &limits, node)?;
+        let mut compiler = Self::empty(&settings, &limits)?;
         compiler.reserve(workloads.len());
         // Profiles first: members inherit from them.
         let resources = (profiles.into_iter().map(Resource::Profile))
@@ -97,6 +97,7 @@ impl Compiler<'static> {
             let part = Part::of(resource)?;
             compiler.add(part)?;
         }
+        compiler.enforce(node);
         Ok(compiler)
     }
 }
@@ -141,7 +142,7 @@ impl<'m> Part<'m> {
 impl<'m> Compiler<'m> {
     /// As [`new`](Compiler::new), of a model that somebody else keeps.
     pub fn borrowing(model: &'m Model, node: Option<&str>) -> Result<Self, CompileError> {
-        let mut compiler = Self::empty(&model.settings, &model.limits, node)?;
+        let mut compiler = Self::empty(&model.settings, &model.limits)?;
         compiler.reserve(model.workloads.len());
         for profile in &model.profiles {
             compiler.add(Part::Profile(Cow::Borrowed(profile)))?;
@@ -161,12 +162,13 @@ impl<'m> Compiler<'m> {
         for policy in &model.policies {
             compiler.add(Part::policy(Cow::Borrowed(policy))?)?;
         }
+        compiler.enforce(node);
         Ok(compiler)
     }
 
-    fn empty(settings: &model::Settings, limits: &Limits, node: Option<&str>) -> Result<Self, CompileError> {
+    fn empty(settings: &model::Settings, limits: &Limits) -> Result<Self, CompileError> {
         Ok(Self {
-            node: node.map(str::to_owned),
+            node: None,
             settings: settings::settings(settings)?,
             limits: limits.clone(),
             places: FxHashMap::default(),
@@ -234,7 +236,8 @@ impl<'m> Compiler<'m> {
     }
 
     /// Two resources of one name cannot be told apart: neither by an order, nor in an answer. After an error this is
-    /// good for nothing.
+    /// good for nothing. Endpoints are enforced all at once [behind this](Self::enforce): a place for each one takes as long as
+    /// there are others.
     fn add(&mut self, part: Part<'m>) -> Result<(), CompileError> {
         let key = part.key();
         let site = self.settle(&key, part);
@@ -251,6 +254,13 @@ impl<'m> Compiler<'m> {
 
     fn insert(&mut self, key: Cow<'m, str>, part: Part<'m>) {
         let site = self.settle(&key, part);
+        if let Site::Member(id) = site
+            && let Some(place) = self.members.get(id).enforced(self.node.as_deref())
+        {
+            let place = self.enforced_place(place);
+            self.enforced.insert(place, Enforced { member: id, endpoint: None });
+            self.last = None;
+        }
         self.places.insert(key, site);
     }
 
@@ -306,11 +316,6 @@ impl<'m> Compiler<'m> {
         let member = self.members.get(id);
         if let Some(kind) = self.members.kind(member) {
             self.sets.joined(member, &kind.labels);
-        }
-        if let Some(place) = member.enforced(self.node.as_deref()) {
-            let place = self.enforced_place(place);
-            self.enforced.insert(place, Enforced { member: id, endpoint: None });
-            self.last = None;
         }
         id
     }
