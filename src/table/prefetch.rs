@@ -10,7 +10,13 @@ pub fn prefetch<T>(value: *const T) {
         // SAFETY: SSE is part of x86-64; a prefetch cannot fault, whatever the address.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(value.cast()) };
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    {
+        use std::arch::asm;
+        // SAFETY: a prefetch cannot fault, whatever the address, and changes nothing that a program sees.
+        unsafe { asm!("prfm pldl1keep, [{}]", in(reg) value, options(nostack, readonly, preserves_flags)) };
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = value;
 }
 
