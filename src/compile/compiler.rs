@@ -97,8 +97,7 @@ impl Compiler<'static> {
             let part = Part::of(resource)?;
             compiler.add(part)?;
         }
-        compiler.enforce(node);
-        Ok(compiler)
+        Ok(compiler.enforcing(node))
     }
 }
 
@@ -162,8 +161,7 @@ impl<'m> Compiler<'m> {
         for policy in &model.policies {
             compiler.add(Part::policy(Cow::Borrowed(policy))?)?;
         }
-        compiler.enforce(node);
-        Ok(compiler)
+        Ok(compiler.enforcing(node))
     }
 
     fn empty(settings: &model::Settings, limits: &Limits) -> Result<Self, CompileError> {
@@ -214,6 +212,12 @@ impl<'m> Compiler<'m> {
             let _ = self.program();
         }
         program
+    }
+
+    /// With all that it is to be made of: [`enforce`](Self::enforce).
+    fn enforcing(mut self, node: Option<&str>) -> Self {
+        self.enforce(node);
+        self
     }
 
     /// From here on the endpoints of this node are enforced, or all workloads of the cluster.

@@ -275,8 +275,8 @@ impl<'a> Flows<'a> {
         }
     }
 
-    /// While `N` flows from one on are answered, asks for what is read of flows soon, and for where their answers go: behind
-    /// those of these.
+    /// While `N` flows from one on are answered, asks for those that are read soon, and for where their answers go: behind
+    /// those of these. Not for marks, states and fragments, which are the same for all flows, mostly.
     #[inline]
     pub(super) fn ask_ahead<const N: usize>(&self, from: usize, verdicts: &[u8; N], outcomes: &[u32; N]) {
         match &self.addresses {

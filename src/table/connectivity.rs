@@ -188,8 +188,10 @@ impl DecisionTable {
         let (verdicts, _) = verdicts[from..].as_chunks_mut::<N>();
         let (outcomes, _) = outcomes[from..].as_chunks_mut::<N>();
         for (verdicts, outcomes) in verdicts.iter_mut().zip(outcomes) {
-            flows.ask_ahead(from, verdicts, outcomes);
-            workloads.ask_ahead::<N>(from);
+            if N > 1 {
+                flows.ask_ahead(from, verdicts, outcomes);
+                workloads.ask_ahead::<N>(from);
+            }
             let asked = workloads.block(from).map(EndpointId::from_number);
             self.gate_block(direction, asked, &columns.block_of(flows, from), verdicts, outcomes);
             from += N;

@@ -14,13 +14,14 @@ pub fn prefetch<T>(value: *const T) {
     {
         use std::arch::asm;
         // SAFETY: a prefetch cannot fault, whatever the address, and changes nothing that a program sees.
-        unsafe { asm!("prfm pldl1keep, [{}]", in(reg) value, options(nostack, readonly, preserves_flags)) };
+        unsafe { asm!("prfm pldl1keep, [{}]", in(reg) value, options(nostack, nomem, preserves_flags)) };
     }
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = value;
 }
 
-/// Asks for the cache lines of so many values from one on, wherever they are.
+/// Asks for the cache lines of so many values from one on, wherever they are; where these begin within a line, not for the
+/// last one: whoever goes on asks for that.
 #[inline]
 pub fn prefetch_all<T>(first: *const T, count: usize) {
     for at in (0..count * size_of::<T>()).step_by(LINE) {

@@ -1,6 +1,7 @@
 //! Many packets at once where maps have two levels: such an image is in no near cache. Each step asks for the memory that
 //! the next one reads, of all packets, so that no packet waits for more than the caches can bring at the same time. Not
-//! for what stays near: roots of IPv4, directories of services. Where images are nearer, asking takes longer than it spares.
+//! for what stays near: roots of IPv4, directories of services, tables of IPv6. Where images are nearer, asking takes longer
+//! than it spares.
 
 // Each family is to have its own form, and steps that are written once are those of two loops.
 #![allow(clippy::inline_always)]
@@ -8,8 +9,8 @@
 use std::hint::select_unpredictable;
 
 use super::{
-    BLOCK_WORD, BY_DESTINATION, BY_MORE, CELLS, Classes, DEEP, DESTINATION, DESTINATIONS, FORM, NEAR, PLAIN,
-    RECORD, ROWS, Record, SERVICE, SERVICES, SOURCE_PORT, SOURCE_PORTS, WIDTH, group, in_group,
+    BLOCK_WORD, BY_DESTINATION, BY_MORE, CELLS, Classes, DEEP, DESTINATION, DESTINATIONS, FORM, NEAR, RECORD,
+    ROWS, Record, SERVICE, SERVICES, WIDTH, group, in_group,
 };
 use crate::flow::Family;
 use crate::program::ChainId;
@@ -55,7 +56,7 @@ impl Classes {
                     *other = destination[packet];
                 }
                 let near = self.roots.v4.far_classes(&self.image, &asked.near, others);
-                self.far_cells(&asked, points, &near, others, services)
+                self.far_cells(&asked, points, &near, others, &services)
             }
             AddressBlock::V6 { source, destination } => {
                 let asked =
@@ -65,7 +66,7 @@ impl Classes {
                 for (other, packet) in others.iter_mut().zip(asked.others()) {
                     *other = self.class_v6(u128::from_be_bytes(destination[packet]));
                 }
-                self.far_cells(&asked, points, &near, others, services)
+                self.far_cells(&asked, points, &near, others, &services)
             }
         };
         Some(self.answers_at(&cells))
@@ -97,68 +98,65 @@ impl Classes {
         Some(asked)
     }
 
-    /// Where the cells are: by the classes of the addresses that are looked at first, of the `others`, and of services.
+    /// Where the cells are: by the classes of the addresses that are looked at first, of the others, and of services.
     #[inline(always)]
     fn far_cells<T, const N: usize>(
         &self,
         asked: &Asked<'_, T, N>,
         points: &PointBlock<'_, N>,
         near: &[u32; N],
-        others: &mut [u32],
-        mut services: [u32; N],
+        others: &[u32],
+        services: &[u32; N],
     ) -> [u32; N] {
         let records = &asked.records;
-        let (mut rows, mut keys, mut blocks) = ([0; N], [0; N], [0; N]);
-        let blocks = &mut blocks[..others.len()];
+        // Where groups stand in maps, then blocks in groups, then where blocks begin.
+        let (mut near_at, mut other_at, mut service_at) = ([0; N], [0; N], [0; N]);
+        let other_at = &mut other_at[..others.len()];
         for index in 0..N {
-            rows[index] = records[index][NEAR] + group(near[index]);
-            self.image.ask(rows[index]);
-            keys[index] = records[index][SERVICE] + group(services[index]);
-            self.image.ask(keys[index]);
+            near_at[index] = records[index][NEAR] + group(near[index]);
+            self.image.ask(near_at[index]);
+            service_at[index] = records[index][SERVICE] + group(services[index]);
+            self.image.ask(service_at[index]);
         }
-        for ((block, packet), &class) in blocks.iter_mut().zip(asked.others()).zip(&*others) {
-            *block = records[packet][DESTINATION] + group(class);
-            self.image.ask(*block);
+        for ((at, packet), &class) in other_at.iter_mut().zip(asked.others()).zip(others) {
+            *at = records[packet][DESTINATION] + group(class);
+            self.image.ask(*at);
         }
-        self.ask_blocks(&mut rows, near);
-        self.ask_blocks(&mut keys, &services);
-        self.ask_blocks(blocks, others);
+        self.ask_blocks(&mut near_at, near);
+        self.ask_blocks(&mut service_at, services);
+        self.ask_blocks(other_at, others);
         for index in 0..N {
-            rows[index] = self.image.word(rows[index]);
-            self.ask_local(records[index], rows[index], near[index]);
-            keys[index] = self.image.word(keys[index]);
-            self.image.ask(keys[index] + services[index] % BLOCK_WORD / 2);
+            near_at[index] = self.image.word(near_at[index]);
+            self.ask_local(records[index], near_at[index], near[index]);
+            service_at[index] = self.image.word(service_at[index]);
+            self.image.ask(service_at[index] + services[index] % BLOCK_WORD / 2);
         }
-        for ((block, packet), &class) in blocks.iter_mut().zip(asked.others()).zip(&*others) {
-            *block = self.image.word(*block);
-            self.ask_local(records[packet], *block, class);
+        for ((at, packet), &class) in other_at.iter_mut().zip(asked.others()).zip(others) {
+            *at = self.image.word(*at);
+            self.ask_local(records[packet], *at, class);
         }
-        let mut cells = [0; N];
+        let (mut rows, mut columns, mut cells) = ([0; N], [0; N], [0; N]);
         for index in 0..N {
             let record = records[index];
-            rows[index] = self.in_block::<DEEP>(record, rows[index], near[index]);
-            services[index] = self.key_in_block::<DEEP>(keys[index], services[index]);
-            cells[index] = record[CELLS] + rows[index] * record[SERVICES] + services[index];
+            rows[index] = self.in_block::<DEEP>(record, near_at[index], near[index]);
+            columns[index] = self.key_in_block::<DEEP>(service_at[index], services[index]);
+            cells[index] = record[CELLS] + rows[index] * record[SERVICES] + columns[index];
             self.image.ask(cells[index]);
         }
-        for ((&mut block, packet), class) in blocks.iter_mut().zip(asked.others()).zip(others.iter_mut()) {
+        let mut pairs = [0; N];
+        let pairs = &mut pairs[..others.len()];
+        for (((pair, &at), packet), &class) in
+            pairs.iter_mut().zip(&*other_at).zip(asked.others()).zip(others)
+        {
             let record = records[packet];
-            *class = rows[packet] * record[DESTINATIONS] + self.in_block::<DEEP>(record, block, *class);
-            self.image.ask(record[ROWS] + *class / 2);
+            *pair = rows[packet] * record[DESTINATIONS] + self.in_block::<DEEP>(record, at, class);
+            self.image.ask(record[ROWS] + *pair / 2);
         }
-        for (&mut row, packet) in others.iter_mut().zip(asked.others()) {
-            let record = records[packet];
-            let row = if record[ROWS] == PLAIN { row } else { self.image.half(record[ROWS], row) };
-            let mut cell = row * record[SERVICES] + services[packet];
-            if record[SOURCE_PORTS] != 1 {
-                let port = self.roots.source_ports.class(
-                    &self.image,
-                    points.protocol[packet],
-                    points.source_port(packet),
-                );
-                cell = cell * record[SOURCE_PORTS] + self.local_key_at::<DEEP>(record[SOURCE_PORT], port);
-            }
-            cells[packet] = record[CELLS] + cell;
+        for (&pair, packet) in pairs.iter().zip(asked.others()) {
+            cells[packet] = self.cell_of_pair::<DEEP>(records[packet], pair, columns[packet], || {
+                let keys = self.roots.source_ports;
+                keys.class(&self.image, points.protocol[packet], points.source_port(packet))
+            });
             self.image.ask(cells[packet]);
         }
         cells

@@ -395,7 +395,19 @@ impl Classes {
         column: u32,
         source_port: impl FnOnce() -> u32,
     ) -> u32 {
-        let mut row = source * record[DESTINATIONS] + destination;
+        let pair = source * record[DESTINATIONS] + destination;
+        self.cell_of_pair::<LEVELS>(record, pair, column, source_port)
+    }
+
+    /// The same by source * destinations + destination.
+    #[inline]
+    fn cell_of_pair<const LEVELS: u32>(
+        &self,
+        record: &Record,
+        mut row: u32,
+        column: u32,
+        source_port: impl FnOnce() -> u32,
+    ) -> u32 {
         if record[ROWS] != PLAIN {
             row = self.image.half(record[ROWS], row);
         }

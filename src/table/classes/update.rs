@@ -453,7 +453,7 @@ fn patch_v6(
     partition: &Partition<u128>,
     refined: &Refined<u128>,
 ) -> Result<(), Outdated> {
-    let v6 = writer.roots.v6;
+    let v6 = &mut writer.roots.v6;
     let is_done = v6.is_built() && v6.renew(&mut writer.image, &partition.intervals, &refined.moved)?;
     if !is_done && partition.count() > 1 {
         writer.roots.v6 = V6::build(&mut writer.image, &partition.intervals)?;

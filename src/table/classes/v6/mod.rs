@@ -11,7 +11,6 @@ use std::hint::select_unpredictable;
 use super::image::{Builder, Image, WORDS};
 use super::limits::Refused;
 use super::ranges::Intervals;
-use search::PROBES;
 pub use search::Search;
 use spans::{Span, Spans};
 use wide::Wide;
@@ -142,7 +141,7 @@ impl V6 {
 
     /// Brings the tables up to date with intervals that differ between these addresses; says whether there was room.
     pub fn renew(
-        &self,
+        &mut self,
         image: &mut Builder,
         intervals: Intervals<'_, u128>,
         moved: &[(u128, u128, u32)],
@@ -164,10 +163,10 @@ impl V6 {
                     continue;
                 }
                 let span = lead(&mut Spans::new(image), 0, &clipped(intervals, all.0, all.1))?;
-                // One that is elsewhere would be taken for a stranger.
-                let probes = if self.wide.holds(key) { 1 } else { PROBES };
-                if !self.upper.put(image, key, span, probes) {
-                    return Ok(false);
+                let Some(bucket) = self.upper.put(image, key, span) else { return Ok(false) };
+                if bucket > 0 {
+                    // It would be taken for one that nobody knows.
+                    self.wide.cut(key);
                 }
                 done = Some(key);
             }
@@ -198,7 +197,7 @@ impl V6 {
             let block = clipped(intervals, key << LAST, key << LAST | ((1 << LAST) - 1));
             let from = halves(key << LAST).1;
             let span = lead(&mut Spans::new(image), from, &block)?;
-            if !search.put(image, from >> LAST, span, PROBES) {
+            if search.put(image, from >> LAST, span).is_none() {
                 return Ok(false);
             }
             *done = Some(key);
@@ -214,13 +213,13 @@ impl V6 {
     }
 
     /// The class of an address that is found where it is looked for first, as those of known networks are, and of those that
-    /// are far from all of them: without a call, so that nobody saves registers for one.
+    /// are [`Wide`]: without a call, so that nobody saves registers for one.
     #[allow(clippy::inline_always)] // As above.
     #[inline(always)]
     pub fn near(&self, image: &Image, address: u128) -> Option<u32> {
         let (upper, lower) = halves(address);
-        let (is_found, span) = self.look(image, upper);
-        if !is_found {
+        let (is_known, span) = self.look(image, upper);
+        if !is_known {
             return None;
         }
         // The same for all hosts of a cluster, mostly.
@@ -231,7 +230,7 @@ impl V6 {
         Some(spans::class(image, span, lower))
     }
 
-    /// Whether it is known without more than one line what an upper half leads to, and what that is then. Without branches:
+    /// Whether it is known from the first bucket what an upper half leads to, and what that is then. Without branches:
     /// which halves are known cannot be predicted.
     #[allow(clippy::inline_always)] // As above.
     #[inline(always)]
@@ -240,7 +239,7 @@ impl V6 {
         (is_found | self.wide.holds(upper), select_unpredictable(is_found, span, &self.wide.span))
     }
 
-    /// The class of any address, for those that are not.
+    /// The class of any address, for those that are not [near](Self::near).
     #[inline(never)]
     pub fn class_elsewhere(&self, image: &Image, address: u128) -> u32 {
         let (upper, lower) = halves(address);
@@ -260,12 +259,12 @@ impl V6 {
         // Without branches: which addresses are found at once cannot be predicted.
         for index in 0..N {
             let (upper, lower) = halves_of(addresses[index]);
-            let (is_found, span) = self.look(image, upper);
+            let (is_known, span) = self.look(image, upper);
             classes[index] = spans::class(image, span, lower);
             #[allow(clippy::cast_possible_truncation)] // Below N.
             let place = index as u8;
             others[count] = place;
-            count += usize::from(!is_found | spans::line(span).is_some());
+            count += usize::from(!is_known | spans::line(span).is_some());
         }
         for &index in &others[..count] {
             let index = usize::from(index);

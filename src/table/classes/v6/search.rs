@@ -40,7 +40,7 @@ const FANOUT: usize = 8;
 /// Keys of a bucket.
 const OF_BUCKET: usize = 2;
 /// How many buckets may be looked at.
-pub const PROBES: usize = 8;
+const PROBES: u32 = 8;
 /// Words of a line.
 #[allow(clippy::cast_possible_truncation)] // 16.
 const LINE: u32 = WORDS as u32;
@@ -194,9 +194,9 @@ impl Search {
         Self { buckets: line[0], bucket_count: line[1], spans: line[2], height: line[3], levels }
     }
 
-    /// Lets a key lead elsewhere, if there is room for it in so many buckets.
-    pub fn put(&self, image: &mut Builder, key: u64, span: Span, probes: usize) -> bool {
-        near(key, self.bucket_count).take(probes).any(|bucket| {
+    /// Lets a key lead elsewhere, if there is room for it near its place; in which of its buckets it is then.
+    pub fn put(&self, image: &mut Builder, key: u64, span: Span) -> Option<usize> {
+        near(key, self.bucket_count).position(|bucket| {
             let at = (self.buckets + bucket) * LINE;
             let mut line = image.words(at);
             let is_put = put(&mut line, key, span);

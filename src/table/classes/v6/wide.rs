@@ -2,8 +2,8 @@
 
 use super::spans::{NOTHING, Span};
 
-/// The interval that has the most of [`GLOBAL`]. What every search finds, found with one comparison, so it is not in
-/// the image. A key of it that leads elsewhere since tables were built is in its first bucket.
+/// The interval that has the most of [`GLOBAL`], or what is left of it: what the tree says of its keys, without the tree.
+/// So it is not in the image. A key in it that leads elsewhere since tables were built is in its first bucket.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Wide {
     first: u64,
@@ -26,6 +26,19 @@ impl Wide {
         let widest = intervals.max_by_key(global).filter(|interval| global(interval) > 0);
         let (first, last, span) = widest.unwrap_or((u64::MAX, u64::MAX, NOTHING));
         Self { first, count: last - first, span }
+    }
+
+    /// Without this key: what is left is the longer of both sides.
+    pub const fn cut(&mut self, key: u64) {
+        if self.holds(key) {
+            let before = key - self.first;
+            let behind = self.count - before - 1;
+            if before >= behind {
+                self.count = before;
+            } else {
+                (self.first, self.count) = (key + 1, behind);
+            }
+        }
     }
 
     /// Whether a key is of it.
