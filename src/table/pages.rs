@@ -1,11 +1,14 @@
-//! Memory for tables that walks read without asking how long they are: there is some behind every offset of 32 bits, as
-//! runtimes of WebAssembly have it. What is behind the room for the table is address space alone, all zeros. Large tables
-//! are in huge pages, where the kernel has them: a walk reads places far apart, and each page of 4 KiB costs the processor a
-//! search for its address as long as the load itself.
+//! Memory for tables. Large ones are in huge pages, where the kernel has them: a walk reads places far apart, and each page of
+//! 4 KiB costs the processor a search for its address as long as the load itself.
+//!
+//! Some walks read without asking how long a table is: there is memory behind every offset of 32 bits, as runtimes of
+//! WebAssembly have it. What is behind the room for the table is address space alone, all zeros.
 
 use std::io;
 use std::ptr::{self, NonNull};
 use std::slice;
+
+use bytemuck::AnyBitPattern;
 
 /// Of the smallest huge page of x86-64, and of aarch64 with pages of 4 KiB.
 const HUGE: usize = 1 << 21;
@@ -15,14 +18,15 @@ const WORTH: usize = HUGE / 2;
 const REACH: usize = (1 << u32::BITS) * size_of::<u32>() + BEYOND;
 /// How much may be read from such an offset on.
 pub const BEYOND: usize = 64;
-/// With room to begin at a huge page.
-const SPAN: usize = REACH + HUGE;
+/// The smallest page of any processor.
+const PAGE: usize = 1 << 12;
 
-/// Zeroed memory, and zeros as far as 32-bit offsets of words lead; it begins at a page.
+/// Zeroed memory; it begins at a page.
 #[derive(Debug)]
 pub struct Pages {
     /// Of all of the address space.
     map: NonNull<u8>,
+    span: usize,
     start: NonNull<u8>,
     bytes: usize,
     room: usize,
@@ -42,18 +46,30 @@ impl Pages {
         Self::zeroed(0).map(|_| ())
     }
 
-    /// So many bytes. Fails without memory, or without 16 GiB of address space: under `ulimit -v`, or where thousands of
-    /// tables have taken it.
+    /// So many bytes, and zeros as far as 32-bit offsets of words lead. Fails without memory, or without 16 GiB of address
+    /// space: under `ulimit -v`, or where thousands of tables have taken it.
     pub fn zeroed(bytes: usize) -> io::Result<Self> {
-        let is_large = bytes >= WORTH;
-        let room = if is_large { bytes.next_multiple_of(HUGE) } else { bytes };
-        if room > REACH {
+        if bytes > REACH - HUGE {
             return Err(io::Error::from_raw_os_error(libc::ENOMEM));
         }
+        Self::mapped(bytes, REACH)
+    }
+
+    /// So many bytes, with nothing behind them. Fails without memory.
+    pub fn alone(bytes: usize) -> io::Result<Self> {
+        Self::mapped(bytes, 0)
+    }
+
+    /// So many bytes, of at least so much address space.
+    fn mapped(bytes: usize, reach: usize) -> io::Result<Self> {
+        let is_large = bytes >= WORTH;
+        let room = if is_large { bytes.next_multiple_of(HUGE) } else { bytes };
+        // With room to begin at a huge page.
+        let span = room.max(reach).max(PAGE) + if is_large { HUGE } else { 0 };
         // SAFETY: asks for new memory. It is not to be written, so that nobody has to account for it.
         let map = unsafe {
             let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-            libc::mmap(ptr::null_mut(), SPAN, libc::PROT_READ, flags, -1, 0)
+            libc::mmap(ptr::null_mut(), span, libc::PROT_READ, flags, -1, 0)
         };
         if map == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
@@ -62,7 +78,7 @@ impl Pages {
         let from = if is_large { map.as_ptr().align_offset(HUGE) } else { 0 };
         // SAFETY: no more than a huge page on in the map.
         let start = unsafe { map.add(from) };
-        let pages = Self { map, start, bytes, room };
+        let pages = Self { map, span, start, bytes, room };
         pages.open()?;
         Ok(pages)
     }
@@ -93,7 +109,8 @@ impl Pages {
         fits
     }
 
-    /// Where it begins: at every 32-bit offset of words from here, and [`BEYOND`] bytes on, there is initialised memory.
+    /// Where it begins: if [`zeroed`](Self::zeroed), there is initialised memory at every 32-bit offset of words from here, and
+    /// [`BEYOND`] bytes on.
     #[inline]
     pub const fn start(&self) -> NonNull<u8> {
         self.start
@@ -103,6 +120,14 @@ impl Pages {
     pub const fn bytes(&self) -> &[u8] {
         // SAFETY: there is room for as many, which the kernel has initialised.
         unsafe { slice::from_raw_parts(self.start.as_ptr(), self.bytes) }
+    }
+
+    /// All of it, but for what is too short for one more.
+    #[inline]
+    pub const fn items<T: AnyBitPattern>(&self) -> &[T] {
+        const { assert!(align_of::<T>() <= PAGE) };
+        // SAFETY: as above; it begins at a page, and whatever it holds is one of `T`.
+        unsafe { slice::from_raw_parts(self.start.as_ptr().cast(), self.bytes / size_of::<T>()) }
     }
 
     /// All of it, to be written.
@@ -116,7 +141,7 @@ impl Pages {
 impl Drop for Pages {
     fn drop(&mut self) {
         // SAFETY: the map is this value's alone. A failure would mean that it is none.
-        let unmapped = unsafe { libc::munmap(self.map.as_ptr().cast(), SPAN) };
+        let unmapped = unsafe { libc::munmap(self.map.as_ptr().cast(), self.span) };
         debug_assert_eq!(unmapped, 0, "a map of this size");
     }
 }
@@ -127,9 +152,11 @@ mod tests {
 
     #[test]
     fn memory_is_whole_zeroed_and_aligned() {
-        for bytes in [0, 1, 4095, 4096, WORTH - 1, WORTH, HUGE, HUGE + 1, 3 * HUGE - 1] {
-            let mut pages = Pages::zeroed(bytes).expect("memory");
+        let sizes = [0, 1, 4095, 4096, WORTH - 1, WORTH, HUGE, HUGE + 1, 3 * HUGE - 1];
+        for (bytes, zeroed) in sizes.into_iter().flat_map(|bytes| [(bytes, true), (bytes, false)]) {
+            let mut pages = if zeroed { Pages::zeroed(bytes) } else { Pages::alone(bytes) }.expect("memory");
             assert_eq!(pages.bytes().len(), bytes);
+            assert_eq!(pages.items::<u64>(), vec![0; bytes / 8]);
             assert!(pages.bytes().iter().all(|&byte| byte == 0));
             pages.bytes_mut().fill(0xa5);
             assert!(pages.bytes().iter().all(|&byte| byte == 0xa5));

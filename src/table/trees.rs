@@ -6,6 +6,7 @@
 use std::array;
 use std::borrow::Cow;
 use std::fmt;
+use std::io;
 use std::ops::Index;
 use std::sync::Arc;
 
@@ -68,6 +69,8 @@ pub enum Refused {
     Cuboids(usize),
     /// A tree would take more bytes than allowed.
     Bytes(usize),
+    /// No memory: the number of the system's error.
+    Memory(i32),
     /// The trees of other chains take all that is allowed.
     Full(usize),
     /// Building takes too long.
@@ -81,6 +84,9 @@ impl fmt::Display for Refused {
         match self {
             Self::Cuboids(found) => write!(f, "{found} boxes or more, above the budget of tree"),
             Self::Bytes(found) => write!(f, "{found} bytes, above the budget of tree"),
+            Self::Memory(code) => {
+                write!(f, "no memory for a tree: {}", io::Error::from_raw_os_error(*code))
+            }
             Self::Full(found) => write!(f, "trees of {found} bytes already, the budget of tree"),
             Self::Steps(most) => write!(f, "more boxes for all trees than {most}"),
             Self::Vetoes => write!(f, "named ports in notPorts"),
@@ -318,7 +324,10 @@ impl Trees {
         self.take(cuboids.len())?;
         let bytes = cuboids.len() * self.limits.bytes_per_cuboid + (64 << 10);
         let limits = tree::Limits { bytes, ..tree::Limits::of(cuboids.len()) };
-        let tree = tree::build(&cuboids, &limits).map_err(|large| Refused::Bytes(large.needed))?;
+        let tree = tree::build(&cuboids, &limits).map_err(|error| match error {
+            tree::Error::TooLarge { needed, .. } => Refused::Bytes(needed),
+            tree::Error::Memory(code) => Refused::Memory(code),
+        })?;
         Ok(Part { tree, log, deny, next: 0 })
     }
 

@@ -1,11 +1,12 @@
 //! From rules to an image: one way of grouping them into trees, and the trees laid out behind a header.
 
-use super::build::{Builder, leaf_bytes};
-use super::image::{BLOCK_BYTES, BLOCK_LINES, Line, NODE_BYTES, NODE_LINES, Ref};
+use super::build::Builder;
+use super::image::{Form, Line, NODE_BYTES, NODE_LINES, Ref};
 use super::rules::Rules;
 use super::simd;
 use super::walk::Start;
-use super::{Limits, NONE, Shape, TREES_PER_LINE, Tree, VERSION};
+use super::{Error, Limits, Shape, TREES_PER_LINE, Tree, VERSION};
+use crate::table::pages::Pages;
 
 const WORDS: usize = 16;
 /// No more than one rule in so many may need other trees than those that are always walked.
@@ -14,7 +15,8 @@ const UNSETTLED: usize = 8;
 /// All trees of a partition, not yet laid out.
 pub struct Grown {
     nodes: Vec<[Line; NODE_LINES]>,
-    blocks: Vec<[Line; BLOCK_LINES]>,
+    blocks: Vec<Line>,
+    form: Form,
     starts: Vec<Start>,
     /// See [`first_trees`].
     first: usize,
@@ -33,14 +35,16 @@ impl Grown {
         let is_ranked = all.must_rank(groups.len());
         let ranks: Vec<u32> = (0..).take(all.values.len()).collect();
         let answers = if is_ranked { &ranks } else { &all.values };
-        let lists: usize = groups.iter().map(|group| leaf_bytes(group.len())).sum();
+        let lists: usize = groups.iter().map(|group| all.form.leaf_bytes(group.len())).sum();
         let around = overhead(groups.len(), if is_ranked { all.values.len() } else { 0 });
-        let mut spare = limits.bytes.saturating_sub(around + lists);
+        // Shorter blocks are for less memory, not for more copies of rules.
+        let allowed = limits.bytes / Form::Ranges.lines() * all.form.lines();
+        let mut spare = allowed.saturating_sub(around + lists);
         let mut rules_left = all.list.len();
         let mut builder = Builder::new(all, answers, limits.leaf, patience);
         let mut starts = Vec::new();
         for group in groups {
-            let own = leaf_bytes(group.len());
+            let own = all.form.leaf_bytes(group.len());
             let extra = spare / rules_left * group.len();
             rules_left -= group.len();
             let before = builder.bytes();
@@ -59,29 +63,31 @@ impl Grown {
             crowded: builder.crowded,
             nodes: builder.nodes,
             blocks: builder.blocks,
+            form: all.form,
         })
     }
 
-    /// Bytes of the image, or a little more.
+    /// Bytes of the image.
     pub fn bytes(&self) -> usize {
         overhead(self.starts.len(), if self.is_ranked { self.values } else { 0 })
             + self.nodes.len() * NODE_BYTES
-            + self.blocks.len() * BLOCK_BYTES
+            + self.blocks.len() * size_of::<Line>()
     }
 
     /// The image.
-    #[expect(clippy::cast_possible_truncation, reason = "the image has at most 2^27 lines")]
-    pub fn assemble(self, all: &Rules) -> Tree {
+    #[expect(clippy::cast_possible_truncation, reason = "the image has at most 2^26 lines")]
+    pub fn assemble(self, all: &Rules) -> Result<Tree, Error> {
         let head = (1 + self.starts.len().div_ceil(TREES_PER_LINE)).next_multiple_of(NODE_LINES);
-        let first_block = (head + self.nodes.len() * NODE_LINES).next_multiple_of(BLOCK_LINES);
-        let first_value = first_block + self.blocks.len() * BLOCK_LINES;
-        let moved = |at: Ref| Ref(at.0 + (if at.is_leaf() { first_block } else { head } / NODE_LINES) as u32);
+        let first_block = head + self.nodes.len() * NODE_LINES;
+        let first_value = first_block + self.blocks.len();
+        let moved = |at: Ref| Ref(at.0 + if at.is_leaf() { first_block } else { head } as u32);
         let values = if self.is_ranked { all.values.len().div_ceil(WORDS) } else { 0 };
-        let mut image = Vec::with_capacity(first_value + values);
-        image.resize(first_block, Line([0; WORDS]));
+        let mut pages = Pages::alone((first_value + values) * size_of::<Line>())
+            .map_err(|error| Error::memory(&error))?;
+        let image: &mut [Line] = bytemuck::cast_slice_mut(pages.bytes_mut());
         let squeezes = all.squeezes.map(|squeeze| squeeze.from);
         let trees = self.starts.len() as u32;
-        image[0].0[..7].copy_from_slice(&[
+        image[0].0[..8].copy_from_slice(&[
             VERSION,
             trees,
             squeezes[0],
@@ -89,6 +95,7 @@ impl Grown {
             self.is_ranked.into(),
             first_value as u32,
             self.first as u32,
+            self.form.lines() as u32,
         ]);
         for (index, start) in self.starts.iter().enumerate() {
             let words = &mut image[1 + index / TREES_PER_LINE].0[index % TREES_PER_LINE * 4..];
@@ -97,28 +104,27 @@ impl Grown {
         for (lines, node) in image[head..].chunks_exact_mut(NODE_LINES).zip(&self.nodes) {
             lines.copy_from_slice(&[node[0], Line(node[1].0.map(|child| moved(Ref(child)).0))]);
         }
-        image.extend_from_slice(self.blocks.as_flattened());
+        image[first_block..first_value].copy_from_slice(&self.blocks);
         if self.is_ranked {
-            let word = |values: &[u32], word| values.get(word).copied().unwrap_or(NONE);
-            image.extend(
-                all.values.chunks(WORDS).map(|chunk| Line(std::array::from_fn(|at| word(chunk, at)))),
-            );
+            let words: &mut [u32] = bytemuck::cast_slice_mut(&mut image[first_value..]);
+            words[..all.values.len()].copy_from_slice(&all.values);
         }
         let shape = Shape {
             trees: self.starts.len(),
             nodes: self.nodes.len(),
             leaves: self.leaves,
-            blocks: self.blocks.len(),
+            blocks: self.blocks.len() / self.form.lines(),
             depth: self.steps,
         };
-        let ranked = (image[0].0[4] != 0).then_some(image[0].0[5]);
-        Tree { image, ranked, shape, paths: simd::paths(self.first) }
+        let ranked = self.is_ranked.then_some(first_value as u32);
+        Ok(Tree { pages, ranked, shape, paths: simd::paths(self.form, self.first) })
     }
 }
 
-/// Most bytes of an image beside nodes and blocks.
+/// Bytes of an image beside nodes and blocks.
 fn overhead(trees: usize, values: usize) -> usize {
-    let lines = 1 + trees.div_ceil(TREES_PER_LINE) + BLOCK_LINES - 1 + values.div_ceil(WORDS);
+    let head = (1 + trees.div_ceil(TREES_PER_LINE)).next_multiple_of(NODE_LINES);
+    let lines = head + values.div_ceil(WORDS);
     lines * size_of::<Line>()
 }
 

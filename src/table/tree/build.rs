@@ -7,9 +7,7 @@ use rustc_hash::FxHashMap;
 
 use super::NONE;
 use super::cut::{Cut, Part, Spans};
-use super::image::{
-    BLOCK_BYTES, BLOCK_LINES, BLOCK_PLACES, LANES, Line, NODE_BYTES, NODE_LINES, Ref, block, node,
-};
+use super::image::{Form, LANES, Line, MANY_BLOCKS, NODE_BYTES, NODE_LINES, Ref, node};
 use super::rules::{Bounds, NO_PORT, PORTS, Rule, Rules};
 use super::walk::Start;
 
@@ -22,7 +20,7 @@ const UNCOVERED_DEPTHS: usize = 10;
 /// As for steps, for the second block of a leaf.
 const UNCOVERED_LENGTHS: usize = 4;
 
-/// Nodes and leaves as they grow; references count from the start of `nodes` and of `blocks`.
+/// Nodes and leaves as they grow; references count lines from the start of `nodes` and of `blocks`.
 #[derive(Debug)]
 pub struct Builder<'a> {
     all: &'a Rules,
@@ -33,7 +31,7 @@ pub struct Builder<'a> {
     /// Growing ends when more rules are [`crowded`](Self::crowded).
     patience: usize,
     pub nodes: Vec<[Line; NODE_LINES]>,
-    pub blocks: Vec<[Line; BLOCK_LINES]>,
+    pub blocks: Vec<Line>,
     leaves: FxHashMap<Box<[u32]>, Ref>,
     /// Rules in leaves that the allowance left longer than wanted.
     pub crowded: usize,
@@ -45,11 +43,6 @@ pub struct Builder<'a> {
     pub steps: usize,
     /// Room that is used again and again.
     spans: Spans,
-}
-
-/// Bytes of a leaf.
-pub fn leaf_bytes(rules: usize) -> usize {
-    rules.div_ceil(LANES).max(1) * BLOCK_BYTES
 }
 
 impl<'a> Builder<'a> {
@@ -72,7 +65,11 @@ impl<'a> Builder<'a> {
 
     /// Bytes of all that has grown.
     pub fn bytes(&self) -> usize {
-        self.nodes.len() * NODE_BYTES + self.blocks.len() * BLOCK_BYTES
+        self.nodes.len() * NODE_BYTES + self.blocks.len() * size_of::<Line>()
+    }
+
+    fn form(&self) -> Form {
+        self.all.form
     }
 
     /// Leaves that differ.
@@ -102,7 +99,8 @@ impl<'a> Builder<'a> {
         let cut = marker.or_else(|| self.chosen_cut(&mut list, bounds, depth));
         let Some(cut) = cut else { return Some(self.leaf(&list, depth)) };
         let (parts, order) = cut.divide(&list, bounds, &self.spans);
-        let least = NODE_BYTES + parts.iter().map(|part| leaf_bytes(part.list.len())).sum::<usize>();
+        let least =
+            NODE_BYTES + parts.iter().map(|part| self.form().leaf_bytes(part.list.len())).sum::<usize>();
         if least > allowance && !is_forced {
             self.crowded += list.len();
             return (self.crowded <= self.patience).then(|| self.leaf(&list, depth));
@@ -113,7 +111,7 @@ impl<'a> Builder<'a> {
         let grown = self.children(parts, bounds, &cut, allowance.saturating_sub(least), depth + 1)?;
         let children: Vec<_> = order.into_iter().map(|part| grown[part]).collect();
         self.nodes[index] = node(cut.dimension, &cut.cuts, &children);
-        Some(Ref::node(cut.dimension, index))
+        Some(Ref::node(cut.dimension, index * NODE_LINES))
     }
 
     /// The cut to make, unless the list, after what is hidden has been dropped, is to be a leaf.
@@ -137,7 +135,7 @@ impl<'a> Builder<'a> {
         let mut children = Vec::with_capacity(parts.len());
         for part in parts {
             let weight = if part.list.len() <= self.leaf { 0 } else { part.list.len() };
-            let own = leaf_bytes(part.list.len());
+            let own = self.form().leaf_bytes(part.list.len());
             let extra = if weight == 0 { 0 } else { share(spare, weight, weight_left) };
             weight_left -= weight;
             let mut inner = *bounds;
@@ -181,18 +179,16 @@ impl<'a> Builder<'a> {
             let rule: &Rule = &self.all.list[rule as usize];
             (rule, self.answers[rule.rank as usize])
         };
-        if list.is_empty() {
-            self.blocks.push(block(std::iter::empty()));
-        }
+        let form = self.form();
         for lanes in list.chunks(LANES) {
-            self.blocks.push(block(lanes.iter().map(lane)));
+            self.blocks.extend(form.block(lanes.iter().map(lane)));
         }
-        let mut count = self.blocks.len() - first;
-        if count >= super::image::MANY_BLOCKS && list.len().is_multiple_of(LANES) {
-            self.blocks.push(block(std::iter::empty()));
+        let mut count = list.len().div_ceil(LANES);
+        if count == 0 || count >= MANY_BLOCKS as usize && list.len().is_multiple_of(LANES) {
+            self.blocks.extend(form.block(std::iter::empty()));
             count += 1;
         }
-        let leaf = Ref::leaf(count, first * BLOCK_PLACES);
+        let leaf = Ref::leaf(count, first);
         self.leaves.insert(list.into(), leaf);
         leaf
     }

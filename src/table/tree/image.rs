@@ -1,6 +1,8 @@
 //! The flat image: its lines, references and blocks, and how they are written. The layout is told in the module's
 //! own documentation.
 
+use bytemuck::{Pod, Zeroable};
+
 use super::rules::{NO_PORT, PORTS, Rule};
 use super::{DIMENSIONS, NONE};
 
@@ -12,26 +14,54 @@ pub const FAN_OUT: usize = 16;
 pub const LANES: usize = 8;
 /// Lines of a node.
 pub const NODE_LINES: usize = 2;
-/// Lines of a block.
-pub const BLOCK_LINES: usize = 4;
-/// Places of a block.
-pub const BLOCK_PLACES: usize = BLOCK_LINES / NODE_LINES;
 /// Bytes of a node.
 pub const NODE_BYTES: usize = NODE_LINES * size_of::<Line>();
-/// Bytes of a block.
-pub const BLOCK_BYTES: usize = BLOCK_LINES * size_of::<Line>();
 /// A block count that a reference cannot hold: the leaf goes on until a block whose last lane is unused.
-pub const MANY_BLOCKS: usize = 32;
+pub const MANY_BLOCKS: u32 = 32;
 
-/// An image has no more lines: a reference has 26 bits for its place. 8 GiB.
-pub const MOST_LINES: usize = NODE_LINES << 26;
+/// An image has no more lines: a reference has 26 bits for its place. 4 GiB.
+pub const MOST_LINES: usize = 1 << 26;
 
 /// One cache line of the image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C, align(64))]
 pub struct Line(pub [u32; 16]);
 
-/// Leads to a node (dimension, place) or a leaf (count of blocks, place of the first). Places are counted in nodes.
+/// A block of a leaf that says nets.
+pub type Nets = [Line; 3];
+/// A block of a leaf that says ranges.
+pub type Ranges = [Line; 4];
+
+/// How the blocks of an image say which addresses a rule holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Nets: as many of the first bits as count. Three quarters of the bytes.
+    Nets,
+    /// Any first and last one.
+    Ranges,
+}
+
+impl Form {
+    /// Lines of a block.
+    pub const fn lines(self) -> usize {
+        match self {
+            Self::Nets => size_of::<Nets>() / size_of::<Line>(),
+            Self::Ranges => size_of::<Ranges>() / size_of::<Line>(),
+        }
+    }
+
+    /// Bytes of a block.
+    pub const fn bytes(self) -> usize {
+        self.lines() * size_of::<Line>()
+    }
+
+    /// Bytes of a leaf of so many rules.
+    pub fn leaf_bytes(self, rules: usize) -> usize {
+        rules.div_ceil(LANES).max(1) * self.bytes()
+    }
+}
+
+/// Leads to a node (dimension, first line) or a leaf (count of blocks, first line).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ref(pub u32);
 
@@ -40,18 +70,18 @@ impl Ref {
     const DIMENSION_SHIFT: u32 = 28;
     const PLACE_BITS: u32 = 26;
 
-    /// The node at a place; its boundaries cut `dimension`.
+    /// The node at a line; its boundaries cut `dimension`.
     pub fn node(dimension: usize, place: usize) -> Self {
         debug_assert!(dimension < DIMENSIONS && place < 1 << Self::PLACE_BITS);
-        #[expect(clippy::cast_possible_truncation, reason = "an image has fewer than 2^26 places")]
+        #[expect(clippy::cast_possible_truncation, reason = "an image has at most 2^26 lines")]
         Self((dimension as u32) << Self::DIMENSION_SHIFT | place as u32)
     }
 
-    /// The leaf of `count` blocks from `place` on.
+    /// The leaf of `count` blocks from a line on.
     pub fn leaf(count: usize, place: usize) -> Self {
         debug_assert!(count >= 1 && place < 1 << Self::PLACE_BITS);
-        #[expect(clippy::cast_possible_truncation, reason = "an image has fewer than 2^26 places")]
-        Self(Self::LEAF | (count.min(MANY_BLOCKS) as u32 - 1) << Self::PLACE_BITS | place as u32)
+        #[expect(clippy::cast_possible_truncation, reason = "an image has at most 2^26 lines")]
+        Self(Self::LEAF | (count.min(MANY_BLOCKS as usize) as u32 - 1) << Self::PLACE_BITS | place as u32)
     }
 
     pub const fn is_leaf(self) -> bool {
@@ -63,14 +93,14 @@ impl Ref {
         (self.0 >> Self::DIMENSION_SHIFT & 7) as usize
     }
 
-    /// Where the node or leaf begins.
+    /// The line where the node or leaf begins.
     pub const fn place(self) -> usize {
         (self.0 & ((1 << Self::PLACE_BITS) - 1)) as usize
     }
 
     /// Blocks of a leaf; [`MANY_BLOCKS`] stands for that many or more.
-    pub const fn blocks(self) -> usize {
-        (self.0 >> Self::PLACE_BITS & 31) as usize + 1
+    pub const fn blocks(self) -> u32 {
+        (self.0 >> Self::PLACE_BITS & 31) + 1
     }
 }
 
@@ -94,25 +124,39 @@ pub fn node(dimension: usize, cuts: &[u32], children: &[Ref]) -> [Line; NODE_LIN
     lines
 }
 
-/// The lines of a block of at most eight rules, each with what a match answers.
-pub fn block<'a>(rules: impl Iterator<Item = (&'a Rule, u32)>) -> [Line; BLOCK_LINES] {
-    let mut lines = [Line([0; 16]); BLOCK_LINES];
-    lines[BLOCK_LINES - 1].0[LANES..].fill(NONE);
-    for (lane, (rule, answer)) in rules.enumerate() {
-        let low: [u32; DIMENSIONS] =
-            std::array::from_fn(|d| if is_marker(rule, d) { 0 } else { rule.low[d] });
-        let span: [u32; DIMENSIONS] =
-            std::array::from_fn(|d| if is_marker(rule, d) { NO_PORT - 1 } else { rule.high[d] - low[d] });
-        for dimension in 0..ADDRESSES {
-            lines[dimension].0[lane] = bias(low[dimension]);
-            lines[dimension].0[LANES + lane] = span[dimension];
+impl Form {
+    /// The lines of a block of at most eight rules, each with what a match answers.
+    pub fn block<'a>(self, rules: impl Iterator<Item = (&'a Rule, u32)>) -> Vec<Line> {
+        let mut lines = vec![Line([0; 16]); self.lines()];
+        let last = lines.len() - 1;
+        lines[last].0[LANES..].fill(NONE);
+        for (lane, (rule, answer)) in rules.enumerate() {
+            let low: [u32; DIMENSIONS] =
+                std::array::from_fn(|d| if is_marker(rule, d) { 0 } else { rule.low[d] });
+            let span: [u32; DIMENSIONS] =
+                std::array::from_fn(|d| if is_marker(rule, d) { NO_PORT - 1 } else { rule.high[d] - low[d] });
+            let ports = &mut lines[last - 1].0;
+            ports[lane] = low[2] | low[3] << 16;
+            ports[LANES + lane] = span[2] | span[3] << 16;
+            match self {
+                Self::Nets => {
+                    lines[0].0[lane] = bias(low[0]);
+                    lines[0].0[LANES + lane] = bias(low[1]);
+                    let [source, destination] = [0, 1].map(|d| span[d].count_ones());
+                    lines[last].0[lane] = destination | low[4] << 8 | span[4] << 16 | source << 24;
+                }
+                Self::Ranges => {
+                    for dimension in 0..ADDRESSES {
+                        lines[dimension].0[lane] = bias(low[dimension]);
+                        lines[dimension].0[LANES + lane] = span[dimension];
+                    }
+                    lines[last].0[lane] = low[4] | span[4] << 16;
+                }
+            }
+            lines[last].0[LANES + lane] = answer;
         }
-        lines[2].0[lane] = low[2] | low[3] << 16;
-        lines[2].0[LANES + lane] = span[2] | span[3] << 16;
-        lines[3].0[lane] = low[4] | span[4] << 16;
-        lines[3].0[LANES + lane] = answer;
+        lines
     }
-    lines
 }
 
 /// A rule for packets without a port, in a dimension that could not be squeezed: a cut has set them apart, and all

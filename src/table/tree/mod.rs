@@ -4,30 +4,35 @@
 //! all of them at once. A leaf is a short list of rules, eight of which are compared at once. Rules that reach so far
 //! that they would be copied into many leaves get trees of their own; the first match of all trees wins.
 //!
-//! # Layout, version 4
+//! # Layout, version 6
 //!
 //! The image is an array of 64-byte lines of sixteen `u32`, position-independent: lines are counted from its start.
 //!
 //! ```text
-//! line 0   [0] 0x4254_0005 (layout version)  [1] trees  [2], [3] squeeze of source port and second key
+//! line 0   [0] 0x4254_0006 (layout version)  [1] trees  [2], [3] squeeze of source port and second key
 //!          [4] ranked: answers are ranks     [5] first line of the values of ranks
 //!          [6] trees that are always walked; the others only where those leave a lower answer possible
+//!          [7] lines of a block: 3 if the addresses of all rules are nets, else 4
 //! line 1.. a tree per 4 words, that with the least answer first: root reference, least answer in it, steps that nearly all
 //!          paths have, blocks (1 or 2) that nearly all leaves have
-//! then     nodes from an even line on, then leaves from one that four divides, then values of ranks
+//! then     nodes from an even line on, then leaves, then values of ranks
 //!
 //! node     line 0: 16 boundaries, ascending as i32 (the value before a child's first one; of addresses XOR 2^31, as all
 //!          addresses in the image); unused: i32::MAX
 //!          line 1: 16 references; a key goes to the child whose number is the count of boundaries below the key
-//! leaf     blocks of 4 lines with 8 lanes, in order; unused lanes come last and answer NONE
-//!          line 0: 8 source lows, 8 source spans; line 1: the same for the destination
-//!          line 2: 8 port lows, 8 port spans, each source port + second key << 16
+//! leaf     blocks with 8 lanes, in order; unused lanes come last and answer NONE
+//!  nets    line 0: 8 sources, 8 destinations
+//!          line 1: 8 port lows, 8 port spans, each source port + second key << 16
+//!          line 2: 8 x (last bits of the destination + protocol low << 8 + protocol span << 16 + last bits of the
+//!          source << 24), 8 answers
+//!  ranges  line 0: 8 source lows, 8 source spans; line 1: the same for the destination
+//!          line 2: as line 1 of nets
 //!          line 3: 8 x (protocol low + span << 16), 8 answers
 //! ```
 //!
-//! A reference is a node, `dimension << 28 | place`, or a leaf, `1 << 31 | (blocks - 1) << 26 | place`, where a place is
-//! two lines; a count field of 31 means: until a block whose last lane is unused. A rule holds a key if, in each dimension,
-//! key - low <= span, in 32 bits (addresses) or 16 bits (the rest). A port value p is looked up as p - 1 if p >= squeeze:
+//! A reference is a node, `dimension << 28 | line`, or a leaf, `1 << 31 | (blocks - 1) << 26 | line`; a count field of 31
+//! means: until a block whose last lane is unused. A rule holds a key if, in each dimension, key - low <= span, in as many
+//! bits as low has; of nets, if addresses are equal but for their last bits. A port value p is looked up as p - 1 if p >= squeeze:
 //! 65537 port values fit 16 bits, as no rule tells the squeeze from the value below it. If there is no such value the squeeze
 //! is `u32::MAX`, and the topmost nodes cut 65536 off.
 
@@ -42,11 +47,17 @@ mod simd;
 mod tests;
 mod walk;
 
+use std::io;
+
 use assemble::Grown;
+#[cfg(test)]
+use image::Form;
 use image::{Line, MOST_LINES};
 use partition::{Partition, Width};
 use rules::Rules;
 use walk::{Paths, Walked};
+
+use super::pages::Pages;
 
 /// Dimensions of a cuboid: source, destination (an IPv4 address, or an IPv6 interval rank), source port, second key,
 /// protocol. Ports are 0 to 65535, and 65536 for a packet without readable ports; the second key is the destination
@@ -55,7 +66,7 @@ pub const DIMENSIONS: usize = 5;
 /// The value of a point that no cuboid contains.
 pub const NONE: u32 = u32::MAX;
 
-const VERSION: u32 = 0x4254_0005;
+const VERSION: u32 = 0x4254_0006;
 const TREES_PER_LINE: usize = 4;
 /// The nodes of so many cuboids, in short leaves, are too many for the second cache: a longer leaf costs less than a
 /// node.
@@ -102,25 +113,39 @@ pub struct Limits {
     pub bytes: usize,
     /// Rules that a leaf should hold at most.
     pub leaf: usize,
+    /// From so many cuboids on, blocks say nets where they can: fewer bytes, a few more instructions.
+    pub nets: usize,
 }
 
 impl Limits {
     /// The stated budget for a list: 160 bytes a rule and 64 KiB.
     pub const fn of(cuboids: usize) -> Self {
-        Self { bytes: cuboids * 160 + (64 << 10), leaf: if cuboids < MANY { 16 } else { 28 } }
+        Self { bytes: cuboids * 160 + (64 << 10), leaf: if cuboids < MANY { 16 } else { 28 }, nets: 1 << 12 }
     }
 }
 
-/// Not even plain lists fit the budget.
+/// Why there is no tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{cuboids} cuboids need at least {needed} bytes, {allowed} are allowed")]
-pub struct TooLarge {
-    /// How many were given.
-    pub cuboids: usize,
-    /// Bytes of the smallest image.
-    pub needed: usize,
-    /// [`Limits::bytes`].
-    pub allowed: usize,
+pub enum Error {
+    /// Not even plain lists fit the budget.
+    #[error("{cuboids} cuboids need at least {needed} bytes, {allowed} are allowed")]
+    TooLarge {
+        /// How many were given.
+        cuboids: usize,
+        /// Bytes of the smallest image.
+        needed: usize,
+        /// [`Limits::bytes`].
+        allowed: usize,
+    },
+    /// No memory: the number of the system's error.
+    #[error("no memory: {}", io::Error::from_raw_os_error(*.0))]
+    Memory(i32),
+}
+
+impl Error {
+    fn memory(error: &io::Error) -> Self {
+        Self::Memory(error.raw_os_error().unwrap_or(libc::ENOMEM))
+    }
 }
 
 /// What a [`Tree`] is made of.
@@ -139,9 +164,9 @@ pub struct Shape {
 }
 
 /// The image and how to walk it.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Tree {
-    image: Vec<Line>,
+    pages: Pages,
     /// The first line of the values of ranks, if answers are ranks.
     ranked: Option<u32>,
     shape: Shape,
@@ -151,10 +176,10 @@ pub struct Tree {
 /// A tree over cuboids, of which the first that contains a point wins.
 ///
 /// # Errors
-/// If even plain lists of the cuboids need more than `limits.bytes`.
-pub fn build(cuboids: &[Cuboid], limits: &Limits) -> Result<Tree, TooLarge> {
+/// If even plain lists of the cuboids need more than `limits.bytes`, or without memory.
+pub fn build(cuboids: &[Cuboid], limits: &Limits) -> Result<Tree, Error> {
     let limits = &Limits { bytes: limits.bytes.min(MOST_LINES * size_of::<Line>()), ..*limits };
-    let all = Rules::new(cuboids);
+    let all = Rules::new(cuboids, limits.nets);
     let widths = Width::of(&all.list);
     let grow = |partition: Partition, patience| Grown::new(&all, partition.divide(&widths), limits, patience);
     // Fewer trees are faster, if the budget does not leave leaves long.
@@ -162,17 +187,22 @@ pub fn build(cuboids: &[Cuboid], limits: &Limits) -> Result<Tree, TooLarge> {
     let fitting = |grown: &Grown| grown.bytes() <= limits.bytes;
     let soon = Partition::ALL.into_iter().find_map(|partition| grow(partition, patience).filter(fitting));
     if let Some(grown) = soon {
-        return Ok(grown.assemble(&all));
+        return grown.assemble(&all);
     }
     let grown: Vec<_> =
         Partition::ALL.into_iter().filter_map(|partition| grow(partition, usize::MAX)).collect();
     let needed = grown.iter().map(Grown::bytes).min().unwrap_or_default();
     let least_crowded = grown.into_iter().filter(fitting).min_by_key(|grown| grown.crowded);
-    let too_large = TooLarge { cuboids: cuboids.len(), needed, allowed: limits.bytes };
-    least_crowded.map(|grown| grown.assemble(&all)).ok_or(too_large)
+    let too_large = Error::TooLarge { cuboids: cuboids.len(), needed, allowed: limits.bytes };
+    least_crowded.ok_or(too_large)?.assemble(&all)
 }
 
 impl Tree {
+    #[inline]
+    fn image(&self) -> &[Line] {
+        self.pages.items()
+    }
+
     /// The value of the first cuboid that contains the point, or [`NONE`].
     #[inline]
     pub fn find(&self, point: &[u32; DIMENSIONS]) -> u32 {
@@ -182,13 +212,13 @@ impl Tree {
     /// As [`find`](Self::find).
     #[inline]
     pub fn find_packed(&self, Packed { addresses, ports, protocol }: Packed) -> u32 {
-        self.value((self.paths.find)(&self.image, addresses, ports, protocol))
+        self.value((self.paths.find)(self.image(), addresses, ports, protocol))
     }
 
     /// [`find`](Self::find) for each point. Panics unless `values` is as long as `points`.
     pub fn find_batch(&self, points: &[[u32; DIMENSIONS]], values: &mut [u32]) {
         assert_eq!(points.len(), values.len(), "a value for each point");
-        (self.paths.find_batch)(&Walked::new(&self.image), points, values);
+        (self.paths.find_batch)(&Walked::new(self.image()), points, values);
         if self.ranked.is_some() {
             for value in values {
                 *value = self.value(*value);
@@ -200,21 +230,26 @@ impl Tree {
     fn value(&self, answer: u32) -> u32 {
         match self.ranked {
             Some(first) if answer != NONE => {
-                self.image[first as usize + answer as usize / 16].0[answer as usize % 16]
+                self.image()[first as usize + answer as usize / 16].0[answer as usize % 16]
             }
             _ => answer,
         }
     }
 
-    /// The same tree in every way that this processor can walk it, the fastest first.
+    /// Every way in which this processor can walk the tree, the fastest first.
     #[cfg(test)]
-    fn walked_in_all_ways(&self) -> impl Iterator<Item = Self> {
-        simd::all_paths(self.image[0].0[6] as usize).map(|paths| Self { paths, ..self.clone() })
+    fn all_paths(&self) -> Vec<Paths> {
+        simd::all_paths(self.form(), self.image()[0].0[6] as usize)
+    }
+
+    #[cfg(test)]
+    fn form(&self) -> Form {
+        if self.image()[0].0[7] as usize == Form::Nets.lines() { Form::Nets } else { Form::Ranges }
     }
 
     /// Bytes of the image.
     pub fn bytes(&self) -> usize {
-        self.image.len() * size_of::<Line>()
+        self.pages.bytes().len()
     }
 
     /// What it is made of.

@@ -1,13 +1,19 @@
 //! Cuboids made ready for the image: clipped to the domain, second keys in 16 bits, answers ranked.
 
+use super::image::Form;
 use super::{Cuboid, DIMENSIONS, NONE};
 
 /// Highest value of each dimension.
 pub const DOMAIN: [u32; DIMENSIONS] = [u32::MAX, u32::MAX, NO_PORT, NO_PORT, 255];
 /// The dimensions that hold a port, or [`NO_PORT`].
 pub const PORTS: [usize; 2] = [2, 3];
+/// The dimensions that hold an address.
+const ADDRESSES: [usize; 2] = [0, 1];
 /// Port of a packet without readable ports.
 pub const NO_PORT: u32 = 65536;
+
+/// Ranges of addresses that are no nets are parted into nets if rules are no more than by one in so many then.
+const FEW_PARTED: usize = 16;
 
 /// A cuboid in the terms of the image.
 #[derive(Clone, Debug)]
@@ -80,14 +86,16 @@ pub struct Rules {
     pub squeezes: [Squeeze; 2],
     /// The whole space.
     pub bounds: Bounds,
+    /// Of what the addresses of all rules are.
+    pub form: Form,
 }
 
 impl Rules {
-    /// Leaves empty cuboids out.
-    pub fn new(cuboids: &[Cuboid]) -> Self {
+    /// Leaves empty cuboids out. From so many rules on, blocks may say nets.
+    pub fn new(cuboids: &[Cuboid], nets: usize) -> Self {
         let squeezes = PORTS.map(|dimension| Squeeze::of(cuboids, dimension));
         let (list, values) = (Vec::with_capacity(cuboids.len()), Vec::with_capacity(cuboids.len()));
-        let mut all = Self { list, values, squeezes, bounds: bounds(squeezes) };
+        let mut all = Self { list, values, squeezes, bounds: bounds(squeezes), form: Form::Ranges };
         for cuboid in cuboids.iter().filter(|cuboid| !is_empty(cuboid)) {
             if all.values.last() != Some(&cuboid.value) {
                 all.values.push(cuboid.value);
@@ -102,6 +110,9 @@ impl Rules {
             all.list.push(rule);
         }
         all.part_unsqueezed();
+        if all.list.len() >= nets {
+            all.part_ranges();
+        }
         all
     }
 
@@ -125,11 +136,52 @@ impl Rules {
         }
     }
 
+    /// Makes all addresses nets, if few rules are parted for that.
+    fn part_ranges(&mut self) {
+        let most = self.list.len() + self.list.len() / FEW_PARTED;
+        let nets_of =
+            |rule: &Rule| ADDRESSES.map(|d| nets(rule.low[d], rule.high[d]).count()).iter().product();
+        let mut needed = 0;
+        let fits = self.list.iter().map(nets_of).all(|parts: usize| {
+            needed += parts;
+            needed <= most
+        });
+        if !fits {
+            return;
+        }
+        self.form = Form::Nets;
+        if needed == self.list.len() {
+            return;
+        }
+        for rule in std::mem::take(&mut self.list) {
+            for source in nets(rule.low[0], rule.high[0]) {
+                for destination in nets(rule.low[1], rule.high[1]) {
+                    let mut part = rule.clone();
+                    [(part.low[0], part.high[0]), (part.low[1], part.high[1])] = [source, destination];
+                    self.list.push(part);
+                }
+            }
+        }
+    }
+
     /// Whether so many trees must answer with ranks: where the lowest of several answers is not always that of the first
     /// rule, or where a value looks like no answer.
     pub fn must_rank(&self, trees: usize) -> bool {
         trees > 1 && !self.values.is_sorted() || self.values.contains(&NONE)
     }
+}
+
+/// The fewest nets that hold all from `low` to `high`, ascending: their lowest and highest values.
+pub fn nets(low: u32, high: u32) -> impl Iterator<Item = (u32, u32)> {
+    let mut next = Some(low);
+    std::iter::from_fn(move || {
+        let low = next?;
+        // As many last bits as may be anything.
+        let fitting = (high - low).checked_add(1).map_or(32, u32::ilog2).min(low.trailing_zeros());
+        let last = low | u32::MAX.checked_shr(32 - fitting).unwrap_or(0);
+        next = (last < high).then(|| last + 1);
+        Some((low, last))
+    })
 }
 
 fn is_empty(cuboid: &Cuboid) -> bool {

@@ -1,52 +1,65 @@
 //! Lanes of AVX-512, of AVX2 with BMI, and the choice between them and portable code, made once for each image.
 #![allow(unsafe_code)]
 
-use super::walk::{Paths, Scalar};
+use super::image::{Form, Nets, Ranges};
+use super::walk::{Block, Paths, Scalar};
 
-/// The fastest walks that this processor can take.
-pub fn paths(trees: usize) -> Paths {
-    all_paths(trees).next().expect("portable code runs everywhere")
+/// The fastest walks that this processor can take over blocks of this form, always of so many trees.
+pub fn paths(form: Form, trees: usize) -> Paths {
+    all_paths(form, trees)[0]
 }
 
-/// All walks that this processor can take, the fastest first.
-pub fn all_paths(trees: usize) -> impl Iterator<Item = Paths> {
+/// All walks that this processor can take, the fastest first; portable code runs everywhere.
+pub fn all_paths(form: Form, trees: usize) -> Vec<Paths> {
+    match form {
+        Form::Nets => paths_over::<Nets>(trees),
+        Form::Ranges => paths_over::<Ranges>(trees),
+    }
+}
+
+fn paths_over<B: Block>(trees: usize) -> Vec<Paths> {
     #[cfg(target_arch = "x86_64")]
-    let with_vectors = [avx512::paths(trees), avx2::paths(trees)];
+    let with_vectors = [avx512::paths::<B>(trees), avx2::paths::<B>(trees)];
     #[cfg(not(target_arch = "x86_64"))]
     let with_vectors: [Option<Paths>; 0] = [];
-    with_vectors.into_iter().flatten().chain([Paths::of::<Scalar>(trees)])
+    with_vectors.into_iter().flatten().chain([Paths::of::<Scalar, B>(trees)]).collect()
 }
 
-/// Lanes of the functions `below` and `matches`, walks compiled for the features that are named, and `paths`, which gives
+/// Lanes of the functions `below`, `in_nets` and `in_ranges`, walks compiled for the features that are named, and `paths`, which gives
 /// them out where the processor has these.
 #[cfg(target_arch = "x86_64")]
 macro_rules! walks {
     ($lanes:ident, $($feature:tt),+) => {
         /// Walks of these lanes, where the processor has all features.
-        pub fn paths(trees: usize) -> Option<Paths> {
+        pub fn paths<B: Block>(trees: usize) -> Option<Paths> {
             let has_all = $(is_x86_feature_detected!($feature))&&+;
-            let finds = [find::<0>, find::<1>, find::<2>, find::<3>, find::<4>, find::<5>];
-            has_all.then(|| Paths { find: finds[trees], find_batch })
+            let finds = [find::<B, 0>, find::<B, 1>, find::<B, 2>, find::<B, 3>, find::<B, 4>, find::<B, 5>];
+            has_all.then(|| Paths { find: finds[trees], find_batch: find_batch::<B> })
         }
 
         /// Only reached through [`paths`], which has asked for all features.
-        fn find<const TREES: usize>(lines: &[Line], addresses: u64, ports: u64, protocol: u32) -> u32 {
+        fn find<B: Block, const TREES: usize>(lines: &[Line], addresses: u64, ports: u64, protocol: u32) -> u32 {
             #[target_feature($(enable = $feature),+)]
-            fn here<const TREES: usize>(lines: &[Line], addresses: u64, ports: u64, protocol: u32) -> u32 {
-                walk::find::<$lanes, TREES>(lines, addresses, ports, protocol)
+            fn here<B: Block, const TREES: usize>(
+                lines: &[Line],
+                addresses: u64,
+                ports: u64,
+                protocol: u32,
+            ) -> u32 {
+                walk::find::<$lanes, B, TREES>(lines, addresses, ports, protocol)
             }
             // SAFETY: `paths` gives this function out only where the processor has the features.
-            unsafe { here::<TREES>(lines, addresses, ports, protocol) }
+            unsafe { here::<B, TREES>(lines, addresses, ports, protocol) }
         }
 
         /// As [`find`].
-        fn find_batch(image: &Walked<'_>, points: &[Point], answers: &mut [u32]) {
+        fn find_batch<B: Block>(image: &Walked<'_>, points: &[Point], answers: &mut [u32]) {
             #[target_feature($(enable = $feature),+)]
-            fn here(image: &Walked<'_>, points: &[Point], answers: &mut [u32]) {
-                walk::find_batch::<$lanes>(image, points, answers);
+            fn here<B: Block>(image: &Walked<'_>, points: &[Point], answers: &mut [u32]) {
+                walk::find_batch::<$lanes, B>(image, points, answers);
             }
             // SAFETY: as in `find`.
-            unsafe { here(image, points, answers) }
+            unsafe { here::<B>(image, points, answers) }
         }
 
         struct $lanes;
@@ -60,9 +73,15 @@ macro_rules! walks {
             }
 
             #[inline(always)]
-            fn matches(block: &[Line; BLOCK_LINES], key: &Key) -> u32 {
+            fn in_nets(block: &Nets, key: &Key) -> u32 {
                 // SAFETY: as in `below`.
-                unsafe { matches(block, key) }
+                unsafe { in_nets(block, key) }
+            }
+
+            #[inline(always)]
+            fn in_ranges(block: &Ranges, key: &Key) -> u32 {
+                // SAFETY: as in `below`.
+                unsafe { in_ranges(block, key) }
             }
         }
     };
@@ -70,15 +89,17 @@ macro_rules! walks {
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
+    use std::arch::asm;
     use std::arch::x86_64::{
-        __m256i, _mm256_castsi256_ps, _mm256_cmpeq_epi32, _mm256_cmpgt_epi32, _mm256_loadu_si256,
-        _mm256_min_epu32, _mm256_movemask_epi8, _mm256_movemask_ps, _mm256_or_si256, _mm256_packs_epi32,
-        _mm256_set1_epi32, _mm256_setzero_si256, _mm256_slli_epi32, _mm256_sub_epi16, _mm256_sub_epi32,
-        _mm256_subs_epu16, _mm256_xor_si256,
+        __m256i, _mm256_and_si256, _mm256_castsi256_ps, _mm256_cmpeq_epi32, _mm256_cmpgt_epi32,
+        _mm256_loadu_si256, _mm256_min_epu32, _mm256_movemask_epi8, _mm256_movemask_ps, _mm256_or_si256,
+        _mm256_packs_epi32, _mm256_set1_epi32, _mm256_setzero_si256, _mm256_slli_epi32, _mm256_srli_epi32,
+        _mm256_sub_epi8, _mm256_sub_epi16, _mm256_sub_epi32, _mm256_subs_epu8, _mm256_subs_epu16,
+        _mm256_xor_si256,
     };
 
-    use super::super::image::{BLOCK_LINES, LANES, Line};
-    use super::super::walk::{self, Key, Lanes, Paths, Point, Walked};
+    use super::super::image::{LANES, Line, Nets, Ranges};
+    use super::super::walk::{self, Block, Key, Lanes, Paths, Point, Walked};
 
     walks!(Avx2, "avx2", "bmi1", "bmi2", "popcnt");
 
@@ -112,20 +133,65 @@ mod avx2 {
         _mm256_set1_epi32(word.cast_signed())
     }
 
-    /// Of ports and protocols: lanes in which not all bits are zero are outside.
+    /// Lanes in which not all bits are zero are outside.
     #[inline]
     #[target_feature(enable = "avx2")]
-    pub fn outside(block: &[Line; BLOCK_LINES], key: &Key) -> __m256i {
-        let [low, span] = halves(&block[2]);
-        let ports = _mm256_subs_epu16(_mm256_sub_epi16(each(key.ports()), low), span);
-        let [low_and_span, _] = halves(&block[3]);
+    fn outside_ports(ports: &Line, key: &Key) -> __m256i {
+        let [low, span] = halves(ports);
+        _mm256_subs_epu16(_mm256_sub_epi16(each(key.ports()), low), span)
+    }
+
+    /// Of ports and protocols, as [`outside_ports`].
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub fn outside([_, _, ports, rest]: &Ranges, key: &Key) -> __m256i {
+        let [low_and_span, _] = halves(rest);
         let offset = _mm256_slli_epi32::<16>(_mm256_sub_epi16(each(key.protocol()), low_and_span));
-        _mm256_or_si256(ports, _mm256_subs_epu16(offset, low_and_span))
+        _mm256_or_si256(outside_ports(ports, key), _mm256_subs_epu16(offset, low_and_span))
+    }
+
+    /// Numbers without so many last bits, up to 32. `_mm256_srlv_epi32` is this instruction, but compilers make two more of
+    /// it, which ask whether bits are fewer than 32.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn without(mut numbers: __m256i, last_bits: __m256i) -> __m256i {
+        // SAFETY: the instruction reads and writes these registers alone, and is there where AVX2 is.
+        unsafe {
+            asm!(
+                "vpsrlvd {numbers}, {numbers}, {bits}",
+                numbers = inout(ymm_reg) numbers,
+                bits = in(ymm_reg) last_bits,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        numbers
+    }
+
+    /// Of all that a rule says, as [`outside_ports`].
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub fn outside_nets([addresses, ports, rest]: &Nets, key: &Key) -> __m256i {
+        let address = |net, value, last_bits| without(_mm256_xor_si256(each(value), net), last_bits);
+        let [sources, destinations] = halves(addresses);
+        let [bytes, _] = halves(rest);
+        let source = address(sources, key.source(), _mm256_srli_epi32::<24>(bytes));
+        let destination = address(destinations, key.destination(), _mm256_and_si256(bytes, each(0xFF)));
+        // The third byte; that of the lows is the second.
+        let offset = _mm256_slli_epi32::<8>(_mm256_sub_epi8(each(key.protocol_above()), bytes));
+        let protocol = _mm256_and_si256(_mm256_subs_epu8(offset, bytes), each(0xFF << 16));
+        let addresses = _mm256_or_si256(source, destination);
+        _mm256_or_si256(addresses, _mm256_or_si256(outside_ports(ports, key), protocol))
     }
 
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn matches(block: &[Line; BLOCK_LINES], key: &Key) -> u32 {
+    fn in_nets(block: &Nets, key: &Key) -> u32 {
+        mask(_mm256_cmpeq_epi32(outside_nets(block, key), _mm256_setzero_si256()))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn in_ranges(block: &Ranges, key: &Key) -> u32 {
         // What is not zero is outside.
         let address = |line: &Line, value: u32| {
             let [low, span] = halves(line);
@@ -144,12 +210,13 @@ mod avx2 {
 mod avx512 {
     use std::arch::x86_64::{
         _mm256_cmple_epu32_mask, _mm256_mask_cmple_epu32_mask, _mm256_mask_testn_epi32_mask,
-        _mm256_sub_epi32, _mm512_cmpgt_epi32_mask, _mm512_load_si512, _mm512_set1_epi32,
+        _mm256_sub_epi32, _mm256_testn_epi32_mask, _mm512_cmpgt_epi32_mask, _mm512_load_si512,
+        _mm512_set1_epi32,
     };
 
-    use super::super::image::{BLOCK_LINES, Line};
-    use super::super::walk::{self, Key, Lanes, Paths, Point, Walked};
-    use super::avx2::{each, halves, outside};
+    use super::super::image::{Line, Nets, Ranges};
+    use super::super::walk::{self, Block, Key, Lanes, Paths, Point, Walked};
+    use super::avx2::{each, halves, outside, outside_nets};
 
     walks!(Avx512, "avx512f", "avx512vl", "avx2", "bmi1", "bmi2", "popcnt");
 
@@ -164,7 +231,14 @@ mod avx512 {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512vl")]
-    fn matches(block: &[Line; BLOCK_LINES], key: &Key) -> u32 {
+    fn in_nets(block: &Nets, key: &Key) -> u32 {
+        let outside = outside_nets(block, key);
+        u32::from(_mm256_testn_epi32_mask(outside, outside))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512vl")]
+    fn in_ranges(block: &Ranges, key: &Key) -> u32 {
         let [low, span] = halves(&block[0]);
         let inside = _mm256_cmple_epu32_mask(_mm256_sub_epi32(each(key.source()), low), span);
         let [low, span] = halves(&block[1]);

@@ -45,12 +45,19 @@ fn edge_points(cuboids: &[Cuboid], seed: u64) -> Vec<[u32; DIMENSIONS]> {
     points
 }
 
+/// With nets where all addresses are nets, however few.
+const fn limits(bytes: usize, leaf: usize) -> Limits {
+    Limits { bytes, leaf, nets: 0 }
+}
+
 fn check(cuboids: &[Cuboid], limits: &Limits) -> Tree {
-    let tree = build(cuboids, limits).expect("the lists fit");
+    let mut tree = build(cuboids, limits).expect("the lists fit");
     assert!(tree.bytes() <= limits.bytes, "{} bytes of {}", tree.bytes(), limits.bytes);
     let points = edge_points(cuboids, 7);
     let expected: Vec<_> = points.iter().map(|point| linear(cuboids, point)).collect();
-    for tree in tree.walked_in_all_ways() {
+    // The fastest last: who gets the tree is to have that.
+    for paths in tree.all_paths().into_iter().rev() {
+        tree.paths = paths;
         for (point, expected) in points.iter().zip(&expected) {
             assert_eq!(tree.find(point), *expected, "{point:?}");
         }
@@ -61,6 +68,17 @@ fn check(cuboids: &[Cuboid], limits: &Limits) -> Tree {
         }
     }
     tree
+}
+
+/// The bytes that the cuboids need, who are allowed too few.
+fn needed(cuboids: &[Cuboid], bytes: usize) -> usize {
+    match build(cuboids, &limits(bytes, 8)) {
+        Err(Error::TooLarge { cuboids: told, needed, allowed }) => {
+            assert_eq!((told, allowed), (cuboids.len(), bytes));
+            needed
+        }
+        other => panic!("{other:?} in {bytes} bytes"),
+    }
 }
 
 /// Intervals of a dimension: wildcards, single values, prefixes, anything, inside a small part or anywhere.
@@ -78,8 +96,24 @@ fn interval(dimension: usize) -> BoxedStrategy<(u32, u32)> {
     .boxed()
 }
 
+/// Nets of any length, of few addresses.
+fn net() -> impl Strategy<Value = (u32, u32)> {
+    let address = prop_oneof![0_u32..40, Just(u32::MAX), (0_u32..8).prop_map(|high| high << 29 | 5)];
+    (address, prop_oneof![0_u32..=32, 24_u32..=32]).prop_map(|(address, length)| {
+        let last = u32::MAX.checked_shr(length).unwrap_or(0);
+        (address & !last, address | last)
+    })
+}
+
 fn cuboid() -> impl Strategy<Value = Cuboid> {
-    (interval(0), interval(1), interval(2), interval(3), interval(4), 0_u32..12).prop_map(
+    cuboid_of(interval(0), interval(1))
+}
+
+fn cuboid_of(
+    sources: impl Strategy<Value = (u32, u32)>,
+    destinations: impl Strategy<Value = (u32, u32)>,
+) -> impl Strategy<Value = Cuboid> {
+    (sources, destinations, interval(2), interval(3), interval(4), 0_u32..12).prop_map(
         |(a, b, c, d, e, value)| Cuboid {
             low: [a.0, b.0, c.0, d.0, e.0],
             high: [a.1, b.1, c.1, d.1, e.1],
@@ -94,7 +128,7 @@ fn cuboid() -> impl Strategy<Value = Cuboid> {
 fn trees_are_walked_in_every_way_that_there_is() {
     let has_avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2");
     let has_avx512 = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl");
-    let ways = check(&[], &Limits::of(0)).walked_in_all_ways().count();
+    let ways = check(&[], &Limits::of(0)).all_paths().len();
     assert_eq!(ways, 1 + usize::from(has_avx2) + usize::from(has_avx512));
 }
 
@@ -107,17 +141,58 @@ proptest! {
         if ascending {
             (0..).zip(&mut cuboids).for_each(|(index, cuboid)| cuboid.value = index);
         }
-        check(&cuboids, &Limits { bytes: 200_000, leaf });
+        check(&cuboids, &limits(200_000, leaf));
+    }
+
+    #[test]
+    fn equals_a_linear_scan_of_nets(nets in vec(cuboid_of(net(), net()), 0..150), leaf in 1_usize..40) {
+        let tree = check(&nets, &limits(200_000, leaf));
+        prop_assert_eq!(tree.form(), Form::Nets);
+    }
+
+    /// That of nets or that of ranges, by how many ranges there are.
+    #[test]
+    fn equals_a_linear_scan_in_either_form(
+        nets in vec(cuboid_of(net(), net()), 60..100), others in vec((cuboid(), 0_usize..60), 0..6)
+    ) {
+        let mut cuboids = nets;
+        for (other, place) in others {
+            cuboids.insert(place, other);
+        }
+        check(&cuboids, &limits(200_000, 12));
+    }
+
+    #[test]
+    fn nets_of_a_range_are_all_of_it(first in any::<u32>(), second in any::<u32>(), bits in 0_u32..32) {
+        let (first, second) = (first >> bits, second >> bits);
+        let (low, high) = (first.min(second), first.max(second));
+        let mut next = Some(low);
+        for (first, last) in rules::nets(low, high) {
+            prop_assert_eq!(Some(first), next);
+            let span = last - first;
+            prop_assert!(span & span.wrapping_add(1) == 0 && first & span == 0, "{first} to {last} is no net");
+            next = last.checked_add(1);
+        }
+        prop_assert_eq!(next, high.checked_add(1));
     }
 
     #[test]
     fn equals_a_linear_scan_in_any_budget(cuboids in vec(cuboid(), 1..150), spare in 0_usize..40_000) {
-        let error = build(&cuboids, &Limits { bytes: 0, leaf: 8 }).expect_err("nothing fits in no bytes");
-        check(&cuboids, &Limits { bytes: error.needed + spare, leaf: 8 });
+        check(&cuboids, &limits(needed(&cuboids, 0) + spare, 8));
     }
 }
 
 const ALL: Cuboid = Cuboid { low: [0; DIMENSIONS], high: DOMAIN, value: 5 };
+
+/// A range of 14 nets among so many cuboids is parted if that makes at most a sixteenth more of them.
+#[test]
+fn few_ranges_are_parted_into_nets() {
+    for (cuboids, form) in [(207, Form::Ranges), (208, Form::Nets)] {
+        let mut cuboids = vec![ALL; cuboids];
+        (cuboids[7].low[0], cuboids[7].high[0]) = (1, 0xFE);
+        assert_eq!(check(&cuboids, &limits(usize::MAX, 16)).form(), form);
+    }
+}
 
 #[test]
 fn no_cuboid_contains_nothing() {
@@ -180,7 +255,7 @@ fn staircase(steps: u32) -> Vec<Cuboid> {
 fn lists_longer_than_a_reference_can_count() {
     for steps in [247, 248, 249, 256, 264, 900] {
         let cuboids = staircase(steps);
-        let tree = check(&cuboids, &Limits { bytes: usize::MAX, leaf: 1000 });
+        let tree = check(&cuboids, &limits(usize::MAX, 1000));
         assert_eq!(tree.shape().nodes, 0);
         let last = cuboids[cuboids.len() - 1];
         assert_eq!(tree.find(&last.low), last.value);
@@ -192,7 +267,7 @@ fn lists_longer_than_a_reference_can_count() {
 fn leaves_of_any_length() {
     for steps in [1, 7, 8, 9, 16, 17, 24, 31, 32, 33, 40, 41, 64] {
         let cuboids = staircase(steps);
-        let tree = check(&cuboids, &Limits { bytes: usize::MAX, leaf: 1000 });
+        let tree = check(&cuboids, &limits(usize::MAX, 1000));
         for cuboid in &cuboids {
             for point in [cuboid.low, cuboid.high] {
                 assert_eq!(tree.find(&point), linear(&cuboids, &point));
@@ -227,10 +302,9 @@ fn addresses_on_both_sides_of_the_middle() {
 #[test]
 fn too_large_tells_the_numbers() {
     let cuboids = staircase(800);
-    let error = build(&cuboids, &Limits { bytes: 20_000, leaf: 8 }).expect_err("800 rules need 25,600 bytes");
-    assert_eq!((error.cuboids, error.allowed), (800, 20_000));
-    assert!(error.needed > 25_600 && error.needed < 30_000, "{error}");
-    assert!(build(&cuboids, &Limits { bytes: error.needed, leaf: 8 }).is_ok());
+    let needed = needed(&cuboids, 20_000);
+    assert!(needed > 25_600 && needed < 30_000, "{needed}");
+    assert!(build(&cuboids, &limits(needed, 8)).is_ok());
 }
 
 #[test]
@@ -280,8 +354,7 @@ fn prefixes(count: u32) -> Vec<Cuboid> {
 fn many_rules_in_large_and_small_budgets() {
     let cuboids = prefixes(6000);
     for bytes_per_rule in [44, 60, 160, 1000] {
-        let limits = Limits { bytes: cuboids.len() * bytes_per_rule, ..Limits::of(0) };
-        let tree = check(&cuboids, &limits);
+        let tree = check(&cuboids, &limits(cuboids.len() * bytes_per_rule, 16));
         assert!(tree.shape().depth > 1, "{:?}", tree.shape());
     }
 }
@@ -318,6 +391,6 @@ fn trees_of_late_rules_are_left_out_only_where_nothing_can_better_an_answer() {
     });
     let cuboids: Vec<_> = narrow.chain(wide).collect();
     let tree = check(&cuboids, &Limits::of(cuboids.len()));
-    let walked = tree.image[0].0[6] as usize;
+    let walked = tree.image()[0].0[6] as usize;
     assert!(0 < walked && walked < tree.shape().trees, "{walked} of {:?}", tree.shape());
 }

@@ -8,7 +8,7 @@
 use super::super::prefetch::prefetch;
 use std::hint::select_unpredictable;
 
-use super::image::{BLOCK_LINES, BLOCK_PLACES, LANES, Line, MANY_BLOCKS, NODE_LINES, Ref, bias};
+use super::image::{LANES, Line, MANY_BLOCKS, NODE_LINES, Nets, Ranges, Ref, bias};
 use super::{DIMENSIONS, NONE, Packed, TREES_PER_LINE, pair};
 
 /// A packet.
@@ -30,7 +30,7 @@ const GROUP: usize = 32;
 const NEAR_LINES: usize = (256 << 10) / size_of::<Line>();
 
 /// Blocks of a leaf that are searched whatever those before them answer: those of leaves that are as long as wanted.
-const FEW_BLOCKS: usize = 4;
+const FEW_BLOCKS: u32 = 4;
 
 /// How to walk an image, chosen for the processor.
 #[derive(Clone, Copy, Debug)]
@@ -42,10 +42,17 @@ pub struct Paths {
 }
 
 impl Paths {
-    /// Walks in these lanes, always of so many trees.
-    pub fn of<L: Lanes>(trees: usize) -> Self {
-        let finds = [find::<L, 0>, find::<L, 1>, find::<L, 2>, find::<L, 3>, find::<L, 4>, find::<L, 5>];
-        Self { find: finds[trees], find_batch: find_batch::<L> }
+    /// Walks in these lanes, over blocks of this form, always of so many trees.
+    pub fn of<L: Lanes, B: Block>(trees: usize) -> Self {
+        let finds = [
+            find::<L, B, 0>,
+            find::<L, B, 1>,
+            find::<L, B, 2>,
+            find::<L, B, 3>,
+            find::<L, B, 4>,
+            find::<L, B, 5>,
+        ];
+        Self { find: finds[trees], find_batch: find_batch::<L, B> }
     }
 }
 
@@ -53,20 +60,68 @@ impl Paths {
 #[derive(Clone, Copy, Debug)]
 pub struct Walked<'a> {
     lines: &'a [Line],
-    /// The same from place to place: what is read as a node.
-    nodes: &'a [Node],
-    /// And block by block.
-    blocks: &'a [Block],
 }
 
 type Node = [Line; NODE_LINES];
-type Block = [Line; BLOCK_LINES];
+
+/// The lines of a block.
+pub trait Block: Sized {
+    /// How many.
+    const LINES: usize;
+
+    /// Of so many lines.
+    fn of(lines: &[Line]) -> &Self;
+
+    /// In which answers are.
+    fn last(&self) -> &Line;
+
+    /// The lanes whose rules hold the key, as bits.
+    fn matches<L: Lanes>(&self, key: &Key) -> u32;
+}
+
+impl Block for Nets {
+    const LINES: usize = 3;
+
+    #[inline(always)]
+    fn of(lines: &[Line]) -> &Self {
+        lines.try_into().expect("three lines")
+    }
+
+    #[inline(always)]
+    fn last(&self) -> &Line {
+        &self[2]
+    }
+
+    #[inline(always)]
+    fn matches<L: Lanes>(&self, key: &Key) -> u32 {
+        L::in_nets(self, key)
+    }
+}
+
+impl Block for Ranges {
+    const LINES: usize = 4;
+
+    #[inline(always)]
+    fn of(lines: &[Line]) -> &Self {
+        lines.try_into().expect("four lines")
+    }
+
+    #[inline(always)]
+    fn last(&self) -> &Line {
+        &self[3]
+    }
+
+    #[inline(always)]
+    fn matches<L: Lanes>(&self, key: &Key) -> u32 {
+        L::in_ranges(self, key)
+    }
+}
 
 impl<'a> Walked<'a> {
     /// Of all lines of an image.
     #[inline(always)]
     pub fn new(lines: &'a [Line]) -> Self {
-        Self { lines, nodes: lines.as_chunks().0, blocks: lines.as_chunks().0 }
+        Self { lines }
     }
 
     #[inline(always)]
@@ -88,31 +143,36 @@ impl<'a> Walked<'a> {
 
     #[inline(always)]
     fn node(&self, at: Ref) -> &'a Node {
-        &self.nodes[at.place()]
+        self.lines_at(at.place(), NODE_LINES).try_into().expect("as many lines")
     }
 
     /// A block of a leaf, by its number.
     #[inline(always)]
-    fn block(&self, leaf: Ref, number: usize) -> &'a Block {
-        &self.blocks[leaf.place() / BLOCK_PLACES + number]
+    fn block<B: Block>(&self, leaf: Ref, number: u32) -> &'a B {
+        B::of(self.lines_at(leaf.place() + number as usize * B::LINES, B::LINES))
+    }
+
+    #[inline(always)]
+    fn lines_at(&self, first: usize, count: usize) -> &'a [Line] {
+        &self.lines[first..first + count]
     }
 
     /// Asks for the first lines of a node or leaf.
     #[inline(always)]
-    fn ask_for<const LINES: usize>(&self, at: Ref) {
-        self.ask_at::<LINES>(at.place());
+    fn ask_for(&self, at: Ref, count: usize) {
+        self.ask_at(at.place(), count);
     }
 
     /// Asks for a block of a leaf, by its number.
     #[inline(always)]
-    fn ask_for_block(&self, leaf: Ref, number: usize) {
-        self.ask_at::<BLOCK_LINES>(leaf.place() + number * BLOCK_PLACES);
+    fn ask_for_block<B: Block>(&self, leaf: Ref, number: u32) {
+        self.ask_at(leaf.place() + number as usize * B::LINES, B::LINES);
     }
 
     #[inline(always)]
-    fn ask_at<const LINES: usize>(&self, place: usize) {
-        let first = self.nodes.as_ptr().wrapping_add(place).cast::<Line>();
-        (0..LINES).for_each(|line| prefetch(first.wrapping_add(line)));
+    fn ask_at(&self, first: usize, count: usize) {
+        let first = self.lines.as_ptr().wrapping_add(first);
+        (0..count).for_each(|line| prefetch(first.wrapping_add(line)));
     }
 }
 
@@ -131,7 +191,12 @@ impl Key {
         let first = first - u32::from(first >= squeezes[0]);
         let second = second - u32::from(second >= squeezes[1]);
         let both = first & 0xFFFF | second << 16;
-        let pairs = [addresses ^ pair(bias(0), bias(0)), pair(first, second), pair(protocol, both), 0];
+        let pairs = [
+            addresses ^ pair(bias(0), bias(0)),
+            pair(first, second),
+            pair(protocol, both),
+            u64::from(protocol << 8),
+        ];
         Self(pairs.map(u64::to_le))
     }
 
@@ -167,6 +232,12 @@ impl Key {
     pub fn protocol(&self) -> u32 {
         self.coordinate(4)
     }
+
+    /// In the second byte.
+    #[inline(always)]
+    pub fn protocol_above(&self) -> u32 {
+        self.coordinate(DIMENSIONS + 1)
+    }
 }
 
 /// What can be done in many lanes at once.
@@ -174,7 +245,9 @@ pub trait Lanes {
     /// How many of the boundaries, biased and ascending, are below `key`, biased.
     fn below(boundaries: &Line, key: u32) -> usize;
     /// The lanes of the block whose rules hold the key, as bits.
-    fn matches(block: &[Line; BLOCK_LINES], key: &Key) -> u32;
+    fn in_nets(block: &Nets, key: &Key) -> u32;
+    /// As [`in_nets`](Self::in_nets).
+    fn in_ranges(block: &Ranges, key: &Key) -> u32;
 }
 
 /// One tree of an image.
@@ -204,31 +277,31 @@ fn step_or_stay<L: Lanes>(image: &Walked<'_>, at: Ref, key: &Key) -> Ref {
 /// What the first of these lanes of a block answers; [`NONE`] if there are none. Of bits beyond the block's lanes, what they
 /// would be in it. Without a branch.
 #[inline(always)]
-fn answer(block: &Block, matches: u32) -> u32 {
-    let answer = block[BLOCK_LINES - 1].0[LANES + (matches.trailing_zeros() as usize & (LANES - 1))];
+fn answer<B: Block>(block: &B, matches: u32) -> u32 {
+    let answer = block.last().0[LANES + (matches.trailing_zeros() as usize & (LANES - 1))];
     answer | u32::from(matches == 0).wrapping_neg()
 }
 
 /// Whether a leaf ends with its block number `index`, counted from 0.
 #[inline(always)]
-fn is_last(block: &Block, leaf: Ref, index: usize) -> bool {
+fn is_last<B: Block>(block: &B, leaf: Ref, index: u32) -> bool {
     let is_counted = leaf.blocks() != MANY_BLOCKS;
-    let is_open = block[BLOCK_LINES - 1].0[2 * LANES - 1] == NONE;
+    let is_open = block.last().0[2 * LANES - 1] == NONE;
     is_open | is_counted & (index + 1 >= leaf.blocks())
 }
 
 /// The answer of the first rule of a block that holds the key, and whether the leaf ends with the block.
 #[inline(always)]
-fn search_block<L: Lanes>(image: &Walked<'_>, leaf: Ref, index: usize, key: &Key) -> (u32, bool) {
-    let block = image.block(leaf, index);
-    (answer(block, L::matches(block, key)), is_last(block, leaf, index))
+fn search_block<L: Lanes, B: Block>(image: &Walked<'_>, leaf: Ref, index: u32, key: &Key) -> (u32, bool) {
+    let block: &B = image.block(leaf, index);
+    (answer(block, block.matches::<L>(key)), is_last(block, leaf, index))
 }
 
 /// The answer of the first rule of a leaf, from its block number `from` on, that holds the key.
 #[inline(always)]
-fn search_on<L: Lanes>(image: &Walked<'_>, leaf: Ref, from: usize, key: &Key) -> u32 {
+fn search_on<L: Lanes, B: Block>(image: &Walked<'_>, leaf: Ref, from: u32, key: &Key) -> u32 {
     for index in from.. {
-        let (answer, is_last) = search_block::<L>(image, leaf, index, key);
+        let (answer, is_last) = search_block::<L, B>(image, leaf, index, key);
         if answer != NONE || is_last {
             return answer;
         }
@@ -238,37 +311,42 @@ fn search_on<L: Lanes>(image: &Walked<'_>, leaf: Ref, from: usize, key: &Key) ->
 
 /// The answer of the first rule of a leaf that holds the key.
 #[inline(always)]
-fn search_leaf<L: Lanes>(image: &Walked<'_>, leaf: Ref, blocks: u32, key: &Key) -> u32 {
-    let answer = search_first::<L>(image, leaf, blocks, key);
-    let blocks = blocks as usize;
+fn search_leaf<L: Lanes, B: Block>(image: &Walked<'_>, leaf: Ref, blocks: u32, key: &Key) -> u32 {
+    let answer = search_first::<L, B>(image, leaf, blocks, key);
     // How many blocks a leaf has is known before any of them has come, what they answer is not: no branch on that.
-    if leaf.blocks() > blocks { search_rest::<L>(image, leaf, blocks, key, answer) } else { answer }
+    if leaf.blocks() > blocks { search_rest::<L, B>(image, leaf, blocks, key, answer) } else { answer }
 }
 
 /// As [`search_leaf`], from block number `from` on, if those before gave `answer`.
 #[inline(always)]
-fn search_rest<L: Lanes>(image: &Walked<'_>, leaf: Ref, from: usize, key: &Key, mut answer: u32) -> u32 {
+fn search_rest<L: Lanes, B: Block>(
+    image: &Walked<'_>,
+    leaf: Ref,
+    from: u32,
+    key: &Key,
+    mut answer: u32,
+) -> u32 {
     for index in from..leaf.blocks().min(FEW_BLOCKS) {
-        let (next, _) = search_block::<L>(image, leaf, index, key);
+        let (next, _) = search_block::<L, B>(image, leaf, index, key);
         answer = select_unpredictable(answer == NONE, next, answer);
     }
     if leaf.blocks() > FEW_BLOCKS && answer == NONE {
-        return search_on::<L>(image, leaf, FEW_BLOCKS, key);
+        return search_on::<L, B>(image, leaf, FEW_BLOCKS, key);
     }
     answer
 }
 
 /// As [`search_leaf`], of one block or two; without a branch on what they hold.
 #[inline(always)]
-fn search_first<L: Lanes>(image: &Walked<'_>, leaf: Ref, blocks: u32, key: &Key) -> u32 {
-    let first = image.block(leaf, 0);
-    let in_first = L::matches(first, key);
+fn search_first<L: Lanes, B: Block>(image: &Walked<'_>, leaf: Ref, blocks: u32, key: &Key) -> u32 {
+    let first: &B = image.block(leaf, 0);
+    let in_first = first.matches::<L>(key);
     if blocks < 2 {
         return answer(first, in_first);
     }
     // The same one again where there is no second.
-    let second = image.block(leaf, usize::from(leaf.blocks() > 1));
-    let matches = in_first | L::matches(second, key) << LANES;
+    let second: &B = image.block(leaf, u32::from(leaf.blocks() > 1));
+    let matches = in_first | second.matches::<L>(key) << LANES;
     let block = select_unpredictable(in_first == 0, second, first);
     answer(block, matches)
 }
@@ -277,7 +355,12 @@ fn search_first<L: Lanes>(image: &Walked<'_>, leaf: Ref, blocks: u32, key: &Key)
 ///
 /// The first `TREES` trees are walked side by side, so that they wait for memory at the same time.
 #[inline(always)]
-pub fn find<L: Lanes, const TREES: usize>(lines: &[Line], addresses: u64, ports: u64, protocol: u32) -> u32 {
+pub fn find<L: Lanes, B: Block, const TREES: usize>(
+    lines: &[Line],
+    addresses: u64,
+    ports: u64,
+    protocol: u32,
+) -> u32 {
     let image = &Walked::new(lines);
     let key = Key::new(addresses, ports, protocol, image.squeezes());
     let starts: [Start; TREES] = std::array::from_fn(|tree| image.start(tree));
@@ -293,22 +376,22 @@ pub fn find<L: Lanes, const TREES: usize>(lines: &[Line], addresses: u64, ports:
     }
     let mut best = NONE;
     for tree in 0..TREES {
-        best = best.min(find_from::<L>(image, at[tree], starts[tree].blocks, &key));
+        best = best.min(find_from::<L, B>(image, at[tree], starts[tree].blocks, &key));
     }
     for tree in TREES..image.trees() {
         let start = image.start(tree);
         if best <= start.least {
             break;
         }
-        best = best.min(find_from::<L>(image, start.root, start.blocks, &key));
+        best = best.min(find_from::<L, B>(image, start.root, start.blocks, &key));
     }
     best
 }
 
 /// The answer of one tree, from a node or leaf on.
 #[inline(always)]
-fn find_from<L: Lanes>(image: &Walked<'_>, at: Ref, blocks: u32, key: &Key) -> u32 {
-    search_leaf::<L>(image, leaf_from::<L>(image, at, key), blocks, key)
+fn find_from<L: Lanes, B: Block>(image: &Walked<'_>, at: Ref, blocks: u32, key: &Key) -> u32 {
+    search_leaf::<L, B>(image, leaf_from::<L>(image, at, key), blocks, key)
 }
 
 /// The leaf that a path comes to, from a node or leaf on.
@@ -322,7 +405,7 @@ fn leaf_from<L: Lanes>(image: &Walked<'_>, mut at: Ref, key: &Key) -> Ref {
 
 /// [`find`] for each point.
 #[inline(always)]
-pub fn find_batch<L: Lanes>(image: &Walked<'_>, points: &[Point], answers: &mut [u32]) {
+pub fn find_batch<L: Lanes, B: Block>(image: &Walked<'_>, points: &[Point], answers: &mut [u32]) {
     if image.trees() == 0 {
         return answers.fill(NONE);
     }
@@ -332,7 +415,7 @@ pub fn find_batch<L: Lanes>(image: &Walked<'_>, points: &[Point], answers: &mut 
         for (key, point) in keys.iter_mut().zip(points) {
             *key = Key::of(point, squeezes);
         }
-        let mut best = find_group::<L>(image, &image.start(0), &keys[..points.len()]);
+        let mut best = find_group::<L, B>(image, &image.start(0), &keys[..points.len()]);
         for tree in 1..image.trees() {
             let start = image.start(tree);
             let mut live = [Key::NOTHING; GROUP];
@@ -342,7 +425,7 @@ pub fn find_batch<L: Lanes>(image: &Walked<'_>, points: &[Point], answers: &mut 
                 places[count] = place;
                 count += usize::from(best[place] > start.least);
             }
-            let found = find_group::<L>(image, &start, &live[..count]);
+            let found = find_group::<L, B>(image, &start, &live[..count]);
             for (&place, answer) in places[..count].iter().zip(found) {
                 best[place] = best[place].min(answer);
             }
@@ -353,27 +436,31 @@ pub fn find_batch<L: Lanes>(image: &Walked<'_>, points: &[Point], answers: &mut 
 
 /// One tree for a group of packets, level by level.
 #[inline(always)]
-fn find_group<L: Lanes>(image: &Walked<'_>, start: &Start, keys: &[Key]) -> [u32; GROUP] {
+fn find_group<L: Lanes, B: Block>(image: &Walked<'_>, start: &Start, keys: &[Key]) -> [u32; GROUP] {
     if image.lines.len() > NEAR_LINES {
-        find_group_in::<L, true>(image, start, keys)
+        find_group_in::<L, B, true>(image, start, keys)
     } else {
-        find_group_in::<L, false>(image, start, keys)
+        find_group_in::<L, B, false>(image, start, keys)
     }
 }
 
 /// As [`find_group`]; an image that is `FAR` is asked for ahead.
 #[inline(always)]
-fn find_group_in<L: Lanes, const FAR: bool>(image: &Walked<'_>, start: &Start, keys: &[Key]) -> [u32; GROUP] {
-    let blocks = start.blocks as usize;
+fn find_group_in<L: Lanes, B: Block, const FAR: bool>(
+    image: &Walked<'_>,
+    start: &Start,
+    keys: &[Key],
+) -> [u32; GROUP] {
+    let blocks = start.blocks;
     let mut at = [start.root; GROUP];
     for left in (0..start.steps).rev() {
         for (at, key) in at.iter_mut().zip(keys) {
             *at = step_or_stay::<L>(image, *at, key);
             match (left, blocks) {
                 _ if !FAR => {}
-                (0, 1) => image.ask_for::<BLOCK_LINES>(*at),
-                (0, _) => image.ask_for::<{ 2 * BLOCK_LINES }>(*at),
-                _ => image.ask_for::<NODE_LINES>(*at),
+                (0, 1) => image.ask_for(*at, B::LINES),
+                (0, _) => image.ask_for(*at, 2 * B::LINES),
+                _ => image.ask_for(*at, NODE_LINES),
             }
         }
     }
@@ -383,7 +470,7 @@ fn find_group_in<L: Lanes, const FAR: bool>(image: &Walked<'_>, start: &Start, k
         if !at.is_leaf() {
             *at = leaf_from::<L>(image, *at, key);
         }
-        *answer = search_first::<L>(image, *at, start.blocks, key);
+        *answer = search_first::<L, B>(image, *at, start.blocks, key);
     }
     let mut left = unanswered(&at, &answers, blocks);
     for index in blocks.. {
@@ -391,10 +478,10 @@ fn find_group_in<L: Lanes, const FAR: bool>(image: &Walked<'_>, start: &Start, k
             break;
         }
         if FAR {
-            Places(left).for_each(|place| image.ask_for_block(at[place], index));
+            Places(left).for_each(|place| image.ask_for_block::<B>(at[place], index));
         }
         for place in Places(std::mem::take(&mut left)) {
-            let (answer, is_last) = search_block::<L>(image, at[place], index, &keys[place]);
+            let (answer, is_last) = search_block::<L, B>(image, at[place], index, &keys[place]);
             answers[place] = answer;
             left |= u32::from(answer == NONE && !is_last) << place;
         }
@@ -404,7 +491,7 @@ fn find_group_in<L: Lanes, const FAR: bool>(image: &Walked<'_>, start: &Start, k
 
 /// The packets, as bits, that have no answer yet in leaves of more blocks than have been searched.
 #[inline(always)]
-fn unanswered(leaves: &[Ref; GROUP], answers: &[u32; GROUP], searched: usize) -> u32 {
+fn unanswered(leaves: &[Ref; GROUP], answers: &[u32; GROUP], searched: u32) -> u32 {
     let goes_on = |place: usize| (answers[place] == NONE) & (leaves[place].blocks() > searched);
     (0..GROUP).fold(0, |bits, place| bits | u32::from(goes_on(place)) << place)
 }
@@ -438,24 +525,43 @@ impl Lanes for Scalar {
     }
 
     #[inline(always)]
-    fn matches(block: &[Line; BLOCK_LINES], key: &Key) -> u32 {
-        let [source, destination, ports, rest] = block.map(|line| line.0);
-        let mut matches = 0;
-        for lane in 0..LANES {
-            let inside = |line: &[u32; 16], value: u32| value.wrapping_sub(line[lane]) <= line[LANES + lane];
-            let half = |shift: u32| {
-                let low = ports[lane] >> shift;
-                let span = ports[LANES + lane] >> shift & 0xFFFF;
-                (key.ports() >> shift).wrapping_sub(low) & 0xFFFF <= span
-            };
-            let protocol = key.protocol().wrapping_sub(rest[lane]) & 0xFFFF <= rest[lane] >> 16;
-            let all = inside(&source, key.source())
-                & inside(&destination, key.destination())
-                & half(0)
-                & half(16)
-                & protocol;
-            matches |= u32::from(all) << lane;
-        }
-        matches
+    fn in_nets([addresses, ports, rest]: &Nets, key: &Key) -> u32 {
+        lanes(|lane| {
+            let inside =
+                |address: u32, value: u32, last_bits: u32| u64::from(address ^ value) >> last_bits == 0;
+            let [destination_bits, low, span, source_bits] = rest.0[lane].to_le_bytes().map(u32::from);
+            inside(addresses.0[lane], key.source(), source_bits)
+                & inside(addresses.0[LANES + lane], key.destination(), destination_bits)
+                & in_ports(ports, lane, key)
+                & (key.protocol().wrapping_sub(low) & 0xFF <= span)
+        })
     }
+
+    #[inline(always)]
+    fn in_ranges([source, destination, ports, rest]: &Ranges, key: &Key) -> u32 {
+        lanes(|lane| {
+            let inside = |line: &Line, value: u32| value.wrapping_sub(line.0[lane]) <= line.0[LANES + lane];
+            inside(source, key.source())
+                & inside(destination, key.destination())
+                & in_ports(ports, lane, key)
+                & (key.protocol().wrapping_sub(rest.0[lane]) & 0xFFFF <= rest.0[lane] >> 16)
+        })
+    }
+}
+
+/// Lanes for which this holds, as bits.
+#[inline(always)]
+fn lanes(holds: impl Fn(usize) -> bool) -> u32 {
+    (0..LANES).fold(0, |bits, lane| bits | u32::from(holds(lane)) << lane)
+}
+
+/// Whether both ports of the key are in those of a lane.
+#[inline(always)]
+fn in_ports(ports: &Line, lane: usize, key: &Key) -> bool {
+    let half = |shift: u32| {
+        let low = ports.0[lane] >> shift;
+        let span = ports.0[LANES + lane] >> shift & 0xFFFF;
+        (key.ports() >> shift).wrapping_sub(low) & 0xFFFF <= span
+    };
+    half(0) & half(16)
 }
