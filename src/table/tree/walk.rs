@@ -529,11 +529,13 @@ impl Lanes for Scalar {
         lanes(|lane| {
             let inside =
                 |address: u32, value: u32, last_bits: u32| u64::from(address ^ value) >> last_bits == 0;
-            let [destination_bits, low, span, source_bits] = rest.0[lane].to_le_bytes().map(u32::from);
-            inside(addresses.0[lane], key.source(), source_bits)
-                & inside(addresses.0[LANES + lane], key.destination(), destination_bits)
+            let bytes = rest.0[lane];
+            let is_protocol =
+                key.protocol_above().wrapping_sub(bytes & 0xFF00) >> 8 & 0xFF <= bytes >> 16 & 0xFF;
+            inside(addresses.0[lane], key.source(), bytes >> 24)
+                & inside(addresses.0[LANES + lane], key.destination(), bytes & 0xFF)
                 & in_ports(ports, lane, key)
-                & (key.protocol().wrapping_sub(low) & 0xFF <= span)
+                & is_protocol
         })
     }
 
