@@ -105,13 +105,15 @@ def test_verdicts_are_those_of_the_packets_sent(backend: str, tmp_path: Path) ->
     case = Labelgate("labelgate", (), 20, text=untracked(20))
     with Rig([Router(0)]) as rig:
         measured = bench(rig, case, tmp_path, backend)
-        for measure in ("flood", "burst", "drain"):
-            assert all(value > 0 for value in measured.measure(measure, EFFORT).values())
         checked = measured.checked
+        for measure in ("burst", "drain"):
+            assert all(value > 0 for value in measured.measure(measure, EFFORT).values())
+        assert checked.answered == checked.delivered == checked.sent > BURST * BURSTS, "a drain, and more"
+        # A flood fills the queue of a handler that does not get its processor at once.
+        assert all(value > 0 for value in measured.measure("flood", EFFORT).values())
         measured.close()
-    assert checked.dropped == checked.unexplained == 0
-    assert checked.sent > BURST * BURSTS, "a drain, and more"
-    assert checked.answered == checked.delivered == checked.sent
+    assert checked.unexplained == 0
+    assert checked.answered == checked.delivered == checked.sent - checked.dropped
 
 
 def test_rules_of_the_same_meaning_let_the_same_pass(backend: str, tmp_path: Path) -> None:
