@@ -90,7 +90,7 @@ pub use update::Kept;
 /// "LGCT", the first word of an image.
 pub const MAGIC: u32 = 0x5443_474c;
 /// Of the layout above; changes with it.
-pub const VERSION: u32 = 12;
+pub const VERSION: u32 = 13;
 
 const HEADER: usize = 32;
 const BLOCK: usize = 32;

@@ -123,11 +123,12 @@ impl Image<'_> {
         'probes: for probe in 0..8 {
             let bucket = (buckets + (first + probe) % count) * 16;
             for place in 0..2 {
-                let span = bucket + 4 + 4 * place;
+                let entry = bucket + 8 * place;
+                let span = entry + 2;
                 if self.word(span + 3) == 0 {
                     break 'probes;
                 }
-                if self.wide(bucket + 2 * place) == key {
+                if self.wide(entry) == key {
                     return span;
                 }
             }
@@ -187,7 +188,7 @@ proptest! {
         let image = Image(&copy[12..]);
         prop_assert!(image.0.len() <= budgets.classes.bytes);
         if !image.0.is_empty() {
-            prop_assert_eq!([image.word(0), image.word(1)], [u32::from_le_bytes(*b"LGCT"), 12]);
+            prop_assert_eq!([image.word(0), image.word(1)], [u32::from_le_bytes(*b"LGCT"), 13]);
             prop_assert_eq!(4 * image.word(2) as usize, image.0.len());
             prop_assert_eq!(image.word(4) as usize, 2 * program.chains.len());
         }

@@ -218,25 +218,24 @@ impl V6 {
     #[inline(always)]
     pub fn near(&self, image: &Image, address: u128) -> Option<u32> {
         let (upper, lower) = halves(address);
-        let (is_known, span) = self.look(image, upper);
-        if !is_known {
-            return None;
-        }
+        let span = self.look(image, upper);
         // The same for all hosts of a cluster, mostly.
         let span = match spans::line(span) {
-            Some(line) => Search::of(image.line(line)).near(image, lower >> LAST)?,
             None => span,
+            Some(0) => return None,
+            Some(line) => Search::of(image.line(line)).near(image, lower >> LAST)?,
         };
         Some(spans::class(image, span, lower))
     }
 
-    /// Whether it is known from the first bucket what an upper half leads to, and what that is then. Without branches:
-    /// which halves are known cannot be predicted.
+    /// What an upper half leads to, if that is known from its first bucket, or without it. Without branches: which halves
+    /// are known cannot be predicted.
     #[allow(clippy::inline_always)] // As above.
     #[inline(always)]
-    fn look<'a>(&'a self, image: &'a Image, upper: u64) -> (bool, &'a Span) {
+    fn look<'a>(&'a self, image: &'a Image, upper: u64) -> &'a Span {
+        let elsewhere = select_unpredictable(self.wide.holds(upper), &self.wide.span, &spans::UNKNOWN);
         let (is_found, span) = self.upper.look(image, upper);
-        (is_found | self.wide.holds(upper), select_unpredictable(is_found, span, &self.wide.span))
+        select_unpredictable(is_found, span, elsewhere)
     }
 
     /// The class of any address, for those that are not [near](Self::near).
@@ -259,12 +258,12 @@ impl V6 {
         // Without branches: which addresses are found at once cannot be predicted.
         for index in 0..N {
             let (upper, lower) = halves_of(addresses[index]);
-            let (is_known, span) = self.look(image, upper);
+            let span = self.look(image, upper);
             classes[index] = spans::class(image, span, lower);
             #[allow(clippy::cast_possible_truncation)] // Below N.
             let place = index as u8;
             others[count] = place;
-            count += usize::from(!is_known | spans::line(span).is_some());
+            count += usize::from(spans::line(span).is_some());
         }
         for &index in &others[..count] {
             let index = usize::from(index);

@@ -4,14 +4,16 @@
 // Short ways are to have no calls, which would save registers.
 #![allow(clippy::inline_always)]
 
+use std::hint::select_unpredictable;
+
 use super::super::image::{Builder, Image, WORDS};
 use super::super::limits::Refused;
 use super::spans::{self, NOTHING, Span};
 
 /// Where a search begins.
 ///
-/// A bucket is one line: two keys of two words, the lower one first, and then the [`Span`]s that they lead to; the last four
-/// words are unused. Places are taken in order; a free one has the largest key, and a span of zeros. The hash of a key is
+/// A bucket is one line: two entries of a key of two words, the lower one first, the [`Span`] that it leads to, and two unused
+/// words. Places are taken in order; a free one has the largest key, and a span of zeros. The hash of a key is
 /// key * 0x9e3779b97f4a7c15, wrapping at 64 bits; its bucket is hash * buckets >> 64. It lies there or, where that is full,
 /// in one of the next seven (the first bucket is next to the last one), or in the tree: whoever writes many keys with one
 /// place into a policy makes no walk longer.
@@ -83,18 +85,36 @@ fn near(key: u64, count: u32) -> impl Iterator<Item = u32> {
     })
 }
 
-/// The key at a place of a bucket, and what it leads to.
+/// A key, and what it leads to.
+type Entry = [u32; WORDS / OF_BUCKET];
+
+/// The entries of a bucket.
 #[inline(always)]
-fn at(line: &Line, place: usize) -> (u64, &Span) {
-    (number(line.as_chunks().0[place]), &line.as_chunks().0[1 + place])
+fn entries(line: &Line) -> &[Entry; OF_BUCKET] {
+    line.as_chunks().0.try_into().expect("as many as there is room for")
+}
+
+fn entry_of(key: u64, span: Span) -> Entry {
+    let ([low, high], [base, upper, form, table]) = (pair(key), span);
+    [low, high, base, upper, form, table, 0, 0]
+}
+
+#[inline(always)]
+fn key_of([low, high, ..]: &Entry) -> u64 {
+    number([*low, *high])
+}
+
+#[inline(always)]
+fn span_of(entry: &Entry) -> &Span {
+    entry[2..][..spans::WORDS].try_into().expect("behind the key")
 }
 
 /// Whether the key is in a bucket, and what it leads to then. Without branches: which of the two it is cannot be predicted.
 #[inline(always)]
 fn look(line: &Line, key: u64) -> (bool, &Span) {
-    let (first, _) = at(line, 0);
-    let (found, span) = at(line, usize::from(first != key));
-    (found == key, span)
+    let [first, second] = entries(line);
+    let entry = select_unpredictable(key_of(first) == key, first, second);
+    (key_of(entry) == key, span_of(entry))
 }
 
 #[inline]
@@ -106,18 +126,16 @@ fn found(line: &Line, key: u64) -> Option<&Span> {
 /// Places are taken in order.
 #[inline]
 fn is_full(line: &Line) -> bool {
-    *at(line, OF_BUCKET - 1).1 != NOTHING
+    *span_of(&entries(line)[OF_BUCKET - 1]) != NOTHING
 }
 
 /// Whether there is room for the key in a bucket, or it is there already.
 fn put(line: &mut Line, key: u64, span: Span) -> bool {
-    for place in 0..OF_BUCKET {
-        let (known, lead) = at(line, place);
-        if *lead == NOTHING || known == key {
-            line.as_chunks_mut().0[place] = pair(key);
-            line.as_chunks_mut().0[1 + place] = span;
-            return true;
-        }
+    let (entries, _) = line.as_chunks_mut();
+    let fitting = entries.iter_mut().find(|entry| *span_of(entry) == NOTHING || key_of(entry) == key);
+    if let Some(entry) = fitting {
+        *entry = entry_of(key, span);
+        return true;
     }
     false
 }
@@ -250,8 +268,8 @@ impl Buckets {
     fn new(image: &Builder, keys: usize) -> Result<Self, Refused> {
         let count = keys + keys / 4;
         image.check(count * WORDS)?;
-        let mut empty = [0; WORDS];
-        empty[..2 * OF_BUCKET].fill(u32::MAX);
+        let free = entry_of(u64::MAX, NOTHING);
+        let empty = [free; OF_BUCKET].as_flattened().try_into().expect("a line");
         Ok(Self(vec![empty; count]))
     }
 

@@ -18,6 +18,9 @@ pub type Span = [u32; WORDS];
 /// Of a span.
 pub const WORDS: usize = 4;
 
+/// Leads to no search, but looks like what does: for keys of which it is not known yet what they lead to.
+pub static UNKNOWN: Span = deeper(0);
+
 /// What a place in the image has that leads nowhere. Whoever takes it for a span reads the header.
 pub const NOTHING: Span = [0; WORDS];
 
@@ -36,7 +39,7 @@ pub const fn deeper(line: u32) -> Span {
     [0, 0, DEEPER, line]
 }
 
-/// The line of the search that this leads to, if it is no span.
+/// The line of the search that this leads to, if it is no span; 0 of what is [`UNKNOWN`].
 #[inline]
 pub fn line(&[_, _, form, table]: &Span) -> Option<u32> {
     (form == DEEPER).then_some(table)
