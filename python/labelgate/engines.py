@@ -46,6 +46,8 @@ class TreeBudget:
     """Boxes of a chain of one family; 0: no trees at all."""
     bytes_per_cuboid: int = _DEFAULT["tree"]["bytes_per_cuboid"]
     """Of a tree, for each of its boxes."""
+    nets: int = _DEFAULT["tree"]["nets"]
+    """Boxes from which on a tree says addresses as nets where it can: fewer bytes, more instructions."""
     bytes: int = _DEFAULT["tree"]["bytes"]
     """Of all trees."""
     steps: int = _DEFAULT["tree"]["steps"]

@@ -36,6 +36,8 @@ pub struct Limits {
     pub cuboids: usize,
     /// Bytes of a tree for each of its boxes.
     pub bytes_per_cuboid: usize,
+    /// Boxes from which on a tree says addresses as nets where it can: fewer bytes, a few more instructions.
+    pub nets: usize,
     /// All trees.
     pub bytes: usize,
     /// Boxes made for all chains, and ranges of sets read for them: what building takes.
@@ -45,7 +47,7 @@ pub struct Limits {
 impl Limits {
     /// No trees.
     pub const NOTHING: Self =
-        Self { wide: usize::MAX, kinds: 0, cuboids: 0, bytes_per_cuboid: 0, bytes: 0, steps: 0 };
+        Self { wide: usize::MAX, kinds: 0, cuboids: 0, bytes_per_cuboid: 0, nets: 0, bytes: 0, steps: 0 };
 }
 
 impl Default for Limits {
@@ -56,6 +58,7 @@ impl Default for Limits {
             kinds: 64,
             cuboids: 1 << 20,
             bytes_per_cuboid: 160,
+            nets: tree::Limits::of(0).nets,
             bytes: 128 << 20,
             steps: 1 << 24,
         }
@@ -323,7 +326,7 @@ impl Trees {
         boxes.left -= cuboids.len();
         self.take(cuboids.len())?;
         let bytes = cuboids.len() * self.limits.bytes_per_cuboid + (64 << 10);
-        let limits = tree::Limits { bytes, ..tree::Limits::of(cuboids.len()) };
+        let limits = tree::Limits { bytes, nets: self.limits.nets, ..tree::Limits::of(cuboids.len()) };
         let tree = tree::build(&cuboids, &limits).map_err(|error| match error {
             tree::Error::TooLarge { needed, .. } => Refused::Bytes(needed),
             tree::Error::Memory(code) => Refused::Memory(code),

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import labelgate
 import yaml
-from labelgate.engines import Budgets, ClassesBudget
+from labelgate.engines import Budgets, ClassesBudget, TreeBudget
 from labelgate.flow import (
     Answer,
     Connection,
@@ -41,7 +41,8 @@ TWIN = "-v6"
 
 ENGINES = {
     "classes": Budgets(),
-    "tree": Budgets(classes=ClassesBudget(clauses=0)),
+    # Addresses as nets where they are nets; ranks of IPv6 mostly are ranges.
+    "tree": Budgets(classes=ClassesBudget(clauses=0), tree=TreeBudget(nets=0)),
     "linear": Budgets.LINEAR,
 }
 """Budgets with which each engine answers for all chains that it can: a new engine adds a line and no case."""

@@ -10,8 +10,7 @@ use crate::programs::{named, numeric, of_rules, plain};
 
 /// One of the budgets is next to nothing; then a chain has its answers from the tree, or from `linear`.
 pub fn tiny(choices: &mut Choices) -> Budgets {
-    let mut budgets = Budgets::default();
-    maps(choices, &mut budgets);
+    let mut budgets = ample(choices);
     let (classes, tree) = (&mut budgets.classes, &mut budgets.tree);
     match choices.below(7) {
         0 => classes.clauses = choices.below(8),
@@ -41,10 +40,13 @@ fn maps(choices: &mut Choices, budgets: &mut Budgets) {
     }
 }
 
-/// All that is needed, with maps of any kind.
+/// All that is needed, with maps of any kind, and trees that say nets or ranges.
 pub fn ample(choices: &mut Choices) -> Budgets {
     let mut budgets = Budgets::default();
     maps(choices, &mut budgets);
+    if choices.chance(50) {
+        budgets.tree.nets = 0;
+    }
     budgets
 }
 
