@@ -13,7 +13,7 @@ use bytemuck::AnyBitPattern;
 /// Of the smallest huge page of x86-64, and of aarch64 with pages of 4 KiB.
 const HUGE: usize = 1 << 21;
 /// Less than this is not worth a huge page: no more than half of one is wasted.
-const WORTH: usize = HUGE / 2;
+pub const WORTH: usize = HUGE / 2;
 /// Where an offset of 32 bits in words leads, and this many bytes on.
 const REACH: usize = (1 << u32::BITS) * size_of::<u32>() + BEYOND;
 /// How much may be read from such an offset on.
@@ -89,7 +89,7 @@ impl Pages {
             return Ok(()); // To the kernel this is as good as done; to the user mode of QEMU 7.2 it is an error.
         }
         let start = self.start.as_ptr().cast();
-        // SAFETY: the room is in the map, as it is not above its reach.
+        // SAFETY: the map has space for the room, and a huge page more where the room begins at one.
         if unsafe { libc::mprotect(start, self.room, libc::PROT_READ | libc::PROT_WRITE) } != 0 {
             return Err(io::Error::last_os_error());
         }

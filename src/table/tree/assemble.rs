@@ -1,12 +1,11 @@
 //! From rules to an image: one way of grouping them into trees, and the trees laid out behind a header.
 
 use super::build::Builder;
-use super::image::{Form, Line, NODE_BYTES, NODE_LINES, Ref};
+use super::image::{Form, Image, Line, NODE_BYTES, NODE_LINES, Ref};
 use super::rules::Rules;
 use super::simd;
 use super::walk::Start;
 use super::{Error, Limits, Shape, TREES_PER_LINE, Tree, VERSION};
-use crate::table::pages::Pages;
 
 const WORDS: usize = 16;
 /// No more than one rule in so many may need other trees than those that are always walked.
@@ -82,9 +81,8 @@ impl Grown {
         let first_value = first_block + self.blocks.len();
         let moved = |at: Ref| Ref(at.0 + if at.is_leaf() { first_block } else { head } as u32);
         let values = if self.is_ranked { all.values.len().div_ceil(WORDS) } else { 0 };
-        let mut pages = Pages::alone((first_value + values) * size_of::<Line>())
-            .map_err(|error| Error::memory(&error))?;
-        let image: &mut [Line] = bytemuck::cast_slice_mut(pages.bytes_mut());
+        let mut whole = Image::zeroed(first_value + values).map_err(|error| Error::memory(&error))?;
+        let image = whole.lines_mut();
         let squeezes = all.squeezes.map(|squeeze| squeeze.from);
         let trees = self.starts.len() as u32;
         image[0].0[..8].copy_from_slice(&[
@@ -117,7 +115,7 @@ impl Grown {
             depth: self.steps,
         };
         let ranked = self.is_ranked.then_some(first_value as u32);
-        Ok(Tree { pages, ranked, shape, paths: simd::paths(self.form, self.first) })
+        Ok(Tree { image: whole, ranked, shape, paths: simd::paths(self.form, self.first) })
     }
 }
 

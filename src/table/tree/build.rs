@@ -181,11 +181,11 @@ impl<'a> Builder<'a> {
         };
         let form = self.form();
         for lanes in list.chunks(LANES) {
-            self.blocks.extend(form.block(lanes.iter().map(lane)));
+            form.push(&mut self.blocks, lanes.iter().map(lane));
         }
         let mut count = list.len().div_ceil(LANES);
         if count == 0 || count >= MANY_BLOCKS as usize && list.len().is_multiple_of(LANES) {
-            self.blocks.extend(form.block(std::iter::empty()));
+            form.push(&mut self.blocks, std::iter::empty());
             count += 1;
         }
         let leaf = Ref::leaf(count, first);

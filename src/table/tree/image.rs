@@ -1,13 +1,15 @@
 //! The flat image: its lines, references and blocks, and how they are written. The layout is told in the module's
 //! own documentation.
 
+use std::io;
+use std::ops::Deref;
+
 use bytemuck::{Pod, Zeroable};
 
-use super::rules::{NO_PORT, PORTS, Rule};
+use super::rules::{ADDRESSES, NO_PORT, PORTS, Rule};
 use super::{DIMENSIONS, NONE};
+use crate::table::pages::{Pages, WORTH};
 
-/// The first dimensions are addresses.
-const ADDRESSES: usize = 2;
 /// Children of a node.
 pub const FAN_OUT: usize = 16;
 /// Rules of a block.
@@ -32,7 +34,7 @@ pub type Nets = [Line; 3];
 /// A block of a leaf that says ranges.
 pub type Ranges = [Line; 4];
 
-/// How the blocks of an image say which addresses a rule holds.
+/// How the blocks of an image say which addresses rules hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// Nets: as many of the first bits as count. Three quarters of the bytes.
@@ -58,6 +60,81 @@ impl Form {
     /// Bytes of a leaf of so many rules.
     pub fn leaf_bytes(self, rules: usize) -> usize {
         rules.div_ceil(LANES).max(1) * self.bytes()
+    }
+
+    /// Writes a block of at most eight rules, each with what a match answers, behind others.
+    pub fn push<'a>(self, blocks: &mut Vec<Line>, rules: impl Iterator<Item = (&'a Rule, u32)>) {
+        let first = blocks.len();
+        blocks.resize(first + self.lines(), Line([0; 16]));
+        let lines = &mut blocks[first..];
+        let last = lines.len() - 1;
+        lines[last].0[LANES..].fill(NONE);
+        for (lane, (rule, answer)) in rules.enumerate() {
+            let low: [u32; DIMENSIONS] =
+                std::array::from_fn(|d| if is_marker(rule, d) { 0 } else { rule.low[d] });
+            let span: [u32; DIMENSIONS] =
+                std::array::from_fn(|d| if is_marker(rule, d) { NO_PORT - 1 } else { rule.high[d] - low[d] });
+            let ports = &mut lines[last - 1].0;
+            ports[lane] = low[2] | low[3] << 16;
+            ports[LANES + lane] = span[2] | span[3] << 16;
+            match self {
+                Self::Nets => {
+                    lines[0].0[lane] = bias(low[0]);
+                    lines[0].0[LANES + lane] = bias(low[1]);
+                    let [source, destination] = ADDRESSES.map(|d| span[d].count_ones());
+                    lines[last].0[lane] = destination | low[4] << 8 | span[4] << 16 | source << 24;
+                }
+                Self::Ranges => {
+                    for dimension in ADDRESSES {
+                        lines[dimension].0[lane] = bias(low[dimension]);
+                        lines[dimension].0[LANES + lane] = span[dimension];
+                    }
+                    lines[last].0[lane] = low[4] | span[4] << 16;
+                }
+            }
+            lines[last].0[LANES + lane] = answer;
+        }
+    }
+}
+
+/// The lines of an image.
+#[derive(Debug)]
+pub enum Image {
+    /// Few: most chains have trees of some rules, and a page each would be more than they need.
+    Small(Vec<Line>),
+    /// In huge pages.
+    Large(Pages),
+}
+
+impl Image {
+    /// So many lines, all zeros. Fails without memory.
+    pub fn zeroed(lines: usize) -> io::Result<Self> {
+        let bytes = lines * size_of::<Line>();
+        Ok(if bytes < WORTH {
+            Self::Small(vec![Line([0; 16]); lines])
+        } else {
+            Self::Large(Pages::alone(bytes)?)
+        })
+    }
+
+    /// All of them, to be written.
+    pub fn lines_mut(&mut self) -> &mut [Line] {
+        match self {
+            Self::Small(lines) => lines,
+            Self::Large(pages) => bytemuck::cast_slice_mut(pages.bytes_mut()),
+        }
+    }
+}
+
+impl Deref for Image {
+    type Target = [Line];
+
+    #[inline]
+    fn deref(&self) -> &[Line] {
+        match self {
+            Self::Small(lines) => lines,
+            Self::Large(pages) => pages.items(),
+        }
     }
 }
 
@@ -116,47 +193,12 @@ pub fn node(dimension: usize, cuts: &[u32], children: &[Ref]) -> [Line; NODE_LIN
     let last = children[children.len() - 1];
     let mut lines = [Line([bias(u32::MAX); FAN_OUT]), Line([last.0; FAN_OUT])];
     for (slot, &cut) in lines[0].0.iter_mut().zip(cuts) {
-        *slot = if dimension < ADDRESSES { bias(cut - 1) } else { cut - 1 };
+        *slot = if ADDRESSES.contains(&dimension) { bias(cut - 1) } else { cut - 1 };
     }
     for (slot, child) in lines[1].0.iter_mut().zip(children) {
         *slot = child.0;
     }
     lines
-}
-
-impl Form {
-    /// The lines of a block of at most eight rules, each with what a match answers.
-    pub fn block<'a>(self, rules: impl Iterator<Item = (&'a Rule, u32)>) -> Vec<Line> {
-        let mut lines = vec![Line([0; 16]); self.lines()];
-        let last = lines.len() - 1;
-        lines[last].0[LANES..].fill(NONE);
-        for (lane, (rule, answer)) in rules.enumerate() {
-            let low: [u32; DIMENSIONS] =
-                std::array::from_fn(|d| if is_marker(rule, d) { 0 } else { rule.low[d] });
-            let span: [u32; DIMENSIONS] =
-                std::array::from_fn(|d| if is_marker(rule, d) { NO_PORT - 1 } else { rule.high[d] - low[d] });
-            let ports = &mut lines[last - 1].0;
-            ports[lane] = low[2] | low[3] << 16;
-            ports[LANES + lane] = span[2] | span[3] << 16;
-            match self {
-                Self::Nets => {
-                    lines[0].0[lane] = bias(low[0]);
-                    lines[0].0[LANES + lane] = bias(low[1]);
-                    let [source, destination] = [0, 1].map(|d| span[d].count_ones());
-                    lines[last].0[lane] = destination | low[4] << 8 | span[4] << 16 | source << 24;
-                }
-                Self::Ranges => {
-                    for dimension in 0..ADDRESSES {
-                        lines[dimension].0[lane] = bias(low[dimension]);
-                        lines[dimension].0[LANES + lane] = span[dimension];
-                    }
-                    lines[last].0[lane] = low[4] | span[4] << 16;
-                }
-            }
-            lines[last].0[LANES + lane] = answer;
-        }
-        lines
-    }
 }
 
 /// A rule for packets without a port, in a dimension that could not be squeezed: a cut has set them apart, and all

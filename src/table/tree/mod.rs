@@ -52,12 +52,10 @@ use std::io;
 use assemble::Grown;
 #[cfg(test)]
 use image::Form;
-use image::{Line, MOST_LINES};
+use image::{Image, Line, MOST_LINES};
 use partition::{Partition, Width};
 use rules::Rules;
 use walk::{Paths, Walked};
-
-use super::pages::Pages;
 
 /// Dimensions of a cuboid: source, destination (an IPv4 address, or an IPv6 interval rank), source port, second key,
 /// protocol. Ports are 0 to 65535, and 65536 for a packet without readable ports; the second key is the destination
@@ -113,7 +111,8 @@ pub struct Limits {
     pub bytes: usize,
     /// Rules that a leaf should hold at most.
     pub leaf: usize,
-    /// From so many cuboids on, blocks say nets where they can: fewer bytes, a few more instructions.
+    /// From so many rules on, as the image has them, blocks say nets where they can: fewer bytes, a few more instructions. Trees
+    /// then grow to three quarters of [`bytes`](Self::bytes).
     pub nets: usize,
 }
 
@@ -166,7 +165,7 @@ pub struct Shape {
 /// The image and how to walk it.
 #[derive(Debug)]
 pub struct Tree {
-    pages: Pages,
+    image: Image,
     /// The first line of the values of ranks, if answers are ranks.
     ranked: Option<u32>,
     shape: Shape,
@@ -198,11 +197,6 @@ pub fn build(cuboids: &[Cuboid], limits: &Limits) -> Result<Tree, Error> {
 }
 
 impl Tree {
-    #[inline]
-    fn image(&self) -> &[Line] {
-        self.pages.items()
-    }
-
     /// The value of the first cuboid that contains the point, or [`NONE`].
     #[inline]
     pub fn find(&self, point: &[u32; DIMENSIONS]) -> u32 {
@@ -212,13 +206,13 @@ impl Tree {
     /// As [`find`](Self::find).
     #[inline]
     pub fn find_packed(&self, Packed { addresses, ports, protocol }: Packed) -> u32 {
-        self.value((self.paths.find)(self.image(), addresses, ports, protocol))
+        self.value((self.paths.find)(&self.image, addresses, ports, protocol))
     }
 
     /// [`find`](Self::find) for each point. Panics unless `values` is as long as `points`.
     pub fn find_batch(&self, points: &[[u32; DIMENSIONS]], values: &mut [u32]) {
         assert_eq!(points.len(), values.len(), "a value for each point");
-        (self.paths.find_batch)(&Walked::new(self.image()), points, values);
+        (self.paths.find_batch)(&Walked::new(&self.image), points, values);
         if self.ranked.is_some() {
             for value in values {
                 *value = self.value(*value);
@@ -230,7 +224,7 @@ impl Tree {
     fn value(&self, answer: u32) -> u32 {
         match self.ranked {
             Some(first) if answer != NONE => {
-                self.image()[first as usize + answer as usize / 16].0[answer as usize % 16]
+                self.image[first as usize + answer as usize / 16].0[answer as usize % 16]
             }
             _ => answer,
         }
@@ -239,17 +233,17 @@ impl Tree {
     /// Every way in which this processor can walk the tree, the fastest first.
     #[cfg(test)]
     fn all_paths(&self) -> Vec<Paths> {
-        simd::all_paths(self.form(), self.image()[0].0[6] as usize)
+        simd::all_paths(self.form(), self.image[0].0[6] as usize)
     }
 
     #[cfg(test)]
     fn form(&self) -> Form {
-        if self.image()[0].0[7] as usize == Form::Nets.lines() { Form::Nets } else { Form::Ranges }
+        if self.image[0].0[7] as usize == Form::Nets.lines() { Form::Nets } else { Form::Ranges }
     }
 
     /// Bytes of the image.
     pub fn bytes(&self) -> usize {
-        self.pages.bytes().len()
+        size_of_val(&*self.image)
     }
 
     /// What it is made of.

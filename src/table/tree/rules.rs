@@ -8,11 +8,11 @@ pub const DOMAIN: [u32; DIMENSIONS] = [u32::MAX, u32::MAX, NO_PORT, NO_PORT, 255
 /// The dimensions that hold a port, or [`NO_PORT`].
 pub const PORTS: [usize; 2] = [2, 3];
 /// The dimensions that hold an address.
-const ADDRESSES: [usize; 2] = [0, 1];
+pub const ADDRESSES: [usize; 2] = [0, 1];
 /// Port of a packet without readable ports.
 pub const NO_PORT: u32 = 65536;
 
-/// Ranges of addresses that are no nets are parted into nets if rules are no more than by one in so many then.
+/// Ranges of addresses that are no nets are parted into nets where that makes no more than one rule more for so many.
 const FEW_PARTED: usize = 16;
 
 /// A cuboid in the terms of the image.
@@ -86,7 +86,7 @@ pub struct Rules {
     pub squeezes: [Squeeze; 2],
     /// The whole space.
     pub bounds: Bounds,
-    /// Of what the addresses of all rules are.
+    /// What blocks are to say: nets if the addresses of all rules are nets.
     pub form: Form,
 }
 

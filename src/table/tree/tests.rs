@@ -189,8 +189,14 @@ const ALL: Cuboid = Cuboid { low: [0; DIMENSIONS], high: DOMAIN, value: 5 };
 fn few_ranges_are_parted_into_nets() {
     for (cuboids, form) in [(207, Form::Ranges), (208, Form::Nets)] {
         let mut cuboids = vec![ALL; cuboids];
-        (cuboids[7].low[0], cuboids[7].high[0]) = (1, 0xFE);
-        assert_eq!(check(&cuboids, &limits(usize::MAX, 16)).form(), form);
+        cuboids[0].value = 7;
+        (cuboids[0].low[0], cuboids[0].high[0]) = (1, 0xFE);
+        let tree = check(&cuboids, &limits(usize::MAX, 16));
+        assert_eq!(tree.form(), form);
+        for source in 0..=0x1FF {
+            let expected = if (1..=0xFE).contains(&source) { 7 } else { ALL.value };
+            assert_eq!(tree.find(&[source, 2, 3, 4, 5]), expected, "{source}");
+        }
     }
 }
 
@@ -251,12 +257,26 @@ fn staircase(steps: u32) -> Vec<Cuboid> {
     (0..steps).map(stair).collect()
 }
 
+/// The same of nets and ports.
+fn staircase_of_nets(steps: u32) -> Vec<Cuboid> {
+    let stair = |step: u32| Cuboid {
+        low: [0, step << 8, 1000 - step, 0, 0],
+        high: [u32::MAX, step << 8 | 0xFF, 1000 + 2 * step, 3000 - step, 255],
+        value: step,
+    };
+    (0..steps).map(stair).collect()
+}
+
+/// Of each form.
+fn staircases(steps: u32) -> [(Vec<Cuboid>, Form); 2] {
+    [(staircase(steps), Form::Ranges), (staircase_of_nets(steps), Form::Nets)]
+}
+
 #[test]
 fn lists_longer_than_a_reference_can_count() {
-    for steps in [247, 248, 249, 256, 264, 900] {
-        let cuboids = staircase(steps);
+    for (cuboids, form) in [247, 248, 249, 256, 264, 900].into_iter().flat_map(staircases) {
         let tree = check(&cuboids, &limits(usize::MAX, 1000));
-        assert_eq!(tree.shape().nodes, 0);
+        assert_eq!((tree.shape().nodes, tree.form()), (0, form));
         let last = cuboids[cuboids.len() - 1];
         assert_eq!(tree.find(&last.low), last.value);
     }
@@ -265,8 +285,8 @@ fn lists_longer_than_a_reference_can_count() {
 /// Leaves of one block, of those that are always searched, and longer ones.
 #[test]
 fn leaves_of_any_length() {
-    for steps in [1, 7, 8, 9, 16, 17, 24, 31, 32, 33, 40, 41, 64] {
-        let cuboids = staircase(steps);
+    let lengths = [1, 7, 8, 9, 16, 17, 24, 31, 32, 33, 40, 41, 64];
+    for (cuboids, _) in lengths.into_iter().flat_map(staircases) {
         let tree = check(&cuboids, &limits(usize::MAX, 1000));
         for cuboid in &cuboids {
             for point in [cuboid.low, cuboid.high] {
@@ -391,6 +411,6 @@ fn trees_of_late_rules_are_left_out_only_where_nothing_can_better_an_answer() {
     });
     let cuboids: Vec<_> = narrow.chain(wide).collect();
     let tree = check(&cuboids, &Limits::of(cuboids.len()));
-    let walked = tree.image()[0].0[6] as usize;
+    let walked = tree.image[0].0[6] as usize;
     assert!(0 < walked && walked < tree.shape().trees, "{walked} of {:?}", tree.shape());
 }

@@ -8,7 +8,7 @@
 use super::super::prefetch::prefetch;
 use std::hint::select_unpredictable;
 
-use super::image::{LANES, Line, MANY_BLOCKS, NODE_LINES, Nets, Ranges, Ref, bias};
+use super::image::{Form, LANES, Line, MANY_BLOCKS, NODE_LINES, Nets, Ranges, Ref, bias};
 use super::{DIMENSIONS, NONE, Packed, TREES_PER_LINE, pair};
 
 /// A packet.
@@ -80,11 +80,11 @@ pub trait Block: Sized {
 }
 
 impl Block for Nets {
-    const LINES: usize = 3;
+    const LINES: usize = Form::Nets.lines();
 
     #[inline(always)]
     fn of(lines: &[Line]) -> &Self {
-        lines.try_into().expect("three lines")
+        lines.try_into().expect("as many lines")
     }
 
     #[inline(always)]
@@ -99,11 +99,11 @@ impl Block for Nets {
 }
 
 impl Block for Ranges {
-    const LINES: usize = 4;
+    const LINES: usize = Form::Ranges.lines();
 
     #[inline(always)]
     fn of(lines: &[Line]) -> &Self {
-        lines.try_into().expect("four lines")
+        lines.try_into().expect("as many lines")
     }
 
     #[inline(always)]
@@ -176,7 +176,7 @@ impl<'a> Walked<'a> {
     }
 }
 
-/// A point in the terms of the image: its dimensions as boundaries are compared with, then both ports as blocks have them.
+/// A point in the terms of the image: its dimensions as boundaries are compared with, then ports and protocol as blocks have them.
 /// Two numbers in one, as in a [`Packed`](super::Packed), so that one packet's are put together without vectors.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(32))]

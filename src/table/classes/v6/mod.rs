@@ -228,8 +228,8 @@ impl V6 {
         Some(spans::class(image, span, lower))
     }
 
-    /// What an upper half leads to, if that is known from its first bucket, or without it. Without branches: which halves
-    /// are known cannot be predicted.
+    /// What an upper half leads to, if that is known from its first bucket, or without it; elsewhere [`UNKNOWN`](spans::UNKNOWN).
+    /// Without branches: which halves are known cannot be predicted.
     #[allow(clippy::inline_always)] // As above.
     #[inline(always)]
     fn look<'a>(&'a self, image: &'a Image, upper: u64) -> &'a Span {
