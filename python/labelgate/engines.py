@@ -48,6 +48,8 @@ class TreeBudget:
     """Of a tree, for each of its boxes."""
     nets: int = _DEFAULT["tree"]["nets"]
     """Boxes from which on a tree says addresses as nets where it can: fewer bytes, more instructions."""
+    services: int = _DEFAULT["tree"]["services"]
+    """As `nets`, boxes from which on it says ports and protocols by numbers, if few of them differ."""
     bytes: int = _DEFAULT["tree"]["bytes"]
     """Of all trees."""
     steps: int = _DEFAULT["tree"]["steps"]

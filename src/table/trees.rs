@@ -38,6 +38,8 @@ pub struct Limits {
     pub bytes_per_cuboid: usize,
     /// Boxes from which on a tree says addresses as nets where it can: fewer bytes, a few more instructions.
     pub nets: usize,
+    /// As `nets`, boxes from which on it says ports and protocols by numbers, if few of them differ: still fewer bytes.
+    pub services: usize,
     /// All trees.
     pub bytes: usize,
     /// Boxes made for all chains, and ranges of sets read for them: what building takes.
@@ -46,8 +48,16 @@ pub struct Limits {
 
 impl Limits {
     /// No trees.
-    pub const NOTHING: Self =
-        Self { wide: usize::MAX, kinds: 0, cuboids: 0, bytes_per_cuboid: 0, nets: 0, bytes: 0, steps: 0 };
+    pub const NOTHING: Self = Self {
+        wide: usize::MAX,
+        kinds: 0,
+        cuboids: 0,
+        bytes_per_cuboid: 0,
+        nets: 0,
+        services: 0,
+        bytes: 0,
+        steps: 0,
+    };
 }
 
 impl Default for Limits {
@@ -59,6 +69,7 @@ impl Default for Limits {
             cuboids: 1 << 20,
             bytes_per_cuboid: 160,
             nets: tree::Limits::of(0).nets,
+            services: tree::Limits::of(0).services,
             bytes: 128 << 20,
             steps: 1 << 24,
         }
@@ -326,7 +337,12 @@ impl Trees {
         boxes.left -= cuboids.len();
         self.take(cuboids.len())?;
         let bytes = cuboids.len() * self.limits.bytes_per_cuboid + (64 << 10);
-        let limits = tree::Limits { bytes, nets: self.limits.nets, ..tree::Limits::of(cuboids.len()) };
+        let limits = tree::Limits {
+            bytes,
+            nets: self.limits.nets,
+            services: self.limits.services,
+            ..tree::Limits::of(cuboids.len())
+        };
         let tree = tree::build(&cuboids, &limits).map_err(|error| match error {
             tree::Error::TooLarge { needed, .. } => Refused::Bytes(needed),
             tree::Error::Memory(code) => Refused::Memory(code),

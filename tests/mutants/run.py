@@ -88,7 +88,7 @@ def catching_case() -> str | None:
         failure = test.find("failure")
         message = "" if failure is None else failure.get("message", "")
         name = re.fullmatch(
-            r"test_\w+\[(.+?)(-table|-reference|-classes|-tree|-linear)?\]", test.get("name", "")
+            r"test_\w+\[(.+?)(-table|-reference|-classes|-tree|-services|-linear)?\]", test.get("name", "")
         )
         if name and re.match(r"(AssertionError|assert)\b", message):
             return name[1]

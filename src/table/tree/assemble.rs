@@ -3,6 +3,7 @@
 use super::build::Builder;
 use super::image::{Form, Image, Line, NODE_BYTES, NODE_LINES, Ref};
 use super::rules::Rules;
+use super::services::Services;
 use super::simd;
 use super::walk::Start;
 use super::{Error, Limits, Shape, TREES_PER_LINE, Tree, VERSION};
@@ -16,6 +17,8 @@ pub struct Grown {
     nodes: Vec<[Line; NODE_LINES]>,
     blocks: Vec<Line>,
     form: Form,
+    /// Lines of what tells services apart.
+    services: usize,
     starts: Vec<Start>,
     /// See [`first_trees`].
     first: usize,
@@ -35,7 +38,11 @@ impl Grown {
         let ranks: Vec<u32> = (0..).take(all.values.len()).collect();
         let answers = if is_ranked { &ranks } else { &all.values };
         let lists: usize = groups.iter().map(|group| all.form.leaf_bytes(group.len())).sum();
-        let around = overhead(groups.len(), if is_ranked { all.values.len() } else { 0 });
+        let around = overhead(
+            groups.len(),
+            if is_ranked { all.values.len() } else { 0 },
+            all.services.as_ref().map_or(0, Services::lines),
+        );
         // Shorter blocks are for less memory, not for more copies of rules.
         let allowed = limits.bytes / Form::Ranges.lines() * all.form.lines();
         let mut spare = allowed.saturating_sub(around + lists);
@@ -63,12 +70,13 @@ impl Grown {
             nodes: builder.nodes,
             blocks: builder.blocks,
             form: all.form,
+            services: all.services.as_ref().map_or(0, Services::lines),
         })
     }
 
     /// Bytes of the image.
     pub fn bytes(&self) -> usize {
-        overhead(self.starts.len(), if self.is_ranked { self.values } else { 0 })
+        overhead(self.starts.len(), if self.is_ranked { self.values } else { 0 }, self.services)
             + self.nodes.len() * NODE_BYTES
             + self.blocks.len() * size_of::<Line>()
     }
@@ -81,7 +89,9 @@ impl Grown {
         let first_value = first_block + self.blocks.len();
         let moved = |at: Ref| Ref(at.0 + if at.is_leaf() { first_block } else { head } as u32);
         let values = if self.is_ranked { all.values.len().div_ceil(WORDS) } else { 0 };
-        let mut whole = Image::zeroed(first_value + values).map_err(|error| Error::memory(&error))?;
+        let first_service = first_value + values;
+        let mut whole =
+            Image::zeroed(first_service + self.services).map_err(|error| Error::memory(&error))?;
         let image = whole.lines_mut();
         let squeezes = all.squeezes.map(|squeeze| squeeze.from);
         let trees = self.starts.len() as u32;
@@ -107,6 +117,16 @@ impl Grown {
             let words: &mut [u32] = bytemuck::cast_slice_mut(&mut image[first_value..]);
             words[..all.values.len()].copy_from_slice(&all.values);
         }
+        let mut next = first_service;
+        for (index, kinds) in all.services.iter().flat_map(|services| &services.0).enumerate() {
+            image[0].0[8 + 2 * index] = next as u32;
+            let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut image[next..]);
+            bytes[..kinds.of.len()].copy_from_slice(&kinds.of);
+            next += kinds.of.len().div_ceil(size_of::<Line>());
+            image[0].0[9 + 2 * index] = next as u32;
+            image[next..][..kinds.outside.len()].copy_from_slice(&kinds.outside);
+            next += kinds.outside.len();
+        }
         let shape = Shape {
             trees: self.starts.len(),
             nodes: self.nodes.len(),
@@ -120,9 +140,9 @@ impl Grown {
 }
 
 /// Bytes of an image beside nodes and blocks.
-fn overhead(trees: usize, values: usize) -> usize {
+fn overhead(trees: usize, values: usize, services: usize) -> usize {
     let head = (1 + trees.div_ceil(TREES_PER_LINE)).next_multiple_of(NODE_LINES);
-    let lines = head + values.div_ceil(WORDS);
+    let lines = head + values.div_ceil(WORDS) + services;
     lines * size_of::<Line>()
 }
 

@@ -29,14 +29,23 @@ pub const MOST_LINES: usize = 1 << 26;
 #[repr(C, align(64))]
 pub struct Line(pub [u32; 16]);
 
+impl Line {
+    /// Bits of a line.
+    pub const BITS: usize = 8 * size_of::<Self>();
+}
+
+/// A block of a leaf that says nets and the numbers of services.
+pub type Services = [Line; 2];
 /// A block of a leaf that says nets.
 pub type Nets = [Line; 3];
 /// A block of a leaf that says ranges.
 pub type Ranges = [Line; 4];
 
-/// How the blocks of an image say which addresses rules hold.
+/// How the blocks of an image say which packets rules hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
+    /// As nets, with ports and protocol as the number of a service. Half of the bytes of ranges.
+    Services,
     /// Nets: as many of the first bits as count. Three quarters of the bytes.
     Nets,
     /// Any first and last one.
@@ -47,6 +56,7 @@ impl Form {
     /// Lines of a block.
     pub const fn lines(self) -> usize {
         match self {
+            Self::Services => size_of::<Services>() / size_of::<Line>(),
             Self::Nets => size_of::<Nets>() / size_of::<Line>(),
             Self::Ranges => size_of::<Ranges>() / size_of::<Line>(),
         }
@@ -74,15 +84,21 @@ impl Form {
                 std::array::from_fn(|d| if is_marker(rule, d) { 0 } else { rule.low[d] });
             let span: [u32; DIMENSIONS] =
                 std::array::from_fn(|d| if is_marker(rule, d) { NO_PORT - 1 } else { rule.high[d] - low[d] });
-            let ports = &mut lines[last - 1].0;
-            ports[lane] = low[2] | low[3] << 16;
-            ports[LANES + lane] = span[2] | span[3] << 16;
+            if self != Self::Services {
+                let ports = &mut lines[last - 1].0;
+                ports[lane] = low[2] | low[3] << 16;
+                ports[LANES + lane] = span[2] | span[3] << 16;
+            }
+            let [source, destination] = ADDRESSES.map(|d| span[d].count_ones());
             match self {
-                Self::Nets => {
+                Self::Services | Self::Nets => {
                     lines[0].0[lane] = bias(low[0]);
                     lines[0].0[LANES + lane] = bias(low[1]);
-                    let [source, destination] = ADDRESSES.map(|d| span[d].count_ones());
-                    lines[last].0[lane] = destination | low[4] << 8 | span[4] << 16 | source << 24;
+                    lines[last].0[lane] = if self == Self::Nets {
+                        destination | low[4] << 8 | span[4] << 16 | source << 24
+                    } else {
+                        destination | u32::from(rule.service) << 6 | source << 26
+                    };
                 }
                 Self::Ranges => {
                     for dimension in ADDRESSES {

@@ -4,44 +4,53 @@
 //! all of them at once. A leaf is a short list of rules, eight of which are compared at once. Rules that reach so far
 //! that they would be copied into many leaves get trees of their own; the first match of all trees wins.
 //!
-//! # Layout, version 6
+//! # Layout, version 7
 //!
 //! The image is an array of 64-byte lines of sixteen `u32`, position-independent: lines are counted from its start.
 //!
 //! ```text
-//! line 0   [0] 0x4254_0006 (layout version)  [1] trees  [2], [3] squeeze of source port and second key
+//! line 0   [0] 0x4254_0007 (layout version)  [1] trees  [2], [3] squeeze of source port and second key
 //!          [4] ranked: answers are ranks     [5] first line of the values of ranks
 //!          [6] trees that are always walked; the others only where those leave a lower answer possible
-//!          [7] lines of a block: 3 if the addresses of all rules are nets, else 4
+//!          [7] lines of a block: 4, or 3 if the addresses of all rules are nets, or 2 if also few of their services differ
+//!          [8], [9] first lines of the kinds of source ports, and of what each kind is outside of; [10], [11] of second
+//!          keys; [12], [13] of protocols, if blocks have 2 lines
 //! line 1.. a tree per 4 words, that with the least answer first: root reference, least answer in it, steps that nearly all
 //!          paths have, blocks (1 or 2) that nearly all leaves have
-//! then     nodes from an even line on, then leaves, then values of ranks
+//! then     nodes from an even line on, then leaves, then values of ranks, then kinds: a byte for each value, and a line of bits
+//!          for each kind, by services: 1 if its values are outside
 //!
 //! node     line 0: 16 boundaries, ascending as i32 (the value before a child's first one; of addresses XOR 2^31, as all
 //!          addresses in the image); unused: i32::MAX
 //!          line 1: 16 references; a key goes to the child whose number is the count of boundaries below the key
 //! leaf     blocks with 8 lanes, in order; unused lanes come last and answer NONE
-//!  nets    line 0: 8 sources, 8 destinations
+//!  2 lines line 0: 8 sources, 8 destinations
+//!          line 1: 8 x (last bits of the destination + service << 6 + last bits of the source << 26), 8 answers
+//!  3 lines line 0: 8 sources, 8 destinations
 //!          line 1: 8 port lows, 8 port spans, each source port + second key << 16
 //!          line 2: 8 x (last bits of the destination + protocol low << 8 + protocol span << 16 + last bits of the
 //!          source << 24), 8 answers
-//!  ranges  line 0: 8 source lows, 8 source spans; line 1: the same for the destination
-//!          line 2: as line 1 of nets
+//!  4 lines line 0: 8 source lows, 8 source spans; line 1: the same for the destination
+//!          line 2: as line 1 of 3 lines
 //!          line 3: 8 x (protocol low + span << 16), 8 answers
 //! ```
 //!
 //! A reference is a node, `dimension << 28 | line`, or a leaf, `1 << 31 | (blocks - 1) << 26 | line`; a count field of 31
 //! means: until a block whose last lane is unused. A rule holds a key if, in each dimension, key - low <= span, in as many
-//! bits as low has; of nets, if addresses are equal but for their last bits. A port value p is looked up as p - 1 if p >= squeeze:
+//! bits as low has; of nets, if addresses are equal but for their last bits; of services, if the bit of its service is 0 in the
+//! lines of the kinds of all three values. A port value p is looked up as p - 1 if p >= squeeze:
 //! 65537 port values fit 16 bits, as no rule tells the squeeze from the value below it. If there is no such value the squeeze
 //! is `u32::MAX`, and the topmost nodes cut 65536 off.
 
 mod assemble;
 mod build;
 mod cut;
+mod forms;
 mod image;
+mod lanes;
 mod partition;
 mod rules;
+mod services;
 mod simd;
 #[cfg(test)]
 mod tests;
@@ -64,7 +73,7 @@ pub const DIMENSIONS: usize = 5;
 /// The value of a point that no cuboid contains.
 pub const NONE: u32 = u32::MAX;
 
-const VERSION: u32 = 0x4254_0006;
+const VERSION: u32 = 0x4254_0007;
 const TREES_PER_LINE: usize = 4;
 /// The nodes of so many cuboids, in short leaves, are too many for the second cache: a longer leaf costs less than a
 /// node.
@@ -114,12 +123,20 @@ pub struct Limits {
     /// From so many rules on, as the image has them, blocks say nets where they can: fewer bytes, a few more instructions. Trees
     /// then grow to three quarters of [`bytes`](Self::bytes).
     pub nets: usize,
+    /// As [`nets`](Self::nets), blocks also say services by their numbers, if there are few: still fewer bytes, and up to 192 KiB for
+    /// what tells services apart.
+    pub services: usize,
 }
 
 impl Limits {
     /// The stated budget for a list: 160 bytes a rule and 64 KiB.
     pub const fn of(cuboids: usize) -> Self {
-        Self { bytes: cuboids * 160 + (64 << 10), leaf: if cuboids < MANY { 16 } else { 28 }, nets: 1 << 12 }
+        Self {
+            bytes: cuboids * 160 + (64 << 10),
+            leaf: if cuboids < MANY { 16 } else { 28 },
+            nets: 1 << 12,
+            services: MANY,
+        }
     }
 }
 
@@ -178,7 +195,7 @@ pub struct Tree {
 /// If even plain lists of the cuboids need more than `limits.bytes`, or without memory.
 pub fn build(cuboids: &[Cuboid], limits: &Limits) -> Result<Tree, Error> {
     let limits = &Limits { bytes: limits.bytes.min(MOST_LINES * size_of::<Line>()), ..*limits };
-    let all = Rules::new(cuboids, limits.nets);
+    let all = Rules::new(cuboids, limits);
     let widths = Width::of(&all.list);
     let grow = |partition: Partition, patience| Grown::new(&all, partition.divide(&widths), limits, patience);
     // Fewer trees are faster, if the budget does not leave leaves long.
@@ -238,7 +255,8 @@ impl Tree {
 
     #[cfg(test)]
     fn form(&self) -> Form {
-        if self.image[0].0[7] as usize == Form::Nets.lines() { Form::Nets } else { Form::Ranges }
+        let forms = [Form::Services, Form::Nets, Form::Ranges];
+        forms.into_iter().find(|form| form.lines() == self.image[0].0[7] as usize).expect("one of them")
     }
 
     /// Bytes of the image.

@@ -1,7 +1,8 @@
 //! Cuboids made ready for the image: clipped to the domain, second keys in 16 bits, answers ranked.
 
 use super::image::Form;
-use super::{Cuboid, DIMENSIONS, NONE};
+use super::services::{self, Services};
+use super::{Cuboid, DIMENSIONS, Limits, NONE};
 
 /// Highest value of each dimension.
 pub const DOMAIN: [u32; DIMENSIONS] = [u32::MAX, u32::MAX, NO_PORT, NO_PORT, 255];
@@ -22,6 +23,8 @@ pub struct Rule {
     pub high: [u32; DIMENSIONS],
     /// Grows with the order; neighbours with one value share it.
     pub rank: u32,
+    /// The number of its service, if there are [`Rules::services`].
+    pub service: u16,
 }
 
 /// Bounds of a part of the space, ends inclusive.
@@ -88,21 +91,24 @@ pub struct Rules {
     pub bounds: Bounds,
     /// What blocks are to say: nets if the addresses of all rules are nets.
     pub form: Form,
+    /// Which services there are, if blocks say their numbers.
+    pub services: Option<Services>,
 }
 
 impl Rules {
-    /// Leaves empty cuboids out. From so many rules on, blocks may say nets.
-    pub fn new(cuboids: &[Cuboid], nets: usize) -> Self {
+    /// Leaves empty cuboids out. The limits say from how many rules on blocks may say nets and services.
+    pub fn new(cuboids: &[Cuboid], limits: &Limits) -> Self {
         let squeezes = PORTS.map(|dimension| Squeeze::of(cuboids, dimension));
         let (list, values) = (Vec::with_capacity(cuboids.len()), Vec::with_capacity(cuboids.len()));
-        let mut all = Self { list, values, squeezes, bounds: bounds(squeezes), form: Form::Ranges };
+        let mut all =
+            Self { list, values, squeezes, bounds: bounds(squeezes), form: Form::Ranges, services: None };
         for cuboid in cuboids.iter().filter(|cuboid| !is_empty(cuboid)) {
             if all.values.last() != Some(&cuboid.value) {
                 all.values.push(cuboid.value);
             }
             let rank = u32::try_from(all.values.len() - 1).expect("fewer than 2^32 cuboids");
             let high = std::array::from_fn(|dimension| cuboid.high[dimension].min(DOMAIN[dimension]));
-            let mut rule = Rule { low: cuboid.low, high, rank };
+            let mut rule = Rule { low: cuboid.low, high, rank, service: 0 };
             for (dimension, squeeze) in PORTS.into_iter().zip(squeezes) {
                 rule.low[dimension] = squeeze.apply(rule.low[dimension]);
                 rule.high[dimension] = squeeze.apply(rule.high[dimension]);
@@ -110,8 +116,11 @@ impl Rules {
             all.list.push(rule);
         }
         all.part_unsqueezed();
-        if all.list.len() >= nets {
+        if all.list.len() >= limits.nets {
             all.part_ranges();
+            if all.form == Form::Nets && all.list.len() >= limits.services {
+                all.number_services();
+            }
         }
         all
     }
@@ -162,6 +171,21 @@ impl Rules {
                 }
             }
         }
+    }
+
+    /// Makes services numbers, if there are few.
+    fn number_services(&mut self) {
+        if self.squeezes.contains(&Squeeze::IMPOSSIBLE) {
+            return;
+        }
+        let Some((numbers, services)) = Services::of(self.list.iter().map(services::of_rule), &self.bounds)
+        else {
+            return;
+        };
+        for (rule, number) in self.list.iter_mut().zip(numbers) {
+            rule.service = number;
+        }
+        (self.services, self.form) = (Some(services), Form::Services);
     }
 
     /// Whether so many trees must answer with ranks: where the lowest of several answers is not always that of the first

@@ -1,8 +1,10 @@
 //! Lanes of AVX-512, of AVX2 with BMI, and the choice between them and portable code, made once for each image.
 #![allow(unsafe_code)]
 
-use super::image::{Form, Nets, Ranges};
-use super::walk::{Block, Paths, Scalar};
+use super::forms::Block;
+use super::image::{Form, Nets, Ranges, Services};
+use super::lanes::Scalar;
+use super::walk::Paths;
 
 /// The fastest walks that this processor can take over blocks of this form, always of so many trees.
 pub fn paths(form: Form, trees: usize) -> Paths {
@@ -12,6 +14,7 @@ pub fn paths(form: Form, trees: usize) -> Paths {
 /// All walks that this processor can take, the fastest first; portable code runs everywhere.
 pub fn all_paths(form: Form, trees: usize) -> Vec<Paths> {
     match form {
+        Form::Services => paths_over::<Services>(trees),
         Form::Nets => paths_over::<Nets>(trees),
         Form::Ranges => paths_over::<Ranges>(trees),
     }
@@ -73,6 +76,12 @@ macro_rules! walks {
             }
 
             #[inline(always)]
+            fn in_services(block: &Services, key: &Key, outside: &Line) -> u32 {
+                // SAFETY: as in `below`.
+                unsafe { in_services(block, key, outside) }
+            }
+
+            #[inline(always)]
             fn in_nets(block: &Nets, key: &Key) -> u32 {
                 // SAFETY: as in `below`.
                 unsafe { in_nets(block, key) }
@@ -91,15 +100,17 @@ macro_rules! walks {
 mod avx2 {
     use std::arch::asm;
     use std::arch::x86_64::{
-        __m256i, _mm256_and_si256, _mm256_castsi256_ps, _mm256_cmpeq_epi32, _mm256_cmpgt_epi32,
-        _mm256_loadu_si256, _mm256_min_epu32, _mm256_movemask_epi8, _mm256_movemask_ps, _mm256_or_si256,
-        _mm256_packs_epi32, _mm256_set1_epi32, _mm256_setzero_si256, _mm256_slli_epi32, _mm256_srli_epi32,
-        _mm256_sub_epi8, _mm256_sub_epi16, _mm256_sub_epi32, _mm256_subs_epu8, _mm256_subs_epu16,
-        _mm256_xor_si256,
+        __m256i, _mm256_and_si256, _mm256_blendv_ps, _mm256_castps_si256, _mm256_castsi256_ps,
+        _mm256_cmpeq_epi32, _mm256_cmpgt_epi32, _mm256_loadu_si256, _mm256_min_epu32, _mm256_movemask_epi8,
+        _mm256_movemask_ps, _mm256_or_si256, _mm256_packs_epi32, _mm256_permutevar8x32_epi32,
+        _mm256_set1_epi32, _mm256_setzero_si256, _mm256_slli_epi32, _mm256_srli_epi32, _mm256_sub_epi8,
+        _mm256_sub_epi16, _mm256_sub_epi32, _mm256_subs_epu8, _mm256_subs_epu16, _mm256_xor_si256,
     };
 
-    use super::super::image::{LANES, Line, Nets, Ranges};
-    use super::super::walk::{self, Block, Key, Lanes, Paths, Point, Walked};
+    use super::super::forms::Block;
+    use super::super::image::{LANES, Line, Nets, Ranges, Services};
+    use super::super::lanes::Lanes;
+    use super::super::walk::{self, Key, Paths, Point, Walked};
 
     walks!(Avx2, "avx2", "bmi1", "bmi2", "popcnt");
 
@@ -167,19 +178,43 @@ mod avx2 {
         numbers
     }
 
+    /// Of nets that say all but these last bits, as [`outside_ports`].
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub fn outside_addresses(addresses: &Line, key: &Key, last_bits: [__m256i; 2]) -> __m256i {
+        let address = |net, value, last_bits| without(_mm256_xor_si256(each(value), net), last_bits);
+        let [sources, destinations] = halves(addresses);
+        let [source_bits, destination_bits] = last_bits;
+        let source = address(sources, key.source(), source_bits);
+        _mm256_or_si256(source, address(destinations, key.destination(), destination_bits))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn in_services([addresses, rest]: &Services, key: &Key, outside: &Line) -> u32 {
+        let [words, _] = halves(rest);
+        let last_bits = [_mm256_srli_epi32::<26>(words), _mm256_and_si256(words, each(63))];
+        let place = _mm256_srli_epi32::<11>(words);
+        let [first, second] =
+            halves(outside).map(|half| _mm256_castsi256_ps(_mm256_permutevar8x32_epi32(half, place)));
+        let is_second = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(place));
+        let found = _mm256_castps_si256(_mm256_blendv_ps(first, second, is_second));
+        let bit = without(found, _mm256_and_si256(_mm256_srli_epi32::<6>(words), each(31)));
+        let all =
+            _mm256_or_si256(outside_addresses(addresses, key, last_bits), _mm256_and_si256(bit, each(1)));
+        mask(_mm256_cmpeq_epi32(all, _mm256_setzero_si256()))
+    }
+
     /// Of all that a rule says, as [`outside_ports`].
     #[inline]
     #[target_feature(enable = "avx2")]
     pub fn outside_nets([addresses, ports, rest]: &Nets, key: &Key) -> __m256i {
-        let address = |net, value, last_bits| without(_mm256_xor_si256(each(value), net), last_bits);
-        let [sources, destinations] = halves(addresses);
         let [bytes, _] = halves(rest);
-        let source = address(sources, key.source(), _mm256_srli_epi32::<24>(bytes));
-        let destination = address(destinations, key.destination(), _mm256_and_si256(bytes, each(0xFF)));
+        let last_bits = [_mm256_srli_epi32::<24>(bytes), _mm256_and_si256(bytes, each(0xFF))];
+        let addresses = outside_addresses(addresses, key, last_bits);
         // The third byte; that of the lows is the second.
         let offset = _mm256_slli_epi32::<8>(_mm256_sub_epi8(each(key.protocol_above()), bytes));
         let protocol = _mm256_and_si256(_mm256_subs_epu8(offset, bytes), each(0xFF << 16));
-        let addresses = _mm256_or_si256(source, destination);
         _mm256_or_si256(addresses, _mm256_or_si256(outside_ports(ports, key), protocol))
     }
 
@@ -209,14 +244,17 @@ mod avx2 {
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
     use std::arch::x86_64::{
-        _mm256_cmple_epu32_mask, _mm256_mask_cmple_epu32_mask, _mm256_mask_testn_epi32_mask,
-        _mm256_sub_epi32, _mm256_testn_epi32_mask, _mm512_cmpgt_epi32_mask, _mm512_load_si512,
-        _mm512_set1_epi32,
+        _mm256_and_si256, _mm256_cmple_epu32_mask, _mm256_mask_cmple_epu32_mask,
+        _mm256_mask_testn_epi32_mask, _mm256_or_si256, _mm256_permutex2var_epi32, _mm256_rorv_epi32,
+        _mm256_srli_epi32, _mm256_sub_epi32, _mm256_testn_epi32_mask, _mm512_cmpgt_epi32_mask,
+        _mm512_load_si512, _mm512_set1_epi32,
     };
 
-    use super::super::image::{Line, Nets, Ranges};
-    use super::super::walk::{self, Block, Key, Lanes, Paths, Point, Walked};
-    use super::avx2::{each, halves, outside, outside_nets};
+    use super::super::forms::Block;
+    use super::super::image::{Line, Nets, Ranges, Services};
+    use super::super::lanes::Lanes;
+    use super::super::walk::{self, Key, Paths, Point, Walked};
+    use super::avx2::{each, halves, outside, outside_addresses, outside_nets};
 
     walks!(Avx512, "avx512f", "avx512vl", "avx2", "bmi1", "bmi2", "popcnt");
 
@@ -227,6 +265,19 @@ mod avx512 {
         let boundaries = unsafe { _mm512_load_si512(boundaries.0.as_ptr().cast()) };
         let bits = _mm512_cmpgt_epi32_mask(_mm512_set1_epi32(key.cast_signed()), boundaries);
         bits.count_ones() as usize
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512vl")]
+    fn in_services([addresses, rest]: &Services, key: &Key, outside: &Line) -> u32 {
+        let [words, _] = halves(rest);
+        let last_bits = [_mm256_srli_epi32::<26>(words), _mm256_and_si256(words, each(63))];
+        let [first, second] = halves(outside);
+        // Of a place the last four bits count, of a rotation the last five.
+        let found = _mm256_permutex2var_epi32(first, _mm256_srli_epi32::<11>(words), second);
+        let bit = _mm256_and_si256(_mm256_rorv_epi32(found, _mm256_srli_epi32::<6>(words)), each(1));
+        let all = _mm256_or_si256(outside_addresses(addresses, key, last_bits), bit);
+        u32::from(_mm256_testn_epi32_mask(all, all))
     }
 
     #[inline]

@@ -47,7 +47,12 @@ fn edge_points(cuboids: &[Cuboid], seed: u64) -> Vec<[u32; DIMENSIONS]> {
 
 /// With nets where all addresses are nets, however few.
 const fn limits(bytes: usize, leaf: usize) -> Limits {
-    Limits { bytes, leaf, nets: 0 }
+    Limits { bytes, leaf, nets: 0, services: usize::MAX }
+}
+
+/// With services, too.
+const fn with_services(limits: Limits) -> Limits {
+    Limits { services: 0, ..limits }
 }
 
 fn check(cuboids: &[Cuboid], limits: &Limits) -> Tree {
@@ -148,6 +153,7 @@ proptest! {
     fn equals_a_linear_scan_of_nets(nets in vec(cuboid_of(net(), net()), 0..150), leaf in 1_usize..40) {
         let tree = check(&nets, &limits(200_000, leaf));
         prop_assert_eq!(tree.form(), Form::Nets);
+        check(&nets, &with_services(limits(400_000, leaf)));
     }
 
     /// That of nets or that of ranges, by how many ranges there are.
@@ -160,6 +166,7 @@ proptest! {
             cuboids.insert(place, other);
         }
         check(&cuboids, &limits(200_000, 12));
+        check(&cuboids, &with_services(limits(400_000, 12)));
     }
 
     #[test]
@@ -267,15 +274,54 @@ fn staircase_of_nets(steps: u32) -> Vec<Cuboid> {
     (0..steps).map(stair).collect()
 }
 
+/// The same of few services.
+fn staircase_of_services(steps: u32) -> Vec<Cuboid> {
+    let mut cuboids = staircase_of_nets(steps);
+    for cuboid in &mut cuboids {
+        (cuboid.low[2], cuboid.high[2]) = (cuboid.value % 3, 9);
+        (cuboid.low[3], cuboid.high[3]) = (5, 7 + cuboid.value % 5);
+        (cuboid.low[4], cuboid.high[4]) = (6, 6 + cuboid.value % 2 * 11);
+    }
+    cuboids
+}
+
 /// Of each form.
-fn staircases(steps: u32) -> [(Vec<Cuboid>, Form); 2] {
-    [(staircase(steps), Form::Ranges), (staircase_of_nets(steps), Form::Nets)]
+fn staircases(steps: u32) -> [(Vec<Cuboid>, Form); 3] {
+    [
+        (staircase(steps), Form::Ranges),
+        (staircase_of_nets(steps), Form::Nets),
+        (staircase_of_services(steps), Form::Services),
+    ]
+}
+
+/// So many services as there are bits in a line, and one more; so many kinds of ports as there are in a byte, and one more.
+#[test]
+fn services_are_numbered_if_they_are_few() {
+    let of_port = |value: u32, port: u32, protocol: u32| {
+        let (low, high) =
+            ([0, value << 8, 0, port, protocol], [u32::MAX, value << 8 | 0xFF, 65536, port, protocol]);
+        Cuboid { low, high, value }
+    };
+    for (services, form) in [(511, Form::Services), (512, Form::Services), (513, Form::Nets)] {
+        // 33 kinds of ports, with all others, and 17 of protocols.
+        let cuboids: Vec<_> =
+            (0..services).map(|value| of_port(value, 10 * (value % 32), value / 32)).collect();
+        let tree = check(&cuboids, &with_services(limits(usize::MAX, 16)));
+        assert_eq!(tree.form(), form, "{services} services");
+    }
+    for (ports, form) in [(255, Form::Services), (256, Form::Nets)] {
+        let cuboids: Vec<_> = (0..ports).map(|value| of_port(value, 10 * value, 6)).collect();
+        let tree = check(&cuboids, &with_services(limits(usize::MAX, 16)));
+        assert_eq!(tree.form(), form, "{ports} ports");
+    }
 }
 
 #[test]
 fn lists_longer_than_a_reference_can_count() {
     for (cuboids, form) in [247, 248, 249, 256, 264, 900].into_iter().flat_map(staircases) {
-        let tree = check(&cuboids, &limits(usize::MAX, 1000));
+        let limits = limits(usize::MAX, 1000);
+        let limits = if form == Form::Services { with_services(limits) } else { limits };
+        let tree = check(&cuboids, &limits);
         assert_eq!((tree.shape().nodes, tree.form()), (0, form));
         let last = cuboids[cuboids.len() - 1];
         assert_eq!(tree.find(&last.low), last.value);
@@ -287,7 +333,7 @@ fn lists_longer_than_a_reference_can_count() {
 fn leaves_of_any_length() {
     let lengths = [1, 7, 8, 9, 16, 17, 24, 31, 32, 33, 40, 41, 64];
     for (cuboids, _) in lengths.into_iter().flat_map(staircases) {
-        let tree = check(&cuboids, &limits(usize::MAX, 1000));
+        let tree = check(&cuboids, &with_services(limits(usize::MAX, 1000)));
         for cuboid in &cuboids {
             for point in [cuboid.low, cuboid.high] {
                 assert_eq!(tree.find(&point), linear(&cuboids, &point));
@@ -374,6 +420,7 @@ fn prefixes(count: u32) -> Vec<Cuboid> {
 fn many_rules_in_large_and_small_budgets() {
     let cuboids = prefixes(6000);
     for bytes_per_rule in [44, 60, 160, 1000] {
+        check(&cuboids, &with_services(limits(cuboids.len() * bytes_per_rule + (140 << 10), 16)));
         let tree = check(&cuboids, &limits(cuboids.len() * bytes_per_rule, 16));
         assert!(tree.shape().depth > 1, "{:?}", tree.shape());
     }

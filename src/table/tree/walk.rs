@@ -8,7 +8,9 @@
 use super::super::prefetch::prefetch;
 use std::hint::select_unpredictable;
 
-use super::image::{Form, LANES, Line, MANY_BLOCKS, NODE_LINES, Nets, Ranges, Ref, bias};
+use super::forms::{Asked, Block};
+use super::image::{LANES, Line, MANY_BLOCKS, NODE_LINES, Ref, bias};
+use super::lanes::Lanes;
 use super::{DIMENSIONS, NONE, Packed, TREES_PER_LINE, pair};
 
 /// A packet.
@@ -64,64 +66,19 @@ pub struct Walked<'a> {
 
 type Node = [Line; NODE_LINES];
 
-/// The lines of a block.
-pub trait Block: Sized {
-    /// How many.
-    const LINES: usize;
-
-    /// Of so many lines.
-    fn of(lines: &[Line]) -> &Self;
-
-    /// In which answers are.
-    fn last(&self) -> &Line;
-
-    /// The lanes whose rules hold the key, as bits.
-    fn matches<L: Lanes>(&self, key: &Key) -> u32;
-}
-
-impl Block for Nets {
-    const LINES: usize = Form::Nets.lines();
-
-    #[inline(always)]
-    fn of(lines: &[Line]) -> &Self {
-        lines.try_into().expect("as many lines")
-    }
-
-    #[inline(always)]
-    fn last(&self) -> &Line {
-        &self[2]
-    }
-
-    #[inline(always)]
-    fn matches<L: Lanes>(&self, key: &Key) -> u32 {
-        L::in_nets(self, key)
-    }
-}
-
-impl Block for Ranges {
-    const LINES: usize = Form::Ranges.lines();
-
-    #[inline(always)]
-    fn of(lines: &[Line]) -> &Self {
-        lines.try_into().expect("as many lines")
-    }
-
-    #[inline(always)]
-    fn last(&self) -> &Line {
-        &self[3]
-    }
-
-    #[inline(always)]
-    fn matches<L: Lanes>(&self, key: &Key) -> u32 {
-        L::in_ranges(self, key)
-    }
-}
-
 impl<'a> Walked<'a> {
     /// Of all lines of an image.
     #[inline(always)]
     pub fn new(lines: &'a [Line]) -> Self {
         Self { lines }
+    }
+
+    /// The services, as bits, in which a value of a dimension of services is not.
+    #[inline(always)]
+    pub fn outside(&self, dimension: usize, value: u32) -> &'a Line {
+        let [map, lines] = [8, 9].map(|word| self.lines[0].0[word + 2 * dimension] as usize);
+        let kinds: &[u8] = bytemuck::cast_slice(self.lines);
+        &self.lines[lines + usize::from(kinds[map * size_of::<Line>() + value as usize])]
     }
 
     #[inline(always)]
@@ -183,7 +140,8 @@ impl<'a> Walked<'a> {
 pub struct Key([u64; 4]);
 
 impl Key {
-    const NOTHING: Self = Self([0; 4]);
+    /// Of a packet that does not count.
+    pub const NOTHING: Self = Self([0; 4]);
 
     #[inline(always)]
     fn new(addresses: u64, ports: u64, protocol: u32, squeezes: [u32; 2]) -> Self {
@@ -240,16 +198,6 @@ impl Key {
     }
 }
 
-/// What can be done in many lanes at once.
-pub trait Lanes {
-    /// How many of the boundaries, biased and ascending, are below `key`, biased.
-    fn below(boundaries: &Line, key: u32) -> usize;
-    /// The lanes of the block whose rules hold the key, as bits.
-    fn in_nets(block: &Nets, key: &Key) -> u32;
-    /// As [`in_nets`](Self::in_nets).
-    fn in_ranges(block: &Ranges, key: &Key) -> u32;
-}
-
 /// One tree of an image.
 #[derive(Clone, Copy, Debug)]
 pub struct Start {
@@ -292,14 +240,19 @@ fn is_last<B: Block>(block: &B, leaf: Ref, index: u32) -> bool {
 
 /// The answer of the first rule of a block that holds the key, and whether the leaf ends with the block.
 #[inline(always)]
-fn search_block<L: Lanes, B: Block>(image: &Walked<'_>, leaf: Ref, index: u32, key: &Key) -> (u32, bool) {
+fn search_block<L: Lanes, B: Block>(
+    image: &Walked<'_>,
+    leaf: Ref,
+    index: u32,
+    key: &Asked<B>,
+) -> (u32, bool) {
     let block: &B = image.block(leaf, index);
-    (answer(block, block.matches::<L>(key)), is_last(block, leaf, index))
+    (answer(block, key.matches::<L>(block)), is_last(block, leaf, index))
 }
 
 /// The answer of the first rule of a leaf, from its block number `from` on, that holds the key.
 #[inline(always)]
-fn search_on<L: Lanes, B: Block>(image: &Walked<'_>, leaf: Ref, from: u32, key: &Key) -> u32 {
+fn search_on<L: Lanes, B: Block>(image: &Walked<'_>, leaf: Ref, from: u32, key: &Asked<B>) -> u32 {
     for index in from.. {
         let (answer, is_last) = search_block::<L, B>(image, leaf, index, key);
         if answer != NONE || is_last {
@@ -311,7 +264,7 @@ fn search_on<L: Lanes, B: Block>(image: &Walked<'_>, leaf: Ref, from: u32, key: 
 
 /// The answer of the first rule of a leaf that holds the key.
 #[inline(always)]
-fn search_leaf<L: Lanes, B: Block>(image: &Walked<'_>, leaf: Ref, blocks: u32, key: &Key) -> u32 {
+fn search_leaf<L: Lanes, B: Block>(image: &Walked<'_>, leaf: Ref, blocks: u32, key: &Asked<B>) -> u32 {
     let answer = search_first::<L, B>(image, leaf, blocks, key);
     // How many blocks a leaf has is known before any of them has come, what they answer is not: no branch on that.
     if leaf.blocks() > blocks { search_rest::<L, B>(image, leaf, blocks, key, answer) } else { answer }
@@ -323,7 +276,7 @@ fn search_rest<L: Lanes, B: Block>(
     image: &Walked<'_>,
     leaf: Ref,
     from: u32,
-    key: &Key,
+    key: &Asked<B>,
     mut answer: u32,
 ) -> u32 {
     for index in from..leaf.blocks().min(FEW_BLOCKS) {
@@ -338,15 +291,15 @@ fn search_rest<L: Lanes, B: Block>(
 
 /// As [`search_leaf`], of one block or two; without a branch on what they hold.
 #[inline(always)]
-fn search_first<L: Lanes, B: Block>(image: &Walked<'_>, leaf: Ref, blocks: u32, key: &Key) -> u32 {
+fn search_first<L: Lanes, B: Block>(image: &Walked<'_>, leaf: Ref, blocks: u32, key: &Asked<B>) -> u32 {
     let first: &B = image.block(leaf, 0);
-    let in_first = first.matches::<L>(key);
+    let in_first = key.matches::<L>(first);
     if blocks < 2 {
         return answer(first, in_first);
     }
     // The same one again where there is no second.
     let second: &B = image.block(leaf, u32::from(leaf.blocks() > 1));
-    let matches = in_first | second.matches::<L>(key) << LANES;
+    let matches = in_first | key.matches::<L>(second) << LANES;
     let block = select_unpredictable(in_first == 0, second, first);
     answer(block, matches)
 }
@@ -362,7 +315,7 @@ pub fn find<L: Lanes, B: Block, const TREES: usize>(
     protocol: u32,
 ) -> u32 {
     let image = &Walked::new(lines);
-    let key = Key::new(addresses, ports, protocol, image.squeezes());
+    let key = Asked::<B>::new(image, Key::new(addresses, ports, protocol, image.squeezes()));
     let starts: [Start; TREES] = std::array::from_fn(|tree| image.start(tree));
     let mut at = starts.map(|start| start.root);
     for level in 0..starts.iter().map(|start| start.steps).max().unwrap_or_default() {
@@ -370,7 +323,7 @@ pub fn find<L: Lanes, B: Block, const TREES: usize>(
             if level < starts[tree].steps {
                 // Which word of the second line is read is known only when the first one has come.
                 prefetch(&raw const image.node(at[tree])[1]);
-                at[tree] = step_or_stay::<L>(image, at[tree], &key);
+                at[tree] = step_or_stay::<L>(image, at[tree], &key.key);
             }
         }
     }
@@ -390,8 +343,8 @@ pub fn find<L: Lanes, B: Block, const TREES: usize>(
 
 /// The answer of one tree, from a node or leaf on.
 #[inline(always)]
-fn find_from<L: Lanes, B: Block>(image: &Walked<'_>, at: Ref, blocks: u32, key: &Key) -> u32 {
-    search_leaf::<L, B>(image, leaf_from::<L>(image, at, key), blocks, key)
+fn find_from<L: Lanes, B: Block>(image: &Walked<'_>, at: Ref, blocks: u32, key: &Asked<B>) -> u32 {
+    search_leaf::<L, B>(image, leaf_from::<L>(image, at, &key.key), blocks, key)
 }
 
 /// The leaf that a path comes to, from a node or leaf on.
@@ -410,15 +363,15 @@ pub fn find_batch<L: Lanes, B: Block>(image: &Walked<'_>, points: &[Point], answ
         return answers.fill(NONE);
     }
     let squeezes = image.squeezes();
-    let mut keys = [Key::NOTHING; GROUP];
+    let mut keys = [Asked::<B>::NOTHING; GROUP];
     for (points, answers) in points.chunks(GROUP).zip(answers.chunks_mut(GROUP)) {
         for (key, point) in keys.iter_mut().zip(points) {
-            *key = Key::of(point, squeezes);
+            *key = Asked::new(image, Key::of(point, squeezes));
         }
         let mut best = find_group::<L, B>(image, &image.start(0), &keys[..points.len()]);
         for tree in 1..image.trees() {
             let start = image.start(tree);
-            let mut live = [Key::NOTHING; GROUP];
+            let mut live = [Asked::<B>::NOTHING; GROUP];
             let (mut places, mut count) = ([0; GROUP], 0);
             for place in 0..points.len() {
                 live[count] = keys[place];
@@ -436,7 +389,7 @@ pub fn find_batch<L: Lanes, B: Block>(image: &Walked<'_>, points: &[Point], answ
 
 /// One tree for a group of packets, level by level.
 #[inline(always)]
-fn find_group<L: Lanes, B: Block>(image: &Walked<'_>, start: &Start, keys: &[Key]) -> [u32; GROUP] {
+fn find_group<L: Lanes, B: Block>(image: &Walked<'_>, start: &Start, keys: &[Asked<B>]) -> [u32; GROUP] {
     if image.lines.len() > NEAR_LINES {
         find_group_in::<L, B, true>(image, start, keys)
     } else {
@@ -449,13 +402,13 @@ fn find_group<L: Lanes, B: Block>(image: &Walked<'_>, start: &Start, keys: &[Key
 fn find_group_in<L: Lanes, B: Block, const FAR: bool>(
     image: &Walked<'_>,
     start: &Start,
-    keys: &[Key],
+    keys: &[Asked<B>],
 ) -> [u32; GROUP] {
     let blocks = start.blocks;
     let mut at = [start.root; GROUP];
     for left in (0..start.steps).rev() {
         for (at, key) in at.iter_mut().zip(keys) {
-            *at = step_or_stay::<L>(image, *at, key);
+            *at = step_or_stay::<L>(image, *at, &key.key);
             match (left, blocks) {
                 _ if !FAR => {}
                 (0, 1) => image.ask_for(*at, B::LINES),
@@ -468,7 +421,7 @@ fn find_group_in<L: Lanes, B: Block, const FAR: bool>(
     let mut answers = [0; GROUP];
     for ((at, key), answer) in at.iter_mut().zip(keys).zip(&mut answers) {
         if !at.is_leaf() {
-            *at = leaf_from::<L>(image, *at, key);
+            *at = leaf_from::<L>(image, *at, &key.key);
         }
         *answer = search_first::<L, B>(image, *at, start.blocks, key);
     }
@@ -508,62 +461,4 @@ impl Iterator for Places {
         self.0 &= self.0.wrapping_sub(1);
         (place < GROUP).then_some(place)
     }
-}
-
-/// Portable lanes: plain loops over arrays that compilers turn into vectors.
-#[derive(Debug)]
-pub struct Scalar;
-
-impl Lanes for Scalar {
-    #[inline(always)]
-    fn below(boundaries: &Line, key: u32) -> usize {
-        boundaries
-            .0
-            .iter()
-            .map(|&boundary| u32::from(boundary.cast_signed() < key.cast_signed()))
-            .sum::<u32>() as usize
-    }
-
-    #[inline(always)]
-    fn in_nets([addresses, ports, rest]: &Nets, key: &Key) -> u32 {
-        lanes(|lane| {
-            let inside =
-                |address: u32, value: u32, last_bits: u32| u64::from(address ^ value) >> last_bits == 0;
-            let bytes = rest.0[lane];
-            let is_protocol =
-                key.protocol_above().wrapping_sub(bytes & 0xFF00) >> 8 & 0xFF <= bytes >> 16 & 0xFF;
-            inside(addresses.0[lane], key.source(), bytes >> 24)
-                & inside(addresses.0[LANES + lane], key.destination(), bytes & 0xFF)
-                & in_ports(ports, lane, key)
-                & is_protocol
-        })
-    }
-
-    #[inline(always)]
-    fn in_ranges([source, destination, ports, rest]: &Ranges, key: &Key) -> u32 {
-        lanes(|lane| {
-            let inside = |line: &Line, value: u32| value.wrapping_sub(line.0[lane]) <= line.0[LANES + lane];
-            inside(source, key.source())
-                & inside(destination, key.destination())
-                & in_ports(ports, lane, key)
-                & (key.protocol().wrapping_sub(rest.0[lane]) & 0xFFFF <= rest.0[lane] >> 16)
-        })
-    }
-}
-
-/// Lanes for which this holds, as bits.
-#[inline(always)]
-fn lanes(holds: impl Fn(usize) -> bool) -> u32 {
-    (0..LANES).fold(0, |bits, lane| bits | u32::from(holds(lane)) << lane)
-}
-
-/// Whether both ports of the key are in those of a lane.
-#[inline(always)]
-fn in_ports(ports: &Line, lane: usize, key: &Key) -> bool {
-    let half = |shift: u32| {
-        let low = ports.0[lane] >> shift;
-        let span = ports.0[LANES + lane] >> shift & 0xFFFF;
-        (key.ports() >> shift).wrapping_sub(low) & 0xFFFF <= span
-    };
-    half(0) & half(16)
 }

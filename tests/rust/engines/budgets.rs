@@ -40,12 +40,14 @@ fn maps(choices: &mut Choices, budgets: &mut Budgets) {
     }
 }
 
-/// All that is needed, with maps of any kind, and trees that say nets or ranges.
+/// All that is needed, with maps of any kind, and trees that say services, nets or ranges.
 pub fn ample(choices: &mut Choices) -> Budgets {
     let mut budgets = Budgets::default();
     maps(choices, &mut budgets);
-    if choices.chance(50) {
-        budgets.tree.nets = 0;
+    match choices.below(3) {
+        0 => {}
+        1 => budgets.tree.nets = 0,
+        _ => (budgets.tree.nets, budgets.tree.services) = (0, 0),
     }
     budgets
 }
