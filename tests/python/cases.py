@@ -44,7 +44,9 @@ ENGINES = {
     # Addresses as nets where they are nets; ranks of IPv6 mostly are ranges.
     "tree": Budgets(classes=ClassesBudget(clauses=0), tree=TreeBudget(nets=0)),
     # And their ports and protocols as the numbers of services.
-    "services": Budgets(classes=ClassesBudget(clauses=0), tree=TreeBudget(nets=0, services=0)),
+    "services": Budgets(
+        classes=ClassesBudget(clauses=0), tree=TreeBudget(nets=0, services=0, bytes_per_cuboid=1 << 20)
+    ),
     "linear": Budgets.LINEAR,
 }
 """Budgets with which each engine answers for all chains that it can: a new engine adds a line and no case."""

@@ -38,14 +38,11 @@ impl Grown {
         let ranks: Vec<u32> = (0..).take(all.values.len()).collect();
         let answers = if is_ranked { &ranks } else { &all.values };
         let lists: usize = groups.iter().map(|group| all.form.leaf_bytes(group.len())).sum();
-        let around = overhead(
-            groups.len(),
-            if is_ranked { all.values.len() } else { 0 },
-            all.services.as_ref().map_or(0, Services::lines),
-        );
+        let services = all.services.as_ref().map_or(0, Services::lines);
+        let around = overhead(groups.len(), if is_ranked { all.values.len() } else { 0 }, services);
         // Shorter blocks are for less memory, not for more copies of rules.
-        let allowed = limits.bytes / Form::Ranges.lines() * all.form.lines();
-        let mut spare = allowed.saturating_sub(around + lists);
+        let allowed = limits.bytes.saturating_sub(around) / Form::Ranges.lines() * all.form.lines();
+        let mut spare = allowed.saturating_sub(lists);
         let mut rules_left = all.list.len();
         let mut builder = Builder::new(all, answers, limits.leaf, patience);
         let mut starts = Vec::new();
@@ -70,7 +67,7 @@ impl Grown {
             nodes: builder.nodes,
             blocks: builder.blocks,
             form: all.form,
-            services: all.services.as_ref().map_or(0, Services::lines),
+            services,
         })
     }
 

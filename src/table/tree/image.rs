@@ -126,11 +126,13 @@ impl Image {
     /// So many lines, all zeros. Fails without memory.
     pub fn zeroed(lines: usize) -> io::Result<Self> {
         let bytes = lines * size_of::<Line>();
-        Ok(if bytes < WORTH {
-            Self::Small(vec![Line([0; 16]); lines])
-        } else {
-            Self::Large(Pages::alone(bytes)?)
-        })
+        if bytes >= WORTH {
+            return Ok(Self::Large(Pages::alone(bytes)?));
+        }
+        let mut small = Vec::new();
+        small.try_reserve_exact(lines).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        small.resize(lines, Line([0; 16]));
+        Ok(Self::Small(small))
     }
 
     /// All of them, to be written.

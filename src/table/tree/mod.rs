@@ -123,8 +123,8 @@ pub struct Limits {
     /// From so many rules on, as the image has them, blocks say nets where they can: fewer bytes, a few more instructions. Trees
     /// then grow to three quarters of [`bytes`](Self::bytes).
     pub nets: usize,
-    /// As [`nets`](Self::nets), blocks also say services by their numbers, if there are few: still fewer bytes, and up to 192 KiB for
-    /// what tells services apart.
+    /// As [`nets`](Self::nets), blocks also say services by their numbers, if there are few and there is room for what tells them
+    /// apart, 129 to 177 KiB. Trees then grow to half of what is left.
     pub services: usize,
 }
 
@@ -204,6 +204,10 @@ pub fn build(cuboids: &[Cuboid], limits: &Limits) -> Result<Tree, Error> {
     let soon = Partition::ALL.into_iter().find_map(|partition| grow(partition, patience).filter(fitting));
     if let Some(grown) = soon {
         return grown.assemble(&all);
+    }
+    if all.services.is_some() {
+        // What tells services apart is as large for a short list as for a long one.
+        return build(cuboids, &Limits { services: usize::MAX, ..*limits });
     }
     let grown: Vec<_> =
         Partition::ALL.into_iter().filter_map(|partition| grow(partition, usize::MAX)).collect();

@@ -175,7 +175,7 @@ impl Rules {
 
     /// Makes services numbers, if there are few.
     fn number_services(&mut self) {
-        if self.squeezes.contains(&Squeeze::IMPOSSIBLE) {
+        if self.list.is_empty() || self.squeezes.contains(&Squeeze::IMPOSSIBLE) {
             return;
         }
         let Some((numbers, services)) = Services::of(self.list.iter().map(services::of_rule), &self.bounds)

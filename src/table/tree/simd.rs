@@ -28,7 +28,7 @@ fn paths_over<B: Block>(trees: usize) -> Vec<Paths> {
     with_vectors.into_iter().flatten().chain([Paths::of::<Scalar, B>(trees)]).collect()
 }
 
-/// Lanes of the functions `below`, `in_nets` and `in_ranges`, walks compiled for the features that are named, and `paths`, which gives
+/// Lanes of the functions `below`, `in_services`, `in_nets` and `in_ranges`, walks compiled for the features that are named, and `paths`, which gives
 /// them out where the processor has these.
 #[cfg(target_arch = "x86_64")]
 macro_rules! walks {

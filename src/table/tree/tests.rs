@@ -153,7 +153,8 @@ proptest! {
     fn equals_a_linear_scan_of_nets(nets in vec(cuboid_of(net(), net()), 0..150), leaf in 1_usize..40) {
         let tree = check(&nets, &limits(200_000, leaf));
         prop_assert_eq!(tree.form(), Form::Nets);
-        check(&nets, &with_services(limits(400_000, leaf)));
+        let tree = check(&nets, &with_services(limits(4_000_000, leaf)));
+        prop_assert_eq!(tree.form(), if nets.is_empty() { Form::Nets } else { Form::Services });
     }
 
     /// That of nets or that of ranges, by how many ranges there are.
@@ -166,7 +167,7 @@ proptest! {
             cuboids.insert(place, other);
         }
         check(&cuboids, &limits(200_000, 12));
-        check(&cuboids, &with_services(limits(400_000, 12)));
+        check(&cuboids, &with_services(limits(4_000_000, 12)));
     }
 
     #[test]
@@ -185,7 +186,9 @@ proptest! {
 
     #[test]
     fn equals_a_linear_scan_in_any_budget(cuboids in vec(cuboid(), 1..150), spare in 0_usize..40_000) {
-        check(&cuboids, &limits(needed(&cuboids, 0) + spare, 8));
+        let limits = limits(needed(&cuboids, 0) + spare, 8);
+        check(&cuboids, &limits);
+        check(&cuboids, &with_services(limits));
     }
 }
 
@@ -308,6 +311,14 @@ fn services_are_numbered_if_they_are_few() {
             (0..services).map(|value| of_port(value, 10 * (value % 32), value / 32)).collect();
         let tree = check(&cuboids, &with_services(limits(usize::MAX, 16)));
         assert_eq!(tree.form(), form, "{services} services");
+        for (cuboid, other) in cuboids.iter().zip(cuboids.iter().cycle().skip(1)) {
+            let [own, others] = [cuboid.low, other.low];
+            for point in
+                [own, [own[0], own[1], own[2], others[3], others[4]], [0, own[1], 65536, own[3], others[4]]]
+            {
+                assert_eq!(tree.find(&point), linear(&cuboids, &point), "{point:?}");
+            }
+        }
     }
     for (ports, form) in [(255, Form::Services), (256, Form::Nets)] {
         let cuboids: Vec<_> = (0..ports).map(|value| of_port(value, 10 * value, 6)).collect();
@@ -334,6 +345,8 @@ fn leaves_of_any_length() {
     let lengths = [1, 7, 8, 9, 16, 17, 24, 31, 32, 33, 40, 41, 64];
     for (cuboids, _) in lengths.into_iter().flat_map(staircases) {
         let tree = check(&cuboids, &with_services(limits(usize::MAX, 1000)));
+        let is_of_nets = cuboids[0].low[1] == 0;
+        assert_eq!(tree.form(), if is_of_nets { Form::Services } else { Form::Ranges });
         for cuboid in &cuboids {
             for point in [cuboid.low, cuboid.high] {
                 assert_eq!(tree.find(&point), linear(&cuboids, &point));
@@ -420,7 +433,9 @@ fn prefixes(count: u32) -> Vec<Cuboid> {
 fn many_rules_in_large_and_small_budgets() {
     let cuboids = prefixes(6000);
     for bytes_per_rule in [44, 60, 160, 1000] {
-        check(&cuboids, &with_services(limits(cuboids.len() * bytes_per_rule + (140 << 10), 16)));
+        let services =
+            check(&cuboids, &with_services(limits(cuboids.len() * bytes_per_rule + (140 << 10), 16)));
+        assert!(services.shape().depth > 1, "{:?}", services.shape());
         let tree = check(&cuboids, &limits(cuboids.len() * bytes_per_rule, 16));
         assert!(tree.shape().depth > 1, "{:?}", tree.shape());
     }

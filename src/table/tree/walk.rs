@@ -145,6 +145,7 @@ impl Key {
 
     #[inline(always)]
     fn new(addresses: u64, ports: u64, protocol: u32, squeezes: [u32; 2]) -> Self {
+        debug_assert!(protocol <= 255, "a protocol is a byte");
         let [first, second] = parts(ports);
         let first = first - u32::from(first >= squeezes[0]);
         let second = second - u32::from(second >= squeezes[1]);

@@ -47,7 +47,8 @@ pub fn ample(choices: &mut Choices) -> Budgets {
     match choices.below(3) {
         0 => {}
         1 => budgets.tree.nets = 0,
-        _ => (budgets.tree.nets, budgets.tree.services) = (0, 0),
+        // What tells services apart is larger than the trees of these programs may be.
+        _ => (budgets.tree.nets, budgets.tree.services, budgets.tree.bytes_per_cuboid) = (0, 0, 1 << 20),
     }
     budgets
 }
