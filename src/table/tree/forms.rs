@@ -6,7 +6,7 @@ use super::lanes::Lanes;
 use super::walk::{Key, Walked};
 
 /// The lines of a block.
-pub trait Block: Copy {
+pub trait Block: Copy + AsRef<[Line]> {
     /// How many.
     const LINES: usize;
 
@@ -14,7 +14,10 @@ pub trait Block: Copy {
     fn of(lines: &[Line]) -> &Self;
 
     /// In which answers are.
-    fn last(&self) -> &Line;
+    #[inline(always)]
+    fn last(&self) -> &Line {
+        &self.as_ref()[Self::LINES - 1]
+    }
 
     /// What is worked out for a packet once, beside its key.
     type More: Copy;
@@ -39,11 +42,6 @@ impl Block for Services {
     }
 
     #[inline(always)]
-    fn last(&self) -> &Line {
-        &self[1]
-    }
-
-    #[inline(always)]
     fn more(image: &Walked<'_>, key: &Key) -> Line {
         let ports = key.ports();
         let values = [ports & 0xFFFF, ports >> 16, key.protocol()];
@@ -57,53 +55,32 @@ impl Block for Services {
     }
 }
 
-impl Block for Nets {
-    const LINES: usize = Form::Nets.lines();
-    type More = ();
-    const NOTHING: () = ();
+/// Blocks that need no more of a packet than its key.
+macro_rules! by_key {
+    ($block:ident, $matches:ident) => {
+        impl Block for $block {
+            const LINES: usize = Form::$block.lines();
+            type More = ();
+            const NOTHING: () = ();
 
-    #[inline(always)]
-    fn more(_: &Walked<'_>, _: &Key) {}
+            #[inline(always)]
+            fn of(lines: &[Line]) -> &Self {
+                lines.try_into().expect("as many lines")
+            }
 
-    #[inline(always)]
-    fn of(lines: &[Line]) -> &Self {
-        lines.try_into().expect("as many lines")
-    }
+            #[inline(always)]
+            fn more(_: &Walked<'_>, _: &Key) {}
 
-    #[inline(always)]
-    fn last(&self) -> &Line {
-        &self[2]
-    }
-
-    #[inline(always)]
-    fn matches<L: Lanes>(&self, key: &Key, (): &()) -> u32 {
-        L::in_nets(self, key)
-    }
+            #[inline(always)]
+            fn matches<L: Lanes>(&self, key: &Key, (): &()) -> u32 {
+                L::$matches(self, key)
+            }
+        }
+    };
 }
 
-impl Block for Ranges {
-    const LINES: usize = Form::Ranges.lines();
-    type More = ();
-    const NOTHING: () = ();
-
-    #[inline(always)]
-    fn more(_: &Walked<'_>, _: &Key) {}
-
-    #[inline(always)]
-    fn of(lines: &[Line]) -> &Self {
-        lines.try_into().expect("as many lines")
-    }
-
-    #[inline(always)]
-    fn last(&self) -> &Line {
-        &self[3]
-    }
-
-    #[inline(always)]
-    fn matches<L: Lanes>(&self, key: &Key, (): &()) -> u32 {
-        L::in_ranges(self, key)
-    }
-}
+by_key!(Nets, in_nets);
+by_key!(Ranges, in_ranges);
 
 /// A packet, as blocks of a form are asked.
 #[derive(Clone, Copy)]
