@@ -50,6 +50,16 @@ def hooks_of(in_: str | None, out: str | None) -> tuple[Hook, ...]:
     return ("raw-output", "filter-output", "mangle-postrouting")
 
 
+STEPS = 3
+"""Hooks on any way."""
+
+
+def ahead_of_dnat(behind: Interfaces, out_before_dnat: str | None) -> Interfaces:
+    """The way to the destination before DNAT, as `walk` knows it, by the one to that behind it."""
+    in_, out = behind
+    return in_, out_before_dnat or (None if in_ else out)
+
+
 @dataclass(frozen=True, slots=True)
 class Destination:
     """Where DNAT sends a packet."""
@@ -89,19 +99,31 @@ def read_destination(value: object, field: str = "dnat") -> Destination:
     return Destination(found, int(port))
 
 
-def walk(judge: Callable[[Packet], A], packet: Packet, dnat: Destination | None = None) -> Iterator[Visit[A]]:
+def walk(
+    judge: Callable[[Packet], A],
+    packet: Packet,
+    dnat: Destination | None = None,
+    out_before_dnat: str | None = None,
+) -> Iterator[Visit[A]]:
     """The answers at every hook on the way, until one denies.
 
     `packet.hook` is ignored. The accept mark travels on (E-48), an untracked packet is untracked from then on
     (E-60), and the out-interface is not known before routing. `dnat` is the destination that nat PREROUTING
     gives an incoming packet (E-70), or nat OUTPUT a packet of the host itself, which mangle POSTROUTING then
-    judges (E-37); `packet.out` is the interface towards it. Untracked packets pass no NAT.
+    judges (E-37); `packet.out` is the interface towards it. `out_before_dnat` is the one towards
+    `packet.dst`, which raw OUTPUT sees (E-32), and by which an untracked packet goes, as it passes no NAT
+    (E-62). Where it is None, an incoming packet is taken to be addressed to the host, and one of the host's
+    own to go by `packet.out`.
     """
+    behind = packet.in_, packet.out
+    ahead = behind if dnat is None else ahead_of_dnat(behind, out_before_dnat)
     current = packet
-    for hook in hooks_of(packet.in_, packet.out):
-        out = None if hook.endswith("prerouting") else packet.out
-        current = replace(current, hook=hook, out=out)
-        if dnat is not None and hook.startswith("filter") and current.ct != "untracked":
+    for step in range(STEPS):
+        is_ahead = step == 0 or current.ct == "untracked"
+        way = ahead if is_ahead else behind
+        hook = hooks_of(*way)[step]
+        current = replace(current, hook=hook, out=None if hook.endswith("prerouting") else way[1])
+        if dnat is not None and hook.startswith("filter") and not is_ahead:
             current = _translated(current, dnat)
         answer = judge(current)
         yield Visit(current, answer)

@@ -292,9 +292,77 @@ def test_untracked_packets_pass_no_nat(policy: str) -> None:
     ]
 
 
+@pytest.fixture
+def untracked(tmp_path: Path) -> str:
+    """What is untracked is let in, and out to all but one; pods let nothing in."""
+    rules = (
+        "ingress: [{action: Allow}], egress: [{action: Deny, destination: {nets: [198.51.100.77/32]}},"
+        " {action: Allow}]"
+    )
+    host = f"  {{selector: has(role), doNotTrack: true, applyOnForward: true, {rules}}}"
+    pods = "  {selector: app == 'web', ingress: [{action: Deny}]}"
+    path = tmp_path / "untracked.yaml"
+    path.write_text(
+        "\n---\n".join((SHOP, host_endpoint(), global_policy(host, "host"), global_policy(pods, "pods")))
+    )
+    return str(path)
+
+
+NODE_PORT = {
+    "in": "eth0", "out": "cali111", "src": "203.0.113.7", "dst": "198.51.100.10", "protocol": "tcp",
+    "sport": 40000, "dport": 30080, "dnat": "10.65.0.2:443",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("before", "last"), [({}, "filter-input"), ({"outBeforeDnat": "eth1"}, "filter-forward")]
+)
+def test_untracked_packets_go_where_they_were_sent(untracked: str, before: dict[str, Any], last: str) -> None:
+    """No NAT sends them to the pod (E-62), whose policy they do not meet."""
+    [answer] = answers(explain(untracked, "--path", "--packets", "-", lines=[NODE_PORT | before]))
+    assert (answer["outcome"], answer["at"]) == ("delivered", last)
+    assert [(*hook[:4], hook[4][-6:]) for hook in hooks(answer)] == [
+        ("raw-prerouting", "198.51.100.10", 30080, "allow-notrack", "(M-50)"),
+        ("mangle-prerouting", "198.51.100.10", 30080, "continue", "(E-48)"),
+        (last, "198.51.100.10", 30080, "allow", "(E-48)"),
+    ]
+
+
+def test_raw_output_sees_the_interface_before_dnat(untracked: str) -> None:
+    """There is none of the host endpoint's policy towards the pod (E-32, E-37)."""
+    packet = {**LOCAL, "dst": "198.51.100.77", "out": "cali111", "dnat": "10.65.0.2:443"}
+    lines = [packet, {**packet, "outBeforeDnat": "eth0"}]
+    after, before = answers(explain(untracked, "--path", "--packets", "-", lines=lines))
+    assert (after["outcome"], after["at"]) == ("delivered", "mangle-postrouting")
+    assert (before["outcome"], before["at"]) == ("denied", "raw-output")
+    words = ("--out cali111 --src 198.51.100.10 --dst 198.51.100.77 --protocol tcp --dport 80"
+             " --dnat 10.65.0.2:443 --out-before-dnat eth0")  # fmt: skip
+    result = explain(untracked, *words.split())
+    assert (result.exit_code, result.stdout.splitlines()[-1][:21]) == (1, "denied at raw-output:")
+
+
+def test_the_interface_before_dnat_needs_dnat(untracked: str) -> None:
+    words = "--out eth0 --src 198.51.100.10 --dst 192.0.2.5 --protocol tcp --dport 80 --out-before-dnat eth1"
+    result = explain(untracked, *words.split())
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (
+        2,
+        "Error: --out-before-dnat needs --dnat: without it --out is the only one",
+    )
+
+
 @pytest.mark.parametrize(
     ("fields", "field", "message"),
     [
+        (
+            {"outBeforeDnat": "eth1"},
+            "outBeforeDnat",
+            "found `eth1`, expected none: without `dnat` only `out` counts",
+        ),
+        (
+            {"dnat": "192.0.2.6", "outBeforeDnat": 5},
+            "outBeforeDnat",
+            "found `5`, expected an interface's name",
+        ),
         ({"hook": "filter-input"}, "hook", "found `filter-input`, expected none: --path passes all hooks"),
         ({"out": None}, "in", "missing: say where the packet is seen by `in`, `out` or both"),
         ({"dnat": "fd00::1"}, "dnat", "found `fd00::1`, expected the IP version of dst `192.0.2.5`"),

@@ -247,6 +247,50 @@ def test_the_deciding_rule_is_part_of_the_answer(tmp_path: Path) -> None:
     assert "would match: NetworkPolicy/shop/db-from-web has no such rule" in result.output
 
 
+UNTRACKED = """
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: h, labels: {role: edge}}
+spec: {node: n, interfaceName: eth0, expectedIPs: [198.51.100.10]}
+---
+apiVersion: projectcalico.org/v3
+kind: WorkloadEndpoint
+metadata: {name: w, namespace: shop, labels: {app: web}}
+spec: {orchestrator: k8s, workload: w, node: n, endpoint: e, interfaceName: cali1, ipNetworks: [10.65.0.2/32]}
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: untracked}
+spec:
+  selector: has(role)
+  doNotTrack: true
+  applyOnForward: true
+  ingress: [{action: Allow}]
+  egress: [{action: Deny, destination: {nets: [198.51.100.77/32]}}]
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: closed}
+spec: {selector: app == 'web', types: [Ingress]}
+"""
+
+
+@pytest.mark.parametrize(
+    "expectation",
+    [
+        # Nothing sends an untracked packet to the pod (E-62), which lets nothing in.
+        "{from: 192.0.2.5, to: HostEndpoint/h, port: 1, dnat: '10.65.0.2:1', expect: allow}",
+        # The host endpoint's interface is the one before DNAT (E-32).
+        "{from: HostEndpoint/h, to: 198.51.100.77, port: 1, dnat: '10.65.0.2:1', expect: deny,"
+        " decidedBy: {policy: GlobalNetworkPolicy/untracked, direction: egress, rule: 0}}",
+    ],
+)
+def test_untracked_policy_is_met_before_dnat(tmp_path: Path, expectation: str) -> None:
+    (tmp_path / "untracked.yaml").write_text(UNTRACKED)
+    result = run(written(tmp_path, expectation, str(tmp_path / "untracked.yaml")))
+    assert result.exit_code == 0, result.output
+
+
 def test_interfaces_are_known_by_the_test_or_governed_by_a_star(tmp_path: Path) -> None:
     asked = "{from: 192.0.2.1, to: 198.51.100.10, node: edge1, in: %s, port: 81, expect: %s}"
     given = "  interfaces: {eth7: [192.0.2.7]}\n"

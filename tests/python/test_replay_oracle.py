@@ -113,7 +113,7 @@ def assert_same(
     fields |= {"in_": way[0], "out": way[1], "ct": CT_STATES[block.ct[row]]}
     to = Destination(block.address(block.target, row), int(block.target_port[row]))
     dnat = to if block.translated[row] else None
-    visits = list(walk(table.decide_packet, Packet(**fields), dnat))
+    visits = list(walk(table.decide_packet, Packet(**fields), dnat, way[1]))
     denied = visits[-1].answer.verdict == "deny"
     assert (judged.state[row] in (DENIED, SPOOFED)) == denied
     why = judge.reasons.all[judged.decider[row]]

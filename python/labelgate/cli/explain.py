@@ -38,6 +38,12 @@ from labelgate.table import DecisionTable
 @click.option("--hook", type=click.Choice(HOOKS), help="Only this hook [default: all on the way].")
 @click.option("--path", is_flag=True, help="The whole way, hook by hook; with --packets for every line.")
 @click.option("--dnat", metavar="ADDR:PORT", help="Where DNAT sends the packet on its way.")
+@click.option(
+    "--out-before-dnat",
+    metavar="NAME",
+    help="Out-interface towards --dst, where DNAT changes it (--out is that behind DNAT) "
+    "[default: --dst is an address of the node; of what the node sends, --out].",
+)
 @click.option("--in", "in_", metavar="NAME", help="In-interface.")
 @click.option("--out", metavar="NAME", help="Out-interface.")
 @click.option("--src", metavar="ADDRESS")
@@ -62,6 +68,7 @@ def explain(
     engine: str,
     path: bool,
     dnat: str | None,
+    out_before_dnat: str | None,
     staged: bool,
     **question: Any,
 ) -> None:
@@ -77,6 +84,9 @@ def explain(
     Exit code 1 if the flow is denied, 4 if table and reference disagree.
     """
     destination = _checked(packets, output, path, dnat, question)
+    if out_before_dnat is not None and dnat is None:
+        raise click.UsageError("--out-before-dnat needs --dnat: without it --out is the only one")
+    way = destination, out_before_dnat
     with ProgressBar() as progress:
         snapshot = load(*paths, progress=progress)
     world = _world(snapshot, node, host_file, config_file)
@@ -86,10 +96,10 @@ def explain(
     judge = _judge(world, engine, table)
     second = _judge(world, engine, world.table(staged=True), staged=True) if staged else None
     if packets is None:
-        sys.exit(_explain_one(table, judge, second, question, destination))
+        sys.exit(_explain_one(table, judge, second, question, way))
 
     def answers(one: Judge) -> Callable[[Any], dict[str, Any]]:
-        return _answer_path(one, destination) if path else _answer_hook(one)
+        return _answer_path(one, way) if path else _answer_hook(one)
 
     if second is None:
         sys.exit(answer_lines(packets, answers(judge)))
@@ -163,6 +173,9 @@ def _judge(world: _World, engine: str, table: DecisionTable, *, staged: bool = F
     return both
 
 
+_Dnat = tuple[Destination | None, str | None]
+"""Where DNAT sends packets, and the out-interface ahead of it, as far as they are given."""
+_OUT_BEFORE = "outBeforeDnat"
 _NOWHERE = "missing: say where the packet is seen by `in`, `out` or both"
 
 
@@ -179,23 +192,36 @@ def _answer_hook(judge: Judge) -> Callable[[Any], dict[str, Any]]:
     return answer
 
 
-def _answer_path(judge: Judge, dnat: Destination | None) -> Callable[[Any], dict[str, Any]]:
-    """Answers with every hook on the way; a line may bring its own `dnat`."""
+def _answer_path(judge: Judge, dnat: _Dnat) -> Callable[[Any], dict[str, Any]]:
+    """Answers with every hook on the way; a line may bring its own `dnat` and `outBeforeDnat`."""
 
     def answer(line: Any) -> dict[str, Any]:
-        destination = dnat
+        destination, before = dnat
         if isinstance(line, dict):
             if line.get("hook") is not None:
                 raise FieldError("hook", f"found `{line['hook']}`, expected none: --path passes all hooks")
             if line.get("dnat") is not None:
                 destination = read_destination(line["dnat"])
-            line = {**{name: value for name, value in line.items() if name != "dnat"}, "hook": HOOKS[0]}
+            before = _out_before(line, destination, before)
+            line = {name: value for name, value in line.items() if name not in ("dnat", _OUT_BEFORE)}
+            line["hook"] = HOOKS[0]
         packet = packet_from_json(line)
         if not packet.in_ and not packet.out:
             raise FieldError("in", _NOWHERE)
-        return path_to_json(list(walk(judge, packet, destination)))
+        return path_to_json(list(walk(judge, packet, destination, before)))
 
     return answer
+
+
+def _out_before(line: dict[str, Any], dnat: Destination | None, default: str | None) -> str | None:
+    found = line.get(_OUT_BEFORE)
+    if found is None:
+        return default
+    if not isinstance(found, str) or not found:
+        raise FieldError(_OUT_BEFORE, f"found `{found}`, expected an interface's name")
+    if dnat is None:
+        raise FieldError(_OUT_BEFORE, f"found `{found}`, expected none: without `dnat` only `out` counts")
+    return found
 
 
 def _explain_one(
@@ -203,7 +229,7 @@ def _explain_one(
     judge: Judge,
     second: Judge | None,
     question: dict[str, Any],
-    dnat: Destination | None,
+    dnat: _Dnat,
 ) -> int:
     fields = {name.rstrip("_"): value for name, value in question.items() if value not in (None, False)}
     fields.setdefault("hook", HOOKS[0])
@@ -216,7 +242,7 @@ def _explain_one(
             needed = "--in, --out or both" if len(missing) > 1 else f"--{missing[0]}"
             raise click.UsageError(f"--hook {packet.hook} needs {needed}: policy is that of an interface")
         ways = [
-            list(walk(one, packet, dnat)) if is_path else [Visit(packet, one(packet))]
+            list(walk(one, packet, *dnat)) if is_path else [Visit(packet, one(packet))]
             for one in (judge, second)
             if one is not None
         ]

@@ -211,7 +211,8 @@ def answer(world: World, question: Question) -> Answered:
         return _connection(world.cluster, question)
     if question.is_hook:
         return _way(question, [Visit(question.packet, question.table.decide_packet(question.packet))])
-    return _way(question, list(walk(question.table.decide_packet, question.packet, question.dnat)))
+    way = walk(question.table.decide_packet, question.packet, question.dnat, question.out_before_dnat)
+    return _way(question, list(way))
 
 
 def _connection(table: DecisionTable, question: Question) -> Answered:

@@ -25,6 +25,8 @@ class Question:
     is_hook: bool = False
     """Only the packet's hook, not the whole way."""
     dnat: Destination | None = None
+    out_before_dnat: str | None = None
+    """The interface towards the destination, where DNAT changes that; as `labelgate.path.walk` has it."""
     count: int = 1
     """How many it stands for: they are answered alike, by the same rules."""
     is_denied: bool | None = None

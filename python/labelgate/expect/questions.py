@@ -78,7 +78,8 @@ def _ways(
             for port in cuts[key].ports:
                 in_, out = _interfaces(world, test, expectation, node, *way, dnat)
                 asks = replace(packet(expectation, *way, port), in_=in_, out=out)
-                yield Question(*way, asks, table, expectation.hook is not None, dnat)
+                before = None if dnat is None else _departure(*way, node)
+                yield Question(*way, asks, table, expectation.hook is not None, dnat, before)
 
 
 def _dnat(expectation: Expectation) -> Destination | None:

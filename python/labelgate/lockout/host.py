@@ -58,6 +58,25 @@ class Host:
         source, target = self.places([flow.src.packed, (flow.target or flow.dst).packed])
         yield from self.between(source, target)
 
+    def both_ways(self, flow: Flow) -> Iterator[tuple[str | None, Interfaces]]:
+        """As `ways`, each behind the out-interface ahead of DNAT, as `labelgate.path.walk` has both.
+
+        Raises:
+            OSError: the kernel cannot be asked.
+        """
+        addresses = flow.src, flow.dst, flow.target or flow.dst
+        source, destination, target = self.places([one.packed for one in addresses])
+        yield from self.both_between(source, destination, target)
+
+    def both_between(
+        self, source: int, destination: int, target: int
+    ) -> Iterator[tuple[str | None, Interfaces]]:
+        """The same between places."""
+        before = next((out for _, out in self.between(source, destination)), None)
+        for in_, out in self.between(source, target):
+            # What comes back over `lo` has been translated.
+            yield None if source == _LOCAL and in_ else before, (in_, out)
+
     def between(self, source: int, target: int) -> Iterator[Interfaces]:
         """The same between two places."""
         if source == _LOCAL:

@@ -14,11 +14,11 @@ from labelgate.flow import CT_STATES, ICMP, ICMPV6, VERDICTS
 from labelgate.lockout.flows import Flow
 from labelgate.lockout.host import Host
 from labelgate.lockout.judge import denied_at
-from labelgate.path import Interfaces, hooks_of
+from labelgate.path import STEPS, Interfaces, ahead_of_dnat, hooks_of
 from labelgate.table import DecisionTable
 from labelgate.ways import Flows, Rows, Walk, groups
 
-_NEW, _DENY = CT_STATES.index("new"), VERDICTS.index("deny")
+_NEW, _UNTRACKED, _DENY = CT_STATES.index("new"), CT_STATES.index("untracked"), VERDICTS.index("deny")
 
 
 def flow_of(flows: Flows, row: int) -> Flow:
@@ -67,41 +67,47 @@ def newly_denied(
 def denials(table: DecisionTable, flows: Flows, host: Host) -> dict[int, str]:
     """Rows whose first packet would be denied, where and why; none where no route is known."""
     found: dict[int, str] = {}
-    for way, rows in ways(host, flows):
+    for before, way, rows in ways(host, flows):
         left = [row for row in rows.tolist() if row not in found]
-        for index, reason in _denied(table, flows.pick(np.array(left, np.intp)), way):
+        for index, reason in _denied(table, flows.pick(np.array(left, np.intp)), before, way):
             found[left[index]] = reason
     return dict(sorted(found.items()))
 
 
-def _denied(table: DecisionTable, flows: Flows, way: Interfaces) -> Iterator[tuple[int, str]]:
-    """The same of flows that all take one way."""
+def _denied(
+    table: DecisionTable, flows: Flows, before: str | None, way: Interfaces
+) -> Iterator[tuple[int, str]]:
+    """The same of flows that all take one way, and one ahead of DNAT, as `labelgate.path.walk` has them."""
     walk = Walk(table, flows, np.full(len(flows), _NEW, np.uint8))
+    is_translated = flows.translated
     rows = np.arange(len(flows))
-    for hook in hooks_of(*way):
-        if not len(rows):
-            return
-        verdicts, outcomes = walk.ask(hook, rows, way)
-        is_denied = verdicts == _DENY
-        for same in groups(outcomes[is_denied]):
-            alike = rows[is_denied][same].tolist()
-            # An outcome has one reason.
-            reason = denied_at(table, flow_of(flows, alike[0]), *way)
-            assert reason is not None
-            yield from ((row, reason) for row in alike)
-        rows = rows[~is_denied]
+    for step in range(STEPS):
+        is_ahead = is_translated[rows] & ((walk.ct[rows] == _UNTRACKED) | (step == 0))
+        left = []
+        for asked, interfaces in ((rows[is_ahead], ahead_of_dnat(way, before)), (rows[~is_ahead], way)):
+            verdicts, outcomes = walk.ask(hooks_of(*interfaces)[step], asked, interfaces)
+            is_denied = verdicts == _DENY
+            for same in groups(outcomes[is_denied]):
+                alike = asked[is_denied][same].tolist()
+                # An outcome has one reason.
+                reason = denied_at(table, flow_of(flows, alike[0]), *way, before)
+                assert reason is not None
+                yield from ((row, reason) for row in alike)
+            left.append(asked[~is_denied])
+        rows = np.concatenate(left)
 
 
-def ways(host: Host, flows: Flows) -> Iterator[tuple[Interfaces, Rows]]:
-    """As `Host.ways`, and the rows that they are of: each is in two of them if it stays on the host.
+def ways(host: Host, flows: Flows) -> Iterator[tuple[str | None, Interfaces, Rows]]:
+    """As `Host.both_ways`, and the rows that they are of: each is in two of them if it stays on the host.
 
     Raises:
         OSError: the kernel cannot be asked.
     """
-    sources, targets = _places(host, flows.src), _places(host, flows.target)
-    for rows in groups((sources + 1) << 32 | (targets + 1)):
-        for way in host.between(int(sources[rows[0]]), int(targets[rows[0]])):
-            yield way, rows
+    places = [_places(host, side) for side in (flows.src, flows.dst, flows.target)]
+    _, kinds = np.unique(np.stack(places), axis=1, return_inverse=True)
+    for rows in groups(kinds.reshape(-1)):
+        for before, way in host.both_between(*(int(side[rows[0]]) for side in places)):
+            yield before, way, rows
 
 
 def _places(host: Host, side: NDArray[Any]) -> NDArray[np.int64]:
