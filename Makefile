@@ -45,7 +45,7 @@ sanitize: setup ## Run the tests of the engines and of the core under the addres
 aarch64: ## Build the core for aarch64 and run its tests there, by QEMU (TESTS='--test engines')
 	@scripts/setup-aarch64
 	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
-	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER='qemu-aarch64 -L /usr/aarch64-linux-gnu' \
+	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER='qemu-aarch64 -R 0x8000000000 -L /usr/aarch64-linux-gnu' \
 	  cargo test --quiet --locked --profile fuzz --target aarch64-unknown-linux-gnu $(TESTS)
 
 soak: setup ## Ten minutes of traffic, reloads and pods that come and go, then a flood (OPTIONS='--seconds 60 --backend legacy')
