@@ -211,16 +211,19 @@ def _number(limit: int) -> Any:
     def read(value: object, field: str) -> int:
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= limit:
             return value
-        found = f"text `{value}`" if isinstance(value, str) else shown(value)
-        raise FieldError(field, f"found {found}, expected a number 0..{limit}")
+        raise FieldError(field, f"found {_with_kind(value)}, expected a number 0..{limit}")
 
     return read
+
+
+def _with_kind(value: object) -> str:
+    return f"text `{value}`" if isinstance(value, str) else shown(value)
 
 
 def _flag(value: object, field: str) -> bool:
     if isinstance(value, bool):
         return value
-    raise FieldError(field, f"found {shown(value)}, expected true or false")
+    raise FieldError(field, f"found {_with_kind(value)}, expected true or false")
 
 
 def _text(value: object, field: str) -> str:

@@ -88,7 +88,7 @@ def test_selector_answers_bad_lines_and_goes_on() -> None:
             error(None, "not UTF-8: byte 0xff at 1"),
             error(2, "missing", "selector"),
             error(3, "unknown field, expected one of id, selector, labels", "label"),
-            error(4, "found `{'a': 1}`, expected an object of texts", "labels"),
+            error(4, "found `1` as label `a`, expected text", "labels"),
             error(None, "not JSON: `NaN` is no number"),
             error(None, "not JSON: Expecting ',' delimiter at column 9"),
             error(None, "not JSON: nested too deeply"),
@@ -407,6 +407,16 @@ def test_a_disagreement_is_an_error_line_and_exit_4(policy: str, monkeypatch: py
 
 
 # --- check and schema ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("output", ["text", "json"])
+def test_check_warns_whatever_its_output_is(output: str) -> None:
+    result = run(
+        "check", "-f", "-", "-o", output, lines=global_policy("  {tier: none, selector: all()}", "none.p")
+    )
+    assert result.exit_code == 0
+    assert [line[:8] for line in result.stderr.splitlines()] == ["warning:"]
+    assert "`none`" in result.stderr
 
 
 def test_check_as_json() -> None:

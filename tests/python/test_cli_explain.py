@@ -68,6 +68,7 @@ def test_staged_policies_are_answered_apart(tmp_path: Path) -> None:
         ("dport", True, "found `true`, expected a number 0..65535"),
         ("dport", "80", "found text `80`, expected a number 0..65535"),
         ("accepted", 1, "found `1`, expected true or false"),
+        ("accepted", "true", "found text `true`, expected true or false"),
         ("protocol", "x" * 200, f"found `{'x' * 80}...`, expected a number 0..255 or one of icmp, tcp, udp, "
                                 "icmpv6, sctp, udplite"),
     ],
@@ -102,6 +103,9 @@ HOW = ("--src", "192.0.2.5", "--dst", "198.51.100.10", "--protocol")
         (("--in", "eth0", *HOW, "icmp"), "no --icmp-type: the packet is judged as one whose type cannot be"),
         (("--in", "eth0", *HOW, "47", "--dport", "80"), "protocol 47 has no ports: --sport and --dport"),
         (("--in", "eth0", *HOW, "47", "--icmp-type", "8"), "protocol 47 is not ICMP: --icmp-type and"),
+        (("--in", "eth0", "--out", "cali7", "--hook", "filter-forward", *HOW, "47"), None),
+        (("--in", "eth0", "--hook", "filter-forward", *HOW, "47"), "no --out: a forwarded packet has both"),
+        (("--out", "eth0", "--hook", "filter-forward", *HOW, "47"), "no --in: a forwarded packet has both"),
     ],
 )  # fmt: skip
 def test_what_was_hardly_meant_is_warned_of(

@@ -50,7 +50,7 @@ def test_host_facts(tmp_path: Path) -> None:
         ),
         (
             "node: [a\n",
-            ":2:1: not valid YAML: did not find expected ',' or ']', while parsing a flow sequence, "
+            ":2:1: not valid YAML: no ',' or ']', while parsing a flow sequence, "
             "expected a YAML or JSON document (check indentation, quotes and brackets up to here)",
         ),
         (

@@ -393,6 +393,30 @@ spec:
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "field", "notice"),
+    [
+        (
+            "edge1",
+            "chainInsertMode",
+            "without effect: found the name `edge1`, expected `default` or `node.NAME`",
+        ),
+        (
+            "default",
+            "DefaultEndpointToHostAction",
+            "fields without effect here: DefaultEndpointToHostAction "
+            "(did you mean `defaultEndpointToHostAction`?)",
+        ),
+        ("default", "vxlanMTU", "fields without effect here: vxlanMTU"),
+    ],
+)
+def test_a_felix_configuration_without_effect_says_so(name: str, field: str, notice: str) -> None:
+    head = "apiVersion: projectcalico.org/v3\nkind: FelixConfiguration\n"
+    felix = one(f"{head}metadata: {{name: {name}}}\nspec: {{{field}: Append}}")
+    assert isinstance(felix, FelixConfiguration)
+    assert [text.partition(f"/{name}: ")[2] for text in felix.notices] == [notice]
+
+
 # --- what is accepted ------------------------------------------------------------------------------------
 
 
@@ -450,6 +474,7 @@ def test_types_may_omit_a_direction_with_rules() -> None:
         "{action: Allow, source: {nets: [10.0.0.0/8, 10.0.0.0/8]}}",
         "{action: Allow, source: {namespaceSelector: ' global() '}}",
         "{action: Allow, source: {notSelector: has(a)}, destination: {serviceAccounts: {}}}",
+        "{action: Allow, source: {services: {name: a, namespace: b}, serviceAccounts: {}, nets: []}}",
         "{action: Allow, ipVersion: 6, protocol: 58, icmp: {type: 128}}",
         "{action: Allow, ipVersion: 6, source: {notNets: ['fd00::/8']}}",
         "{action: Log}",

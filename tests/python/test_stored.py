@@ -84,6 +84,11 @@ def test_name_of_a_policy(kind: str, name: str, stash: Any, spec: dict[str, Any]
     assert stashed(kind, name, stash, spec).metadata.name == expected
 
 
+def test_a_name_is_refused_as_it_is_written() -> None:
+    with pytest.raises(LoadError, match=r"illegal name \(V-2\)\n  found: `default\.`"):
+        stashed("GlobalNetworkPolicy", "default.", {}, {})
+
+
 @pytest.mark.parametrize("kind", POLICIES)
 def test_name_without_the_annotation(kind: str) -> None:
     """R-4: unchanged."""

@@ -58,6 +58,7 @@ def check(
     is_asked = live and not loading.problems
     found = _live(paths, loading, node, config_file, socket) if is_asked else []
     if output == "json":
+        _warn(loading)
         click.echo(json.dumps({**_report(loading), **({"live": found} if is_asked else {})}, indent=2))
     else:
         _print(loading)
@@ -93,6 +94,13 @@ def _live(
         raise Refused(str(error)) from None
 
 
+def _warn(loading: Loading) -> None:
+    """Of what documents name and is not there, unless what could not be read may have been that."""
+    if not loading.problems:
+        for warning in Snapshot.of(loading.resources).warnings:
+            click.echo(f"warning: {warning}", err=True)
+
+
 def _print(loading: Loading) -> None:
     problems = sorted(loading.problems, key=_place)
     for problem in problems:
@@ -102,8 +110,7 @@ def _print(loading: Loading) -> None:
     if problems:
         click.echo(f"{len(problems)} error{'s' * (len(problems) != 1)} in {read}", err=True)
         return
-    for warning in Snapshot.of(loading.resources).warnings:
-        click.echo(f"warning: {warning}", err=True)
+    _warn(loading)
     if not loading.documents:
         click.echo("note: no documents in these files: is it the right path?", err=True)
     click.echo(f"{read} {'is' if count == 1 else 'are'} valid")

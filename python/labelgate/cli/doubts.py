@@ -12,6 +12,9 @@ _PORTS, _TYPES = (TCP, UDP, SCTP, UDPLITE), (ICMP, ICMPV6)
 
 def doubts(table: DecisionTable, packet: Packet) -> Iterator[str]:
     """Interfaces that nobody knows, and fields that are missing or have no meaning."""
+    if packet.hook == "filter-forward" and (packet.in_ is None or packet.out is None):
+        missing = "--in" if packet.in_ is None else "--out"
+        yield f"no {missing}: a forwarded packet has both interfaces, and policy of the other one is left out"
     governed = _governed(table)
     for name in dict.fromkeys((packet.in_, packet.out)):
         if governed is None or name is None or name in governed or name in table.host.interfaces:

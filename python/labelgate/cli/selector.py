@@ -9,7 +9,7 @@ import click
 
 from labelgate import _core
 from labelgate.cli.lines import answer_lines
-from labelgate.flow import FieldError
+from labelgate.flow import FieldError, shown
 
 _FIELDS = ("id", "selector", "labels")
 
@@ -38,8 +38,11 @@ def _answer(question: Any) -> dict[str, Any]:
     if not isinstance(text, str):
         raise FieldError("selector", f"found `{text}`, expected text")
     labels = {} if labels is None else labels
-    if not isinstance(labels, dict) or not all(isinstance(value, str) for value in labels.values()):
-        raise FieldError("labels", f"found `{labels}`, expected an object of texts")
+    if not isinstance(labels, dict):
+        raise FieldError("labels", f"found {shown(labels)}, expected an object of texts")
+    for key, value in labels.items():
+        if not isinstance(value, str):
+            raise FieldError("labels", f"found {shown(value)} as label `{key}`, expected text")
     try:
         match, canonical = _core.selector_answer(text, labels)
     except UnicodeEncodeError:

@@ -28,12 +28,21 @@ def _word(code: str, *known: str) -> PlainValidator:
     return PlainValidator(one_of(code, *known), json_schema_input_type=str)
 
 
-def _one_of_findings(part: Part, code: str, fields: Sequence[str]) -> Findings:
+def _peer_findings(peer: Part, fields: Sequence[str]) -> Findings:
+    """K-24."""
+    is_empty = all(getattr(peer, name) is None for name in fields)
+    yield from _one_of_findings(peer, "cluster-peer", fields, _EVERYONE if is_empty else None)
+
+
+_EVERYONE = "`namespaces: {}` is every pod"
+
+
+def _one_of_findings(part: Part, code: str, fields: Sequence[str], hint: str | None = None) -> Findings:
     """Exactly one of these fields is given."""
     aliases = {name: field.alias or name for name, field in type(part).model_fields.items()}
     given = [f"`{aliases[name]}`" for name in fields if getattr(part, name) is not None]
     if len(given) != 1:
-        wrong = Wrong(code, ", ".join(given) or "none of them")
+        wrong = Wrong(code, ", ".join(given) or "none of them", hint=hint)
         yield Finding((), wrong, tuple((aliases[name],) for name in fields))
 
 
@@ -68,7 +77,7 @@ class ClusterIngressPeer(Part):
 
     def findings(self) -> Findings:
         """K-24."""
-        yield from _one_of_findings(self, "cluster-peer", ("namespaces", "pods"))
+        yield from _peer_findings(self, ("namespaces", "pods"))
 
 
 class NodeSelector(LoosePart):
@@ -95,7 +104,7 @@ class ClusterEgressPeer(Part):
     def findings(self) -> Findings:
         """K-24."""
         fields = ("namespaces", "pods", "networks", "nodes", "domain_names")
-        yield from _one_of_findings(self, "cluster-peer", fields)
+        yield from _peer_findings(self, fields)
 
 
 class ClusterPortRange(Part):

@@ -17,6 +17,7 @@ from labelgate.resources.values import (
     endpoint_port_name,
     endpoint_protocol,
     host_network,
+    is_integer,
     loose_network,
     merged,
     port_number,
@@ -27,6 +28,16 @@ _PortName = Annotated[str, PlainValidator(endpoint_port_name, json_schema_input_
 _PortNumber = Annotated[int, PlainValidator(port_number("endpoint-port-number"), json_schema_input_type=int)]
 _PortProtocol = Annotated[int, PlainValidator(endpoint_protocol, json_schema_input_type=int | str)]
 _Profiles = Annotated[list[Reference], AfterValidator(merged)]
+
+
+def _name_or_none(value: Any) -> str:
+    return "" if value == "" else endpoint_port_name(value)
+
+
+def _host_port(value: Any) -> int:
+    if is_integer(value) and 0 <= value <= 65535:
+        return int(value)
+    raise Wrong("workload-host-port", describe(value))
 
 
 def _interface(text: str) -> str:
@@ -85,11 +96,11 @@ class WorkloadEndpointPort(Part):
 
     missing: ClassVar[str] = "endpoint-port-missing"
 
-    name: Annotated[str, PlainValidator(lambda text: text and endpoint_port_name(text))] = ""
+    name: Annotated[str, PlainValidator(_name_or_none, json_schema_input_type=str)] = ""
     protocol: _PortProtocol
     """IP protocol number."""
     port: _PortNumber
-    host_port: int = 0
+    host_port: Annotated[int, PlainValidator(_host_port, json_schema_input_type=int)] = 0
     host_ip: str = Field(default="", alias="hostIP")
 
     def findings(self) -> Findings:

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, PlainValidator
 
 from labelgate.resources.errors import Finding, Findings, Wrong, describe
 from labelgate.resources.metadata import Resource
-from labelgate.resources.part import Part
+from labelgate.resources.part import Part, field_names
 from labelgate.resources.values import (
     SCTP,
     TCP,
@@ -150,9 +150,16 @@ class FelixConfiguration(Resource):
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """The fields that have no effect here, in one text."""
+        """That it has no effect, or the fields that have none, in one text."""
+        start = f"{self.location.file}:{self.location.line}: {self.key}"
+        name = self.metadata.name
+        if name != "default" and not name.startswith("node."):
+            return (f"{start}: without effect: found the name `{name}`, expected `default` or `node.NAME`",)
         ignored = sorted(set(self.spec.model_extra or {}) - UNSUPPORTED.keys())
         if not ignored:
             return ()
-        place = f"{self.location.file}:{self.location.line}"
-        return (f"{place}: {self.key}: fields without effect here: {', '.join(ignored)}",)
+        known = field_names(type(self.spec))
+        # Names of Felix's own are like each other, too.
+        hints = (did_you_mean(field, known, likeness=0.9) for field in ignored)
+        fields = (f"{field} ({hint})" if hint else field for field, hint in zip(ignored, hints, strict=True))
+        return (f"{start}: fields without effect here: {', '.join(fields)}",)

@@ -299,7 +299,8 @@ def _wrong(model: type[Resource], details: ErrorDetails) -> Wrong:
     if kind == "string_type" and isinstance(value, bool | int | float):
         advice = 'put it in quotes: `"{source}"`'
     elif value is None:
-        advice = "write `{}` for an entry without criteria" if what == "a mapping" else "remove the entry"
+        # Where it is the only one, a list without it may mean everything.
+        advice = "fill it in"
     return Wrong("wrong-type", describe(value), hint=advice, what=what)
 
 

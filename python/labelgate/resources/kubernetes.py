@@ -138,7 +138,8 @@ class Port(Part):
             return
         if not isinstance(self.port, int):
             found = f"`port: {self.port}`" if self.port else "no `port`"
-            yield Finding(("endPort",), Wrong("end-port", found), (("port",),))
+            hint = f"write the number that is behind `{self.port}`" if self.port else None
+            yield Finding(("endPort",), Wrong("end-port", found, hint=hint), (("port",),))
         elif not self.port <= self.end_port:
             yield Finding(("endPort",), Wrong("end-port-reversed", f"`{self.end_port}`", port=self.port))
         elif self.end_port > 65535:

@@ -112,12 +112,12 @@ _NAMES = {
     "name": Message("V-2", "illegal name", _SUBDOMAIN, "names are those of DNS"),
     "name-network-policy": Message(
         "V-3",
-        "illegal name of a `NetworkPolicy`",
-        "`label` or `label.label`, or `knp.default.` and a name",
+        "illegal name of a `{kind}`",
+        "`label` or `label.label`, or `knp.default.` or `ossg.default.` and a name",
         "use `-` instead of `.`",
     ),
     "name-global-network-policy": Message(
-        "V-4", "illegal name of a `GlobalNetworkPolicy`", "at most one `.`", "use `-` instead of `.`"
+        "V-4", "illegal name of a `{kind}`", "at most one `.`", "use `-` instead of `.`"
     ),
     "name-tier": Message("V-5", "illegal name of a `Tier`", "no `.`", "use `-` instead of `.`"),
     "name-tier-length": Message(
@@ -168,9 +168,11 @@ _RULES = {
     "icmp-protocol": Message("V-21", "`icmp` without an ICMP protocol", _ICMP, "add `protocol: ICMP`"),
     "icmp-code": Message("V-22", "`code` without `type`", "`type` as well", "codes belong to one type"),
     "icmp-type-range": Message(
-        "V-23", "ICMP type out of range", "0 to 254", "echo request is `8`, in IPv6 `128`"
+        "V-23", "not an ICMP type", "a number, 0 to 254", "echo request is `8`, in IPv6 `128`"
     ),
-    "icmp-code-range": Message("V-23", "ICMP code out of range", "0 to 255", "for any code leave `code` out"),
+    "icmp-code-range": Message(
+        "V-23", "not an ICMP code", "a number, 0 to 255", "for any code leave `code` out"
+    ),
     "icmp-version": Message(
         "V-24",
         "the ICMP protocol does not fit `ipVersion`",
@@ -297,7 +299,7 @@ _POLICIES = {
         "V-44",
         "an empty list of types",
         "`Ingress`, `Egress` or both",
-        "leave `types` out to infer them from the rules",
+        "name the directions that the policy is to isolate",
     ),
     "too-many": Message("V-48", "too many entries", "at most {limit}", "split it"),
     "selector-length": Message("V-48", "selector too long", "at most {limit} characters", "use `in {{...}}`"),
@@ -339,6 +341,9 @@ _ENDPOINTS = {
         "V-66", "addresses of two families", "two IPv4 or two IPv6 addresses", "make an entry for each family"
     ),
     "workload-port-name": Message("V-67", "a port without a name", "`name`, or `hostPort`", "add `name`"),
+    "workload-host-port": Message(
+        "V-67", "not a host port", "a number, 0 to 65535", "leave it out, or write `0`, where there is none"
+    ),
     "workload-interface": Message(
         "V-68",
         "the workload has no `interfaceName`",

@@ -180,12 +180,12 @@ _POLICY_NAME = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})?|(?:knp|ossg)\.default\.{
 _GLOBAL_POLICY_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})?\Z")
 
 
-def policy_name_findings(name: str, *, is_global: bool) -> Findings:
+def policy_name_findings(kind: str, name: str, *, is_global: bool) -> Findings:
     """V-3, V-4, for names that V-2 accepts."""
     pattern = _GLOBAL_POLICY_NAME if is_global else _POLICY_NAME
     if is_subdomain(name) and not pattern.match(name):
         code = "name-global-network-policy" if is_global else "name-network-policy"
-        yield Finding(NAME, Wrong(code, quote(name)))
+        yield Finding(NAME, Wrong(code, quote(name), kind=kind))
 
 
 def tier_name_findings(name: str) -> Findings:

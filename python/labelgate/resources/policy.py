@@ -105,7 +105,7 @@ class GlobalNetworkPolicy(Resource):
     def name_findings(self) -> Findings:
         """V-1, V-2, V-4."""
         yield from super().name_findings()
-        yield from policy_name_findings(self.metadata.name, is_global=True)
+        yield from policy_name_findings(self.kind_name, self.metadata.name, is_global=True)
 
 
 class NetworkPolicy(Resource):
@@ -120,7 +120,7 @@ class NetworkPolicy(Resource):
     def name_findings(self) -> Findings:
         """V-1..V-3."""
         yield from super().name_findings()
-        yield from policy_name_findings(self.metadata.name, is_global=False)
+        yield from policy_name_findings(self.kind_name, self.metadata.name, is_global=False)
 
 
 class ProfileSpec(Part):

@@ -173,12 +173,15 @@ def yaml_documents(text: str) -> Iterator[Node]:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         assert mark is not None
-        found = ", ".join(part.removeprefix("found ") for part in (error.problem, error.context) if part)
+        said = (part.removeprefix("found ") for part in (error.problem, error.context) if part)
+        found = ", ".join(part.replace("did not find expected ", "no ") for part in said)
         # Behind a last line without a line break libyaml counts one line more.
         is_end = mark.index >= len(text)
         line_start, hint = text.rfind("\n", 0, mark.index) + 1, None
         if alias := _ALIAS.match(text, mark.index) if found == "undefined alias" else None:
             found, hint = f"the alias {quote(alias[0])}, which is not defined", _TO_DEFINE.format(alias[1])
+        elif text.startswith("::", mark.index):
+            hint = "put IPv6 addresses and networks that begin with `::` in quotes"
         elif _BEFORE.search(text[line_start : mark.index]):
             hint = BARE_SELECTOR
         place = _place_in(text, len(text)) if is_end else Place(mark.line + 1, mark.column + 1)

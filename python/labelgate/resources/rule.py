@@ -36,7 +36,8 @@ MAX_RULES, MAX_NETS, MAX_PORTS, MAX_HTTP = 1024, 256, 50, 20
 def _ip_version(value: Any) -> int:
     if is_integer(value) and value in (4, 6):
         return int(value)
-    raise Wrong("ip-version", describe(value))
+    hint = "write it without quotes" if value in ("4", "6") else None
+    raise Wrong("ip-version", describe(value), hint=hint)
 
 
 def _icmp_number(code: str, last: int) -> PlainValidator:
@@ -114,7 +115,7 @@ class EntityRule(Part):
             return
         given = {
             "namespaceSelector": self.namespace_selector,
-            "serviceAccounts": self.service_accounts,
+            "serviceAccounts": self.service_accounts not in (None, ServiceAccounts()),
             "selector": self.selector,
             "notSelector": self.not_selector,
             "nets": self.nets,
@@ -232,7 +233,12 @@ class Rule(Part):
             for field, ports in entity.port_lists():
                 if self.protocol is not None and ports:
                     found = f"protocol {protocol_text(self.protocol)}"
-                    yield Finding((side, field), Wrong("ports-protocol", found), (_PROTOCOL,))
+                    hint = (
+                        "rules cannot name ports of UDPLite"
+                        if self.protocol == PROTOCOLS["UDPLite"]
+                        else None
+                    )
+                    yield Finding((side, field), Wrong("ports-protocol", found, hint=hint), (_PROTOCOL,))
                     continue
                 for index, port in enumerate(ports):
                     if isinstance(port, PortRange):
@@ -244,10 +250,15 @@ class Rule(Part):
     def _icmp_findings(self) -> Findings:
         given = "no protocol" if self.protocol is None else f"protocol {protocol_text(self.protocol)}"
         if self.protocol not in (ICMP, ICMPV6):
+            verb, name = (
+                "add" if self.protocol is None else "make it",
+                "ICMPv6" if self.ip_version == 6 else "ICMP",
+            )
+            hint = f"{verb} `protocol: {name}`"
             if self.icmp is not None:
-                yield Finding(("icmp",), Wrong("icmp-protocol", given), (_PROTOCOL,))
+                yield Finding(("icmp",), Wrong("icmp-protocol", given, hint=hint), (_PROTOCOL,))
             if self.not_icmp is not None:
-                yield Finding(("notICMP",), Wrong("not-icmp-protocol", given), (_PROTOCOL,))
+                yield Finding(("notICMP",), Wrong("not-icmp-protocol", given, hint=hint), (_PROTOCOL,))
         other = {4: ICMPV6, 6: ICMP}.get(self.ip_version or 0)
         for field, number in (("protocol", self.protocol), ("notProtocol", self.not_protocol)):
             if number is not None and number == other:

@@ -56,6 +56,10 @@ class StagedNetworkPolicySpec(NetworkPolicySpec):
 class StagedKubernetesNetworkPolicySpec(KubernetesNetworkPolicySpec):
     """`spec` of a StagedKubernetesNetworkPolicy."""
 
+    field_hints: ClassVar[dict[str, str]] = dict.fromkeys(
+        KubernetesNetworkPolicySpec.field_hints, "that is a `StagedNetworkPolicy`"
+    )
+
     staged_action: StagedAction = "Set"
 
     def findings(self) -> Findings:
@@ -75,7 +79,7 @@ class StagedGlobalNetworkPolicy(Resource):
     def name_findings(self) -> Findings:
         """V-1, V-2, V-4."""
         yield from super().name_findings()
-        yield from policy_name_findings(self.metadata.name, is_global=True)
+        yield from policy_name_findings(self.kind_name, self.metadata.name, is_global=True)
 
 
 class StagedNetworkPolicy(Resource):
@@ -90,7 +94,7 @@ class StagedNetworkPolicy(Resource):
     def name_findings(self) -> Findings:
         """V-1..V-3."""
         yield from super().name_findings()
-        yield from policy_name_findings(self.metadata.name, is_global=False)
+        yield from policy_name_findings(self.kind_name, self.metadata.name, is_global=False)
 
 
 class StagedKubernetesNetworkPolicy(Resource):

@@ -47,8 +47,9 @@ def _stash(text: Any) -> dict[str, Any]:
         stash = text
     if stash is None:
         return {}
-    is_metadata = isinstance(stash, dict) and all(
-        isinstance(stash.get(field, {}), dict | None) for field in ("labels", "annotations")
+    is_metadata = isinstance(stash, dict) and (
+        isinstance(stash.get("name"), str | None)
+        and all(isinstance(stash.get(field, {}), dict | None) for field in ("labels", "annotations"))
     )
     if isinstance(text, str) and is_metadata:
         return dict(stash)
@@ -59,5 +60,5 @@ def _without_tier(name: Any, spec: Any) -> Any:
     """R-4: in the default tier the stored name may begin with `default.`."""
     tier = spec.get("tier") if isinstance(spec, dict) else None
     if isinstance(name, str) and tier in (None, "", "default"):
-        return name.removeprefix("default.")
+        return name.removeprefix("default.") or name
     return name

@@ -299,7 +299,7 @@ def selector(text: str) -> str:
 def _selector_hint(text: str, reason: str) -> str | None:
     if "line break" in reason:
         return "write it on one line, or fold it with `>-`, which leaves no line break at the end"
-    if re.search(r"[^=!]=[^=~]", text):
+    if re.search(r"[^=!]=[^=~]", re.sub(r"'[^']*('|$)|\"[^\"]*(\"|$)", "''", text)):
         return "compare with `==` or `!=`"
     return None
 
