@@ -64,6 +64,54 @@ def test_a_slip_does_not_leave_a_host_without_policy(
     assert kernel.touched == ["bound", "applied", "cleaned", "stopped"]
 
 
+@pytest.mark.parametrize(
+    ("right", "wrong", "why"),
+    [
+        ("policies: [", "policies: [/nowhere, ", "/nowhere: no such file or folder"),
+        ("policies: [", "policies: [/nowhere] # ", "/nowhere: no such file or folder"),
+        ("node: edge1", "node: edgel", "no endpoint names node `edgel`"),
+    ],
+)
+def test_neither_does_a_valid_one_that_is_of_nothing(
+    right: str,
+    wrong: str,
+    why: str,
+    kernel: Kernel,
+    config: Path,
+    as_service: None,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Other paths, or another node, than those that the policy in force last was of."""
+    assert run(config).exit_code == 0
+    config.write_text(config.read_text(encoding="utf-8").replace(right, wrong), encoding="utf-8")
+    for _ in range(2):  # The second start is of what the first one has kept.
+        kernel.touched.clear()
+        capfd.readouterr()
+        assert run(config).exit_code == 0
+        said = told(capfd)
+        assert why in said[0]
+        assert any(line.endswith("is put in force again") for line in said)
+        assert said[-2].startswith("generation 1 in force: node edge1, 1 host endpoints")
+        assert kernel.touched == ["bound", "applied", "cleaned", "stopped"]
+
+
+def test_what_was_given_by_hand_is_no_policy_of_a_service(
+    kernel: Kernel,
+    config: Path,
+    policy: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Of other paths: somebody has tried something, and the same state was at hand."""
+    config.write_text(CONFIG.format(policy="/nowhere"), encoding="utf-8")
+    assert run(config, "-f", str(policy)).exit_code == 0
+    monkeypatch.setenv("INVOCATION_ID", "x")
+    kernel.touched.clear()
+    capfd.readouterr()
+    assert (run(config).exit_code, kernel.touched) == (1, [])
+    assert f"the policy that was in force last is not taken: {policy} had been given by hand" in told(capfd)
+
+
 def test_a_slip_that_is_mended_is_followed(
     kernel: Kernel, config: Path, policy: Path, as_service: None, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -168,11 +168,15 @@ class Agent:
         except (LoadError, AgentError, ValueError) as error:
             if record is None or start_mode(config) != "last-good":
                 raise
-            if not record.confirmed.is_applied and record.confirmed.paths != self._options.paths:
-                raise  # That was another daemon's.
+            last = record.confirmed
+            paths = "" if last.is_applied or last.paths == self._options.paths else ", ".join(last.paths)
+            if paths and not last.is_lasting:
+                self._say(f"the policy that was in force last is not taken: {paths} had been given by hand")
+                raise
             generation = self._loader.last_good(record, self._links.links)
             self._refusal = Refusal.of(error)
-            self._say(f"{error}\nthe policy that was in force last is put in force again")
+            where = f", of {paths}," if paths else ""
+            self._say(f"{error}\nthe policy that was in force last{where} is put in force again")
             return generation
 
     def _refuse_again(self, first: Generation, record: Record | None) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from labelgate.agent.changes import Changes
 from labelgate.agent.panics import panics_refused
+from labelgate.agent.process import start_mode
 from labelgate.agent.state import Record, Source
 from labelgate.compiler import Compiler
 from labelgate.config import Config, ConfigError, config_of, host_name, kept_texts, load_config
@@ -143,14 +144,18 @@ class Loader:
     def last_good(self, record: Record, links: Links) -> Generation:
         """Generation 1 where the files are not valid: what was in force before; raises as `first`.
 
-        With the configuration as it is now, if that is valid; else with the one of before, too.
+        With the configuration as it is now, if that is valid and of one of its nodes; else with the one of
+        before, too.
         """
         snapshot, files = _snapshot(record.confirmed), self._cache.read(self._options.paths)
         try:
             config = self._config(snapshot)
+            is_valid = self._options.allow_empty or config.node in snapshot.nodes()
         except ConfigError:
             if not record.confirmed.config:
                 raise
+            is_valid = False
+        if not is_valid and record.confirmed.config:
             config = config_in_force_last(record, self._options.node, self._options.flags)
         return self._with(config, 1, record.confirmed, files, snapshot, links)
 
@@ -231,7 +236,8 @@ class Loader:
         snapshot: Snapshot,
         links: Links,
     ) -> Generation:
-        source = replace(source, config=kept_texts(config))
+        is_lasting = start_mode(config) == "last-good"
+        source = replace(source, config=kept_texts(config), is_lasting=is_lasting)
         self._step()
         begun = time.monotonic()
         with self._long_step():
@@ -289,7 +295,8 @@ class Loader:
         if node not in nodes and not self._options.allow_empty:
             found = ", ".join(nodes) or "none"
             raise AgentError(
-                f"no endpoint names node `{node}` (nodes found: {found}); set --node, or --allow-empty"
+                f"no endpoint names node `{node}` (nodes found: {found}); set `node`, "
+                "or run with --allow-empty"
             )
 
 

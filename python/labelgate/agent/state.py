@@ -50,6 +50,8 @@ class Source:
     """Digest of the files that the daemon follows, as they were then: if they change, they have the word."""
     config: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     """The configuration that it was in force with: `kept_texts`. Says nothing of where the policy is from."""
+    is_lasting: bool = field(default=False, compare=False)
+    """Kept by a daemon that starts with what was good, not by one that somebody has tried by hand."""
 
     def to_json(self) -> dict[str, Any]:
         """Any bytes come back as they were."""
@@ -60,6 +62,7 @@ class Source:
             "texts": texts,
             "files": self.files,
             "config": dict(self.config),
+            "lasting": self.is_lasting,
         }
 
     @classmethod
@@ -69,7 +72,8 @@ class Source:
         paths = tuple(map(str, value["paths"]))
         # What wrote it may have kept no configuration.
         config = {str(key): str(text) for key, text in value.get("config", {}).items()}
-        return cls(paths, bool(value["applied"]), tuple(texts), str(value["files"]), config)
+        is_applied, is_lasting = bool(value["applied"]), bool(value.get("lasting", False))
+        return cls(paths, is_applied, tuple(texts), str(value["files"]), config, is_lasting)
 
 
 @dataclass(frozen=True)
