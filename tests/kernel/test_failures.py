@@ -137,7 +137,7 @@ def test_two_that_do_not_see_each_others_lock(
         apart = 'mount -t tmpfs none /run/labelgate && exec "$@"'
         second._command[:0] = ["unshare", "--mount", "sh", "-c", apart, "sh"]
         second.start()
-        queues = f"another labelgate answers queues {4200 + 6 * workers}..{4199 + 14 * workers}"
+        queues = f"another process answers queues {4200 + 6 * workers}..{4199 + 14 * workers}"
         second.wait_for(queues if is_squatted else "another labelgate runs in this network namespace")
         assert second.exit_code() == 3
         assert daemon.counters()["rulesRestored"] == 0

@@ -286,7 +286,7 @@ def test_a_daemon_that_holds_another_lock_is_noticed(
     """Two would put their rules back against each other; a stop of one would open the other."""
     kernel.led_to = frozenset(range(4200, 4214))
     monkeypatch.setattr(enforcement, "read_queues", lambda: dict.fromkeys([*bound, 9999]))
-    with pytest.raises(AgentError, match=f"another labelgate answers queues {bound[0]}..{bound[-1]}, "):
+    with pytest.raises(AgentError, match=f"another process answers queues {bound[0]}..{bound[-1]}, "):
         run(policy)
     assert kernel.touched == []
 

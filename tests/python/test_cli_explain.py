@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,20 @@ def test_what_was_hardly_meant_is_warned_of(
 ) -> None:
     said = explain(tmp_path, *words).stderr
     assert said.startswith(f"warning: {warning}") if warning else said == "", said
+
+
+@pytest.mark.parametrize(
+    ("kind", "ct", "warns"), [("3", "new", True), ("8", "new", False), ("3", "invalid", False)]
+)
+def test_errors_about_untracked_packets_are_another_question(
+    tmp_path: Path, kind: str, ct: str, warns: bool
+) -> None:
+    """E-61: to conntrack they are invalid."""
+    policy = Path(str(files("labelgate"))) / "examples" / "05-untracked.yaml"
+    words = ["--in", "eth1", *HOW, "icmp", "--icmp-type", kind, "--ct", ct]
+    result = CliRunner().invoke(cli, ["explain", "-f", str(policy), "--node", "edge1", *words])
+    assert ("is --ct invalid (E-61)" in result.stderr) == warns
+    assert "--ct invalid" not in explain(tmp_path, "--in", "eth0", *HOW, "icmp", "--icmp-type", "3").stderr
 
 
 def test_a_host_endpoint_of_all_interfaces_knows_every_name(tmp_path: Path) -> None:

@@ -170,6 +170,40 @@ def test_a_disk_that_does_not_answer_holds_up_nobody_else(tmp_path: Path) -> Non
     log.stop()
 
 
+def test_a_file_that_takes_nothing_is_told_of_once() -> None:
+    """It can be opened all the while."""
+    loop, said = Loop(), list[str]()
+    log = log_of(loop, Path("/dev/full"), said)
+    for waiting in ([EVENT | {"in": 0, "out": 0}], [], [EVENT | {"in": 0, "out": 0}]):
+        loop.waiting = waiting
+        log._take()
+    log.stop()
+    assert said == ["warning: events.file: No space left on device; events are lost"]
+
+
+def test_a_link_is_named(tmp_path: Path) -> None:
+    said, link = list[str](), tmp_path / "link"
+    link.symlink_to("events")
+    log = log_of(Loop(), link, said)
+    log._take()
+    log.stop()
+    assert said == [f"warning: events.file: {link} is a link; name the file itself; events are lost"]
+
+
+def test_a_disk_that_takes_nothing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int, text: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    file = EventFile(str(tmp_path / "events"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(OSError, match="No space left"):
+            file.write([{"a": 1}])
+    file.write([{"a": 2}])
+    file.close()
+    assert (tmp_path / "events").read_text() == '{"a":2}\n'
+
+
 def test_a_file_that_is_moved_away_is_made_anew(tmp_path: Path) -> None:
     path, moved = tmp_path / "events", tmp_path / "events.1"
     file = EventFile(str(path))

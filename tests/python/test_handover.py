@@ -254,7 +254,7 @@ def test_a_lock_whose_file_is_gone_is_none(in_force: Presence, name: str) -> Non
         os.close(waiting)
 
 
-@pytest.mark.parametrize("why", ["others may write there", "Not a directory"])
+@pytest.mark.parametrize("why", ["others may write there", "belongs to user 7, not to", "Not a directory"])
 def test_a_folder_that_cannot_be_trusted(why: str, name: str, said: list[str]) -> None:
     """Policy is enforced all the same."""
     folder = Path(name).parent
@@ -265,6 +265,8 @@ def test_a_folder_that_cannot_be_trusted(why: str, name: str, said: list[str]) -
     else:
         folder.mkdir()
         folder.chmod(0o777)
+    if why.startswith("belongs"):
+        os.chown(folder, 7, -1)
     with Presence(said.append) as presence:
         assert not presence.replaces
         assert presence.descriptors == []

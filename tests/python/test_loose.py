@@ -78,6 +78,19 @@ def test_clean_sets_it_back(state: str, sysctl: Path, monkeypatch: pytest.Monkey
         assert sysctl.read_text() == "1"
 
 
+@pytest.mark.parametrize(
+    ("process", "who"), [(7, "labelgate (pid 7)"), (0, "a labelgate that cannot be seen")]
+)
+def test_clean_says_who_puts_rules_back(
+    process: int, who: str, state: str, sysctl: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_module("labelgate.cli.clean"), "remove_rules", list)
+    monkeypatch.setattr(import_module("labelgate.cli.clean"), "running", lambda: process)
+    done = CliRunner().invoke(cli, ["clean", "--state", state])
+    assert done.exit_code == 0
+    assert done.stderr.startswith(f"warning: {who}")
+
+
 def test_what_cannot_be_set_is_told(state: str, sysctl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(import_module("labelgate.cli.clean"), "remove_rules", list)
     sysctl.unlink()

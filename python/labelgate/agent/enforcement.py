@@ -390,8 +390,9 @@ class Enforcement:
         """
         if answered := sorted(self._netfilter.queues_led_to() & read_queues().keys()):
             raise AgentError(
-                f"another labelgate answers queues {answered[0]}..{answered[-1]}, and its lock is not seen "
-                "from here (a container with another /run/labelgate?): stop it first, or share that folder"
+                f"another process answers queues {answered[0]}..{answered[-1]}, which rules of ours lead to: "
+                "a labelgate whose lock is not seen from here (a container with another /run/labelgate?), "
+                "or, if one was killed, who has taken its numbers since: stop it first, or share that folder"
             )
 
     def _hooks_without_repeat(self, generation: Generation) -> frozenset[Hook]:

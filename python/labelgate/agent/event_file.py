@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -31,9 +32,8 @@ class EventFile:
         if text and self._is_torn:
             text = b"\n" + text
         while text:
-            self._is_torn = True  # Until all of it is written.
             text = text[os.write(self._descriptor, text) :]
-            self._is_torn = bool(text)
+            self._is_torn = bool(text)  # Until all of it is written.
 
     def _follow(self) -> None:
         if self._descriptor >= 0:
@@ -43,7 +43,12 @@ class EventFile:
             except FileNotFoundError:
                 pass
             self.close()
-        self._descriptor = os.open(self._path, _FLAGS, 0o640)
+        try:
+            self._descriptor = os.open(self._path, _FLAGS, 0o640)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise OSError(errno.ELOOP, f"{self._path} is a link; name the file itself") from None
+            raise
         self._is_torn = self._found_torn()
 
     def _found_torn(self) -> bool:

@@ -125,7 +125,8 @@ class EventLog:
     ) -> None:
         try:
             write(events)
-            self._failing.discard(target)
+            if events:  # A file that can be opened may still be one that cannot be written.
+                self._failing.discard(target)
         except OSError as error:
             self._fail(target, str(error.strerror))
 

@@ -274,7 +274,10 @@ def _take() -> _Place:
     path = socket_path()
     FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
     found = FOLDER.stat()
-    if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+    if found.st_uid != os.geteuid():
+        owner = f"belongs to user {found.st_uid}, not to the one that labelgate runs as"
+        raise PermissionError(errno.EPERM, owner)
+    if found.st_mode & 0o022:
         raise PermissionError(errno.EPERM, "others may write there")
     lock = _locked(path.with_suffix(".lock"))
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from labelgate.agent import LooseNote, state_folder
+from labelgate.agent.handover import running
 from labelgate.cli.options import EnvironmentProblem
 from labelgate.netfilter import nfacct
 from labelgate.netfilter.apply import ApplyError
@@ -33,6 +34,9 @@ def clean(config_file: str | None, state: str | None) -> None:
         raise EnvironmentProblem(str(error)) from None
     finally:
         # Told once all is done: nobody may read it.
+        if (process := running()) is not None:
+            who = f"labelgate (pid {process})" if process else "a labelgate that cannot be seen from here"
+            click.echo(f"warning: {who} runs, and puts its rules back: stop it first", err=True)
         for table in removed:
             click.echo(f"removed our rules from {table}")
     if has_counters:

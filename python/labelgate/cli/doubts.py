@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from labelgate.flow import ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE, Packet
 from labelgate.table import DecisionTable
 
+_ERRORS = {ICMP: (3, 4, 11, 12), ICMPV6: (1, 2, 3, 4)}
+"""RFC 792, RFC 4443."""
 _PORTS, _TYPES = (TCP, UDP, SCTP, UDPLITE), (ICMP, ICMPV6)
 
 
@@ -26,6 +28,12 @@ def doubts(table: DecisionTable, packet: Packet) -> Iterator[str]:
         return
     if packet.protocol in _PORTS and packet.dport is None:
         yield "no --dport: the packet is judged as one whose ports cannot be read, a later fragment (M-19)"
+    if (
+        packet.ct == "new"
+        and packet.icmp_type in _ERRORS.get(packet.protocol, ())
+        and table.has_untracked_policy
+    ):
+        yield "an ICMP error: what is about packets that untracked policy has allowed is --ct invalid (E-61)"
     if packet.protocol in _TYPES and packet.icmp_type is None:
         yield "no --icmp-type: the packet is judged as one whose type cannot be read, a later fragment (M-19)"
     if packet.protocol not in _PORTS and packet.dport is not None:
