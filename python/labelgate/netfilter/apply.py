@@ -259,11 +259,11 @@ class Netfilter:
             (table, family), saved = key, _at(now, key)
             findings += [f"{family} {finding}" for finding in misplaced(table, saved, installed.rules)]
             names = sorted({*installed.printed, *saved.ours})
-            findings += [
-                f"{family} {table} {name}: not as it was installed"
-                for name in names
-                if installed.printed.get(name) != saved.ours.get(name)
-            ]
+            changed = [name for name in names if installed.printed.get(name) != saved.ours.get(name)]
+            if changed:
+                # In one line: whoever empties a table changes all of them.
+                more = f" (and {len(changed) - 1} more chains)" if len(changed) > 1 else ""
+                findings.append(f"{family} {table} {changed[0]}{more}: not as it was installed")
         return findings
 
     def other_variant(self) -> tuple[Variant, Tables] | None:
