@@ -335,6 +335,8 @@ def test_raw_output_sees_the_interface_before_dnat(untracked: str) -> None:
     after, before = answers(explain(untracked, "--path", "--packets", "-", lines=lines))
     assert (after["outcome"], after["at"]) == ("delivered", "mangle-postrouting")
     assert (before["outcome"], before["at"]) == ("denied", "raw-output")
+    result = explain(untracked, "--path", "--packets", "-", "--out-before-dnat", "eth0", lines=[packet])
+    assert answers(result)[0]["at"] == "raw-output"
     words = ("--out cali111 --src 198.51.100.10 --dst 198.51.100.77 --protocol tcp --dport 80"
              " --dnat 10.65.0.2:443 --out-before-dnat eth0")  # fmt: skip
     result = explain(untracked, *words.split())

@@ -83,10 +83,10 @@ def explain(
 
     Exit code 1 if the flow is denied, 4 if table and reference disagree.
     """
-    destination = _checked(packets, output, path, dnat, question)
-    if out_before_dnat is not None and dnat is None:
+    way = _checked(packets, output, path, dnat, question), out_before_dnat
+    # Lines may bring a `dnat` of their own.
+    if out_before_dnat is not None and dnat is None and not (packets is not None and path):
         raise click.UsageError("--out-before-dnat needs --dnat: without it --out is the only one")
-    way = destination, out_before_dnat
     with ProgressBar() as progress:
         snapshot = load(*paths, progress=progress)
     world = _world(snapshot, node, host_file, config_file)

@@ -31,10 +31,8 @@ def _word(code: str, *known: str) -> PlainValidator:
 def _peer_findings(peer: Part, fields: Sequence[str]) -> Findings:
     """K-24."""
     is_empty = all(getattr(peer, name) is None for name in fields)
-    yield from _one_of_findings(peer, "cluster-peer", fields, _EVERYONE if is_empty else None)
-
-
-_EVERYONE = "`namespaces: {}` is every pod"
+    hint = "`namespaces: {}` is every pod" if is_empty else None
+    yield from _one_of_findings(peer, "cluster-peer", fields, hint)
 
 
 def _one_of_findings(part: Part, code: str, fields: Sequence[str], hint: str | None = None) -> Findings:

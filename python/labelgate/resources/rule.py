@@ -179,6 +179,7 @@ class RuleMetadata(Part):
 
 
 _PROTOCOL: Path = ("protocol",)
+_PORTS_HINTS = {PROTOCOLS["UDPLite"]: "rules cannot name ports of UDPLite"}
 _SIDES = ("source", "destination")
 
 
@@ -233,11 +234,7 @@ class Rule(Part):
             for field, ports in entity.port_lists():
                 if self.protocol is not None and ports:
                     found = f"protocol {protocol_text(self.protocol)}"
-                    hint = (
-                        "rules cannot name ports of UDPLite"
-                        if self.protocol == PROTOCOLS["UDPLite"]
-                        else None
-                    )
+                    hint = _PORTS_HINTS.get(self.protocol)
                     yield Finding((side, field), Wrong("ports-protocol", found, hint=hint), (_PROTOCOL,))
                     continue
                 for index, port in enumerate(ports):
@@ -250,11 +247,8 @@ class Rule(Part):
     def _icmp_findings(self) -> Findings:
         given = "no protocol" if self.protocol is None else f"protocol {protocol_text(self.protocol)}"
         if self.protocol not in (ICMP, ICMPV6):
-            verb, name = (
-                "add" if self.protocol is None else "make it",
-                "ICMPv6" if self.ip_version == 6 else "ICMP",
-            )
-            hint = f"{verb} `protocol: {name}`"
+            verb = "add" if self.protocol is None else "make it"
+            hint = f"{verb} `protocol: {'ICMPv6' if self.ip_version == 6 else 'ICMP'}`"
             if self.icmp is not None:
                 yield Finding(("icmp",), Wrong("icmp-protocol", given, hint=hint), (_PROTOCOL,))
             if self.not_icmp is not None:
