@@ -14,7 +14,7 @@ from fake_nfacct import FakeNfacct
 from labelgate.config import Config, load_config
 from labelgate.doctor import Diagnosis, examination, examine, kernel, rules
 from labelgate.doctor import files as doctor_files
-from labelgate.doctor.files import files
+from labelgate.doctor.files import event_file, files
 from labelgate.doctor.policies import policies as doctor_policies
 from labelgate.netfilter.readback import parse_save
 from labelgate.netfilter.routing import RoutingRule
@@ -342,6 +342,29 @@ def test_files_of_others(
     found = list(files([str(policies)]))
     assert states(*found) == ["ok" if is_read else "warning"]
     assert is_read or "mode" in found[0].found
+
+
+def test_the_file_of_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(event_file(None)) == []
+    file = tmp_path / "events"
+    assert states(*event_file(str(file))) == ["ok"]
+    file.touch()
+    assert states(*event_file(str(file))) == ["ok"]
+    (tmp_path / "link").symlink_to(file)
+    for name, why in (
+        ("link", "is a link"),
+        (".", "is a folder"),
+        ("no/events", f"has no folder {tmp_path}/no"),
+    ):
+        (found,) = event_file(str(tmp_path / name))
+        assert (found.state, found.found.endswith(why)) == ("warning", True)
+    room = os.statvfs(tmp_path)
+    monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result((*room[:3], 0, *room[4:])))
+    (found,) = event_file(str(file))
+    assert found.found == f"{file} is on a disk that is full"
+    monkeypatch.setattr(os, "access", lambda *_: False)  # Tests run as root, whom no permission stops.
+    (found,) = event_file(str(file))
+    assert found.found == f"{file} cannot be written"
 
 
 def test_files_that_the_unit_does_not_see(policies: Path, monkeypatch: pytest.MonkeyPatch) -> None:

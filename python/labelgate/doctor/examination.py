@@ -15,7 +15,7 @@ from labelgate.config import Config
 from labelgate.control import ControlError, NoDaemon, ask
 from labelgate.doctor import kernel, rules
 from labelgate.doctor.diagnosis import Diagnosis
-from labelgate.doctor.files import files
+from labelgate.doctor.files import event_file, files
 from labelgate.doctor.policies import policies
 from labelgate.links import read_links
 from labelgate.netfilter.apply import Tables
@@ -62,6 +62,7 @@ def examine(
                 conntrack_checksums=kernel.conntrack_checksums(),
             ),
         ),
+        ("events.file", lambda: event_file(config.event_file)),
         ("daemon", lambda: _daemon(status, config, running)),
     ]
     for subject, look in looks:

@@ -30,6 +30,32 @@ def files(paths: Iterable[str]) -> Iterator[Diagnosis]:
     )  # fmt: skip
 
 
+def event_file(path: str | None) -> Iterator[Diagnosis]:
+    """What stands in the way of `events.file`, if there is to be one."""
+    if path is None:
+        return
+    if (why := _why_unwritten(Path(path))) is None:
+        yield Diagnosis("events.file", "ok", f"{path} can be written")
+        return
+    yield Diagnosis(
+        "events.file", "warning", f"{path} {why}", "what is denied is told to who asks, but not kept",
+        "make its folder and room for it, or name another file: it is tried again with each event",
+    )  # fmt: skip
+
+
+def _why_unwritten(file: Path) -> str | None:
+    if file.is_symlink():
+        return "is a link"
+    if file.is_dir():
+        return "is a folder"
+    place = file if file.exists() else file.parent
+    if not place.is_dir() and place != file:
+        return f"has no folder {place}"
+    if not os.access(place, os.W_OK):
+        return "cannot be written"
+    return None if os.statvfs(place).f_bfree else "is on a disk that is full"
+
+
 def _in_the_way(paths: Iterable[str]) -> Iterator[str]:
     for path in paths:
         for number, file in enumerate(_all(path)):
