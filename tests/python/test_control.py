@@ -18,7 +18,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+from click.testing import CliRunner
+from labelgate.cli import options
 from labelgate.control import VERSION, ControlError, ControlServer, NoDaemon, ask, server
 
 
@@ -311,6 +314,29 @@ def test_fuzzed_clients(answering: Answering, path: Path) -> None:
                 opened.recv(100)
     assert ask(str(path), "echo") == {"arguments": {}}
     assert answering.said == []
+
+
+def test_who_waits_for_a_daemon_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It accepts and says nothing, as one that is stopped."""
+    monkeypatch.setattr(options, "PATIENCE_SECONDS", 0.01)
+    path.parent.mkdir()
+    waits = (
+        f"the daemon at {path} has not answered yet: it may be compiling a large policy, or have been stopped"
+    )
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        for seconds, said in ((0.2, [f"{waits}; waiting 0.2 s at most"]), (0.01, [])):
+
+            @click.command()
+            def verb(seconds: float = seconds) -> None:
+                options.ask_daemon(str(path), "status", seconds)
+
+            done = CliRunner().invoke(verb)
+            assert done.exit_code == 3
+            assert done.stderr.splitlines() == [
+                *said, f"Error: the daemon at {path} does not answer within {seconds:g} s"
+            ]  # fmt: skip
 
 
 def test_nobody_listens(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +13,11 @@ from typing import Any, TypeVar
 import click
 
 from labelgate.config import load_config
-from labelgate.control import ControlError, NoDaemon, ask
+from labelgate.control import ANSWER_SECONDS, ControlError, NoDaemon, ask
 from labelgate.snapshot import Snapshot
 
+PATIENCE_SECONDS = 5.0
+"""For an answer of the daemon, before somebody is told that it is waited for."""
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -139,12 +142,25 @@ socket_option = click.option(
 )
 
 
-def ask_daemon(socket: str | None, verb: str, **arguments: Any) -> dict[str, Any]:
+def ask_daemon(
+    socket: str | None, verb: str, seconds: float = ANSWER_SECONDS, **arguments: Any
+) -> dict[str, Any]:
     """Asks the running daemon; EnvironmentProblem if there is none, Refused if it refuses."""
     path = load_config(None, flags={"socket": socket}).socket
+    told = threading.Timer(PATIENCE_SECONDS, _say_that_it_waits, (path, seconds))
+    told.daemon = True
+    if seconds > PATIENCE_SECONDS:
+        told.start()
     try:
-        return ask(path, verb, **arguments)
+        return ask(path, verb, seconds, **arguments)
     except NoDaemon as error:
         raise EnvironmentProblem(str(error)) from None
     except ControlError as error:
         raise Refused(str(error)) from None
+    finally:
+        told.cancel()
+
+
+def _say_that_it_waits(path: str, seconds: float) -> None:
+    waits = f"it may be compiling a large policy, or have been stopped; waiting {seconds:g} s at most"
+    click.echo(f"the daemon at {path} has not answered yet: {waits}", err=True)

@@ -6,8 +6,17 @@ requests may follow on one connection; they are answered in order. The permissio
 who may ask (the owner); nothing listens on the network.
 """
 
-from labelgate.control.client import NoDaemon, ask
+from labelgate.control.client import ANSWER_SECONDS, NoDaemon, ask
 from labelgate.control.protocol import MOST_TRIAL_SECONDS, VERSION, ControlError
 from labelgate.control.server import ControlServer, Verb
 
-__all__ = ["MOST_TRIAL_SECONDS", "VERSION", "ControlError", "ControlServer", "NoDaemon", "Verb", "ask"]
+__all__ = [
+    "ANSWER_SECONDS",
+    "MOST_TRIAL_SECONDS",
+    "VERSION",
+    "ControlError",
+    "ControlServer",
+    "NoDaemon",
+    "Verb",
+    "ask",
+]
