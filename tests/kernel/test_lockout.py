@@ -333,7 +333,7 @@ def test_routes_of_many_addresses(world: World) -> None:
     def by_column_asked() -> dict[str, tuple[str | None, str | None]]:
         addresses = [CLIENT, *inside, *nowhere]
         (flows,) = by_column([Flow(TCP, ip_address(EDGE_OUTSIDE), ip_address(one)) for one in addresses])
-        return {addresses[row]: way for way, rows in ways(Host(read_links()), flows) for row in rows}
+        return {addresses[row]: way for _, way, rows in ways(Host(read_links()), flows) for row in rows}
 
     uplink, downlink, none = world.call(EDGE, asked)
     assert (uplink, none) == ("eth0", None)
