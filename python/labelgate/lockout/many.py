@@ -103,11 +103,12 @@ def ways(host: Host, flows: Flows) -> Iterator[tuple[str | None, Interfaces, Row
     Raises:
         OSError: the kernel cannot be asked.
     """
-    places = [_places(host, side) for side in (flows.src, flows.dst, flows.target)]
-    _, kinds = np.unique(np.stack(places), axis=1, return_inverse=True)
-    for rows in groups(kinds.reshape(-1)):
-        for before, way in host.both_between(*(int(side[rows[0]]) for side in places)):
-            yield before, way, rows
+    sources, destinations, targets = (_places(host, side) for side in (flows.src, flows.dst, flows.target))
+    for ends in groups((sources + 1) << 32 | (targets + 1)):
+        for rows in (ends[same] for same in groups(destinations[ends])):
+            places = (int(side[rows[0]]) for side in (sources, destinations, targets))
+            for before, way in host.both_between(*places):
+                yield before, way, rows
 
 
 def _places(host: Host, side: NDArray[Any]) -> NDArray[np.int64]:
