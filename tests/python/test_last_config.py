@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from labelgate.agent.state import State
 from labelgate.cli import cli
 from labelgate.config import config_of, kept_texts, load_config
 from labelgate.settings import Failsafe
+from labelgate.sources.cache import FileCache
 from test_agent import POLICY, TWIN, Kernel
 
 pytest_plugins = ["test_agent"]
@@ -89,13 +91,15 @@ def test_neither_does_a_valid_one_that_is_of_nothing(
         capfd.readouterr()
         assert run(config).exit_code == 0
         said = told(capfd)
-        assert why in said[0]
+        assert any(why in line for line in said[:2])
         assert any(line.endswith("is put in force again") for line in said)
         assert said[-2].startswith("generation 1 in force: node edge1, 1 host endpoints")
         assert kernel.touched == ["bound", "applied", "cleaned", "stopped"]
 
 
+@pytest.mark.parametrize("start", ["", "start: last-good\n"])
 def test_what_was_given_by_hand_is_no_policy_of_a_service(
+    start: str,
     kernel: Kernel,
     config: Path,
     policy: Path,
@@ -103,13 +107,41 @@ def test_what_was_given_by_hand_is_no_policy_of_a_service(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     """Of other paths: somebody has tried something, and the same state was at hand."""
-    config.write_text(CONFIG.format(policy="/nowhere"), encoding="utf-8")
+    config.write_text(CONFIG.format(policy="/nowhere") + start, encoding="utf-8")
     assert run(config, "-f", str(policy)).exit_code == 0
     monkeypatch.setenv("INVOCATION_ID", "x")
     kernel.touched.clear()
     capfd.readouterr()
     assert (run(config).exit_code, kernel.touched) == (1, [])
-    assert f"the policy that was in force last is not taken: {policy} had been given by hand" in told(capfd)
+    assert f"the policy that was in force last is not taken: {policy} may have been given by hand" in told(
+        capfd
+    )
+
+
+def test_what_the_lockout_check_refused_stays_refused(
+    kernel: Kernel,
+    config: Path,
+    policy: Path,
+    tmp_path: Path,
+    as_service: None,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Also where the policy in force last was of other paths."""
+    other = tmp_path / "other.yaml"
+    other.write_text(POLICY.replace("eth0", "eth1"), encoding="utf-8")
+    assert run(config).exit_code == 0
+    config.write_text(CONFIG.format(policy=other), encoding="utf-8")
+    cache = FileCache()
+    cache.read((str(other),), lambda *_: None)
+    with State(str(tmp_path / "state")) as opened:
+        record = opened.read()
+        assert record is not None
+        opened.write(replace(record, refused=cache.digest))
+    capfd.readouterr()
+    assert run(config).exit_code == 0
+    said = told(capfd)
+    assert any("the files are those that the lock-out check refused" in line for line in said)
+    assert any(f"in force last, of {policy}, is put in force again" in line for line in said)
 
 
 def test_a_slip_that_is_mended_is_followed(

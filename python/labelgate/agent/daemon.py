@@ -171,7 +171,9 @@ class Agent:
             last = record.confirmed
             paths = "" if last.is_applied or last.paths == self._options.paths else ", ".join(last.paths)
             if paths and not last.is_lasting:
-                self._say(f"the policy that was in force last is not taken: {paths} had been given by hand")
+                self._say(
+                    f"the policy that was in force last is not taken: {paths} may have been given by hand"
+                )
                 raise
             generation = self._loader.last_good(record, self._links.links)
             self._refusal = Refusal.of(error)
@@ -183,7 +185,8 @@ class Agent:
         """AgentError for a service whose files are still those that the lock-out check refused."""
         if record is None or first.source.is_applied or first.source.files != record.refused:
             return
-        is_known = record.confirmed.is_applied or record.confirmed.paths == self._options.paths
+        last = record.confirmed
+        is_known = last.is_applied or last.is_lasting or last.paths == self._options.paths
         if is_known and start_mode(first.config) == "last-good" and first.config.lockout == "refuse":
             raise AgentError(
                 "the files are those that the lock-out check refused; `labelgate check --live` says why, "

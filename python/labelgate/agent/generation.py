@@ -72,6 +72,8 @@ class Options:
     """Who answers the queues; None: the core's own loop."""
     last_config: Config | None = None
     """The configuration in force last, where what there is now is not valid."""
+    is_configured: bool = False
+    """`paths` are those of the configuration."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,8 @@ class Loader:
         try:
             config = self._config(snapshot)
             is_valid = self._options.allow_empty or config.node in snapshot.nodes()
+            if not is_valid:
+                self._say("the configuration that was in force last is taken, too, with its node")
         except ConfigError:
             if not record.confirmed.config:
                 raise
@@ -236,7 +240,7 @@ class Loader:
         snapshot: Snapshot,
         links: Links,
     ) -> Generation:
-        is_lasting = start_mode(config) == "last-good"
+        is_lasting = self._options.is_configured and start_mode(config) == "last-good"
         source = replace(source, config=kept_texts(config), is_lasting=is_lasting)
         self._step()
         begun = time.monotonic()

@@ -91,10 +91,13 @@ def run(
     }  # fmt: skip
     try:
         config, last = _configuration(config_file, node, flags)
+        is_configured = not paths
         paths = paths or config.policies
         if not paths:
             raise click.UsageError("no policies: use -f PATH, or `policies` in the configuration")
-        options = Options(paths, node, config_file, allow_empty, flags, replace, bind, last)
+        options = Options(
+            paths, node, config_file, allow_empty, flags, replace, bind, last, is_configured=is_configured
+        )
         with ProgressBar() as progress:
             Agent(options, _say, progress).run()
     except (AgentError, ConfigError) as error:
