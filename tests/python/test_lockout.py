@@ -15,7 +15,7 @@ from labelgate.compiler import Compiler
 from labelgate.config import load_config
 from labelgate.links import Link, Links
 from labelgate.lockout import Flow, Host, check, findings, host
-from labelgate.lockout.judge import denied_at
+from labelgate.lockout.judge import denial, denied_at, translated
 from labelgate.lockout.many import by_column, denials, distinct, flow_of
 from labelgate.resources import Loading
 from labelgate.snapshot import Snapshot
@@ -256,7 +256,9 @@ def one_by_one(judged: DecisionTable, flow: Flow) -> str | None:
     destination = index[str(flow.dst)]
     out = None if source != 1 and destination == 1 else names.get(destination)
     befores = [None if source == 1 and way[0] else out for way in ways]
-    reasons = (denied_at(judged, flow, *way, before) for way, before in zip(ways, befores, strict=True))
+    sent = [translated(flow) if way == ("lo", None) else flow for way in ways]
+    asked = zip(sent, ways, befores, strict=True)
+    reasons = (denied_at(judged, one, *way, before) for one, way, before in asked)
     return next(filter(None, reasons), None)
 
 
@@ -310,6 +312,26 @@ def test_all_hooks_have_a_say_in_that(judged: DecisionTable, monkeypatch: pytest
         0: "raw-prerouting", 1: "mangle-prerouting", 2: "filter-input", 3: "filter-forward",
         4: "filter-output", 5: "mangle-postrouting", 6: "filter-input",
     }  # fmt: skip
+
+
+def test_what_comes_back_is_as_dnat_has_left_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over `lo`, ahead of the hooks for what comes in."""
+    index = {ip_address(text).packed: number for places in PLACES.values() for text, number in places}
+    monkeypatch.setattr(host, "_routes", lambda addresses: [index[one] for one in addresses])
+    node, here = ip_address("192.0.2.10"), Host(NODE)
+    rule = "{action: Deny, protocol: TCP, destination: {ports: [81]}}"
+    endpoint = ENDPOINT.replace("eth9", "lo, profiles: [projectcalico-default-allow]")
+    policy = (
+        "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {name: before}\n"
+        f"spec: {{selector: all(), preDNAT: true, applyOnForward: true, ingress: [{rule}]}}\n"
+    )
+    after = table(f"{endpoint}---\n{policy}", NODE)
+    for dport, target_port, hook in ((81, 8080, None), (8080, 81, "in lo, mangle-prerouting")):
+        flow = Flow(6, node, node, 40000, dport, node, target_port)
+        (part,) = by_column([flow])
+        reason = denial(after, flow, here)
+        assert (reason and reason.partition(":")[0]) == hook
+        assert denials(after, part, here) == ({} if reason is None else {0: reason})
 
 
 def test_sessions_that_are_denied_alike_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -291,6 +291,17 @@ def test_untracked_policy_is_met_before_dnat(tmp_path: Path, expectation: str) -
     assert result.exit_code == 0, result.output
 
 
+def test_where_nat_does_not_send_a_packet_is_no_answer(tmp_path: Path) -> None:
+    """Untracked packets to an address that is nobody's here: by which interface they go is not known."""
+    (tmp_path / "untracked.yaml").write_text(UNTRACKED)
+    asked = "{from: 192.0.2.5, to: 10.96.0.1, in: eth0, port: 1, dnat: '10.65.0.2:1', expect: allow}"
+    result = run(written(tmp_path, asked, str(tmp_path / "untracked.yaml")))
+    assert (result.exit_code, "It is untracked, no NAT sends it to `dnat` (E-62)" in result.output) == (
+        1,
+        True,
+    )
+
+
 def test_interfaces_are_known_by_the_test_or_governed_by_a_star(tmp_path: Path) -> None:
     asked = "{from: 192.0.2.1, to: 198.51.100.10, node: edge1, in: %s, port: 81, expect: %s}"
     given = "  interfaces: {eth7: [192.0.2.7]}\n"

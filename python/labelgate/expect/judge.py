@@ -206,13 +206,19 @@ def answer(world: World, question: Question) -> Answered:
 
     Raises:
         EnginesDiffer: it contradicts its own rules.
+        Unanswerable: NAT does not send the packet where it is said to.
     """
     if question.table is None:
         return _connection(world.cluster, question)
     if question.is_hook:
         return _way(question, [Visit(question.packet, question.table.decide_packet(question.packet))])
-    way = walk(question.table.decide_packet, question.packet, question.dnat, question.out_before_dnat)
-    return _way(question, list(way))
+    way = list(walk(question.table.decide_packet, question.packet, question.dnat, question.out_before_dnat))
+    if not question.is_way_known and any(visit.packet.ct == "untracked" for visit in way):
+        raise Unanswerable(
+            f"where does it go? It is untracked, no NAT sends it to `dnat` (E-62), and {question.destination}"
+            " is not known to be of the node: ask about its way without `dnat`"
+        )
+    return _way(question, way)
 
 
 def _connection(table: DecisionTable, question: Question) -> Answered:

@@ -27,6 +27,8 @@ class Question:
     dnat: Destination | None = None
     out_before_dnat: str | None = None
     """The interface towards the destination, where DNAT changes that; as `labelgate.path.walk` has it."""
+    is_way_known: bool = True
+    """Also that ahead of DNAT."""
     count: int = 1
     """How many it stands for: they are answered alike, by the same rules."""
     is_denied: bool | None = None

@@ -79,7 +79,8 @@ def _ways(
                 in_, out = _interfaces(world, test, expectation, node, *way, dnat)
                 asks = replace(packet(expectation, *way, port), in_=in_, out=out)
                 before = None if dnat is None else _departure(*way, node)
-                yield Question(*way, asks, table, expectation.hook is not None, dnat, before)
+                is_known = dnat is None or bool(before or not in_ or _is_own(world, test, node, way[1]))
+                yield Question(*way, asks, table, expectation.hook is not None, dnat, before, is_known)
 
 
 def _dnat(expectation: Expectation) -> Destination | None:

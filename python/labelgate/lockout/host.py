@@ -74,7 +74,7 @@ class Host:
         """The same between places."""
         before = next((out for _, out in self.between(source, destination)), None)
         for in_, out in self.between(source, target):
-            # What comes back over `lo` has been translated.
+            # What comes back over `lo` is addressed to the host.
             yield None if source == _LOCAL and in_ else before, (in_, out)
 
     def between(self, source: int, target: int) -> Iterator[Interfaces]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from labelgate.flow import Packet
 from labelgate.lockout.flows import Flow
 from labelgate.lockout.host import Host
@@ -12,9 +14,21 @@ from labelgate.table import Decision, DecisionTable
 def denial(table: DecisionTable, flow: Flow, host: Host) -> str | None:
     """Where and why its first packet would be denied; None if it would pass, or if no route is known."""
     for before, way in host.both_ways(flow):
-        if (reason := denied_at(table, flow, *way, before)) is not None:
+        sent = translated(flow) if way == BACK else flow
+        if (reason := denied_at(table, sent, *way, before)) is not None:
             return reason
     return None
+
+
+BACK = "lo", None
+"""The way of what stays on the host, the second time: as DNAT has left it."""
+
+
+def translated(flow: Flow) -> Flow:
+    """As it is seen behind DNAT."""
+    if flow.target is None:
+        return flow
+    return replace(flow, dst=flow.target, dport=flow.target_port or flow.dport, target=None, target_port=0)
 
 
 def denied_at(

@@ -13,7 +13,7 @@ from labelgate.columns import address_column
 from labelgate.flow import CT_STATES, ICMP, ICMPV6, VERDICTS
 from labelgate.lockout.flows import Flow
 from labelgate.lockout.host import Host
-from labelgate.lockout.judge import denied_at
+from labelgate.lockout.judge import BACK, denied_at
 from labelgate.path import STEPS, Interfaces, ahead_of_dnat, hooks_of
 from labelgate.table import DecisionTable
 from labelgate.ways import Flows, Rows, Walk, groups
@@ -69,7 +69,8 @@ def denials(table: DecisionTable, flows: Flows, host: Host) -> dict[int, str]:
     found: dict[int, str] = {}
     for before, way, rows in ways(host, flows):
         left = [row for row in rows.tolist() if row not in found]
-        for index, reason in _denied(table, flows.pick(np.array(left, np.intp)), before, way):
+        sent = flows.pick(np.array(left, np.intp))
+        for index, reason in _denied(table, sent.behind_dnat() if way == BACK else sent, before, way):
             found[left[index]] = reason
     return dict(sorted(found.items()))
 
