@@ -221,9 +221,9 @@ def test_a_table_that_is_gone(world: World, backend: str, table: str, tmp_path: 
         assert wait_until(lambda: passing(world, *twins(ALLOWED, REFUSED)) == found)
         daemon.counters()
         chains = [line for line in daemon.log if "not as it was installed" in line]
-        assert len({line.split(":")[1].split()[0] for line in chains}) == len(chains), (
-            "one for each IP version"
-        )
+        families = [line.split(":")[1].split()[0] for line in chains]
+        assert families, daemon.log
+        assert len(set(families)) == len(families), "one for each IP version"
 
 
 def test_an_appended_rule_of_ours_is_put_back(world: World, backend: str, tmp_path: Path) -> None:

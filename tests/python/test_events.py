@@ -238,6 +238,27 @@ def test_the_line_behind_half_a_line_is_whole(tmp_path: Path, monkeypatch: pytes
     assert (tmp_path / "events").read_text() == '{"a\n{"a":2}\n'
 
 
+def test_a_disk_that_takes_whole_lines_has_no_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, write, left = EventFile(str(tmp_path / "events")), os.write, [8]
+
+    def until_full(descriptor: int, text: bytes) -> int:
+        if not left[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = write(descriptor, text[: left[0]])
+        left[0] -= written
+        return written
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", until_full)
+        with pytest.raises(OSError, match="No space left"):
+            file.write([{"a": 1}, {"a": 2}])
+    file.write([{"a": 3}])
+    file.close()
+    assert (tmp_path / "events").read_text() == '{"a":1}\n{"a":3}\n'
+
+
 def test_half_a_line_of_somebody_before_is_no_beginning(tmp_path: Path) -> None:
     """Of a daemon that ended on a full disk; a pipe has no lines before."""
     path = tmp_path / "events"

@@ -474,7 +474,6 @@ def test_types_may_omit_a_direction_with_rules() -> None:
         "{action: Allow, source: {nets: [10.0.0.0/8, 10.0.0.0/8]}}",
         "{action: Allow, source: {namespaceSelector: ' global() '}}",
         "{action: Allow, source: {notSelector: has(a)}, destination: {serviceAccounts: {}}}",
-        "{action: Allow, source: {services: {name: a, namespace: b}, serviceAccounts: {}, nets: []}}",
         "{action: Allow, ipVersion: 6, protocol: 58, icmp: {type: 128}}",
         "{action: Allow, ipVersion: 6, source: {notNets: ['fd00::/8']}}",
         "{action: Log}",

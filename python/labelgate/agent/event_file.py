@@ -32,8 +32,9 @@ class EventFile:
         if text and self._is_torn:
             text = b"\n" + text
         while text:
-            text = text[os.write(self._descriptor, text) :]
-            self._is_torn = bool(text)  # Until all of it is written.
+            written = os.write(self._descriptor, text)
+            self._is_torn = text[written - 1 : written] != b"\n"
+            text = text[written:]
 
     def _follow(self) -> None:
         if self._descriptor >= 0:

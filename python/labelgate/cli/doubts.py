@@ -12,13 +12,13 @@ _ERRORS = {ICMP: (3, 4, 11, 12), ICMPV6: (1, 2, 3, 4)}
 _PORTS, _TYPES = (TCP, UDP, SCTP, UDPLITE), (ICMP, ICMPV6)
 
 
-def doubts(table: DecisionTable, packet: Packet) -> Iterator[str]:
+def doubts(table: DecisionTable, packet: Packet, out_before_dnat: str | None) -> Iterator[str]:
     """Interfaces that nobody knows, and fields that are missing or have no meaning."""
     if packet.hook == "filter-forward" and (packet.in_ is None or packet.out is None):
         missing = "--in" if packet.in_ is None else "--out"
         yield f"no {missing}: a forwarded packet has both interfaces, and policy of the other one is left out"
     governed = _governed(table)
-    for name in dict.fromkeys((packet.in_, packet.out)):
+    for name in dict.fromkeys((packet.in_, packet.out, out_before_dnat)):
         if governed is None or name is None or name in governed or name in table.host.interfaces:
             continue
         if not name.startswith(table.settings.workload_prefixes):

@@ -253,7 +253,7 @@ def _explain_one(
         for name, answer in error.answers.items():
             click.echo(f"  {name + ':':<10} {json.dumps(answer)}", err=True)
         return DISAGREEMENT
-    for doubt in doubts(table, packet):
+    for doubt in doubts(table, packet, dnat[1]):
         click.echo(f"warning: {doubt}", err=True)
     visits = ways[0]
     before = packet.dst, packet.dport

@@ -35,7 +35,7 @@ def event_file(path: str | None) -> Iterator[Diagnosis]:
     if path is None:
         return
     if (why := _why_unwritten(Path(path))) is None:
-        yield Diagnosis("events.file", "ok", f"{path} can be written")
+        yield Diagnosis("events.file", "ok", f"root can write {path}, where no unit hides it")
         return
     yield Diagnosis(
         "events.file", "warning", f"{path} {why}", "what is denied is told to who asks, but not kept",
@@ -53,7 +53,8 @@ def _why_unwritten(file: Path) -> str | None:
         return f"has no folder {place}"
     if not os.access(place, os.W_OK):
         return "cannot be written"
-    return None if os.statvfs(place).f_bfree else "is on a disk that is full"
+    room = os.statvfs(place)
+    return "is on a disk that is full" if room.f_blocks and not room.f_bfree else None
 
 
 def _in_the_way(paths: Iterable[str]) -> Iterator[str]:

@@ -31,7 +31,7 @@ def _word(code: str, *known: str) -> PlainValidator:
 def _peer_findings(peer: Part, fields: Sequence[str]) -> Findings:
     """K-24."""
     is_empty = all(getattr(peer, name) is None for name in fields)
-    hint = "`namespaces: {}` is every pod" if is_empty else None
+    hint = "fill in whom it is about" if is_empty else None
     yield from _one_of_findings(peer, "cluster-peer", fields, hint)
 
 

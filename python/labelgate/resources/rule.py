@@ -115,7 +115,7 @@ class EntityRule(Part):
             return
         given = {
             "namespaceSelector": self.namespace_selector,
-            "serviceAccounts": self.service_accounts not in (None, ServiceAccounts()),
+            "serviceAccounts": self.service_accounts is not None,
             "selector": self.selector,
             "notSelector": self.not_selector,
             "nets": self.nets,
