@@ -190,20 +190,6 @@ def test_a_link_is_named(tmp_path: Path) -> None:
     assert said == [f"warning: events.file: {link} is a link; name the file itself; events are lost"]
 
 
-def test_a_disk_that_takes_nothing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(descriptor: int, text: bytes) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    file = EventFile(str(tmp_path / "events"))
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "write", full)
-        with pytest.raises(OSError, match="No space left"):
-            file.write([{"a": 1}])
-    file.write([{"a": 2}])
-    file.close()
-    assert (tmp_path / "events").read_text() == '{"a":2}\n'
-
-
 def test_a_file_that_is_moved_away_is_made_anew(tmp_path: Path) -> None:
     path, moved = tmp_path / "events", tmp_path / "events.1"
     file = EventFile(str(path))
@@ -217,37 +203,27 @@ def test_a_file_that_is_moved_away_is_made_anew(tmp_path: Path) -> None:
     assert (moved.read_text(), path.read_text()) == ('{"a":1}\n', '{"a":3}\n')
 
 
-def test_the_line_behind_half_a_line_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that is full takes a part."""
-    file, write = EventFile(str(tmp_path / "events")), os.write
-    left = [3]
-
-    def until_full(descriptor: int, text: bytes) -> int:
-        if not left[0]:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        written = write(descriptor, text[: left[0]])
-        left[0] -= written
-        return written
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "write", until_full)
-        with pytest.raises(OSError, match="No space left"):
-            file.write([{"a": 1}])
-    file.write([{"a": 2}])
-    file.close()
-    assert (tmp_path / "events").read_text() == '{"a\n{"a":2}\n'
-
-
-def test_a_disk_that_takes_whole_lines_has_no_empty_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("room", "left"),
+    [
+        (0, ""),
+        (3, '{"a\n'),
+        (8, '{"a":1}\n'),
+        (9, '{"a":1}\n{\n'),
+    ],
+)
+def test_the_line_behind_a_full_disk_is_whole(
+    room: int, left: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file, write, left = EventFile(str(tmp_path / "events")), os.write, [8]
+    """It takes nothing, a part, or whole lines: what is half a line is ended, and nothing else."""
+    file, write = EventFile(str(tmp_path / "events")), os.write
+    rooms = [room]
 
     def until_full(descriptor: int, text: bytes) -> int:
-        if not left[0]:
+        if not rooms[0]:
             raise OSError(errno.ENOSPC, "No space left on device")
-        written = write(descriptor, text[: left[0]])
-        left[0] -= written
+        written = write(descriptor, text[: rooms[0]])
+        rooms[0] -= written
         return written
 
     with monkeypatch.context() as patch:
@@ -256,7 +232,7 @@ def test_a_disk_that_takes_whole_lines_has_no_empty_one(
             file.write([{"a": 1}, {"a": 2}])
     file.write([{"a": 3}])
     file.close()
-    assert (tmp_path / "events").read_text() == '{"a":1}\n{"a":3}\n'
+    assert (tmp_path / "events").read_text() == left + '{"a":3}\n'
 
 
 def test_half_a_line_of_somebody_before_is_no_beginning(tmp_path: Path) -> None:

@@ -93,6 +93,8 @@ def test_neither_does_a_valid_one_that_is_of_nothing(
         said = told(capfd)
         assert any(why in line for line in said[:2])
         assert any(line.endswith("is put in force again") for line in said)
+        is_of_then = "no endpoint names the node: the configuration that was in force last is taken" in said
+        assert is_of_then == right.startswith("node")
         assert said[-2].startswith("generation 1 in force: node edge1, 1 host endpoints")
         assert kernel.touched == ["bound", "applied", "cleaned", "stopped"]
 

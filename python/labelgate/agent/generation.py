@@ -153,8 +153,8 @@ class Loader:
         try:
             config = self._config(snapshot)
             is_valid = self._options.allow_empty or config.node in snapshot.nodes()
-            if not is_valid:
-                self._say("the configuration that was in force last is taken, too, with its node")
+            if not is_valid and record.confirmed.config:
+                self._say("no endpoint names the node: the configuration that was in force last is taken")
         except ConfigError:
             if not record.confirmed.config:
                 raise
