@@ -454,7 +454,7 @@ fn when_one_worker_fails_all_end() {
     assert!(!shared.alive.load(std::sync::atomic::Ordering::Acquire));
     assert_eq!(shared.progress().failure.as_deref(), Some("internal error: port 99"));
     assert!(kernel.iter().all(|kernel| kernel.send(b"x").is_err()), "the other ends are closed");
-    let mut ended = Poller::new([shared.ended.as_fd()]);
+    let mut ended = Poller::new([shared.ended.as_fd()]).unwrap();
     ended.wait(false).unwrap();
     assert!(ended.is_ready(0), "told to whoever polls");
 }

@@ -120,7 +120,7 @@ impl<C: Channel + AsFd, D: Decide> Worker<C, D> {
     pub fn run(&mut self) -> io::Result<()> {
         let sockets = self.queues.iter().map(|at| at.queue.channel().as_fd());
         let wake = &self.shared.wakes[self.number];
-        let mut poller = Poller::new(sockets.chain([wake.as_fd()]));
+        let mut poller = Poller::new(sockets.chain([wake.as_fd()]))?;
         let wake_place = self.queues.len();
         let mut drain = Drain::default();
         loop {

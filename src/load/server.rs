@@ -39,7 +39,7 @@ impl Server {
         let ours = Arc::clone(&over);
         let thread = thread::Builder::new().name("server".to_owned()).spawn(move || {
             block_signals();
-            let mut poller = Poller::new([socket.as_fd(), ours.1.as_fd()]);
+            let mut poller = Poller::new([socket.as_fd(), ours.1.as_fd()])?;
             while !ours.0.load(Ordering::Acquire) {
                 poller.wait(true)?;
                 socket.answer_all();

@@ -417,7 +417,8 @@ fn a_request_is_done_refused_or_proved_by_a_packet() {
 fn a_poller_tells_who_is_ready() {
     let (socket, kernel) = Socket::pair();
     let wake = Wake::new().unwrap();
-    let mut poller = Poller::new([std::os::fd::AsFd::as_fd(&socket), std::os::fd::AsFd::as_fd(&wake)]);
+    let mut poller =
+        Poller::new([std::os::fd::AsFd::as_fd(&socket), std::os::fd::AsFd::as_fd(&wake)]).unwrap();
     let mut ready = |may_block| {
         poller.wait(may_block).unwrap();
         (poller.is_ready(0), poller.is_ready(1))
