@@ -1,13 +1,63 @@
-"""How many processors receive packets, and which threads run where."""
+"""How many workers there are, and on which processors each runs."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 MOST_WORKERS = 8
 """More queues cost every packet: the kernel finds them in 16 lists."""
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Who answers packets.
+
+    With `by_cpu` the kernel hands a packet to the worker whose number is that of the processor which has the
+    packet, modulo their count (`--queue-cpu-fanout`, net/netfilter/xt_NFQUEUE.c). A worker that runs on those
+    processors finds packets in their caches, and is woken without one processor interrupting another.
+    """
+
+    count: int
+    by_cpu: bool = False
+    places: tuple[frozenset[int], ...] = ()
+    """The processors of each; empty: anywhere."""
+
+    @classmethod
+    def planned(
+        cls,
+        count: int | None,
+        fanout: Literal["balance", "cpu"],
+        cpus: Sequence[int],
+        *,
+        usable: frozenset[int] | None = None,
+        interfaces: Path = Path("/sys/class/net"),
+    ) -> Workers:
+        """As configured: `queues.workers` (None: chosen here), `queues.fanout`, `queues.cpus`.
+
+        >>> Workers.planned(None, "cpu", (), usable=frozenset({0, 1, 2})).places
+        (frozenset({0}), frozenset({1}), frozenset({2}))
+        """
+        usable = frozenset(os.sched_getaffinity(0)) if usable is None else usable
+        if count is None and cpus:
+            count = len(cpus)
+        elif count is None and fanout == "cpu":
+            count = min(len(usable), MOST_WORKERS)
+        elif count is None:
+            count = receiving_processors(interfaces, usable)
+        by_cpu = fanout == "cpu" and count > 1
+        if cpus:
+            places = [frozenset({cpus[number % len(cpus)]}) for number in range(count)]
+        elif by_cpu:
+            parts = (frozenset(cpu for cpu in usable if cpu % count == number) for number in range(count))
+            # Those that may not run where their packets are run where they may.
+            places = [part or usable for part in parts]
+        else:
+            places = []
+        return cls(count, by_cpu, tuple(places))
 
 
 def receiving_processors(
@@ -15,7 +65,8 @@ def receiving_processors(
 ) -> int:
     """Processors on which packets come in: receive queues of the widest interface, or its RPS mask.
 
-    1 where there are fewer than three processors: there a second worker took time from those that receive.
+    1 where there are fewer than three processors: a second worker, woken on whichever processor is idle, took
+    time from those that receive.
     """
     usable = frozenset(os.sched_getaffinity(0)) if usable is None else usable
     if len(usable) < 3:
@@ -39,12 +90,11 @@ def _mask(path: Path) -> int:
         return 0
 
 
-def pin(threads: Sequence[int], processors: Sequence[int]) -> None:
-    """Each thread to one processor, in turn; to none where there are none.
+def pin(threads: Sequence[int], places: Sequence[frozenset[int]]) -> None:
+    """Each thread to its processors; none where there are no places.
 
     Raises:
-        OSError: there is no such processor here.
+        OSError: none of these processors is here.
     """
-    for number, thread in enumerate(threads):
-        if processors:
-            os.sched_setaffinity(thread, {processors[number % len(processors)]})
+    for thread, place in zip(threads, places, strict=False):
+        os.sched_setaffinity(thread, place)

@@ -20,6 +20,7 @@ from labelgate.agent.handover import socket_path
 from labelgate.demo.daemon import Daemon
 from labelgate.demo.traffic import Probe
 from labelgate.demo.world import EDGE, EDGE_OUTSIDE, STRANGER, World
+from labelgate.processors import Workers
 from policies import ALLOWED_DATAGRAM as ALLOWED
 from policies import REFUSED_DATAGRAM as REFUSED
 from test_daemon import Traffic
@@ -49,7 +50,9 @@ class Meddled(Daemon):
 def test_socket_overrun(world: World, backend: str, mode: str, tmp_path: Path) -> None:
     """More packets than the socket holds (ENOBUFS): dropped, or passed where the hook fails open; counted."""
     with (
-        Meddled(world, tmp_path, backend, "shrink", fail={"filter-input": mode}) as daemon,
+        Meddled(
+            world, tmp_path, backend, "shrink", fail={"filter-input": mode}, queues={"workers": 1}
+        ) as daemon,
         Ear(world, EDGE, 4, socket.IPPROTO_UDP) as ear,
     ):
         daemon.meddle()
@@ -151,7 +154,8 @@ def test_a_planned_restart_loses_nothing(world: World, backend: str, tmp_path: P
     first = Daemon(world, path, backend=backend)
     with first, Traffic(world) as traffic:
         before = first
-        for queue in (4214, 4200, 4214):  # each beside the queues of the one before
+        count = 14 * Workers.planned(None, "cpu", ()).count
+        for queue in (4200 + count, 4200, 4200 + count):  # each beside the queues of the one before
             traffic.wait_for_arrivals(100)
             after = Daemon(world, path, backend=backend, options=("--replace", "--stop", "remove"))
             after.start()
@@ -159,7 +163,7 @@ def test_a_planned_restart_loses_nothing(world: World, backend: str, tmp_path: P
             assert "another labelgate is in force" in before.wait_for("stopped")
             assert before.exit_code() == 0
             bound = world.run(EDGE, "cat", "/proc/net/netfilter/nfnetlink_queue").splitlines()
-            assert sorted(int(line.split()[0]) for line in bound) == list(range(queue, queue + 14))
+            assert sorted(int(line.split()[0]) for line in bound) == list(range(queue, queue + count))
             before = after
         traffic.wait_for_arrivals(100)
         traffic.stop()

@@ -138,7 +138,7 @@ def test_not_ready_while_rules_are_gone(world: World, backend: str, tmp_path: Pa
 
 
 def test_not_ready_while_a_queue_is_not_bound(world: World, tmp_path: Path) -> None:
-    with Meddled(world, tmp_path, "nft", "lose", metrics=LISTEN) as daemon:
+    with Meddled(world, tmp_path, "nft", "lose", metrics=LISTEN, queues={"workers": 1}) as daemon:
         assert wait_until(lambda: is_up(world))
         assert get(world, "/readyz")[0] == 200
         daemon.meddle()

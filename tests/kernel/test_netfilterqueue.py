@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import signal
 import socket
 from pathlib import Path
@@ -26,6 +27,7 @@ from labelgate.demo.world import (
     WEB_POD,
     World,
 )
+from labelgate.processors import Workers
 from policies import ALLOWED, ALLOWED_DATAGRAM, REFUSED
 from scapy.layers.inet import UDP
 from test_queue import ROOM, SENT, flood, stopped, waiting_and_dropped
@@ -237,12 +239,15 @@ return decision.verdict"""
     path.write_text(policies.MANAGEMENT, encoding="utf-8")
     first = Daemon(world, path, backend="nft", options=on_packet(tmp_path, body))
     native = Daemon(world, path, backend="nft", options=("--replace",))
+    # Filter INPUT, beside the queues of before.
+    queue = 4200 + (14 + 6) * Workers.planned(None, "cpu", ()).count
+    led = re.compile(rf"--queue-(num|balance) {queue}\b")
     last = Daemon(world, path, backend="nft", options=("--replace", "--stop", "remove", *HANDLER))
     with first, Ear(world, EDGE, 4, socket.IPPROTO_UDP) as ear:
         flood(world, ALLOWED_DATAGRAM)
         assert wait_until(lambda: sum(waiting_and_dropped(world, "filter-input")) >= SENT - 1)
         native.start()
-        assert wait_until(lambda: any("--queue-num 4220" in rule for rule in saved(world, "nft")))
+        assert wait_until(lambda: any(map(led.search, saved(world, "nft"))))
         assert ear.packets(held=2 * SENT) == []  # Neighbour discovery waits, too.
         gate.touch()
         native.wait_for("in force")

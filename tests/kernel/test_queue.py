@@ -50,7 +50,7 @@ def flood(world: World, probe: Probe, count: int = SENT) -> None:
 
 def waiting_and_dropped(world: World, hook: Hook) -> tuple[int, int]:
     """Of the hook's IPv4 queue: packets without verdict, and those that it had no room for."""
-    number = 4200 + 2 * HOOKS.index(hook)
+    number = 4200 + 2 * HOOKS.index(hook)  # Where there is one worker.
     for line in world.run(EDGE, "cat", "/proc/net/netfilter/nfnetlink_queue").splitlines():
         fields = list(map(int, line.split()))
         if fields[0] == number:
@@ -61,7 +61,7 @@ def waiting_and_dropped(world: World, hook: Hook) -> tuple[int, int]:
 @pytest.mark.parametrize("mode", ["closed", "open"])
 def test_overflow(world: World, backend: str, mode: str, tmp_path: Path) -> None:
     """What exceeds the queue is dropped and counted, or passes where the hook fails open."""
-    config = {"queues": {"maxlen": ROOM}, "fail": {"filter-input": mode}}
+    config = {"queues": {"maxlen": ROOM, "workers": 1}, "fail": {"filter-input": mode}}
     with (
         enforce(world, tmp_path, backend, policies.MANAGEMENT, **config) as daemon,
         Ear(world, EDGE, 4, socket.IPPROTO_UDP) as ear,
@@ -79,7 +79,7 @@ def test_overflow(world: World, backend: str, mode: str, tmp_path: Path) -> None
 def test_a_flood_leaves_other_hooks_their_room(world: World, backend: str, tmp_path: Path) -> None:
     text = f"{policies.MANAGEMENT}---{policies.PODS}---{DENIED_POD}"
     with (
-        enforce(world, tmp_path, backend, text, queues={"maxlen": ROOM}) as daemon,
+        enforce(world, tmp_path, backend, text, queues={"maxlen": ROOM, "workers": 1}) as daemon,
         Ear(world, WEB, 4, socket.IPPROTO_UDP) as ear,
     ):
         with stopped(daemon.process.pid):
@@ -107,7 +107,7 @@ def test_denied_and_allowed_in_turn(world: World, backend: str, hook: Hook, tmp_
     without_ipv6(world)
     text, *probes = IN_TURN[hook]
     with (
-        enforce(world, tmp_path, backend, text) as daemon,
+        enforce(world, tmp_path, backend, text, queues={"workers": 1}) as daemon,
         Ear(world, EDGE, 4, socket.IPPROTO_UDP) as ear,
     ):
         with stopped(daemon.process.pid):

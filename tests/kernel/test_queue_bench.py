@@ -157,10 +157,13 @@ def test_a_full_queue_is_counted(tmp_path: Path) -> None:
     with Rig([Router(0)]) as rig:
         case = null()
         measured = bench(rig, case, tmp_path, "nft")
-        assert case.pid is not None
-        with measured._counting(measured._watch.received) as counted, stopped(case.pid):
-            sent = rig.call(SENDER, measured._flooding.send, MAXLEN + 1000, 5.0)
-            counted.sent = sent
+
+        def work() -> int:
+            measured._cores.pin_source()  # All into the queue of one processor.
+            return measured._flooding.send(MAXLEN + 1000, 5.0)
+
+        with measured._counting(measured._watch.received) as counted, stopped(case.pids[0]):
+            counted.sent = sent = rig.call(SENDER, work)
         measured.close()
     assert sent == MAXLEN + 1000
     assert (counted.delivered, counted.dropped, counted.unexplained) == (MAXLEN, 1000, 0)

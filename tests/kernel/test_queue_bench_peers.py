@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from labelgate import _core
-from labelgate.queue_bench.cases import NULL_COMMAND, Denied, Least, Place
+from labelgate.queue_bench.cases import NULL_COMMAND, Denied, Least, Place, raw_queues
 from labelgate.queue_bench.denied import NOTED, NotingBench
 from labelgate.queue_bench.measures import Bench, Cores, Effort, Processors
-from labelgate.queue_bench.policies import LEAST_RULES, TCP_PORT, denying
+from labelgate.queue_bench.policies import TCP_PORT, denying, least_rules
 from labelgate.queue_bench.rig import RECEIVER, SENDER, Rig, Router
 
 EFFORT = Effort(flood=0.05, latency=20, connections=0.1, bulk=0.1, noting=0.1)
@@ -19,7 +19,7 @@ CONNECTIONS = 25
 def test_the_least_rules_queue_the_first_packet_of_a_connection(backend: Any, tmp_path: Path) -> None:
     with Rig([Router(0)]) as rig:
         (router,), place = rig.routers, Place(rig, rig.routers[0], tmp_path, backend)
-        case = Least("least", (), variant=backend, text=LEAST_RULES, command=NULL_COMMAND)
+        case = Least("least", (), variant=backend, text=least_rules(raw_queues()), command=NULL_COMMAND)
         case.begin(place)
         case.finish(place)
         measured = Bench(case, place, Cores(), Processors())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import subprocess
@@ -13,9 +14,11 @@ import policies
 import pytest
 from kit import enforce, passing, saved, twins, words
 from labelgate import _core
-from labelgate.demo.traffic import Probe
+from labelgate.demo.daemon import Daemon
+from labelgate.demo.traffic import Probe, owner
 from labelgate.demo.world import CLIENT, EDGE, EDGE_OUTSIDE, World
 from labelgate.flow import HOOKS
+from labelgate.processors import Workers
 from labelgate.settings import HostFacts
 from namespaces import a_new_one, enter_a_new_one
 from policies import REFUSED_DATAGRAM as REFUSED
@@ -34,14 +37,57 @@ def test_each_worker_has_queues_of_its_own(world: World, backend: str, fanout: s
         rules = [line for line in saved(world, backend) if rule in line]
         assert rules, "IPv4"
         assert all(("--queue-cpu-fanout" in line) == (fanout == "cpu") for line in rules)
+        assert all(os.sched_getaffinity(thread) == {0} for thread in workers_of(daemon))
         probes = [Probe("udp", CLIENT, EDGE_OUTSIDE, 9100), Probe("tcp", CLIENT, EDGE_OUTSIDE, 9100)]
         assert passing(world, *twins(*probes, REFUSED)) == words(*twins(*probes))
         assert daemon.verdicts("filter-input")["allow"] >= 4
-        tasks = list(Path(f"/proc/{daemon.process.pid}/task").glob("*/comm"))
-        names = [task.read_text().strip() for task in tasks]
-        assert sorted(name for name in names if re.fullmatch(r"labelgate-\d", name)) == [
-            f"labelgate-{number}" for number in range(WORKERS)
-        ]
+        assert len(workers_of(daemon)) == WORKERS
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one processor has one worker")
+def test_packets_are_answered_where_they_are(world: World, backend: str, tmp_path: Path) -> None:
+    """By default each worker has the packets of the processors that it runs on."""
+    usable = sorted(os.sched_getaffinity(0))
+    with enforce(world, tmp_path, backend, policies.MANAGEMENT) as daemon:
+        planned = Workers.planned(None, "cpu", ())
+        assert [os.sched_getaffinity(thread) for thread in workers_of(daemon)] == list(planned.places)
+        first = 4200 + 6 * planned.count  # filter INPUT
+        for processor in usable:
+            before = queued(world)
+            world.call(owner(REFUSED.src), datagrams, processor)
+            came = {number: last - before[number] for number, last in queued(world).items()}
+            assert came.pop(first + processor % planned.count) == FLOWS
+            assert not any(came.values())
+        assert daemon.verdicts("filter-input") == {"deny": len(usable) * FLOWS}
+
+
+FLOWS = 20
+
+
+def datagrams(processor: int) -> None:
+    """From a socket each, sent by this processor, which also receives what is sent over a veth."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {processor})
+    try:
+        for _ in range(FLOWS):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+                sender.bind((REFUSED.src, 0))
+                sender.sendto(b"x", (REFUSED.dst, REFUSED.dport))
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def queued(world: World) -> dict[int, int]:
+    """By queue: the number of the last packet that was put into it."""
+    lines = world.run(EDGE, "cat", "/proc/net/netfilter/nfnetlink_queue").splitlines()
+    return {int(fields[0]): int(fields[7]) for fields in map(str.split, lines)}
+
+
+def workers_of(daemon: Daemon) -> list[int]:
+    """Threads, the first worker first."""
+    tasks = Path(f"/proc/{daemon.process.pid}/task")
+    named = {comm.read_text().strip(): int(comm.parent.name) for comm in tasks.glob("*/comm")}
+    return [named[name] for name in sorted(named) if re.fullmatch(r"labelgate-\d", name)]
 
 
 def test_one_process_serves_several_namespaces(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "expect": {CORE, "analysis", "config", "conversion", "flow", "model", "path", "reference", "resources",
               "settings", "snapshot", "sources", "table", "tabular"},
     "bench": {CORE},
-    "queue_bench": {CORE, "bench", "config", "demo", "flow", "netfilter", "snapshot", "table"},
+    "queue_bench": {CORE, "bench", "config", "demo", "flow", "netfilter", "processors", "snapshot", "table"},
     "cli": {CORE, "agent", "analysis", "bench", "config", "control", "demo", "doctor", "events", "expect",
               "flow", "handlers", "interrupts", "links", "lockout", "model", "netfilter", "path",
               "queue_bench", "reference", "resources", "settings", "snapshot", "sources", "table"},

@@ -21,7 +21,7 @@ from labelgate.cli import cli
 from labelgate.cli.queue_plot import draw
 from labelgate.queue_bench import measures, policies
 from labelgate.queue_bench.cache import Cache
-from labelgate.queue_bench.cases import Answers, Labelgate, Measure, Other, Selection, cases, peer
+from labelgate.queue_bench.cases import SINGLE, Answers, Labelgate, Measure, Other, Selection, cases, peer
 from labelgate.queue_bench.measures import Checked, busiest, percentiles
 from labelgate.queue_bench.ratios import PEER_BARS, SLOWER_BARS, Ratio, ratios
 from labelgate.queue_bench.rounds import Found, Report, spreads
@@ -92,7 +92,7 @@ def test_a_peer_has_a_name_and_a_command(root: None, text: str) -> None:
 
 def test_a_peer_learns_queue_room_and_mark() -> None:
     found = peer("mine=./mine {queue} {maxlen} {mark} --fast")
-    assert found.command == (str(Path.cwd() / "mine"), "4200", "16384", "0x500", "--fast")
+    assert found.command == (str(Path.cwd() / "mine"), "{queue}", "16384", "0x500", "--fast")
     assert found.others == ""
 
 
@@ -176,10 +176,34 @@ def test_the_cache_is_open_to_the_sender_only(tmp_path: Path) -> None:
 
 def test_cases_follow_the_selection() -> None:
     chosen = Selection(sizes=[10, 100], linear=[100], variants=["legacy"], has_ipset=False,
-                       has_netfilterqueue=False, has_mixed=False, has_denied=False, hooks=())  # fmt: skip
+                       has_netfilterqueue=False, has_mixed=False, has_single=False, has_denied=False,
+                       hooks=())  # fmt: skip
     assert [case.name for case in cases(chosen)] == [
         "no rule", "conntrack only", "null verdict", "labelgate 10", "labelgate 100", "legacy rules 100",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("processors", [1, 2])
+def test_one_worker_stands_beside_one_for_each_processor(monkeypatch: Any, processors: int) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processors)))
+    made = {case.name: case for case in cases(Selection([10, 100], [], ["nft"], False, False))}
+    single = {name.removeprefix(SINGLE): case for name, case in made.items() if name.startswith(SINGLE)}
+    assert [*single] == (["labelgate 100", "labelgate, tracked, one hook"] if processors > 1 else [])
+    for name, case in single.items():
+        ours = made[name]
+        assert isinstance(case, Labelgate)
+        assert isinstance(ours, Labelgate)
+        assert (case.text, case.config, ours.config) == (ours.text, "queues: {workers: 1}\n", "")
+        assert {*case.measures} == {*ours.measures} - {"drain"}
+
+
+def test_one_worker_is_compared_with_one_for_each_processor() -> None:
+    name = "labelgate, tracked, one hook"
+    ours = found(name, connections=[{"perSecond": 30.0}], bulk=[{"gbit": 4.0}])
+    one = found(f"{SINGLE}{name}", connections=[{"perSecond": 20.0}], bulk=[{"gbit": 5.0}])
+    assert {ratio.name: ratio.value.median for ratio in ratios(report(ours, one))} == {
+        f"{name} / {SINGLE}{name}: connections": 1.5, f"{name} / {SINGLE}{name}: one TCP stream": 0.8,
+    }  # fmt: skip
 
 
 # Figures.
@@ -206,7 +230,7 @@ def report(*cases: Found) -> Report:
 
 
 def drained(name: str, *nanoseconds: float, answers: Answers = "same") -> Found:
-    return found(name, answers=answers, drain=[{"handler": each} for each in nanoseconds])
+    return found(name, answers=answers, drain=[{"handler": each, "near": each / 2} for each in nanoseconds])
 
 
 def test_ratios_are_of_the_same_round() -> None:
@@ -320,7 +344,7 @@ def test_connections_and_streams_are_compared_with_tracking_alone() -> None:
 def test_a_report_is_json_with_median_and_range() -> None:
     body = report(drained("labelgate 10", 3.0, 1.0, 2.0)).to_json()
     (case,) = json.loads(json.dumps(body, allow_nan=False))["cases"]
-    assert case["drain"] == {"handler": {"median": 2.0, "min": 1.0, "max": 3.0}}
+    assert case["drain"]["handler"] == {"median": 2.0, "min": 1.0, "max": 3.0}
     assert case["packets"] == {"sent": 5, "delivered": 4, "dropped": 1, "answered": None}
     assert body["memcached"][0]["p50"] == {"median": 1.0, "min": 1.0, "max": 1.0}
     assert spreads([{"p50": math.nan}]) == {"p50": None}
@@ -333,9 +357,8 @@ def test_the_table_has_a_cell_for_each_figure(root: None, monkeypatch: pytest.Mo
     case = found("no rule", flood=flood, burst=flood, latency=latency)
     monkeypatch.setattr(verb, "run", lambda *_: report(case))
     result = queue("-o", "markdown")
-    assert "| no rule | - | 2,100 ±100 | 2,100 ±100 | 250.0 ±50.0 | 10.0 ±0.0 | 20.0 ±0.0 | - | 4 | 1 |" in (
-        result.stdout.splitlines()
-    )
+    row = "| no rule | - | - | 2,100 ±100 | 2,100 ±100 | 250.0 ±50.0 | 10.0 ±0.0 | 20.0 ±0.0 | - | 4 | 1 |"
+    assert row in result.stdout.splitlines()
     assert (
         "| memcached tracked, ordinary | 7,000 ±0 | 0 ±0 | 9 ±0 | 1 ±0 | 3 ±0 | 100.0 ±0.0 |" in result.stdout
     )
@@ -346,7 +369,7 @@ def test_a_case_that_lets_only_half_through_has_a_row(root: None, monkeypatch: p
     case = drained("mixed verdicts 10", 2000.0, answers="verdicts")
     monkeypatch.setattr(verb, "run", lambda *_: report(case))
     rows = queue("-o", "markdown").stdout.splitlines()
-    assert "| mixed verdicts 10 | 2,000 ±0 | - | - | - | - | - | - | 4 | 1 |" in rows
+    assert "| mixed verdicts 10 | 2,000 ±0 | 1,000 ±0 | - | - | - | - | - | - | 4 | 1 |" in rows
 
 
 def test_packets_that_nobody_dropped_are_an_error(root: None, monkeypatch: pytest.MonkeyPatch) -> None:

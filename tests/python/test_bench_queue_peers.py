@@ -19,7 +19,7 @@ from labelgate.cli.queue_figures import denials, ratios_table
 from labelgate.queue_bench import policies
 from labelgate.queue_bench.cases import ALLOW_MARK, LEAST, QUEUE, Denied, Least, Selection, cases, peer
 from labelgate.queue_bench.denied import NOTED, Miscounted, NotingBench
-from labelgate.queue_bench.measures import Checked
+from labelgate.queue_bench.measures import Checked, Cores
 from labelgate.queue_bench.ratios import NOTED_WORDS, Ratio, confidence, ratios
 from labelgate.queue_bench.rounds import Found, Report
 
@@ -81,9 +81,11 @@ def test_the_least_rules_are_answered_by_the_null_verdict_and_the_first_peer() -
     chosen = Selection([10], [], ["nft"], False, False, peers=["a=b {queue}", "c=d"])
     least = {case.name: case for case in cases(chosen) if isinstance(case, Least)}
     assert [*least] == [f"{LEAST}null verdict", f"{LEAST}a"]
-    assert least[f"{LEAST}a"].command == ("b", str(QUEUE))
-    assert f"--queue-num {QUEUE}\n" in policies.LEAST_RULES
-    assert f"--mark {ALLOW_MARK:#x}/{ALLOW_MARK:#x} " in policies.LEAST_RULES
+    assert least[f"{LEAST}a"].command == ("b", "{queue}")
+    one, two = policies.least_rules(range(QUEUE, QUEUE + 1)), policies.least_rules(range(QUEUE, QUEUE + 2))
+    assert f"--queue-num {QUEUE}\n" in one
+    assert f"--queue-balance {QUEUE}:{QUEUE + 1} --queue-cpu-fanout\n" in two
+    assert f"--mark {ALLOW_MARK:#x}/{ALLOW_MARK:#x} " in one
 
 
 @pytest.mark.parametrize("is_there", [True, False])
@@ -155,7 +157,7 @@ class Switch:
         self.words.append(word)
         return self.counted
 
-    def drain(self, bursts: int) -> tuple[int, int]:
+    def drain(self, bursts: int, processor: int) -> tuple[int, int]:
         self.counted += 0 if self.words[-1] == "nothing" else bursts + self.over
         return 5000 * bursts, bursts
 
@@ -163,6 +165,7 @@ class Switch:
 def noting_bench(switch: Switch) -> NotingBench:
     bench = NotingBench.__new__(NotingBench)
     bench.case, bench.drained = switch, switch.drain  # type: ignore[assignment,method-assign]
+    bench._cores = Cores()
     return bench
 
 

@@ -75,7 +75,7 @@ def test_defaults() -> None:
         queue_base=4200,
         queue_maxlen=16384,
         queue_workers=None,
-        queue_fanout="balance",
+        queue_fanout="cpu",
         queue_cpus=(),
         fail_open=frozenset(),
         malformed="deny",
@@ -112,7 +112,7 @@ queues:
   base: 100
   maxlen: 1024
   workers: 3
-  fanout: cpu
+  fanout: balance
   cpus: [2, "3"]
 shadow: 100
 events: {rate: 3, policyRate: 4, file: /var/log/labelgate.jsonl, journal: true, recorder: 7}
@@ -156,7 +156,7 @@ def test_every_key_in_a_file(file: Path) -> None:
         queue_base=100,
         queue_maxlen=1024,
         queue_workers=3,
-        queue_fanout="cpu",
+        queue_fanout="balance",
         queue_cpus=(2, 3),
         fail_open=frozenset({"raw-prerouting", "filter-forward"}),
         malformed="accept",

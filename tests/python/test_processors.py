@@ -1,4 +1,4 @@
-"""How many workers a machine is given."""
+"""How many workers a machine is given, and where they run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from labelgate.processors import pin, receiving_processors
+from labelgate.processors import MOST_WORKERS, Workers, pin, receiving_processors
 
 
 def interface(root: Path, name: str, queues: int, *, rps: str = "00", is_device: bool = True) -> None:
@@ -45,8 +45,53 @@ def test_a_machine_without_interfaces_has_one_worker(tmp_path: Path) -> None:
     assert receiving_processors() >= 1
 
 
-def test_threads_are_pinned_in_turn() -> None:
-    usable = sorted(os.sched_getaffinity(0))
+def kernel_choice(processor: int, workers: int) -> int:
+    """The queue that `--queue-cpu-fanout` has for a packet (net/netfilter/xt_NFQUEUE.c)."""
+    return processor % workers
+
+
+@pytest.mark.parametrize("processors", [2, 3, 8, 12, 64])
+def test_workers_run_where_their_packets_are(processors: int) -> None:
+    usable = frozenset(range(processors))
+    workers = Workers.planned(None, "cpu", (), usable=usable)
+    assert (workers.count, workers.by_cpu) == (min(processors, MOST_WORKERS), True)
+    assert all(cpu in workers.places[kernel_choice(cpu, workers.count)] for cpu in usable)
+    assert sum(map(len, workers.places)) == processors, "each processor has one"
+
+
+def test_one_processor_has_one_worker_anywhere() -> None:
+    assert Workers.planned(None, "cpu", (), usable=frozenset({5})) == Workers(1)
+    assert Workers.planned(1, "cpu", (), usable=frozenset(range(8))) == Workers(1)
+
+
+def test_workers_that_may_not_run_where_their_packets_are_run_where_they_may() -> None:
+    """Of four processors two are for the daemon, both even: packets of odd ones go to the second worker."""
+    usable = frozenset({0, 2})
+    assert Workers.planned(None, "cpu", (), usable=usable) == Workers(2, True, (usable, usable))
+    usable = frozenset({2, 3})
+    places = (frozenset({2}), frozenset({3}))
+    assert Workers.planned(None, "cpu", (), usable=usable) == Workers(2, True, places)
+
+
+def test_configured_processors(tmp_path: Path) -> None:
+    """There are as many workers as processors are named, unless it is said how many."""
+    usable = frozenset(range(4))
+    two, three = frozenset({2}), frozenset({3})
+    assert Workers.planned(None, "cpu", (2, 3), usable=usable) == Workers(2, True, (two, three))
+    assert Workers.planned(3, "cpu", (2, 3), usable=usable) == Workers(3, True, (two, three, two))
+    assert Workers.planned(1, "cpu", (3,), usable=usable) == Workers(1, False, (three,))
+    assert Workers.planned(2, "balance", (2, 3), usable=usable) == Workers(2, False, (two, three))
+
+
+def test_workers_that_addresses_choose_run_anywhere(tmp_path: Path) -> None:
+    interface(tmp_path, "eth0", 4)
+    usable = frozenset(range(8))
+    assert Workers.planned(None, "balance", (), usable=usable, interfaces=tmp_path) == Workers(4)
+    assert Workers.planned(3, "balance", (), usable=usable, interfaces=tmp_path) == Workers(3)
+
+
+def test_threads_are_pinned() -> None:
+    usable = frozenset(os.sched_getaffinity(0))
     over, threads = threading.Event(), []
     for _ in range(3):
         threads.append(threading.Thread(target=over.wait))
@@ -54,12 +99,12 @@ def test_threads_are_pinned_in_turn() -> None:
     try:
         numbers = [thread.native_id or 0 for thread in threads]
         pin(numbers, ())
-        assert all(os.sched_getaffinity(number) == set(usable) for number in numbers)
-        pin(numbers, usable[:2])
-        expected = [{usable[number % min(2, len(usable))]} for number in range(3)]
-        assert [os.sched_getaffinity(number) for number in numbers] == expected
+        assert all(os.sched_getaffinity(number) == usable for number in numbers)
+        places = Workers.planned(3, "cpu", sorted(usable)[:2]).places
+        pin(numbers, places)
+        assert [frozenset(os.sched_getaffinity(number)) for number in numbers] == list(places)
         with pytest.raises(OSError, match="Invalid argument"):
-            pin(numbers, [8191])
+            pin(numbers, [frozenset({8191})])
     finally:
         over.set()
         for thread in threads:

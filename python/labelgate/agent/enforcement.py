@@ -34,7 +34,7 @@ from labelgate.netfilter.routing import accept_readers, read_routing_rules
 from labelgate.netfilter.rules import Ruleset
 from labelgate.netfilter.ruleset import ruleset
 from labelgate.netfilter.watch import RuleWatch
-from labelgate.processors import pin, receiving_processors
+from labelgate.processors import Workers, pin
 
 DRAIN_SECONDS = 5.0
 """How long a planned stop waits at most for packets that are queued already: nothing new comes any more."""
@@ -92,10 +92,12 @@ class Enforcement:
         self._must_stay_closed = self._netfilter.is_installed()
         self._without_repeat = self._hooks_without_repeat(first)
         self._shadow: Shadow | None = None
-        self._workers = first.config.queue_workers or receiving_processors()
+        # Another loop than the core's has one thread.
+        count = first.config.queue_workers if bind is None else 1
+        self._workers = Workers.planned(count, first.config.queue_fanout, first.config.queue_cpus)
         self._base = first.config.queue_base
         if beside_another:
-            self._base = free_block(read_queues(), self._base, 2 * len(HOOKS) * self._workers)
+            self._base = free_block(read_queues(), self._base, 2 * len(HOOKS) * self._workers.count)
         self._kernel_counts = KernelCounts(say, is_wanted=first.config.kernel_counters)
         self.rule_counts: RuleCounts
         """How often rules were met."""
@@ -132,8 +134,7 @@ class Enforcement:
         if first.config.event_rate or first.config.recorded:
             self.events = EventLog(self._enforcer, first, self._say)
             open_things.callback(self.events.stop)
-        if first.config.queue_cpus:
-            self._place_workers(first.config.queue_cpus)
+        self._place_workers(first.config)
         open_things.callback(leave)
         self._settle(first)
         facts = self._facts(first)
@@ -365,11 +366,14 @@ class Enforcement:
         if any(hook["segmented_queues"] for hook in hooks):
             self._say("warning: the kernel queues segments of large packets: bulk traffic is slow")
 
-    def _place_workers(self, processors: tuple[int, ...]) -> None:
+    def _place_workers(self, config: Config) -> None:
         try:
-            pin(self._enforcer.thread_ids(), processors)
+            pin(self._enforcer.thread_ids(), self._workers.places)
         except OSError as error:
-            raise AgentError(f"queues.cpus: {', '.join(map(str, processors))}: {error.strerror}") from None
+            if config.queue_cpus:
+                cpus = ", ".join(map(str, config.queue_cpus))
+                raise AgentError(f"queues.cpus: {cpus}: {error.strerror}") from None
+            # A processor has gone meanwhile: whoever was to run there runs where it can.
 
     def _settle(self, generation: Generation) -> None:
         """Before the first rules: sessions that are open become known to conntrack, or they would be NEW."""
@@ -424,7 +428,7 @@ class Enforcement:
                 generation.table.core,
                 generation.links.indexes,
                 base=self._base,
-                workers=self._workers,
+                workers=self._workers.count,
                 maxlen=config.queue_maxlen,
                 marks=(marks.accept, marks.decided, marks.reject),
                 fail_open=[hook in config.fail_open for hook in HOOKS],
@@ -438,7 +442,7 @@ class Enforcement:
                 recorded=config.recorded,
             )
         except OSError as error:
-            last = self._base + 2 * len(HOOKS) * self._workers - 1
+            last = self._base + 2 * len(HOOKS) * self._workers.count - 1
             raise AgentError(f"queues {self._base}..{last}: {error}") from None
 
     @panics_refused()
@@ -451,8 +455,8 @@ class Enforcement:
             settings=config.settings,
             marks=Marks.from_mask(config.mark_mask),
             queue_base=self._base,
-            workers=self._workers,
-            by_cpu=config.queue_fanout == "cpu",
+            workers=self._workers.count,
+            by_cpu=self._workers.by_cpu,
             fail_open=config.fail_open,
             without_repeat=self._without_repeat,
             kept=self._netfilter.entered,

@@ -62,7 +62,8 @@ LINEAR, QUICK_LINEAR = (10, 100, 1000, 10_000), (1000,)
     multiple=True,
     metavar="NAME=COMMAND",
     help="Also measure a program of yours that answers every packet of {queue} with NF_REPEAT and {mark}, "
-    "with room for {maxlen}; repeatable. The first also answers behind the least rules for connections.",
+    "with room for {maxlen}; one is started for each processor's queue; repeatable. The first also answers "
+    "behind the least rules for connections.",
 )
 @click.option(
     "--peer-mixed",
@@ -101,6 +102,8 @@ def queue(
     The same traffic goes through routers without rules, with connection tracking only, with labelgate, with
     linear rules of iptables and an ipset of the same meaning; and to a memcached, tracked and untracked.
     Every round asks all of them; figures are medians of the rounds. Packets are counted on both sides.
+    Handlers run as `labelgate run` has it by default, a worker for each processor, where the packets are;
+    for `handler` they are on another processor than the source, for `near` and `all` on the same.
 
     Ratios are of figures of the same round. "95 %" is where their median is with so much confidence (six
     rounds are needed); a bar is "met" or "missed" if that lies on one side of it, and "not shown" otherwise.
@@ -209,6 +212,7 @@ def _selection(
         has_ipset=shutil.which("ipset") is not None,
         has_netfilterqueue=_has_netfilterqueue(),
         has_mixed=not quick,
+        has_single=not quick,
         hooks=(1,) if quick else (1, 2),
         peers=peers,
         mixed_peers=mixed_peers,

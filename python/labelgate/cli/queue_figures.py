@@ -16,12 +16,12 @@ from labelgate.queue_bench.rounds import Found, Report
 def costs(report: Report) -> Figures:
     """Packets."""
     columns = (
-        "case", "handler ns:", "all ns:", "live ns:", "kpps:", "RTT p50 µs:", "p90:", "p99:", "packets:",
-        "dropped:",
+        "case", "handler ns:", "near ns:", "all ns:", "live ns:", "kpps:", "RTT p50 µs:", "p90:", "p99:",
+        "packets:", "dropped:",
     )  # fmt: skip
     shown: list[tuple[Measure, str, int]] = [
-        ("drain", "handler", 0), ("burst", "cpu", 0), ("flood", "cpu", 0), ("flood", "kpps", 1),
-        ("latency", "p50", 1), ("latency", "p90", 1), ("latency", "p99", 1),
+        ("drain", "handler", 0), ("drain", "near", 0), ("burst", "cpu", 0), ("flood", "cpu", 0),
+        ("flood", "kpps", 1), ("latency", "p50", 1), ("latency", "p90", 1), ("latency", "p99", 1),
     ]  # fmt: skip
     rows = [
         (

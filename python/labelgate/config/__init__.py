@@ -58,11 +58,11 @@ class Config:
     queue_base: int
     queue_maxlen: int
     queue_workers: int | None
-    """None: as many as cores receive packets."""
+    """None: as `labelgate.processors` finds."""
     queue_fanout: Literal["balance", "cpu"]
     """How the kernel spreads packets over the queues of several workers."""
     queue_cpus: tuple[int, ...]
-    """Where workers run, one after the other; empty: anywhere."""
+    """Where workers run, one after the other; empty: as `labelgate.processors` finds."""
     fail_open: frozenset[Hook]
     """Hooks whose packets pass when nobody listens or the queue is full."""
     malformed: Literal["deny", "accept"]
@@ -117,7 +117,7 @@ KEYS: Mapping[str, tuple[Callable[[Any], Any], Any]] = {
     "queues.base": (values.number(0, 65536 - 2 * len(HOOKS)), 4200),
     "queues.maxlen": (values.number(1, 1_000_000), 16384),
     "queues.workers": (values.workers, None),
-    "queues.fanout": (values.word("balance", "cpu"), "balance"),
+    "queues.fanout": (values.word("balance", "cpu"), "cpu"),
     "queues.cpus": (values.cpus, ()),
     **{f"fail.{hook}": (_CLOSED_OPEN, "closed") for hook in HOOKS},
     "malformed": (values.word("deny", "accept"), "deny"),

@@ -12,7 +12,7 @@ from labelgate import _core
 from labelgate.config import Config
 from labelgate.doctor.diagnosis import Diagnosis
 from labelgate.flow import HOOKS
-from labelgate.processors import receiving_processors
+from labelgate.processors import Workers
 from labelgate.snapshot import Snapshot
 
 OLDEST_KERNEL = (5, 7)
@@ -94,7 +94,7 @@ def buffers(hooks: Mapping[str, Any]) -> Diagnosis:
 
 def workers_of(config: Config) -> int:
     """As many as the daemon would start."""
-    return config.queue_workers or receiving_processors()
+    return Workers.planned(config.queue_workers, config.queue_fanout, config.queue_cpus).count
 
 
 def workers(config: Config, usable: frozenset[int], configured: int) -> Diagnosis:

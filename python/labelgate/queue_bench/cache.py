@@ -14,7 +14,7 @@ from pathlib import Path
 from labelgate.demo.namespaces import WorldError
 from labelgate.queue_bench import policies
 from labelgate.queue_bench.cases import Labelgate, Place
-from labelgate.queue_bench.measures import Cores, Processors, Sample, connections
+from labelgate.queue_bench.measures import Processors, Sample, connections
 
 ROOM = 256
 """Connections that a small table has room for."""
@@ -61,12 +61,10 @@ class Cache:
         self._server = place.rig.start(place.router.host, *command, "-t", "2", "-c", "4096", "-m", "16")
         self._filling = self._fill() if self.is_small and not self._lowered() else None
 
-    def finish(self, place: Place, cores: Cores, processors: Processors) -> None:
+    def finish(self, place: Place, processors: Processors) -> None:
         """Waits until both are there and makes the table small."""
         self._case.finish(place)
-        assert self._case.pid is not None
-        cores.pin(self._case.pid)
-        self._processors, self._pids = processors, [self._case.pid, self._server.pid]
+        self._processors, self._pids = processors, [*self._case.pids, self._server.pid]
         deadline = time.monotonic() + READY_SECONDS
         while connections(place.rig, self._targets[:1], REQUEST, 0.02, processors, [])["perSecond"] == 0:
             if self._server.poll() is not None or time.monotonic() > deadline:

@@ -9,13 +9,14 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from subprocess import PIPE, Popen
 from typing import Any, Literal
 
 from labelgate.demo.daemon import Daemon
 from labelgate.demo.namespaces import WorldError, end
+from labelgate.processors import Workers, pin
 from labelgate.queue_bench import policies
 from labelgate.queue_bench.rig import Rig, Router
 
@@ -25,7 +26,7 @@ Answers = Literal["same", "marks", "verdicts"]
 """All packets are answered alike, or with two marks in turn, or every other one is dropped."""
 
 QUEUE, MAXLEN = 4200, 16_384
-"""The queue of raw PREROUTING in IPv4, and how many packets may wait in it."""
+"""The first queue of raw PREROUTING in IPv4, and how many packets may wait in each."""
 MARK_MASK, ALLOW_MARK = 0x1500, 0x0500
 """The bits of labelgate, and what it says with `allow-notrack`: decided and accepted."""
 BIND_SECONDS = 30.0
@@ -36,6 +37,8 @@ _MIXED: dict[Answers, tuple[Measure, ...]] = {"marks": _QUEUED, "verdicts": ("dr
 """What is denied does not come through."""
 LEAST = "tracked, least rules, "
 """What the names of these cases begin with; then comes who answers."""
+SINGLE = "one worker: "
+"""What the names of these begin with; then comes that of the case with one for each processor."""
 
 
 @dataclass
@@ -56,27 +59,34 @@ class Place:
         """The file that a daemon of this place has read."""
         return self.folder / f"{self.router.host}.json"
 
-    def handler(self, *command: str, **options: Any) -> Popen[str]:
-        """Starts somebody who answers the queue; WorldError if nobody does in time."""
+    def handler(self, *command: str, queues: range, **options: Any) -> Popen[str]:
+        """Starts somebody who answers these queues; WorldError if nobody does in time."""
         process = self.rig.start(self.router.host, *command, **options)
         deadline = time.monotonic() + BIND_SECONDS
-        while QUEUE not in self.rig.queues(self.router):
+        while not {*queues} <= {*self.rig.queues(self.router)}:
             if process.poll() is not None or time.monotonic() > deadline:
-                raise WorldError(f"{shlex.join(command)} does not answer queue {QUEUE}")
+                raise WorldError(f"{shlex.join(command)} does not answer queue {queues[0]}")
             time.sleep(0.02)
         return process
 
     def daemon(self, text: str, *options: str) -> Daemon:
-        """`labelgate run` with these policies, not started yet."""
+        """`labelgate run` with these policies, configured as it is by default, not started yet."""
         path = self.policies
         path.write_text(text, encoding="utf-8")
-        # One worker, so that the one queue has all packets, whoever answers it.
-        config = self.folder / "config.yaml"
-        config.write_text("queues: {workers: 1}\n", encoding="utf-8")
         return Daemon(
             self.rig, path, backend=self.backend, host=self.router.host, node=policies.NODE,
-            options=("--stop", "keep", "--config", str(config), *options),  # The rules go with the namespace.
+            options=("--stop", "keep", *options),  # The rules go with the namespace.
         )  # fmt: skip
+
+
+def layout() -> Workers:
+    """What `labelgate run` has by default; all handlers have the same queues, and run where packets are."""
+    return Workers.planned(None, "cpu", ())
+
+
+def raw_queues() -> range:
+    """Those of raw PREROUTING in IPv4."""
+    return range(QUEUE, QUEUE + layout().count)
 
 
 @dataclass
@@ -90,8 +100,8 @@ class Case(ABC):
     is_peer: bool = False
     """Somebody else's handler, with the same verdict for all."""
     answers: Answers = "same"
-    pid: int | None = field(default=None, init=False)
-    """Who answers the queue."""
+    pids: list[int] = field(default_factory=list, init=False)
+    """Who answers the queues."""
 
     @abstractmethod
     def begin(self, place: Place) -> None:
@@ -132,6 +142,7 @@ class Labelgate(Case):
 
     text: str = ""
     options: tuple[str, ...] = ()
+    config: str = ""
     others: str = ""
     """Rules that are there already."""
 
@@ -139,13 +150,18 @@ class Labelgate(Case):
         """Starts the daemon."""
         if self.others:
             place.restore(place.backend, self.others)
-        self._daemon = place.daemon(self.text, *self.options)
+        options = self.options
+        if self.config:
+            path = place.folder / f"{place.router.host}.yaml"
+            path.write_text(self.config, encoding="utf-8")
+            options += ("--config", str(path))
+        self._daemon = place.daemon(self.text, *options)
         self._daemon.start()
 
     def finish(self, place: Place) -> None:
         """Waits until the policies are in force."""
         self._daemon.wait_for("in force", 120)
-        self.pid = self._daemon.process.pid
+        self.pids = [self._daemon.process.pid]
 
     def judged(self) -> int:
         """As the daemon counts, at raw PREROUTING."""
@@ -154,10 +170,10 @@ class Labelgate(Case):
 
 @dataclass
 class Other(Case):
-    """labelgate's rules, and somebody else who answers every packet of the queue alike."""
+    """labelgate's rules, and somebody else who answers every packet alike."""
 
     text: str = ""
-    command: tuple[str, ...] = ()
+    command: Command = ()
     others: str = ""
     """Rules that are there already."""
 
@@ -169,26 +185,26 @@ class Other(Case):
         self._daemon.start()
 
     def finish(self, place: Place) -> None:
-        """The other one binds the queue that the daemon has left."""
+        """The other one binds the queues that the daemon has left."""
         self._daemon.wait_for("in force", 120)
         end(self._daemon.process)
-        self.pid = self.answering(place).pid
+        self.pids = self.answering(place)
 
-    def answering(self, place: Place) -> Popen[str]:
+    def answering(self, place: Place) -> list[int]:
         """Starts the other one."""
-        return place.handler(*self.command)
+        return answering(place, self.command)
 
 
 @dataclass
 class Denied(Other):
     """Every packet is denied, by the core's loop, which switches what it notes of them as it is told."""
 
-    def answering(self, place: Place) -> Popen[str]:
+    def answering(self, place: Place) -> list[int]:
         """With the policies that the daemon made the rules of, and a line to it."""
         module = ("-m", "labelgate.queue_bench.noting", str(place.policies))
         command = (sys.executable, *module, str(QUEUE), str(MAXLEN), hex(MARK_MASK))
-        self._process = place.handler(*command, stdin=PIPE, stdout=PIPE)
-        return self._process
+        self._process = place.handler(*command, queues=raw_queues(), stdin=PIPE, stdout=PIPE)
+        return [self._process.pid]
 
     def note(self, word: str) -> int:
         """Has it note so much, from the next packet on; how many packets it has counted by rule so far."""
@@ -212,16 +228,31 @@ class Denied(Other):
 class Least(Rules):
     """The least rules that have the first packet of each tracked connection answered by somebody."""
 
-    command: tuple[str, ...] = ()
+    command: Command = ()
 
     def finish(self, place: Place) -> None:
-        """Who answers binds the queue."""
-        self.pid = place.handler(*self.command).pid
+        """Who answers binds the queues."""
+        self.pids = answering(place, self.command)
 
 
-NULL_COMMAND = (
+Command = tuple[str, ...]
+"""Of a program that answers the queues; where it names `{queue}`, one is started for each of them."""
+NULL_COMMAND: Command = (
     sys.executable, "-m", "labelgate.queue_bench.null", str(QUEUE), str(MAXLEN), hex(MARK_MASK),
 )  # fmt: skip
+
+
+def answering(place: Place, command: Command) -> list[int]:
+    """Starts a program, or one for each queue, which runs where the packets of that queue are."""
+    if not any("{queue}" in word for word in command):
+        return [place.handler(*command, queues=raw_queues()).pid]
+    found = []
+    for number, queue in enumerate(raw_queues()):
+        words = [word.replace("{queue}", str(queue)) for word in command]
+        process = place.handler(*words, queues=range(queue, queue + 1))
+        pin([process.pid], layout().places[number : number + 1])
+        found.append(process.pid)
+    return found
 
 
 def null(name: str = "null verdict") -> Other:
@@ -234,7 +265,7 @@ def peer(text: str, answers: Answers = "same") -> Other:
     name, is_given, command = text.partition("=")
     if not (name and is_given and command):
         raise ValueError(f"found `{text}`, expected NAME=COMMAND")
-    words = shlex.split(command.format(queue=QUEUE, maxlen=MAXLEN, mark=hex(ALLOW_MARK)))
+    words = shlex.split(command.format(queue="{queue}", maxlen=MAXLEN, mark=hex(ALLOW_MARK)))
     if words and os.sep in words[0]:
         words[0] = str(Path(words[0]).resolve())
     measures = _MIXED.get(answers, (*_QUEUED, *_THROUGH))
@@ -254,9 +285,9 @@ def _policies(count: int, answers: Answers) -> tuple[str, str]:
 
 def _least(chosen: Selection) -> list[Case]:
     """The null verdict, and the first peer: what a handler on this kernel can reach at all."""
-    handlers: list[tuple[str, tuple[str, ...]]] = [("null verdict", NULL_COMMAND)]
+    handlers: list[tuple[str, Command]] = [("null verdict", NULL_COMMAND)]
     handlers += [(other.name, other.command) for other in map(peer, chosen.peers[:1])]
-    variant, text = chosen.variants[0], policies.LEAST_RULES
+    variant, text = chosen.variants[0], policies.least_rules(raw_queues())
     return [
         Least(f"{LEAST}{name}", _THROUGH, variant=variant, text=text, command=command)
         for name, command in handlers
@@ -278,6 +309,7 @@ class Selection:
     has_mixed: bool = True
     hooks: Sequence[int] = (1, 2)
     """At how many hooks tracked connections meet policy."""
+    has_single: bool = True
     has_denied: bool = True
     peers: Sequence[str] = ()
     mixed_peers: Sequence[str] = ()
@@ -324,10 +356,19 @@ def cases(chosen: Selection) -> list[Case]:
         text = policies.forwarded(100, prednat=hooks == 2)
         name = f"labelgate, tracked, {_HOOKS[hooks]}"
         found.append(Labelgate(name, connecting, 100, text=text))
+    if chosen.has_single and layout().count > 1:
+        names = (f"labelgate {largest:,}", f"labelgate, tracked, {_HOOKS[1]}")
+        found += [_single(case) for case in found if isinstance(case, Labelgate) and case.name in names]
     if chosen.has_denied:
         text = policies.denying(DENIED_POLICIES)
         found.append(Denied("denied", ("noting", "denials"), DENIED_POLICIES, text=text))
     return found
+
+
+def _single(case: Labelgate) -> Labelgate:
+    """The same, answered by one worker, which is on whichever processor the scheduler finds."""
+    measures = tuple(measure for measure in case.measures if measure != "drain")
+    return replace(case, name=f"{SINGLE}{case.name}", measures=measures, config="queues: {workers: 1}\n")
 
 
 _HOOKS = {1: "one hook", 2: "two hooks"}

@@ -63,7 +63,7 @@ class NotingBench(Bench):
 
     def _drained(self, name: str, effort: Effort) -> tuple[Sample, int]:
         """Nanoseconds a packet of bursts that wait when the handler is let go."""
-        used, packets = self.drained(TURN)
+        used, packets = self.drained(TURN, self._cores.other)
         return {name: per(used, packets)}, packets
 
     def _flooded(self, name: str, effort: Effort) -> tuple[Sample, int]:

@@ -7,16 +7,19 @@ from typing import Any
 from labelgate import _core
 from labelgate.flow import HOOKS
 from labelgate.netfilter.facts import Marks
+from labelgate.processors import Workers, pin
 from labelgate.table import DecisionTable
 
 
 def started(table: DecisionTable, base: int, maxlen: int, mask: int, **options: Any) -> _core.Enforcer:
     """With the defaults of `labelgate run` but for `options` of `_core.Enforcer`."""
     marks, no = Marks.from_mask(mask), [False] * len(HOOKS)
-    return _core.Enforcer(
+    workers = Workers.planned(None, "cpu", ())
+    loop = _core.Enforcer(
         table.core,
         [],
         base=base,
+        workers=workers.count,
         maxlen=maxlen,
         marks=(marks.accept, marks.decided, marks.reject),
         fail_open=no,
@@ -26,3 +29,5 @@ def started(table: DecisionTable, base: int, maxlen: int, mask: int, **options: 
         without_repeat=no,
         **options,
     )
+    pin(loop.thread_ids(), workers.places)
+    return loop

@@ -87,21 +87,32 @@ class Checked:
 
 
 class Cores:
-    """Who runs where: traffic on the first processor, handlers on the last one."""
+    """Who runs where: traffic comes from the first processor."""
 
     def __init__(self) -> None:
         allowed = sorted(os.sched_getaffinity(0))
-        self.source, self.handler = allowed[0], allowed[-1]
+        self.source, self.other = allowed[0], allowed[-1]
 
     def pin_source(self) -> None:
         """The calling thread."""
         os.sched_setaffinity(0, {self.source})
 
-    def pin(self, pid: int) -> None:
-        """Every thread of a process."""
-        for task in _tasks(pid):
-            with suppress(ProcessLookupError):
-                os.sched_setaffinity(task, {self.handler})
+    @contextmanager
+    def moved(self, pids: Sequence[int], processor: int) -> Iterator[None]:
+        """Every thread of these processes runs there, and goes back afterwards."""
+        before = {task: os.sched_getaffinity(task) for pid in pids for task in _tasks(pid)}
+        for task in before:
+            _move(task, {processor})
+        try:
+            yield
+        finally:
+            for task, places in before.items():
+                _move(task, places)
+
+
+def _move(task: int, processors: set[int]) -> None:
+    with suppress(ProcessLookupError):
+        os.sched_setaffinity(task, processors)
 
 
 class Processors:
@@ -161,9 +172,7 @@ class Bench:
         self._rig, self._router = place.rig, place.router
         self._cores, self._processors = cores, processors
         self._watch, self._is_still = Watch(place.rig, place.router), False
-        self._pids = [] if case.pid is None else [case.pid]
-        for pid in self._pids:
-            cores.pin(pid)
+        self._pids = case.pids
         router, ports = place.router, hit_ports(case.rules)
         self._flooding = self._rig.call(SENDER, frames, router, router.flooded, ports)
         self._draining = self._rig.call(SENDER, frames, router, router.dropped, ports)
@@ -199,25 +208,33 @@ class Bench:
         """So many packets, then who answers them: what one costs all in all, on its way to the receiver."""
         packets = used = 0
         over = time.monotonic() + effort.flood
-        for number in range(BURSTS):
-            with self._standing_still():
-                counted, all_, _ = self._sent(self._flooding, self._watch.received, BURST, effort.flood)
-            packets, used = packets + counted.delivered, used + all_
-            if number and time.monotonic() > over:
-                break
+        with self._cores.moved(self._pids, self._cores.source):
+            for number in range(BURSTS):
+                with self._standing_still():
+                    counted, all_, _ = self._sent(self._flooding, self._watch.received, BURST, effort.flood)
+                packets, used = packets + counted.delivered, used + all_
+                if number and time.monotonic() > over:
+                    break
         return {"cpu": per(used, packets)}
 
     def _drain(self, effort: Effort) -> Sample:
-        """The same, to nowhere: what a packet costs who answers it, and the rest of its way in the router."""
-        return {"handler": per(*self.drained(BURSTS))}
+        """The same, to nowhere: what a packet costs who answers it, and the rest of its way in the router.
 
-    def drained(self, bursts: int) -> tuple[int, int]:
-        """Nanoseconds of the handler, and packets that it answered."""
+        `handler`: on another processor than that which has received them; `near`: on the same one.
+        """
+        found = {"handler": self._cores.other, "near": self._cores.source}
+        return {name: per(*self.drained(BURSTS, processor)) for name, processor in found.items()}
+
+    def drained(self, bursts: int, processor: int) -> tuple[int, int]:
+        """Nanoseconds of the handler on a processor, and packets that it answered."""
         packets = used = 0
-        for _ in range(bursts):
-            with self._standing_still():
-                counted, _, handled = self._sent(self._draining, self._watch.answered, BURST, CALM_SECONDS)
-            packets, used = packets + counted.delivered, used + handled
+        with self._cores.moved(self._pids, processor):
+            for _ in range(bursts):
+                with self._standing_still():
+                    counted, _, handled = self._sent(
+                        self._draining, self._watch.answered, BURST, CALM_SECONDS
+                    )
+                packets, used = packets + counted.delivered, used + handled
         return used, packets
 
     def samples(self, what: Measure, effort: Effort) -> list[Sample]:

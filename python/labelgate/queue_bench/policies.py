@@ -104,13 +104,17 @@ CONNTRACK_RULES = """*raw
 COMMIT
 """
 """Switches connection tracking on and does nothing else."""
-LEAST_RULES = """*filter
+
+
+def least_rules(queues: range) -> str:
+    """The first packet of a connection is queued, and accepted when it comes again with the answer's mark."""
+    which = f"--queue-balance {queues[0]}:{queues[-1]} --queue-cpu-fanout"
+    return f"""*filter
 -A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
 -A FORWARD -m mark --mark 0x500/0x500 -j ACCEPT
--A FORWARD -j NFQUEUE --queue-num 4200
+-A FORWARD -j NFQUEUE {which if len(queues) > 1 else f"--queue-num {queues[0]}"}
 COMMIT
 """
-"""The first packet of a connection is queued, and accepted when it comes again with the answer's mark."""
 
 
 def _raw(rules: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from labelgate.bench import Spread
-from labelgate.queue_bench.cases import LEAST, Measure
+from labelgate.queue_bench.cases import LEAST, SINGLE, Measure
 from labelgate.queue_bench.rounds import Found, Report
 
 Interval = tuple[float, float]
@@ -127,8 +127,8 @@ def _through(found: dict[str, Found], largest: list[Found]) -> Iterator[Ratio]:
     """Streams and connections, against connection tracking alone and against the least of handlers."""
     blind = [one for one in found.values() if one.is_peer or one.name == "null verdict"]
     least = [one for one in found.values() if one.name.startswith(LEAST)]
-    hooks = {"one hook": ">= 0.78", "two hooks": ">= 0.62"}
-    tracked = [(one, bar) for one in found.values() for hook, bar in hooks.items() if one.name.endswith(hook)]
+    bars = {"labelgate, tracked, one hook": ">= 0.78", "labelgate, tracked, two hooks": ">= 0.62"}
+    tracked = [(found[name], bar) for name, bar in bars.items() if name in found]
     for base in filter(None, [found.get("conntrack only")]):
         for ours in largest:
             yield from _ratio(ours, base, "bulk", "gbit", ">= 0.90")
@@ -143,6 +143,10 @@ def _through(found: dict[str, Found], largest: list[Found]) -> Iterator[Ratio]:
     for one in least:
         for ours, _ in tracked:
             yield from _ratio(ours, one, "connections", "perSecond")
+    for name, one in found.items():
+        for ours in filter(None, [found.get(name.removeprefix(SINGLE)) if name.startswith(SINGLE) else None]):
+            yield from _ratio(ours, one, "connections", "perSecond")
+            yield from _ratio(ours, one, "bulk", "gbit")
 
 
 def _linear(found: dict[str, Found]) -> Iterator[Ratio]:

@@ -124,7 +124,7 @@ def _started(
         cache.begin(place)
     for cache, place in zip(caches, others, strict=True):
         progress(cache.name)
-        cache.finish(place, cores, processors)
+        cache.finish(place, processors)
     for case, place in zip(cases, places, strict=False):
         progress(case.name)
         case.finish(place)
