@@ -41,7 +41,7 @@ use std::time::Duration;
 use rustc_hash::FxBuildHasher;
 
 use crate::flow::{FlowKey, InterfaceId, OutcomeId};
-use crate::nfqueue::{Channel, Queue, QueueOptions, block_signals, interface_name};
+use crate::nfqueue::{Channel, Poller, Queue, QueueOptions, block_signals, interface_name};
 use crate::table::{Decision, DecisionTable, Meanings, Passing, Topic};
 
 pub use config::{EnforcerConfig, MOST_WORKERS, QUEUES, queue_number};
@@ -299,13 +299,16 @@ where
     C: Channel + AsFd + Send + 'static,
     D: Decide,
 {
+    // Here, so that a descriptor too many is an error of whoever starts it.
+    let sockets = queues.iter().map(|at| at.queue.channel().as_fd());
+    let poller = Poller::new(sockets.chain([shared.wakes[number].as_fd()]))?;
     thread::Builder::new().name(format!("labelgate-{number}")).spawn(move || {
         block_signals();
         shared.report_begin(number);
         let ours = Arc::clone(&shared);
         // The worker lives inside: whatever ends it, its sockets are closed before anybody is told.
-        let end =
-            catch_unwind(AssertUnwindSafe(move || Worker::new(number, queues, ours, interface_name).run()));
+        let mut worker = Worker::new(number, queues, ours, interface_name);
+        let end = catch_unwind(AssertUnwindSafe(move || worker.run(poller)));
         shared.report_end(match end {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(error.to_string()),

@@ -1,7 +1,6 @@
 //! The packet loop of one thread: all its queues.
 
 use std::io;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -98,9 +97,7 @@ impl<C: Channel, D: Decide> Worker<C, D> {
         counts.add_anomalies(anomalies);
         Ok(count)
     }
-}
 
-impl<C: Channel, D: Decide> Worker<C, D> {
     /// Goes on while the queue gives full batches, but not for ever.
     pub fn serve_busy(&mut self, place: usize) -> io::Result<()> {
         for _ in 0..FULL_BATCHES {
@@ -110,17 +107,12 @@ impl<C: Channel, D: Decide> Worker<C, D> {
         }
         Ok(())
     }
-}
 
-impl<C: Channel + AsFd, D: Decide> Worker<C, D> {
-    /// Answers packets until it is told to stop.
+    /// Answers packets until it is told to stop. `poller` waits for its queues, and then for its wake.
     ///
     /// # Errors
     /// Where waiting or a socket fails for good.
-    pub fn run(&mut self) -> io::Result<()> {
-        let sockets = self.queues.iter().map(|at| at.queue.channel().as_fd());
-        let wake = &self.shared.wakes[self.number];
-        let mut poller = Poller::new(sockets.chain([wake.as_fd()]))?;
+    pub fn run(&mut self, mut poller: Poller) -> io::Result<()> {
         let wake_place = self.queues.len();
         let mut drain = Drain::default();
         loop {

@@ -27,9 +27,6 @@ const IDLE_MILLISECONDS: i32 = 1000;
 /// How long a descriptor that has lost its socket goes unnoticed at most, beside one wait.
 const POLL_EVERY: Duration = Duration::from_secs(1);
 
-/// Descriptors that one wait tells of; what more are ready are told by the next.
-const AT_ONCE: usize = 16;
-
 /// What one queued packet costs of a socket buffer: 832 bytes measured, rounded up.
 const PACKET_COST: u32 = 1024;
 
@@ -295,18 +292,20 @@ impl AsFd for Wake {
 
 /// Waits for several descriptors, which are known by their place in the list.
 ///
-/// By epoll(7), which does not go through all of them for each wait: where a batch has few packets, as with short
-/// connections, that is a tenth of the loop's processor time. But it forgets a descriptor that has lost its socket, and
-/// the queue would be dead and nobody would know: once a second it is poll(2), to which such a one is ready.
+/// By epoll(7), which does not go through all of them for each wait: with short connections, where a batch has few
+/// packets, that is a twentieth of all processor time. But it forgets a descriptor that has lost its socket, and the
+/// queue would be dead and nobody would know: once a second it is poll(2), to which such a one is ready.
 #[derive(Debug)]
 pub struct Poller {
     entries: Vec<libc::pollfd>,
     epoll: OwnedFd,
+    /// Room for what one wait tells: all of them.
+    events: Vec<libc::epoll_event>,
     polled: Instant,
 }
 
 impl Poller {
-    /// Will wait for these. One that is closed meanwhile counts as ready, a second later at most.
+    /// Will wait for these. One that is closed meanwhile counts as ready, two seconds later at most.
     pub fn new<'fd>(descriptors: impl IntoIterator<Item = BorrowedFd<'fd>>) -> io::Result<Self> {
         // SAFETY: takes and returns integers.
         let epoll = checked(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
@@ -321,7 +320,8 @@ impl Poller {
                 libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, entry.fd, &raw mut event)
             })?;
         }
-        Ok(Self { entries, epoll, polled: Instant::now() })
+        let events = vec![libc::epoll_event { events: 0, u64: 0 }; entries.len()];
+        Ok(Self { entries, epoll, events, polled: Instant::now() })
     }
 
     /// Returns when at least one is ready, after a second without, or at once if `may_block` is false. A signal is no
@@ -340,11 +340,10 @@ impl Poller {
     }
 
     fn wait_by_epoll(&mut self, timeout: i32) -> io::Result<()> {
-        let mut events = [libc::epoll_event { events: 0, u64: 0 }; AT_ONCE];
-        let most = i32::try_from(AT_ONCE).expect("a small constant");
+        let (epoll, events) = (self.epoll.as_raw_fd(), &mut self.events);
+        let most = i32::try_from(events.len()).expect("a handful of descriptors");
         // SAFETY: the pointer and the count describe `events`.
-        let count =
-            checked(unsafe { libc::epoll_wait(self.epoll.as_raw_fd(), events.as_mut_ptr(), most, timeout) })?;
+        let count = checked(unsafe { libc::epoll_wait(epoll, events.as_mut_ptr(), most, timeout) })?;
         self.entries.iter_mut().for_each(|entry| entry.revents = 0);
         for event in &events[..usize::try_from(count).unwrap_or(0)] {
             let place = usize::try_from(event.u64).expect("a place in the list");
