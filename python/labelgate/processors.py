@@ -10,6 +10,8 @@ from typing import Literal
 
 MOST_WORKERS = 8
 """More queues cost every packet: the kernel finds them in 16 lists."""
+QUEUES_EACH, QUEUE_NUMBERS = 14, 65536
+"""Of a worker: for seven hooks in two IP versions; and how many there can be."""
 
 
 @dataclass(frozen=True)
@@ -33,42 +35,37 @@ class Workers:
         fanout: Literal["balance", "cpu"],
         cpus: Sequence[int],
         *,
+        base: int = 0,
         usable: frozenset[int] | None = None,
         interfaces: Path = Path("/sys/class/net"),
     ) -> Workers:
-        """As configured: `queues.workers` (None: chosen here), `queues.fanout`, `queues.cpus`.
+        """As configured: `queues.workers` (None: chosen here), `queues.fanout`, `queues.cpus`, `queues.base`.
 
         >>> Workers.planned(None, "cpu", (), usable=frozenset({0, 1, 2})).places
         (frozenset({0}), frozenset({1}), frozenset({2}))
+        >>> Workers.planned(None, "cpu", (1, 2, 3)).places
+        (frozenset({3}), frozenset({1}), frozenset({2}))
         """
         usable = frozenset(os.sched_getaffinity(0)) if usable is None else usable
-        if count is None and cpus:
-            count = len(cpus)
-        elif count is None and fanout == "cpu":
-            count = min(len(usable), MOST_WORKERS)
-        elif count is None:
-            count = receiving_processors(interfaces, usable)
-        by_cpu = fanout == "cpu" and count > 1
-        if cpus:
-            places = [frozenset({cpus[number % len(cpus)]}) for number in range(count)]
-        elif by_cpu:
-            parts = (frozenset(cpu for cpu in usable if cpu % count == number) for number in range(count))
+        places = frozenset(cpus) or usable
+        if count is None:
+            is_free = bool(cpus) or fanout == "cpu"
+            wanted = len(places) if is_free else receiving_processors(interfaces, usable)
+            count = max(1, min(wanted, MOST_WORKERS, (QUEUE_NUMBERS - base) // QUEUES_EACH))
+        if fanout == "cpu" and count > 1:
+            parts = (frozenset(cpu for cpu in places if cpu % count == number) for number in range(count))
             # Those that may not run where their packets are run where they may.
-            places = [part or usable for part in parts]
-        else:
-            places = []
-        return cls(count, by_cpu, tuple(places))
+            return cls(count, True, tuple(part or places for part in parts))
+        in_turn = [frozenset({cpus[number % len(cpus)]}) for number in range(count)] if cpus else []
+        return cls(count, False, tuple(in_turn))
 
 
-def receiving_processors(
-    interfaces: Path = Path("/sys/class/net"), usable: frozenset[int] | None = None
-) -> int:
+def receiving_processors(interfaces: Path, usable: frozenset[int]) -> int:
     """Processors on which packets come in: receive queues of the widest interface, or its RPS mask.
 
     1 where there are fewer than three processors: a second worker, woken on whichever processor is idle, took
     time from those that receive.
     """
-    usable = frozenset(os.sched_getaffinity(0)) if usable is None else usable
     if len(usable) < 3:
         return 1
     widest = max((_width(interface) for interface in interfaces.glob("*/queues")), default=1)
@@ -90,11 +87,13 @@ def _mask(path: Path) -> int:
         return 0
 
 
-def pin(threads: Sequence[int], places: Sequence[frozenset[int]]) -> None:
-    """Each thread to its processors; none where there are no places.
-
-    Raises:
-        OSError: none of these processors is here.
-    """
-    for thread, place in zip(threads, places, strict=False):
-        os.sched_setaffinity(thread, place)
+def pin(threads: Sequence[int], places: Sequence[frozenset[int]]) -> list[str]:
+    """Each thread to its processors, none where there are no places; what could not be done, in words."""
+    failures: list[str] = []
+    for number, (thread, place) in enumerate(zip(threads, places, strict=False)):
+        try:
+            os.sched_setaffinity(thread, place)
+        except OSError as error:
+            cpus = ", ".join(map(str, sorted(place)))
+            failures.append(f"worker {number} on processor {cpus}: {error.strerror}")
+    return failures

@@ -35,7 +35,7 @@ def test_a_daemon_that_is_well(world: World, backend: str, tmp_path: Path) -> No
         assert left["state"] == "failure"
         assert left["meaning"] == "what they queue, mostly new connections, is dropped"
         world.run(EDGE, sys.executable, "-m", "labelgate", "clean")
-    assert "queues 4200..4213" not in examine(world, "--socket", str(tmp_path / "none"))
+    assert not any(name.startswith("queues ") for name in examine(world, "--socket", str(tmp_path / "none")))
 
 
 def test_ailments(world: World, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,31 @@ def test_a_planned_restart_loses_nothing(world: World, backend: str, tmp_path: P
     assert passing(world, ALLOWED, REFUSED) == words(ALLOWED)
     assert before.stop() == 0
     assert saved(world, backend) == []
+
+
+def test_a_daemon_with_another_number_of_workers_takes_over(world: World, tmp_path: Path) -> None:
+    """It takes queues that the one before does not have, however many those are; nothing is lost."""
+    policy, before = tmp_path / "policy.yaml", None
+    policy.write_text(policies.MANAGEMENT, encoding="utf-8")
+    with ExitStack() as open_things:
+        for count, begin in ((3, 4200), (1, 4200 + 3 * 14), (2, 4200), (8, 4200 + 2 * 14), (1, 4200)):
+            config = tmp_path / f"{begin}-{count}.yaml"
+            config.write_text(f"queues: {{workers: {count}}}\n", encoding="utf-8")
+            options = ("--config", str(config), "--replace", "--stop", "remove")
+            daemon = Daemon(world, policy, backend="nft", options=options)
+            daemon.start()
+            daemon.wait_for("in force")
+            if before is None:
+                traffic = open_things.enter_context(Traffic(world))
+            else:
+                assert before.exit_code() == 0
+            bound = world.run(EDGE, "cat", "/proc/net/netfilter/nfnetlink_queue").splitlines()
+            assert sorted(int(line.split()[0]) for line in bound) == list(range(begin, begin + 14 * count))
+            traffic.wait_for_arrivals(100)
+            before = daemon
+        traffic.stop()
+        assert traffic.arrived == traffic.sent
+    assert daemon.stop() == 0
 
 
 def refused_as_nobody(path: Path) -> list[str]:

@@ -42,7 +42,7 @@ def test_workers(
 
 def test_a_machine_without_interfaces_has_one_worker(tmp_path: Path) -> None:
     assert receiving_processors(tmp_path, frozenset(range(64))) == 1
-    assert receiving_processors() >= 1
+    assert Workers.planned(None, "balance", ()).count >= 1
 
 
 def kernel_choice(processor: int, workers: int) -> int:
@@ -73,14 +73,27 @@ def test_workers_that_may_not_run_where_their_packets_are_run_where_they_may() -
     assert Workers.planned(None, "cpu", (), usable=usable) == Workers(2, True, places)
 
 
-def test_configured_processors(tmp_path: Path) -> None:
-    """There are as many workers as processors are named, unless it is said how many."""
-    usable = frozenset(range(4))
-    two, three = frozenset({2}), frozenset({3})
-    assert Workers.planned(None, "cpu", (2, 3), usable=usable) == Workers(2, True, (two, three))
-    assert Workers.planned(3, "cpu", (2, 3), usable=usable) == Workers(3, True, (two, three, two))
-    assert Workers.planned(1, "cpu", (3,), usable=usable) == Workers(1, False, (three,))
-    assert Workers.planned(2, "balance", (2, 3), usable=usable) == Workers(2, False, (two, three))
+def test_configured_processors() -> None:
+    """There are as many workers as processors are named, eight at most, unless it is said how many."""
+    one, two, three = (frozenset({number}) for number in (1, 2, 3))
+    assert Workers.planned(None, "cpu", (2, 3)) == Workers(2, True, (two, three))
+    assert Workers.planned(None, "cpu", (3, 2, 2)) == Workers(2, True, (two, three))
+    assert Workers.planned(None, "cpu", (1, 2, 3)) == Workers(3, True, (three, one, two))
+    assert Workers.planned(4, "cpu", (2, 3)) == Workers(4, True, (two | three, two | three, two, three))
+    many = Workers.planned(None, "cpu", range(16))
+    assert many == Workers(8, True, tuple(frozenset({number, number + 8}) for number in range(8)))
+    assert Workers.planned(1, "cpu", (3,)) == Workers(1, False, (three,))
+    assert Workers.planned(None, "balance", (2, 3)) == Workers(2, False, (two, three))
+    assert Workers.planned(3, "balance", (2, 3)) == Workers(3, False, (two, three, two))
+
+
+def test_there_are_no_more_workers_than_queue_numbers_left() -> None:
+    usable = frozenset(range(8))
+    counts = {base: Workers.planned(None, "cpu", (), base=base, usable=usable).count for base in BASES}
+    assert counts == BASES
+
+
+BASES = {4200: 8, 65536 - 8 * 14: 8, 65536 - 8 * 14 + 1: 7, 65536 - 28: 2, 65536 - 14: 1}
 
 
 def test_workers_that_addresses_choose_run_anywhere(tmp_path: Path) -> None:
@@ -98,13 +111,16 @@ def test_threads_are_pinned() -> None:
         threads[-1].start()
     try:
         numbers = [thread.native_id or 0 for thread in threads]
-        pin(numbers, ())
+        assert pin(numbers, ()) == []
         assert all(os.sched_getaffinity(number) == usable for number in numbers)
         places = Workers.planned(3, "cpu", sorted(usable)[:2]).places
-        pin(numbers, places)
+        assert pin(numbers, places) == []
         assert [frozenset(os.sched_getaffinity(number)) for number in numbers] == list(places)
-        with pytest.raises(OSError, match="Invalid argument"):
-            pin(numbers, [frozenset({8191})])
+        missing, last = frozenset({8190, 8191}), frozenset({max(usable)})
+        failures = pin(numbers, [usable, missing, last])
+        assert failures == ["worker 1 on processor 8190, 8191: Invalid argument"]
+        found = [frozenset(os.sched_getaffinity(number)) for number in numbers]
+        assert found == [usable, places[1], last], "those behind it are placed all the same"
     finally:
         over.set()
         for thread in threads:

@@ -34,6 +34,7 @@ from labelgate.demo.world import (
     World,
     twin,
 )
+from labelgate.processors import Workers
 from traffic import Load, Noise, Stream
 
 LATE_PODS = 6
@@ -46,6 +47,7 @@ PROBES = 50
 PROBE_SECONDS = 0.5
 """For the last of them to arrive."""
 SHADOW = 100
+WORKERS = Workers.planned(None, "cpu", ()).count
 SENDERS = 8
 
 RESOLVER_HOST = policies.RESOLVER.replace("role: edge", "role: resolver").replace(
@@ -102,7 +104,9 @@ class Soak:
         self.memory: list[int] = []
         self.path.write_text(text(self.dice, self.pods), encoding="utf-8")
         options = ("--config", str(folder / "config.yaml"))
-        (folder / "config.yaml").write_text(f"shadow: {SHADOW}\n", encoding="utf-8")
+        (folder / "config.yaml").write_text(
+            f"shadow: {SHADOW}\nqueues: {{workers: {WORKERS}}}\n", encoding="utf-8"
+        )
         self.daemon = Daemon(world, self.path, backend=backend, options=options)
         flows = (
             (CLIENT, EDGE_OUTSIDE, 9100),
@@ -197,12 +201,13 @@ def middle(values: list[int]) -> int:
 
 
 def queue_counts(world: World) -> list[int]:
-    """Of IPv4 filter INPUT: waiting, dropped by the queue, dropped by the socket."""
-    for line in world.run(EDGE, "cat", "/proc/net/netfilter/nfnetlink_queue").splitlines():
-        fields = list(map(int, line.split()))
-        if fields[0] == 4206:
-            return [fields[2], fields[5], fields[6]]
-    raise SystemExit("the queue is not bound any more")
+    """Of IPv4 filter INPUT: waiting, dropped by queues, dropped by sockets."""
+    rows = world.run(EDGE, "cat", "/proc/net/netfilter/nfnetlink_queue").splitlines()
+    ours = range(4200 + 6 * WORKERS, 4200 + 7 * WORKERS)
+    found = [fields for fields in (list(map(int, row.split())) for row in rows) if fields[0] in ours]
+    if len(found) != WORKERS:
+        raise SystemExit("a queue is not bound any more")
+    return [sum(fields[column] for fields in found) for column in (2, 5, 6)]
 
 
 FLOOD = """
@@ -222,26 +227,28 @@ print(sent)
 """
 
 
-def worker(process: int) -> int:
-    """The thread that answers packets."""
-    for comm in Path(f"/proc/{process}/task").glob("*/comm"):
-        if comm.read_text(encoding="ascii").strip() == "labelgate-0":
-            return int(comm.parent.name)
-    raise SystemExit("no worker is there")
+def workers(process: int) -> dict[int, set[int]]:
+    """Threads that answer packets, and the processors where they may run."""
+    comms = Path(f"/proc/{process}/task").glob("*/comm")
+    names = {int(comm.parent.name): comm.read_text(encoding="ascii").strip() for comm in comms}
+    found = [thread for thread, name in names.items() if re.fullmatch(r"labelgate-\d+", name)]
+    if len(found) != WORKERS:
+        raise SystemExit("a worker is not there")
+    return {thread: os.sched_getaffinity(thread) for thread in found}
 
 
 def overload(soak: Soak, seconds: float) -> list[str]:
-    """Far more than the worker can take: it has to share its processor with all senders."""
+    """Far more than workers can take: they have to share one processor with all senders."""
     daemon, world = soak.daemon, soak.world
     for host in HOSTS:  # With IPv6 hosts send of themselves.
         world.run(host, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
     soak.settle()
-    thread = worker(daemon.process.pid)
+    usable = workers(daemon.process.pid)
     processor = min(os.sched_getaffinity(0))
     before, memory = daemon.counters()["hooks"]["filter-input"], resident(daemon.process.pid)
     dropped_before = queue_counts(world)
-    usable = os.sched_getaffinity(thread)
-    os.sched_setaffinity(thread, {processor})
+    for thread in usable:
+        os.sched_setaffinity(thread, {processor})
     stream = soak.streams[0]
     command, to = (sys.executable, "-c", FLOOD, str(processor)), (CLIENT, EDGE_OUTSIDE, str(seconds))
     senders = [
@@ -249,7 +256,8 @@ def overload(soak: Soak, seconds: float) -> list[str]:
         for port in range(50_000, 50_000 + 64 * SENDERS, 64)
     ]
     offered = sum(int(sender.communicate()[0]) for sender in senders)
-    os.sched_setaffinity(thread, usable)
+    for thread, processors in usable.items():
+        os.sched_setaffinity(thread, processors)
     stream.hear()
     stream.arrived = stream.sent = 0
     back = recovery(stream)

@@ -34,7 +34,7 @@ from labelgate.netfilter.routing import accept_readers, read_routing_rules
 from labelgate.netfilter.rules import Ruleset
 from labelgate.netfilter.ruleset import ruleset
 from labelgate.netfilter.watch import RuleWatch
-from labelgate.processors import Workers, pin
+from labelgate.processors import QUEUES_EACH, Workers, pin
 
 DRAIN_SECONDS = 5.0
 """How long a planned stop waits at most for packets that are queued already: nothing new comes any more."""
@@ -92,12 +92,10 @@ class Enforcement:
         self._must_stay_closed = self._netfilter.is_installed()
         self._without_repeat = self._hooks_without_repeat(first)
         self._shadow: Shadow | None = None
-        # Another loop than the core's has one thread.
-        count = first.config.queue_workers if bind is None else 1
-        self._workers = Workers.planned(count, first.config.queue_fanout, first.config.queue_cpus)
+        self._workers = self._planned(first.config, has_one_thread=bind is not None)
         self._base = first.config.queue_base
         if beside_another:
-            self._base = free_block(read_queues(), self._base, 2 * len(HOOKS) * self._workers.count)
+            self._base = free_block(read_queues(), self._base, QUEUES_EACH * self._workers.count)
         self._kernel_counts = KernelCounts(say, is_wanted=first.config.kernel_counters)
         self.rule_counts: RuleCounts
         """How often rules were met."""
@@ -137,6 +135,8 @@ class Enforcement:
         self._place_workers(first.config)
         open_things.callback(leave)
         self._settle(first)
+        if not self._enforcer.is_alive():  # Rules would lead to queues that nobody answers.
+            raise AgentError(f"the packet loop has ended: {self._enforcer.failure()}")
         facts = self._facts(first)
         self._apply(first, facts, ruleset(facts))
         self._is_in_force = self._must_stay_closed = True
@@ -268,8 +268,9 @@ class Enforcement:
                 "family": family,
                 "numbers": [numbers[0], numbers[-1]],
                 "unbound": [number for number in numbers if number not in found],
-                "room": len(numbers) * self.current.config.queue_maxlen,
-                "waiting": sum(state.waiting for state in states),
+                # Of the fullest one: a processor's packets have one queue, however empty the others are.
+                "room": self.current.config.queue_maxlen,
+                "waiting": max((state.waiting for state in states), default=0),
                 "packets": sum(state.packets for state in states),
                 "queueDropped": sum(state.dropped for state in states),
                 "socketDropped": sum(state.undelivered for state in states),
@@ -366,14 +367,21 @@ class Enforcement:
         if any(hook["segmented_queues"] for hook in hooks):
             self._say("warning: the kernel queues segments of large packets: bulk traffic is slow")
 
+    def _planned(self, config: Config, *, has_one_thread: bool) -> Workers:
+        """Another loop than the core's has one thread, and needs no more queues."""
+        count, cpus = config.queue_workers, config.queue_cpus
+        if has_one_thread and count not in (None, 1):
+            self._say(f"warning: queues.workers: found {count}, but this handler has one thread: 1 is taken")
+        count = 1 if has_one_thread else count
+        return Workers.planned(count, config.queue_fanout, cpus, base=config.queue_base)
+
     def _place_workers(self, config: Config) -> None:
-        try:
-            pin(self._enforcer.thread_ids(), self._workers.places)
-        except OSError as error:
-            if config.queue_cpus:
-                cpus = ", ".join(map(str, config.queue_cpus))
-                raise AgentError(f"queues.cpus: {cpus}: {error.strerror}") from None
-            # A processor has gone meanwhile: whoever was to run there runs where it can.
+        """AgentError where they cannot run where they were asked to."""
+        failures = "; ".join(pin(self._enforcer.thread_ids(), self._workers.places))
+        if failures and config.queue_cpus:
+            raise AgentError(f"queues.cpus: {failures}")
+        if failures:
+            self._say(f"warning: {failures}: it runs anywhere, and packets wait longer")
 
     def _settle(self, generation: Generation) -> None:
         """Before the first rules: sessions that are open become known to conntrack, or they would be NEW."""
@@ -442,7 +450,7 @@ class Enforcement:
                 recorded=config.recorded,
             )
         except OSError as error:
-            last = self._base + 2 * len(HOOKS) * self._workers.count - 1
+            last = self._base + QUEUES_EACH * self._workers.count - 1
             raise AgentError(f"queues {self._base}..{last}: {error}") from None
 
     @panics_refused()

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from labelgate.processors import QUEUE_NUMBERS
+
 _QUEUES = Path("/proc/thread-self/net/netfilter/nfnetlink_queue")
 
 
@@ -113,9 +115,17 @@ class Passed:
 
 
 def free_block(bound: Iterable[int], first: int, size: int) -> int:
-    """The first of `size` queue numbers from `first` on, or behind them where some of those are bound.
+    """The first of `size` queue numbers from `first` on, or of the next ones behind them that nobody has.
 
-    >>> free_block([4213], 4200, 14), free_block([4214], 4200, 14)
-    (4214, 4200)
+    Below them where there are none behind; `first` where there are none at all.
+
+    >>> free_block([4213], 4200, 14), free_block([4214], 4200, 14), free_block(range(4200, 4228), 4200, 14)
+    (4214, 4200, 4228)
+    >>> free_block(range(65508, 65536), 65508, 14)
+    65494
     """
-    return first if set(bound).isdisjoint(range(first, first + size)) else first + size
+    taken = {*bound}
+    last = QUEUE_NUMBERS - size
+    starts = (*range(first, last + 1), *range(min(first, last), -1, -1))
+    free = (start for start in starts if taken.isdisjoint(range(start, start + size)))
+    return next(free, first)

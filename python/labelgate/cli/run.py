@@ -32,7 +32,7 @@ from labelgate.handlers import BindLoop
     "--stop", type=click.Choice(["remove", "keep", "open"]), help="What a planned stop leaves behind."
 )
 @click.option("--settle", metavar="SECONDS", help="Wait before enforcing if conntrack was off [default: 2s].")
-@click.option("--queue-base", type=int, help="First of 14 queue numbers [default: 4200].")
+@click.option("--queue-base", type=int, help="First of 14 queue numbers for each worker [default: 4200].")
 @click.option("--watch/--no-watch", default=None, help="Follow the files as they change [default: --watch].")
 @click.option("--state", metavar="FOLDER", help="What outlives the daemon [default: /var/lib/labelgate].")
 @click.option("--socket", metavar="PATH", help="Control socket [default: /run/labelgate/control.sock].")

@@ -12,13 +12,12 @@ from labelgate import _core
 from labelgate.config import Config
 from labelgate.doctor.diagnosis import Diagnosis
 from labelgate.flow import HOOKS
-from labelgate.processors import Workers
+from labelgate.processors import QUEUE_NUMBERS, QUEUES_EACH, Workers
 from labelgate.snapshot import Snapshot
 
 OLDEST_KERNEL = (5, 7)
 """POSTROUTING shows the in-interface of forwarded packets from here on."""
 CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}  # linux/capability.h
-LAST_QUEUE = 65535
 NEARLY_FULL = 0.8
 NETFILTER = Path("/proc/sys/net/netfilter")
 
@@ -59,7 +58,7 @@ def queues(config: Config, *, is_running: bool = False) -> Iterator[Diagnosis]:
     nothing, workers = [False] * len(HOOKS), workers_of(config)
     try:
         enforcer = _core.Enforcer(
-            table, [], base=LAST_QUEUE + 1 - 2 * len(HOOKS) * workers, workers=workers,
+            table, [], base=QUEUE_NUMBERS - QUEUES_EACH * workers, workers=workers,
             maxlen=config.queue_maxlen, marks=(0x100, 0x400, 0x1000), fail_open=nothing,
             malformed_accept=False, filter_reject=False, filter_return=False, without_repeat=nothing,
         )  # fmt: skip
@@ -94,20 +93,21 @@ def buffers(hooks: Mapping[str, Any]) -> Diagnosis:
 
 def workers_of(config: Config) -> int:
     """As many as the daemon would start."""
-    return Workers.planned(config.queue_workers, config.queue_fanout, config.queue_cpus).count
+    cpus = config.queue_cpus
+    return Workers.planned(config.queue_workers, config.queue_fanout, cpus, base=config.queue_base).count
 
 
 def workers(config: Config, usable: frozenset[int], configured: int) -> Diagnosis:
     """Of the processors that may be used, and the number of those that the machine can have."""
-    count, last = workers_of(config), config.queue_base + 2 * len(HOOKS) * workers_of(config) - 1
+    count, last = workers_of(config), config.queue_base + QUEUES_EACH * workers_of(config) - 1
     missing = sorted({cpu for cpu in config.queue_cpus if cpu >= configured})
-    if missing or last > LAST_QUEUE:
+    if missing or last >= QUEUE_NUMBERS:
         found = f"no processor {', '.join(map(str, missing))}" if missing else f"queue numbers up to {last}"
         return Diagnosis(
             "workers", "failure", found, "the daemon cannot start",
             "set `queues.cpus` to processors that are there"
             if missing
-            else f"set `queues.base` lower: each of {count} workers has {2 * len(HOOKS)} queues",
+            else f"set `queues.base` lower: each of {count} workers has {QUEUES_EACH} queues",
         )  # fmt: skip
     if count > len(usable):
         return Diagnosis(

@@ -12,13 +12,13 @@ from pathlib import Path
 from labelgate.config import Config
 from labelgate.doctor.diagnosis import Diagnosis, some
 from labelgate.doctor.kernel import workers_of
-from labelgate.flow import HOOKS
 from labelgate.netfilter import nfacct
 from labelgate.netfilter.apply import VARIANTS, ApplyError, Tables, Tools, families, legacy_tables
 from labelgate.netfilter.facts import Family, Marks
 from labelgate.netfilter.readback import hazards, mark_writers
 from labelgate.netfilter.routing import RoutingRule, accept_readers
 from labelgate.netfilter.rules import PREFIX
+from labelgate.processors import QUEUES_EACH
 
 _NEEDED = {
     "raw": "-A PREROUTING -m mark --mark 0x400/0x400 -j CT --notrack",
@@ -276,7 +276,7 @@ def routing(rules: Sequence[RoutingRule], config: Config) -> Iterator[Diagnosis]
 
 def queue_numbers(text: str, config: Config, daemon: int | None) -> Diagnosis:
     """From /proc/net/netfilter/nfnetlink_queue: who has our numbers; `daemon` is the running one."""
-    ours = range(config.queue_base, config.queue_base + 2 * len(HOOKS) * workers_of(config))
+    ours = range(config.queue_base, config.queue_base + QUEUES_EACH * workers_of(config))
     rows = [line.split() for line in text.splitlines()]
     taken = {int(row[0]): int(row[1]) for row in rows if int(row[0]) in ours}
     name = f"queues {ours.start}..{ours.stop - 1}"

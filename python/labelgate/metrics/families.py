@@ -46,8 +46,8 @@ QUEUE_COUNTERS = (
     ("socketDropped", "queue_user_dropped", "Packets dropped as the socket was full (user_dropped)"),
 )
 QUEUE_GAUGES = (
-    ("waiting", "queue_depth", "Packets without verdict (queue_total)"),
-    ("room", "queue_room", "Packets that may wait"),
+    ("waiting", "queue_depth", "Packets without verdict in the fullest queue (queue_total)"),
+    ("room", "queue_room", "Packets that may wait in a queue"),
 )
 KIND_GAUGES = (
     ("policiesByKind", "policies", "Policies loaded"),

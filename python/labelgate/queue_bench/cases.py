@@ -367,7 +367,7 @@ def cases(chosen: Selection) -> list[Case]:
 
 def _single(case: Labelgate) -> Labelgate:
     """The same, answered by one worker, which is on whichever processor the scheduler finds."""
-    measures = tuple(measure for measure in case.measures if measure != "drain")
+    measures = tuple(measure for measure in case.measures if measure not in ("drain", "burst"))
     return replace(case, name=f"{SINGLE}{case.name}", measures=measures, config="queues: {workers: 1}\n")
 
 

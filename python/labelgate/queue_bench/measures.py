@@ -100,19 +100,17 @@ class Cores:
     @contextmanager
     def moved(self, pids: Sequence[int], processor: int) -> Iterator[None]:
         """Every thread of these processes runs there, and goes back afterwards."""
-        before = {task: os.sched_getaffinity(task) for pid in pids for task in _tasks(pid)}
-        for task in before:
-            _move(task, {processor})
+        before: dict[int, set[int]] = {}
+        for task in (task for pid in pids for task in _tasks(pid)):
+            with suppress(ProcessLookupError):  # It has just ended.
+                before[task] = os.sched_getaffinity(task)
+                os.sched_setaffinity(task, {processor})
         try:
             yield
         finally:
             for task, places in before.items():
-                _move(task, places)
-
-
-def _move(task: int, processors: set[int]) -> None:
-    with suppress(ProcessLookupError):
-        os.sched_setaffinity(task, processors)
+                with suppress(ProcessLookupError):
+                    os.sched_setaffinity(task, places)
 
 
 class Processors:
