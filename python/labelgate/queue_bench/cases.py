@@ -16,8 +16,9 @@ from typing import Any, Literal
 
 from labelgate.demo.daemon import Daemon
 from labelgate.demo.namespaces import WorldError, end
-from labelgate.processors import Workers, pin
+from labelgate.processors import pin
 from labelgate.queue_bench import policies
+from labelgate.queue_bench.loop import layout
 from labelgate.queue_bench.rig import Rig, Router
 
 Variant = Literal["nft", "legacy"]
@@ -77,11 +78,6 @@ class Place:
             self.rig, path, backend=self.backend, host=self.router.host, node=policies.NODE,
             options=("--stop", "keep", *options),  # The rules go with the namespace.
         )  # fmt: skip
-
-
-def layout() -> Workers:
-    """What `labelgate run` has by default; all handlers have the same queues, and run where packets are."""
-    return Workers.planned(None, "cpu", ())
 
 
 def raw_queues() -> range:

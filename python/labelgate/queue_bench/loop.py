@@ -11,10 +11,15 @@ from labelgate.processors import Workers, pin
 from labelgate.table import DecisionTable
 
 
+def layout() -> Workers:
+    """What `labelgate run` has by default; all handlers have the same queues, and run where packets are."""
+    return Workers.planned(None, "cpu", ())
+
+
 def started(table: DecisionTable, base: int, maxlen: int, mask: int, **options: Any) -> _core.Enforcer:
     """With the defaults of `labelgate run` but for `options` of `_core.Enforcer`."""
     marks, no = Marks.from_mask(mask), [False] * len(HOOKS)
-    workers = Workers.planned(None, "cpu", ())
+    workers = layout()
     loop = _core.Enforcer(
         table.core,
         [],
