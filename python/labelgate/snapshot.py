@@ -195,6 +195,14 @@ class Snapshot(Grouped):
         return DecisionTable(program, host or HostFacts({}), settings)
 
 
+def check_node(node: str, *snapshots: Snapshot) -> None:
+    """ValueError where it is the node of no endpoint: what is asked of it alone would be asked of nobody."""
+    nodes = {name for one in snapshots for name in one.nodes()}
+    if node not in nodes:
+        known = ", ".join(sorted(nodes)) or "none"
+        raise ValueError(f"node: found `{node}`, expected one that an endpoint is on: {known}")
+
+
 def check_compile(host: object = None, settings: object = None, budgets: object = None) -> None:
     """TypeError where one of these arguments of `Snapshot.compile` is there and of another type."""
     for name, value, kind in (

@@ -54,7 +54,12 @@ def test_node_asks_about_its_endpoints_only(run):
 def test_a_node_that_nobody_is_on_is_a_mistake(run):
     result = run(OLD, NEW, "--node", "n3")
     assert result.exit_code == 2
-    assert "found `n3`, expected one that an endpoint is on: n1, n2" in result.output
+    mistake = "node: found `n3`, expected one that an endpoint is on: n1, n2"
+    assert mistake in result.output
+    with pytest.raises(ValueError, match=f"^{mistake}$"):
+        diff(snapshot(*OLD), snapshot(*NEW), node="n3")
+    with pytest.raises(ValueError, match="found `n1`, expected one that an endpoint is on: none"):
+        diff(snapshot(), snapshot(hosts_policy(80)), node="n1")
 
 
 def test_host_facts_say_which_interfaces_there_are(run):

@@ -21,7 +21,7 @@ from labelgate.analysis.spoofing import source_changes
 from labelgate.arguments import check_type
 from labelgate.model import node_name
 from labelgate.settings import HostFacts, Settings
-from labelgate.snapshot import Snapshot, check_compile
+from labelgate.snapshot import Snapshot, check_compile, check_node
 from labelgate.sources.files import without_collection
 from labelgate.tabular import Tabular
 
@@ -107,6 +107,7 @@ def diff(
 
     Raises:
         TypeError: an argument is not what it is to be.
+        ValueError: `node` is one that no endpoint of either snapshot is on.
 
     >>> import labelgate
     >>> from importlib.resources import files
@@ -117,7 +118,10 @@ def diff(
     check_type("old", old, Snapshot, "a Snapshot")
     check_type("new", new, Snapshot, "a Snapshot")
     check_compile(host=host)
-    nodes: list[str | None] = [None, *sorted(_nodes(old, new))] if node is None else [node_name(node)]
+    node = node_name(node)
+    if node is not None:
+        check_node(node, old, new)
+    nodes: list[str | None] = [None, *sorted(_nodes(old, new))] if node is None else [node]
     pairs = {name: (settings_of(old, name), settings_of(new, name)) for name in nodes}
     compiled = Compiled((old, new), host, node)
     by_settings = _by_settings(compiled.snapshots, pairs) if node is None else {pairs[node]: None}

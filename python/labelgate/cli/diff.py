@@ -11,7 +11,7 @@ import click
 from labelgate.analysis.diff import Difference, SettingsOf, diff
 from labelgate.analysis.diff_report import lines, to_json
 from labelgate.cli.host_facts import read_host
-from labelgate.cli.options import config_option, host_option
+from labelgate.cli.options import config_option, host_option, refuse_other_nodes
 from labelgate.cli.progress import ProgressBar
 from labelgate.config import load_config
 from labelgate.interrupts import ending_at_once
@@ -66,9 +66,8 @@ def diff_command(
         raise click.UsageError("OLD and NEW are both `-`: one of them can be standard input")
     with ProgressBar() as progress:
         before, after = map(Snapshot.of, load_states(old, new, progress))
-    if node is not None and node not in {*before.nodes(), *after.nodes()}:
-        known = ", ".join(sorted({*before.nodes(), *after.nodes()})) or "none"
-        raise click.UsageError(f"node: found `{node}`, expected one that an endpoint is on: {known}")
+    if node is not None:
+        refuse_other_nodes(node, before, after)
 
     with ending_at_once("labelgate: interrupted"):  # Tables are built on threads.
         found = diff(before, after, node=node, host=facts, settings_of=_settings(config_file, prefixes))

@@ -14,7 +14,7 @@ import click
 
 from labelgate.config import load_config
 from labelgate.control import ANSWER_SECONDS, ControlError, NoDaemon, ask
-from labelgate.snapshot import Snapshot
+from labelgate.snapshot import Snapshot, check_node
 
 PATIENCE_SECONDS = 5.0
 """For an answer of the daemon, before somebody is told that it is waited for."""
@@ -123,6 +123,14 @@ def unknown_node(snapshot: Snapshot, node: str) -> str | None:
     if node in nodes:
         return None
     return f"no endpoint names node `{node}` (nodes found: {', '.join(nodes) or 'none'})"
+
+
+def refuse_other_nodes(node: str, *snapshots: Snapshot) -> None:
+    """A node that no endpoint is on is a mistake of usage where only that node is asked about."""
+    try:
+        check_node(node, *snapshots)
+    except ValueError as mistake:
+        raise click.UsageError(str(mistake)) from None
 
 
 class Refused(click.ClickException):

@@ -34,7 +34,7 @@ from labelgate.analysis.saved_dnat import SavedDnat, read_saved
 from labelgate.analysis.suggest import spoken
 from labelgate.analysis.whereabouts import Whereabouts, is_of_any_interface, whereabouts
 from labelgate.cli.host_facts import read_host
-from labelgate.cli.options import EnvironmentProblem
+from labelgate.cli.options import EnvironmentProblem, refuse_other_nodes
 from labelgate.cli.progress import ProgressBar
 from labelgate.config import load_config
 from labelgate.flow import FieldError, Hook, IPAddress
@@ -216,10 +216,8 @@ def make_judges(
     if place.host_file is not None:
         host_node, host, prefixes = read_host(place.host_file)
         node = node or host_node
-    nodes = {name for snapshot in snapshots for name in snapshot.nodes()}
-    if node is not None and node not in nodes:
-        known = ", ".join(sorted(nodes)) or "none"
-        raise click.UsageError(f"node: found `{node}`, expected one that an endpoint is on: {known}")
+    if node is not None:
+        refuse_other_nodes(node, *snapshots)
     found = [_judge(snapshot, place, node, host, prefixes) for snapshot in snapshots]
     interfaces = {name for _, named in found for name in named}
     if captured_on is not None and captured_on not in interfaces:
