@@ -237,7 +237,50 @@ def test_host_endpoints_that_swap_addresses_are_all_asked_about():
 
     ends = ("10.0.0.1", "10.0.0.9")
     found = diff(snapshot(*world(*ends, 443)), snapshot(*world(*reversed(ends), 80)))
-    assert {name for one in found.changes for name in one.endpoints} == {"HostEndpoint/h1", "HostEndpoint/h2"}
+    assert {name for one in found.changes for name in one.endpoints} == {
+        "HostEndpoint/h1 on the interface with 10.0.0.9",
+        "HostEndpoint/h2 on the interface with 10.0.0.1",
+    }
+
+
+ANY = host("any", "n1", interface="*")
+UNNAMED = {"node": "n1", "expectedIPs": ["10.9.0.10"]}
+INNER = calico("HostEndpoint", "inner", UNNAMED, labels={"role": "inner"})
+
+
+def prednat(name, role, port):
+    rule = {"action": "Deny", "protocol": "TCP", "destination": {"ports": [port]}}
+    spec = {"selector": f"role == '{role}'", "preDNAT": True, "applyOnForward": True, "types": ["Ingress"],
+            "ingress": [rule]}  # fmt: skip
+    return calico("GlobalNetworkPolicy", name, spec)
+
+
+def test_an_interface_known_by_its_address_is_named_where_another_comes_to_govern_it(run):
+    old, new = (ANY, INNER, hosts_policy(80)), (ANY, hosts_policy(80))
+    where = "HostEndpoint/any on the interface with 10.9.0.10"
+    assert told(old, new) == [f"+ {where} gains ingress from everywhere tcp 80 (normal: deny -> allow)"]
+    [change] = json.loads(run(old, new, "-o", "json").stdout)["changes"]
+    assert change["endpoints"] == [where]
+    assert change["example"]["packet"]["in"] == "the interface with 10.9.0.10"
+    assert told(new, old)[0].startswith("- HostEndpoint/inner ")
+
+
+def test_places_of_one_host_endpoint_that_change_in_other_ways_are_told_apart():
+    assert told([ANY, INNER, hosts_policy(80)], [ANY, hosts_policy(80, 443)]) == [
+        "+ HostEndpoint/any gains ingress from everywhere tcp 443 (normal: deny -> allow)",
+        "+ HostEndpoint/any on the interface with 10.9.0.10 gains ingress from everywhere tcp 80,443 "
+        "(normal: deny -> allow)",
+    ]
+
+
+def test_prednat_policy_of_all_interfaces_takes_over_where_there_is_none_of_its_own():
+    """E-47."""
+    everywhere, own = prednat("everywhere", "edge", 9100), prednat("own", "inner", 9200)
+    where = "HostEndpoint/any on the interface with 10.9.0.10"
+    assert told([ANY, INNER, everywhere, own], [ANY, INNER, everywhere]) == [
+        f"+ {where} gains ingress from everywhere tcp 9200 (preDNAT: deny -> continue)",
+        f"- {where} loses ingress from everywhere tcp 9100 (preDNAT: continue -> deny)",
+    ]
 
 
 @pytest.fixture

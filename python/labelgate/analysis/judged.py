@@ -34,7 +34,7 @@ from labelgate.snapshot import Snapshot
 from labelgate.table import DecisionTable
 
 IPIP = 4
-_CARRIER = "with "
+_CARRIER = "the interface with "
 """Begins the name of an interface of which only an address is known."""
 Kind = Literal["workload", "spoof", "normal", "forward", "untracked", "preDNAT"]
 """What judges: the policy of a workload, the check of its sources (E-30), or a policy of a host endpoint."""
@@ -348,7 +348,7 @@ def host_places(pair: States) -> Iterator[Place]:
     kinds: tuple[tuple[Kind, Direction], ...] = tuple(
         (kind, direction) for kind, direction in _HOOKS if kind != "workload"
     )
-    moved = _moved(pair)
+    homes = [_homes(state) for state in pair]
     for name in names:
         for kind, direction in kinds:
             found = [_governor(state, name, kind) for state in pair]
@@ -357,19 +357,26 @@ def host_places(pair: States) -> Iterator[Place]:
             chains = tuple(None if one is None else _chain(one, kind, direction) for one in found)
             told = found[1] or found[0]
             assert told is not None
-            is_plain = name in (told.interface, ANY_INTERFACE) or name.startswith(_CARRIER)
-            where = "" if is_plain and told.name not in moved else f" on {name}"
+            own = [known[told.name] for known in homes if told.name in known]
+            where = "" if set().union(*own) == {name} else f" on {name}"
             subjects = (Subject(found[0], name), Subject(found[1], name))
             yield Place(kind, direction, subjects, (chains[0], chains[1]), where)
 
 
-def _moved(pair: States) -> set[str]:
-    """Host endpoints whose interface is another one in the other state."""
-    found = [
-        {one.name: (one.interface, one.is_any) for one in state.contents.endpoints if one.kind == "host"}
-        for state in pair
-    ]
-    return {name for name in found[0].keys() & found[1].keys() if found[0][name] != found[1][name]}
+def _homes(state: State) -> dict[str, set[str]]:
+    """By host endpoint the interfaces that its name alone stands for."""
+    return {one.name: _home(state, one) for one in state.contents.endpoints if one.kind == "host"}
+
+
+def _home(state: State, endpoint: Endpoint) -> set[str]:
+    """Of one without interface: that which is known by its addresses. One with a name of its own is told."""
+    if endpoint.is_any:
+        return {ANY_INTERFACE}
+    if endpoint.interface is not None:
+        return {endpoint.interface}
+    carried = state.host.interfaces
+    carriers = (name for name in carried if name.startswith(_CARRIER))
+    return {name for name in carriers if not set(carried[name]).isdisjoint(endpoint.addresses)}
 
 
 def _interfaces(state: State) -> Iterator[str]:
