@@ -283,6 +283,32 @@ def test_prednat_policy_of_all_interfaces_takes_over_where_there_is_none_of_its_
     ]
 
 
+def test_a_host_endpoint_for_all_interfaces_is_there_before_it_has_prednat_policy():
+    guard = prednat("guard", "edge", 9100)
+    change = "HostEndpoint/any {} ingress from everywhere tcp 9100 (preDNAT: {})"
+    assert told([ANY], [ANY, guard]) == ["- " + change.format("loses", "continue -> deny")]
+    assert told([ANY, guard], [ANY]) == ["+ " + change.format("gains", "deny -> continue")]
+
+
+def presences(old, new):
+    found = diff(snapshot(*old), snapshot(*new)).changes
+    return {(name, one.presence) for one in found for name in one.endpoints}
+
+
+def test_presence_is_of_the_host_endpoint_and_not_of_who_governs_an_interface():
+    policy = hosts_policy(80)
+    eth0, eth1 = (host("h1", "n1", interface=name) for name in ("eth0", "eth1"))
+    assert presences([eth0], [eth1]) == {
+        ("HostEndpoint/h1 on eth0", "both"),
+        ("HostEndpoint/h1 on eth1", "both"),
+    }
+    assert presences([eth0], []) == {("HostEndpoint/h1", "old")}
+    assert presences([ANY, INNER, policy], [ANY, policy]) == {
+        ("HostEndpoint/any on the interface with 10.9.0.10", "both")
+    }
+    assert presences([ANY, policy], [ANY, INNER, policy]) == {("HostEndpoint/inner", "new")}
+
+
 @pytest.fixture
 def asked(monkeypatch):
     """How many places are cut into classes, of both families."""

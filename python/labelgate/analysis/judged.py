@@ -38,6 +38,8 @@ _CARRIER = "the interface with "
 """Begins the name of an interface of which only an address is known."""
 Kind = Literal["workload", "spoof", "normal", "forward", "untracked", "preDNAT"]
 """What judges: the policy of a workload, the check of its sources (E-30), or a policy of a host endpoint."""
+Presence = Literal["both", "old", "new"]
+"""In which state an endpoint exists."""
 Chains = tuple[int | None, int | None]
 """By number, in either state; None: nobody is there."""
 ANY_INTERFACE = "*"
@@ -108,8 +110,7 @@ class Member:
     name: str
     nets: tuple[Any, ...]
     """Workloads: its addresses as nets, in either state; none: any."""
-    presence: Literal["both", "old", "new"]
-    """In which state it exists."""
+    presence: Presence
     numbers: tuple[int | None, int | None]
     """Its numbers in the programs."""
 
@@ -231,6 +232,8 @@ class Place:
     direction: Direction
     subjects: tuple[Subject, Subject]
     chains: Chains
+    presence: Presence
+    """Of the endpoint that it is told of: the one in the new state, if there is one there."""
     where: str = ""
     """What is added to the name of a host endpoint."""
 
@@ -241,7 +244,7 @@ class Place:
         assert told is not None
         nets = _nets((one for one in (old, new) if one is not None), self.direction)
         return Member(
-            told.name + self.where, nets if self.kind == "workload" else (), _presence(old, new),
+            told.name + self.where, nets if self.kind == "workload" else (), self.presence,
             (None if old is None else old.number, None if new is None else new.number),
         )  # fmt: skip
 
@@ -270,9 +273,7 @@ def comparisons(
             if chains[0] == chains[1] and before == after:
                 continue
             member = place.member()
-            # Examples are of the first member, at its interface, which has to be there in the same states.
-            presence = None if place.kind == "workload" else member.presence
-            key = (place.kind, place.direction, presence, chains, both)
+            key = (place.kind, place.direction, _like_first(place), chains, both)
             groups.setdefault(key, (pair, place, []))[2].append(member)
     for pair, _, _ in groups.values():
         for state in pair:
@@ -284,6 +285,13 @@ def comparisons(
         yield Comparison(
             place.kind, place.direction, pair, place.subjects, tables[id(pair)], place.chains, tuple(members)
         )
+
+
+def _like_first(place: Place) -> tuple[object, ...]:
+    """What is as at the first place of a group: its examples are of that one, of hosts at its interface."""
+    if place.kind == "workload":
+        return ()
+    return place.presence, *(subject.endpoint is None for subject in place.subjects)
 
 
 def settled(settings: Settings, kind: Kind, direction: Direction) -> tuple[Rule, ...]:
@@ -323,11 +331,12 @@ def workload_places(pair: States, names: Container[str] | None = None) -> Iterat
         for index, direction in enumerate(directions):
             chains = [None if one is None else one.normal[index] for one in (old, new)]
             subjects = (Subject(old), Subject(new))
-            yield Place("workload", direction, subjects, (chains[0], chains[1]))
+            presence = _presence(old is not None, new is not None)
+            yield Place("workload", direction, subjects, (chains[0], chains[1]), presence)
 
 
-def _presence(old: object | None, new: object | None) -> Literal["both", "old", "new"]:
-    return "both" if old is not None and new is not None else "new" if old is None else "old"
+def _presence(is_in_old: bool, is_in_new: bool) -> Presence:
+    return "both" if is_in_old and is_in_new else "new" if is_in_new else "old"
 
 
 def _nets(endpoints: Iterable[Endpoint], direction: Direction) -> tuple[Any, ...]:
@@ -359,8 +368,9 @@ def host_places(pair: States) -> Iterator[Place]:
             assert told is not None
             own = [known[told.name] for known in homes if told.name in known]
             where = "" if set().union(*own) == {name} else f" on {name}"
+            presence = _presence(*(told.name in known for known in homes))
             subjects = (Subject(found[0], name), Subject(found[1], name))
-            yield Place(kind, direction, subjects, (chains[0], chains[1]), where)
+            yield Place(kind, direction, subjects, (chains[0], chains[1]), presence, where)
 
 
 def _homes(state: State) -> dict[str, set[str]]:
