@@ -219,6 +219,34 @@ def test_examples_come_from_addresses_that_the_workload_may_use():
     assert ip_address(change.example.packet["src"]) in ip_network("10.9.5.0/24")
 
 
+def example_ends(old, new):
+    """Source and destination of the first example."""
+    packet = diff(snapshot(*old), snapshot(*new)).changes[0].example.packet
+    return packet["src"], packet["dst"]
+
+
+def test_examples_have_addresses_that_a_host_could_have():
+    old, new = hosts_policy(80), hosts_policy(443)
+    assert example_ends([ANY, old], [ANY, new]) == ("198.51.100.1", "192.0.2.1")
+    assert example_ends([ANY, INNER, old], [ANY, old]) == ("192.0.2.1", "10.9.0.10")
+    alone = host("h1", "n1", "10.9.0.10")
+    assert example_ends([alone, old], [alone, new]) == ("192.0.2.1", "10.9.0.10"), "not to itself"
+    spoofing = workload("w1", "n1", ["10.65.0.2/32"], ["10.0.0.0/8"])
+    denied = calico("GlobalNetworkPolicy", "out", {"selector": "all()", "types": ["Egress"]})
+    assert example_ends([spoofing], [spoofing, denied]) == ("10.65.0.2", "192.0.2.1")
+
+
+@pytest.mark.parametrize(
+    ("net", "address"),
+    [("10.65.0.0/31", "10.65.0.1"), ("10.9.0.0/16", "10.9.0.1"), ("0.0.0.0/0", "192.0.2.1")],
+)
+def test_an_example_of_a_net_is_a_host_in_it(net, address):
+    rule = {"action": "Allow", "source": {"nets": [net]}}
+    spec = {"selector": "role == 'edge'", "types": ["Ingress"], "ingress": [rule]}
+    alone = host("h1", "n1", "10.9.0.10")
+    assert example_ends([alone], [alone, calico("GlobalNetworkPolicy", "in", spec)])[0] == address
+
+
 def test_a_host_endpoint_without_interface_is_the_same_with_other_addresses():
     old, new = (
         [host("h1", "n1", one, interface=None), hosts_policy(443)] for one in ("10.0.0.1", "10.0.0.9")

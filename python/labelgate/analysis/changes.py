@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial, reduce
-from ipaddress import IPv4Address, IPv6Address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from itertools import chain
 from operator import attrgetter, or_
 from typing import Any
+
+import numpy as np
 
 from labelgate import _core
 from labelgate.analysis.addresses import (
     IPV4,
+    IPV6,
     Edges,
     contains,
     edges_of_networks,
@@ -29,6 +33,15 @@ from labelgate.flow import VERDICTS, Hook, Verdict
 _WIDTH: dict[Verdict, int] = {
     "deny": 0, "continue": 1, "allow": 2, "allow-notrack": 2, "allow-skip-hep": 2,
 }  # fmt: skip
+
+_USUAL: dict[int, Edges] = {
+    family: points(family, [int(ip_address(one)) for one in texts])
+    for family, texts in (
+        (IPV4, ("192.0.2.1", "198.51.100.1", "10.0.0.1")),
+        (IPV6, ("2001:db8::1", "2001:db8::2", "fd00::1")),
+    )
+}
+"""Of examples, where nobody has an address: for documentation, then private."""
 
 
 @dataclass(frozen=True)
@@ -157,13 +170,14 @@ def _example(
     is_egress = comparison.direction == "egress"
     subject = comparison.subjects[1]
     endpoint = subject.endpoint or comparison.subjects[0].endpoint
-    nets = member.nets or [ip_network(address) for address in endpoint.addresses] if endpoint else []
-    theirs = [int(net.network_address) for net in nets if net.version == family]
+    carried = comparison.states[1].host.interfaces.get(subject.interface or "", ())
+    nets = member.nets or [ip_network(one) for one in carried or (endpoint.addresses if endpoint else ())]
+    theirs = [int(net[0]) for net in nets if net.version == family and net.num_addresses == 1]
     own = _region(family, cell.own())
     if member.nets:  # The cell has addresses of others too.
         own &= _nets_region(family, [member])
     mine = example_address(family, own.edges[family], points(family, sorted(theirs)))
-    other = example_address(family, from_bytes(family, cell.peers()), known[family])
+    other = example_address(family, from_bytes(family, cell.peers()), known[family], apart=mine)
     src, dst = (mine, other) if is_egress else (other, mine)
     service = _service_fields(*cell.service)
     packet = {"src": address_text(family, src), "dst": address_text(family, dst), **service}
@@ -173,14 +187,24 @@ def _example(
     return Example(comparison.hooks[0], packet, *judged)
 
 
-def example_address(family: int, edges: Edges, wanted: Edges) -> int:
-    """One of the addresses, one that is wanted if there is any, else the first that is not the very first."""
-    inside = wanted[contains(edges, wanted)]
-    if len(inside):
-        return numbers(family, inside[:1])[0]
-    for first, last in ranges(family, edges):
-        return min(first + 1, last) if first == 0 or last - first > 1 else first
-    raise AssertionError("a class has an address")
+def example_address(family: int, edges: Edges, wanted: Edges, *, apart: int | None = None) -> int:
+    """One of the addresses, one that is wanted if there is any, else one that a host could have.
+
+    It is `apart`, the other end of the packet, only where there is no other like that.
+    """
+    likely = np.concatenate((wanted, _USUAL[family]))
+    inside = numbers(family, likely[contains(edges, likely)][:3])
+    spans = ranges(family, edges)
+    others = (one for first, last in spans for one in (min(first + 1, last), first, last) if _is_usable(one))
+    for number in chain(inside, others):
+        if number != apart:
+            return number
+    return numbers(family, edges[:1])[0]
+
+
+def _is_usable(number: int) -> bool:
+    """Neither of 0.0.0.0/8, nor likely to be the address of a network or of all in it."""
+    return number >> 24 > 0 and number % 256 not in (0, 255)
 
 
 def address_text(family: int, number: int) -> str:

@@ -53,9 +53,10 @@ def _change(
     endpoint: Endpoint, sources: Region, judged: tuple[Judgement, Judgement], known: dict[int, Edges]
 ) -> Change:
     family = sources.families[0]
+    src = example_address(family, sources.edges[family], known[family])
+    dst = example_address(family, everything(family), known[family], apart=src)
     packet = {
-        "src": address_text(family, example_address(family, sources.edges[family], known[family])),
-        "dst": address_text(family, example_address(family, everything(family), known[family])),
+        "src": address_text(family, src), "dst": address_text(family, dst),
         "protocol": "tcp", "sport": 40000, "dport": 80,
     }  # fmt: skip
     if endpoint.interface is not None:
