@@ -170,6 +170,26 @@ def test_matrix(policy: str) -> None:
     )
 
 
+USUAL = """
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: usual}
+spec:
+  selector: app == 'far'
+  ingress: [{action: Allow, protocol: TCP, source: {ports: ["1024:65535"]}}]
+"""
+
+
+def test_a_matrix_asks_from_a_usual_source_port(tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text("\n---\n".join((SHOP, FAR, USUAL)))
+    rows = run("connectivity", "-f", str(path), "--matrix", "--port", "80").stdout.splitlines()
+    assert rows[3].split() == ["3", "shop/web", "yes", "yes", "-"]
+    table = load(str(path)).compile(node=None)
+    for sport, reached in ((None, "yes"), (1024, "yes"), (1023, "no")):
+        assert matrix(table, port=80, protocol=6, sport=sport).cells[2][0] == reached
+
+
 def test_matrix_by_namespace(policy: str) -> None:
     words = ("connectivity", "-f", policy, "--matrix", "--by", "namespace", "--port", "81")
     assert run(*words).stdout.splitlines()[:3] == [

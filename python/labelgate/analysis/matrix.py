@@ -77,19 +77,23 @@ def matrix(
     *,
     port: int,
     protocol: int,
+    sport: int | None = None,
     by: By = "workload",
     progress: Callable[[int, int], None] = lambda done, whole: None,
 ) -> Matrix:
     """The grid of a table of the cluster (`Snapshot.compile(node=None)`).
 
-    A new connection from source port 0, which no policy can name, between the first addresses of each family.
-    `progress` is told how many workloads have been asked about, and how many there are.
+    A new connection from source port `sport` (None: the usual one, 40000) between the first addresses of each
+    family. `progress` is told how many workloads have been asked about, and how many there are.
 
     Raises:
         TooManyPairs: of workloads one by one, more than `MOST_PAIRS`.
     """
     import numpy as np
 
+    from labelgate.analysis.services import USUAL_SOURCE_PORT
+
+    ports = USUAL_SOURCE_PORT if sport is None else sport, port
     workloads = {name.partition("/")[2]: _by_family(found) for name, found in table.workloads().items()}
     names = tuple(sorted(workloads))
     if by == "workload" and len(names) ** 2 > MOST_PAIRS:
@@ -97,7 +101,7 @@ def matrix(
             f"{len(names)} workloads are {len(names) ** 2:,} pairs, and a grid has at most {MOST_PAIRS:,}:"
             " ask by namespace (--by namespace), or load fewer"
         )
-    rows = _rows(table, [workloads[name] for name in names], port, protocol, progress)
+    rows = _rows(table, [workloads[name] for name in names], protocol, ports, progress)
     if by == "namespace":
         return _by_namespace(rows, names)
     words = np.array(_WORDS, object)
@@ -121,11 +125,14 @@ _THROUGH = (2, 6, 8)
 def _rows(
     table: DecisionTable,
     workloads: Sequence[Mapping[int, IPAddress]],
-    port: int,
     protocol: int,
+    ports: tuple[int, int],
     progress: Callable[[int, int], None],
 ) -> Iterator[NDArray[np.uint8]]:
-    """For each workload what becomes of its connections to every one, as an index of `_WORDS`."""
+    """For each workload what becomes of its connections to every one, as an index of `_WORDS`.
+
+    `ports` are those of the source and of the destination.
+    """
     import numpy as np
 
     from labelgate.columns import address_column
@@ -139,7 +146,7 @@ def _rows(
         row = np.zeros(len(workloads), np.uint8)
         for family, address in addresses.items():
             weight, others, column = ends[family]
-            egress, ingress = table.connectivity_batch(address, column, protocol, 0, port)
+            egress, ingress = table.connectivity_batch(address, column, protocol, *ports)
             passes = (egress[0] != deny) & (ingress[0] != deny)
             row[others] += np.where(passes, 2 * weight, weight).astype(np.uint8)
         row[number] = 0

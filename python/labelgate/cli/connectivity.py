@@ -62,7 +62,8 @@ def connectivity(
     labelgate connectivity -f policies/ --packets questions.jsonl
 
     Judged are the egress policy of the workload that has the source and the ingress policy of the workload
-    that has the destination; host endpoints and interfaces play no part.
+    that has the destination; host endpoints and interfaces play no part. Connections of the matrix come from
+    source port 40000.
     """
     if as_matrix == (packets is not None):
         raise click.UsageError("ask with --packets, or for a --matrix")
