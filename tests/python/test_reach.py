@@ -14,6 +14,7 @@ from labelgate.analysis.reach import port_service, reach
 from labelgate.analysis.reach_report import Grid, _shares, grid
 from labelgate.cli import cli
 from labelgate.flow import Packet
+from labelgate.path import walk
 from labelgate.reference import Reference
 from labelgate.resources import load_text
 from labelgate.settings import HostFacts
@@ -148,6 +149,104 @@ def test_a_host_reaches_its_own_workloads_and_they_reach_it_as_a_setting_says():
     found = reach(Snapshot.of(load_text(f"{text}\n---\n{felix}")), services=port_service(6, 80))
     (host,), (web,) = found.matching("HostEndpoint/edge"), found.matching("shop/web-1")
     assert found.allowed[web, host, 0], "what its node's documents say"
+
+
+GUARDED = """
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: all, labels: {role: node}}
+spec:
+  {node: edge1, interfaceName: "*", expectedIPs: [192.0.2.1, "2001:db8::1"],
+   profiles: [projectcalico-default-allow]}
+---
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: inner}
+spec:
+  {node: edge1, interfaceName: eth1, expectedIPs: [192.0.2.2, "2001:db8::2"],
+   profiles: [projectcalico-default-allow]}
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: guard}
+spec:
+  selector: role == 'node'
+  preDNAT: true
+  applyOnForward: true
+  types: [Ingress]
+  ingress: [{action: Deny, protocol: TCP, destination: {ports: [9100]}}]
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: web}
+spec:
+  selector: app == 'web'
+  types: [Egress]
+  egress: [{action: Deny, protocol: TCP, destination: {ports: [25]}}, {action: Allow}]
+---
+"""
+
+
+def on_one_node(action):
+    """A `*` host endpoint with preDNAT policy, another one, and a pod."""
+    felix = "apiVersion: projectcalico.org/v3\nkind: FelixConfiguration\nmetadata: {name: default}\n"
+    felix += f"spec: {{defaultEndpointToHostAction: {action}}}"
+    web = pod("web-1", "web", "10.65.0.2").replace("[{ip: 10.65.0.2}]", "[{ip: 10.65.0.2}, {ip: 'fd00::2'}]")
+    return Snapshot.of(load_text(GUARDED + "\n---\n".join([SPACE, web, felix])))
+
+
+def is_delivered(literal, ways, ends, sample):
+    """Whether each part of the way lets a packet through, as the reference judges it."""
+    shown = {"sport": int(sample["sport"]), "dport": int(sample["dport"])}
+    if sample["protocol"] in (1, 58):
+        shown = {"icmp_type": shown["dport"] >> 8, "icmp_code": shown["dport"] & 255}
+    if sample["fragment"] or sample["protocol"] not in (1, 6, 17, 58, 132, 136):
+        shown = {}
+    src, dst = ends
+    packets = (
+        Packet("filter-input", src, dst, int(sample["protocol"]), in_=in_, out=out,
+               fragment=bool(sample["fragment"]), **shown)
+        for in_, out in ways
+    )  # fmt: skip
+    return all(visit.answer.verdict != "deny" for packet in packets for visit in walk(literal.answer, packet))
+
+
+@pytest.mark.parametrize("action", ["Drop", "Accept", "Return"])
+def test_ends_of_one_node_are_judged_on_the_way_that_packets_take(action):
+    """E-36, E-47, E-50: by every service that rules tell apart."""
+    snapshot = on_one_node(action)
+    found = reach(snapshot)
+    literal = Reference(snapshot, "edge1", HostFacts({}), snapshot.settings("edge1"))
+    web, other, inner = (found.matching(name)[0] for name in ("shop/web-1", "all", "inner"))
+    cali, lo = found.peers[web].interface, [(None, "lo"), ("lo", None)]
+    ways = {
+        (web, other): [(cali, None)],
+        (other, web): [(None, cali)],
+        (other, inner): lo,
+        (inner, other): lo,
+    }
+    asked = set()
+    for (source, destination), way in ways.items():
+        peers = found.peers[source], found.peers[destination]
+        for at, sample in enumerate(found.services.samples):
+            pairs = zip(*map(everyone, peers), strict=True)
+            expected = any(is_delivered(literal, way, pair, sample) for pair in pairs)
+            assert found.allowed[source, destination, at] == expected, (peers, sample)
+            asked.add((source, destination, expected))
+    assert len(asked) == 7
+
+
+def test_what_the_hooks_of_a_node_say_to_its_own_pods_and_over_lo():
+    found = {action: reach(on_one_node(action)) for action in ("Accept", "Drop")}
+    for action, text in (
+        ("Accept", "every protocol but protocol 4 and tcp 25,9100 and udp 4789"),
+        ("Drop", "icmpv6 type 130-133,type 135-136"),
+    ):
+        (web,), (host,) = found[action].matching("shop/web-1"), found[action].matching("all")
+        assert found[action].services_text(web, host) == text
+    # `lo` is governed by the `*` one only, whatever governs the interface that carries an address.
+    (inner,), (star,) = found["Drop"].matching("inner"), found["Drop"].matching("all")
+    assert found["Drop"].services_text(star, inner) == "every protocol but tcp 9100"
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from labelgate.analysis.regions import Region, Services
 from labelgate.analysis.services import USUAL_SOURCE_PORT, Piece, ServiceClasses
 from labelgate.arguments import check_type
 from labelgate.columns import Flows
-from labelgate.flow import VERDICTS
+from labelgate.flow import ICMPV6, VERDICTS
 from labelgate.model import core_model
 from labelgate.settings import HostFacts, Settings
 from labelgate.snapshot import Snapshot
@@ -35,6 +35,8 @@ MOST_QUESTIONS = 50_000_000
 _SETTLED: tuple[tuple[Kind, Direction], ...] = (
     ("workload", "egress"), ("untracked", "ingress"), ("untracked", "egress"),
 )  # fmt: skip
+_NEIGHBOUR_DISCOVERY = [Rule("Allow", ICMPV6, icmp=(kind, None)) for kind in (*range(130, 134), 135, 136)]
+"""What E-50 accepts ahead of policy, as rules: boundaries, of which only the criteria count."""
 _FIELDS = ("protocol", "sport", "dport", "fragment")
 _DENY, _NOTRACK = VERDICTS.index("deny"), VERDICTS.index("allow-notrack")
 _SKIP_HEP, _UNTRACKED = VERDICTS.index("allow-skip-hep"), 4
@@ -59,7 +61,8 @@ class Peer:
     """Its namespace; `hosts`; `outside`."""
     node: str | None = None
     number: int = 0
-    interface: str | None = None
+    interface: str = ""
+    """Of hosts, and of workloads on nodes that have host endpoints."""
 
 
 @dataclass(frozen=True)
@@ -170,9 +173,12 @@ def reach(
     rules = [rule for state in states.values() for rules in state.contents.lists for rule in rules.rules]
     for state in states.values():
         rules += (rule for place in _SETTLED for rule in settled(state.settings, *place))
+    endpoints = _endpoints(snapshot, states)
+    if _has_neighbours(endpoints):
+        rules += _NEIGHBOUR_DISCOVERY
+    peers = [*endpoints, *_outside(rules, names)]
     if services is None:
         services = _without_source_ports(ServiceClasses.of(list(dict.fromkeys(rules))))
-    peers = [*_endpoints(snapshot, states), *_outside(rules, names)]
     pairs = len(peers) ** 2
     if pairs * len(services) > MOST_QUESTIONS:
         helps = "name a port (--port)"
@@ -224,16 +230,32 @@ def _states(snapshot: Snapshot, settings_of: Callable[[str | None], Settings]) -
 def _endpoints(snapshot: Snapshot, states: dict[str | None, State]) -> list[Peer]:
     node_of = {one.key: one.spec.node for one in snapshot.workload_endpoints}
     node_of |= {one.key: one.spec.node_name for one in snapshot.pods}
+    # The program of all workloads knows no interfaces.
+    interfaces = {
+        one.name: one.interface or "" for state in states.values() for one in state.contents.endpoints
+    }
     found = [
-        _peer(one.name, "workload", one.addresses, one.name.split("/")[1], node_of[one.name], one.number)
+        _peer(
+            one.name, "workload", one.addresses, one.name.split("/")[1], node_of[one.name], one.number,
+            interfaces[one.name],
+        )
         for one in states[None].contents.endpoints
-    ]
+    ]  # fmt: skip
     for node, state in states.items():
         for one in state.contents.endpoints if node is not None else ():
             if one.kind == "host" and one.addresses:
                 interface = one.interface or _carrier(state, one.addresses)
                 found.append(_peer(one.name, "host", one.addresses, "hosts", node, one.number, interface))
     return found
+
+
+def _has_neighbours(peers: Sequence[Peer]) -> bool:
+    """Whether workloads and host endpoints of one node have IPv6 addresses."""
+    nodes = {
+        kind: {one.node for one in peers if one.kind == kind and IPV6 in one.addresses}
+        for kind in ("workload", "host")
+    }
+    return not nodes["workload"].isdisjoint(nodes["host"] - {None})
 
 
 def _carrier(state: State, addresses: Sequence[str]) -> str:
@@ -249,7 +271,7 @@ def _peer(
     group: str,
     node: str | None,
     number: int,
-    interface: str | None = None,
+    interface: str,
 ) -> Peer:
     by_family: dict[int, int] = {}
     region = Region()
@@ -323,28 +345,27 @@ def _gate(
     own = np.repeat(addresses[[at]], len(theirs), axis=0)
     fields = {name: np.tile(services.samples[name], len(others)) for name in _FIELDS}
     src, dst = (own, theirs) if is_egress else (theirs, own)
-    if peer.kind == "workload":
-        answers = _workload_gate(states[None], peer, is_egress, src, dst, fields).reshape(shape)
-    else:
-        answers = _host_gate(states[peer.node], peer, is_egress, src, dst, fields).reshape(shape)
-    for row, other in enumerate(others):
-        state = states.get(peer.node, states[None])
-        _same_node(answers[row], peer, peers[other], is_egress, state.settings)
+    ends = [peers[other] for other in others]
+    if peer.kind == "host":
+        interfaces = [_way(peer, other) for other in ends]
+        answers = _host_gate(states[peer.node], interfaces, is_egress, src, dst, fields)
+        return answers.reshape(shape)
+    answers = _workload_gate(states[None], peer, is_egress, src, dst, fields).reshape(shape)
+    # E-36: no policy judges what a host sends to its own workloads. E-50: what they send to it its hooks
+    # judge, the workload's policy among the rest.
+    answers[[_is_same_node(peer, other) and other.kind == "host" for other in ends]] = True
     return answers
 
 
-def _same_node(answers: Mask, peer: Peer, other: Peer, is_egress: bool, settings: Settings) -> None:
-    """E-36: a host reaches its own workloads, whatever policy says; E-50: they reach it as a setting says."""
-    kinds = (peer.kind, other.kind) if is_egress else (other.kind, peer.kind)
-    if peer.node != other.node or peer.node is None:
-        return
-    if kinds == ("host", "workload"):
-        answers[:] = True
-    elif kinds == ("workload", "host"):
-        if settings.endpoint_to_host == "Drop":
-            answers[:] = False
-        elif not is_egress:
-            answers[:] = True
+def _is_same_node(one: Peer, other: Peer) -> bool:
+    return one.node is not None and one.node == other.node
+
+
+def _way(host: Peer, other: Peer) -> str:
+    """The interface of the host that packets to and from the other end pass."""
+    if not _is_same_node(host, other):
+        return host.interface
+    return "lo" if other.kind == "host" else other.interface
 
 
 def _workload_gate(
@@ -361,12 +382,18 @@ def _workload_gate(
     return found
 
 
-def _host_gate(state: State, peer: Peer, is_egress: bool, src: Any, dst: Any, fields: dict[str, Any]) -> Mask:
-    """Every hook on the way into a host, or out of it, with the accept mark that each leaves (E-48)."""
+def _host_gate(
+    state: State, interfaces: Sequence[str], is_egress: bool, src: Any, dst: Any, fields: dict[str, Any]
+) -> Mask:
+    """Every hook on the way into a host, or out of it, with the accept mark that each leaves (E-48).
+
+    `interfaces` has one for each other end.
+    """
     hooks: tuple[Any, ...] = ("raw-prerouting", "mangle-prerouting", "filter-input")
     if is_egress:
         hooks = ("raw-output", "filter-output")
-    into, out = (None, peer.interface) if is_egress else (peer.interface, None)
+    ids = np.repeat(state.table.interface_ids(interfaces), len(src) // len(interfaces))
+    into, out = (None, ids) if is_egress else (ids, None)
     accepted, passed = np.zeros(len(src), np.bool_), np.ones(len(src), np.bool_)
     ct = np.zeros(len(src), np.uint8)
     for hook in hooks:
