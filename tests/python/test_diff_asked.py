@@ -135,7 +135,7 @@ def test_reach_is_a_table():
     assert rows["WorkloadEndpoint/shop/w1", "WorkloadEndpoint/shop/w2"] == "tcp 80"
     assert len(found.to_pandas()) == len(rows) == int(found.allowed.any(axis=2).sum())
     assert "WorkloadEndpoint/shop/w1" in found._repr_html_()
-    assert "of 9 pairs of 3 peers reach each other" in repr(found)
+    assert "of 6 pairs of 3 peers reach each other" in repr(found)
 
 
 def without_labels(action):

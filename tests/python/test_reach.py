@@ -289,6 +289,72 @@ def test_json_has_every_pair(run):
     assert ("rest of the world (IPv4)", "Pod/shop/db-1") not in pairs
 
 
+def both_versions(name, app, address):
+    """A pod that has the IPv6 address with the same last number, too."""
+    both = f"[{{ip: {address}}}, {{ip: 'fd00::{address.rpartition('.')[2]}'}}]"
+    return pod(name, app, address).replace(f"[{{ip: {address}}}]", both)
+
+
+ONLY_IPV6 = """
+apiVersion: projectcalico.org/v3
+kind: NetworkPolicy
+metadata: {name: db, namespace: shop}
+spec:
+  selector: app == 'db'
+  ingress:
+  - {action: Allow, protocol: TCP, ipVersion: 6, destination: {ports: [80]}}
+  - {action: Allow, protocol: TCP, destination: {ports: [5432]}}
+"""
+
+
+@pytest.fixture
+def run_both(tmp_path):
+    """Of `web-1` and `db-1`, which have both IP versions, and `four` and `six`, which have one each."""
+    path = tmp_path / "both.yaml"
+    pods = [both_versions("web-1", "web", "10.65.0.2"), both_versions("db-1", "db", "10.65.0.3")]
+    six = pod("six", "six", "'fd00::9'")
+    path.write_text("\n---\n".join([SPACE, *pods, pod("four", "four", "10.65.0.8"), six, ONLY_IPV6]))
+    return lambda *options: CliRunner().invoke(cli, ["reach", "-f", str(path), *options])
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "code", "text"),
+    [
+        ("10.65.0.2", "10.65.0.3", 1, "nobody"),
+        ("shop/web-1", "10.65.0.3", 1, "nobody"),
+        ("10.65.0.2", "shop/db-1", 1, "nobody"),
+        ("fd00::2", "fd00::3", 0, "Pod/shop/web-1: tcp 80"),
+        ("shop/web-1", "shop/db-1", 0, "Pod/shop/web-1: only v6: tcp 80"),
+        ("shop/six", "shop/db-1", 0, "Pod/shop/six: tcp 80"),
+    ],
+)
+def test_an_address_asks_about_its_ip_version(run_both, source, destination, code, text):
+    result = run_both("--from", source, "--to", destination, "--port", "80")
+    assert (result.exit_code, result.stdout) == (code, f"Pod/shop/db-1 is reached by {text}\n")
+
+
+def test_addresses_of_two_ip_versions_are_a_mistake(run_both):
+    result = run_both("--from", "10.65.0.2", "--to", "fd00::3")
+    text = "Error: --from, --to: found an IPv4 and an IPv6 address, expected one IP version"
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, text)
+
+
+def test_services_of_one_ip_version_stand_behind_the_others(run_both):
+    result = run_both("--from", "shop/web-1", "--to", "shop/db-1")
+    assert result.stdout == "Pod/shop/db-1 is reached by Pod/shop/web-1: tcp 5432; only v6: tcp 80\n"
+
+
+def test_pairs_without_a_common_ip_version_are_not_asked(run_both):
+    rows = run_both("--port", "80", "-o", "grid").stdout.splitlines()
+    assert [row.split() for row in rows[2:4]] == [
+        ["2", "shop/four", ".", "-", "-", "yes", "yes", "-"],
+        ["3", "shop/six", "yes", "-", "-", "yes", "-", "yes"],
+    ]
+    assert rows[-1].endswith("-: not asked (itself, both outside, or no IP version in common)")
+    rows = run_both("--port", "80", "-o", "grid", "--by", "namespace").stdout.splitlines()
+    assert rows[1].split()[2] == "9/10", "of 4 pods, without those between `four` and `six`"
+
+
 @pytest.mark.parametrize("ending", ["svg", "png"])
 def test_a_picture_is_drawn(run, tmp_path, ending):
     pytest.importorskip("matplotlib")

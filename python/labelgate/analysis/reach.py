@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, reduce
 from ipaddress import ip_address
 from typing import Any, Literal
 
@@ -75,11 +76,33 @@ class Reach(Tabular):
     peers: tuple[Peer, ...]
     """Workloads, then host endpoints, then what is outside."""
     services: ServiceClasses
-    allowed: Mask
-    """bool (from, to, services): in one IP version at least."""
-    partial: Mask
-    """The same: in one IP version, and not in the other that both have."""
+    answers: Mapping[int, tuple[Mask, Mask]]
+    """By IP version the pairs that are asked about, bool (from, to), and what is let through, bool (from, to,
+    services)."""
     names: Names
+
+    @cached_property
+    def asked(self) -> Mask:
+        """bool (from, to): pairs that have an IP version in common, not one peer twice, nor both outside."""
+        found: Mask = reduce(np.logical_or, (asked for asked, _ in self.answers.values()))
+        return found
+
+    @cached_property
+    def allowed(self) -> Mask:
+        """bool (from, to, services): in one IP version at least."""
+        found: Mask = reduce(np.logical_or, (through for _, through in self.answers.values()))
+        return found
+
+    @cached_property
+    def partial(self) -> Mask:
+        """The same: in one IP version, and not in the other that both have."""
+        asked, through = (reduce(np.logical_and, masks) for masks in zip(*self.answers.values(), strict=True))
+        found: Mask = self.allowed & ~through & asked[:, :, None]
+        return found
+
+    def in_version(self, version: int) -> Reach:
+        """The answers of one IP version alone, 4 or 6."""
+        return replace(self, answers={version: self.answers[version]})
 
     def columns(self) -> Mapping[str, NDArray[Any]]:
         """Who reaches whom, with which services; `one_family`: some in one IP version only."""
@@ -96,8 +119,8 @@ class Reach(Tabular):
 
     def caption(self) -> str:
         """How many pairs there are, and how many are asked about."""
-        reached, peers = int(self.allowed.any(axis=2).sum()), len(self.peers)
-        return f"{reached} of {peers * peers} pairs of {peers} peers reach each other"
+        reached, asked = int(self.allowed.any(axis=2).sum()), int(self.asked.sum())
+        return f"{reached} of {asked} pairs of {len(self.peers)} peers reach each other"
 
     def __repr__(self) -> str:
         """One line."""
@@ -188,10 +211,8 @@ def reach(
             f"{len(peers)} peers and {len(services)} class{'es' * (len(services) != 1)} of services are"
             f" {pairs * len(services):,} questions, and at most {MOST_QUESTIONS:,} are asked: {helps}"
         )
-    found = {family: _ask(peers, services, states, family) for family in (IPV4, IPV6)}
-    (asked4, v4), (asked6, v6) = found[IPV4], found[IPV6]
-    both = (asked4 & asked6)[:, :, None]
-    return Reach(tuple(peers), services, v4 | v6, both & (v4 ^ v6), names)
+    answers = {family: _ask(peers, services, states, family) for family in (IPV4, IPV6)}
+    return Reach(tuple(peers), services, answers, names)
 
 
 def _without_source_ports(services: ServiceClasses) -> ServiceClasses:

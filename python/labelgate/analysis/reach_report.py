@@ -19,31 +19,52 @@ MOST_SINGLE = 50
 """More endpoints than a person reads one by one: they are shown by namespace."""
 
 
+_LEGEND = "yes, .: no, 3/6: so many pairs, -: not asked (itself, both outside, or no IP version in common)"
+
+
 def lines(found: Reach, sources: Sequence[int] | None, destinations: Sequence[int] | None) -> Iterator[str]:
     """For each asked peer who reaches it, or what it reaches; peers with equal services in one line."""
     every = list(range(len(found.peers)))
     for at in destinations or ():
-        others = every if sources is None else sources
-        yield from _peer_lines(found, at, others, found.allowed[:, at], ("is reached by", "nobody"))
+        pairs = [(other, at) for other in (every if sources is None else sources)]
+        yield from _peer_lines(found, at, pairs, ("is reached by", "nobody"))
     if destinations is None:
         for at in every if sources is None else sources:
-            yield from _peer_lines(found, at, every, found.allowed[at], ("reaches", "nothing"))
+            pairs = [(at, other) for other in every]
+            yield from _peer_lines(found, at, pairs, ("reaches", "nothing"))
 
 
 def _peer_lines(
-    found: Reach, at: int, others: Sequence[int], services: Any, words: tuple[str, str]
+    found: Reach, at: int, pairs: Sequence[tuple[int, int]], words: tuple[str, str]
 ) -> Iterator[str]:
-    """`services` is bool (peers, services)."""
-    groups: dict[bytes, list[int]] = {}
-    for other in others:
-        if services[other].any():
-            groups.setdefault(services[other].tobytes(), []).append(other)
+    """`pairs` are (from, to); the peer `at` is one end of each."""
+    groups: dict[bytes, list[tuple[int, int]]] = {}
+    for pair in pairs:
+        if found.allowed[pair].any():
+            key = found.allowed[pair].tobytes() + b"".join(map(np.ndarray.tobytes, _single(found, pair)))
+            groups.setdefault(key, []).append(pair)
     name, (verb, nobody) = found.peers[at].name, words
     if not groups:
         yield f"{name} {verb} {nobody}"
     for several in groups.values():
-        text = found.services_of(np.flatnonzero(services[several[0]])).text()
-        yield f"{name} {verb} {_several(found, several)}: {text}"
+        others = [to if source == at else source for source, to in several]
+        yield f"{name} {verb} {_several(found, others)}: {_services(found, several[0])}"
+
+
+def _single(found: Reach, pair: tuple[int, int]) -> list[NDArray[np.bool_]]:
+    """By IP version the services that pass in this one alone, where both ends have both."""
+    return [found.partial[pair] & through[pair] for _, through in found.answers.values()]
+
+
+def _services(found: Reach, pair: tuple[int, int]) -> str:
+    """In words, those of one IP version behind the others."""
+    parts = [("", found.allowed[pair] & ~found.partial[pair])]
+    parts += zip((f"only v{version}: " for version in found.answers), _single(found, pair), strict=True)
+    return "; ".join(
+        word + found.services_of(np.flatnonzero(services)).text()
+        for word, services in parts
+        if services.any()
+    )
 
 
 def _several(found: Reach, several: Sequence[int]) -> str:
@@ -61,25 +82,21 @@ class Grid:
     groups: tuple[str, ...]
     """Of each name the group that it stands in."""
     pairs: NDArray[np.int64]
-    """How many pairs could (from, to)."""
+    """How many pairs are asked about (from, to)."""
     allowed: NDArray[np.int64]
     """How many do, with one service at least."""
 
 
 def grid(found: Reach, by: str | None = None) -> Grid:
     """By `endpoint`, `namespace` or `label:KEY`; None: by endpoint up to `MOST_SINGLE`, else by namespace."""
-    count = len(found.peers)
     endpoints = sum(peer.kind != "outside" for peer in found.peers)
     by = by or ("endpoint" if endpoints <= MOST_SINGLE else "namespace")
-    can = ~np.eye(count, dtype=bool)
-    outside = np.array([peer.kind == "outside" for peer in found.peers], bool)
-    can &= ~(outside[:, None] & outside[None, :])
-    reached = found.allowed.any(axis=2) & can
+    reached = found.allowed.any(axis=2)
     keys = [_key(found, peer, by) for peer in found.peers]
     order = sorted(dict.fromkeys(keys), key=lambda key: (_rank(key[0]), key))
     member = np.array([[key == wanted for wanted in order] for key in keys], np.int64)
     names, groups = tuple(name for _, name in order), tuple(group for group, _ in order)
-    return Grid(names, groups, member.T @ can @ member, member.T @ reached @ member)
+    return Grid(names, groups, member.T @ found.asked @ member, member.T @ reached @ member)
 
 
 def _rank(group: str) -> int:
@@ -108,7 +125,7 @@ def matrix(shown: Grid) -> Matrix:
 
     rows = zip(shown.allowed.tolist(), shown.pairs.tolist(), strict=True)
     cells = tuple(tuple(map(word, *row)) for row in rows)
-    return Matrix(shown.names, cells, "rows connect to columns; yes, .: no, 3/6: so many pairs, -: no pairs")
+    return Matrix(shown.names, cells, f"rows connect to columns; {_LEGEND}")
 
 
 def to_json(found: Reach) -> dict[str, Any]:

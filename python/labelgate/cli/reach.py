@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from ipaddress import ip_address
 from pathlib import Path
 
 import click
@@ -52,7 +53,8 @@ def reach_command(
     labelgate reach -f policies/ --port 443 -o grid          # everybody
     labelgate reach -f policies/ --port 443 --picture reach.svg
 
-    PEER is a name (Pod/shop/web-1 or shop/web-1), a label (app=web), a namespace (shop/) or an address.
+    PEER is a name (Pod/shop/web-1 or shop/web-1), a label (app=web), a namespace (shop/) or an address, and
+    then only its IP version is asked about.
     Addresses that no endpoint has are peers, too: one for each set of them that policy tells apart. Judged
     are both ends of a new connection; DNAT, routes and nodes on the way are not.
 
@@ -79,6 +81,7 @@ def reach_command(
         )
         return
     destinations, sources = _peers(found, to, "--to"), _peers(found, from_, "--from")
+    found = _in_named_version(found, from_, to)
     if picture_file is not None:
         asked = "any service" if port is None else f"{protocol} {port}"
         _draw(found, by, Path(picture_file), f"new connections, {asked}")
@@ -110,6 +113,21 @@ def _peers(found: Reach, text: str | None, option: str) -> list[int] | None:
             f"{option}: found `{text}`, expected the name, label key=value, namespace/ or address of a peer"
         )
     return peers
+
+
+def _in_named_version(found: Reach, *texts: str | None) -> Reach:
+    """Who names an address asks about its IP version."""
+    versions = {one for one in map(_version, texts) if one is not None}
+    if len(versions) > 1:
+        raise click.UsageError("--from, --to: found an IPv4 and an IPv6 address, expected one IP version")
+    return found.in_version(*versions) if versions else found
+
+
+def _version(text: str | None) -> int | None:
+    try:
+        return ip_address(text or "").version
+    except ValueError:
+        return None
 
 
 def _draw(found: Reach, by: str | None, path: Path, title: str) -> None:
