@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Literal
 
+from labelgate.arguments import check_type, shown
 from labelgate.flow import VERDICTS, IPAddress
 from labelgate.table import DecisionTable
 from labelgate.tabular import Tabular, html_table
@@ -88,11 +89,20 @@ def matrix(
 
     Raises:
         TooManyPairs: of workloads one by one, more than `MOST_PAIRS`.
+        TypeError, ValueError: another argument cannot be used, or the table is one of a node.
     """
     import numpy as np
 
-    from labelgate.analysis.services import USUAL_SOURCE_PORT
+    from labelgate.analysis.services import USUAL_SOURCE_PORT, check_port
 
+    check_port(protocol, port)
+    if by not in _LEGENDS:
+        raise ValueError(f"by: found {shown(by)}, expected one of {', '.join(_LEGENDS)}")
+    check_type("table", table, DecisionTable, "a DecisionTable")
+    if not str(table.program).startswith("all workloads\n"):
+        raise ValueError(
+            "table: found one of a node, expected one of the cluster: Snapshot.compile(node=None)"
+        )
     ports = USUAL_SOURCE_PORT if sport is None else sport, port
     workloads = {name.partition("/")[2]: _by_family(found) for name, found in table.workloads().items()}
     names = tuple(sorted(workloads))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from labelgate.analysis.addresses import IPV4
 from labelgate.analysis.program import Ports, Rule
+from labelgate.arguments import shown
 from labelgate.flow import ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE
 
 Mask = NDArray[np.bool_]
@@ -132,6 +133,21 @@ class ServiceClasses:
         if rule.not_icmp is not None:
             found &= self.has_types & ~self.has_type(rule.not_icmp)
         return found
+
+
+def check_port(protocol: int, port: int) -> None:
+    """Of questions about one port.
+
+    Raises:
+        TypeError: one of them is no number.
+        ValueError: the protocol has no ports, or no port has the number.
+    """
+    protocols = f"expected one that has ports: {', '.join(map(str, WITH_PORTS))}"
+    for name, value, expected in (("protocol", protocol, protocols), ("port", port, "expected 1..65535")):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            raise TypeError(f"{name}: found {shown(value)}, {expected}")
+        if value not in (WITH_PORTS if name == "protocol" else range(1, _LAST + 1)):
+            raise ValueError(f"{name}: found {value}, {expected}")
 
 
 def unique_columns(rows: Mask, count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

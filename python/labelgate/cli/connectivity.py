@@ -43,8 +43,8 @@ PORT_PROTOCOLS = (TCP, UDP, SCTP, UDPLITE)
 )
 @click.option("--matrix", "as_matrix", is_flag=True, help="Who reaches whom, as a grid (from the table).")
 @click.option("--port", type=click.IntRange(1, 65535), help="Of the matrix.")
-@click.option("--protocol", metavar="NAME|NUMBER", default="tcp", show_default=True, help="Of the matrix.")
-@click.option("--by", type=click.Choice(["workload", "namespace"]), default="workload", show_default=True)
+@click.option("--protocol", metavar="NAME|NUMBER", help="Of the matrix [default: tcp].")
+@click.option("--by", type=click.Choice(["workload", "namespace"]), help="Of the matrix [default: workload].")
 def connectivity(
     paths: tuple[str, ...],
     config_file: str | None,
@@ -52,8 +52,8 @@ def connectivity(
     engine: str,
     as_matrix: bool,
     port: int | None,
-    protocol: str,
-    by: By,
+    protocol: str | None,
+    by: By | None,
 ) -> None:
     """Say whether policy lets new connections through between workloads of a cluster.
 
@@ -69,7 +69,10 @@ def connectivity(
         raise click.UsageError("ask with --packets, or for a --matrix")
     if as_matrix and port is None:
         raise click.UsageError("--matrix needs --port")
-    number = port_protocol(protocol)
+    for option, value in (("--port", port), ("--protocol", protocol), ("--by", by)):
+        if value is not None and not as_matrix:
+            raise click.UsageError(f"{option} needs --matrix")
+    number = port_protocol(protocol or "tcp")
     with ProgressBar() as progress:
         snapshot = load(*paths, progress=progress)
     settings = load_config(config_file, snapshot.felix_configurations).settings
@@ -79,7 +82,7 @@ def connectivity(
         table = snapshot.compile(node=None, settings=settings)
         try:
             with ProgressBar(what="asking") as progress:
-                found = matrix(table, port=port, protocol=number, by=by, progress=progress)
+                found = matrix(table, port=port, protocol=number, by=by or "workload", progress=progress)
         except TooManyPairs as error:
             raise click.UsageError(f"--matrix: {error}") from None
         _print(found)
