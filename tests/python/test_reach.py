@@ -355,6 +355,90 @@ def test_pairs_without_a_common_ip_version_are_not_asked(run_both):
     assert rows[1].split()[2] == "9/10", "of 4 pods, without those between `four` and `six`"
 
 
+def test_lists_of_ports_are_whole_where_programs_read_them(tmp_path):
+    ports = ",".join(map(str, range(1, 24, 2)))
+    rule = f"{{action: Allow, protocol: TCP, destination: {{ports: [{ports}]}}}}"
+    policy = "apiVersion: projectcalico.org/v3\nkind: NetworkPolicy\nmetadata: {name: db, namespace: shop}\n"
+    policy += f"spec: {{selector: app == 'db', ingress: [{rule}]}}\n"
+    path = tmp_path / "policy.yaml"
+    path.write_text("\n---\n".join([SPACE, *PODS, policy]))
+    whole = f"tcp {ports}"
+    words = ("reach", "-f", str(path), "--from", "shop/web-1", "--to", "app=db")
+    (pair,) = json.loads(CliRunner().invoke(cli, [*words, "-o", "json"]).stdout)["reach"]
+    assert pair["services"] == whole
+    assert whole in reach(Snapshot.of(load_text(path.read_text()))).to_numpy()["services"]
+    assert CliRunner().invoke(cli, words).stdout.endswith(": tcp 1,3,5,7,9,11,13,15 and 4 more\n")
+
+
+def test_every_output_has_the_pairs_that_are_named(run):
+    asked = ("--from", "shop/web-1", "--to", "shop/", "--port", "80")
+    found = json.loads(run(*asked, "-o", "json").stdout)
+    assert [one["name"] for one in found["peers"]] == ["Pod/shop/db-1", "Pod/shop/web-1", "Pod/shop/web-2"]
+    assert [(one["from"], one["to"]) for one in found["reach"]] == [("Pod/shop/web-1", "Pod/shop/web-2")]
+    rows = run(*asked, "-o", "grid").stdout.splitlines()
+    assert [row.split()[2:] for row in rows[1:-1]] == [["-", "-", "-"], [".", "-", "yes"], ["-", "-", "-"]]
+    graph = run(*asked, "-o", "dot").stdout
+    assert [line.strip() for line in graph.splitlines() if "->" in line] == ["n1 -> n2;"]
+    only = json.loads(run("--to", "app=db", "--port", "5432", "-o", "json").stdout)
+    assert {one["to"] for one in only["reach"]} == {"Pod/shop/db-1"}
+    assert len(only["peers"]) == 4
+
+
+def test_a_picture_has_the_pairs_that_are_named(run, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("labelgate.cli.reach.picture", lambda shown, *_: drawn.append(shown))
+    run("--from", "shop/web-1", "--to", "app=db", "--picture", str(tmp_path / "reach.svg"))
+    assert [shown.names for shown in drawn] == [("shop/db-1", "shop/web-1")]
+    assert drawn[0].pairs.tolist() == [[0, 0], [1, 0]]
+
+
+def test_a_protocol_is_of_a_port(run):
+    result = run("--protocol", "udp")
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, "Error: --protocol needs --port")
+
+
+@pytest.mark.parametrize("name", ["", "16", "/", "="])
+def test_parts_of_names_are_no_peers(tmp_path, name):
+    path = tmp_path / "policy.yaml"
+    path.write_text(HOST_WORLD.replace("203.0.113.0/24", "10.1.0.0/16"))
+    result = CliRunner().invoke(cli, ["reach", "-f", str(path), "--from", name])
+    text = (
+        f"Error: --from: found `{name}`, expected the name, label key=value, namespace/ or address of a peer"
+    )
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, text)
+    assert CliRunner().invoke(cli, ["reach", "-f", str(path), "--from", "10.1.0.0/16"]).exit_code == 0
+
+
+@pytest.mark.parametrize("output", ["list", "grid", "json", "dot"])
+@pytest.mark.parametrize("option", ["--from", "--to"])
+def test_nobody_has_a_name_in_an_empty_world(tmp_path, output, option):
+    path = tmp_path / "empty.yaml"
+    path.write_text("")
+    result = CliRunner().invoke(cli, ["reach", "-f", str(path), option, "a", "-o", output])
+    assert result.exit_code == 2
+    assert f"{option}: found `a`, expected the name" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (lambda: port_service(6, 70000), ValueError, "port: found 70000, expected 1..65535"),
+        (lambda: port_service(6, 0), ValueError, "port: found 0, expected 1..65535"),
+        (lambda: port_service(6, "80"), TypeError, "port: found '80', expected 1..65535"),
+        (lambda: port_service(999, 80), ValueError,
+         "protocol: found 999, expected one that has ports: 6, 17, 132, 136"),
+        (lambda: port_service(1, 80), ValueError,
+         "protocol: found 1, expected one that has ports: 6, 17, 132, 136"),
+        (lambda: reach(Snapshot()).matching(5), TypeError,
+         "text: found 5, expected the name, label, namespace or address of a peer"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_said(call, error, text):
+    with pytest.raises(error) as caught:
+        call()
+    assert str(caught.value) == text
+
+
 @pytest.mark.parametrize("ending", ["svg", "png"])
 def test_a_picture_is_drawn(run, tmp_path, ending):
     pytest.importorskip("matplotlib")

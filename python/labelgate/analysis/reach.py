@@ -22,7 +22,7 @@ from labelgate.analysis.naming import Names
 from labelgate.analysis.partition import AddressClasses, column, rule_sets
 from labelgate.analysis.program import Direction, Rule, read_programs
 from labelgate.analysis.regions import Region, Services
-from labelgate.analysis.services import USUAL_SOURCE_PORT, Piece, ServiceClasses
+from labelgate.analysis.services import USUAL_SOURCE_PORT, Piece, ServiceClasses, check_port
 from labelgate.arguments import check_type
 from labelgate.columns import Flows
 from labelgate.flow import ICMPV6, VERDICTS
@@ -65,6 +65,11 @@ class Peer:
     interface: str = ""
     """Of hosts, and of workloads on nodes that have host endpoints."""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What it is called: endpoints without their kind, too."""
+        return (self.name,) if self.kind == "outside" else (self.name, self.name.partition("/")[2])
+
 
 @dataclass(frozen=True)
 class Reach(Tabular):
@@ -104,6 +109,19 @@ class Reach(Tabular):
         """The answers of one IP version alone, 4 or 6."""
         return replace(self, answers={version: self.answers[version]})
 
+    def between(self, sources: Sequence[int] | None, destinations: Sequence[int] | None) -> Reach:
+        """The answers for pairs from these peers to those, by number (None: all), without the other peers."""
+        every = range(len(self.peers))
+        from_, to = every if sources is None else sources, every if destinations is None else destinations
+        kept = sorted({*from_, *to})
+        pairs = np.isin(kept, from_)[:, None] & np.isin(kept, to)
+        chosen = np.ix_(kept, kept)
+        answers = {
+            version: (asked[chosen] & pairs, through[chosen] & pairs[:, :, None])
+            for version, (asked, through) in self.answers.items()
+        }
+        return replace(self, peers=tuple(self.peers[at] for at in kept), answers=answers)
+
     def columns(self) -> Mapping[str, NDArray[Any]]:
         """Who reaches whom, with which services; `one_family`: some in one IP version only."""
         sources, destinations = np.nonzero(self.allowed.any(axis=2))
@@ -127,17 +145,22 @@ class Reach(Tabular):
         return f"Reach({self.caption()})"
 
     def services_text(self, source: int, destination: int) -> str:
-        """The services of one pair, in words; empty if there are none."""
+        """The services of one pair, in words, whole lists of ports; empty if there are none."""
         found = np.flatnonzero(self.allowed[source, destination])
-        return self.services_of(found).text() if len(found) else ""
+        return self.services_of(found).text(most=None) if len(found) else ""
 
     def services_of(self, classes: Iterable[int]) -> Services:
         """Some classes as one set."""
         return Services.of(piece for one in classes for piece in self.services.pieces[one])
 
     def matching(self, text: str) -> list[int]:
-        """Peers by name (with or without kind), label (`key=value`), namespace (`shop/`) or address."""
-        found = [at for at, one in enumerate(self.peers) if text in (one.name, one.name.partition("/")[2])]
+        """Peers by name (endpoints without kind, too), label (`key=value`), namespace (`shop/`) or address.
+
+        Raises:
+            TypeError: this is no text.
+        """
+        check_type("text", text, str, "the name, label, namespace or address of a peer")
+        found = [at for at, one in enumerate(self.peers) if text in one.names]
         if not found and text.endswith("/"):
             found = [at for at, one in enumerate(self.peers) if one.group == text[:-1]]
         if not found and "=" in text:
@@ -166,7 +189,12 @@ def _single(family: int, number: int) -> Any:
 
 
 def port_service(protocol: int, port: int) -> ServiceClasses:
-    """The one service that a port is."""
+    """The one service that a port is.
+
+    Raises:
+        TypeError, ValueError: a number is none of a protocol that has ports, or of a port.
+    """
+    check_port(protocol, port)
     sample = np.array(
         [(protocol, USUAL_SOURCE_PORT, port, False)],
         [("protocol", np.uint8), ("sport", np.uint16), ("dport", np.uint16), ("fragment", np.bool_)],

@@ -148,16 +148,19 @@ class Services:
             {protocol: _rest(rows.get(protocol, ())) for protocol in WITH_PORTS + WITH_TYPES},
         )
 
-    def text(self) -> str:
-        """In few words, for example `tcp 80,443` or `every protocol but udp 53 and sctp`."""
+    def text(self, most: int | None = 8) -> str:
+        """In few words, for example `tcp 80,443` or `every protocol but udp 53 and sctp`.
+
+        Of a list of ports `most` are named, and how many more there are; None: all.
+        """
         rest = self.rest()
         if not rest.groups:
             return "every protocol"
-        plain, other = self._text("; "), rest._text(" and ")
+        plain, other = self._text("; ", most), rest._text(" and ", most)
         return plain if len(plain) <= len(other) + 20 else f"every protocol but {other}"
 
-    def _text(self, between: str) -> str:
-        return between.join(map(_group_text, self.groups))
+    def _text(self, between: str, most: int | None) -> str:
+        return between.join(_group_text(group, most) for group in self.groups)
 
 
 _NAMES = {number: name for name, number in PROTOCOLS.items()}
@@ -221,7 +224,7 @@ def _rest(rows: Rows) -> Rows:
     return _rows(found)
 
 
-def _group_text(group: ServiceGroup) -> str:
+def _group_text(group: ServiceGroup, most: int | None) -> str:
     numbers = [number for first, last in group.protocols for number in range(first, last + 1)]
     names = ", ".join(map(protocol_name, numbers)) if len(numbers) <= 6 else _protocol_spans(group.protocols)
     if not group.rows or (group.opaque and group.rows == ALL_ROWS):
@@ -231,7 +234,7 @@ def _group_text(group: ServiceGroup) -> str:
     sports: dict[Spans, list[tuple[int, int]]] = {}
     for first, last, dports in group.rows:
         sports.setdefault(dports, []).append((first, last))
-    rows = " or ".join(_row_text(dports, found, are_types) for dports, found in sports.items())
+    rows = " or ".join(_row_text(dports, found, are_types, most) for dports, found in sports.items())
     return f"{names} {rows}" + (" and fragments" if group.opaque else "")
 
 
@@ -239,14 +242,14 @@ def _protocol_spans(spans: Spans) -> str:
     return "protocols " + ",".join(_span(span) for span in spans)
 
 
-def _row_text(dports: Spans, sports: list[tuple[int, int]], are_types: bool) -> str:
+def _row_text(dports: Spans, sports: list[tuple[int, int]], are_types: bool, most: int | None) -> str:
     if are_types:
         return ",".join(map(_type_text, dports))
-    text = _some([_span(span) for span in dports])
+    text = _some([_span(span) for span in dports], most)
     if sports == [(0, _LAST)]:
         return text
     ports = "any port" if dports == ((0, _LAST),) else text
-    return f"{ports} from ports {_some([_span(span) for span in sports])}"
+    return f"{ports} from ports {_some([_span(span) for span in sports], most)}"
 
 
 def _type_text(span: tuple[int, int]) -> str:
@@ -264,6 +267,6 @@ def _span(span: tuple[int, int]) -> str:
     return str(first) if first == last else f"{first}-{last}"
 
 
-def _some(texts: list[str], most: int = 8) -> str:
-    more = len(texts) - most
+def _some(texts: list[str], most: int | None) -> str:
+    more = 0 if most is None else len(texts) - most
     return ",".join(texts) if more <= 0 else ",".join(texts[:most]) + f" and {more} more"

@@ -26,7 +26,7 @@ PICTURES = (".svg", ".png")
 @click.option("--to", metavar="PEER", help="Who reaches these?")
 @click.option("--from", "from_", metavar="PEER", help="What do these reach?")
 @click.option("--port", type=click.IntRange(1, 65535), help="Only this port [default: every service].")
-@click.option("--protocol", metavar="NAME|NUMBER", default="tcp", show_default=True, help="Of the port.")
+@click.option("--protocol", metavar="NAME|NUMBER", help="Of the port [default: tcp].")
 @click.option("--by", metavar="endpoint|namespace|label:KEY", help="Rows of grid, DOT and picture.")
 @click.option(
     "-o", "--output", type=click.Choice(["list", "grid", "json", "dot"]), default="list", show_default=True
@@ -40,7 +40,7 @@ def reach_command(
     to: str | None,
     from_: str | None,
     port: int | None,
-    protocol: str,
+    protocol: str | None,
     by: str | None,
     output: str,
     picture_file: str | None,
@@ -54,13 +54,16 @@ def reach_command(
     labelgate reach -f policies/ --port 443 --picture reach.svg
 
     PEER is a name (Pod/shop/web-1 or shop/web-1), a label (app=web), a namespace (shop/) or an address, and
-    then only its IP version is asked about.
-    Addresses that no endpoint has are peers, too: one for each set of them that policy tells apart. Judged
-    are both ends of a new connection; DNAT, routes and nodes on the way are not.
+    then only its IP version is asked about. Grid, JSON, DOT and picture have the pairs that --from and --to
+    name. Addresses that no endpoint has are peers, too: one for each set of them that policy tells apart.
+    Judged are both ends of a new connection; DNAT, routes and nodes on the way are not.
 
     Exit codes: 0 answered, 1 --from reaches no --to, 2 usage, 3 what cannot be read.
     """
     _check(by, picture_file)
+    if protocol is not None and port is None:
+        raise click.UsageError("--protocol needs --port")
+    protocol = protocol or "tcp"
     number = port_protocol(protocol)
     with ProgressBar() as progress:
         snapshot = load(*paths, progress=progress)
@@ -79,21 +82,23 @@ def reach_command(
             "addresses: `kubectl get pods -o yaml`), WorkloadEndpoints or HostEndpoints",
             err=True,
         )
-        return
     destinations, sources = _peers(found, to, "--to"), _peers(found, from_, "--from")
+    if not found.peers and output != "json":
+        return
     found = _in_named_version(found, from_, to)
+    chosen = found.between(sources, destinations)
     if picture_file is not None:
         asked = "any service" if port is None else f"{protocol} {port}"
-        _draw(found, by, Path(picture_file), f"new connections, {asked}")
+        _draw(chosen, by, Path(picture_file), f"new connections, {asked}")
     elif output == "list":
         for line in lines(found, sources, destinations):
             click.echo(line)
     elif output == "json":
-        click.echo(json.dumps(to_json(found), indent=2))
+        click.echo(json.dumps(to_json(chosen), indent=2))
     else:
-        shown = grid(found, by)
+        shown = grid(chosen, by)
         click.echo(dot(shown) if output == "dot" else f"{matrix(shown).text()}\n{matrix(shown).legend}")
-    if sources and destinations and not found.allowed[sources][:, destinations].any():
+    if sources and destinations and not chosen.allowed.any():
         sys.exit(1)
 
 
