@@ -82,14 +82,14 @@ def matrix(
     by: By = "workload",
     progress: Callable[[int, int], None] = lambda done, whole: None,
 ) -> Matrix:
-    """The grid of a table of the cluster (`Snapshot.compile(node=None)`).
+    """The grid of a table of the cluster (`Snapshot.compile(node=None)`); of one of a node, its workloads'.
 
     A new connection from source port `sport` (None: the usual one, 40000) between the first addresses of each
     family. `progress` is told how many workloads have been asked about, and how many there are.
 
     Raises:
         TooManyPairs: of workloads one by one, more than `MOST_PAIRS`.
-        TypeError, ValueError: another argument cannot be used, or the table is one of a node.
+        TypeError, ValueError: another argument cannot be used.
     """
     import numpy as np
 
@@ -99,10 +99,6 @@ def matrix(
     if by not in _LEGENDS:
         raise ValueError(f"by: found {shown(by)}, expected one of {', '.join(_LEGENDS)}")
     check_type("table", table, DecisionTable, "a DecisionTable")
-    if not str(table.program).startswith("all workloads\n"):
-        raise ValueError(
-            "table: found one of a node, expected one of the cluster: Snapshot.compile(node=None)"
-        )
     ports = USUAL_SOURCE_PORT if sport is None else sport, port
     workloads = {name.partition("/")[2]: _by_family(found) for name, found in table.workloads().items()}
     names = tuple(sorted(workloads))
