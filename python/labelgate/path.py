@@ -52,6 +52,10 @@ def hooks_of(in_: str | None, out: str | None) -> tuple[Hook, ...]:
 
 STEPS = 3
 """Hooks on any way."""
+LOOP: Interfaces = None, "lo"
+"""The way of what stays on the host: what goes out there comes in again."""
+BACK: Interfaces = "lo", None
+"""The way of the same packet from then on."""
 
 
 def ahead_of_dnat(behind: Interfaces, out_before_dnat: str | None) -> Interfaces:
@@ -113,7 +117,7 @@ def walk(
     judges (E-37); `packet.out` is the interface towards it. `out_before_dnat` is the one towards
     `packet.dst`, which raw OUTPUT sees (E-32), and by which an untracked packet goes, as it passes no NAT
     (E-62). Where it is None, an incoming packet is taken to be addressed to the host, and one of the host's
-    own to go by `packet.out`.
+    own to go by `packet.out`. What goes out over `lo` is judged a second time, as it comes in there (E-47).
     """
     behind = packet.in_, packet.out
     ahead = behind if dnat is None else ahead_of_dnat(behind, out_before_dnat)
@@ -131,6 +135,24 @@ def walk(
             return
         ct = "untracked" if answer.verdict == "allow-notrack" else current.ct
         current = replace(current, accepted=answer.accepted, ct=ct)
+    if (current.in_, current.out) == LOOP:
+        yield from _come_back(judge, current)
+
+
+def _come_back(judge: Callable[[Packet], A], packet: Packet) -> Iterator[Visit[A]]:
+    """What has gone out over `lo`: without our marks (E-30), as NAT has left it.
+
+    Conntrack knows the packet: its state stays, and no rule takes it out of there any more.
+    """
+    in_, out = BACK
+    current = replace(packet, in_=in_, out=out, accepted=False)
+    for hook in hooks_of(in_, out):
+        current = replace(current, hook=hook)
+        answer = judge(current)
+        yield Visit(current, answer)
+        if answer.verdict == "deny":
+            return
+        current = replace(current, accepted=answer.accepted)
 
 
 def _translated(packet: Packet, to: Destination) -> Packet:

@@ -97,13 +97,18 @@ class Walk:
         """Untracked where a hook before has said so (E-60)."""
         self._table = table
         self._accepted = np.zeros(len(flows), np.bool_)
+        self._is_back = np.zeros(len(flows), np.bool_)
         self._translated = flows.translated
 
     def is_translated(self, hook: Hook, rows: Rows) -> NDArray[np.bool_]:
         """Those that DNAT sends elsewhere before the hook sees them (E-70): no untracked ones (E-62)."""
-        is_behind = hook.startswith("filter") or hook == "mangle-postrouting"
+        is_behind = self._is_back[rows] | (hook.startswith("filter") or hook == "mangle-postrouting")
         found: NDArray[np.bool_] = is_behind & self._translated[rows] & (self.ct[rows] != _UNTRACKED)
         return found
+
+    def come_back(self, rows: Rows) -> None:
+        """They have gone out over `lo`, and come in there, as `labelgate.path.walk` has it."""
+        self._is_back[rows], self._accepted[rows] = True, False
 
     def ask(self, hook: Hook, rows: Rows, way: Interfaces) -> tuple[NDArray[np.uint8], NDArray[np.uint32]]:
         """Verdicts and outcome ids, as of `DecisionTable.decide_batch`."""
@@ -126,5 +131,5 @@ class Walk:
         )
         # The accept mark travels on (E-48).
         self._accepted[rows] |= (verdicts == _NOTRACK) | (verdicts == _MARKED)
-        self.ct[rows[verdicts == _NOTRACK]] = _UNTRACKED
+        self.ct[rows[(verdicts == _NOTRACK) & ~self._is_back[rows]]] = _UNTRACKED
         return verdicts, outcomes

@@ -192,3 +192,24 @@ def test_host_facts_that_do_not_load(tmp_path: Path) -> None:
     for path, why in ((tmp_path / "none.yaml", "No such file or directory"), (tmp_path, "Is a directory")):
         result = explain(tmp_path, *FLOW, "--host", str(path))
         assert (result.exit_code, result.stderr.splitlines()[-1]) == (3, f"Error: {path}: {why}")
+
+
+def test_what_goes_out_over_lo_comes_in_there(tmp_path: Path) -> None:
+    """E-47; behind DNAT, and denied as table and reference have it."""
+    path = tmp_path / "policy.yaml"
+    path.write_text(
+        POLICY.split("---", maxsplit=1)[0].replace("eth0", '"*"')
+        + "---\napiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {name: in}\n"
+        "spec: {selector: all(), ingress: [{action: Allow, protocol: TCP, destination: {ports: [8080]}}]}\n"
+    )
+    command = ["explain", "-f", str(path), "--node", "edge1", "--path", "--out", "lo"]
+    command += ["--src", "127.0.0.1", "--dst", "198.51.100.10", "--protocol", "tcp", "--dport", "80"]
+    denied = CliRunner().invoke(cli, command)
+    assert denied.exit_code == 1, denied.output
+    hooks = [line.split()[0] for line in denied.stdout.splitlines() if not line.startswith(" ")]
+    assert hooks == [
+        "raw-output", "filter-output", "mangle-postrouting",
+        "raw-prerouting", "mangle-prerouting", "filter-input", "denied",
+    ]  # fmt: skip
+    sent = CliRunner().invoke(cli, [*command, "--dnat", "198.51.100.10:8080"])
+    assert (sent.exit_code, sent.stdout.splitlines()[-1]) == (0, "delivered: allowed at filter-input")

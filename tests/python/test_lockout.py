@@ -15,7 +15,7 @@ from labelgate.compiler import Compiler
 from labelgate.config import load_config
 from labelgate.links import Link, Links
 from labelgate.lockout import Flow, Host, check, findings, host
-from labelgate.lockout.judge import denial, denied_at, translated
+from labelgate.lockout.judge import denial, denied_at
 from labelgate.lockout.many import by_column, denials, distinct, flow_of
 from labelgate.resources import Loading
 from labelgate.snapshot import Snapshot
@@ -152,7 +152,7 @@ apiVersion: projectcalico.org/v3
 kind: GlobalNetworkPolicy
 metadata: {name: untracked}
 spec:
-  selector: side == 'out'
+  selector: side in {'out', 'itself'}
   order: 1
   doNotTrack: true
   applyOnForward: true
@@ -248,17 +248,13 @@ def one_by_one(judged: DecisionTable, flow: Flow) -> str | None:
     source, target = index[str(flow.src)], index[str(flow.target or flow.dst)]
     if source == 1:
         ways = [(None, names[target])] if target else []
-        ways += [("lo", None)] if target == 1 else []
     elif source and target:
         ways = [(names[source], None if target == 1 else names[target])]
     else:
         ways = []
     destination = index[str(flow.dst)]
     out = None if source != 1 and destination == 1 else names.get(destination)
-    befores = [None if source == 1 and way[0] else out for way in ways]
-    sent = [translated(flow) if way == ("lo", None) else flow for way in ways]
-    asked = zip(sent, ways, befores, strict=True)
-    reasons = (denied_at(judged, one, *way, before) for one, way, before in asked)
+    reasons = (denied_at(judged, flow, *way, out) for way in ways)
     return next(filter(None, reasons), None)
 
 

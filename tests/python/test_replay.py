@@ -17,6 +17,7 @@ from labelgate.analysis.whereabouts import Whereabouts
 from labelgate.cli import cli
 from labelgate.lockout.flows import Flow as Tracked
 from labelgate.lockout.many import by_column
+from labelgate.path import hooks_of
 from recorded_traffic import FRAME, HOST, LINES, OTHER, PACKETS, POD, POLICY, fates, replay, tcp
 from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.l2 import ARP
@@ -362,7 +363,7 @@ def test_conntrack_by_the_routes_of_this_host(recorded_policy: str, monkeypatch:
     monkeypatch.setattr(recorded, "read_connections", lambda in_any_state: here)
     (report,) = replay(recorded_policy, "conntrack", "--node", "edge1", code=3)
     assert fates(report) == {"no endpoint": (1, 1)}
-    assert [row["place"] for row in report["rules"]] == ["raw-output", "filter-output", "mangle-postrouting"]
+    assert [row["place"] for row in report["rules"]] == [*hooks_of(None, "lo"), *hooks_of("lo", None)]
 
 
 def test_replies_of_untracked_flows_are_asked_about(tmp_path: Path) -> None:
@@ -388,10 +389,11 @@ def test_whereabouts() -> None:
         {ip_address(POD): "cali1"},
         ((ip_network("10.0.0.0/8"), "eth1"), (ip_network("0.0.0.0/0"), "eth0")),
     )
-    found = {text: where.of(ip_address(text)) for text in (HOST, POD, "10.9.9.9", OTHER, "224.0.0.1", "::5")}
+    texts = (HOST, POD, "10.9.9.9", OTHER, "224.0.0.1", "::5", "ff02::1")
+    found = {text: where.of(ip_address(text)) for text in texts}
     assert found == {
-        HOST: (True, None), POD: (False, "cali1"), "10.9.9.9": (False, "eth1"), OTHER: (False, "eth0"),
-        "224.0.0.1": (True, None), "::5": (False, None),
+        HOST: (True, "lo"), POD: (False, "cali1"), "10.9.9.9": (False, "eth1"), OTHER: (False, "eth0"),
+        "224.0.0.1": (True, "eth0"), "::5": (False, None), "ff02::1": (True, None),
     }  # fmt: skip
 
 
@@ -403,3 +405,64 @@ def test_a_default_route_does_not_lead_to_link_local_addresses() -> None:
     assert found == [(False, None), (False, "eth0"), (False, "eth0")]
     said = Whereabouts(routes=(*routes, (ip_network("fe80::/64"), "eth1")))
     assert said.of(ip_address("fe80::1")) == (False, "eth1")
+
+
+LOOPBACK = """\
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: all, labels: {role: edge}}
+spec: {node: edge1, interfaceName: "*", expectedIPs: [198.51.100.10]}
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: out}
+spec:
+  selector: role == 'edge'
+  types: [Ingress, Egress]
+  ingress: [{action: Allow, destination: {ports: [8081]}, protocol: TCP}]
+  egress: [{action: Allow}]
+"""
+
+
+def replayed_on_the_node(tmp_path: Path, policy: str, more: str = "", *, code: int, **flow: object) -> str:
+    """What becomes of one flow, and where."""
+    path, flows, config = tmp_path / "policy.yaml", tmp_path / "flows.jsonl", tmp_path / "config.yaml"
+    path.write_text(policy)
+    config.write_text(more)
+    flows.write_text(json.dumps({"src": HOST, "dst": HOST, "protocol": 6, "sport": 4, **flow}))
+    options = ("--node", "edge1", "--config", str(config), "--flows")
+    answer, _ = replay(str(path), str(flows), *options, code=code)
+    return f"{answer['fate']} at {answer['by']['place']}" if answer["by"] else answer["fate"]
+
+
+def test_what_stays_on_the_node_comes_in_over_lo(tmp_path: Path) -> None:
+    """E-47: a `*` host endpoint governs what comes in there, too."""
+    for address in (HOST, "127.0.0.1"):
+        ends: dict[str, object] = {"src": address, "dst": address}
+        for dport, fate, code in ((8080, "denied", 1), (8081, "allowed", 0)):
+            said = replayed_on_the_node(tmp_path, LOOPBACK, code=code, dport=dport, **ends)
+            assert said == f"{fate} at filter-input"
+    exempt = replayed_on_the_node(tmp_path, LOOPBACK, "exemptLoopback: true", code=3, dport=8080)
+    assert exempt == "no endpoint at filter-input"
+
+
+def test_multicast_of_the_node_goes_out(tmp_path: Path) -> None:
+    policy = LOOPBACK.replace('"*"', "eth0")
+    said = replayed_on_the_node(tmp_path, policy, code=0, dst="224.0.0.251", protocol=17, dport=5353)
+    assert said == "allowed at filter-output"
+
+
+@pytest.mark.parametrize("types", ["[Egress]", "[Ingress, Egress]"])
+def test_replies_over_lo_take_both_ways_as_well(tmp_path: Path, types: str) -> None:
+    """Untracked there: the replies are asked about like what they answer."""
+    policy = (
+        LOOPBACK.replace('"*"', "lo")
+        .replace("types: [Ingress, Egress]", f"types: {types}\n  doNotTrack: true\n  applyOnForward: true")
+        .replace("  ingress: [{action: Allow, destination: {ports: [8081]}, protocol: TCP}]\n", "")
+    )
+    fate = replayed_on_the_node(tmp_path, policy, code=1, dport=8080, replies=1)
+    assert fate == "denied at filter-input"
+    policy = policy.replace("  egress", "  ingress: [{action: Allow}]\n  egress")
+    is_both = "Ingress" in types
+    said = replayed_on_the_node(tmp_path, policy, code=0 if is_both else 1, dport=8080, replies=1)
+    assert said.partition(" ")[0] == ("allowed" if is_both else "denied")

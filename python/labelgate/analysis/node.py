@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from labelgate.analysis.replay import (
 )
 from labelgate.analysis.whereabouts import Directory, Place, Whereabouts, way_between
 from labelgate.flow import CT_STATES, ICMP, ICMPV6, VERDICTS, Hook, IPAddress
-from labelgate.path import Interfaces, hooks_of
+from labelgate.path import BACK, LOOP, Interfaces, hooks_of
 from labelgate.settings import HostFacts
 from labelgate.table import DecisionTable
 from labelgate.ways import Rows, Walk, groups
@@ -105,11 +105,9 @@ class NodeJudge:
 
     def _go_on(self, walk: _Walk, rows: Rows, way: Interfaces, sent: Recorded) -> None:
         """Behind the raw hook, and the replies; `sent` has the destinations that the flows come to have."""
-        begun = rows
-        for hook in hooks_of(*way)[1:]:
-            rows = walk.ask(hook, rows, way)
+        walk.go(hooks_of(*way)[1:], rows, way)
         if self._judges_replies:
-            self._pass_back(walk, begun, way, sent)
+            self._pass_back(walk, rows, way, sent)
 
     def _pass_back(self, walk: _Walk, rows: Rows, way: Interfaces, sent: Recorded) -> None:
         """Replies, where untracked policy judges each packet: to conntrack they may be new (E-61)."""
@@ -119,9 +117,8 @@ class NodeJudge:
         ct = np.where(walk.ct == _UNTRACKED, _NEW, _ESTABLISHED).astype(np.uint8)
         flows = replace(_reversed(sent), ct=ct)
         back = _Walk(self._table, self.reasons, flows, "replies at ")
-        going = rows
-        for hook in hooks_of(way[1], way[0]):
-            going = back.ask(hook, going, (way[1], way[0]))
+        way = LOOP if way == LOOP else (way[1], way[0])
+        back.go(hooks_of(*way), rows, way)
         back.settle(rows)
         walk.visits += back.visits
         denied = rows[back.state[rows] == DENIED]
@@ -202,12 +199,21 @@ class _Walk:
         """As hooks before have left it."""
         return self._walk.ct
 
+    def go(self, hooks: Sequence[Hook], rows: Rows, way: Interfaces) -> None:
+        """Asks these hooks, which end a way; then those that what stays on the host comes in by."""
+        for hook in hooks:
+            rows = self.ask(hook, rows, way)
+        if way == LOOP:
+            self._walk.come_back(rows)
+            self.go(hooks_of(*BACK), rows, BACK)
+
     def ask(self, hook: Hook, rows: Rows, way: Interfaces) -> Rows:
         """Asks a hook about these rows; those that it lets go on."""
         if not len(rows):
             return rows
         # Filter asks a policy, or mangle POSTROUTING of what the node sends and DNAT sends elsewhere (E-37).
-        asks = hook.startswith("filter") | self._walk.is_translated(hook, rows)
+        is_last = hook == "mangle-postrouting"
+        asks = hook.startswith("filter") | (is_last & self._walk.is_translated(hook, rows))
         verdicts, outcomes = self._walk.ask(hook, rows, way)
         numbers = self._reasons.numbers(self._prefix + hook, verdicts, outcomes)
         self.visits.append((rows, numbers))

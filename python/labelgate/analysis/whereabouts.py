@@ -11,7 +11,7 @@ from labelgate.flow import IPAddress
 from labelgate.path import Interfaces
 
 Place = tuple[bool, str | None]
-"""Whether it is the node itself, and the interface towards it if it is not, as far as that is known."""
+"""Whether the node itself gets it, and the interface that the node sends to it by, as far as it is known."""
 
 
 @dataclass(frozen=True)
@@ -26,32 +26,31 @@ class Whereabouts:
     """The longest prefix that fits leads to the interface; to link-local IPv6 only one of such."""
 
     def of(self, address: IPAddress) -> Place:
-        """Whether it is the node's own, and the interface towards it if it is not."""
+        """Whether the node itself gets it, and the interface that the node sends to it by."""
         if address in self.local or address.is_loopback:
-            return True, None
+            return True, "lo"
         if address in self.workloads:
             return False, self.workloads[address]
         is_anywhere = is_of_any_interface(address)
         fitting = [
             (net.prefixlen, name)
             for net, name in self.routes
-            if address in net and (net.is_link_local or not is_anywhere)
+            if address in net and (net.is_link_local or net.is_multicast or not is_anywhere)
         ]
-        if address.is_multicast or str(address) == "255.255.255.255":
-            return True, None
-        return False, max(fitting)[1] if fitting else None
+        is_to_all = address.is_multicast or str(address) == "255.255.255.255"
+        return is_to_all, max(fitting)[1] if fitting else None
 
 
 def is_of_any_interface(address: IPAddress) -> bool:
-    """Whether every interface has some behind it (link-local IPv6): no default route leads there."""
-    return address.version == 6 and address.is_link_local
+    """Whether every interface has some behind it (IPv6: link-local, multicast); no default route leads."""
+    return address.version == 6 and (address.is_link_local or address.is_multicast)
 
 
 class Directory(Protocol):
     """Knows where addresses are."""
 
     def of(self, address: IPAddress) -> Place:
-        """Whether it is the node's own, and the interface towards it if it is not."""
+        """Whether the node itself gets it, and the interface that the node sends to it by."""
 
 
 def whereabouts(
@@ -69,8 +68,6 @@ def whereabouts(
 def way_between(source: Place, destination: Place) -> Interfaces | None:
     """In- and out-interface between two places; None if the node is on no way between them that is known."""
     (from_node, in_), (to_node, out) = source, destination
-    if from_node and to_node:
-        return None, "lo"
     if from_node:
         return (None, out) if out else None
     if to_node:

@@ -317,9 +317,10 @@ class _ThisHost:
 
     def of(self, address: IPAddress) -> tuple[bool, str | None]:
         """As `Whereabouts.of`."""
-        if self._host.is_local(address) or address.is_multicast:
-            return True, None
-        return False, None if is_of_any_interface(address) else self._host.interface(address)
+        if self._host.is_local(address):
+            return True, "lo"
+        out = None if is_of_any_interface(address) else self._host.interface(address)
+        return address.is_multicast, out
 
 
 def _on_this_host(judges: list[Judge]) -> list[Judge]:

@@ -48,7 +48,7 @@ class Host:
         return self._names.get(place)
 
     def ways(self, flow: Flow) -> Iterator[Interfaces]:
-        """In- and out-interface of the flow's first packet; of both of its passes if it stays on the host.
+        """In- and out-interface of the flow's first packet, as it leaves where it begins.
 
         What comes in is taken to come from where the route back leads. Nothing where no route leads.
 
@@ -73,9 +73,8 @@ class Host:
     ) -> Iterator[tuple[str | None, Interfaces]]:
         """The same between places."""
         before = next((out for _, out in self.between(source, destination)), None)
-        for in_, out in self.between(source, target):
-            # What comes back over `lo` is addressed to the host.
-            yield None if source == _LOCAL and in_ else before, (in_, out)
+        for way in self.between(source, target):
+            yield before, way
 
     def between(self, source: int, target: int) -> Iterator[Interfaces]:
         """The same between two places."""
@@ -83,8 +82,6 @@ class Host:
             out = "lo" if target == _LOCAL else self._names.get(target)
             if out:
                 yield None, out
-            if out == "lo":
-                yield "lo", None
             return
         in_, out = self._names.get(source), self._names.get(target)
         if in_ and (out or target == _LOCAL):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from labelgate.flow import Packet
 from labelgate.lockout.flows import Flow
 from labelgate.lockout.host import Host
@@ -14,21 +12,9 @@ from labelgate.table import Decision, DecisionTable
 def denial(table: DecisionTable, flow: Flow, host: Host) -> str | None:
     """Where and why its first packet would be denied; None if it would pass, or if no route is known."""
     for before, way in host.both_ways(flow):
-        sent = translated(flow) if way == BACK else flow
-        if (reason := denied_at(table, sent, *way, before)) is not None:
+        if (reason := denied_at(table, flow, *way, before)) is not None:
             return reason
     return None
-
-
-BACK = "lo", None
-"""The way of what stays on the host, the second time: as DNAT has left it."""
-
-
-def translated(flow: Flow) -> Flow:
-    """As it is seen behind DNAT."""
-    if flow.target is None:
-        return flow
-    return replace(flow, dst=flow.target, dport=flow.target_port or flow.dport, target=None, target_port=0)
 
 
 def denied_at(
@@ -52,8 +38,9 @@ def denied_at(
     *_, last = walk(table.decide_packet, packet, dnat, out_before_dnat)
     if last.answer.verdict != "deny":
         return None
-    if not last.packet.hook.endswith("prerouting"):
-        out = last.packet.out  # That ahead of DNAT, where the hook is.
+    if not last.packet.hook.endswith("prerouting") or last.packet.in_ != in_:
+        # Those that the hook sees: ahead of DNAT, or back over `lo`.
+        in_, out = last.packet.in_, last.packet.out
     where = " ".join(part for part in (f"in {in_}" if in_ else "", f"out {out}" if out else "") if part)
     return f"{where}, {last.packet.hook}: {_because(last.answer)}"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import fields
 from typing import Any
 
@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelgate.columns import address_column
-from labelgate.flow import CT_STATES, ICMP, ICMPV6, VERDICTS
+from labelgate.flow import CT_STATES, ICMP, ICMPV6, VERDICTS, Hook
 from labelgate.lockout.flows import Flow
 from labelgate.lockout.host import Host
-from labelgate.lockout.judge import BACK, denied_at
-from labelgate.path import STEPS, Interfaces, ahead_of_dnat, hooks_of
+from labelgate.lockout.judge import denied_at
+from labelgate.path import BACK, LOOP, STEPS, Interfaces, ahead_of_dnat, hooks_of
 from labelgate.table import DecisionTable
 from labelgate.ways import Flows, Rows, Walk, groups
 
@@ -68,10 +68,8 @@ def denials(table: DecisionTable, flows: Flows, host: Host) -> dict[int, str]:
     """Rows whose first packet would be denied, where and why; none where no route is known."""
     found: dict[int, str] = {}
     for before, way, rows in ways(host, flows):
-        left = [row for row in rows.tolist() if row not in found]
-        sent = flows.pick(np.array(left, np.intp))
-        for index, reason in _denied(table, sent.behind_dnat() if way == BACK else sent, before, way):
-            found[left[index]] = reason
+        for index, reason in _denied(table, flows.pick(rows), before, way):
+            found[int(rows[index])] = reason
     return dict(sorted(found.items()))
 
 
@@ -80,26 +78,36 @@ def _denied(
 ) -> Iterator[tuple[int, str]]:
     """The same of flows that all take one way, and one ahead of DNAT, as `labelgate.path.walk` has them."""
     walk = Walk(table, flows, np.full(len(flows), _NEW, np.uint8))
-    is_translated = flows.translated
+
+    def ask(hook: Hook, asked: Rows, interfaces: Interfaces) -> Generator[tuple[int, str], None, Rows]:
+        verdicts, outcomes = walk.ask(hook, asked, interfaces)
+        is_denied = verdicts == _DENY
+        for same in groups(outcomes[is_denied]):
+            alike = asked[is_denied][same].tolist()
+            # An outcome has one reason.
+            reason = denied_at(table, flow_of(flows, alike[0]), *way, before)
+            assert reason is not None
+            yield from ((row, reason) for row in alike)
+        left: Rows = asked[~is_denied]
+        return left
+
+    is_translated, ahead = flows.translated, ahead_of_dnat(way, before)
     rows = np.arange(len(flows))
     for step in range(STEPS):
         is_ahead = is_translated[rows] & ((walk.ct[rows] == _UNTRACKED) | (step == 0))
         left = []
-        for asked, interfaces in ((rows[is_ahead], ahead_of_dnat(way, before)), (rows[~is_ahead], way)):
-            verdicts, outcomes = walk.ask(hooks_of(*interfaces)[step], asked, interfaces)
-            is_denied = verdicts == _DENY
-            for same in groups(outcomes[is_denied]):
-                alike = asked[is_denied][same].tolist()
-                # An outcome has one reason.
-                reason = denied_at(table, flow_of(flows, alike[0]), *way, before)
-                assert reason is not None
-                yield from ((row, reason) for row in alike)
-            left.append(asked[~is_denied])
+        for asked, interfaces in ((rows[is_ahead], ahead), (rows[~is_ahead], way)):
+            left.append((yield from ask(hooks_of(*interfaces)[step], asked, interfaces)))
         rows = np.concatenate(left)
+    for asked, interfaces in zip(left, (ahead, way), strict=True):
+        if interfaces == LOOP:
+            walk.come_back(asked)
+            for hook in hooks_of(*BACK):
+                asked = yield from ask(hook, asked, BACK)
 
 
 def ways(host: Host, flows: Flows) -> Iterator[tuple[str | None, Interfaces, Rows]]:
-    """As `Host.both_ways`, and the rows that they are of: each is in two of them if it stays on the host.
+    """As `Host.both_ways`, and the rows that they are of.
 
     Raises:
         OSError: the kernel cannot be asked.
