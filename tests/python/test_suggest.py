@@ -247,7 +247,7 @@ def test_a_host_without_labels_gets_no_policy(tmp_path: Path, pods: list[Pod]) -
     observed = observe(world(tmp_path, pods, HOST + BARE_HOST), flows)
     found = suggest(observed, prefix={4: 32, 6: 128})
     assert [one.selector for one in found] == [f"role == 'edge' && {NO_WORKLOAD}"]
-    said = "1 host endpoints were seen, but no label of their own finds them alone: nothing is suggested for"
+    said = "1 host endpoint was seen, but no label of its own finds it alone: nothing is suggested for"
     assert f"# {said} HostEndpoint/bare\n# Policy finds host endpoints by labels only" in text(
         observed, found
     )
@@ -491,3 +491,95 @@ def test_the_command(tmp_path: Path) -> None:
     assert CliRunner().invoke(cli, staged).exit_code == 1
     flows.write_text("", encoding="utf-8")
     assert CliRunner().invoke(cli, arguments).exit_code == 1
+
+
+def suggested(tmp_path: Path, lines: Sequence[dict[str, Any]]) -> tuple[str, str]:
+    """What the command writes of flow logs, and what it warns of; the policies load."""
+    flows = tmp_path / "flows.jsonl"
+    flows.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    result = CliRunner().invoke(cli, ["suggest", "-f", str(tmp_path / "world.yaml"), str(flows)])
+    enforced(tmp_path, result.stdout)
+    return result.stdout, result.stderr
+
+
+def test_more_rules_than_a_policy_may_have(tmp_path: Path) -> None:
+    """V-48: each port has a peer of its own, so none are put together."""
+    world(tmp_path, [WEB])
+    lines = [
+        {"src": WEB.address, "dst": f"203.0.{n >> 8}.{n & 255}", "protocol": 6, "dport": 1000 + 2 * n}
+        for n in range(1100)
+    ]
+    found = [one for one in yaml.safe_load_all(suggested(tmp_path, lines)[0]) if one]
+    assert [(one["metadata"]["name"], len(one["spec"]["egress"])) for one in found] == [
+        ("suggested-web", 1024), ("suggested-web-2", 76),
+    ]  # fmt: skip
+    assert found[0]["spec"]["selector"] == found[1]["spec"]["selector"]
+
+
+def test_a_selector_that_would_be_too_long(tmp_path: Path) -> None:
+    """V-48: one pod has all of the labels, and each of the others all but one."""
+    labels = tuple(
+        (f"{'part' * 12}{n}.{'long' * 30}.example.com/{'name' * 15}{n}", "v" * 60) for n in range(5)
+    )
+    pods = [Pod("shop", "whole", labels, "10.0.0.2")]
+    pods += [Pod("shop", f"but-{n}", (*labels[:n], *labels[n + 1 :]), f"10.0.1.{n}") for n in range(5)]
+    world(tmp_path, [*pods, WEB])
+    lines = [
+        {"src": "192.0.2.1", "dst": "10.0.0.2", "protocol": 6, "dport": 80},
+        {"src": "10.0.0.2", "dst": WEB.address, "protocol": 6, "dport": 81},
+        {"src": "192.0.2.1", "dst": WEB.address, "protocol": 6, "dport": 82},
+    ]
+    written, warned = suggested(tmp_path, lines)
+    assert "no selector of 1024 characters or less finds Pod/shop/whole and nobody else" in warned
+    assert "# flows: 1 without a rule at one end: the selector of the other would be too long\n" in written
+    assert "# 5 endpoints were in no flow: nothing is suggested for them\n" in written
+    (policy,) = (one for one in yaml.safe_load_all(written) if one)
+    ingress = policy["spec"]["ingress"]
+    assert (policy["metadata"]["name"], len(ingress)) == ("suggested-web", 1)
+    assert ingress[0]["destination"] == {"ports": [82]}
+
+
+def test_a_selector_of_many_labels_asks_for_those_that_it_needs() -> None:
+    """Four of thirty tell this group from the others."""
+    common = {f"{'common' * 5}-{n}": "x" for n in range(30)}
+    needed = {f"n{n}": "y" for n in range(4)}
+    others = [
+        group_of(common | {name: value for name, value in needed.items() if name != left}) for left in needed
+    ]
+    (selector,) = selectors([group_of(common | needed)], others)
+    assert selector == "n0 == 'y' && n1 == 'y' && n2 == 'y' && n3 == 'y'"
+
+
+@pytest.mark.parametrize(
+    ("service", "more"),
+    [
+        ({"protocol": 17, "dport": 4789}, "{vxlanPort: 4790}"),
+        ({"protocol": 4}, "{allowIPIPPacketsFromWorkloads: true}"),
+    ],
+)
+def test_what_workloads_encapsulate_is_denied_anyway(
+    tmp_path: Path, service: dict[str, Any], more: str
+) -> None:
+    """E-20.5, and its configuration."""
+    line = {"src": WEB.address, "dst": "192.0.2.1", **service}
+    words = "1 encapsulated by a workload, which no policy can allow (E-20.5)"
+    world(tmp_path, [WEB])
+    assert words in suggested(tmp_path, [line])[0]
+    world(tmp_path, [WEB], FELIX.format(more))
+    assert words not in suggested(tmp_path, [line])[0]
+
+
+FELIX = """\
+---
+apiVersion: projectcalico.org/v3
+kind: FelixConfiguration
+metadata: {{name: default}}
+spec: {}
+"""
+
+
+def test_one_endpoint_is_not_several(tmp_path: Path) -> None:
+    world(tmp_path, [WEB, DB])
+    line = {"src": WEB.address, "dst": "192.0.2.1", "protocol": 6, "dport": 80}
+    written, _ = suggested(tmp_path, [line])
+    assert "# 1 endpoint was in no flow: nothing is suggested for it\n" in written

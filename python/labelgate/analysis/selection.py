@@ -55,6 +55,11 @@ class _Atom:
     key: str
     value: str | None
 
+    @property
+    def is_own(self) -> bool:
+        """Whether it asks for something that not everybody has."""
+        return self.value is not None and self.key not in _EVERYBODYS
+
     def holds(self, labels: Labels) -> bool:
         return labels.get(self.key) == self.value
 
@@ -86,7 +91,7 @@ def selectors(wanted: Sequence[Group], among: Sequence[Group]) -> list[str]:
 def _best(left: Sequence[Group], allowed: set[Group], labels: Mapping[Group, Labels]) -> tuple[_Atom, ...]:
     """The conjunction that fits the first group: of few atoms, then for many groups, then short."""
     atoms = list(_atoms(left[0], labels))
-    own = [atom for atom in atoms if atom.value is not None and atom.key not in _EVERYBODYS]
+    own = [atom for atom in atoms if atom.is_own]
     matching = {atom: {group for group, own in labels.items() if atom.holds(own)} for atom in atoms}
     for size in range(1, _MOST_TOGETHER + 1):
         fitting = []
@@ -99,7 +104,18 @@ def _best(left: Sequence[Group], allowed: set[Group], labels: Mapping[Group, Lab
                 fitting.append((-len(matched & set(left)), len(text), text, chosen))
         if fitting:
             return min(fitting, key=lambda fit: fit[:3])[3]
-    return tuple(_all_atoms(left[0], labels))
+    return _needed(list(_all_atoms(left[0], labels)), allowed, labels)
+
+
+def _needed(atoms: Sequence[_Atom], allowed: set[Group], labels: Mapping[Group, Labels]) -> tuple[_Atom, ...]:
+    """Those without which somebody else would be found; the longest are given up first."""
+    chosen = list(atoms)
+    for atom in sorted(atoms, key=lambda atom: (-len(str(atom)), str(atom))):
+        rest = [one for one in chosen if one != atom]
+        found = {group for group, own in labels.items() if all(one.holds(own) for one in rest)}
+        if found <= allowed and (any(one.is_own for one in rest) or not atom.is_own):
+            chosen = rest
+    return tuple(chosen)
 
 
 def _atoms(group: Group, labels: Mapping[Group, Labels]) -> Iterator[_Atom]:

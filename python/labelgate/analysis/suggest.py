@@ -17,6 +17,7 @@ from labelgate.conversion import quoted
 from labelgate.flow import CT_STATES, ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE, IPAddress
 from labelgate.reference.labels import NAMESPACE, ORCHESTRATOR, Endpoint, Host, Member, Workload, members
 from labelgate.reference.selectors import matches, parse
+from labelgate.settings import Settings
 from labelgate.snapshot import Snapshot
 
 Direction = Literal["ingress", "egress"]
@@ -25,8 +26,11 @@ Peers = Literal["seen", "namespace"]
 _NEW = CT_STATES.index("new")
 _NAMES = {TCP: "TCP", UDP: "UDP", SCTP: "SCTP", ICMP: "ICMP", ICMPV6: "ICMPv6", UDPLITE: "UDPLite"}
 _PORTS = (TCP, UDP, SCTP)
+_IPIP = 4
 MOST_PORTS, MOST_NETS = 50, 256
 """Of a list in a rule (semantics 1.2)."""
+MOST_RULES, MOST_CHARACTERS = 1024, 1024
+"""Of a direction of a policy, and of a selector (V-48)."""
 
 Net = IPv4Network | IPv6Network
 Service = tuple[int, int]
@@ -90,10 +94,13 @@ class Observed:
 
     snapshot: Snapshot
     workload_prefix: str = "cali"
+    settings: Settings = field(default_factory=Settings)
     counters: Counter[str] = field(default_factory=Counter)
     """Flows by what became of them."""
     needs: dict[Subject, dict[Direction, dict[Service, dict[Peer, Evidence]]]] = field(default_factory=dict)
     has_ipv6: set[Subject] = field(default_factory=set)
+    unnamed: set[str] = field(default_factory=set)
+    """Those whom no selector finds that is short enough for a policy, as far as `suggest` has met them."""
 
     def __post_init__(self) -> None:
         self.members = members(self.snapshot, self.workload_prefix)
@@ -126,7 +133,10 @@ class Observed:
         if source is None and destination is None:
             self.counters["between addresses that no endpoint has"] += 1
             return
-        if (problem := _unspeakable(service)) is not None:
+        problem = _unspeakable(service)
+        if problem is None and isinstance(source, Workload) and self._is_encapsulated(service):
+            problem = "encapsulated by a workload, which no policy can allow (E-20.5)"
+        if problem is not None:
             self.counters[problem] += 1
             return
         self.counters["taken"] += 1
@@ -141,6 +151,12 @@ class Observed:
         for endpoint in (source, destination):
             if endpoint is not None and block.version == 6:
                 self.has_ipv6.add(subject_of(endpoint))
+
+    def _is_encapsulated(self, service: Service) -> bool:
+        protocol, number = service
+        if protocol == _IPIP:
+            return self.settings.workload_ipip_denied
+        return protocol == UDP and number == self.settings.workload_vxlan_port
 
     def _peer(self, endpoint: Endpoint, address: IPAddress) -> Peer:
         """By its labels, unless a network set has just the same, or a host endpoint has none of its own."""
@@ -209,7 +225,10 @@ def spoken(service: Service) -> str:
 
 
 def suggest(observed: Observed, *, peers: Peers = "seen", prefix: Mapping[int, int]) -> list[Suggestion]:
-    """A staged policy for each group of endpoints that was seen, both directions, but the `unselectable`.
+    """Staged policies for each group of endpoints that was seen, both directions, but the `unselectable`.
+
+    One for each group, and more only where it would have too many rules. Whom no selector finds that is
+    short enough gets no policy, and as a peer no rule: `observed.unnamed` has them then.
 
     `prefix` is the length, by IP version, that addresses of nobody are widened to: 32 and 128 leave them.
     """
@@ -218,6 +237,10 @@ def suggest(observed: Observed, *, peers: Peers = "seen", prefix: Mapping[int, i
     for subject in filter(_selectable, sorted(observed.needs)):
         needs = observed.needs[subject]
         owned = [one for one in observed.endpoints if subject_of(one) == subject]
+        selector = _subject_selector(observed, subject)
+        if len(selector) > MOST_CHARACTERS:
+            observed.unnamed.update(one.name for one in owned)
+            continue
         writer = _Writer(observed, subject, peers, prefix)
         rules: dict[Direction, list[Rule]] = {
             direction: list(writer.rules(direction, needs[direction])) for direction in ("ingress", "egress")
@@ -225,17 +248,31 @@ def suggest(observed: Observed, *, peers: Peers = "seen", prefix: Mapping[int, i
         if not subject.namespace and subject in observed.has_ipv6:
             for direction in rules:
                 rules[direction] += _neighbour_discovery()
-        found.append(
+        found += [
             Suggestion(
                 "StagedNetworkPolicy" if subject.namespace else "StagedGlobalNetworkPolicy",
                 _unused(names, subject.namespace, _name(subject, owned)),
                 subject.namespace or None,
-                _subject_selector(observed, subject),
+                selector,
                 tuple(sorted(one.name for one in owned)),
-                rules,
+                part,
             )
-        )
+            for part in _parts(rules)
+        ]
     return found
+
+
+def _parts(rules: Mapping[Direction, Sequence[Rule]]) -> Iterator[dict[Direction, Sequence[Rule]]]:
+    """As many as a policy may have each: all of them allow, so together they mean the same.
+
+    >>> rule = Rule({}, Evidence())
+    >>> parts = _parts({"ingress": [rule], "egress": [rule] * 1025})
+    >>> [[len(found) for found in part.values()] for part in parts]
+    [[1, 1024], [0, 1]]
+    """
+    most = max(len(found) for found in rules.values())
+    for start in range(0, max(most, 1), MOST_RULES):
+        yield {direction: found[start : start + MOST_RULES] for direction, found in rules.items()}
 
 
 def _subject_selector(observed: Observed, subject: Subject) -> str:
@@ -306,7 +343,17 @@ class _Writer:
                     for peer in chosen:
                         one = needs[service][peer]
                         evidence.add(one.flows, one.packets, one.example)
+                if len(side.get("selector", "")) > MOST_CHARACTERS:
+                    self._leave_out(chosen, evidence)
+                    continue
                 yield from _rules(direction, services, side, evidence)
+
+    def _leave_out(self, peers: Sequence[Peer], evidence: Evidence) -> None:
+        observed = self.observed
+        observed.counters["without a rule at one end: the selector of the other would be too long"] += (
+            evidence.flows
+        )
+        observed.unnamed |= {one.name for one in observed.endpoints if group_of(one.labels) in peers}
 
     def _sides(self, peers: frozenset[Peer]) -> Iterator[tuple[dict[str, Any], list[Peer]]]:
         """The peers as what a rule says of its other side, with those that each finds."""

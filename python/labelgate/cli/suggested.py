@@ -9,10 +9,20 @@ import click
 import yaml
 
 from labelgate.analysis.recorded import BrokenRecording
-from labelgate.analysis.suggest import Direction, Observed, Peers, Rule, Suggestion, suggest, unselectable
+from labelgate.analysis.suggest import (
+    MOST_CHARACTERS,
+    Direction,
+    Observed,
+    Peers,
+    Rule,
+    Suggestion,
+    suggest,
+    unselectable,
+)
 from labelgate.cli.options import EnvironmentProblem
 from labelgate.cli.progress import ProgressBar
 from labelgate.cli.replayed import Recording, reading
+from labelgate.config import load_config
 from labelgate.snapshot import load
 
 _WIDTH = 10_000
@@ -32,7 +42,9 @@ def run(
 ) -> int:
     """Prints the policies; the exit code."""
     with ProgressBar() as progress:
-        observed = Observed(load(*paths, progress=progress), workload_prefix)
+        snapshot = load(*paths, progress=progress)
+    settings = load_config(None, snapshot.felix_configurations).settings
+    observed = Observed(snapshot, workload_prefix, settings)
     broken: list[str] = []
     for capture in captures:
         recording = Recording.of(capture, **options).with_files()
@@ -50,6 +62,8 @@ def run(
         )
     found = suggest(observed, peers=peers, prefix={4: net4, 6: net6})
     click.echo(text(observed, found, broken), nl=False)
+    if observed.unnamed:
+        click.echo(f"warning: {_unnamed(sorted(observed.unnamed))}", err=True)
     if broken:
         raise EnvironmentProblem("\n".join(broken))
     return 0 if found else 1
@@ -59,7 +73,8 @@ def text(observed: Observed, found: list[Suggestion], broken: Sequence[str] = ()
     """The policies as YAML, with comments."""
     seen = {name for one in found for name in one.endpoints}
     refused = unselectable(observed)
-    silent = len(observed.endpoints) - len(seen) - len(refused)
+    unnamed = sorted(observed.unnamed)
+    silent = len(observed.endpoints) - len({*seen, *refused, *unnamed})
     lines = [
         "# Suggested from recorded flows: what was seen is allowed, all else would be denied. The policies",
         "# are staged: they decide nothing until their kind is NetworkPolicy or GlobalNetworkPolicy.",
@@ -71,15 +86,33 @@ def text(observed: Observed, found: list[Suggestion], broken: Sequence[str] = ()
         ),
     ]
     if silent:
-        lines.append(f"# {silent} endpoints were in no flow: nothing is suggested for them")
+        were, them = ("endpoint was", "it") if silent == 1 else ("endpoints were", "them")
+        lines.append(f"# {silent} {were} in no flow: nothing is suggested for {them}")
     if refused:
-        shown = ", ".join(refused[:5]) + (" ..." if len(refused) > 5 else "")
+        one, several = ("host endpoint was", "its", "it"), ("host endpoints were", "their", "them")
+        were, their, them = one if len(refused) == 1 else several
         lines += [
-            f"# {len(refused)} host endpoints were seen, but no label of their own finds them alone: "
-            f"nothing is suggested for {shown}",
+            f"# {len(refused)} {were} seen, but no label of {their} own finds {them} alone: "
+            f"nothing is suggested for {_listed(refused)}",
             "# Policy finds host endpoints by labels only: give each one (host: NAME) and suggest again.",
         ]
+    if unnamed:
+        lines += [
+            f"# {_unnamed(unnamed)}",
+            "# Give each one a short label that nobody else has (app: NAME) and suggest again.",
+        ]
     return "\n".join([*lines, *(line for one in found for line in _policy(one))]) + "\n"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
+
+
+def _unnamed(names: Sequence[str]) -> str:
+    return (
+        f"no selector of {MOST_CHARACTERS} characters or less finds {_listed(names)} and nobody else: "
+        "policies and rules that need one are left out"
+    )
 
 
 def _policy(policy: Suggestion) -> Iterator[str]:
