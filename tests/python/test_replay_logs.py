@@ -230,3 +230,17 @@ def test_events_are_flow_logs(kind: str, action: str | None, verdict: str) -> No
     }  # fmt: skip
     (block,) = from_lines(io.BytesIO(json.dumps(event).encode()), "jsonl").blocks
     assert (block.dport.tolist(), block.denied.tolist()) == ([8 << 8], [verdict == "deny"])
+
+
+def test_what_is_no_object_is_named(recorded_policy: str) -> None:
+    text = f'[]\n{json.dumps(LINES[1])}\n"eth0"\n'
+    (report,) = replay(recorded_policy, "-", "--format", "jsonl", code=1, text=text.encode())
+    assert report["problems"] == [
+        "line 1: found `[]`, expected an object", "line 3: found `eth0`, expected an object",
+    ]  # fmt: skip
+
+
+def test_an_answer_is_true_or_false(recorded_policy: str) -> None:
+    text = json.dumps(LINES[1] | {"answered": 7}) + "\n" + json.dumps(LINES[1] | {"answered": "true"})
+    (report,) = replay(recorded_policy, "-", "--format", "jsonl", code=1, text=text.encode())
+    assert report["problems"] == ["line 1: answered: found `7`, expected true or false"]

@@ -578,6 +578,45 @@ spec: {}
 """
 
 
+@pytest.mark.parametrize(
+    ("told", "is_taken"),
+    [
+        ({"replies": 0}, False),
+        ({"replies": 1}, True),
+        ({"replies": 1, "answered": False}, False),
+        ({"replies": 0, "answered": True}, True),
+        ({"replies": None}, True),
+        ({}, True),
+        ({"reporter": "dst", "packets_in": 1, "packets_out": 0}, False),
+        ({"reporter": "src", "packets_in": 1, "packets_out": 0}, True),
+    ],
+)
+def test_flow_logs_that_tell_of_no_answer(tmp_path: Path, told: dict[str, Any], is_taken: bool) -> None:
+    """A scan becomes no policy; UDP needs no answer."""
+    world(tmp_path, [WEB])
+    line = {"src": "192.0.2.1", "dst": WEB.address, "protocol": 6, "dport": 3389, **told}
+    written, _ = suggested(tmp_path, [line, line | {"protocol": 17, "dport": 53}])
+    assert f"# flows: {1 + is_taken} taken\n" in written
+    assert ("- 3389\n" in written) == is_taken
+    assert ("# flows: 1 TCP that nobody has answered\n" in written) != is_taken
+
+
+def test_what_replay_prints_is_a_flow_log(tmp_path: Path) -> None:
+    """With what it knows of answers; the summary at the end is no flow."""
+    world(tmp_path, [WEB, DB])
+    line = {"src": WEB.address, "dst": DB.address, "protocol": 6, "sport": 4}
+    told: list[dict[str, Any]] = [{}, {"replies": 0}, {"replies": 3}, {"replies": 1, "answered": False}]
+    lines = [line | {"dport": 80 + n} | one for n, one in enumerate(told)]
+    flows = tmp_path / "flows.jsonl"
+    flows.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    command = ["replay", str(tmp_path / "world.yaml"), str(flows), "-o", "json", "--flows"]
+    printed = CliRunner().invoke(cli, command).stdout
+    written, warned = suggested(tmp_path, list(map(json.loads, printed.splitlines())))
+    counted = [one for one in written.splitlines() if one.startswith("# flows:")]
+    assert counted == ["# flows: 2 TCP that nobody has answered", "# flows: 2 taken"]
+    assert ("cannot be read" in written, warned) == (False, "")
+
+
 def test_one_endpoint_is_not_several(tmp_path: Path) -> None:
     world(tmp_path, [WEB, DB])
     line = {"src": WEB.address, "dst": "192.0.2.1", "protocol": 6, "dport": 80}

@@ -35,6 +35,11 @@ def from_lines(lines: IO[bytes], form: str) -> Source:
     def read() -> Iterator[dict[str, Any]]:
         with lines, _text(lines) as text:
             for number, row in rows_of(_numbered(text, source), source):
+                if not isinstance(row, dict):
+                    source.skip(number, f"found {shown(row)}, expected an object")
+                    continue
+                if row.keys() >= _SUMMARY:
+                    continue
                 try:
                     yield _of_row(row)
                 except FieldError as error:
@@ -132,6 +137,7 @@ _NAMES = {
     "icmpCode": ("icmpCode",),
     "packets": ("packets", "packets_out"),
     "replies": ("replies", "packets_in"),
+    "answered": ("answered",),
     "bytes": ("bytes", "bytes_out"),
     "replyBytes": ("replyBytes", "bytes_in"),
     # Of an event `action` is what the rule says, `verdict` what became of the packet.
@@ -151,10 +157,12 @@ _MOST = 1 << 53
 """Packets or bytes of a flow: more are no count, and sums of them would not fit."""
 
 
-def _of_row(row: Any) -> dict[str, Any]:
+_SUMMARY = {"read", "fates", "rules"}
+"""Of the last line of `labelgate replay --flows`, which is no flow."""
+
+
+def _of_row(row: dict[str, Any]) -> dict[str, Any]:
     """One line; other fields than those of `_NAMES` are somebody else's and stay unread."""
-    if not isinstance(row, dict):
-        raise FieldError("", "expected an object")
     if isinstance(icmp := row.get("icmp"), list) and len(icmp) == 2:  # As `labelgate events` has it.
         row = {"icmpType": icmp[0], "icmpCode": icmp[1], **row}
     if row.get("reporter") == "dst":
@@ -177,18 +185,29 @@ def _of_row(row: Any) -> dict[str, Any]:
     if protocol in WITH_PORTS and "dport" not in said:
         raise FieldError("dport", "missing: a packet of this protocol has one")
     is_denied = str(said.get("action", "allow")).lower() in ("deny", "denied", "drop")
+    replies = _number(said, "replies", _MOST)
     service = _number(said, "icmpType", 255) << 8 | _number(said, "icmpCode", 255)
     return {
         "src": src, "dst": dst, "protocol": protocol,
         "sport": 0 if is_icmp else _number(said, "sport", 65535),
         "dport": service if is_icmp else _number(said, "dport", 65535),
         "packets": _number(said, "packets", _MOST) or 1,
-        "replies": _number(said, "replies", _MOST),
+        "replies": replies,
         "bytes": _number(said, "bytes", _MOST),
         "reply_bytes": _number(said, "replyBytes", _MOST),
-        "answered": not is_denied,
+        "answered": not is_denied and _is_answered(said, replies),
         "denied": is_denied,
     }  # fmt: skip
+
+
+def _is_answered(said: Mapping[str, Any], replies: int) -> bool:
+    """Who says nothing of replies does not say that there are none; a refusal is a reply, and no answer."""
+    if "answered" not in said:
+        return replies > 0 or "replies" not in said
+    word = str(said["answered"]).lower()
+    if word not in ("true", "false"):
+        raise FieldError("answered", f"found {shown(said['answered'])}, expected true or false")
+    return word == "true"
 
 
 def _number(said: Mapping[str, Any], name: str, limit: int) -> int:

@@ -226,6 +226,7 @@ def flow_to_json(block: Recorded, row: int) -> dict[str, Any]:
         "ct": CT_STATES[block.ct[row]],
         "packets": int(block.packets[row]),
         "replies": int(block.replies[row]),
+        "answered": bool(block.answered[row]),
     }
 
 
