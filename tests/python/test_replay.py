@@ -10,14 +10,16 @@ from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
+import labelgate
 import pytest
 from click.testing import CliRunner
 from labelgate.analysis import recorded
 from labelgate.analysis.whereabouts import Whereabouts
 from labelgate.cli import cli
+from labelgate.flow import Packet
 from labelgate.lockout.flows import Flow as Tracked
 from labelgate.lockout.many import by_column
-from labelgate.path import hooks_of
+from labelgate.path import hooks_of, walk
 from recorded_traffic import FRAME, HOST, LINES, OTHER, PACKETS, POD, POLICY, fates, replay, tcp
 from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.l2 import ARP
@@ -466,3 +468,16 @@ def test_replies_over_lo_take_both_ways_as_well(tmp_path: Path, types: str) -> N
     is_both = "Ingress" in types
     said = replayed_on_the_node(tmp_path, policy, code=0 if is_both else 1, dport=8080, replies=1)
     assert said.partition(" ")[0] == ("allowed" if is_both else "denied")
+
+
+def test_conntrack_knows_what_comes_back_over_lo(tmp_path: Path) -> None:
+    """It is tracked since raw OUTPUT, and no rule takes it out of there; the accept mark counts (E-48)."""
+    path = tmp_path / "policy.yaml"
+    untracked = UNTRACKED.partition("---")[2].replace("UDP", "TCP")
+    path.write_text(LOOPBACK.replace('"*"', "lo") + "---" + untracked)
+    table = labelgate.load(path).compile(node="edge1")
+    packet = Packet("raw-output", ip_address(HOST), ip_address(HOST), 6, 40000, 11211, out="lo")
+    visits = list(walk(table.decide_packet, packet))
+    assert [(visit.packet.ct, visit.packet.accepted, visit.answer.verdict) for visit in visits[3:]] == [
+        ("new", False, "allow-notrack"), ("new", True, "continue"), ("new", True, "allow"),
+    ]  # fmt: skip
