@@ -61,7 +61,8 @@ def of(found: dict[tuple[str, tuple[str, ...]], float], name: str) -> dict[tuple
 
 
 def test_values_are_those_of_the_packets(world: World, tmp_path: Path) -> None:
-    with enforce(world, tmp_path, "nft", policies.MANAGEMENT, metrics=LISTEN) as daemon:
+    events = {"file": str(tmp_path / "events.jsonl")}
+    with enforce(world, tmp_path, "nft", policies.MANAGEMENT, metrics=LISTEN, events=events) as daemon:
         assert wait_until(lambda: is_up(world))
         for probe, count in ((ALLOWED, 30), (ALLOWED.twin, 7), (REFUSED, 20)):
             flood(world, probe, count)
@@ -91,6 +92,7 @@ def test_values_are_those_of_the_packets(world: World, tmp_path: Path) -> None:
         assert {labels[4]: value for labels, value in ours.items() if labels[0] == "Allow"} == expected
         assert found["labelgate_policies", ("GlobalNetworkPolicy",)] == 1
         assert found["labelgate_local_endpoints", ("host",)] == 1
+        assert found["labelgate_events_unwritten_total", ("events.file",)] == 0
         assert names_used() <= {name for name, _ in found}
         a_bad_edit_is_counted(world, daemon, tmp_path / "policy.yaml", denied)
 

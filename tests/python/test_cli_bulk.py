@@ -240,6 +240,7 @@ def test_a_matrix_of_what_does_not_fit(
     [
         ((), "ask with --packets, or for a --matrix"),
         (("--matrix",), "--matrix needs --port"),
+        (("--matrix", "--port", "1", "--engine", "reference"), "--engine needs --packets"),
         (("--matrix", "--port", "1", "--packets", "-"), "ask with --packets, or for a --matrix"),
         (
             ("--matrix", "--port", "1", "--protocol", "icmp"),

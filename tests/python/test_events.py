@@ -179,6 +179,7 @@ def test_a_file_that_takes_nothing_is_told_of_once() -> None:
         log._take()
     log.stop()
     assert said == ["warning: events.file: No space left on device; events are lost"]
+    assert log.unwritten == {"events.file": 2}
 
 
 def test_a_link_is_named(tmp_path: Path) -> None:

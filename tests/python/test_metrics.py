@@ -53,7 +53,10 @@ def recorded(number: int) -> dict[str, Any]:
 def measured() -> dict[str, Any]:
     """As metrics are made from it."""
     denied = {row["policy"]: row["packets"] for row in recorded(1)["hits"]["denied"]}
-    return recorded(1) | {"hits": {"rules": None, "denied": denied, "stagedDenied": 5}}
+    return recorded(1) | {
+        "hits": {"rules": None, "denied": denied, "stagedDenied": 5},
+        "events": {"unwritten": {"events.file": 3, "events.journal": 0}},
+    }
 
 
 def samples(status: dict[str, Any]) -> dict[str, float]:
@@ -85,6 +88,7 @@ def test_every_number_of_the_status_is_told() -> None:
     (name, packets), *_ = status["hits"]["denied"].items()
     assert found["labelgate_denied_packets_total" + str({"policy": name})] == packets
     assert found["labelgate_staged_would_deny_total{}"] == 5
+    assert found["labelgate_events_unwritten_total" + str({"target": "events.file"})] == 3
 
 
 def test_names_are_as_the_field_has_them() -> None:

@@ -47,6 +47,9 @@ class EventLog:
         self._journal = Journal() if first.config.event_journal else None
         self._failing: set[str] = set()
         """What cannot be written now."""
+        targets = {"events.file": self._file, "events.journal": self._journal}
+        self.unwritten = {name: 0 for name, target in targets.items() if target}
+        """Events of batches that could not be written, by where they were to go."""
         self._lock = threading.Lock()
         self._over = threading.Event()
         # A disk that does not answer holds up this thread alone, also at the end.
@@ -128,6 +131,7 @@ class EventLog:
             if events:  # A file that can be opened may still be one that cannot be written.
                 self._failing.discard(target)
         except OSError as error:
+            self.unwritten[target] += len(events)
             self._fail(target, str(error.strerror))
 
     def _named(self, event: dict[str, Any]) -> dict[str, Any]:

@@ -99,6 +99,7 @@ def status(
         "queues": enforcement.queues(),
         "workers": _workers(enforcement),
         "process": {"cpuSeconds": round(time.process_time(), 3), "residentBytes": _resident_bytes()},
+        "events": {"unwritten": enforcement.events.unwritten if enforcement.events else {}},
         "hits": hits,
         "counters": enforcement.counters(),
     }

@@ -39,7 +39,7 @@ PORT_PROTOCOLS = (TCP, UDP, SCTP, UDPLITE)
     "--packets", metavar="FILE|-", help="JSON lines: one connection a line in, one answer a line out."
 )
 @click.option(
-    "--engine", type=click.Choice(["table", "reference", "both"]), default="both", show_default=True
+    "--engine", type=click.Choice(["table", "reference", "both"]), help="For --packets [default: both]."
 )
 @click.option("--matrix", "as_matrix", is_flag=True, help="Who reaches whom, as a grid (from the table).")
 @click.option("--port", type=click.IntRange(1, 65535), help="Of the matrix.")
@@ -49,7 +49,7 @@ def connectivity(
     paths: tuple[str, ...],
     config_file: str | None,
     packets: str | None,
-    engine: str,
+    engine: str | None,
     as_matrix: bool,
     port: int | None,
     protocol: str | None,
@@ -72,6 +72,8 @@ def connectivity(
     for option, value in (("--port", port), ("--protocol", protocol), ("--by", by)):
         if value is not None and not as_matrix:
             raise click.UsageError(f"{option} needs --matrix")
+    if engine is not None and as_matrix:
+        raise click.UsageError("--engine needs --packets")
     number = port_protocol(protocol or "tcp")
     with ProgressBar() as progress:
         snapshot = load(*paths, progress=progress)
@@ -87,7 +89,7 @@ def connectivity(
             raise click.UsageError(f"--matrix: {error}") from None
         _print(found)
         return
-    judge = _judge(snapshot, settings, engine)
+    judge = _judge(snapshot, settings, engine or "both")
     sys.exit(answer_lines(packets or "-", lambda line: judge(connection_from_json(line))))
 
 

@@ -82,6 +82,7 @@ def families(status: Status) -> Iterator[Metric]:
     yield from _packets(status["counters"]["hooks"])
     yield from _queues(status["queues"])
     yield from _hits(status["hits"])
+    yield from _events(status.get("events", {}))
     yield from _workers(status["workers"])
     yield from _shadow(status["counters"].get("shadow"))
 
@@ -172,6 +173,12 @@ def _hits(hits: Mapping[str, Any]) -> Iterator[Metric]:
             for row in hits["rules"]
         ]
         yield _counters("rule_hits", "Packets that met a rule", labels, samples)
+
+
+def _events(events: Mapping[str, Any]) -> Iterator[Metric]:
+    if unwritten := events.get("unwritten"):
+        rows = [((target,), count) for target, count in unwritten.items()]
+        yield _counters("events_unwritten", "Events that could not be written", ["target"], rows)
 
 
 def _workers(rows: Iterable[Mapping[str, Any]]) -> Iterator[Metric]:
