@@ -45,7 +45,7 @@ def test_each_worker_has_queues_of_its_own(world: World, backend: str, fanout: s
         assert len(workers_of(daemon)) == WORKERS
 
 
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one processor has one worker")
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two processors: one has one worker")
 def test_packets_are_answered_where_they_are(world: World, backend: str, tmp_path: Path) -> None:
     """By default each worker has the packets of the processors that it runs on."""
     usable = sorted(os.sched_getaffinity(0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from labelgate.processors import QUEUE_NUMBERS
@@ -126,6 +127,6 @@ def free_block(bound: Iterable[int], first: int, size: int) -> int:
     """
     taken = {*bound}
     last = QUEUE_NUMBERS - size
-    starts = (*range(first, last + 1), *range(min(first, last), -1, -1))
+    starts = chain(range(first, last + 1), range(min(first, last), -1, -1))
     free = (start for start in starts if taken.isdisjoint(range(start, start + size)))
     return next(free, first)
