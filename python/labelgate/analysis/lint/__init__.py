@@ -6,7 +6,17 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from os import PathLike, fspath
 
-from labelgate.analysis.lint import chains, discovery, dnat, hosts, policies, replies, selectors, within
+from labelgate.analysis.lint import (
+    chains,
+    discovery,
+    dnat,
+    errors,
+    hosts,
+    policies,
+    replies,
+    selectors,
+    within,
+)
 from labelgate.analysis.lint.catalogue import (
     RULES,
     SEVERITIES,
@@ -100,5 +110,5 @@ def read(paths: Iterable[str], progress: Progress = lambda done, whole: None) ->
 
 def _remarks(snapshot: Snapshot, settings_of: Callable[[str | None], Settings]) -> Iterable[Remark]:
     selection = Selection(snapshot, settings_of)
-    for part in (policies, hosts, dnat, selectors, chains, within, discovery, replies):
+    for part in (policies, hosts, dnat, selectors, chains, within, discovery, replies, errors):
         yield from part.remarks(selection)

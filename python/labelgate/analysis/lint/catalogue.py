@@ -78,6 +78,8 @@ _RULES = (
              "`applyOnForward` on a policy that selects no host endpoint"),
     LintRule("LG406", "failsafe-not-denied", "warning", "E-42, E-43, E-44",
              "a rule that denies failsafe ports of a host endpoint: failsafes go before all policy"),
+    LintRule("LG407", "path-mtu-cut", "info", "E-61",
+             "an untracked policy that lets packets leave, but no ICMP errors about them in"),
     LintRule("LG901", "suppression-without-reason", "error", "V-7",
              "an annotation that suppresses a finding, but does not say why"),
     LintRule("LG902", "suppression-unused", "warning", "V-7",

@@ -1,22 +1,20 @@
 """Remarks on host endpoints that nobody finds: what becomes of IPv6 neighbour discovery there (E-53).
 
-A packet passes untracked policy, then preDNAT policy, then normal policy or profiles; what an earlier one
-allows no later one judges (E-48), and what it denies none can allow.
+A packet passes untracked policy, then preDNAT policy, then normal policy or profiles.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from ipaddress import IPv6Network, ip_network
 
-import numpy as np
-
 from labelgate.analysis.addresses import IPV6
-from labelgate.analysis.lint.coverage import ALLOW, SPLIT, UNDECIDED, Steps, Walk
+from labelgate.analysis.lint.coverage import SPLIT
 from labelgate.analysis.lint.finding import Remark
 from labelgate.analysis.lint.hosts import default_denied
-from labelgate.analysis.lint.parts import Box, Budget, Part, parts
+from labelgate.analysis.lint.messages import Message, cut
+from labelgate.analysis.lint.parts import Budget
 from labelgate.analysis.lint.selection import Selection
 from labelgate.analysis.program import (
     AddressSet,
@@ -24,7 +22,6 @@ from labelgate.analysis.program import (
     Endpoint,
     ProgramContents,
     Rule,
-    RuleList,
     Side,
     set_of,
 )
@@ -43,7 +40,7 @@ _FROM_SOMEBODY = Side(not_in_sets=(_set(IPv6Network("ff00::/8")),))
 _TO_GROUPS = Side((_set(_GROUPS),))
 SOLICITATION = Rule("Allow", ICMPV6, None, (135, None), None, _FROM_SOMEBODY, _TO_GROUPS, (False, True))
 ADVERTISEMENT = Rule("Allow", ICMPV6, None, (136, None), None, _FROM_SOMEBODY, families=(False, True))
-_MESSAGES = (("solicitations", SOLICITATION), ("advertisements", ADVERTISEMENT))
+_MESSAGES = (Message("solicitations", SOLICITATION), Message("advertisements", ADVERTISEMENT))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +56,7 @@ def remarks(selection: Selection) -> Iterator[Remark]:
     contents, budget = selection.contents, Budget()
     hosts = (host for host in selection.hosts if host.name not in selection.judged_apart)
     denied = {(host.name, way) for host in hosts for way in default_denied(selection, host)}
-    known: dict[tuple[Chain, ...], list[str] | None] = {}
+    known: dict[tuple[Chain, ...], list[Message] | None] = {}
     for endpoint in contents.endpoints:
         if endpoint.kind != "host" or _is_ipv4_only(endpoint):
             continue
@@ -67,7 +64,7 @@ def remarks(selection: Selection) -> Iterator[Remark]:
             if (endpoint.name, way.direction) in denied:
                 continue  # LG301 tells of it.
             if way.chains not in known:
-                known[way.chains] = _cut(contents, way.chains, budget)
+                known[way.chains] = cut(contents, way.chains, _MESSAGES, IPV6, budget)
             yield from _remark(selection, endpoint, way.direction, known[way.chains])
 
 
@@ -81,58 +78,17 @@ def _ways(contents: ProgramContents, endpoint: Endpoint) -> Iterator[_Way]:
         yield _Way(direction, tuple(contents.chains[number] for number in found if number is not None))
 
 
-def _cut(contents: ProgramContents, chains: tuple[Chain, ...], budget: Budget) -> list[str] | None:
-    """The messages of which nothing passes; None: over budget."""
-    numbers = {number for chain in chains for tier in chain.tiers for number in tier.lists}
-    numbers |= {number for chain in chains for number in chain.profiles}
-    lists = {number: _concerned(contents.lists[number]) for number in sorted(numbers)}
-    several = [Steps.of(chain, lists) for chain in chains]
-    rules = [rule for steps in several for rule in steps.rules]
-    asked = parts(rules, IPV6, budget, [SOLICITATION, ADVERTISEMENT])
-    if asked is None:
-        return None
-    passing = {word for part in asked for word in _passing(part, several)}
-    return [word for word, _ in _MESSAGES if word not in passing]
-
-
-def _passing(part: Part, several: Sequence[Steps]) -> Iterator[str]:
-    """The messages of which something passes in a part of the packets."""
-    boxes = [(word, Box.of(part.partition, rule)) for word, rule in _MESSAGES]
-    if not any(len(box) for _, box in boxes):
-        return
-    left = np.ones(part.partition.shape, np.bool_)
-    passing = np.zeros(part.partition.shape, np.bool_)
-    offset = 0
-    for steps in several:
-        decided = Walk.of(part, steps, offset).decided
-        passing |= left & (decided == ALLOW)
-        left &= decided == UNDECIDED
-        offset += len(steps.rules)
-    yield from (word for word, box in boxes if (passing[box.index] & box.inside).any())
-
-
-def _concerned(found: RuleList) -> RuleList:
-    """Without the rules that match no neighbour discovery: they would only cut the packets further."""
-    return replace(found, rules=tuple(filter(_may_match, found.rules)))
-
-
-def _may_match(rule: Rule) -> bool:
-    is_icmp = rule.protocol in (None, ICMPV6) and rule.not_protocol != ICMPV6
-    has_type = rule.icmp is None or rule.icmp[0] in (135, 136)
-    return is_icmp and has_type and rule.exists_for(IPV6)
-
-
 def _remark(
-    selection: Selection, endpoint: Endpoint, direction: Direction, cut: list[str] | None
+    selection: Selection, endpoint: Endpoint, direction: Direction, lost: list[Message] | None
 ) -> Iterator[Remark]:
     resource = selection.resources[endpoint.name]
-    if cut is None:
+    if lost is None:
         what = f"whether its {direction} policy lets neighbour discovery through (LG302)"
         text = f"{what} was not judged: too many packet classes"
         yield Remark("LG109", resource, (), text, SPLIT)
-    elif cut:
+    elif lost:
         kinds = {"solicitations": f"135, to {_GROUPS}", "advertisements": "136"}
-        listed = " and ".join(f"{word} ({kinds[word]})" for word in cut)
+        listed = " and ".join(f"{one.word} ({kinds[one.word]})" for one in lost)
         text = (
             f"its {direction} policy lets no ICMPv6 neighbour {listed} through: by IPv6 it and its"
             " neighbours do not find each other (E-53)"
