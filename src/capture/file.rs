@@ -14,8 +14,10 @@ use super::link::Way;
 
 /// Read at once; grows up to [`MOST_BYTES`] for a longer block.
 const BUFFER: usize = 1 << 18;
-/// No block is as long: packets have 256 KiB at most in captures of libpcap.
+/// No block is as long.
 const MOST_BYTES: usize = 1 << 22;
+/// Bytes of a packet that a file has at most unless its header says more, as libpcap has it (`MAXIMUM_SNAPLEN`).
+const LONGEST_PACKET: usize = 1 << 18;
 /// Interfaces of a section, and names of a file. A file that has more is made to fill memory.
 const MOST_INTERFACES: usize = 1 << 16;
 /// Bytes; Linux has names of 15. A longer one is no name.
@@ -23,6 +25,8 @@ const LONGEST_NAME: usize = 256;
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 /// What a file of pcapng begins with.
 const SECTION: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
+/// A packet in a block of pcapng as it was before 2009.
+const PACKET: u32 = 2;
 /// A block of pcapng about a process.
 const PROCESS: u32 = 0x8000_0001;
 /// Of blocks of pcapng, bytes: type, and length at both ends.
@@ -81,18 +85,22 @@ struct Interface {
     name: u32,
 }
 
-/// The interfaces that a file has told so far.
+/// What a file has told so far of how it is to be read.
 #[derive(Default)]
-struct Interfaces {
-    /// Of the current section, by number.
+struct Told {
+    /// Numbers of the current section have their upper bytes first.
+    is_big: bool,
+    /// Bytes that a packet of pcap, or a block of pcapng, may have.
+    longest: usize,
+    /// The interfaces of the current section, by number.
     section: Vec<Interface>,
-    /// Of the whole file.
+    /// Of all interfaces of the file.
     names: Vec<Option<String>>,
     /// Where each name is among them.
     rows: HashMap<Option<String>, u32>,
 }
 
-impl Interfaces {
+impl Told {
     fn add(&mut self, interface: Interface, name: Option<String>, at: usize) -> Result<(), CaptureError> {
         super::link::is_known(interface.link).then_some(()).ok_or(CaptureError::Link(interface.link))?;
         let is_full = self.names.len() >= MOST_INTERFACES && !self.rows.contains_key(&name);
@@ -107,6 +115,57 @@ impl Interfaces {
         self.section.push(Interface { name: row, ..interface });
         Ok(())
     }
+
+    /// The parser has read the type as if its lower bytes were first.
+    fn is_packet(&self, kind: u32) -> bool {
+        order(self.is_big)(kind.to_le_bytes()) == PACKET
+    }
+
+    /// A frame of a numbered interface, with the halves of its time stamp, its length and what was captured of it.
+    fn frame<'a>(
+        &self,
+        number: u32,
+        [high, low]: [u32; 2],
+        (stated, copied): (u32, &'a [u8]),
+        way: Way,
+        at: usize,
+    ) -> Result<Frame<'a>, CaptureError> {
+        let number = usize::try_from(number).unwrap_or(usize::MAX);
+        let interface = self.section.get(number).ok_or_else(|| broken(at, "names no interface"))?;
+        let units = u64::from(high) << 32 | u64::from(low);
+        let (seconds, rest) = (units / interface.resolution, units % interface.resolution);
+        Ok(Frame {
+            link: interface.link,
+            copied,
+            length: length(stated, copied),
+            time: time(seconds.saturating_add_signed(interface.offset), rest, interface.resolution),
+            interface: interface.name,
+            way,
+        })
+    }
+}
+
+/// The "Packet Block", which writers before 2009 used; draft-ietf-opsawg-pcapng, appendix A.
+struct OldPacket<'a> {
+    interface: u32,
+    stamp: [u32; 2],
+    lengths: (u32, &'a [u8]),
+}
+
+impl<'a> OldPacket<'a> {
+    fn of(body: &'a [u8], is_big: bool) -> Option<Self> {
+        let (head, rest) = body.split_first_chunk::<20>()?;
+        let (words, _) = head.as_chunks::<4>();
+        let word = |at: usize| order(is_big)(words[at]);
+        // Two numbers of 16 bits: the interface, and how many packets were lost.
+        let interface = if is_big { word(0) >> 16 } else { word(0) & 0xffff };
+        let copied = rest.get(..usize::try_from(word(3)).ok()?)?;
+        Some(Self { interface, stamp: [word(1), word(2)], lengths: (word(4), copied) })
+    }
+}
+
+const fn order(is_big: bool) -> fn([u8; 4]) -> u32 {
+    if is_big { u32::from_be_bytes } else { u32::from_le_bytes }
 }
 
 /// A capture file, read from its beginning.
@@ -115,7 +174,7 @@ pub struct File {
     /// pcapng, which is made of blocks.
     is_blocks: bool,
     failure: Failure,
-    interfaces: Interfaces,
+    told: Told,
     /// Bytes of the block that was given last.
     given: usize,
     is_cut: bool,
@@ -131,12 +190,12 @@ impl File {
         let source = plain(source, &failure)?;
         let reader = create_reader(BUFFER, source).map_err(|_| failure.take_or(CaptureError::Format))?;
         let is_blocks = reader.data().starts_with(&SECTION);
-        Ok(Self { reader, is_blocks, failure, interfaces: Interfaces::default(), given: 0, is_cut: false })
+        Ok(Self { reader, is_blocks, failure, told: Told::default(), given: 0, is_cut: false })
     }
 
     /// Names of interfaces by number, where the file has them.
     pub fn interfaces(&self) -> &[Option<String>] {
-        &self.interfaces.names
+        &self.told.names
     }
 
     /// Whether the file ends inside a packet: whoever captured was killed, or still is at it.
@@ -155,10 +214,13 @@ impl File {
             if self.is_too_short() {
                 return Err(broken(at, "found no block of a capture"));
             }
+            if self.is_too_long() {
+                return Err(broken(at, "found a packet longer than any"));
+            }
             match self.reader.next() {
                 Ok((length, block)) => {
                     self.given = length;
-                    if read_block(block, &mut self.interfaces, look, at)? {
+                    if read_block(block, &mut self.told, look, at)? {
                         return Ok(true);
                     }
                 }
@@ -182,7 +244,18 @@ impl File {
     fn is_too_short(&self) -> bool {
         let ([kind, length, ..], _) = self.reader.data().as_chunks() else { return false };
         let is_so = |read: fn([u8; 4]) -> u32| read(*kind) == PROCESS && read(*length) < SHORTEST;
-        self.is_blocks && (is_so(u32::from_le_bytes) || is_so(u32::from_be_bytes))
+        self.is_blocks && [false, true].map(order).into_iter().any(is_so)
+    }
+
+    /// Whether what comes next says that it is longer than any: not to be waited for, as the file may end before.
+    fn is_too_long(&self) -> bool {
+        let data = self.reader.data();
+        let at = if self.is_blocks { 4 } else { 8 };
+        let length = data.get(at..).and_then(|rest| rest.first_chunk());
+        // A section says itself which bytes of its numbers come first.
+        let is_known = self.told.longest > 0 && !(self.is_blocks && data.starts_with(&SECTION));
+        let longest = u32::try_from(self.told.longest).unwrap_or(u32::MAX);
+        is_known && length.is_some_and(|&length| order(self.told.is_big)(length) > longest)
     }
 
     /// For a block that does not fit.
@@ -202,15 +275,19 @@ fn broken(at: usize, what: &str) -> CaptureError {
 /// Whether the block was a frame.
 fn read_block(
     block: PcapBlockOwned<'_>,
-    interfaces: &mut Interfaces,
+    told: &mut Told,
     look: &mut impl FnMut(&Frame),
     at: usize,
 ) -> Result<bool, CaptureError> {
     match block {
-        PcapBlockOwned::LegacyHeader(header) => interfaces.add(of_header(&header), None, at)?,
+        PcapBlockOwned::LegacyHeader(header) => {
+            told.is_big = header.is_bigendian();
+            let snaplen = usize::try_from(header.snaplen).unwrap_or(usize::MAX);
+            told.longest = snaplen.clamp(LONGEST_PACKET, MOST_BYTES);
+            told.add(of_header(&header), None, at)?;
+        }
         PcapBlockOwned::Legacy(packet) => {
-            let interface =
-                interfaces.section.first().ok_or_else(|| broken(at, "found a packet ahead of all"))?;
+            let interface = told.section.first().ok_or_else(|| broken(at, "found a packet ahead of all"))?;
             look(&Frame {
                 link: interface.link,
                 copied: packet.data,
@@ -221,30 +298,29 @@ fn read_block(
             });
             return Ok(true);
         }
-        PcapBlockOwned::NG(Block::SectionHeader(_)) => interfaces.section.clear(),
+        PcapBlockOwned::NG(Block::SectionHeader(header)) => {
+            (told.is_big, told.longest) = (header.big_endian(), MOST_BYTES);
+            told.section.clear();
+        }
         PcapBlockOwned::NG(Block::InterfaceDescription(block)) => {
             let name = block.if_name().and_then(Result::ok).map(str::to_owned);
             let name = name.filter(|name| (1..=LONGEST_NAME).contains(&name.len()));
-            interfaces.add(of_description(&block), name, at)?;
+            told.add(of_description(&block), name, at)?;
         }
         PcapBlockOwned::NG(Block::EnhancedPacket(packet)) => {
-            let number = usize::try_from(packet.if_id).unwrap_or(usize::MAX);
-            let interface = interfaces.section.get(number).ok_or_else(|| broken(at, "names no interface"))?;
-            let units = u64::from(packet.ts_high) << 32 | u64::from(packet.ts_low);
-            let (seconds, rest) = (units / interface.resolution, units % interface.resolution);
-            let copied = packet.packet_data();
-            look(&Frame {
-                link: interface.link,
-                copied,
-                length: length(packet.origlen, copied),
-                time: time(seconds.saturating_add_signed(interface.offset), rest, interface.resolution),
-                interface: interface.name,
-                way: way_of(&packet),
-            });
+            let stamp = [packet.ts_high, packet.ts_low];
+            let lengths = (packet.origlen, packet.packet_data());
+            look(&told.frame(packet.if_id, stamp, lengths, way_of(&packet), at)?);
+            return Ok(true);
+        }
+        PcapBlockOwned::NG(Block::Unknown(block)) if told.is_packet(block.block_type) => {
+            let packet =
+                OldPacket::of(block.data, told.is_big).ok_or_else(|| broken(at, "found half a packet"))?;
+            look(&told.frame(packet.interface, packet.stamp, packet.lengths, Way::Unknown, at)?);
             return Ok(true);
         }
         PcapBlockOwned::NG(Block::SimplePacket(packet)) => {
-            let interface = interfaces.section.first().ok_or_else(|| broken(at, "names no interface"))?;
+            let interface = told.section.first().ok_or_else(|| broken(at, "names no interface"))?;
             let whole = packet.packet_data();
             let copied = whole.get(..interface.snaplen).unwrap_or(whole);
             let length = length(packet.origlen, copied);

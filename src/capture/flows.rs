@@ -47,6 +47,8 @@ pub struct Flow {
     pub way: Way,
     /// The other side has sent something that refuses nothing.
     pub is_answered: bool,
+    /// TCP: something else has passed than SYNs.
+    is_open: bool,
     is_closed: bool,
 }
 
@@ -207,9 +209,10 @@ impl Flows {
         let found = self.find(seen.key, captured.time);
         if let Some((at, is_back)) = found {
             let flow = &self.entry(at).flow;
+            // A SYN each way, and nothing before: both open one connection (RFC 9293, 3.5).
             let begins_anew = seen.role == Role::First
                 && seen.key.protocol == protocol::TCP
-                && (is_back || flow.is_closed || flow.begin == Begin::Unknown);
+                && (flow.is_closed || flow.begin == Begin::Unknown || (is_back && flow.is_open));
             if !begins_anew {
                 self.count(at, usize::from(is_back), seen.role, captured);
                 return;
@@ -260,6 +263,7 @@ impl Flows {
             Role::Later { closes, refuses, .. } => (closes, refuses),
             _ => (false, false),
         };
+        flow.is_open |= role != Role::First;
         flow.is_closed |= closes;
         flow.is_answered |= side == 1 && !refuses;
         if at != self.newest {
@@ -345,6 +349,7 @@ fn fresh(key: Key, ct: CtState, begin: Begin, captured: Captured) -> Flow {
         interface: captured.interface,
         way: captured.way,
         is_answered: false,
+        is_open: false,
         is_closed: false,
     }
 }

@@ -57,7 +57,7 @@ pub struct Key {
     pub destination: u128,
     /// ICMP: the id of requests and their replies.
     pub source_port: u16,
-    /// ICMP: the type of the request in the upper byte, code in the lower one.
+    /// ICMP: type in the upper byte, code in the lower one.
     pub destination_port: u16,
 }
 
@@ -67,7 +67,13 @@ impl Key {
     pub fn reversed(self) -> Self {
         let (source, destination) = (self.destination, self.source);
         if is_icmp(self.family, self.protocol) {
-            return Self { source, destination, ..self };
+            let [kind, code] = self.destination_port.to_be_bytes();
+            let kind = match message(self.family, kind) {
+                Message::RequestFor(reply) => reply,
+                Message::ReplyTo(request) => request,
+                Message::Error | Message::Unwatched | Message::Other => kind,
+            };
+            return Self { source, destination, destination_port: u16::from_be_bytes([kind, code]), ..self };
         }
         let (source_port, destination_port) = (self.destination_port, self.source_port);
         Self { source, destination, source_port, destination_port, ..self }
@@ -131,7 +137,8 @@ fn tcp_role(header: &[u8]) -> Role {
 /// What ICMP messages are, by family.
 #[derive(Clone, Copy)]
 enum Message {
-    Request,
+    /// To be answered by this type.
+    RequestFor(u8),
     /// To a request of this type.
     ReplyTo(u8),
     Error,
@@ -139,12 +146,13 @@ enum Message {
     Other,
 }
 
+/// As `nf_conntrack_proto_icmp.c` and `nf_conntrack_proto_icmpv6.c` have them (`invmap`, `valid_new`).
 const fn message(family: Family, kind: u8) -> Message {
     match (family, kind) {
-        (Family::V4, 8 | 13 | 15 | 17) | (Family::V6, 128) => Message::Request,
+        (Family::V4, 8) => Message::RequestFor(0),
+        (Family::V4, 13 | 15 | 17) | (Family::V6, 128 | 139) => Message::RequestFor(kind + 1),
         (Family::V4, 0) => Message::ReplyTo(8),
-        (Family::V4, 14 | 16 | 18) => Message::ReplyTo(kind - 1),
-        (Family::V6, 129) => Message::ReplyTo(128),
+        (Family::V4, 14 | 16 | 18) | (Family::V6, 129 | 140) => Message::ReplyTo(kind - 1),
         (Family::V4, 3 | 4 | 5 | 11 | 12) | (Family::V6, 1..=127) => Message::Error,
         (Family::V6, 130..=136 | 143) => Message::Unwatched,
         _ => Message::Other,
@@ -156,8 +164,8 @@ fn icmp(tuple: &FiveTuple, kind: u8, code: u8, payload: &[u8]) -> Seen {
     let id =
         payload.get(ICMP_ID_AT..).and_then(|rest| rest.first_chunk()).map_or(0, |id| u16::from_be_bytes(*id));
     let (key, role) = match message(tuple.family, kind) {
-        Message::Request => (of(kind, id), Role::First),
-        Message::ReplyTo(request) => (of(request, id), Role::Reply),
+        Message::RequestFor(_) => (of(kind, id), Role::First),
+        Message::ReplyTo(_) => (of(kind, id), Role::Reply),
         Message::Error => {
             let about = payload.get(ICMP_INNER_AT..).and_then(|inner| about(tuple.family, inner));
             (of(kind, 0), about.map_or(Role::Unplaced, Role::About))
@@ -177,7 +185,7 @@ fn about(family: Family, inner: &[u8]) -> Option<Key> {
         Transport::Ports { source, destination } => key(tuple, source, destination),
         Transport::Opaque => key(tuple, 0, 0),
         Transport::Icmp { kind, code } => match message(family, kind) {
-            Message::Request | Message::ReplyTo(_) => icmp(tuple, kind, code, payload).key,
+            Message::RequestFor(_) | Message::ReplyTo(_) => icmp(tuple, kind, code, payload).key,
             // Errors about errors are not sent.
             Message::Error | Message::Unwatched | Message::Other => return None,
         },

@@ -180,6 +180,29 @@ def test_dnat_is_played(tmp_path: Path) -> None:
     assert fates(report) == {"allowed": (3, 4), "denied": (3, 3), "DNATed": (1, 1)}
 
 
+def test_dnat_back_out_of_the_same_interface(tmp_path: Path) -> None:
+    """E-72: a node port whose backend is behind the interface that clients come in by; a pod's own service."""
+    path, capture, elsewhere = tmp_path / "policy.yaml", str(tmp_path / "hairpin.pcap"), "192.0.2.99"
+    path.write_text(PRE_DNAT, encoding="utf-8")
+    wrpcap(capture, [
+        tcp("192.0.2.6", HOST, 30080), tcp(OTHER, HOST, 30080), tcp(POD, "203.0.113.1", 80),
+        tcp(OTHER, "203.0.113.2", 80), tcp("192.0.2.6", elsewhere, 30080),
+    ])  # fmt: skip
+    dnat = [f"{HOST}:30080/tcp={elsewhere}:8080", f"203.0.113.1:80={POD}:8081", f"203.0.113.2:80={elsewhere}:80"]
+    options = [option for rule in dnat for option in ("--dnat", rule)]
+    *flows, _ = replay(str(path), capture, "--node", "edge1", *options, "--flows", code=1)
+    found = {
+        (flow["src"], flow["dst"]): (flow["fate"], flow["by"] and flow["by"]["place"]) for flow in flows
+    }
+    assert found == {
+        ("192.0.2.6", HOST): ("denied", "mangle-prerouting"),
+        (OTHER, HOST): ("allowed", "filter-forward"),
+        (POD, "203.0.113.1"): ("denied", "filter-forward"),
+        (OTHER, "203.0.113.2"): ("allowed", "filter-forward"),
+        ("192.0.2.6", elsewhere): ("not of this node", None),  # Nobody translates it: neighbours talk.
+    }
+
+
 def captured(path: str, interface: str, way: int, packet: Bytes) -> str:
     """A pcapng file of an interface; `way`: 0 not told, 1 in, 2 out."""
     packet.sniffed_on, packet.direction = interface, way

@@ -135,13 +135,16 @@ class NodeJudge:
         kinds: list[Place] = []
         ends = [self._places(block, side, kinds) for side in (block.src, block.dst, block.target)]
         ends[0] = self._as_captured(block, ends[0], ends[2], kinds)
-        keys = (ends[0] * len(kinds) + ends[1]) * len(kinds) + ends[2]
+        keys = ((ends[0] * len(kinds) + ends[1]) * len(kinds) + ends[2]) * 2 + block.translated
         found: dict[tuple[Interfaces | None, Interfaces, bool], Rows] = {}
         for rows in groups(keys):
-            rest, target = divmod(int(keys[rows[0]]), len(kinds))
+            rest, is_translated = divmod(int(keys[rows[0]]), 2)
+            rest, target = divmod(rest, len(kinds))
             source, destination = divmod(rest, len(kinds))
-            before = way_between(kinds[source], kinds[destination])
-            after = way_between(kinds[source], kinds[target])
+            before, after = (
+                way_between(kinds[source], kinds[to], is_translated=bool(is_translated))
+                for to in (destination, target)
+            )
             is_routed, in_ = after is not None, kinds[source][1]
             if after is None and in_ in self._workloads:
                 after = in_, None
@@ -234,7 +237,7 @@ class _Walk:
         self.state[rows[spoofed[self.decider[rows]]]] = SPOOFED
 
 
-_REPLY_TYPES = {(4, 8): 0, (4, 13): 14, (4, 15): 16, (4, 17): 18, (6, 128): 129}
+_REPLY_TYPES = {(4, 8): 0, (4, 13): 14, (4, 15): 16, (4, 17): 18, (6, 128): 129, (6, 139): 140}
 
 
 def _reversed(block: Recorded) -> Recorded:

@@ -65,11 +65,15 @@ def whereabouts(
     return Whereabouts(frozenset(local | set(map(ip_address, addresses))), workloads, tuple(routes))
 
 
-def way_between(source: Place, destination: Place) -> Interfaces | None:
-    """In- and out-interface between two places; None if the node is on no way between them that is known."""
+def way_between(source: Place, destination: Place, *, is_translated: bool) -> Interfaces | None:
+    """In- and out-interface between two places; None if the node is on no way between them that is known.
+
+    What stays behind one interface is seen there by everybody and passes no node, unless the node translates
+    it (E-72).
+    """
     (from_node, in_), (to_node, out) = source, destination
     if from_node:
         return (None, out) if out else None
     if to_node:
         return (in_, None) if in_ else None
-    return (in_, out) if in_ and out and in_ != out else None
+    return (in_, out) if in_ and out and (in_ != out or is_translated) else None

@@ -141,7 +141,7 @@ fn damaged_gzip_is_an_error_after_what_could_be_read() {
 }
 
 /// By hand after draft-ietf-opsawg-pcapng: section, interface `eth7` (raw IP, nanoseconds, snaplen 65535), packet with
-/// `epb_flags` outbound, simple packet.
+/// `epb_flags` outbound, simple packet, and the packet as it was written before 2009.
 fn pcapng(is_big: bool) -> Vec<u8> {
     let word = |value: u32| if is_big { value.to_be_bytes() } else { value.to_le_bytes() };
     let short = |value: u16| if is_big { value.to_be_bytes() } else { value.to_le_bytes() };
@@ -159,6 +159,7 @@ fn pcapng(is_big: bool) -> Vec<u8> {
     let (udp, udp6) = (bytes(UDP), bytes(UDP6));
     let length = word(u32::try_from(udp.len()).unwrap());
     let enhanced = [&word(0)[..], &word(1), &word(7), &length, &length, &udp, &[0; 3], &option(2, &word(2))];
+    let old = [&short(0)[..], &short(3), &word(1), &word(8), &length, &length, &udp, &[0; 3]];
     let simple = [&word(u32::try_from(udp6.len()).unwrap())[..], &udp6, &[0; 3]];
     [
         block(0x0a0d_0d0a, section),
@@ -166,6 +167,7 @@ fn pcapng(is_big: bool) -> Vec<u8> {
         block(6, enhanced.concat()),
         block(0x0bad, vec![0; 8]), // of a kind that nobody knows
         block(3, simple.concat()),
+        block(2, old.concat()),
     ]
     .concat()
 }
@@ -174,8 +176,11 @@ fn pcapng(is_big: bool) -> Vec<u8> {
 fn pcapng_in_either_order() {
     for is_big in [false, true] {
         let mut capture = opened(&pcapng(is_big), false).unwrap();
-        let flows = read(&mut capture);
-        assert_is_udp(&flows[0], Family::V4);
+        let mut flows = read(&mut capture);
+        flows.sort_by_key(|flow| flow.key.family == Family::V6);
+        assert_eq!((flows[0].packets, flows[0].last - flows[0].first), ([2, 0], 1));
+        let (key, ports) = (flows[0].key, (40000, 7001));
+        assert_eq!((key.source, (key.source_port, key.destination_port)), (0x7f00_0001, ports));
         assert_eq!((flows[0].first, flows[0].way, flows[0].interface), ((1 << 32) + 7, Way::Out, 0));
         assert_is_udp(&flows[1], Family::V6);
         assert_eq!(capture.interfaces(), [Some("eth7".to_owned())]);
@@ -185,7 +190,7 @@ fn pcapng_in_either_order() {
 #[test]
 fn a_second_section_has_interfaces_of_its_own() {
     let flows = flows_of(&[pcapng(false), pcapng(true)].concat());
-    assert_eq!(flows.iter().map(|flow| flow.packets[0]).collect::<Vec<_>>(), [2, 2]);
+    assert_eq!(flows.iter().map(|flow| flow.packets[0]).collect::<Vec<_>>(), [2, 4]);
 }
 
 /// An interface (raw IP) with this name, as a block of a little-endian section.
@@ -285,7 +290,9 @@ fn a_file_that_ends_in_a_packet_is_read_so_far() {
 fn a_packet_that_is_longer_than_the_buffer() {
     let mut long = bytes(UDP);
     long.resize(1 << 19, 0);
-    let flows = flows_of(&pcap(101, &[bytes(UDP), long, bytes(UDP6)]));
+    let mut file = pcap(101, &[bytes(UDP), long, bytes(UDP6)]);
+    file[16..20].copy_from_slice(&(1_u32 << 19).to_le_bytes()); // Its snaplen.
+    let flows = flows_of(&file);
     assert_eq!(flows.iter().map(|flow| flow.packets[0]).collect::<Vec<_>>(), [2, 1]);
 }
 
@@ -293,9 +300,32 @@ fn a_packet_that_is_longer_than_the_buffer() {
 fn a_length_that_no_packet_has_is_damage() {
     let mut file = pcap(101, &[bytes(UDP)]);
     file[32..36].copy_from_slice(&u32::MAX.to_le_bytes());
-    file.resize(1 << 25, 0);
-    let error = opened(&file, false).unwrap().read(16, &mut Vec::new()).unwrap_err();
-    assert!(matches!(error, CaptureError::Broken { at: 24, .. }), "{error}");
+    for length in [1 << 25, file.len()] {
+        file.resize(length, 0);
+        let error = opened(&file, false).unwrap().read(16, &mut Vec::new()).unwrap_err();
+        assert!(matches!(error, CaptureError::Broken { at: 24, .. }), "{error}");
+    }
+}
+
+/// The file is shorter than what it says of the next packet: that is no packet, and the file does not end in one.
+#[test]
+fn a_length_that_no_packet_has_is_damage_in_a_short_file() {
+    let damage = |file: &[u8], length_at: usize, length: u32, is_big: bool| {
+        let mut file = file.to_vec();
+        let word = if is_big { length.to_be_bytes() } else { length.to_le_bytes() };
+        file[length_at..length_at + 4].copy_from_slice(&word);
+        let mut capture = opened(&file, false).unwrap();
+        let error = (0..4).find_map(|_| capture.read(usize::MAX, &mut Vec::new()).err());
+        error.map(|error| matches!(error, CaptureError::Broken { .. }))
+    };
+    let file = pcap(101, &[bytes(UDP), bytes(UDP6)]);
+    let second = 24 + 16 + bytes(UDP).len() + 8;
+    assert_eq!(damage(&file, second, 0x00ff_ff00, false), Some(true));
+    assert_eq!(damage(&file, second, (1 << 18) + 1, false), Some(true));
+    assert_eq!(damage(&file, second, 1 << 18, false), None, "ends inside one");
+    for is_big in [false, true] {
+        assert_eq!(damage(&pcapng(is_big), 28 + 4, u32::MAX, is_big), Some(true));
+    }
 }
 
 #[test]

@@ -168,10 +168,14 @@ fn a_second_syn_begins_a_flow_only_when_the_first_is_over() {
     assert_eq!(found.iter().map(|flow| flow.packets[0]).collect::<Vec<_>>(), [3, 1]);
 }
 
+/// As Linux has it: `nf_conntrack_tcp` goes to `SYN_SENT2`, and takes another connection only behind a close.
 #[test]
-fn a_syn_of_the_other_side_begins_a_flow_of_its_own() {
-    let found = flows(&[there(SYN), back(SYN)]);
-    assert_eq!(found.iter().map(ends).collect::<Vec<_>>(), [THERE, BACK]);
+fn a_syn_of_the_other_side_opens_the_same_connection_unless_it_is_open() {
+    let found = flows(&[there(SYN), back(SYN), back(SYN), back(SYN | ACK), there(SYN | ACK)]);
+    assert_eq!((found.len(), ends(&found[0]), found[0].packets), (1, THERE, [2, 3]));
+    let ends_of = |packets: &[Vec<u8>]| flows(packets).iter().map(ends).collect::<Vec<_>>();
+    assert_eq!(ends_of(&[there(SYN), back(SYN | ACK), back(SYN)]), [THERE, BACK]);
+    assert_eq!(ends_of(&[there(SYN), back(RST | ACK), back(SYN)]), [THERE, BACK]);
 }
 
 #[test]
@@ -205,7 +209,39 @@ fn echo_and_reply_are_one_flow_of_the_request() {
     let found = flows(&[icmp(SERVER, CLIENT, 0, 7, &[])]);
     assert_eq!((ends(&found[0]), found[0].ct), ((CLIENT, 7, SERVER, 8 << 8), CtState::New));
     let found = complete(&[icmp(SERVER, CLIENT, 0, 7, &[])]);
-    assert_eq!((found[0].key.source, found[0].ct), (u128::from(SERVER), CtState::Invalid));
+    assert_eq!((ends(&found[0]), found[0].ct), ((SERVER, 7, CLIENT, 0), CtState::Invalid));
+}
+
+/// A host may well take the id that another one has: some always take the same.
+#[test]
+fn a_request_the_other_way_is_a_flow_of_its_own() {
+    let (request, reply) = (|from, to| icmp(from, to, 8, 1, &[]), |from, to| icmp(from, to, 0, 1, &[]));
+    let found = flows(&[
+        request(CLIENT, SERVER),
+        reply(SERVER, CLIENT),
+        request(SERVER, CLIENT),
+        reply(CLIENT, SERVER),
+        request(CLIENT, SERVER),
+    ]);
+    let seen: Vec<_> = found.iter().map(|flow| (flow.key.source, flow.packets, flow.is_answered)).collect();
+    assert_eq!(seen, [(u128::from(SERVER), [1, 1], true), (u128::from(CLIENT), [2, 1], true)]);
+}
+
+/// RFC 4620: a query and its reply are tracked as an echo is.
+#[test]
+fn a_node_information_query_is_a_flow() {
+    let message = |kind: u8, from: u8, to: u8| {
+        let mut packet = bytes("6000 0000 0010 3aff");
+        for last in [from, to] {
+            packet.extend([0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last]);
+        }
+        packet.extend([kind, 0, 0, 0, 0, 9, 0, 0]);
+        packet.extend([0; 8]);
+        packet
+    };
+    let found = flows(&[message(139, 1, 2), message(140, 2, 1)]);
+    assert_eq!((found.len(), found[0].packets, found[0].ct), (1, [1, 1], CtState::New));
+    assert_eq!(found[0].key.destination_port, 139 << 8);
 }
 
 #[test]
