@@ -11,11 +11,13 @@ from typing import Any, cast
 
 import pytest
 from labelgate.agent import caution, daemon, enforcement, shadow
-from labelgate.agent.panics import CoreFault, panics_refused
+from labelgate.agent.generation import AgentError
+from labelgate.agent.panics import CoreFault, Fault, faults_refused, panics_refused
 from labelgate.compiler import Compiler
 from labelgate.control import ControlError
 from labelgate.handlers import PacketLoop
 from labelgate.links import Links
+from labelgate.resources import kinds
 from labelgate.table import DecisionTable
 from test_agent import LATE, POLICY, TWIN, UPLINK, Kernel, agent_of, applied
 
@@ -83,6 +85,55 @@ def test_a_panic_of_the_compiler_refuses_the_edit(
         "generation 3 in force",
     ]
     assert len({id(one) for one in compilers}) == len(compilers) == 2
+
+
+def test_a_fault_while_files_are_judged_refuses_the_edit(
+    kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """V-80: whatever goes wrong with new policy, what is in force stays."""
+    real, reads, calls = Compiler.apply, kinds.read, [0]
+
+    def apply(self: Compiler, **changes: Any) -> DecisionTable:
+        calls[0] += 1
+        return {}[0] if calls[0] == 1 else real(self, **changes)  # type: ignore[return-value]
+
+    monkeypatch.setattr(Compiler, "apply", apply)
+    said: list[str] = []
+    agent = agent_of(policy, said)
+    refused: list[str] = []
+    note = lambda: refused.append(agent._refusal.message if agent._refusal else "")  # noqa: E731
+
+    def fail(_data: object, _location: object) -> None:
+        raise RecursionError("too deep")
+
+    def edit_unreadable() -> None:
+        monkeypatch.setattr(kinds, "read", fail)
+        edit(policy, f"{POLICY}---{TWIN}# another text\n")
+
+    def edit_again() -> None:
+        note()
+        monkeypatch.setattr(kinds, "read", reads)
+        edit(policy, f"{POLICY}---{TWIN}")
+
+    kernel.steps = [lambda: edit(policy), note, edit_unreadable, edit_again]
+    agent.run()
+    assert [text.partition(" at ")[0] for text in refused] == [
+        "a fault of labelgate (please report it): KeyError",
+        f"{policy}: labelgate itself fails on this file\n  found: RecursionError",
+    ]
+    assert said[-2].startswith("generation 2 in force")
+
+
+def test_faults_are_told_apart_from_refusals() -> None:
+    for error in (LookupError, ZeroDivisionError):
+        with pytest.raises(error), faults_refused(LookupError, ZeroDivisionError):
+            raise error
+        with pytest.raises(Fault, match="a fault of labelgate"), faults_refused(AgentError):
+            raise error
+    with pytest.raises(CoreFault), faults_refused():
+        panic()
+    with pytest.raises(KeyboardInterrupt), faults_refused():
+        raise KeyboardInterrupt
 
 
 def test_a_panic_of_the_swap_puts_the_table_back(

@@ -181,19 +181,21 @@ def test_dnat_is_played(tmp_path: Path) -> None:
 
 
 def test_dnat_back_out_of_the_same_interface(tmp_path: Path) -> None:
-    """E-72: a node port whose backend is behind the interface that clients come in by; a pod's own service."""
+    """E-72: a node port whose backend is where clients come in; a pod's own service."""
     path, capture, elsewhere = tmp_path / "policy.yaml", str(tmp_path / "hairpin.pcap"), "192.0.2.99"
     path.write_text(PRE_DNAT, encoding="utf-8")
     wrpcap(capture, [
         tcp("192.0.2.6", HOST, 30080), tcp(OTHER, HOST, 30080), tcp(POD, "203.0.113.1", 80),
         tcp(OTHER, "203.0.113.2", 80), tcp("192.0.2.6", elsewhere, 30080),
     ])  # fmt: skip
-    dnat = [f"{HOST}:30080/tcp={elsewhere}:8080", f"203.0.113.1:80={POD}:8081", f"203.0.113.2:80={elsewhere}:80"]
+    dnat = [
+        f"{HOST}:30080/tcp={elsewhere}:8080",
+        f"203.0.113.1:80={POD}:8081",
+        f"203.0.113.2:80={elsewhere}:80",
+    ]
     options = [option for rule in dnat for option in ("--dnat", rule)]
     *flows, _ = replay(str(path), capture, "--node", "edge1", *options, "--flows", code=1)
-    found = {
-        (flow["src"], flow["dst"]): (flow["fate"], flow["by"] and flow["by"]["place"]) for flow in flows
-    }
+    found = {(flow["src"], flow["dst"]): (flow["fate"], flow["by"] and flow["by"]["place"]) for flow in flows}
     assert found == {
         ("192.0.2.6", HOST): ("denied", "mangle-prerouting"),
         (OTHER, HOST): ("allowed", "filter-forward"),

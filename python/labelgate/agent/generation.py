@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from labelgate.agent.changes import Changes
-from labelgate.agent.panics import panics_refused
+from labelgate.agent.panics import faults_refused
 from labelgate.agent.process import start_mode
 from labelgate.agent.state import Record, Source
 from labelgate.compiler import Compiler
@@ -18,7 +18,7 @@ from labelgate.engines import Budgets, ClassesBudget
 from labelgate.flow import HOOKS
 from labelgate.handlers import BindLoop
 from labelgate.links import Links
-from labelgate.resources import Loading
+from labelgate.resources import LoadError, Loading
 from labelgate.settings import Settings
 from labelgate.snapshot import Snapshot
 from labelgate.sources.cache import FileCache
@@ -129,7 +129,7 @@ class Loader:
                 raise
             return self._options.last_config
 
-    @panics_refused()
+    @faults_refused(LoadError, AgentError)
     def first(self, links: Links, record: Record | None) -> Generation:
         """Generation 1: what was applied last, unless the files have changed since.
 
@@ -142,7 +142,7 @@ class Loader:
             return self._of(record.confirmed, 1, files, links)
         return self._made(1, self._files(), files, Snapshot.of(files.result()), links)
 
-    @panics_refused()
+    @faults_refused(LoadError, AgentError)
     def last_good(self, record: Record, links: Links) -> Generation:
         """Generation 1 where the files are not valid: what was in force before; raises as `first`.
 
@@ -163,7 +163,7 @@ class Loader:
             config = config_in_force_last(record, self._options.node, self._options.flags)
         return self._with(config, 1, record.confirmed, files, snapshot, links)
 
-    @panics_refused()
+    @faults_refused(LoadError, AgentError)
     def next(self, before: Generation, links: Links, *, if_changed: bool = False) -> Generation | None:
         """The generation after this one, of the files; None where only a change counts and there is none.
 
@@ -188,7 +188,7 @@ class Loader:
         """Whether the files held, when they were read last, what they held when this generation was made."""
         return generation.source.files == self.digest
 
-    @panics_refused()
+    @faults_refused(LoadError, AgentError)
     def applied(
         self, paths: tuple[str, ...], texts: tuple[tuple[str, bytes], ...], before: Generation, links: Links
     ) -> Generation:
@@ -270,10 +270,10 @@ class Loader:
         compiler.host = host
         try:
             table = compiler.follow(snapshot.resources())
-        except Exception:
+        except ValueError:
             self._compiler = compiler  # It refused, and is as it was.
             raise
-        # One that has panicked may be anything: the next table is made by a new one.
+        # One that has panicked, or failed otherwise, may be anything: the next table is made by a new one.
         self._compiler = compiler
         return table
 

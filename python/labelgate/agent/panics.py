@@ -1,13 +1,22 @@
-"""A panic of the core comes to Python as an exception that nobody catches; here it refuses a change."""
+"""Faults of ours: where a change is judged they refuse the change, and what is in force stays.
+
+A panic of the core comes to Python as an exception that nobody catches.
+"""
 
 from __future__ import annotations
 
+import os
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 class CoreFault(ValueError):
     """The core has a fault: what it was asked for is refused, what is in force stays."""
+
+
+class Fault(ValueError):
+    """Labelgate has one: what it was asked for is refused, what is in force stays."""
 
 
 def is_panic(error: BaseException) -> bool:
@@ -25,3 +34,17 @@ def panics_refused() -> Iterator[None]:
         if not is_panic(error):
             raise
         raise CoreFault(f"a fault of labelgate's core (please report it): {error}") from None
+
+
+@contextmanager
+def faults_refused(*refusals: type[Exception]) -> Iterator[None]:
+    """The same, and Fault for all exceptions but ValueError and these: those say what is wrong."""
+    try:
+        with panics_refused():
+            yield
+    except Exception as error:
+        if isinstance(error, (ValueError, *refusals)):
+            raise
+        *_, last = traceback.extract_tb(error.__traceback__)
+        where = f"{type(error).__name__} at {os.path.basename(last.filename)}:{last.lineno}"
+        raise Fault(f"a fault of labelgate (please report it): {where}: {error}") from error

@@ -272,6 +272,7 @@ class _Reader:
         self._open: set[int] = set()
         self._aliased = 0
         self._within_alias = 0
+        self._is_too_deep = False
 
     def read(self, node: Node, path: Path) -> Any:
         if self._within_alias:
@@ -285,6 +286,11 @@ class _Reader:
         identity = id(node)
         if identity in self._open:
             self._add(Wrong("alias-loop", "an alias of a value that is not finished here"), node, path)
+            return None
+        if len(self._open) > positions.MAX_DEPTH:  # By aliases: what is written is counted before.
+            if not self._is_too_deep:
+                self._add(positions.too_deep(), node, path)
+            self._is_too_deep = True
             return None
         again = identity in self._seen
         self._seen.add(identity)
@@ -331,7 +337,7 @@ class _Reader:
         data: dict[str, Any] = {}
         for source in node.value if isinstance(node, SequenceNode) else [node]:
             if isinstance(source, MappingNode):
-                data = self.read(source, path) | data
+                data = (self.read(source, path) or {}) | data  # None: it is refused.
             else:
                 self._add(
                     Wrong("merge-value", "text" if isinstance(source, ScalarNode) else "a list"), source, path

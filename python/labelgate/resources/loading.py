@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
@@ -75,6 +77,12 @@ class Loading:
                 progress(document.offset)
         except SyntaxProblem as problem:
             self._note(problem.wrong, problem.place, file, -1)
+        except Exception as fault:  # One of ours must not end a daemon: the file is refused as others are.
+            *_, last = traceback.extract_tb(fault.__traceback__)
+            where = f"{os.path.basename(last.filename)}:{last.lineno}"
+            self.add_unreadable(
+                Wrong("fault", f"{type(fault).__name__} at {where}: {quote(str(fault))}"), file
+            )
 
     def add_unreadable(self, wrong: Wrong, file: str) -> None:
         """Note a file that cannot be read."""

@@ -43,6 +43,12 @@ _FILES = {
         "a regular file that may be read",
         "check its permissions, and the links on the way",
     ),
+    "fault": Message(
+        None,
+        "labelgate itself fails on this file",
+        "that it reads a file or says what is wrong with it",
+        "please report it, together with the file",
+    ),
     "not-utf8": Message(None, "not UTF-8 text", "UTF-8", "convert it: `iconv -f LATIN1 -t UTF-8`"),
     "syntax": Message(
         None, "not valid YAML", "a YAML or JSON document", "check indentation, quotes and brackets up to here"

@@ -50,8 +50,9 @@ class SyntaxProblem(Exception):
         self.place = place
 
 
-def _too_deep(place: Place) -> SyntaxProblem:
-    return SyntaxProblem(Wrong("nesting", f"level {MAX_DEPTH + 1}", limit=MAX_DEPTH), place)
+def too_deep() -> Wrong:
+    """More levels than anybody writes."""
+    return Wrong("nesting", f"level {MAX_DEPTH + 1}", limit=MAX_DEPTH)
 
 
 def place_of(node: Node) -> Place:
@@ -140,7 +141,7 @@ class _Composer(CParser):
         self._depth += 1
         if self._depth > MAX_DEPTH + 1:
             assert parent is not None
-            raise _too_deep(place_of(parent))
+            raise SyntaxProblem(too_deep(), place_of(parent))
 
     def ascend_resolver(self) -> None:
         self._depth -= 1
@@ -216,7 +217,7 @@ class _JsonComposer:
         mark = self._mark(start)
         if token == "{" or token == "[":
             if depth >= MAX_DEPTH:
-                raise _too_deep(Place(mark.line + 1, mark.column + 1))
+                raise SyntaxProblem(too_deep(), Place(mark.line + 1, mark.column + 1))
             items = self._items(token, depth)
             return MappingNode(MAPPING, items, mark) if token == "{" else SequenceNode(SEQUENCE, items, mark)
         if token == '"':

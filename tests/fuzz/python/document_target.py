@@ -32,6 +32,7 @@ def check(content: bytes) -> None:
 
 def check_problem(problem: Problem, content: bytes) -> None:
     """It can be printed, and its place is in the file as editors count lines, or as YAML does."""
+    assert problem.code != "fault", problem
     assert str(problem).isprintable() or "\n" in str(problem)
     text = content.decode("utf-8-sig", "replace")
     for breaks in ("\n", "\r\n|[\n\r\x85\u2028\u2029]"):
