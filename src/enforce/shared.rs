@@ -87,6 +87,8 @@ pub struct Shared<D: Decide> {
 
 #[derive(Debug, Default)]
 pub struct Progress {
+    /// By worker: number of the table that it answers by.
+    pub followed: Vec<u64>,
     /// By worker: number of the latest drain done.
     pub drained: Vec<u64>,
     /// Workers that have ended.
@@ -186,6 +188,20 @@ impl<D: Decide> Shared<D> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub fn report_followed(&self, worker: usize, number: u64) {
+        self.progress().followed[worker] = number;
+        self.progressed.notify_all();
+    }
+
+    /// Waits until all workers answer by this table or a later one; false if that took too long.
+    pub fn is_followed(&self, number: u64, patience: Duration) -> bool {
+        self.wake_all();
+        let is_done = |progress: &Progress| progress.followed.iter().all(|&followed| followed >= number);
+        let waits = |progress: &mut Progress| !is_done(progress) && self.alive.load(Ordering::Acquire);
+        let waited = self.progressed.wait_timeout_while(self.progress(), patience, waits);
+        is_done(&waited.unwrap_or_else(PoisonError::into_inner).0)
+    }
+
     pub fn report_drained(&self, worker: usize, ticket: u64) {
         self.progress().drained[worker] = ticket;
         self.progressed.notify_all();
@@ -262,6 +278,7 @@ pub fn share<D: Decide>(
         alive: AtomicBool::new(true),
         drain_wanted: AtomicU64::new(0),
         progress: Mutex::new(Progress {
+            followed: vec![1; workers],
             drained: vec![0; workers],
             threads: vec![0; workers],
             ..Progress::default()

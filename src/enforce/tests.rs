@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::counters::{self, Counters};
-use super::worker::{Drain, HookQueue};
+use super::worker::{Drain, HookQueue, Worker};
 use super::{Decide, EnforcerConfig, Marks, Rates, Sample, Shared, check, queue_number, share, spawn};
 use crate::flow::{
     CtState, Family, FiveTuple, FlowKey, Hook, InterfaceId, OutcomeId, Transport, Verdict, protocol,
@@ -124,6 +124,12 @@ impl Running {
     fn ask(&self, mark: u32, interfaces: (u32, u32), payload: &[u8]) -> Vec<u8> {
         self.kernel[0].send(&packet(1, mark, interfaces, payload)).unwrap();
         self.answer(0)
+    }
+
+    /// As `Enforcer::swap`.
+    fn swap(&self, table: Arc<Table>, interfaces: Vec<(u32, String)>) {
+        let number = self.shared.swap(table, interfaces);
+        assert!(self.shared.is_followed(number, PATIENCE));
     }
 
     fn answer(&self, place: usize) -> Vec<u8> {
@@ -328,11 +334,41 @@ fn a_new_table_answers_the_next_packet() {
     let running = Running::start(&CONFIG, &[hook], &[]);
     assert_eq!(running.ask(0, (0, 0), &udp(2)), single(hook, accept()));
     let strict = Arc::new(Table { denies: true, ..Table::default() });
-    running.shared.swap(Arc::clone(&strict), named(&[(9, "eth0")]));
+    running.swap(Arc::clone(&strict), named(&[(9, "eth0")]));
     assert_eq!(running.ask(0, (9, 0), &udp(2)), single(hook, drop_it()));
     assert_eq!(strict.asked.lock().unwrap()[0].input, InterfaceId(4));
     assert_eq!(running.counters().generation, 2);
     assert_eq!(running.counters().hooks[hook.name()].packets, 2);
+}
+
+/// One table denies in raw, the other one in filter: what is between the hooks at the swap is denied, too.
+#[test]
+fn what_has_passed_a_hook_is_judged_to_its_end_by_the_same_table() {
+    let hooks = [Hook::RawPrerouting, Hook::FilterInput];
+    let shared = share(&CONFIG, Arc::new(Table { denies: true, ..Table::default() }), Vec::new(), Vec::new());
+    let (sockets, kernel): (Vec<_>, Vec<_>) = hooks.map(|_| Socket::pair()).into_iter().unzip();
+    let queue =
+        |(socket, hook)| HookQueue { hook, family: Family::V4, queue: Queue::new(1, socket), counts: 0 };
+    let queues = sockets.into_iter().zip(hooks).map(queue).collect();
+    let shared = Arc::new(Shared { counts: vec![counters::QueueCounts::default()], ..shared.unwrap() });
+    let mut worker = Worker::new(0, queues, Arc::clone(&shared), |_| None);
+    let answer = |place: usize| {
+        let mut bytes = [0; 4096];
+        kernel[place].set_nonblocking(true).unwrap();
+        kernel[place].recv(&mut bytes).ok().map(|_| bytes[27])
+    };
+    kernel.iter().for_each(|end| assert!(end.send(&packet(1, 0, (0, 0), &udp(2))).is_ok()));
+    shared.swap(Arc::default(), Vec::new());
+    assert!(!shared.is_followed(2, Duration::ZERO));
+    worker.follow().unwrap();
+    assert!(shared.is_followed(2, Duration::ZERO));
+    assert_eq!((answer(0), answer(1)), (None, Some(0)), "filter drops it by the first table");
+    kernel[1].send(&packet(2, 0, (0, 0), &udp(2))).unwrap();
+    for place in [0, 1] {
+        worker.serve(place).unwrap();
+    }
+    assert_eq!(answer(1), Some(1), "accepted by the second one");
+    assert!(answer(0).is_some_and(|verdict| verdict != 0));
 }
 
 #[test]
@@ -348,10 +384,10 @@ fn outcomes_are_counted_over_tables() {
     };
     ask(&[1, 2, 1]);
     // The same outcomes on other interfaces.
-    running.shared.swap(Arc::new(Table { first_interface: 5, ..Table::default() }), Vec::new());
+    running.swap(Arc::new(Table { first_interface: 5, ..Table::default() }), Vec::new());
     ask(&[1]);
     assert_eq!(packets(), [(1, false, vec![(1, 3), (2, 1)])]);
-    running.shared.swap(Arc::new(Table { denies: true, ..Table::default() }), Vec::new());
+    running.swap(Arc::new(Table { denies: true, ..Table::default() }), Vec::new());
     ask(&[2, 2]);
     assert_eq!(packets(), [(1, true, vec![(1, 3), (2, 1)]), (3, false, vec![(2, 2)])]);
     assert_eq!(packets(), [(3, false, vec![(2, 2)])]);
@@ -368,10 +404,10 @@ fn an_unlisted_interface_is_looked_up_by_name_once_per_table() {
     };
     assert_eq!(input(&running), InterfaceId(2));
     assert_eq!(input(&running), InterfaceId(2));
-    running.shared.swap(Arc::default(), named(&[(1, "renamed")]));
+    running.swap(Arc::default(), named(&[(1, "renamed")]));
     assert_eq!(input(&running), InterfaceId(7));
     let other = Table { first_interface: 10, ..Table::default() };
-    running.shared.swap(Arc::new(other), Vec::new());
+    running.swap(Arc::new(other), Vec::new());
     assert_eq!(input(&running), InterfaceId(12));
 }
 

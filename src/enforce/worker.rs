@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::judge::{Judge, Learned, Scratch};
 use super::noted::Noted;
+use super::shared::Generation;
 use super::{Decide, Shared};
 use crate::flow::{Family, Hook};
 use crate::nfqueue::{Anomalies, BATCH, Channel, Inbox, Poller, Queue};
@@ -13,6 +14,10 @@ use crate::nfqueue::{Anomalies, BATCH, Channel, Inbox, Poller, Queue};
 /// Full batches that one queue gives in a row before the others are looked at: under load, reading and answering are
 /// the only system calls but for one in so many.
 const FULL_BATCHES: usize = 4;
+
+/// Batches of one queue that are answered by the table before at most, when another one is in force: a flood must not
+/// keep it.
+const CLOSING_BATCHES: usize = 64;
 
 /// A queue and what its number means. The kernel's message does not tell raw from mangle PREROUTING.
 #[derive(Debug)]
@@ -30,6 +35,8 @@ pub struct Worker<C, D: Decide> {
     pub number: usize,
     pub queues: Vec<HookQueue<C>>,
     pub shared: Arc<Shared<D>>,
+    /// What it answers by.
+    generation: Arc<Generation<D>>,
     /// Where the kernel's name for an interface comes from.
     pub interface_name: fn(u32) -> Option<String>,
     pub inbox: Inbox,
@@ -56,7 +63,8 @@ impl<C: Channel, D: Decide> Worker<C, D> {
     ) -> Self {
         let scratch = Scratch::new(shared.sampling.as_ref());
         let (inbox, learned) = (Inbox::default(), Learned::default());
-        Self { number, queues, shared, interface_name, inbox, learned, scratch }
+        let generation = shared.generation.load_full();
+        Self { number, queues, shared, generation, interface_name, inbox, learned, scratch }
     }
 
     /// Answers one batch of one queue; how many datagrams it had.
@@ -67,8 +75,7 @@ impl<C: Channel, D: Decide> Worker<C, D> {
         let count = queue.receive(&mut self.inbox, &mut anomalies)?;
         if count > 0 {
             counts.batches.add(1);
-            // Loaded behind the receive: packets that new rules led here meet the table that came before them.
-            let generation = self.shared.generation.load();
+            let generation = &*self.generation;
             self.learned.forget_others(generation.number);
             let staged = self.shared.staged_beside(generation.number);
             let noted = self.shared.noted.get();
@@ -79,7 +86,7 @@ impl<C: Channel, D: Decide> Worker<C, D> {
                 malformed_accept: self.shared.malformed_accept,
                 null: self.shared.null,
                 may_repeat: self.shared.may_repeat(*hook),
-                generation: &generation,
+                generation,
                 learned: &mut self.learned,
                 interface_name: self.interface_name,
                 counts,
@@ -108,6 +115,29 @@ impl<C: Channel, D: Decide> Worker<C, D> {
         Ok(())
     }
 
+    /// Comes to answer by the table in force. What raw or mangle PREROUTING has let go on by the one before is judged by
+    /// that to its end: each of them may leave to another hook what it allows, and nobody would have judged the packet.
+    pub fn follow(&mut self) -> io::Result<()> {
+        let latest = self.shared.generation.load_full();
+        if latest.number == self.generation.number {
+            return Ok(());
+        }
+        let is_behind = |queue: &HookQueue<C>| !matches!(queue.hook, Hook::RawPrerouting | Hook::RawOutput);
+        for place in
+            (0..self.queues.len()).filter(|&place| is_behind(&self.queues[place])).collect::<Vec<_>>()
+        {
+            for _ in 0..CLOSING_BATCHES {
+                if self.serve(place)? == 0 {
+                    break;
+                }
+            }
+        }
+        let number = latest.number;
+        self.generation = latest;
+        self.shared.report_followed(self.number, number);
+        Ok(())
+    }
+
     /// Answers packets until it is told to stop. `poller` waits for its queues, and then for its wake.
     ///
     /// # Errors
@@ -125,6 +155,7 @@ impl<C: Channel, D: Decide> Worker<C, D> {
             if self.shared.stop.load(Ordering::Acquire) {
                 return Ok(());
             }
+            self.follow()?;
             for place in 0..self.queues.len() {
                 if poller.is_ready(place) {
                     self.serve_busy(place)?;

@@ -67,8 +67,9 @@ impl Enforcer {
         Ok(Self(py.detach(|| enforce::Enforcer::start(config, table, interfaces))?))
     }
 
-    fn swap(&self, table: &Table, interfaces: Vec<(u32, String)>) -> u64 {
-        self.0.swap(Arc::clone(&table.0), interfaces)
+    fn swap(&self, py: Python<'_>, table: &Table, interfaces: Vec<(u32, String)>) -> u64 {
+        let table = Arc::clone(&table.0);
+        py.detach(|| self.0.swap(table, interfaces))
     }
 
     fn fileno(&self) -> i32 {
