@@ -92,10 +92,10 @@ def test_kill_is_closed_and_a_restart_takes_over(world: World, backend: str, man
 
 
 class Traffic:
-    """Numbered datagrams from 200 ports of the client to port 9100 of the edge node, for 100 s at most."""
+    """Numbered datagrams from 200 ports of the client to a port of the edge node, for 100 s at most."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, world: World, port: int = 9100) -> None:
+        self._world, self._port = world, port
         self._over = threading.Event()
         self.sent = 0
         self.arrived = 0
@@ -103,7 +103,7 @@ class Traffic:
         """The highest number that has arrived."""
 
     def __enter__(self) -> Traffic:
-        self._receiver = self._world.call(EDGE, self._open, (EDGE_OUTSIDE, 9100))
+        self._receiver = self._world.call(EDGE, self._open, (EDGE_OUTSIDE, self._port))
         # Nothing is lost here while this process has other things to do.
         self._receiver.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 24)
         self._threads = [threading.Thread(target=work) for work in (self._send, self._receive)]
@@ -123,9 +123,11 @@ class Traffic:
 
     def _send(self) -> None:
         deadline = time.monotonic() + 100
-        senders = [self._world.call(OUTSIDE, self._open, (CLIENT, 40_000 + n)) for n in range(200)]
+        senders = [
+            self._world.call(OUTSIDE, self._open, (CLIENT, self._port + 30_900 + n)) for n in range(200)
+        ]
         while not self._over.is_set() and time.monotonic() < deadline:
-            senders[self.sent % len(senders)].sendto(self.sent.to_bytes(4), (EDGE_OUTSIDE, 9100))
+            senders[self.sent % len(senders)].sendto(self.sent.to_bytes(4), (EDGE_OUTSIDE, self._port))
             self.sent += 1
             time.sleep(0.001)
         for sender in senders:
@@ -163,6 +165,60 @@ def test_reload_under_traffic_loses_nothing(world: World, backend: str, manageme
         traffic.stop()
         assert traffic.arrived == traffic.sent
         assert [send(world, ALLOWED), send(world, REFUSED)] == [True, False]
+
+
+HOOKS = {
+    "filter": "",
+    "raw": "  doNotTrack: true\n  applyOnForward: true\n",
+    "mangle": "  preDNAT: true\n  applyOnForward: true\n",
+}
+ORDER = ("filter", "raw", "mangle", "filter", "mangle", "raw", "filter")
+"""Each after each other one."""
+
+
+def moving(hook: str, rules: str, more: str = "") -> str:
+    """The same rules at another hook."""
+    options = f"{HOOKS[hook]}  types: [Ingress]\n  ingress:{rules}"
+    return f"{policies.host(more=more)}---{policies.policy('p', options)}"
+
+
+def test_what_two_policies_deny_never_passes_between_them(
+    world: World, backend: str, management: Path
+) -> None:
+    """E-31, E-33, E-35: each denies it at another hook, and what comes meanwhile is denied."""
+    deny, allow = "\n  - {action: Deny, protocol: UDP, destination: {ports: [9400]}}", "\n  - {action: Allow}"
+
+    def write(hook: str) -> None:
+        rules = deny + allow * (hook == "filter")
+        management.write_text(moving(hook, rules, ", profiles: [projectcalico-default-allow]"))
+
+    write(ORDER[0])
+    with Daemon(world, management, backend=backend) as daemon, Traffic(world) as allowed:
+        with Traffic(world, 9400) as denied:
+            allowed.wait_for_arrivals(50)
+            for number, hook in enumerate(ORDER[1:], 2):
+                write(hook)
+                assert f"generation {number} in force" in daemon.reload()
+                allowed.wait_for_arrivals(50)
+        allowed.stop()
+        assert denied.sent > 300
+        assert (denied.arrived, allowed.arrived) == (0, allowed.sent)
+
+
+def test_what_two_policies_allow_always_passes_between_them(
+    world: World, backend: str, management: Path
+) -> None:
+    """E-25, E-48: by the one it is accepted at a hook ahead of where the other one would deny it."""
+    rules = "\n  - {action: Allow, protocol: UDP, destination: {ports: [9100]}}"
+    management.write_text(moving(ORDER[0], rules))
+    with Daemon(world, management, backend=backend) as daemon, Traffic(world) as traffic:
+        traffic.wait_for_arrivals(50)
+        for number, hook in enumerate(ORDER[1:], 2):
+            management.write_text(moving(hook, rules))
+            assert f"generation {number} in force" in daemon.reload()
+            traffic.wait_for_arrivals(50)
+        traffic.stop()
+        assert traffic.arrived == traffic.sent
 
 
 def test_a_bad_reload_changes_nothing(world: World, backend: str, management: Path) -> None:

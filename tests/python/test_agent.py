@@ -52,6 +52,8 @@ class Kernel:
         self.steps: list[Callable[[], object]] = []
         self.refuses = 0
         """How many more transactions fail."""
+        self.refuses_after = 0
+        """The same, from the next one behind a swap."""
         self.refusal: Exception = ApplyError("filter", "v4", "no")
         self.can_count = True
         self.nfacct = FakeNfacct()
@@ -107,6 +109,8 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kernel:
             return kernel.can_count
 
         def apply(self, ruleset: Any, now: object = None) -> None:
+            if kernel.refuses_after and kernel.touched[-1].startswith("swapped"):
+                kernel.refuses, kernel.refuses_after = kernel.refuses_after, 0
             if kernel.refuses:
                 kernel.refuses -= 1
                 kernel.touched.append("refused")
@@ -354,8 +358,8 @@ def test_links_that_could_not_be_followed_are_tried_again(kernel: Kernel, policy
     said = run(policy)
     assert "interfaces: eth1 is new" in said
     assert kernel.touched[2:-2] == [
-        *("swapped 2", "swapped 2", "refused", "swapped 2"),
-        *("swapped 2", "swapped 2", "applied"),
+        *("swapped 2", "refused", "swapped 2"),
+        *("swapped 2", "applied", "swapped 2", "applied"),
     ]
 
 
@@ -409,8 +413,8 @@ def test_a_new_interface_is_not_judged_as_one_that_has_gone(kernel: Kernel, poli
     kernel.steps = [change]
     agent.run()
     before, after, indexes = ("eth0", "eth1"), ("eth0", "cali1"), {2: "eth0", 3: "cali1"}
-    assert judged.by[:3] == [(before, indexes), (after, indexes), (before, indexes)]
-    assert judged.by[3:] == [(before, indexes), (after, indexes)], "tried again"
+    assert judged.by[:2] == [(before, indexes), (before, indexes)], "refused"
+    assert judged.by[2:] == [(before, indexes), (after, indexes)], "tried again"
 
 
 def test_links_that_cannot_be_read_now_end_nothing(kernel: Kernel, policy: Path) -> None:
@@ -453,7 +457,7 @@ def test_what_cannot_be_counted_is_in_force(kernel: Kernel, policy: Path, lacks:
     def refuse() -> None:
         kernel.can_count = False
         if lacks == "the match":
-            kernel.refuses = 1
+            kernel.refuses_after = 1
         else:
             kernel.nfacct.is_there = False
         policy.write_text(POLICY.replace("eth0", "eth1"), encoding="utf-8")
@@ -476,7 +480,23 @@ def test_a_fault_of_ours_swaps_back(kernel: Kernel, policy: Path) -> None:
     kernel.steps = [fail]
     with pytest.raises(ZeroDivisionError):
         run(policy)
-    assert kernel.touched[2:-1] == ["swapped 1", "refused", "swapped 1"]
+    assert kernel.touched[2:-1] == ["refused", "swapped 1"]
+
+
+def test_rules_between_come_first_and_go_where_the_last_ones_are_refused(
+    kernel: Kernel, policy: Path
+) -> None:
+    """Packets meet rules that hold by the table before and by the one that comes."""
+
+    def change() -> None:
+        policy.write_text(POLICY.replace("eth0", "eth1"), encoding="utf-8")
+        kernel.refuses_after = 1
+        reload()
+
+    kernel.steps = [change]
+    run(policy)
+    once = ["applied", "swapped 1", "refused", "swapped 1", "applied"]
+    assert kernel.touched[2:-2] == [*once, "applied", "swapped 1", "applied"], "refused, then tried again"
 
 
 @pytest.mark.parametrize("error", [ApplyError("filter", "v4", "no"), ValueError("no"), OSError("no")])

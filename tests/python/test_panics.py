@@ -146,7 +146,7 @@ def test_a_panic_of_the_swap_puts_the_table_back(
     kernel.steps = [change]
     said = run_all(kernel, policy)
     assert said[1].startswith(FAULT)
-    assert kernel.touched[2] == "swapped 1", "the table of before"
+    assert kernel.touched[2:5] == ["applied", "swapped 1", "applied"], "the rules and the table of before"
     assert said[2].startswith("generation 2 in force"), "tried again"
 
 

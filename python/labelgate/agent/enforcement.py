@@ -33,6 +33,7 @@ from labelgate.netfilter.readback import Hazard, hazards
 from labelgate.netfilter.routing import accept_readers, read_routing_rules
 from labelgate.netfilter.rules import Ruleset
 from labelgate.netfilter.ruleset import ruleset
+from labelgate.netfilter.transition import between
 from labelgate.netfilter.watch import RuleWatch
 from labelgate.processors import QUEUES_EACH, Workers, pin
 
@@ -157,20 +158,44 @@ class Enforcement:
         Raises:
             ApplyError, ValueError: the rules cannot be applied; the current generation is in force as before.
         """
-        before = self.current
+        before, applied = self.current, self._applied
         try:
             facts = self._facts(generation)
-            rules = None if facts == self._applied else ruleset(facts)
+            if facts != self._applied:
+                ruleset(facts)  # Before anything is touched: what cannot be written is said.
             is_reload = generation.number != before.number
             if is_reload and not before.table.governs_something:
                 self._settle(generation)
+            self._bridge(facts)
             self._swap(generation, generation.links)
-            if rules is not None:
-                self._apply(generation, facts, rules)
+            facts = replace(facts, kept=self._netfilter.entered)
+            if facts != self._applied:
+                self._apply(generation, facts, ruleset(facts))
         except BaseException:
             self._swap(before, generation.links)
+            self._go_back(applied)
             raise
         self.current = generation
+
+    def _bridge(self, facts: RulesetFacts) -> None:
+        """Brings rules into the kernel that hold with both tables, where there are rules already."""
+        if self._applied.is_empty or facts == self._applied:
+            return
+        both = between(self._applied, facts)
+        if both != self._applied:
+            self._write(both, ruleset(both))
+            self._applied = replace(both, kept=self._netfilter.entered)
+
+    def _go_back(self, applied: RulesetFacts) -> None:
+        """From the rules between two policies to those of the one that stays."""
+        if self._applied == applied:
+            return
+        try:
+            applied = replace(applied, kept=self._netfilter.entered)
+            self._write(applied, ruleset(applied))
+            self._applied = applied
+        except ApplyError as error:
+            self._say(f"warning: {error}: more packets are queued than need be, until the next change")
 
     def _apply(
         self, generation: Generation, facts: RulesetFacts, rules: Ruleset, now: Tables | None = None
@@ -191,16 +216,19 @@ class Enforcement:
 
     def _apply_counted(self, facts: RulesetFacts, rules: Ruleset, now: Tables | None = None) -> None:
         self._make_counters(facts)
+        self._write(facts, rules, now)
+        self._kernel_counts.in_force(facts.counters, rules.uncounted)
+        self._applied = replace(facts, kept=self._netfilter.entered)
+
+    def _write(self, facts: RulesetFacts, rules: Ruleset, now: Tables | None = None) -> None:
         try:
             self._netfilter.apply(rules, now)
         except ApplyError:
-            # One that was there may have been removed meanwhile: by the daemon that this one replaces, whose
-            # rules have not counted with it for a while.
+            # A counter that was there may have been removed meanwhile: by the daemon that this one replaces,
+            # whose rules have not counted with it for a while.
             if not self._make_counters(facts):
                 raise
             self._netfilter.apply(rules)
-        self._kernel_counts.in_force(facts.counters, rules.uncounted)
-        self._applied = replace(facts, kept=self._netfilter.entered)
 
     def _make_counters(self, facts: RulesetFacts) -> bool:
         """False if all were there."""
