@@ -225,7 +225,7 @@ impl<D: Decide> Judge<'_, D> {
 
     fn malformed(&self, kind: wire::WireError, arrival: u32) -> Reply {
         self.counts.add_malformed(kind);
-        if self.malformed_accept {
+        if self.malformed_accept && !kind.may_be_sound() {
             self.protocol.pass_unread(self.hook, self.may_repeat, arrival)
         } else {
             Reply::DROP

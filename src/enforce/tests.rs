@@ -294,6 +294,16 @@ fn malformed_packets_pass_where_they_shall() {
     assert_eq!(running.ask(5, (0, 0), &udp(2)[..27]), single(Hook::FilterInput, accept()));
     let counters = running.counters();
     assert_eq!(counters.hooks["filter-input"].malformed["total-length"], 1);
+    // The packet is whole, and its ports are behind what was copied.
+    let mut long = udp(2);
+    (long[0], long[3]) = (0x4f, 80);
+    let mut message = packet(1, 5, (0, 0), &long);
+    message.extend([8, 0, 13, 0, 0, 0, 0, 80]); // NFQA_CAP_LEN
+    let length = u32::try_from(message.len()).unwrap();
+    message[..4].copy_from_slice(&length.to_le_bytes());
+    running.kernel[0].send(&message).unwrap();
+    assert_eq!(running.answer(0), single(Hook::FilterInput, drop_it()));
+    assert_eq!(running.counters().hooks["filter-input"].malformed["not-copied"], 1);
 }
 
 #[test]

@@ -4,10 +4,6 @@
 
 use crate::netlink::{self, ATTRIBUTE_HEADER, aligned, be32, next_attribute};
 
-/// Bytes of a packet that the kernel copies: an IPv6 header, 80 bytes of extension headers and the ports. A larger
-/// copy costs memory of the socket buffer, a smaller one saves nothing measurable.
-pub const COPY_BYTES: u32 = 128;
-
 /// `nlmsg_type`: subsystem in the upper byte, message of it in the lower.
 mod kind {
     const SUBSYSTEM_QUEUE: u16 = 3 << 8;
@@ -172,6 +168,8 @@ pub struct QueueOptions {
     pub fail_open: bool,
     /// Super-packets as one message, not one for each segment: bulk traffic then costs a ninth.
     pub whole: bool,
+    /// Bytes of a packet that are copied.
+    pub copied: u32,
 }
 
 /// Appends the request that binds a queue and sets all its options. One message: between two, packets of the queue
@@ -180,7 +178,7 @@ pub fn push_bind(buffer: &mut Vec<u8>, queue: u16, options: QueueOptions) {
     let flag = |is_wanted, flag| if is_wanted { flag } else { 0 };
     // Also the mask: what is not named there a kernel need not know, and is off in a queue that is bound anew.
     let flags = flag(options.whole, config::FLAG_GSO) | flag(options.fail_open, config::FLAG_FAIL_OPEN);
-    let [c0, c1, c2, c3] = COPY_BYTES.to_be_bytes();
+    let [c0, c1, c2, c3] = options.copied.to_be_bytes();
     push_message(buffer, kind::CONFIG, flag::REQUEST | flag::ACKNOWLEDGE, queue, |body| {
         push_attribute(body, config::COMMAND, &[config::COMMAND_BIND, 0, 0, 0]);
         push_attribute(body, config::FLAGS, &flags.to_be_bytes());

@@ -133,22 +133,23 @@ fn bind_is_one_message() {
     let expected = "40000000 02030500 00000000 00000000 0000106e 08000100 01000000 08000500 00000004
         08000400 00000004 08000300 00000064 09000200 00000080 02000000";
     let mut request = Vec::new();
-    push_bind(&mut request, QUEUE, QueueOptions { maxlen: 100, fail_open: false, whole: true });
+    push_bind(&mut request, QUEUE, QueueOptions { maxlen: 100, fail_open: false, whole: true, copied: 128 });
     assert_eq!(request, bytes(expected));
     request.clear();
-    push_bind(&mut request, QUEUE, QueueOptions { maxlen: 100, fail_open: true, whole: true });
+    push_bind(&mut request, QUEUE, QueueOptions { maxlen: 100, fail_open: true, whole: true, copied: 128 });
     let open = expected.replace("08000500 00000004", "08000500 00000005");
     let open = open.replace("08000400 00000004", "08000400 00000005");
     assert_eq!(request, bytes(&open));
     request.clear();
-    push_bind(&mut request, QUEUE, QueueOptions { maxlen: 100, fail_open: false, whole: false });
+    push_bind(&mut request, QUEUE, QueueOptions { maxlen: 100, fail_open: false, whole: false, copied: 256 });
     let without = expected.replace("08000500 00000004", "08000500 00000000");
-    assert_eq!(request, bytes(&without.replace("08000400 00000004", "08000400 00000000")));
+    let without = without.replace("08000400 00000004", "08000400 00000000");
+    assert_eq!(request, bytes(&without.replace("09000200 00000080", "09000200 00000100")));
 }
 
 #[test]
 fn a_kernel_without_gso_is_asked_again_without() {
-    let options = QueueOptions { maxlen: 100, fail_open: true, whole: true };
+    let options = QueueOptions { maxlen: 100, fail_open: true, whole: true, copied: 128 };
     let ask = |errors: &[i32]| {
         let (mut asked, mut errors) = (Vec::new(), errors.iter());
         let result = probe(options, |options| {

@@ -56,7 +56,7 @@ impl Judge {
             return judgement("loop_guard", "", self.protocol.stop_loop(mark));
         }
         match self.key(payload, length, mark, input, output) {
-            Err(kind) => judgement("malformed", kind.name(), self.unread(mark)),
+            Err(kind) => judgement("malformed", kind.name(), self.unread(kind, mark)),
             Ok(key) => {
                 let decision = self.table.decide(&key);
                 let reply = self.protocol.reply(
@@ -121,8 +121,8 @@ impl Judge {
         })
     }
 
-    fn unread(&self, mark: u32) -> Reply {
-        if self.malformed_accept {
+    fn unread(&self, kind: wire::WireError, mark: u32) -> Reply {
+        if self.malformed_accept && !kind.may_be_sound() {
             self.protocol.pass_unread(self.hook, self.may_repeat, mark)
         } else {
             Reply::DROP

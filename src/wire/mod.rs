@@ -53,6 +53,11 @@ impl WireError {
         Self::ExtensionHeaders,
     ];
 
+    /// The packet may be sound, and longer than what is read of it: whoever sends it chooses that.
+    pub const fn may_be_sound(self) -> bool {
+        matches!(self, Self::NotCopied | Self::ExtensionHeaders)
+    }
+
     /// The word used for its counter, for example `not-copied`.
     pub const fn name(self) -> &'static str {
         match self {

@@ -30,6 +30,7 @@ from labelgate.demo.world import (
 from labelgate.flow import HOOKS, Hook
 from policies import ALLOWED_DATAGRAM as ALLOWED
 from policies import REFUSED_DATAGRAM as REFUSED
+from scapy.layers.inet import UDP
 
 SENT = 100
 ROOM = 20
@@ -209,6 +210,28 @@ def test_malformed_packets(world: World, backend: str, malformed: str, tmp_path:
         hooks = daemon.counters()["hooks"]
         counted = {hook: {kind: n for kind, n in hooks[hook]["malformed"].items() if n} for hook in hooks}
         assert counted["raw-prerouting"] == {"truncated": 3}
+
+
+@pytest.mark.parametrize("malformed", ["deny", "accept"])
+def test_long_extension_headers(world: World, backend: str, malformed: str, tmp_path: Path) -> None:
+    """M-15, M-17: read up to 212 bytes; a packet with more is denied, whoever pads it, and counted."""
+
+    def padded(size: int, port: int) -> bytes:
+        # One option that is to be skipped if it is not known (RFC 8200, 4.2).
+        option = bytes([17, size // 8 - 1, 0x1E, size - 4]) + bytes(size - 4) if size else b""
+        head = ip(twin(RESOLVER_CLIENT), twin(EDGE_INSIDE), nh=60 if size else 17)
+        udp = UDP(sport=5000 + size, dport=port, chksum=0xFFFF) / size.to_bytes(2)
+        return bytes(head / (option + bytes(udp)))
+
+    with (
+        enforce(world, tmp_path, backend, f"{policies.RESOLVER}---{LARGE}", malformed=malformed) as daemon,
+        Ear(world, EDGE, 6, socket.IPPROTO_UDP) as ear,
+    ):
+        inject(world, INSIDE, *(padded(size, port) for size in (0, 88, 208, 216) for port in (5353, 5354)))
+        assert sorted(int.from_bytes(packet[-2:]) for packet in ear.packets()) == [0, 88, 208]
+        hooks = daemon.counters()["hooks"]
+        assert hooks["raw-prerouting"]["malformed"]["not-copied"] == 2
+        assert hooks["raw-prerouting"]["fail_open"]["malformed"] == 0
 
 
 @pytest.mark.parametrize("size", [4000, 60_000])

@@ -37,6 +37,8 @@ from labelgate.netfilter.transition import between
 from labelgate.netfilter.watch import RuleWatch
 from labelgate.processors import QUEUES_EACH, Workers, pin
 
+NEVER_PASSED = frozenset({"not-copied", "extension-headers"})
+"""Kinds of packets that `malformed: accept` does not accept: a sender chooses how long its headers are."""
 DRAIN_SECONDS = 5.0
 """How long a planned stop waits at most for packets that are queued already: nothing new comes any more."""
 RULES_SECONDS = 60.0
@@ -274,7 +276,8 @@ class Enforcement:
         config = self.current.config
         passed = {"malformed": 0, "socket_full": 0}
         if config.malformed == "accept":
-            passed["malformed"] = sum(counted["malformed"].values())
+            kinds = counted["malformed"].items()
+            passed["malformed"] = sum(count for kind, count in kinds if kind not in NEVER_PASSED)
         if hook in config.fail_open:
             answered = counted["packets"] + (counted["unreadable_messages"] or 0)
             passed["socket_full"] = self._passed.of(hook, states, answered)

@@ -37,7 +37,7 @@ IDLE_MILLISECONDS = 1000
 STOP_SECONDS = 2.0
 BATCH = 64
 """Packets of one queue before the others have their turn."""
-HEADER_BYTES, MOST_BYTES = 128, 3904
+HEADER_BYTES, MOST_BYTES = {4: 128, 6: 256}, 3904
 """Copied of a packet: what the table needs; and for `on_packet`, as much as its
 buffer of 4096 takes beside all that the kernel may tell of a packet."""
 PACKET_COST = 1024
@@ -299,14 +299,14 @@ class _Queue:
         self.counts: Counter[tuple[str, str]] = Counter()
         self.wanted = self.granted = 0
         self._on_packet = on_packet
-        self._copied = HEADER_BYTES if on_packet is None else MOST_BYTES
+        self._copied = HEADER_BYTES[version] if on_packet is None else MOST_BYTES
         self._queue = NetfilterQueue()
         self._socket: socket.socket | None = None
         self._left = 0
 
     def bind(self, number: int, maxlen: int) -> None:
         """Opens it with a socket buffer for as many packets as may wait."""
-        self.wanted = maxlen * (PACKET_COST + self._copied - HEADER_BYTES)
+        self.wanted = maxlen * (PACKET_COST + self._copied - HEADER_BYTES[4])
         self._queue.bind(number, self._answer, max_len=maxlen, range=self._copied, sock_len=self.wanted // 2)
         self._socket = socket.socket(fileno=os.dup(self.fileno))
         self.granted = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)

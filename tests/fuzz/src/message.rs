@@ -1,8 +1,6 @@
 //! Datagrams to netlink messages and replies to bytes: as netlink-packet-core reads them.
 
-use labelgate::nfqueue::message::{
-    COPY_BYTES, Message, messages, push_bind, push_verdict, push_verdict_batch,
-};
+use labelgate::nfqueue::message::{Message, messages, push_bind, push_verdict, push_verdict_batch};
 use labelgate::nfqueue::{KernelVerdict, QueueOptions, QueuedPacket, Reply};
 use netlink_packet_core::{NLA_F_NESTED, NLA_F_NET_BYTEORDER, NetlinkBuffer, NlasIterator};
 
@@ -87,7 +85,8 @@ fn sent(bytes: &[u8]) {
     let queue = u16::try_from(choice >> 16).expect("the upper half");
     let verdict = [KernelVerdict::Drop, KernelVerdict::Accept, KernelVerdict::Repeat][choice as usize % 3];
     let reply = Reply { verdict, mark: (choice & 4 != 0).then_some(mark) };
-    let options = QueueOptions { maxlen, fail_open: choice & 8 != 0, whole: choice & 16 != 0 };
+    let options =
+        QueueOptions { maxlen, fail_open: choice & 8 != 0, whole: choice & 16 != 0, copied: maxlen };
     let mut buffer = Vec::new();
     push_bind(&mut buffer, queue, options);
     push_verdict(&mut buffer, queue, id, reply);
@@ -124,6 +123,6 @@ fn bound(options: QueueOptions) -> Vec<(u16, Vec<u8>)> {
         (5, vec![0, 0, 0, open | whole]),
         (4, vec![0, 0, 0, open | whole]),
         (3, options.maxlen.to_be_bytes().to_vec()),
-        (2, [&COPY_BYTES.to_be_bytes()[..], &[2]].concat()),
+        (2, [&options.copied.to_be_bytes()[..], &[2]].concat()),
     ]
 }
