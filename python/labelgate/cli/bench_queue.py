@@ -10,6 +10,8 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -136,7 +138,7 @@ def queue(
     heading = {
         **origin(),
         "seconds": round(time.monotonic() - start, 1),
-        "machine": {**host, "loadAfter": machine()["load"]},
+        "machine": {**host, "loadAfter": machine()["load"], "tcp": _congestion_control()},
         "backend": variants[0],
     }
     _tell(heading, report, found, notes, output)
@@ -178,6 +180,13 @@ def _variants(backend: Variant | None) -> tuple[Variant, ...]:
 
 def _has_netfilterqueue() -> bool:
     return importlib.util.find_spec("netfilterqueue") is not None
+
+
+def _congestion_control() -> str:
+    """Of streams: `bbr` paces packets, by round trips and not by what they cost."""
+    with suppress(OSError):
+        return Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text(encoding="ascii").strip()
+    return "unknown"
 
 
 def _can_fill() -> bool:
@@ -254,7 +263,7 @@ def _tell(heading: dict[str, Any], report: Report, found: list[Ratio], notes: li
     click.echo(
         f"{report.rounds} rounds in {heading['seconds']:.0f} s; {host['cpu']}, {host['cpus']} processors, "
         f"load {host['load']} before and "
-        f"{host['loadAfter']} after; {host['system']}; {heading['backend']} rules"
+        f"{host['loadAfter']} after; {host['system']}, TCP {host['tcp']}; {heading['backend']} rules"
     )
     click.echo(f"{heading['command']}: labelgate {heading['version']}")
     for note in notes:
