@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -12,13 +13,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
 from labelgate.agent import AgentError, claim, handover
 from labelgate.agent.claim import Claim
 from labelgate.agent.handover import BUSY, DONE, READY, Presence
+from labelgate.agent.process import Signals
 
 
 @pytest.fixture(autouse=True)
@@ -301,3 +303,38 @@ def test_who_has_a_name_is_told() -> None:
     with closing(Claim(b"labelgate-test-holder")):
         assert claim.holder(b"labelgate-test-holder") == os.getpid()
     assert claim.holder(b"labelgate-test-holder") is None
+
+
+def test_descriptors_above_those_of_select_are_waited_for(in_force: Presence, name: str) -> None:
+    """Each worker has more than a dozen, and there may be 64: select(2) ends at 1023."""
+    with (
+        many_descriptors(),
+        Signals() as signals,
+        socket.create_server(("127.0.0.1", 0)) as other,
+        connect(name) as successor,
+    ):
+        assert other.fileno() > 1023
+        assert list(signals.take([other.fileno()], 0)) == []
+        signals.wait(0.001)
+        assert not in_force.is_replaced()
+        assert successor.recv(1) == READY
+        successor.send(DONE)
+        assert in_force.is_replaced()
+        with socket.create_connection(other.getsockname()):
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert list(signals.take([other.fileno()], 30)) == [signal.SIGHUP]
+
+
+@contextmanager
+def many_descriptors() -> Iterator[None]:
+    """What is opened meanwhile has a number above 1023."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 1200:
+        pytest.skip(f"needs 1200 descriptors, {hard} are allowed")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1200), hard))
+    with ExitStack() as opened:
+        opened.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        while (last := os.open(os.devnull, os.O_RDONLY)) < 1023:
+            opened.callback(os.close, last)
+        opened.callback(os.close, last)
+        yield

@@ -23,7 +23,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import select
 import socket
 import time
 from collections.abc import Callable
@@ -33,6 +32,7 @@ from typing import Self
 
 from labelgate.agent.claim import Claim, holder
 from labelgate.agent.generation import AgentError
+from labelgate.agent.process import wait_readable
 
 FOLDER = Path("/run/labelgate")
 """The same whatever `socket` says: two daemons of one network namespace must meet here."""
@@ -179,7 +179,7 @@ class Presence:
         if self._successor is None:
             return False
         is_late = time.monotonic() - self._since > PENDING_SECONDS
-        if not select.select([self._successor], [], [], 0)[0] and not is_late:
+        if not wait_readable([self._successor.fileno()], 0) and not is_late:
             return False
         try:
             said = self._successor.recv(1)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import signal
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import Literal
 
@@ -17,6 +18,8 @@ StopMode = Literal["remove", "keep", "open"]
 StartMode = Literal["strict", "last-good"]
 
 STOPPING = frozenset({signal.SIGTERM, signal.SIGINT})
+LONGEST_SECONDS = 86400.0
+"""Of one wait: poll(2) counts milliseconds in an int."""
 
 
 def is_service(environ: Mapping[str, str] | None = None) -> bool:
@@ -60,7 +63,7 @@ class Signals:
     def take(self, others: Sequence[int], seconds: float) -> Iterator[int]:
         """Waits for a signal or until one of the other descriptors is readable; yields the signals."""
         if not self._waiting:
-            select.select([self._reader.fileno(), *others], [], [], seconds)
+            wait_readable([self._reader.fileno(), *others], seconds)
         self._read()
         while self._waiting:
             yield self._waiting.pop(0)
@@ -74,9 +77,21 @@ class Signals:
         """Waits this long; a signal is kept for `take`, and one that stops ends the wait."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0 and not self.is_told_to_stop:
-            select.select([self._reader], [], [], left)
+            wait_readable([self._reader.fileno()], left)
             self._read()
 
     def _read(self) -> None:
         with suppress(BlockingIOError):
             self._waiting += self._reader.recv(4096)
+
+
+def wait_readable(descriptors: Iterable[int], seconds: float) -> bool:
+    """Waits until one of them is readable, or has ended; False if that takes longer.
+
+    Not by select(2), which knows no descriptor above 1023: each worker has more than a dozen.
+    """
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    # Never a moment too early: who waits for a time would come round for nothing.
+    return bool(poll.poll(math.ceil(min(seconds, LONGEST_SECONDS) * 1000)))
