@@ -347,6 +347,22 @@ def test_a_session_survives_the_start(world: World, backend: str, management: Pa
         assert [exchange(world, *talking), exchange(world, *idle)] == [True, False]
 
 
+@pytest.mark.parametrize("mode", ["keep", "remove"])
+def test_a_stop_during_the_start_leaves_rules_as_found(
+    world: World, backend: str, management: Path, mode: str
+) -> None:
+    """Nobody answers what rules written now would queue: with `keep` the host would be closed."""
+    before = saved(world, backend)
+    daemon = Daemon(world, management, backend=backend, settle="60s", options=("--stop", mode))
+    daemon.start()
+    daemon.wait_for("conntrack was off: waiting")
+    assert saved(world, backend) != before
+    assert daemon.stop() == 0
+    assert saved(world, backend) == before
+    assert not any(line.startswith("generation ") for line in daemon.log)
+    assert send(world, REFUSED)
+
+
 @contextmanager
 def session(world: World, port: int) -> Iterator[tuple[socket.socket, socket.socket]]:
     """A connection of the stranger to the edge node: both ends."""

@@ -32,6 +32,8 @@ from labelgate.netfilter.apply import ApplyError
 from labelgate.netfilter.readback import Hazard, parse_save
 from labelgate.resources import LoadError
 
+WAIT = Agent._wait
+"""Which the fixture takes away."""
 POLICY = """
 apiVersion: projectcalico.org/v3
 kind: HostEndpoint
@@ -104,6 +106,9 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kernel:
         def prepare_conntrack(self) -> bool:
             was_off, kernel.conntrack_is_off = kernel.conntrack_is_off, False
             return was_off
+
+        def undo_conntrack(self) -> None:
+            kernel.touched.append("conntrack as before")
 
         def can_count(self, counter: str) -> bool:
             return kernel.can_count
@@ -316,6 +321,72 @@ def test_a_start_that_fails_leaves_nothing(kernel: Kernel, policy: Path) -> None
     with pytest.raises(AgentError, match="netfilter table filter"):
         run(policy)
     assert kernel.touched == ["bound", "refused", "cleaned", "stopped"]
+
+
+def stop() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("mode", ["keep", "open", "remove"])
+def test_a_stop_while_the_start_waits_leaves_rules_as_found(
+    kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """What a daemon before has left is not removed, and nothing that nobody answers comes into force."""
+
+    def wait(signals: Signals, _seconds: float) -> None:
+        kernel.touched.append("waits")
+        stop()
+
+    monkeypatch.setattr(Agent, "_wait", WAIT)
+    monkeypatch.setattr(Signals, "wait", wait)
+    kernel.conntrack_is_off = True
+    said = run(policy, stop=mode, settle="5s")
+    assert kernel.touched == ["bound", "waits", "conntrack as before", "stopped"]
+    assert said[-1] == "stopped before the policy was in force: rules are as they were found"
+    assert not any(line.startswith("generation ") for line in said)
+
+
+def test_a_stop_earlier_still_touches_nothing(
+    kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Loader._table
+
+    def compiled(*arguments: Any) -> Any:
+        stop()
+        return real(*arguments)
+
+    monkeypatch.setattr(Loader, "_table", compiled)
+    said = run(policy)
+    assert kernel.touched == []
+    assert said[-1] == "stopped before the policy was in force: rules are as they were found"
+
+
+def test_a_stop_as_the_rules_are_to_be_written_comes_before_them(
+    kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enforcement.Enforcement, "_place_workers", lambda *_: stop())
+    run(policy)
+    assert kernel.touched == ["bound", "conntrack as before", "stopped"]
+
+
+def test_a_stop_while_a_first_policy_waits_refuses_that(
+    kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon had nothing to govern until then: nothing is in force unsettled."""
+    policy.write_text(POLICY.replace("edge1", "elsewhere"), encoding="utf-8")
+    monkeypatch.setattr(Agent, "_wait", WAIT)
+    monkeypatch.setattr(Signals, "wait", lambda *_: stop())
+
+    def change() -> None:
+        policy.write_text(POLICY, encoding="utf-8")
+        kernel.conntrack_is_off = True
+        reload()
+
+    kernel.steps = [change]
+    said = run(policy, settle="5s")
+    assert any("told to stop while it waited" in line for line in said)
+    assert "applied" not in kernel.touched
+    assert said[-1] == "stopped: our rules are removed"
 
 
 def test_rules_are_applied_without_counters_where_there_are_none(

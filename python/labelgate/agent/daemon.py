@@ -27,18 +27,19 @@ from labelgate.agent.caution import (
 from labelgate.agent.changes import Reason
 from labelgate.agent.enforcement import Enforcement
 from labelgate.agent.exporter import exporter
+from labelgate.agent.first import first_generation, refuse_what_is_outdated
 from labelgate.agent.generation import AgentError, Generation, Loader, Options
 from labelgate.agent.handover import Presence
 from labelgate.agent.health import health
 from labelgate.agent.interfaces import InterfaceLog, local_endpoints
 from labelgate.agent.notify import ALIVE_SECONDS, ServiceManager
 from labelgate.agent.panics import panics_refused
-from labelgate.agent.process import STOPPING, Signals, StopMode, start_mode, stop_mode
+from labelgate.agent.process import STOPPING, Signals, StopMode, ToldToStop, stop_mode
 from labelgate.agent.questions import questions
 from labelgate.agent.state import Record, StateError
 from labelgate.agent.status import Refusal, most_met, now, status
 from labelgate.agent.store import Store
-from labelgate.config import Config, ConfigError
+from labelgate.config import ConfigError
 from labelgate.control import ControlError, ControlServer
 from labelgate.engines import summary
 from labelgate.links import Links, LinkWatch
@@ -66,6 +67,7 @@ class Agent:
         progress: Progress = lambda done, whole: None,
     ) -> None:
         self._options = options
+        self._has_files = STDIN not in options.paths
         self._say = say
         self._tell_links = InterfaceLog(say)
         self._manager = ServiceManager()
@@ -110,7 +112,12 @@ class Agent:
             self._presence = open_things.enter_context(Presence(self._say, replace=self._options.replace))
             self._signals = open_things.enter_context(Signals())
             self._links = open_things.enter_context(LinkWatch())
-            self._start(open_things)
+            try:
+                self._start(open_things)
+            except ToldToStop:
+                self._manager.stopping()
+                self._say("stopped before the policy was in force: rules are as they were found")
+                return
             self._serve()
 
     def _start(self, open_things: ExitStack) -> None:
@@ -119,9 +126,13 @@ class Agent:
             replaces = self._presence.replaces
             self._store = open_things.enter_context(Store(config.state, self._say, is_taken=replaces))
             self._revocation = Revocation(self._say, config.state)
-            first = self._first(config)
+            record = self._store.recover() if self._has_files else None
+            first, self._refusal = first_generation(
+                self._loader, self._options, config, self._links.links, record, self._say
+            )
             self._presence.announce()
-            self._refuse_what_is_outdated(first)
+            if replaces and self._has_files:
+                refuse_what_is_outdated(first, self._store.recover())
             self._enforcement = Enforcement(
                 first,
                 self._say,
@@ -131,7 +142,7 @@ class Agent:
                 step=self._manager.alive,
             )
             warn_at_start(first, self._say)
-            self._enforcement.start(open_things, self._leave)
+            self._enforcement.start(open_things, self._leave, self._go_on)
             if replaces:
                 self._presence.take_over()
                 self._store.open()
@@ -144,63 +155,27 @@ class Agent:
         if listen := first.config.metrics_listen:
             server = exporter(listen, self._measured, lambda: health(self._enforcement), self._say)
             open_things.callback(server.stop)
-        if STDIN not in self._options.paths:
+        if self._has_files:
             self._store.keep_later(Record(first.source))
         self._announce()
 
     def _wait(self, seconds: float) -> None:
-        """As long as somebody has configured: each second of it is a step."""
+        """As long as somebody has configured: each second of it is a step.
+
+        A stop ends it: ToldToStop at the start; ValueError later, which refuses what was to come.
+        """
         until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0 and not self._signals.is_told_to_stop:
+        while (left := until - time.monotonic()) > 0:
             self._signals.wait(min(left, ALIVE_SECONDS))
+            self._go_on()
             self._manager.alive()
+            if self._signals.is_told_to_stop:
+                raise ValueError("labelgate was told to stop while it waited for open sessions")
 
-    def _first(self, config: Config) -> Generation:
-        """Of the files; where they are not valid, a service takes what was in force before."""
-        record = None if STDIN in self._options.paths else self._store.recover()
-        try:
-            first = self._loader.first(self._links.links, record)
-            self._refuse_again(first, record)
-            if first.source.is_applied:
-                paths = ", ".join(first.source.paths)
-                self._say(f"what was applied from {paths} stays in force: the files are as they were then")
-            return first
-        except (LoadError, AgentError, ValueError) as error:
-            if record is None or start_mode(config) != "last-good":
-                raise
-            last = record.confirmed
-            paths = "" if last.is_applied or last.paths == self._options.paths else ", ".join(last.paths)
-            if paths and not last.is_lasting:
-                self._say(
-                    f"the policy that was in force last is not taken: {paths} may have been given by hand"
-                )
-                raise
-            generation = self._loader.last_good(record, self._links.links)
-            self._refusal = Refusal.of(error)
-            where = f", of {paths}," if paths else ""
-            self._say(f"{error}\nthe policy that was in force last{where} is put in force again")
-            return generation
-
-    def _refuse_again(self, first: Generation, record: Record | None) -> None:
-        """AgentError for a service whose files are still those that the lock-out check refused."""
-        if record is None or first.source.is_applied or first.source.files != record.refused:
-            return
-        last = record.confirmed
-        is_known = last.is_applied or last.is_lasting or last.paths == self._options.paths
-        if is_known and start_mode(first.config) == "last-good" and first.config.lockout == "refuse":
-            raise AgentError(
-                "the files are those that the lock-out check refused; `labelgate check --live` says why, "
-                "`labelgate reload --force` puts them in force all the same"
-            )
-
-    def _refuse_what_is_outdated(self, first: Generation) -> None:
-        """AgentError where the daemon that is replaced has had another policy applied meanwhile."""
-        if not self._presence.replaces or STDIN in self._options.paths:
-            return
-        record = self._store.recover()
-        applied = record.confirmed if record and record.confirmed.is_applied else None
-        if applied and applied != first.source and applied.files == first.source.files:
-            raise AgentError("another policy was applied while this one was compiled: try again")
+    def _go_on(self) -> None:
+        """ToldToStop where nothing is in force yet, and is not to be any more."""
+        if not self._in_force_since and self._signals.is_told_to_stop:
+            raise ToldToStop
 
     def _listen(self, open_things: ExitStack) -> None:
         """Without a control socket the policy is enforced all the same."""
@@ -222,7 +197,7 @@ class Agent:
 
     def _watch_files(self, open_things: ExitStack) -> None:
         """Without a watch a reload follows the files."""
-        if not self._enforcement.current.config.watch or STDIN in self._options.paths:
+        if not self._enforcement.current.config.watch or not self._has_files:
             return
         config_file = self._options.config_file
         try:
@@ -272,6 +247,7 @@ class Agent:
     def _keep_up(self) -> None:
         """In the midst of what takes long: the service manager hears of us, and rules of ours stay there."""
         self._manager.alive()
+        self._go_on()
         if self._in_force_since and self._enforcement.rules.is_due():
             self._enforcement.rules.done(again=self._enforcement.restore())
 
@@ -327,7 +303,7 @@ class Agent:
         """Puts texts in force; with `confirm` only until so many seconds have passed."""
         asked = Asked.read(arguments)
         self._refuse_during_trial()
-        if STDIN in self._options.paths:
+        if not self._has_files:
             raise ControlError("state", "the daemon reads standard input: it keeps no state")
         before = self._enforcement.current
         generation = self._made_of(asked)

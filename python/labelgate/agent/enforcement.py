@@ -113,8 +113,11 @@ class Enforcement:
         """Which iptables writes the rules."""
         return self._netfilter.tools.variant
 
-    def start(self, open_things: ExitStack, leave: Callable[[], None]) -> None:
+    def start(self, open_things: ExitStack, leave: Callable[[], None], go_on: Callable[[], None]) -> None:
         """Queues, then rules; `leave` is called at the end, while the packet loop still answers.
+
+        `go_on` is called last before the first rule is written; what it raises, or the wait, leaves the
+        rules as they were found.
 
         Raises:
             AgentError: queues are taken, or are not permitted.
@@ -136,12 +139,17 @@ class Enforcement:
             self.events = EventLog(self._enforcer, first, self._say)
             open_things.callback(self.events.stop)
         self._place_workers(first.config)
+        with ExitStack() as undo:
+            undo.callback(self._undo_settling)
+            self._settle(first)
+            if not self._enforcer.is_alive():  # Rules would lead to queues that nobody answers.
+                raise AgentError(f"the packet loop has ended: {self._enforcer.failure()}")
+            facts = self._facts(first)
+            rules = ruleset(facts)
+            go_on()
+            undo.pop_all()
         open_things.callback(leave)
-        self._settle(first)
-        if not self._enforcer.is_alive():  # Rules would lead to queues that nobody answers.
-            raise AgentError(f"the packet loop has ended: {self._enforcer.failure()}")
-        facts = self._facts(first)
-        self._apply(first, facts, ruleset(facts))
+        self._apply(first, facts, rules)
         self._is_in_force = self._must_stay_closed = True
         self._rules_missing, self._rules_seen = None, time.monotonic()
 
@@ -425,6 +433,12 @@ class Enforcement:
                     "are denied where an endpoint governs"
                 )
             self._wait(seconds)
+
+    def _undo_settling(self) -> None:
+        try:
+            self._netfilter.undo_conntrack()
+        except ApplyError as error:
+            self._say(f"warning: the rule that switched conntrack on stays: {error}")
 
     def _refuse_beside_another(self) -> None:
         """AgentError where rules of ours lead to queues that somebody answers: a daemon with another /run.

@@ -37,6 +37,10 @@ def start_mode(config: Config, environ: Mapping[str, str] | None = None) -> Star
     return config.start or ("last-good" if is_service(environ) else "strict")
 
 
+class ToldToStop(BaseException):
+    """A stop before anything is in force: no error, and nothing that is caught as one."""
+
+
 class Signals:
     """SIGTERM, SIGINT, SIGHUP and SIGUSR1 as something to wait for; main thread only."""
 
@@ -71,6 +75,7 @@ class Signals:
     @property
     def is_told_to_stop(self) -> bool:
         """A signal that stops waits to be taken."""
+        self._read()
         return bool(set(self._waiting) & STOPPING)
 
     def wait(self, seconds: float) -> None:

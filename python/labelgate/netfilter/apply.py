@@ -193,6 +193,8 @@ class Netfilter:
         self.tools = Tools(detect_variant() if backend == "auto" else backend)
         self.families = families()
         self._installed: dict[Key, _Installed] = {}
+        self._prepared: dict[Family, SavedTable] = {}
+        """Families that conntrack was switched on for, each with its raw table as it was."""
         self._covered: tuple[Family, ...] | None = None
         """Families that have our rules; None where there are to be none."""
         self.entered: frozenset[Hook] = frozenset()
@@ -283,8 +285,16 @@ class Netfilter:
             raw = self._read(family).get("raw", EMPTY_TABLE)
             if CONNTRACK_CHAIN not in raw.chains and not conntrack_in_use(family):
                 self._write("raw", family, transaction("raw", raw, TableRules(conntrack_chain())))
+                self._prepared[family] = raw
                 was_off = True
         return was_off
+
+    def undo_conntrack(self) -> None:
+        """Takes back what `prepare_conntrack` wrote; nothing else has been written meanwhile."""
+        while self._prepared:
+            family, before = self._prepared.popitem()
+            now = self._read(family).get("raw", EMPTY_TABLE)
+            self._write("raw", family, put_back("raw", now, before))
 
     def can_count(self, counter: str) -> bool:
         """Whether rules can count with this counter, which is there: a chain that nothing leads to tries.
