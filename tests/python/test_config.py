@@ -16,7 +16,17 @@ from click.testing import CliRunner
 from labelgate import config
 from labelgate.agent.generation import FIXED_KEYS
 from labelgate.cli import cli
-from labelgate.config import ALIASES, KEYS, Config, ConfigError, Given, load_config, values, variable_of
+from labelgate.config import (
+    ALIASES,
+    KEYS,
+    Config,
+    ConfigError,
+    Given,
+    control_socket,
+    load_config,
+    values,
+    variable_of,
+)
 from labelgate.config.values import Listen
 from labelgate.flow import HOOKS
 from labelgate.resources import FelixConfiguration, load_text
@@ -467,6 +477,62 @@ def test_refused_variables(env: dict[str, str], message: str) -> None:
     assert refusal(env=env) == message
 
 
+SERVICE = {
+    "SERVICE_HOST": "10.96.0.7",
+    "SERVICE_PORT": "9091",
+    "SERVICE_PORT_METRICS": "9091",
+    "PORT": "tcp://10.96.0.7:9091",
+    "PORT_9091_TCP": "tcp://10.96.0.7:9091",
+    "PORT_9091_TCP_PROTO": "tcp",
+    "PORT_9091_TCP_PORT": "9091",
+    "PORT_9091_TCP_ADDR": "10.96.0.7",
+    "PORT_53_UDP": "udp://10.96.0.7:53",
+    # Docker's links.
+    "NAME": "/web/labelgate",
+    "ENV_PATH": "/usr/bin",
+}
+
+
+@pytest.mark.parametrize("name", ["LABELGATE", "LABELGATE_METRICS"])
+def test_variables_of_a_service_are_passed_over(name: str) -> None:
+    """The kubelet gives them to every container of the namespace of a Service named `labelgate`."""
+    assert read(env={f"{name}_{form}": value for form, value in SERVICE.items()}) == read(env={})
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("PORT", "9091"),
+        ("SERVICE", "10.96.0.7"),
+        ("SERVICE_PORT", "any"),
+        ("PORT_9091", "tcp://10.96.0.7:9091"),
+        ("PORT_X_TCP", "tcp://10.96.0.7:9091"),
+        ("NAME", "edge1"),
+        ("QUEUES_PORT", "7"),
+    ],
+)
+def test_what_no_service_sets_is_refused(variable: str, value: str) -> None:
+    assert "unknown variable" in refusal(env={f"LABELGATE_{variable}": value})
+
+
+def test_a_client_asks_for_nothing_but_the_socket() -> None:
+    """A probe does not fail for what only the daemon is to judge."""
+    assert control_socket(None, {"LABELGATE_TYPO": "1", "LABELGATE_STOP": "x"}) == KEYS["socket"][1]
+    assert control_socket(None, {"LABELGATE_SOCKET": "/run/a"}) == "/run/a"
+    assert control_socket("/run/b", {"LABELGATE_SOCKET": "/run/a"}) == "/run/b"
+    assert control_socket(None, {"LABELGATE_SOCKET": ""}) == KEYS["socket"][1]
+    with pytest.raises(
+        ConfigError, match=r"\$LABELGATE_SOCKET: socket: found `a`, expected an absolute path"
+    ):
+        control_socket(None, {"LABELGATE_SOCKET": "a"})
+
+
+def test_a_probe_asks_whatever_else_is_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LABELGATE_TYPO", "1")
+    done = CliRunner().invoke(cli, ["status", "--socket", str(tmp_path / "none")])
+    assert (done.exit_code, "no daemon is running" in done.output) == (3, True)
+
+
 def test_an_empty_variable_is_not_set(file: Path) -> None:
     """Only of failsafe ports it says something: the default ones (E-41)."""
     text = "backend: nft\nfailsafeInboundHostPorts: none"
@@ -613,7 +679,7 @@ def test_the_page_on_configuration(file: Path) -> None:
 
 
 def test_examples_in_docstrings() -> None:
-    assert [doctest.testmod(module) for module in (config, values)] == [(0, 2), (0, 1)]
+    assert [doctest.testmod(module) for module in (config, values)] == [(0, 3), (0, 1)]
 
 
 def test_the_effective_values_are_printed_as_they_are_read(file: Path) -> None:

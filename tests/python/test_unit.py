@@ -100,6 +100,12 @@ def test_a_node_is_not_closed_by_a_rollout() -> None:
     assert spec["template"]["spec"]["containers"][0]["imagePullPolicy"] == "IfNotPresent"
 
 
+def test_services_set_no_variables() -> None:
+    """Those of a Service named labelgate begin as ours do."""
+    spec = yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))["spec"]["template"]["spec"]
+    assert spec["enableServiceLinks"] is False
+
+
 def test_a_python_at_home_can_be_run() -> None:
     assert "ProtectHome=yes" in unit("/usr/bin/python3")
     assert "ProtectHome=read-only" in unit("/home/me/venv/bin/python")

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
-from labelgate.config import load_config
+from labelgate.config import control_socket
 from labelgate.control import ANSWER_SECONDS, ControlError, NoDaemon, ask
 from labelgate.snapshot import Snapshot, check_node
 
@@ -154,7 +154,7 @@ def ask_daemon(
     socket: str | None, verb: str, seconds: float = ANSWER_SECONDS, **arguments: Any
 ) -> dict[str, Any]:
     """Asks the running daemon; EnvironmentProblem if there is none, Refused if it refuses."""
-    path = load_config(None, flags={"socket": socket}).socket
+    path = control_socket(socket)
     told = threading.Timer(PATIENCE_SECONDS, _say_that_it_waits, (path, seconds))
     told.daemon = True
     if seconds > PATIENCE_SECONDS:

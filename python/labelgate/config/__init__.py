@@ -211,6 +211,21 @@ def load_config(
     return _config({key: _read(key, given.get(key)) for key in KEYS})
 
 
+def control_socket(given: str | None, environ: Mapping[str, str] | None = None) -> str:
+    """Where a client asks: as given, by $LABELGATE_SOCKET, or as built in.
+
+    What else is set is the daemon's to judge: a client is not in its way.
+
+    Raises:
+        ConfigError: that is no absolute path.
+    """
+    variable = variable_of("socket")
+    value = (os.environ if environ is None else environ).get(variable)
+    named = Given(value, f"${variable}") if value else None
+    found: str = _read("socket", named if given is None else Given(given, "command line")).value
+    return found
+
+
 def documented_settings(felix: Iterable[FelixConfiguration], node: str | None) -> Settings:
     """What the documents alone say of a node; None: of one that none of them names.
 
@@ -364,12 +379,33 @@ def _variables(environ: Mapping[str, str]) -> Iterator[tuple[str, Any, str]]:
         if not variable.startswith(_PREFIX):
             continue
         key = folded.get(_folded(variable))
+        if key is None and _is_of_a_service(variable, value):
+            continue
         if key is None:
             raise _unknown("variable", variable, names, "environment")
         key = ALIASES.get(key, key)
         # An empty variable counts as not set; only for lists of failsafes does it say something (E-41).
         if value or key.startswith("failsafe"):
             yield key, value, f"${variable}"
+
+
+def _is_of_a_service(variable: str, value: str) -> bool:
+    """Whether the kubelet, or Docker, has set it for a Service or a link `labelgate` or `labelgate-...`.
+
+    >>> _is_of_a_service("LABELGATE_PORT", "tcp://10.0.0.1:80"), _is_of_a_service("LABELGATE_PORT", "80")
+    (True, False)
+    """
+    return any(form.fullmatch(variable) and re.match(begins, value) for form, begins in _SERVICE_FORMS)
+
+
+_SERVICE_FORMS = tuple(
+    (re.compile(rf"{_PREFIX}([A-Z0-9_]+_)?{form}"), begins)
+    for form, begins in {
+        "SERVICE_HOST": "", r"SERVICE_PORT(_\w+)?": "[0-9]", "PORT": "[a-z]+://",
+        r"PORT_[0-9]+_[A-Z]+": "[a-z]+://", r"PORT_[0-9]+_[A-Z]+_(PROTO|PORT|ADDR)": "",
+        "NAME": "/[^/]+/", r"ENV_\w+": "",
+    }.items()
+)  # fmt: skip
 
 
 def _folded(variable: str) -> str:
