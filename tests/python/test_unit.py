@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import configparser
 import errno
+import os
 import re
+import shutil
 import socket
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +22,8 @@ from labelgate.agent.notify import ServiceManager
 from labelgate.cli import cli
 from labelgate.cli.install_unit import unit
 from labelgate.config import load_config
+from labelgate.doctor import files as doctor_files
+from labelgate.doctor.files import installation
 
 MOST_EXPOSED = 2.5
 """`systemd-analyze security`: 10 is a service without any bounds."""
@@ -107,8 +112,71 @@ def test_services_set_no_variables() -> None:
 
 
 def test_a_python_at_home_can_be_run() -> None:
-    assert "ProtectHome=yes" in unit("/usr/bin/python3")
-    assert "ProtectHome=read-only" in unit("/home/me/venv/bin/python")
+    assert "ProtectHome=yes" in unit(["/usr/bin/python3", "/usr", "/usr/lib/python3/labelgate"])
+    assert "ProtectHome=read-only" in unit(["/home/me/venv/bin/python"])
+
+
+@pytest.mark.parametrize("home", ["/root/.pyenv/versions/3.11.7", "/home/me/.local/share/uv/python/3.12"])
+def test_a_python_behind_a_link_into_a_home_can_be_run(tmp_path: Path, home: str) -> None:
+    """A virtual environment elsewhere, of a Python as pyenv and uv install it."""
+    program = tmp_path / "bin" / "python"
+    program.parent.mkdir()
+    program.symlink_to(f"{home}/bin/python3")
+    assert "ProtectHome=read-only" in unit([str(program)])
+    assert "ProtectHome=read-only" in unit(["/usr/bin/python3", home])
+
+
+def test_the_installation_is_looked_at_as_a_whole() -> None:
+    program, real, base, package = installation()
+    assert (program, real, base) == (sys.executable, os.path.realpath(sys.executable), sys.base_prefix)
+    assert Path(package, "labelgate.service").is_file()
+
+
+@pytest.mark.parametrize("name", ["my venv", "100%", "100%n", "a;b", "a$b", "ü", "${HOME}"])
+def test_a_path_of_any_name_is_one_word(tmp_path: Path, name: str) -> None:
+    program = tmp_path / name / "python"
+    program.parent.mkdir()
+    program.symlink_to(sys.executable)
+    path = tmp_path / "labelgate.service"
+    path.write_text(unit([str(program)]), encoding="utf-8")
+    command = ["systemd-analyze", "verify", "--man=no", str(path)]
+    if shutil.which(command[0]):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("path", ['/a"b/python', "/it's/python", "/a\\b/python"])
+def test_a_path_that_systemd_does_not_take_is_refused(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    monkeypatch.setattr("labelgate.cli.install_unit.installation", lambda: (path,))
+    done = CliRunner().invoke(cli, ["install-unit"])
+    assert (done.exit_code, "systemd runs no program whose path has a quote" in done.output) == (3, True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a folder away")
+def test_what_the_unit_cannot_read_is_said(
+    installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A home of mode 0750 is closed to root without CAP_DAC_OVERRIDE."""
+    home = tmp_path / "home"
+    program = home / "python"
+    program.parent.mkdir()
+    program.touch(0o755)
+    monkeypatch.setattr(doctor_files, "TEMPORARY", ())
+    monkeypatch.setattr(doctor_files, "installation", lambda: (str(program),))
+    monkeypatch.setattr("labelgate.cli.install_unit.installation", lambda: (str(program),))
+    real = doctor_files._may
+    above = [path.stat() for path in tmp_path.parents] + [tmp_path.stat()]
+    monkeypatch.setattr(doctor_files, "_may", lambda found, bits: found in above or real(found, bits))
+    for mode, owner, is_closed in ((0o750, 1000, True), (0o755, 1000, False), (0o700, 0, False)):
+        home.chmod(mode)
+        os.chown(home, owner, owner)
+        done = CliRunner().invoke(cli, ["install-unit", "--install", "--folder", str(tmp_path)])
+        found = doctor_files.program()
+        assert done.exit_code == 0
+        assert (found.state == "warning", "warning" in done.output) == (is_closed, is_closed)
+        if is_closed:
+            assert f"cannot read this installation: {home} (owner 1000, mode 750)" in done.output
+            assert found.found == f"{home} (owner 1000, mode 750)"
 
 
 def test_the_container_asks_for_the_same() -> None:

@@ -15,7 +15,7 @@ from labelgate.config import Config
 from labelgate.control import ControlError, NoDaemon, ask
 from labelgate.doctor import kernel, rules
 from labelgate.doctor.diagnosis import Diagnosis
-from labelgate.doctor.files import event_file, files
+from labelgate.doctor.files import event_file, files, program
 from labelgate.doctor.policies import policies
 from labelgate.links import read_links
 from labelgate.netfilter.apply import Tables
@@ -52,6 +52,7 @@ def examine(
         ("ip rule", lambda: rules.routing(read_routing_rules(), config)),
         ("nftables", rules.native_tables),
         ("rp_filter", lambda: [kernel.reverse_path(kernel.read_reverse_path())]),
+        ("program", lambda: [program()]),
         ("files", lambda: files([*([config_file] if config_file else []), *config.policies])),
         (
             "policies",

@@ -17,6 +17,38 @@ TEMPORARY = ("/tmp", "/var/tmp")
 MOST_FILES = 100_000
 
 
+def installation() -> tuple[str, ...]:
+    """What the unit runs: Python, what it is behind links, and where its modules and ours are."""
+    package = str(Path(__file__).parents[1])
+    return (sys.executable, os.path.realpath(sys.executable), sys.base_prefix, package)
+
+
+def is_at_home(places: Iterable[str]) -> bool:
+    """Whether somebody's home holds one of them: the unit then has to see it."""
+    return any(
+        Path(seen).is_relative_to(home)
+        for place in places
+        for seen in (place, os.path.realpath(place))
+        for home in HOMES
+    )
+
+
+def unreadable(places: Iterable[str]) -> list[str]:
+    """What of an installation the daemon of the unit cannot read, and why."""
+    return list(dict.fromkeys(why for place in places for why in _why_not(place, TEMPORARY)))
+
+
+def program() -> Diagnosis:
+    """Whether the unit could be started."""
+    if not (found := unreadable(installation())):
+        return Diagnosis("program", "ok", f"the unit can run {sys.executable}")
+    return Diagnosis(
+        "program", "warning", some(found),
+        "the daemon of the systemd unit cannot be started: it has no CAP_DAC_OVERRIDE, and a /tmp of its own",
+        "install labelgate, with a Python that everybody may read, under /opt or /usr/local",
+    )  # fmt: skip
+
+
 def files(paths: Iterable[str]) -> Iterator[Diagnosis]:
     """The configuration file and the policies of the configuration, with all that is in folders."""
     found = list(dict.fromkeys(_in_the_way(paths)))
@@ -58,11 +90,12 @@ def _why_unwritten(file: Path) -> str | None:
 
 
 def _in_the_way(paths: Iterable[str]) -> Iterator[str]:
+    hidden = TEMPORARY if is_at_home(installation()) else (*HOMES, *TEMPORARY)
     for path in paths:
         for number, file in enumerate(_all(path)):
             if number >= MOST_FILES:
                 break
-            yield from _why_not(file)
+            yield from _why_not(file, hidden)
 
 
 def _all(path: str) -> Iterator[str]:
@@ -71,12 +104,12 @@ def _all(path: str) -> Iterator[str]:
         yield from (os.path.join(folder, name) for name in (*folders, *names))
 
 
-def _why_not(file: str) -> Iterator[str]:
+def _why_not(file: str, hidden: Iterable[str]) -> Iterator[str]:
     """Behind links, as the kernel goes."""
     real = Path(os.path.realpath(file))
-    for hidden in TEMPORARY if sys.executable.startswith(HOMES) else (*HOMES, *TEMPORARY):
-        if real.is_relative_to(hidden):
-            yield f"{file} is in {hidden}, which the unit does not see"
+    for folder in hidden:
+        if real.is_relative_to(folder):
+            yield f"{file} is in {folder}, which the unit does not see"
             return
     for place in [*reversed(real.parents), real]:
         try:
