@@ -18,6 +18,7 @@ import policies
 import pytest
 from kit import add_pod, add_rules, saved, told, wait_until
 from labelgate.demo.daemon import Daemon
+from labelgate.demo.namespaces import WorldError
 from labelgate.demo.traffic import Probe, ready, send
 from labelgate.demo.world import (
     CLIENT,
@@ -64,6 +65,14 @@ def test_stop_open_keeps_what_the_kernel_settles(world: World, backend: str, tmp
         assert send(world, REFUSED)
         # E-50 under Drop is a kernel rule, so it holds.
         assert not send(world, Probe("tcp", DB_POD, EDGE_OUTSIDE, 9100))
+
+
+def test_clean_leaves_the_rules_of_a_daemon(world: World, backend: str, management: Path) -> None:
+    with Daemon(world, management, backend=backend):
+        before = saved(world, backend)
+        with pytest.raises(WorldError, match="runs: stop it first; nothing is removed without --force"):
+            world.run(EDGE, *LABELGATE, "clean")
+        assert saved(world, backend) == before
 
 
 def test_interrupt_stops(world: World, backend: str, management: Path) -> None:

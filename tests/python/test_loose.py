@@ -81,13 +81,20 @@ def test_clean_sets_it_back(state: str, sysctl: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("process", "who"), [(7, "labelgate (pid 7)"), (0, "a labelgate that cannot be seen")]
 )
-def test_clean_says_who_puts_rules_back(
+def test_clean_leaves_what_a_daemon_enforces(
     process: int, who: str, state: str, sysctl: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(import_module("labelgate.cli.clean"), "remove_rules", list)
+    removals: list[str] = []
+    monkeypatch.setattr(
+        import_module("labelgate.cli.clean"), "remove_rules", lambda: removals.append("") or []
+    )
     monkeypatch.setattr(import_module("labelgate.cli.clean"), "running", lambda: process)
     done = CliRunner().invoke(cli, ["clean", "--state", state])
-    assert done.exit_code == 0
+    assert (done.exit_code, removals, sysctl.read_text()) == (1, [], "0")
+    assert done.stderr.startswith(f"{who}")
+    assert "without --force" in done.stderr
+    done = CliRunner().invoke(cli, ["clean", "--state", state, "--force"])
+    assert (done.exit_code, removals, sysctl.read_text()) == (0, [""], "1")
     assert done.stderr.startswith(f"warning: {who}")
 
 

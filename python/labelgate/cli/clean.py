@@ -6,7 +6,7 @@ import click
 
 from labelgate.agent import LooseNote, state_folder
 from labelgate.agent.handover import running
-from labelgate.cli.options import EnvironmentProblem
+from labelgate.cli.options import EnvironmentProblem, Refused
 from labelgate.netfilter import nfacct
 from labelgate.netfilter.apply import ApplyError
 from labelgate.netfilter.apply import clean as remove_rules
@@ -16,13 +16,18 @@ from labelgate.netfilter.rules import PREFIX
 @click.command()
 @click.option("--config", "config_file", metavar="FILE", help="Configuration file: says where the state is.")
 @click.option("--state", metavar="FOLDER", help="What outlives the daemon [default: /var/lib/labelgate].")
-def clean(config_file: str | None, state: str | None) -> None:
+@click.option("--force", is_flag=True, help="Even while a daemon runs; it puts its rules back.")
+def clean(config_file: str | None, state: str | None, force: bool) -> None:
     """Remove every rule of ours from this network namespace, of both iptables variants.
 
-    Packets that wait in a queue are lost if their hooks go. A running daemon puts its rules back: stop it
-    first. nf_conntrack_tcp_loose is set back where the state says that a daemon with `revoke: deny-now` was
-    killed.
+    Packets that wait in a queue are lost if their hooks go. nf_conntrack_tcp_loose is set back where the
+    state says that a daemon with `revoke: deny-now` was killed.
+
+    Exit code 1 if a daemon runs: nothing is changed then. Stop it first.
     """
+    process = running()
+    if process is not None and not force:
+        raise Refused(f"{_named(process)} runs: stop it first; nothing is removed without --force")
     try:
         removed = remove_rules()
     except ApplyError as error:
@@ -34,9 +39,8 @@ def clean(config_file: str | None, state: str | None) -> None:
         raise EnvironmentProblem(str(error)) from None
     finally:
         # Told once all is done: nobody may read it.
-        if (process := running()) is not None:
-            who = f"labelgate (pid {process})" if process else "a labelgate that cannot be seen from here"
-            click.echo(f"warning: {who} runs, and puts its rules back: stop it first", err=True)
+        if process is not None:
+            click.echo(f"warning: {_named(process)} runs, and puts its rules back", err=True)
         for table in removed:
             click.echo(f"removed our rules from {table}")
     if has_counters:
@@ -45,3 +49,7 @@ def clean(config_file: str | None, state: str | None) -> None:
         click.echo("set nf_conntrack_tcp_loose back to 1")
     elif not removed and not has_counters:
         click.echo("nothing of ours is there")
+
+
+def _named(process: int) -> str:
+    return f"labelgate (pid {process})" if process else "a labelgate that cannot be seen from here"
