@@ -178,7 +178,7 @@ def test_a_file_that_takes_nothing_is_told_of_once() -> None:
         loop.waiting = waiting
         log._take()
     log.stop()
-    assert said == ["warning: events.file: No space left on device; events are lost"]
+    assert said == ["warning: events.file: /dev/full: No space left on device; events are lost"]
     assert log.unwritten == {"events.file": 2}
 
 
@@ -188,7 +188,7 @@ def test_a_link_is_named(tmp_path: Path) -> None:
     log = log_of(Loop(), link, said)
     log._take()
     log.stop()
-    assert said == [f"warning: events.file: {link} is a link; name the file itself; events are lost"]
+    assert said == [f"warning: events.file: {link}: is a link; name the file itself; events are lost"]
 
 
 def test_a_file_that_is_moved_away_is_made_anew(tmp_path: Path) -> None:

@@ -366,11 +366,13 @@ def test_what_is_wrong_is_seen() -> None:
     now["refused"] = {"since": "2026-01-01T00:00:00Z", "message": "policy.yaml:3: wrong", "problems": []}
     now["counters"]["hooks"]["filter-input"]["queue_dropped"] = 5
     now["counters"]["hooks"]["filter-input"]["fail_open"]["malformed"] = 2
-    shown, told = "\n".join(picture(recorded(1), now)), "\n".join(lines(now))
+    now["events"] = {"unwritten": {"events.file": 7, "events.journal": 0}}
+    shown, told = "\n".join(picture(recorded(1), now, width=120)), "\n".join(lines(now))
     for text in (shown, told):
         assert "NOT READY" in text
         assert "rules: v4 filter: gone" in text
-        assert "5 dropped by full queues, 2 PASSED unjudged" in text
+        assert "5 dropped by full queues, 2 PASSED unjudged, 7 events not written to events.file" in text
+        assert "events.journal" not in text
     assert "CHANGE REFUSED" in shown
     assert "policy.yaml:3: wrong" in told
 

@@ -48,7 +48,7 @@ class EventFile:
             self._descriptor = os.open(self._path, _FLAGS, 0o640)
         except OSError as error:
             if error.errno == errno.ELOOP:
-                raise OSError(errno.ELOOP, f"{self._path} is a link; name the file itself") from None
+                raise OSError(errno.ELOOP, "is a link; name the file itself") from None
             raise
         self._is_torn = self._found_torn()
 

@@ -44,6 +44,7 @@ class EventLog:
         self._kept: deque[dict[str, Any]] = deque(maxlen=KEPT)
         self._sequence = 0
         self._file = EventFile(first.config.event_file) if first.config.event_file else None
+        self._path = first.config.event_file
         self._journal = Journal() if first.config.event_journal else None
         self._failing: set[str] = set()
         """What cannot be written now."""
@@ -132,7 +133,8 @@ class EventLog:
                 self._failing.discard(target)
         except OSError as error:
             self.unwritten[target] += len(events)
-            self._fail(target, str(error.strerror))
+            path = f"{self._path}: " if target == "events.file" else ""
+            self._fail(target, f"{path}{error.strerror}")
 
     def _named(self, event: dict[str, Any]) -> dict[str, Any]:
         """With our number of the generation, and the names that its interfaces had."""

@@ -90,6 +90,9 @@ def failures(answer: Mapping[str, Any]) -> list[str]:
         found.append(f"{malformed} malformed")
     if passed := sum(sum(hook["fail_open"].values()) for hook in hooks):
         found.append(f"{passed} PASSED unjudged")
+    for target, lost in answer.get("events", {}).get("unwritten", {}).items():
+        if lost:
+            found.append(f"{lost} events not written to {target}")
     if restored := answer["counters"]["rulesRestored"]:
         found.append(f"rules put back {restored} times")
     if wrong := (answer["counters"].get("shadow") or {}).get("wrong"):
