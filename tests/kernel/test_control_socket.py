@@ -10,9 +10,10 @@ from pathlib import Path
 
 import policies
 from kit import labelgate
+from labelgate.control import network_namespace
 from labelgate.demo.daemon import Daemon
 from labelgate.demo.traffic import send
-from labelgate.demo.world import World
+from labelgate.demo.world import EDGE, World
 from policies import ALLOWED, REFUSED
 
 NFT = "nft"
@@ -27,6 +28,8 @@ def test_status_and_reload(world: World, backend: str, management: Path) -> None
         assert (code, status["node"], status["generation"]["number"]) == (0, "edge1", 1)
         assert status["counters"]["hooks"]["filter-input"]["verdicts"]["allow"] == 1
         assert status["rules"]["variant"] == backend
+        here = network_namespace()
+        assert status["networkNamespace"] == world.call(EDGE, network_namespace) != here
 
         management.write_text(policies.MANAGEMENT.replace("Allow", "Alow", 1), encoding="utf-8")
         code, _, err = labelgate(daemon, "reload")

@@ -48,7 +48,8 @@ def test_a_full_disk(words: list[str]) -> None:
 
 CAPTURE = """
 import importlib, sys
-importlib.import_module("labelgate.cli.events").ask_daemon = lambda *words: {"packets": []}
+events = importlib.import_module("labelgate.cli.events")
+events.ask_daemon, events.warn_of_elsewhere = lambda *_: {"packets": []}, lambda *_: None
 sys.argv[1:] = ["events", "--pcap", "-"]
 from labelgate.cli import main
 main()
@@ -121,7 +122,7 @@ def test_clean_does_all_before_it_tells(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(clean, "LooseNote", Note)
     monkeypatch.setattr(clean.click, "echo", fail)
     with pytest.raises(BrokenPipeError):
-        clean.clean.callback(None, None)
+        clean.clean.callback(None, None, False)
     assert restored
 
 

@@ -21,8 +21,9 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner
-from labelgate.cli import options
-from labelgate.control import VERSION, ControlError, ControlServer, NoDaemon, ask, server
+from labelgate.cli import cli, options
+from labelgate.config import KEYS
+from labelgate.control import VERSION, ControlError, ControlServer, NoDaemon, ask, network_namespace, server
 
 
 class Answering:
@@ -30,6 +31,8 @@ class Answering:
 
     def __init__(self, path: Path) -> None:
         self.said: list[str] = []
+        self.namespace = network_namespace()
+        self.changes = 0
         self._over = threading.Event()
         self.server = ControlServer(str(path), self._verbs(), self.said.append)
         self._thread = threading.Thread(target=self._serve)
@@ -43,7 +46,14 @@ class Answering:
             "echo": lambda arguments: {"arguments": arguments},
             "refuse": refuse,
             "fault": lambda arguments: {"never": 1 // 0},
+            "status": lambda arguments: {"networkNamespace": self.namespace, "pid": 7},
+            "rules": lambda arguments: {"rules": []},
+            **dict.fromkeys(options.CHANGING, self._change),
         }
+
+    def _change(self, _arguments: dict[str, Any]) -> dict[str, Any]:
+        self.changes += 1
+        return {"generation": 2, "findings": []}
 
     def _serve(self) -> None:
         while not self._over.wait(0.001):
@@ -393,3 +403,39 @@ def test_a_socket_that_cannot_be_made_at_the_start_is_made_later(
     assert first.startswith(f"warning: no control socket at {path}: [Errno")
     assert last == f"the control socket {path} is made"
     assert not path.exists()
+
+
+@pytest.fixture
+def built_in(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients that name no socket ask here."""
+    monkeypatch.delenv("LABELGATE_SOCKET", raising=False)
+    monkeypatch.setitem(KEYS, "socket", (KEYS["socket"][0], str(path)))  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("verb", sorted(options.CHANGING))
+def test_a_daemon_of_another_network_namespace_is_changed_by_its_name_only(
+    verb: str, path: Path, answering: Answering, built_in: None, tmp_path: Path
+) -> None:
+    """The socket that is built in is one for all network namespaces."""
+    (tmp_path / "policies").mkdir()
+    words = [verb, *(["-f", str(tmp_path / "policies")] if verb == "apply" else [])]
+    assert (CliRunner().invoke(cli, words).exit_code, answering.changes) == (0, 1)
+    answering.namespace = 1
+    done = CliRunner().invoke(cli, words)
+    assert (done.exit_code, answering.changes) == (1, 1)
+    assert done.stderr.startswith(
+        f"the daemon at {path} (pid 7) is that of another network namespace: nothing"
+    )
+    for options_, environ in ((["--socket", str(path)], {}), ([], {"LABELGATE_SOCKET": str(path)})):
+        before = answering.changes
+        assert CliRunner().invoke(cli, [*words, *options_], env=environ).exit_code == 0
+        assert answering.changes == before + 1
+
+
+def test_one_that_is_asked_only_is_warned_of(path: Path, answering: Answering, built_in: None) -> None:
+    for namespace, warnings in ((1, 1), (answering.namespace, 0), (None, 0)):
+        answering.namespace = namespace
+        done = CliRunner().invoke(cli, ["rules"])
+        assert (done.exit_code, done.stderr.count("is that of another network namespace")) == (0, warnings)
+    answering.namespace = 1
+    assert CliRunner().invoke(cli, ["rules", "--socket", str(path)]).stderr == ""

@@ -297,6 +297,19 @@ def test_a_daemon_whose_socket_is_not_found_is_no_stranger(
     assert queues.state == "ok"
 
 
+def test_a_daemon_of_another_network_namespace_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody here answers the queues that it has there."""
+    monkeypatch.setattr(rules, "read_variants", dict)
+    monkeypatch.setattr(rules, "read_queues", lambda: QUEUES)
+    status = {"networkNamespace": 1, "pid": 4711}
+    monkeypatch.setattr(examination, "_status", lambda _: status)
+    found = {one.subject: one for one in examine(CONFIG)}
+    assert states(found["daemon"]) == ["warning"]
+    assert found["daemon"].found.endswith("(pid 4711) is that of another network namespace")
+    (queues,) = (one for subject, one in found.items() if subject.startswith("queues "))
+    assert queues.state != "ok"
+
+
 @pytest.fixture
 def policies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of root's, as if it were not in /tmp."""

@@ -18,6 +18,7 @@ from labelgate.agent.generation import Generation, Options
 from labelgate.agent.health import health
 from labelgate.agent.interfaces import local_endpoints
 from labelgate.agent.rules import RuleCounts
+from labelgate.control import network_namespace
 from labelgate.engines import summary
 from labelgate.resources import LoadError, Problem
 
@@ -82,6 +83,7 @@ def status(
     return {
         "labelgate": _core.__version__,
         "pid": os.getpid(),
+        "networkNamespace": network_namespace(),
         "since": STARTED,
         "time": time.time(),
         "node": current.config.node,

@@ -18,6 +18,7 @@ from labelgate.cli.options import (
     policies,
     socket_option,
     unknown_node,
+    warn_of_elsewhere,
 )
 from labelgate.cli.progress import ProgressBar
 from labelgate.config import load_config
@@ -78,6 +79,8 @@ def _live(
     session = ssh_session()
     try:
         texts = read_texts(paths)
+        if config.sources["socket"].source == "default":
+            warn_of_elsewhere(None, ask(config.socket, "status"))
         answer = ask(config.socket, "check", paths=paths, texts=texts, session=session)
         return list(answer["findings"])
     except NoDaemon:

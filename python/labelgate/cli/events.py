@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from labelgate.cli.options import ask_daemon, socket_option, writing
+from labelgate.cli.options import ask_daemon, socket_option, warn_of_elsewhere, writing
 from labelgate.events import ExpressionError, Predicate, capture, line, parse
 
 SECONDS = 0.3
@@ -64,6 +64,7 @@ def events(
     """
     if follow and pcap:
         raise click.UsageError("--pcap writes what is kept now: leave out --follow")
+    warn_of_elsewhere(socket)
     if pcap:
         packets = ask_daemon(socket, "recorder")["packets"]
         _write(pcap, [packet for packet in packets if wanted is None or wanted(packet)])

@@ -5,15 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from labelgate.config import control_socket
-from labelgate.control import ANSWER_SECONDS, ControlError, NoDaemon, ask
+from labelgate.config import control_socket, variable_of
+from labelgate.control import ANSWER_SECONDS, ControlError, NoDaemon, ask, network_namespace
 from labelgate.snapshot import Snapshot, check_node
 
 PATIENCE_SECONDS = 5.0
@@ -150,11 +150,21 @@ socket_option = click.option(
 )
 
 
+CHANGING = frozenset({"reload", "apply", "confirm", "rollback"})
+"""Verbs that are for the daemon of this network namespace, unless its socket is named."""
+
+
 def ask_daemon(
     socket: str | None, verb: str, seconds: float = ANSWER_SECONDS, **arguments: Any
 ) -> dict[str, Any]:
-    """Asks the running daemon; EnvironmentProblem if there is none, Refused if it refuses."""
+    """Asks the running daemon; EnvironmentProblem if there is none, Refused if it refuses.
+
+    Refused, too, where something would be changed in another network namespace, whose daemon has the
+    socket that is built in.
+    """
     path = control_socket(socket)
+    if verb in CHANGING and (where := elsewhere(socket, ask_daemon(socket, "status", seconds))):
+        raise Refused(f"{where}: nothing is changed; go there (nsenter -n), or name the socket by --socket")
     told = threading.Timer(PATIENCE_SECONDS, _say_that_it_waits, (path, seconds))
     told.daemon = True
     if seconds > PATIENCE_SECONDS:
@@ -167,6 +177,23 @@ def ask_daemon(
         raise Refused(str(error)) from None
     finally:
         told.cancel()
+
+
+def elsewhere(socket: str | None, status: Mapping[str, Any]) -> str | None:
+    """What is to be said of a daemon of another network namespace that nobody has asked for by its socket."""
+    there, here = status.get("networkNamespace"), network_namespace()
+    is_named = socket is not None or os.environ.get(variable_of("socket"))
+    if is_named or None in (there, here) or there == here:
+        return None
+    return (
+        f"the daemon at {control_socket(socket)} (pid {status['pid']}) is that of another network namespace"
+    )
+
+
+def warn_of_elsewhere(socket: str | None, status: Mapping[str, Any] | None = None) -> None:
+    """For verbs that only read; asks for the status where it is not known."""
+    if where := elsewhere(socket, ask_daemon(socket, "status") if status is None else status):
+        click.echo(f"warning: {where}", err=True)
 
 
 def _say_that_it_waits(path: str, seconds: float) -> None:

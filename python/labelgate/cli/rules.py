@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from labelgate.cli.options import ask_daemon, socket_option
+from labelgate.cli.options import ask_daemon, socket_option, warn_of_elsewhere
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _UNCOUNTED = {
@@ -51,6 +51,7 @@ def rules(socket: str | None, unused: int | None, top: int | None, output: str) 
     With --unused the exit code is 1 if there are any. A rule is said to be unused only if all packets that
     meet it are counted, and its policy has been in force for so long as it is now.
     """
+    warn_of_elsewhere(socket)
     answer = ask_daemon(socket, "rules")
     found = sorted(answer["rules"], key=_order)
     if unused is not None:

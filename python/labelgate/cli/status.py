@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from labelgate.cli.options import ask_daemon, socket_option
+from labelgate.cli.options import ask_daemon, socket_option, warn_of_elsewhere
 
 
 @click.command()
@@ -21,6 +21,7 @@ def status(socket: str | None, output: str) -> None:
     Exit code 1 if a change was refused and the generation before it is in force; 3 if no daemon runs.
     """
     answer = ask_daemon(socket, "status")
+    warn_of_elsewhere(socket, answer)
     click.echo(json.dumps(answer, indent=2) if output == "json" else "\n".join(lines(answer)))
     sys.exit(1 if answer["refused"] else 0)
 

@@ -18,7 +18,7 @@ import click
 from rich.console import Console
 from rich.live import Live
 
-from labelgate.cli.options import EnvironmentProblem, ask_daemon, socket_option
+from labelgate.cli.options import EnvironmentProblem, ask_daemon, socket_option, warn_of_elsewhere
 from labelgate.cli.top_view import View
 from labelgate.interrupts import held_back
 
@@ -52,6 +52,7 @@ def top(socket: str | None, interval: float, once: bool) -> None:
 
     console = Console(highlight=False)
     first = read()
+    warn_of_elsewhere(socket, first)
     if once or not console.is_terminal or console.is_dumb_terminal:
         time.sleep(interval)
         for line in View(first).lines(read(), console.width, None):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 VERSION = 1
@@ -20,6 +21,14 @@ class ControlError(Exception):
         super().__init__(message)
         self.code = code
         self.details = details
+
+
+def network_namespace() -> int | None:
+    """The inode of the calling thread's network namespace; None where that cannot be told."""
+    try:
+        return os.stat("/proc/thread-self/ns/net").st_ino
+    except OSError:
+        return None
 
 
 def request_line(verb: str, arguments: dict[str, Any]) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any
 from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-untyped]
 
 from labelgate.config import Config
-from labelgate.control import ControlError, NoDaemon, ask
+from labelgate.control import ControlError, NoDaemon, ask, network_namespace
 from labelgate.doctor import kernel, rules
 from labelgate.doctor.diagnosis import Diagnosis
 from labelgate.doctor.files import event_file, files, program
@@ -30,7 +30,8 @@ def examine(
     `running` is the process id of the daemon of this network namespace, 0 if it cannot be seen, None if
     none runs as far as that can be told: one that runs need not answer at the socket of `config`.
     """
-    status = _status(config)
+    answer = _status(config)
+    status = None if _is_elsewhere(answer) else answer
     daemon = status["pid"] if status else running
     usable, configured = frozenset(os.sched_getaffinity(0)), os.cpu_count() or 1
     capabilities = Path("/proc/self/status")
@@ -64,7 +65,7 @@ def examine(
             ),
         ),
         ("events.file", lambda: event_file(config.event_file)),
-        ("daemon", lambda: _daemon(status, config, running)),
+        ("daemon", lambda: _daemon(answer, config, running)),
     ]
     for subject, look in looks:
         if subject == "iptables":
@@ -90,6 +91,12 @@ def _status(config: Config) -> dict[str, Any] | None:
         return None
 
 
+def _is_elsewhere(status: dict[str, Any] | None) -> bool:
+    """Whether the daemon that answers is that of another network namespace."""
+    there, here = (status or {}).get("networkNamespace"), network_namespace()
+    return None not in (there, here) and there != here
+
+
 def _daemon(status: dict[str, Any] | None, config: Config, running: int | None) -> Iterator[Diagnosis]:
     """What the daemon says of itself."""
     if status is None and running is not None:
@@ -104,6 +111,14 @@ def _daemon(status: dict[str, Any] | None, config: Config, running: int | None) 
         yield Diagnosis(
             "daemon", "note", f"nobody answers at {config.socket}", "none runs, or it has another socket",
             "labelgate run, or systemctl start labelgate",
+        )  # fmt: skip
+        return
+    if _is_elsewhere(status):
+        yield Diagnosis(
+            "daemon", "warning",
+            f"the daemon at {config.socket} (pid {status['pid']}) is that of another network namespace",
+            "what it says is not of this one" + ("" if running is None else ", whose own has another socket"),
+            "go there (nsenter -n), or name the socket of the daemon that is meant by --socket",
         )  # fmt: skip
         return
     yield Diagnosis("daemon", "ok", f"generation {status['generation']['number']}, pid {status['pid']}")
