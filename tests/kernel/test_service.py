@@ -57,12 +57,17 @@ class Bounded(Daemon):
         calls: Sequence[str] = ("@default", "@known"),
     ) -> None:
         super().__init__(world, path, backend=backend, watch=True)
-        bounds = ",".join(["-all", *(f"+{name}" for name in capabilities)])
-        self._command = [
-            "setpriv", "--no-new-privs", f"--bounding-set={bounds}", f"--inh-caps={bounds}",
-            sys.executable, "-c", DENY_WRITE_EXECUTE,
-            sys.executable, str(SECCOMP), ",".join(calls), *self._command,
-        ]  # fmt: skip
+        self._command = bounded(self._command, capabilities, calls)
+
+
+def bounded(command: Sequence[str], capabilities: Sequence[str], calls: Sequence[str]) -> list[str]:
+    """The command with no others than these."""
+    bounds = ",".join(["-all", *(f"+{name}" for name in capabilities)])
+    return [
+        "setpriv", "--no-new-privs", f"--bounding-set={bounds}", f"--inh-caps={bounds}",
+        sys.executable, "-c", DENY_WRITE_EXECUTE,
+        sys.executable, str(SECCOMP), ",".join(calls), *command,
+    ]  # fmt: skip
 
 
 def effective(pid: int) -> int:
@@ -87,6 +92,24 @@ def test_the_bounds_of_the_unit_are_wide_enough(world: World, backend: str, mana
         assert ask(daemon.socket, "status")["state"]["problem"] is None
         assert daemon.stop() == 0
     assert "NFQUEUE" not in world.run(EDGE, f"iptables-{backend}-save")
+
+
+def test_a_reload_of_the_unit_says_what_was_refused(world: World, management: Path, tmp_path: Path) -> None:
+    """Within the bounds of the unit, by the socket that the configuration names, be it wrong by now."""
+    calls = service("SystemCallFilter")
+    config = tmp_path / "config.yaml"
+    *_, verb, option, _file = service("ExecReload")
+    reload = [sys.executable, "-m", "labelgate", verb, option, str(config)]
+    command = ["ip", "netns", "exec", world.namespace(EDGE), *bounded(reload, capabilities(), calls)]
+    with Bounded(world, management, backend="nft", capabilities=capabilities(), calls=calls) as daemon:
+        config.write_text(f"socket: {daemon.socket}\nnonsense", encoding="utf-8")
+        for text, code, said in (
+            (policies.MANAGEMENT, 0, "generation 2 in force"),
+            (policies.MANAGEMENT.replace("Allow", "Alow", 1), 1, f"{management}:"),
+        ):
+            management.write_text(text, encoding="utf-8")
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+            assert (done.returncode, said in done.stdout + done.stderr) == (code, True), done
 
 
 @pytest.mark.parametrize(("backend", "missing"), [("nft", "net_admin"), ("legacy", "net_raw")])

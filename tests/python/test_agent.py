@@ -20,6 +20,7 @@ from click.testing import CliRunner
 from fake_nfacct import FakeNfacct
 from labelgate.agent import Agent, AgentError, Options, caution, daemon, enforcement, handover, kernel_counts
 from labelgate.agent.generation import Loader
+from labelgate.agent.notify import ServiceManager
 from labelgate.agent.process import Signals
 from labelgate.agent.state import State
 from labelgate.cli import cli
@@ -452,6 +453,29 @@ def test_queues_that_cannot_be_bound_say_why_only(
     monkeypatch.setattr(enforcement._core, "Enforcer", fail)
     with pytest.raises(AgentError, match=r"^queues 4200\.\.\d+: queue 4205 .* \(os error 24\)$"):
         run(policy)
+
+
+def test_systemd_shows_what_was_refused(
+    kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as that is so."""
+    told: list[str] = []
+    monkeypatch.setattr(ServiceManager, "_tell", lambda _, state, **__: told.append(state))
+
+    def write(text: str) -> Callable[[], None]:
+        def change() -> None:
+            policy.write_text(text, encoding="utf-8")
+            reload()
+
+        return change
+
+    kernel.steps = [write("kind: [\n"), write(POLICY)]
+    run(policy)
+    first, refused, again = (state.rpartition("STATUS=")[2] for state in told if "STATUS=" in state)
+    assert first.startswith("generation 1 in force: node edge1")
+    assert refused.startswith(f"REFUSED: {policy}:")
+    assert refused.endswith(f"; {first}")
+    assert again.startswith("generation 2 in force")
 
 
 class Judged:

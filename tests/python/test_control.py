@@ -432,6 +432,20 @@ def test_a_daemon_of_another_network_namespace_is_changed_by_its_name_only(
         assert answering.changes == before + 1
 
 
+def test_a_reload_finds_the_socket_of_the_configuration(
+    path: Path, answering: Answering, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What else is there may be what the daemon is going to refuse."""
+    monkeypatch.delenv("LABELGATE_SOCKET", raising=False)
+    config, none = tmp_path / "config.yaml", str(tmp_path / "none")
+    config.write_text(f"node: a\nsocket: {path}\nnonsense: [\n", encoding="utf-8")
+    words = ["reload", "--config", str(config)]
+    assert CliRunner().invoke(cli, words).exit_code == 0
+    assert CliRunner().invoke(cli, [*words, "--socket", none]).exit_code == 3
+    assert CliRunner().invoke(cli, words, env={"LABELGATE_SOCKET": none}).exit_code == 3
+    assert answering.changes == 1
+
+
 def test_one_that_is_asked_only_is_warned_of(path: Path, answering: Answering, built_in: None) -> None:
     for namespace, warnings in ((1, 1), (answering.namespace, 0), (None, 0)):
         answering.namespace = namespace

@@ -190,6 +190,13 @@ def test_the_container_asks_for_the_same() -> None:
     assert not context["allowPrivilegeEscalation"]
 
 
+def test_a_reload_can_fail() -> None:
+    """A signal cannot say that the new files were refused."""
+    assert section("Service")["ExecReload"].endswith(
+        " -m labelgate reload --config /etc/labelgate/config.yaml"
+    )
+
+
 @pytest.mark.parametrize("is_abstract", [False, True])
 def test_what_systemd_is_told(tmp_path: Path, is_abstract: bool) -> None:
     name = f"@labelgate-test-{tmp_path.name}" if is_abstract else str(tmp_path / "notify")

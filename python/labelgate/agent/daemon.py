@@ -53,6 +53,8 @@ RETRY_SECONDS = 1.0
 """How often a rollback that could not be done is tried again."""
 PENDING_SECONDS = 0.5
 """Between two looks whether a successor has taken too long."""
+MOST_TOLD = 300
+"""Characters of why a change was refused, in a line."""
 MOST_READINGS = 5
 """So often files that are written again while they are read are read once more."""
 
@@ -96,6 +98,8 @@ class Agent:
         self._readings = 0
         """Of files that were written again while they were read, one after the other."""
         self._in_force_since = ""
+        self._in_force = ""
+        """In a line."""
         self._is_told_to_stop = False
         self._presence: Presence
         self._is_replaced = False
@@ -453,6 +457,7 @@ class Agent:
         if generation is None:
             if self._loader.is_of_files(before):
                 self._refusal = None  # What was wrong is as it was before.
+                self._manager.status(self._in_a_line())
             return
         try:
             if not is_forced:
@@ -501,6 +506,7 @@ class Agent:
             return  # Something else was written beside the files, such as these very words.
         self._loader.changes.refused[reason] += 1
         self._say(f"{error}\ngeneration {self._enforcement.current.number} stays in force: {why}")
+        self._manager.status(self._in_a_line())
 
     def _follow_links(self) -> None:
         """Where the kernel cannot be asked now, as no descriptor is left, it is asked again."""
@@ -525,9 +531,12 @@ class Agent:
         except ValueError as error:
             self._say(f"{error}\ngeneration {current.number} stays in force: for the interfaces of before")
             self._unlinked = self._unlinked or Refusal.of(error)
+            self._manager.status(self._in_a_line())
             return
         if self._put_in_force(after):
-            self._unlinked = None
+            if self._unlinked:
+                self._unlinked = None
+                self._manager.status(self._in_a_line())
             self._tell_links(current, after)
 
     def _enact(self, generation: Generation) -> None:
@@ -580,7 +589,14 @@ class Agent:
             f"{self._enforcement.variant} rules\n{summary(current.table.describe())}"
         )
         self._say(text)
-        self._manager.ready(text)
+        self._in_force = text.splitlines()[0]
+        self._manager.ready(self._in_a_line())
+
+    def _in_a_line(self) -> str:
+        """What is in force, behind what was refused."""
+        refusal = self._refusal or self._unlinked
+        refused = f"REFUSED: {refusal.message.splitlines()[0][:MOST_TOLD]}; " if refusal else ""
+        return refused + self._in_force
 
 
 @panics_refused()

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 from labelgate.agent.generation import config_in_force_last
 from labelgate.agent.process import start_mode
@@ -14,7 +14,7 @@ from labelgate.agent.state import StateError, peek
 from labelgate.config import KEYS, Config, ConfigError, variable_of
 from labelgate.regular import read_regular
 
-_STATE_LINE = re.compile(r"^state:\s*[\"']?(/[^\s\"'#]*)", re.MULTILINE)
+_PATH_LINE = re.compile(r"^(state|socket):\s*[\"']?(/[^\s\"'#]*)", re.MULTILINE)
 
 
 def last_config(config_file: str | None, node: str | None, flags: Mapping[str, Any]) -> Config | None:
@@ -33,14 +33,18 @@ def last_config(config_file: str | None, node: str | None, flags: Mapping[str, A
 def state_folder(config_file: str | None, flags: Mapping[str, Any]) -> str:
     """Where the state is, as far as that can be told when the configuration is not valid."""
     default: str = KEYS["state"][1]
-    return flags.get("state") or os.environ.get(variable_of("state")) or _in_file(config_file) or default
+    return (
+        flags.get("state")
+        or os.environ.get(variable_of("state"))
+        or path_in_file(config_file, "state")
+        or default
+    )
 
 
-def _in_file(config_file: str | None) -> str | None:
+def path_in_file(config_file: str | None, key: Literal["state", "socket"]) -> str | None:
     """By its line alone: the file may be no YAML at all."""
     try:
         text = read_regular(config_file or "").decode(errors="replace")
     except OSError:
         return None
-    found = _STATE_LINE.search(text)
-    return found and found[1]
+    return dict(_PATH_LINE.findall(text)).get(key)

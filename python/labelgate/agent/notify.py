@@ -34,6 +34,10 @@ class ServiceManager:
         # Told once: not to be lost where the socket is full at that moment.
         self._tell(f"READY=1\nSTATUS={status.splitlines()[0]}", patience=READY_SECONDS)
 
+    def status(self, status: str) -> None:
+        """What `systemctl status` shows from now on."""
+        self._tell(f"STATUS={status.splitlines()[0]}")
+
     def alive(self) -> None:
         """For the watchdog: to be told more often than WatchdogSec, at each step that has been done.
 
