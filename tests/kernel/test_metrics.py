@@ -62,7 +62,9 @@ def of(found: dict[tuple[str, tuple[str, ...]], float], name: str) -> dict[tuple
 
 def test_values_are_those_of_the_packets(world: World, tmp_path: Path) -> None:
     events = {"file": str(tmp_path / "events.jsonl")}
-    with enforce(world, tmp_path, "nft", policies.MANAGEMENT, metrics=LISTEN, events=events) as daemon:
+    with enforce(
+        world, tmp_path, "nft", policies.MANAGEMENT, metrics=LISTEN, events=events, shadow=1
+    ) as daemon:
         assert wait_until(lambda: is_up(world))
         for probe, count in ((ALLOWED, 30), (ALLOWED.twin, 7), (REFUSED, 20)):
             flood(world, probe, count)
