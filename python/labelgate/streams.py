@@ -1,4 +1,4 @@
-"""Standard streams that whoever started the program has closed, as services and cron jobs may."""
+"""Standard streams: those that are closed, as services and cron jobs may have them, and the journal's."""
 
 from __future__ import annotations
 
@@ -29,3 +29,13 @@ def _open(number: int, flags: int) -> bool:
         os.set_inheritable(os.open(os.devnull, flags), True)
         return False
     return True
+
+
+def is_journal() -> bool:
+    """Whether standard error is the stream to systemd's journal (systemd.exec(5))."""
+    device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
+    try:
+        found = os.fstat(2)
+    except OSError:
+        return False
+    return (device, inode) == (str(found.st_dev), str(found.st_ino))

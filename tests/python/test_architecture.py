@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "path": {"flow"},
     "ways": {"flow", "path", "table"},
     "netlink": set(),
-    "config": {"flow", "regular", "resources", "settings"},
+    "config": {"flow", "processors", "regular", "resources", "settings"},
     "links": {"settings"},
     "netfilter": {"flow", "netlink", "settings"},
     "processors": set(),
@@ -59,7 +59,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "queue_bench": {CORE, "bench", "config", "demo", "flow", "netfilter", "processors", "snapshot", "table"},
     "cli": {CORE, "agent", "analysis", "bench", "config", "control", "demo", "doctor", "events", "expect",
               "flow", "handlers", "interrupts", "links", "lockout", "model", "netfilter", "path",
-              "queue_bench", "reference", "resources", "settings", "snapshot", "sources", "table"},
+              "queue_bench", "reference", "resources", "settings", "snapshot", "sources", "streams", "table"},
     "pytest_plugin": {"config", "expect", "resources"},
 }  # fmt: skip
 MOST_LINES, MOST_FUNCTION_LINES = 620, 100

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import labelgate as package
 import pytest
+from click.testing import CliRunner
 from labelgate import cli
 
 FULL = "labelgate: standard output: No space left on device: not all of the answer is there\n"
@@ -174,3 +175,29 @@ def test_all_closed_streams_are_opened_before_any_file() -> None:
     command = [sys.executable, "-P", "-c", script]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=60)
     assert done.stdout == repr((["/dev/null"] * 3, True)).encode()
+
+
+SAYS = "from labelgate.cli.run import _say; _say('warning: one\\ntwo'); _say('three\\nfour')"
+
+
+@pytest.mark.parametrize("is_journal", [True, False])
+def test_warnings_have_their_priority_in_the_journal(is_journal: bool) -> None:
+    """`journalctl -p warning` finds them, each line; a terminal, or another file, has no marks."""
+    reader, writer = os.pipe()
+    found = os.fstat(writer)
+    stream = f"{found.st_dev}:{found.st_ino + (not is_journal)}"
+    with os.fdopen(reader, "rb") as said:
+        try:
+            command = [sys.executable, "-P", "-c", SAYS]
+            environ = {**os.environ, "JOURNAL_STREAM": stream}
+            subprocess.run(command, stderr=writer, timeout=60, check=True, env=environ)
+        finally:
+            os.close(writer)
+        mark = b"<4>" if is_journal else b""
+        assert said.read() == b"%swarning: one\n%stwo\nthree\nfour\n" % (mark, mark)
+
+
+def test_the_version_is_told_by_an_option_too() -> None:
+    told = {CliRunner().invoke(cli.cli, [word]).output for word in ("--version", "version")}
+    assert len(told) == 1
+    assert told.pop().startswith("labelgate ")

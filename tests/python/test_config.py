@@ -29,6 +29,7 @@ from labelgate.config import (
 )
 from labelgate.config.values import Listen
 from labelgate.flow import HOOKS
+from labelgate.netfilter.facts import RulesetFacts
 from labelgate.resources import FelixConfiguration, load_text
 from labelgate.settings import DEFAULT_FAILSAFE_INBOUND, DEFAULT_FAILSAFE_OUTBOUND, Failsafe, Settings
 
@@ -475,6 +476,32 @@ def test_either_of_felix_names_for_one_value() -> None:
 )
 def test_refused_variables(env: dict[str, str], message: str) -> None:
     assert refusal(env=env) == message
+
+
+@pytest.mark.parametrize("prefix", ["a b", "*", "a+", "a/b", "!a", "ü", "abcdefghijklmno", "cali,a b"])
+def test_a_prefix_that_no_rule_can_hold_is_refused(prefix: str) -> None:
+    """The daemon would refuse it at the start."""
+    part = prefix.rpartition(",")[2]
+    expected = f"found `{part}`, expected at most 14 letters, digits and `_.:@-`"
+    assert refusal(env={"LABELGATE_INTERFACE_PREFIX": prefix}).endswith(f"interfacePrefix: {expected}")
+    with pytest.raises(ValueError, match="cannot be written"):
+        RulesetFacts((), (), settings=Settings(workload_prefixes=(part,)))
+
+
+def test_prefixes_that_rules_can_hold() -> None:
+    prefixes = ("cali", "abcdefghijklmn", "a.b-c_d", "A9@:")
+    assert read(env={"LABELGATE_INTERFACE_PREFIX": ",".join(prefixes)}).settings.workload_prefixes == prefixes
+    assert RulesetFacts((), (), settings=Settings(workload_prefixes=prefixes))
+
+
+def test_workers_that_have_no_queue_numbers_are_refused(file: Path) -> None:
+    message = refusal(path=file, text="queues: {base: 65000, workers: 64}")
+    assert message == (
+        f"{file}:1: queues.workers: found 64, expected 38 at most, as each has 14 of 65536 queue numbers, "
+        "and queues.base is 65000"
+    )
+    assert read(file, "queues: {base: 65000, workers: 38}").queue_workers == 38
+    assert read(file, "queues: {base: 65000, workers: auto}").queue_workers is None
 
 
 SERVICE = {

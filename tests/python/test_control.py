@@ -446,6 +446,13 @@ def test_a_reload_finds_the_socket_of_the_configuration(
     assert answering.changes == 1
 
 
+def test_a_trial_has_seconds(path: Path, answering: Answering, tmp_path: Path) -> None:
+    words = ["apply", "-f", str(tmp_path), "--socket", str(path), "--confirm"]
+    for given, said in (("5", "5s"), ("60s", "60s"), ("1.5m", "90s"), ("500ms", "0.5s")):
+        done = CliRunner().invoke(cli, [*words, given])
+        assert f"rolled back in {said} unless" in done.output
+
+
 def test_one_that_is_asked_only_is_warned_of(path: Path, answering: Answering, built_in: None) -> None:
     for namespace, warnings in ((1, 1), (answering.namespace, 0), (None, 0)):
         answering.namespace = namespace

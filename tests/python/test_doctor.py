@@ -195,7 +195,6 @@ def test_workers() -> None:
     assert kernel.workers(config(workers="3"), two, 2).state == "warning"
     found = kernel.workers(config(workers="1", cpus="1,2,7"), two, 2)
     assert (found.state, found.found) == ("failure", "no processor 2, 7")
-    assert kernel.workers(config(workers="4", base="65500"), frozenset(range(8)), 8).state == "failure"
 
 
 def test_queue_numbers_of_all_workers() -> None:
@@ -280,6 +279,12 @@ def test_what_cannot_be_looked_at_leaves_the_rest(monkeypatch: pytest.MonkeyPatc
     found = looked()
     assert (found["ip rule"].state, found.keys()) == ("warning", whole.keys())
     assert "Too many open files" in found["ip rule"].found
+
+
+def test_without_files_none_is_said_to_be_well() -> None:
+    (found,) = files([])
+    assert (found.state, found.found.partition(":")[0]) == ("note", "none was looked at")
+    assert "--config" in found.mend
 
 
 @pytest.mark.parametrize(("running", "who"), [(4711, "pid 4711"), (0, "in a container")])

@@ -109,7 +109,18 @@ class _Verbs(click.Group):
         return verb
 
 
+def _tell_version(context: click.Context, _option: click.Parameter, is_asked: bool) -> None:
+    """As the verb of that name, with whatever else is there."""
+    if is_asked:
+        click.echo(import_module("labelgate.cli.version").text())
+        context.exit()
+
+
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_tell_version,
+    help="Print the version.",
+)  # fmt: skip
 def cli() -> None:
     """Calico and Kubernetes network policy on any Linux host.
 

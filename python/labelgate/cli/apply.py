@@ -40,8 +40,8 @@ def apply(paths: tuple[str, ...], confirm: str | None, force: bool, socket: str 
     for finding in answer["findings"]:
         click.echo(f"warning: {finding_text(finding)}", err=True)
     click.echo(f"generation {answer['generation']} in force")
-    if confirm is not None:
-        click.echo(f"rolled back in {confirm} unless you run: labelgate confirm")
+    if seconds is not None:
+        click.echo(f"rolled back in {seconds:g}s unless you run: labelgate confirm")
 
 
 @click.command()

@@ -18,6 +18,7 @@ from labelgate.cli.options import EnvironmentProblem, node_option, policies
 from labelgate.cli.progress import ProgressBar
 from labelgate.config import Config, ConfigError, load_config
 from labelgate.handlers import BindLoop
+from labelgate.streams import is_journal
 
 
 @click.command()
@@ -152,7 +153,13 @@ def _function(text: str) -> Any:
     return found
 
 
+_WARNING = "<4>"
+"""What the journal takes for the priority of a line (sd-daemon(3))."""
+
+
 def _say(text: str) -> None:
     """One write per message, so that lines of several processes do not mix."""
+    if text.startswith("warning") and is_journal():
+        text = "\n".join(f"{_WARNING}{line}" for line in text.splitlines())
     with suppress(OSError):  # Nobody reads it any more: policy is enforced all the same.
         os.write(2, f"{text}\n".encode(errors="backslashreplace"))

@@ -22,6 +22,7 @@ import yaml
 from labelgate.config import values
 from labelgate.config.values import Listen
 from labelgate.flow import HOOKS, Hook
+from labelgate.processors import QUEUE_NUMBERS, QUEUES_EACH
 from labelgate.regular import read_regular
 from labelgate.settings import (
     DEFAULT_FAILSAFE_INBOUND,
@@ -142,7 +143,7 @@ KEYS: Mapping[str, tuple[Callable[[Any], Any], Any]] = {
     "exemptLoopback": (values.flag, False),
     # Felix's own names.
     "chainInsertMode": (values.word("insert", "append"), "insert"),
-    "interfacePrefix": (values.texts, ("cali",)),
+    "interfacePrefix": (values.prefixes, ("cali",)),
     "defaultEndpointToHostAction": (values.word("Drop", "Accept", "Return"), "Drop"),
     "iptablesFilterAllowAction": (values.word("Accept", "Return"), "Accept"),
     "iptablesMangleAllowAction": (values.word("Accept", "Return"), "Accept"),
@@ -436,6 +437,14 @@ def _config(effective: Mapping[str, Given]) -> Config:
     if value("revoke") == "deny-now" and value("disableConntrackInvalidCheck"):
         source = effective["disableConntrackInvalidCheck"].source
         raise ConfigError(f"{source}: disableConntrackInvalidCheck: expected false, as `revoke` is deny-now")
+    workers, base = value("queues.workers"), value("queues.base")
+    most = (QUEUE_NUMBERS - base) // QUEUES_EACH
+    if workers is not None and workers > most:
+        source = effective["queues.workers"].source
+        raise ConfigError(
+            f"{source}: queues.workers: found {workers}, expected {most} at most, as each has "
+            f"{QUEUES_EACH} of {QUEUE_NUMBERS} queue numbers, and queues.base is {base}"
+        )
     settings = Settings(
         endpoint_to_host=value("defaultEndpointToHostAction"),
         filter_allow=value("iptablesFilterAllowAction"),

@@ -93,6 +93,15 @@ def texts(value: Any) -> tuple[str, ...]:
     raise ValueError("expected a name or a list of names")
 
 
+def prefixes(value: Any) -> tuple[str, ...]:
+    """What names of interfaces begin with, as iptables can be told."""
+    found = texts(value)
+    for prefix in found:
+        if not re.fullmatch(r"[A-Za-z0-9_.:@-]{1,14}", prefix):
+            raise ValueError(f"found `{prefix}`, expected at most 14 letters, digits and `_.:@-`")
+    return found
+
+
 def text(value: Any) -> str:
     """A name."""
     if isinstance(value, str) and value:

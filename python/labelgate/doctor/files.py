@@ -51,7 +51,14 @@ def program() -> Diagnosis:
 
 def files(paths: Iterable[str]) -> Iterator[Diagnosis]:
     """The configuration file and the policies of the configuration, with all that is in folders."""
+    paths = list(paths)
     found = list(dict.fromkeys(_in_the_way(paths)))
+    if not paths:
+        yield Diagnosis(
+            "files", "note", "none was looked at: no --config is given, and no `policies` are set",
+            "what the daemon is to read is not known", "labelgate doctor --config /etc/labelgate/config.yaml",
+        )  # fmt: skip
+        return
     if not found:
         yield Diagnosis("files", "ok", "the unit can read configuration and policies")
         return

@@ -99,15 +99,11 @@ def workers_of(config: Config) -> int:
 
 def workers(config: Config, usable: frozenset[int], configured: int) -> Diagnosis:
     """Of the processors that may be used, and the number of those that the machine can have."""
-    count, last = workers_of(config), config.queue_base + QUEUES_EACH * workers_of(config) - 1
-    missing = sorted({cpu for cpu in config.queue_cpus if cpu >= configured})
-    if missing or last >= QUEUE_NUMBERS:
-        found = f"no processor {', '.join(map(str, missing))}" if missing else f"queue numbers up to {last}"
+    count = workers_of(config)
+    if missing := sorted({cpu for cpu in config.queue_cpus if cpu >= configured}):
         return Diagnosis(
-            "workers", "failure", found, "the daemon cannot start",
-            "set `queues.cpus` to processors that are there"
-            if missing
-            else f"set `queues.base` lower: each of {count} workers has {QUEUES_EACH} queues",
+            "workers", "failure", f"no processor {', '.join(map(str, missing))}", "the daemon cannot start",
+            "set `queues.cpus` to processors that are there",
         )  # fmt: skip
     if count > len(usable):
         return Diagnosis(
