@@ -5,11 +5,48 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from fcntl import F_RDLCK, F_SETLEASE, F_SETSIG, F_UNLCK, fcntl
+from signal import SIGURG
 
 
 def read_regular(path: str) -> bytes:
     """What a regular file holds; OSError, without a wait, if it cannot be read or is none."""
+    return read_and_tell(path)[0]
+
+
+def read_closed(path: str) -> bytes:
+    """The same; OSError also where somebody has it open for writing, as far as the kernel tells."""
+    content, is_open = read_and_tell(path)
+    if is_open:
+        raise open_for_writing(path)
+    return content
+
+
+def open_for_writing(path: str) -> OSError:
+    """What a file is refused with that somebody has open for writing: it may hold half of what it will."""
+    return OSError(errno.EBUSY, "somebody has it open for writing", path)
+
+
+def read_and_tell(path: str) -> tuple[bytes, bool | None]:
+    """The same, and whether somebody had it open for writing; None where the kernel does not tell."""
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", path)
-        return file.read()
+        before = _is_open_for_writing(file.fileno())
+        content = file.read()
+        return content, before or _is_open_for_writing(file.fileno())
+
+
+def _is_open_for_writing(descriptor: int) -> bool | None:
+    """Whether any process has the file so, or mapped; None for one of somebody else's without CAP_LEASE.
+
+    And on file systems without leases (NFS, FUSE): fcntl(2).
+    """
+    try:
+        # Whoever opens the file in between waits until we let go, and we are signalled: SIGIO would end us.
+        fcntl(descriptor, F_SETSIG, SIGURG)
+        fcntl(descriptor, F_SETLEASE, F_RDLCK)
+    except OSError as error:
+        return True if error.errno == errno.EAGAIN else None
+    fcntl(descriptor, F_SETLEASE, F_UNLCK)
+    return False

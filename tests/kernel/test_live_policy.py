@@ -12,6 +12,7 @@ from labelgate.demo.daemon import Daemon
 from labelgate.demo.traffic import Probe, send
 from labelgate.demo.world import EDGE_OUTSIDE, STRANGER, World
 from labelgate.settings import DEFAULT_FAILSAFE_INBOUND
+from labelgate.sources.watch import OPEN_SECONDS
 from policies import ALLOWED, REFUSED
 from test_watch import WAYS, config_map
 
@@ -109,3 +110,23 @@ def test_the_configuration_is_followed(world: World, tmp_path: Path) -> None:
         config.write_text(f"failsafeInboundHostPorts: {ports}", encoding="utf-8")
         daemon.wait_for("generation 2 in force")
         assert send(world, REFUSED)
+
+
+def test_half_a_file_is_not_in_force(world: World, tmp_path: Path) -> None:
+    """The shell truncates, what it writes to says nothing for a while, then half of it, then the rest."""
+    file = tmp_path / "policy.yaml"
+    file.write_text(policies.MANAGEMENT, encoding="utf-8")
+    half, name, rest = OTHER_WAY_ROUND.partition("192.0.2.0/24")
+    with Daemon(world, file, backend=NFT, watch=True) as daemon:
+        with file.open("w", encoding="utf-8") as writer:
+            daemon.wait_for(f"{file}: is being written")
+            writer.write(half)
+            writer.flush()
+            daemon.reload()
+            assert [send(world, ALLOWED), send(world, REFUSED)] == [True, False]
+            [opened] = ask(daemon.socket, "status")["files"]["open"]
+            assert opened["seconds"] > OPEN_SECONDS
+            writer.write(name + rest)
+        daemon.wait_for("generation 2 in force")
+        assert [send(world, ALLOWED), send(world, REFUSED)] == [False, True]
+        assert ask(daemon.socket, "status")["files"]["open"] == []

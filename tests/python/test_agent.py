@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -248,6 +249,21 @@ def agent_of(policy: Path, said: list[str], config: Path | None = None, **flags:
 
 def reload() -> None:
     os.kill(os.getpid(), signal.SIGHUP)
+
+
+@pytest.fixture
+def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a file is still open for writing is looked at every tenth of a second."""
+    monkeypatch.setattr("labelgate.sources.watch.OPEN_SECONDS", 0.1)
+
+
+def waited(seconds: float = 0.4) -> list[Callable[[], object]]:
+    return [lambda: time.sleep(0.01)] * round(seconds / 0.01)
+
+
+def stayed(said: list[str]) -> list[str]:
+    """What was refused, and why, without the line of the generation that stays."""
+    return [text.partition("\n")[0] for text in said if "stays in force" in text]
 
 
 def fault() -> None:
@@ -1093,3 +1109,117 @@ def test_a_signal_ends_the_wait_for_others() -> None:
         threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
         assert list(signals.take([nothing_comes_here.fileno()], 100)) == [signal.SIGINT]
         assert time.monotonic() - began < 50
+
+
+HALVES = (
+    POLICY + "---\napiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {name: half}\n"
+    "spec:\n  selector: all()\n  ingress:\n  - action: Allow\n    protocol: TCP\n",
+    "    source: {nets: [192.0.2.0/24]}\n",
+)
+
+
+@pytest.mark.parametrize("halves", [("", POLICY + HALVES[0].replace(POLICY, "") + HALVES[1]), HALVES])
+def test_half_a_file_is_not_in_force(
+    kernel: Kernel, policy: Path, in_a_hurry: None, halves: tuple[str, str]
+) -> None:
+    """However long who writes it stands still: the shell truncates before a slow command has said a word."""
+    said: list[str] = []
+    agent = agent_of(policy, said, watch=True)
+    seen: list[tuple[int, list[str]]] = []
+    with ExitStack() as opened:
+
+        def begin() -> None:
+            writer = opened.enter_context(policy.open("w"))
+            opened.callback(writer.write, halves[1])
+            writer.write(halves[0])
+            writer.flush()
+
+        def look() -> None:
+            kernel.counters = json.dumps({"hooks": {hook: {} for hook in HOOKS}})
+            status = agent._answer_status({})
+            assert bool(status["refused"]) == bool(status["files"]["open"])
+            assert all(one["seconds"] > 0.1 for one in status["files"]["open"])
+            seen.append((status["generation"]["number"], [one["file"] for one in status["files"]["open"]]))
+
+        kernel.steps = [*waited(), begin, *waited(), look, opened.close, *waited(), look]
+        agent.run()
+    assert seen == [(1, [str(policy)]), (2, [])]
+    assert stayed(said) == [f"{policy}: is being written"]
+    keys = [resource.key for resource in agent._enforcement.current.snapshot.resources()]
+    assert "GlobalNetworkPolicy/half" in keys
+
+
+def test_a_reload_of_half_a_file_is_refused_unless_forced(
+    kernel: Kernel, policy: Path, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    agent = agent_of(policy, said)
+    refusals: list[str] = []
+
+    def refuse() -> None:
+        with pytest.raises(ControlError) as refusal:
+            agent._answer_reload({})
+        refusals.append(str(refusal.value))
+
+    with ExitStack() as opened:
+
+        def begin(text: str) -> None:
+            writer = opened.enter_context(policy.open("a"))
+            writer.write(text)
+            writer.flush()
+
+        kernel.steps = [
+            lambda: begin(""),
+            reload,  # Nothing has changed.
+            lambda: begin(HALVES[0].replace(POLICY, "")),
+            reload,
+            refuse,
+            lambda: agent._answer_reload({"force": True}),
+        ]
+        agent.run()
+    assert stayed(said) == [f"{policy}: is being written"] * 2
+    assert all(str(policy) in refusal for refusal in refusals)
+    assert agent._enforcement.current.number == 3
+
+
+def test_half_a_configuration_is_not_in_force(
+    kernel: Kernel, policy: Path, in_a_hurry: None, tmp_path: Path
+) -> None:
+    config, said = tmp_path / "config.yaml", list[str]()
+    config.write_text("lockout: refuse\n", encoding="utf-8")
+    agent = agent_of(policy, said, config, watch=True)
+    found: list[str] = []
+    with ExitStack() as opened:
+        kernel.steps = [
+            *waited(),
+            lambda: opened.enter_context(config.open("w")).write("lockout: warn\n"),
+            *waited(),
+            lambda: found.append(agent._enforcement.current.config.lockout),
+            opened.close,
+            *waited(),
+            lambda: found.append(agent._enforcement.current.config.lockout),
+        ]
+        agent.run()
+    assert found == ["refuse", "warn"]
+    assert stayed(said) == [f"{config}: somebody has it open for writing"]
+
+
+def test_half_a_file_at_the_start(
+    kernel: Kernel, policy: Path, in_a_hurry: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a file that is not valid: a service takes what was in force, and follows."""
+    said: list[str] = []
+    options = Options((str(policy),), "edge1", flags={"stop": "keep", "watch": True}, is_configured=True)
+    monkeypatch.setenv("INVOCATION_ID", "1")
+    Agent(options, said.append).run()
+    with policy.open("a") as file:
+        file.write("---\n")
+        file.flush()
+        again = Agent(options, said.append)
+        kernel.steps = [*waited(), file.close, *waited()]
+        again.run()
+        assert again._enforcement.current.number == 2
+    assert sum("is being written" in text for text in said) == 1 + len(stayed(said))
+    monkeypatch.delenv("INVOCATION_ID")
+    with policy.open("a"), pytest.raises(LoadError, match="is being written"):
+        run(policy)

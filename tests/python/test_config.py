@@ -30,6 +30,7 @@ from labelgate.config import (
 from labelgate.config.values import Listen
 from labelgate.flow import HOOKS
 from labelgate.netfilter.facts import RulesetFacts
+from labelgate.regular import read_regular
 from labelgate.resources import FelixConfiguration, load_text
 from labelgate.settings import DEFAULT_FAILSAFE_INBOUND, DEFAULT_FAILSAFE_OUTBOUND, Failsafe, Settings
 
@@ -394,7 +395,7 @@ def test_an_unknown_key_without_a_likeness_lists_the_known_ones(file: Path) -> N
 def test_a_pipe_is_read_once_but_not_followed(file: Path) -> None:
     os.mkfifo(file)
     with pytest.raises(ConfigError, match=f"^{file}: not a regular file$"):
-        load_config(str(file), environ={}, is_followed=True)
+        load_config(str(file), environ={}, read=read_regular)
     ours, theirs = os.pipe()
     os.write(theirs, b"node: edge1\n")
     os.close(theirs)

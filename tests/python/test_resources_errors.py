@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 from labelgate.resources import kinds
-from labelgate.resources.errors import sort_problems
+from labelgate.resources.errors import LoadError, sort_problems
 from labelgate.resources.loading import Loading
 from labelgate.resources.messages import MESSAGES
+from labelgate.sources.cache import FileCache
 from labelgate.sources.files import read_documents
 
 FOLDER = Path(__file__).parents[1] / "golden" / "errors"
@@ -32,6 +33,10 @@ def read(name: str, monkeypatch: pytest.MonkeyPatch) -> Loading:
 
         monkeypatch.setattr(Path, "read_bytes", refuse)
         return read_documents(["tag.yaml"])
+    if name == "file-open":
+        with (FOLDER / "tag.yaml").open("a"), pytest.raises(LoadError) as refusal:
+            FileCache().read(["tag.yaml"])
+        return Loading(problems=list(refusal.value.problems))
     if name == "fault":
 
         def fail(_data: object, _location: object) -> None:

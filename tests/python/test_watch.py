@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import select
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from inotify_simple import INotify
-from labelgate.resources import Loading
+from labelgate import regular
+from labelgate.resources import LoadError, Loading
 from labelgate.sources.cache import FileCache
 from labelgate.sources.files import read_documents
 from labelgate.sources.watch import FileWatch
@@ -29,13 +34,15 @@ def tier(name: str, order: int = 1) -> str:
 class Follower:
     """What the daemon does: waits, reads when it is due, and keeps what it read."""
 
-    def __init__(self, *paths: Path) -> None:
+    def __init__(self, *paths: Path, begins: bool = True) -> None:
         self._paths = [str(path) for path in paths]
         self.said: list[str] = []
         self.watch = FileWatch(self._paths, self.said.append)
         self.cache = FileCache()
         self.readings = 0
-        self.settle()
+        self.loading = Loading()
+        if begins:
+            self.settle()
 
     def settle(self) -> None:
         """Until nothing is to be read."""
@@ -45,8 +52,21 @@ class Follower:
             time.sleep(min(left or 0, 0.01))
             self.watch.poll()
             if self.watch.is_due():
-                self.readings += 1
-                self.loading = self.cache.read(self._paths)
+                self.read()
+
+    def read(self) -> None:
+        self.readings += 1
+        with suppress(LoadError):  # One is open for writing.
+            self.loading = self.cache.read(self._paths, is_open=self.watch.is_open)
+
+    def look_for(self, seconds: float) -> None:
+        """Reads what is due meanwhile."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self.watch.poll()
+            if self.watch.is_due():
+                self.read()
+            time.sleep(0.005)
 
     def _is_told(self) -> bool:
         return bool(select.select([self.watch.fileno()], [], [], 0.05)[0])
@@ -309,6 +329,169 @@ def test_who_never_stops_writing_is_not_waited_for(folder: Path, monkeypatch: py
     assert written_as(folder, "a.yaml") > 1
     monkeypatch.setattr("labelgate.sources.watch.MOST_OPEN_SECONDS", 0.0)
     assert written_as(folder, "a.yaml") <= 1
+
+
+@pytest.fixture(params=["kernel tells", "kernel does not tell"])
+def in_a_hurry(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether files are open is looked at every tenth of a second; whether the kernel tells."""
+    monkeypatch.setattr("labelgate.sources.watch.OPEN_SECONDS", 0.1)
+    if is_told := request.param == "kernel tells":
+        return is_told
+    monkeypatch.setattr(regular, "_is_open_for_writing", lambda _: None)
+    return is_told
+
+
+def test_what_is_open_is_not_read_however_long(folder: Path, follower: Follower, in_a_hurry: bool) -> None:
+    """`(sleep 8; cat new.yaml) > a.yaml`: the shell truncates at once."""
+    with (folder / "a.yaml").open("w") as file:
+        for text in ("", tier("a", 2) + "---\n", tier("b")):
+            file.write(text)
+            file.flush()
+            follower.look_for(0.4)
+            assert follower.orders == [1]
+            [opened] = follower.watch.open_files()
+            assert opened["file"] == str(folder / "a.yaml")
+            assert opened["seconds"] > 0.3
+            assert not follower.watch.is_waiting
+    follower.settle()
+    assert (follower.keys, follower.orders) == (["Tier/a", "Tier/b"], [2, 1])
+    assert follower.watch.open_files() == []
+
+
+def test_other_files_are_parsed_once_meanwhile(
+    folder: Path, follower: Follower, in_a_hurry: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None of them counts before the one that is open, which may go with them."""
+    parsed: list[str] = []
+    add = Loading.add
+
+    def noted(self: Loading, content: bytes | str, file: str, *more: object) -> None:
+        parsed.append(Path(file).name)
+        add(self, content, file, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Loading, "add", noted)
+    digest = follower.cache.digest
+    with (folder / "a.yaml").open("w") as file:
+        file.write(tier("a", 2))
+        file.flush()
+        (folder / "b.yaml").write_text(tier("b"))
+        follower.look_for(0.4)
+        assert (follower.keys, follower.cache.digest) == (["Tier/a"], digest)
+    follower.settle()
+    assert follower.keys == ["Tier/a", "Tier/b"]
+    assert parsed == ["b.yaml", "a.yaml"]
+
+
+def test_what_is_open_without_a_change_is_in_nobodys_way(
+    folder: Path, follower: Follower, in_a_hurry: bool
+) -> None:
+    """An editor may keep a file open for hours."""
+    with (folder / "a.yaml").open("a"):
+        (folder / "b.yaml").write_text(tier("b"))
+        follower.settle()
+        os.utime(folder / "a.yaml")
+        follower.settle()
+        assert follower.keys == ["Tier/a", "Tier/b"]
+
+
+def test_a_file_truncated_by_name_is_read(folder: Path, follower: Follower, in_a_hurry: bool) -> None:
+    """truncate(2) closes nothing, as it opens nothing; it is read where the kernel tells that."""
+    os.truncate(folder / "a.yaml", 0)
+    follower.look_for(0.4)
+    assert follower.keys == ([] if in_a_hurry else ["Tier/a"])
+    assert follower.cache.read([str(folder)]).resources == []  # As `labelgate reload` does.
+    follower.settle()
+    assert follower.watch.open_files() == []
+
+
+def mapped(file: Path, follower: Callable[[], Follower]) -> tuple[Follower, Callable[[], object]]:
+    """The descriptor is closed, the memory is still there."""
+    made = follower()
+    with file.open("r+b") as writer:
+        memory = mmap.mmap(writer.fileno(), 0)
+    memory[:4] = b"kind"
+    os.utime(file)
+    return made, memory.close
+
+
+def moved_there(file: Path, follower: Callable[[], Follower]) -> tuple[Follower, Callable[[], object]]:
+    """By who goes on to write."""
+    made = follower()
+    beside = file.with_name("beside")
+    writer = beside.open("w")
+    beside.rename(file)
+    return made, writer.close
+
+
+def behind_a_link(file: Path, follower: Callable[[], Follower]) -> tuple[Follower, Callable[[], object]]:
+    """Of a name that nobody would read."""
+    target = file.parent.parent / "target"
+    file.rename(target)
+    file.symlink_to(target)
+    made = follower()
+    return made, target.open("w").close
+
+
+def of_another_process(file: Path, follower: Callable[[], Follower]) -> tuple[Follower, Callable[[], object]]:
+    made = follower()
+    writer = subprocess.Popen(["sh", "-c", f"echo >'{file}' && exec cat >>'{file}'"], stdin=subprocess.PIPE)
+    deadline = time.monotonic() + WAIT_SECONDS
+    while file.read_bytes() != b"\n":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.2)  # Between the two it is open for nobody.
+    return made, writer.communicate
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [mapped, moved_there, behind_a_link, of_another_process],
+    ids=lambda way: way.__name__,
+)
+def test_who_writes_is_the_kernels_to_tell(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    begin: Callable[[Path, Callable[[], Follower]], tuple[Follower, Callable[[], object]]],
+) -> None:
+    monkeypatch.setattr("labelgate.sources.watch.OPEN_SECONDS", 0.1)
+    follower, close = begin(folder / "a.yaml", lambda: Follower(folder))
+    follower.look_for(0.4)
+    assert [opened["file"] for opened in follower.watch.open_files()] == [str(folder / "a.yaml")]
+    assert follower.keys == ["Tier/a"]
+    close()
+    (folder / "a.yaml").write_text(tier("c"))
+    follower.settle()
+    assert follower.keys == ["Tier/c"]
+    follower.watch.close()
+
+
+def test_what_was_opened_before_is_not_read(folder: Path, in_a_hurry: bool) -> None:
+    """Where the kernel does not tell, only the next that is written to it does."""
+    with (folder / "a.yaml").open("w") as file:
+        file.write("kind")
+        file.flush()
+        follower = Follower(folder, begins=False)
+        follower.look_for(0.4)
+        assert (follower.keys, follower.loading.problems == []) == ([], in_a_hurry)
+        file.write(": Half")
+        file.flush()
+        follower.look_for(0.4)
+        assert [opened["file"] for opened in follower.watch.open_files()] == [str(folder / "a.yaml")]
+    (folder / "a.yaml").write_text(tier("c"))
+    follower.settle()
+    assert follower.keys == ["Tier/c"]
+    follower.watch.close()
+
+
+def test_who_opens_a_file_while_it_is_looked_at_does_no_harm(folder: Path) -> None:
+    """The lease is broken then; SIGIO would end this process. Nobody is kept waiting either."""
+    file = folder / "a.yaml"
+    script = "import sys\nfor _ in range(20000): open(sys.argv[1], 'r+').close()"
+    with subprocess.Popen([sys.executable, "-c", script, str(file)]) as writer:
+        while writer.poll() is None:
+            regular.read_and_tell(str(file))
+    assert writer.returncode == 0
+    assert regular.read_and_tell(str(file)) == (file.read_bytes(), False)
 
 
 def test_what_is_not_read_is_not_waited_for(folder: Path) -> None:

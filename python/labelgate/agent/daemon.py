@@ -10,7 +10,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -34,7 +34,7 @@ from labelgate.agent.health import health
 from labelgate.agent.interfaces import InterfaceLog, local_endpoints
 from labelgate.agent.notify import ALIVE_SECONDS, ServiceManager
 from labelgate.agent.panics import panics_refused
-from labelgate.agent.process import STOPPING, Signals, StopMode, ToldToStop, stop_mode
+from labelgate.agent.process import LEFT, STOPPING, Signals, ToldToStop, stop_mode
 from labelgate.agent.questions import questions
 from labelgate.agent.state import Record, StateError
 from labelgate.agent.status import Refusal, most_met, now, status
@@ -46,6 +46,7 @@ from labelgate.links import Links, LinkWatch
 from labelgate.lockout import Finding, LockOutError
 from labelgate.netfilter.apply import ApplyError
 from labelgate.resources import LoadError
+from labelgate.sources.cache import IsOpen, as_told
 from labelgate.sources.files import STDIN, Progress
 from labelgate.sources.watch import FileWatch
 
@@ -57,6 +58,7 @@ MOST_TOLD = 300
 """Characters of why a change was refused, in a line."""
 MOST_READINGS = 5
 """So often files that are written again while they are read are read once more."""
+_WHILE_OPEN = "read when it is closed; `labelgate reload --force` takes it as it is"
 
 
 class Agent:
@@ -271,10 +273,12 @@ class Agent:
     def _status(self, hits: dict[str, Any]) -> dict[str, Any]:
         """Reads only; other threads ask, too."""
         refusal, changes = self._refusal or self._unlinked, self._loader.changes
-        answer = status(self._enforcement, self._options, refusal, self._in_force_since, changes, hits)
+        answer = status(self._enforcement, refusal, self._in_force_since, changes, hits)
         trial = self._trial
         answer["trial"] = trial and {"secondsLeft": round(trial.seconds_left(), 3)}
         answer["state"] = {"problem": self._store.problem}
+        open_files = self._files.open_files() if self._files else []
+        answer["files"] = {"paths": list(self._options.paths), "open": open_files}
         return answer
 
     def _measured(self) -> dict[str, Any]:
@@ -298,7 +302,8 @@ class Agent:
     def _answer_reload(self, arguments: dict[str, Any]) -> dict[str, Any]:
         refuse_unknown(arguments, "force")
         self._refuse_during_trial()
-        self._reload(is_forced=arguments.get("force") is True)
+        is_forced = arguments.get("force") is True
+        self._reload(is_forced=is_forced, is_open=(lambda *_: False) if is_forced else as_told)
         if self._refusal:
             raise ControlError("refused", self._refusal.message, self._refusal.to_json()["problems"])
         return {"generation": self._enforcement.current.number}
@@ -423,11 +428,11 @@ class Agent:
         self._readings += 1
 
         def is_overtaken() -> bool:
-            """Whether more has been written meanwhile; who never stops writing is not waited for for ever."""
-            return files.poll() and self._readings < MOST_READINGS
+            """Whether more has been written meanwhile, or is; who never stops is not waited for for ever."""
+            return (files.poll() and self._readings < MOST_READINGS) or files.is_waiting
 
-        self._reload(is_overtaken=is_overtaken, if_changed=True)
-        if files.seconds_left() is None or self._readings >= MOST_READINGS:
+        self._reload(is_overtaken=is_overtaken, if_changed=True, is_open=files.is_open)
+        if not files.has_news or self._readings >= MOST_READINGS:
             self._readings = 0
 
     def _reload_as_told(self) -> None:
@@ -442,15 +447,17 @@ class Agent:
         is_overtaken: Callable[[], bool] = lambda: False,
         if_changed: bool = False,
         is_forced: bool = False,
+        is_open: IsOpen = as_told,
     ) -> None:
         """Reads the files anew; anything wrong leaves the current generation in force."""
         before, self._to_try_again = self._enforcement.current, None
         try:
-            generation = self._loader.next(before, self._links.links, if_changed=if_changed)
+            generation = self._loader.next(before, self._links.links, if_changed=if_changed, is_open=is_open)
         except (LoadError, ConfigError, AgentError, ValueError) as error:
             if not is_overtaken():
                 new = "configuration is" if isinstance(error, ConfigError) else "policies are"
-                self._refuse(error, f"the new {new} not valid", "invalid", if_new=if_changed)
+                why = _WHILE_OPEN if self._loader.has_open_files else f"the new {new} not valid"
+                self._refuse(error, why, "invalid", if_new=if_changed)
             return
         if is_overtaken():
             return  # What was read may be half of an edit; it is read again.
@@ -577,7 +584,7 @@ class Agent:
         left = self._enforcement.leave(mode, is_planned=self._is_told_to_stop)
         if left == "remove":
             self._revocation.undo()
-        self._say(f"stopped: {_LEFT[left]}")
+        self._say(f"stopped: {LEFT[left]}")
 
     def _announce(self) -> None:
         self._in_force_since = now()
@@ -603,10 +610,3 @@ class Agent:
 def _on_links(generation: Generation, links: Links) -> Generation:
     """The same program on other interfaces; ValueError if it cannot be bound to them."""
     return replace(generation, table=generation.table.on_host(links.host_facts), links=links)
-
-
-_LEFT: Mapping[StopMode, str] = {
-    "remove": "our rules are removed",
-    "keep": "our rules stay, what they queue is dropped",
-    "open": "our rules stay, what they would queue passes",
-}

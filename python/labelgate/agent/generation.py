@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,10 +18,11 @@ from labelgate.engines import Budgets, ClassesBudget
 from labelgate.flow import HOOKS
 from labelgate.handlers import BindLoop
 from labelgate.links import Links
+from labelgate.regular import open_for_writing, read_and_tell
 from labelgate.resources import LoadError, Loading
 from labelgate.settings import Settings
 from labelgate.snapshot import Snapshot
-from labelgate.sources.cache import FileCache
+from labelgate.sources.cache import FileCache, IsOpen, as_told
 from labelgate.sources.files import STDIN, Progress
 from labelgate.table import DecisionTable
 
@@ -118,6 +119,11 @@ class Loader:
         self._warnings: frozenset[str] = frozenset()
         self._host_name = host_name()
         """As it was at the start: another name later is not another node."""
+        self._config_text: bytes | None = None
+        """As it was read last."""
+        self._is_open: IsOpen = as_told
+        self.has_open_files = False
+        """Whether the last reading found one that has changed open for writing, which is refused."""
         self.changes = Changes()
 
     def configuration(self) -> Config:
@@ -149,7 +155,9 @@ class Loader:
         With the configuration as it is now, if that is valid and of one of its nodes; else with the one of
         before, too.
         """
-        snapshot, files = _snapshot(record.confirmed), self._cache.read(self._options.paths)
+        snapshot, files = _snapshot(record.confirmed), Loading()
+        with suppress(LoadError):  # One is open for writing: whatever it holds then is a change.
+            files = self._cache.read(self._options.paths)
         try:
             config = self._config(snapshot)
             is_valid = self._options.allow_empty or config.node in snapshot.nodes()
@@ -164,14 +172,21 @@ class Loader:
         return self._with(config, 1, record.confirmed, files, snapshot, links)
 
     @faults_refused(LoadError, AgentError)
-    def next(self, before: Generation, links: Links, *, if_changed: bool = False) -> Generation | None:
+    def next(
+        self, before: Generation, links: Links, *, if_changed: bool = False, is_open: IsOpen = as_told
+    ) -> Generation | None:
         """The generation after this one, of the files; None where only a change counts and there is none.
 
-        Raises as `first` does, and where a key has changed that only a restart changes.
+        Raises as `first` does, and where a key has changed that only a restart changes, or a file that
+        `is_open` for writing.
         """
+        self._is_open, self.has_open_files = is_open, False
         if STDIN in self._options.paths:
             raise AgentError("standard input cannot be read twice: use files to be able to reload")
-        files = self._cache.read(self._options.paths, self._progress)
+        try:
+            files = self._cache.read(self._options.paths, self._progress, is_open)
+        finally:
+            self.has_open_files = bool(self._cache.open_files)
         number = before.number + 1
         if files is not before.files or not if_changed:
             return self._made(number, self._files(), files, Snapshot.of(files.result()), links, before)
@@ -214,8 +229,16 @@ class Loader:
             options.node,
             flags=options.flags,
             host=self._host_name,
-            is_followed=True,
+            read=self._read_config,
         )
+
+    def _read_config(self, file: str) -> bytes:
+        content, told = read_and_tell(file)
+        if content != self._config_text and self._is_open(file, told):
+            self.has_open_files = True
+            raise open_for_writing(file)
+        self._config_text = content
+        return content
 
     def _made(
         self,

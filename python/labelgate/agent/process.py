@@ -16,6 +16,12 @@ from labelgate.config import Config
 
 StopMode = Literal["remove", "keep", "open"]
 StartMode = Literal["strict", "last-good"]
+LEFT: Mapping[StopMode, str] = {
+    "remove": "our rules are removed",
+    "keep": "our rules stay, what they queue is dropped",
+    "open": "our rules stay, what they would queue passes",
+}
+"""What is said of it."""
 
 STOPPING = frozenset({signal.SIGTERM, signal.SIGINT})
 LONGEST_SECONDS = 86400.0

@@ -14,7 +14,7 @@ from typing import Any
 from labelgate import _core
 from labelgate.agent.changes import Changes
 from labelgate.agent.enforcement import Enforcement
-from labelgate.agent.generation import Generation, Options
+from labelgate.agent.generation import Generation
 from labelgate.agent.health import health
 from labelgate.agent.interfaces import local_endpoints
 from labelgate.agent.rules import RuleCounts
@@ -72,7 +72,6 @@ class Refusal:
 
 def status(
     enforcement: Enforcement,
-    options: Options,
     refusal: Refusal | None,
     in_force_since: str,
     changes: Changes,
@@ -89,7 +88,6 @@ def status(
         "node": current.config.node,
         "generation": {"number": current.number, "since": in_force_since, **_contents(current)},
         "health": health(enforcement).to_json(),
-        "files": {"paths": list(options.paths)},
         "policy": {"applied": current.source.is_applied, "paths": list(current.source.paths)},
         "refused": refusal and refusal.to_json(),
         "rules": {

@@ -18,6 +18,7 @@ from labelgate.cli.options import EnvironmentProblem, node_option, policies
 from labelgate.cli.progress import ProgressBar
 from labelgate.config import Config, ConfigError, load_config
 from labelgate.handlers import BindLoop
+from labelgate.regular import read_closed
 from labelgate.streams import is_journal
 
 
@@ -110,7 +111,7 @@ def _configuration(
 ) -> tuple[Config, Config | None]:
     """What to begin with; the second is there where that is what was in force last."""
     try:
-        return load_config(config_file, node=node, flags=flags, is_followed=True), None
+        return load_config(config_file, node=node, flags=flags, read=read_closed), None
     except ConfigError as error:
         last = last_config(config_file, node, flags)
         if last is None:

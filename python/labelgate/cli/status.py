@@ -46,6 +46,8 @@ def lines(answer: Mapping[str, Any]) -> Iterator[str]:
         yield f"warning: {writer}: packets may be judged twice, or pass as judged"
     yield generation["engines"]
     yield f"files: {', '.join(answer['files']['paths'])}"
+    for opened in answer["files"].get("open", ()):
+        yield f"not read, as it has been open for writing for {opened['seconds']:.0f} s: {opened['file']}"
     if answer["policy"]["applied"]:
         yield f"in force is what was applied from {', '.join(answer['policy']['paths'])}"
     if trial := answer["trial"]:

@@ -23,7 +23,6 @@ from labelgate.config import values
 from labelgate.config.values import Listen
 from labelgate.flow import HOOKS, Hook
 from labelgate.processors import QUEUE_NUMBERS, QUEUES_EACH
-from labelgate.regular import read_regular
 from labelgate.settings import (
     DEFAULT_FAILSAFE_INBOUND,
     DEFAULT_FAILSAFE_OUTBOUND,
@@ -190,18 +189,18 @@ def load_config(
     environ: Mapping[str, str] | None = None,
     prefixes: tuple[str, ...] | None = None,
     host: str | None = None,
-    is_followed: bool = False,
+    read: Callable[[str], bytes] = lambda path: Path(path).read_bytes(),
 ) -> Config:
     """The effective configuration.
 
     `node` and `flags` (by dotted keys; None is not given) come from the command line, `prefixes` are the
     workload prefixes of a host facts file. Without any other name the node is the lower-cased host name,
-    or `host`. A file that `is_followed` must be a regular one.
+    or `host`. `read` reads the file; what it cannot is an OSError.
 
     Raises:
         ConfigError: naming the place, the key, what was found and what was expected.
     """
-    given = {"node": Given(host or host_name(), "host name"), **_from_file(path, is_followed)}
+    given = {"node": Given(host or host_name(), "host name"), **_from_file(path, read)}
     given |= _from_environment(os.environ if environ is None else environ)
     if prefixes is not None:
         given["interfacePrefix"] = Given(prefixes, "host facts")
@@ -304,12 +303,11 @@ def _gathered(found: Iterable[tuple[str, Any, str]]) -> dict[str, Given]:
 # --- the file --------------------------------------------------------------------------------------------
 
 
-def _from_file(path: str | None, is_followed: bool) -> dict[str, Given]:
+def _from_file(path: str | None, read: Callable[[str], bytes]) -> dict[str, Given]:
     if path is None:
         return {}
     try:
-        content = read_regular(path) if is_followed else Path(path).read_bytes()
-        root = yaml.compose(content.decode(), Loader=yaml.SafeLoader)
+        root = yaml.compose(read(path).decode(), Loader=yaml.SafeLoader)
         return {} if root is None else _gathered(_leaves(root, path))
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""

@@ -43,6 +43,12 @@ _FILES = {
         "a regular file that may be read",
         "check its permissions, and the links on the way",
     ),
+    "file-open": Message(
+        None,
+        "is being written",
+        "that whoever writes it closes it",
+        "`fuser -v` and its name tell who has it open",
+    ),
     "fault": Message(
         None,
         "labelgate itself fails on this file",

@@ -8,20 +8,29 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from labelgate.resources import Loading
+from labelgate.regular import read_and_tell
+from labelgate.resources import LoadError, Loading
+from labelgate.resources.errors import Wrong
 from labelgate.sources.files import (
     STDIN,
     Progress,
     all_files,
     in_turn,
     read_documents,
-    read_file,
+    unreadable,
 )
 
 _TICK_NS = 50_000_000
 """Written twice within a tick of the kernel's clock, a file may look as before: 10 ms, and a margin."""
 
 _Stamp = tuple[int, ...]
+IsOpen = Callable[[str, bool | None], bool]
+"""Whether a file counts as open for writing: its name, and what the kernel tells, or None."""
+
+
+def as_told(_file: str, is_open: bool | None) -> bool:
+    """A file of which the kernel does not tell counts as closed."""
+    return is_open is True
 
 
 @dataclass(slots=True)
@@ -44,23 +53,38 @@ class FileCache:
         """`step` is called as often as `progress` is told, at later readings too."""
         self._step = step
         self._parsed: dict[str, _Parsed] = {}
+        """By file; some may be newer than what the last whole reading gave."""
+        self._read: dict[str, _Parsed] = {}
         self._whole: Loading | None = None
+        self.open_files: tuple[str, ...] = ()
+        """Those that the last reading found open for writing, with something new in them."""
 
-    def read(self, paths: Iterable[str], progress: Progress = lambda done, whole: None) -> Loading:
+    def read(
+        self,
+        paths: Iterable[str],
+        progress: Progress = lambda done, whole: None,
+        is_open: IsOpen = as_told,
+    ) -> Loading:
         """All that the paths hold now; the object of the last reading if nothing has changed.
 
-        `progress` is told of the first reading only.
+        `progress` is told of the first reading only. LoadError where a file that has changed is open for
+        writing: then it is as if nothing had been read.
         """
-        paths = tuple(paths)
+        paths, self.open_files = tuple(paths), ()
         files = list(all_files(paths))
         if STDIN in files:
             return read_documents(paths, progress)
         if self._parsed:
-            parsed = {file: self._read(file, lambda _: self._step()) for file in files}
+            found = {file: self._parse(file, lambda _: self._step(), is_open) for file in files}
         else:
-            parsed = {file: self._read(file, done) for file, done in in_turn(files, progress)}
-        same = self._whole is not None and _loadings(parsed) == _loadings(self._parsed)
-        self._parsed = parsed
+            found = {file: self._parse(file, done, is_open) for file, done in in_turn(files, progress)}
+        parsed = {file: one for file, one in found.items() if one is not None}
+        if len(parsed) < len(found):
+            self._parsed = self._parsed | parsed
+            self.open_files = tuple(file for file, one in found.items() if one is None)
+            raise _open_for_writing(self.open_files)
+        same = self._whole is not None and _loadings(parsed) == _loadings(self._read)
+        self._parsed = self._read = parsed
         if self._whole is None or not same:
             # Who of two files has a resource first is told by reading them one after the other.
             self._whole = _joined(parsed) or read_documents(paths, is_followed=True)
@@ -74,32 +98,49 @@ class FileCache:
     @property
     def texts(self) -> tuple[tuple[str, bytes], ...]:
         """Every file that was read last, with what it held."""
-        return tuple((file, one.content) for file, one in self._parsed.items())
+        return tuple((file, one.content) for file, one in self._read.items())
 
     @property
     def digest(self) -> str:
         """Of all names and contents."""
         whole = hashlib.sha256()
-        for file, one in self._parsed.items():
+        for file, one in self._read.items():
             whole.update(os.fsencode(file) + b"\0" + one.digest)
         return whole.hexdigest()
 
-    def _read(self, file: str, done: Callable[[int], None]) -> _Parsed:
+    def _parse(self, file: str, done: Callable[[int], None], is_open: IsOpen) -> _Parsed | None:
+        """None: it has changed, and somebody has it open for writing."""
         before = self._parsed.get(file)
         stamp = _stamp(file)
         if before is not None and stamp is not None and stamp == before.stamp:
             return before
-        content = read_file(file, is_followed=True)
+        content, told = _read_and_tell(file)
         digest = hashlib.sha256(content if isinstance(content, bytes) else content.code.encode()).digest()
         if before is not None and digest == before.digest:
             before.stamp = stamp
             return before
+        if isinstance(content, bytes) and is_open(file, told):
+            return None
         loading = Loading()
         if isinstance(content, bytes):
             loading.add(content, file, done)
         else:
             loading.add_unreadable(content, file)
         return _Parsed(stamp, content if isinstance(content, bytes) else b"", digest, loading)
+
+
+def _read_and_tell(file: str) -> tuple[bytes | Wrong, bool | None]:
+    try:
+        return read_and_tell(file)
+    except OSError as error:
+        return unreadable(error), None
+
+
+def _open_for_writing(files: Iterable[str]) -> LoadError:
+    loading = Loading()
+    for file in files:
+        loading.add_unreadable(Wrong("file-open", "somebody has it open for writing"), file)
+    return LoadError(loading.problems)
 
 
 def _loadings(parsed: dict[str, _Parsed]) -> list[tuple[str, int]]:

@@ -150,7 +150,12 @@ def read_file(file: str, *, is_followed: bool = False) -> bytes | Wrong:
     """What a file holds, or why that cannot be read; one that is followed must be a regular file."""
     try:
         return read_regular(file) if is_followed else Path(file).read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return Wrong("file-missing", "nothing there")
     except OSError as error:
-        return Wrong("file-unreadable", error.strerror or "an error of the system")
+        return unreadable(error)
+
+
+def unreadable(error: OSError) -> Wrong:
+    """Why a file cannot be read."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return Wrong("file-missing", "nothing there")
+    return Wrong("file-unreadable", error.strerror or "an error of the system")

@@ -6,7 +6,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Self
+from typing import Any, Self
 
 from inotify_simple import INotify, flags  # type: ignore[import-untyped]
 
@@ -17,9 +17,9 @@ QUIET_SECONDS = 0.02
 MOST_SECONDS = 1.0
 """Edits without a pause are read after so long all the same."""
 OPEN_SECONDS = 5.0
-"""A file that is being written is read when it is closed, or when nothing more has come for so long."""
+"""Whether a file is still open for writing is looked at when nothing has come for so long, and again then."""
 MOST_OPEN_SECONDS = 30.0
-"""A file that is written to all the time is read after so long all the same."""
+"""And after so long if something comes all the time."""
 MOST_LINKS = 40
 """As the kernel follows (path_resolution(7))."""
 
@@ -35,6 +35,7 @@ class FileWatch:
 
     Editors write beside and rename, ConfigMaps swap a link, others write in place: after each of these
     `is_due` is true once, when nothing more comes. `fileno` is readable when `poll` has something to do.
+    Who reads then asks `is_open` of each file that has changed.
     """
 
     def __init__(self, paths: Iterable[str], say: Callable[[str], None]) -> None:
@@ -47,8 +48,17 @@ class FileWatch:
         self._paths = tuple(os.path.abspath(path) for path in paths)
         self._inotify = INotify(nonblocking=True)
         self._folders: dict[int, str] = {}
-        self._writers: dict[tuple[int, str], float] = {}
-        """Files that are open for writing, by watch and name: when something last came."""
+        self._writers: dict[tuple[int, str], tuple[float, float]] = {}
+        """Files that were written to and not closed, by watch and name: when something first came, and last.
+
+        Not all: some were opened before we looked, or are open under another name. truncate(2) closes none.
+        """
+        self._open: dict[str, float] = {}
+        """Files that were open for writing when they were to be read: since when."""
+        self._looked = self._open
+        """The same, one reading before."""
+        self._again = 0.0
+        """When it is looked again whether they still are."""
         self._began: float | None = None
         """When the first event came that nobody has read the files after."""
         self._latest = 0.0
@@ -66,12 +76,14 @@ class FileWatch:
         now = time.monotonic()
         for event in events:
             key = (event.wd, event.name)
+            if event.mask & flags.Q_OVERFLOW:
+                self._writers.clear()  # Who has closed what since is not told.
             if event.mask & flags.IGNORED:
                 self._folders.pop(event.wd, None)
             if event.mask & _CLOSING:
                 self._writers.pop(key, None)
             elif event.mask & flags.MODIFY and self._is_read(*key):
-                self._writers[key] = now
+                self._writers[key] = self._writers.get(key, (now, now))[0], now
         if events:
             self._note(now)
         return bool(events)
@@ -79,9 +91,9 @@ class FileWatch:
     def seconds_left(self) -> float | None:
         """Until the files should be read, if nothing more comes; None while nothing has changed."""
         if self._began is None:
-            return None
+            return max(0.0, self._again - time.monotonic()) if self._open else None
         until = min(self._latest + QUIET_SECONDS, self._began + MOST_SECONDS)
-        closed = max((written + OPEN_SECONDS for written in self._writers.values()), default=until)
+        closed = max((written + OPEN_SECONDS for _, written in self._writers.values()), default=until)
         until = max(until, min(closed, self._began + MOST_OPEN_SECONDS))
         return max(0.0, until - time.monotonic())
 
@@ -94,8 +106,32 @@ class FileWatch:
             self._note(time.monotonic())
             return False
         self._began = None
-        self._writers.clear()
+        self._looked, self._open = self._open, {}
+        self._again = time.monotonic() + OPEN_SECONDS
         return True
+
+    @property
+    def has_news(self) -> bool:
+        """Whether something has changed that nobody has read yet."""
+        return self._began is not None
+
+    def is_open(self, file: str, told: bool | None) -> bool:
+        """Whether somebody has it open for writing: as the kernel told, or as far as writers were seen."""
+        since = self._written_since(file)
+        is_open = since is not None if told is None else told
+        if is_open:
+            self._open[file] = self._looked.get(file, time.monotonic() if since is None else since)
+        return is_open
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether what was to be read is open for writing, and nothing has been so for `OPEN_SECONDS`."""
+        return bool(self._open) and time.monotonic() - min(self._open.values()) < OPEN_SECONDS
+
+    def open_files(self) -> list[dict[str, Any]]:
+        """Those that are not read as they are open for writing: for how long. Any thread may ask."""
+        now = time.monotonic()
+        return [{"file": file, "seconds": round(now - since, 3)} for file, since in tuple(self._open.items())]
 
     def close(self) -> None:
         """Follows no more."""
@@ -115,6 +151,13 @@ class FileWatch:
     def _is_read(self, watch: int, name: str) -> bool:
         path = os.path.join(self._folders.get(watch, ""), name)
         return path in self._paths or (name.endswith(SUFFIXES) and not name.startswith("."))
+
+    def _written_since(self, file: str) -> float | None:
+        real = os.path.realpath(file)
+        for (watch, name), (since, _) in self._writers.items():
+            if os.path.join(self._folders.get(watch, ""), name) == real:
+                return since
+        return None
 
     def _look_around(self) -> bool:
         """Follows the folders as they are now; whether there is one that was not followed before."""
