@@ -740,7 +740,7 @@ def test_rules_are_put_back_while_connections_are_asked_about(
     kernel.steps = [lambda: said.append(str(agent._answer_check(applied())))]
     agent.run()
     put_back = said.index("warning: v4: raw PREROUTING: our jump is gone; our rules are put back")
-    assert put_back < said.index("{'findings': []}")
+    assert put_back < said.index("{'findings': [], 'warnings': []}")
 
 
 @pytest.mark.parametrize(("stop", "expected"), [("keep", 3), ("remove", 2)])
@@ -1223,3 +1223,29 @@ def test_half_a_file_at_the_start(
     monkeypatch.delenv("INVOCATION_ID")
     with policy.open("a"), pytest.raises(LoadError, match="is being written"):
         run(policy)
+
+
+def test_a_file_that_was_emptied_is_told(
+    kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`kubectl get > policy.yaml` that fails leaves nothing, which may be meant, too."""
+    monkeypatch.setattr(daemon, "denied_sessions", lambda *_: [])
+    said: list[str] = []
+    agent = agent_of(policy, said)
+    warning = f"{policy} held 1 resource and holds none now"
+    asked = {"paths": [str(policy)], "texts": [[str(policy), "# nothing"], ["other.yaml", ""]]}
+    answers: list[Any] = []
+    kernel.steps = [
+        lambda: answers.append(agent._answer_check(asked)["warnings"]),
+        lambda: answers.append(agent._answer_apply(asked)["warnings"]),
+        lambda: answers.append(agent._answer_apply(asked)["warnings"]),
+        lambda: policy.write_text("# nothing", encoding="utf-8"),
+        reload,
+        reload,
+        lambda: policy.write_text("", encoding="utf-8"),
+        reload,
+    ]
+    agent.run()
+    assert answers == [[warning], [warning], []]
+    assert said.count(f"warning: {warning}") == 1
+    assert agent._enforcement.current.number == 6

@@ -539,6 +539,9 @@ def test_check_of_nothing_is_noted(tmp_path: Path) -> None:
     result = run("check", "-f", str(tmp_path))
     assert (result.exit_code, result.stdout) == (0, "0 documents are valid\n")
     assert result.stderr == "note: no documents in these files: is it the right path?\n"
+    (tmp_path / "a.yaml").write_text(WEB_ONLY)
+    (tmp_path / "b.yaml").write_text("# nothing\n")
+    assert run("check", "-f", str(tmp_path)).stderr == f"note: no documents in {tmp_path / 'b.yaml'}\n"
 
 
 @pytest.mark.parametrize("words", [("check", "--live", "--socket", "/none"), ("bench", "match", "--quick")])

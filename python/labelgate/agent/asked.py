@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, Self
@@ -12,7 +14,8 @@ from labelgate.agent.generation import Generation
 from labelgate.agent.state import encoded
 from labelgate.control import MOST_TRIAL_SECONDS, ControlError
 from labelgate.flow import TCP
-from labelgate.lockout import Flow
+from labelgate.lockout import Finding, Flow
+from labelgate.sources.emptied import emptied
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,12 @@ class Asked:
     session: Flow | None
     """The connection over which it is asked, if it is one over SSH."""
 
+    def told(self, found: Iterable[Finding], before: Generation, after: Generation) -> dict[str, Any]:
+        """For the control socket: what was found, and warnings of texts that hold nothing any more."""
+        held, holds = _counts(before), _counts(after)
+        warnings = emptied(held, {name: holds[name] for name, _ in self.texts})
+        return {"findings": [finding.to_json() for finding in found], "warnings": list(warnings)}
+
     @classmethod
     def read(cls, arguments: Mapping[str, Any]) -> Self:
         """ControlError if this is not what is expected."""
@@ -55,6 +64,11 @@ class Asked:
         except (KeyError, TypeError, ValueError):
             raise ControlError("request", "expected paths, texts with their names, and a session") from None
         return cls(paths, texts, _seconds(arguments.get("confirm")), arguments.get("force") is True, session)
+
+
+def _counts(generation: Generation) -> Counter[str]:
+    """How many resources are from each file."""
+    return Counter(os.path.abspath(resource.location.file) for resource in generation.snapshot.resources())
 
 
 def read_session(words: Any) -> Flow:

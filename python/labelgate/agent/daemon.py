@@ -297,7 +297,7 @@ class Agent:
             found = denied_sessions(before, generation, links, asked.session, self._keep_up)
         except LockOutError as error:
             found = list(error.findings)
-        return {"findings": [finding.to_json() for finding in found]}
+        return asked.told(found, before, generation)
 
     def _answer_reload(self, arguments: dict[str, Any]) -> dict[str, Any]:
         refuse_unknown(arguments, "force")
@@ -327,8 +327,8 @@ class Agent:
         self._put_on_trial(generation, asked.confirm)
         self._refusal = self._to_try_again = None
         self._announce()
-        warnings = [finding.to_json() for finding in found]
-        return {"generation": generation.number, "confirmSeconds": asked.confirm, "findings": warnings}
+        told = asked.told(found, before, generation)
+        return {"generation": generation.number, "confirmSeconds": asked.confirm, **told}
 
     def _put_on_trial(self, generation: Generation, confirm: float | None) -> None:
         """Until so many seconds have passed, or for good; nothing leaves it in force without its end."""

@@ -187,6 +187,8 @@ class Loader:
             files = self._cache.read(self._options.paths, self._progress, is_open)
         finally:
             self.has_open_files = bool(self._cache.open_files)
+        for warning in self._cache.emptied:
+            self._say(f"warning: {warning}")
         number = before.number + 1
         if files is not before.files or not if_changed:
             return self._made(number, self._files(), files, Snapshot.of(files.result()), links, before)

@@ -37,6 +37,8 @@ def apply(paths: tuple[str, ...], confirm: str | None, force: bool, socket: str 
         socket, "apply", paths=paths, texts=read_texts(paths), confirm=seconds, force=force,
         session=ssh_session(),
     )  # fmt: skip
+    for warning in answer.get("warnings", ()):
+        click.echo(f"warning: {warning}", err=True)
     for finding in answer["findings"]:
         click.echo(f"warning: {finding_text(finding)}", err=True)
     click.echo(f"generation {answer['generation']} in force")

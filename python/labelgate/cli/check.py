@@ -27,7 +27,7 @@ from labelgate.links import read_links
 from labelgate.lockout import Host, findings, open_sessions, read_connections
 from labelgate.resources import Loading, Problem, Summary
 from labelgate.snapshot import Snapshot
-from labelgate.sources.files import read_documents
+from labelgate.sources.files import STDIN, all_files, read_documents
 
 
 @click.command()
@@ -62,7 +62,7 @@ def check(
         _warn(loading)
         click.echo(json.dumps({**_report(loading), **({"live": found} if is_asked else {})}, indent=2))
     else:
-        _print(loading)
+        _print(paths, loading)
         for finding in found:
             click.echo(finding_text(finding), err=True)
         if is_asked and not found:
@@ -82,6 +82,8 @@ def _live(
         if config.sources["socket"].source == "default":
             warn_of_elsewhere(None, ask(config.socket, "status"))
         answer = ask(config.socket, "check", paths=paths, texts=texts, session=session)
+        for warning in answer.get("warnings", ()):
+            click.echo(f"warning: {warning}", err=True)
         return list(answer["findings"])
     except NoDaemon:
         if unknown := unknown_node(snapshot, config.node):  # "Nothing would be denied" would be no answer.
@@ -104,7 +106,15 @@ def _warn(loading: Loading) -> None:
             click.echo(f"warning: {warning}", err=True)
 
 
-def _print(loading: Loading) -> None:
+def _note_empty_files(paths: tuple[str, ...], loading: Loading) -> None:
+    """A command that failed may have left one."""
+    known = {document.file for document in loading.documents}
+    for file in all_files(paths):
+        if file != STDIN and file not in known:
+            click.echo(f"note: no documents in {file}", err=True)
+
+
+def _print(paths: tuple[str, ...], loading: Loading) -> None:
     problems = sorted(loading.problems, key=_place)
     for problem in problems:
         click.echo(str(problem), err=True)
@@ -116,6 +126,8 @@ def _print(loading: Loading) -> None:
     _warn(loading)
     if not loading.documents:
         click.echo("note: no documents in these files: is it the right path?", err=True)
+    else:
+        _note_empty_files(paths, loading)
     click.echo(f"{read} {'is' if count == 1 else 'are'} valid")
 
 

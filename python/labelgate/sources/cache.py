@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from labelgate.regular import read_and_tell
 from labelgate.resources import LoadError, Loading
 from labelgate.resources.errors import Wrong
+from labelgate.sources.emptied import emptied
 from labelgate.sources.files import (
     STDIN,
     Progress,
@@ -58,6 +59,8 @@ class FileCache:
         self._whole: Loading | None = None
         self.open_files: tuple[str, ...] = ()
         """Those that the last reading found open for writing, with something new in them."""
+        self.emptied: tuple[str, ...] = ()
+        """Warnings of files in which the last reading found nothing where the one before had."""
 
     def read(
         self,
@@ -70,7 +73,7 @@ class FileCache:
         `progress` is told of the first reading only. LoadError where a file that has changed is open for
         writing: then it is as if nothing had been read.
         """
-        paths, self.open_files = tuple(paths), ()
+        paths, self.open_files, self.emptied = tuple(paths), (), ()
         files = list(all_files(paths))
         if STDIN in files:
             return read_documents(paths, progress)
@@ -84,6 +87,8 @@ class FileCache:
             self.open_files = tuple(file for file, one in found.items() if one is None)
             raise _open_for_writing(self.open_files)
         same = self._whole is not None and _loadings(parsed) == _loadings(self._read)
+        if not same:
+            self.emptied = tuple(emptied(_counts(self._read), _counts(parsed)))
         self._parsed = self._read = parsed
         if self._whole is None or not same:
             # Who of two files has a resource first is told by reading them one after the other.
@@ -141,6 +146,11 @@ def _open_for_writing(files: Iterable[str]) -> LoadError:
     for file in files:
         loading.add_unreadable(Wrong("file-open", "somebody has it open for writing"), file)
     return LoadError(loading.problems)
+
+
+def _counts(parsed: dict[str, _Parsed]) -> dict[str, int]:
+    """Of resources; what is wrong counts, too."""
+    return {file: len(one.loading.first) + len(one.loading.problems) for file, one in parsed.items()}
 
 
 def _loadings(parsed: dict[str, _Parsed]) -> list[tuple[str, int]]:
