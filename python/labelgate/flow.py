@@ -14,6 +14,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from numbers import Integral
 from typing import Any, Literal
 
+from labelgate.printable import printable
+
 Hook = Literal[
     "raw-prerouting",
     "raw-output",
@@ -185,7 +187,7 @@ def shown(value: object) -> str:
     ('`true`', '`eth0`', '`null`')
     """
     text = value if isinstance(value, str) else json.dumps(value, default=str)
-    text = text.encode("utf-8", "backslashreplace").decode()
+    text = printable(text)
     return f"`{text if len(text) <= 80 else text[:80] + '...'}`"
 
 

@@ -15,6 +15,7 @@ from labelgate.config import documented_settings
 from labelgate.conversion import is_workload, namespace_profile, pod_profiles, service_account_profile
 from labelgate.engines import Budgets
 from labelgate.model import BUILT_IN_PROFILE, BUILT_IN_TIERS, core_model, node_name
+from labelgate.printable import printable
 from labelgate.resources.grouped import Grouped
 from labelgate.settings import HostFacts, Settings
 from labelgate.sources.files import Progress, load_documents
@@ -68,7 +69,8 @@ class Snapshot(Grouped):
         documents = (*self.felix_configurations, *self.kubernetes_cluster_network_policies)
         notices = [notice for document in documents for notice in document.notices]
         missing = (*self._missing_profiles(), *self._missing_tiers(), *self._missing_services())
-        return sorted({*notices, *missing, *self._without_effect(), *self._replaced_profiles()})
+        told = (*notices, *missing, *self._without_effect(), *self._replaced_profiles())
+        return sorted({printable(text) for text in told})
 
     def absent_profiles(self) -> Iterator[tuple[str, str, bool]]:
         """Endpoints with profiles that they list and that do not exist, and whether these deny (R-29).

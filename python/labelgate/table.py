@@ -27,6 +27,7 @@ from labelgate.flow import (
     protocol_number,
     read_address,
 )
+from labelgate.printable import printable
 from labelgate.settings import HostFacts, Settings
 from labelgate.tabular import Tabular
 
@@ -105,7 +106,7 @@ class DecisionTable(Tabular):
     @property
     def warnings(self) -> list[str]:
         """What does nothing here, or not what it says, although it is no error; sorted."""
-        return sorted([*self.program.warnings, *self.core.warnings])
+        return sorted(map(printable, [*self.program.warnings, *self.core.warnings]))
 
     def decide(
         self,

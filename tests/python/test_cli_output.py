@@ -201,3 +201,45 @@ def test_the_version_is_told_by_an_option_too() -> None:
     told = {CliRunner().invoke(cli.cli, [word]).output for word in ("--version", "version")}
     assert len(told) == 1
     assert told.pop().startswith("labelgate ")
+
+
+SPOILT = {
+    "wrong": 'apiVersion: v1\nkind: Namespace\nmetadata: {name: "a\\e[2Jb\\u202e", "la\\x07bels": {}}\n',
+    "missing": "apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: d}\n"
+    'spec: {nodeName: "n\\e[2J", serviceAccountName: "s\\nx \\e[2J"}\nstatus: {podIPs: [{ip: 10.0.0.1}]}\n'
+    "---\napiVersion: labelgate/v1\nkind: PolicyTest\nmetadata: {name: t}\nspec:\n  expectations:\n"
+    "  - {from: 10.0.0.9, to: d/p, protocol: TCP, port: 80, expect: allow}\n",
+}
+
+
+@pytest.mark.parametrize("what", SPOILT)
+@pytest.mark.parametrize(
+    "words",
+    [
+        "check -f",
+        "check -o json -f",
+        "lint -f",
+        "lint -o json -f",
+        "lint -o sarif -f",
+        "test",
+        "test --junit /dev/null",
+        "connectivity --matrix --port 80 -f",
+        "reach -f",
+        "explain --node m --hook filter-input --in e --src ::1 --dst ::2 --protocol tcp --dport 80 -f",
+    ],
+)
+def test_what_files_hold_is_no_command_to_a_terminal(tmp_path: Path, words: str, what: str) -> None:
+    """Nor what they are called, which need not be UTF-8."""
+    folder = tmp_path / "policies"
+    folder.mkdir()
+    name = os.fsencode(folder) + b"/caf\xe9\x1b[2J.yaml"
+    Path(os.fsdecode(name)).write_text(SPOILT[what], encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "labelgate", *words.split(), "policies"],
+        cwd=tmp_path, env={**os.environ, "PYTHONIOENCODING": "utf-8"}, capture_output=True, check=False,
+    )  # fmt: skip
+    said = (done.stdout + done.stderr).decode("utf-8")
+    assert done.returncode <= 3, said
+    assert "Traceback" not in said
+    assert all(line.isprintable() for line in said.split("\n"))
+    assert not any(line.startswith("x ") for line in said.split("\n"))

@@ -18,6 +18,7 @@ from labelgate.engines import Budgets, ClassesBudget
 from labelgate.flow import HOOKS
 from labelgate.handlers import BindLoop
 from labelgate.links import Links
+from labelgate.printable import printable
 from labelgate.regular import open_for_writing, read_and_tell
 from labelgate.resources import LoadError, Loading
 from labelgate.settings import Settings
@@ -322,7 +323,7 @@ class Loader:
     def _require_endpoints(self, generation: Generation) -> None:
         nodes, node = generation.snapshot.nodes(), generation.config.node
         if node not in nodes and not self._options.allow_empty:
-            found = ", ".join(nodes) or "none"
+            found = ", ".join(map(printable, nodes)) or "none"
             raise AgentError(
                 f"no endpoint names node `{node}` (nodes found: {found}); set `node`, "
                 "or run with --allow-empty"

@@ -20,6 +20,7 @@ import click
 
 from labelgate.config import ConfigError
 from labelgate.interrupts import ending_at_once
+from labelgate.printable import printable_lines
 from labelgate.resources import LoadError
 
 VERBS = {
@@ -148,7 +149,7 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except (LoadError, ConfigError) as error:
-        click.echo(error, err=True)
+        click.echo(printable_lines(str(error)), err=True)
         sys.exit(3)
     except (KeyboardInterrupt, SystemExit):
         raise

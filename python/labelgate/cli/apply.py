@@ -11,6 +11,7 @@ import click
 from labelgate.cli.options import EnvironmentProblem, ask_daemon, policies, socket_option
 from labelgate.config.values import read_duration
 from labelgate.control import MOST_TRIAL_SECONDS
+from labelgate.printable import printable
 from labelgate.sources.files import STDIN, all_files, read_file
 
 
@@ -38,7 +39,7 @@ def apply(paths: tuple[str, ...], confirm: str | None, force: bool, socket: str 
         session=ssh_session(),
     )  # fmt: skip
     for warning in answer.get("warnings", ()):
-        click.echo(f"warning: {warning}", err=True)
+        click.echo(f"warning: {printable(warning)}", err=True)
     for finding in answer["findings"]:
         click.echo(f"warning: {finding_text(finding)}", err=True)
     click.echo(f"generation {answer['generation']} in force")

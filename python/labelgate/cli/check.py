@@ -25,6 +25,7 @@ from labelgate.config import load_config
 from labelgate.control import ControlError, NoDaemon, ask
 from labelgate.links import read_links
 from labelgate.lockout import Host, findings, open_sessions, read_connections
+from labelgate.printable import printable
 from labelgate.resources import Loading, Problem, Summary
 from labelgate.snapshot import Snapshot
 from labelgate.sources.files import STDIN, all_files, read_documents
@@ -83,14 +84,14 @@ def _live(
             warn_of_elsewhere(None, ask(config.socket, "status"))
         answer = ask(config.socket, "check", paths=paths, texts=texts, session=session)
         for warning in answer.get("warnings", ()):
-            click.echo(f"warning: {warning}", err=True)
+            click.echo(f"warning: {printable(warning)}", err=True)
         return list(answer["findings"])
     except NoDaemon:
         if unknown := unknown_node(snapshot, config.node):  # "Nothing would be denied" would be no answer.
             raise EnvironmentProblem(f"--live: {unknown}; set --node or --config") from None
         links = read_links()
         for idle in snapshot.idle_host_endpoints(config.node, links.host_facts):
-            click.echo(f"warning: {idle}: it governs nothing here", err=True)
+            click.echo(f"warning: {printable(idle)}: it governs nothing here", err=True)
         table = snapshot.compile(node=config.node, host=links.host_facts, settings=config.settings)
         mine = read_session(session) if session else None
         found = findings(None, table, Host(links), open_sessions(), read_connections(), mine=mine)
@@ -111,7 +112,7 @@ def _note_empty_files(paths: tuple[str, ...], loading: Loading) -> None:
     known = {document.file for document in loading.documents}
     for file in all_files(paths):
         if file != STDIN and file not in known:
-            click.echo(f"note: no documents in {file}", err=True)
+            click.echo(f"note: no documents in {printable(file)}", err=True)
 
 
 def _print(paths: tuple[str, ...], loading: Loading) -> None:

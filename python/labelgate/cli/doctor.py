@@ -11,6 +11,7 @@ from labelgate.agent.handover import running
 from labelgate.cli.options import config_option, socket_option
 from labelgate.config import load_config
 from labelgate.doctor import examine
+from labelgate.printable import printable
 
 
 @click.command()
@@ -30,7 +31,7 @@ def doctor(config_file: str | None, socket: str | None, output: str) -> None:
         click.echo(json.dumps([diagnosis.to_json() for diagnosis in found], indent=2))
     else:
         for diagnosis in found:
-            click.echo(f"{diagnosis.state:8} {diagnosis.subject}: {diagnosis.found}")
+            click.echo(printable(f"{diagnosis.state:8} {diagnosis.subject}: {diagnosis.found}"))
             for label, text in (("means", diagnosis.meaning), ("mend", diagnosis.mend)):
                 if text:
                     click.echo(f"{'':8}   {label}: {text}")

@@ -14,6 +14,7 @@ from labelgate.analysis.lint.sarif import sarif
 from labelgate.cli.options import config_option, policies
 from labelgate.cli.progress import ProgressBar
 from labelgate.config import load_config
+from labelgate.printable import printable
 from labelgate.settings import Settings
 from labelgate.snapshot import Snapshot
 
@@ -112,7 +113,7 @@ def _print(found: list[Finding], output: str) -> None:
         click.echo(json.dumps(sarif(found), indent=2))
     else:
         for one in found:
-            click.echo(f"{one} [{one.name}]\n  mend: {one.mend}")
+            click.echo(f"{one} [{one.name}]\n  mend: {printable(one.mend)}")
         counts = {word: sum(one.severity == word for one in found) for word in SEVERITIES}
         told = ", ".join(
             f"{count} {word}" + "s" * (count != 1 and word != "info")

@@ -14,6 +14,7 @@ import click
 
 from labelgate.config import control_socket, variable_of
 from labelgate.control import ANSWER_SECONDS, ControlError, NoDaemon, ask, network_namespace
+from labelgate.printable import printable, printable_lines
 from labelgate.snapshot import Snapshot, check_node
 
 PATIENCE_SECONDS = 5.0
@@ -25,6 +26,9 @@ class EnvironmentProblem(click.ClickException):
     """The host, its kernel or the files are not as they must be; exit code 3."""
 
     exit_code = 3
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable_lines(message))
 
 
 @contextmanager
@@ -122,7 +126,7 @@ def unknown_node(snapshot: Snapshot, node: str) -> str | None:
     nodes = snapshot.nodes()
     if node in nodes:
         return None
-    return f"no endpoint names node `{node}` (nodes found: {', '.join(nodes) or 'none'})"
+    return f"no endpoint names node `{node}` (nodes found: {', '.join(map(printable, nodes)) or 'none'})"
 
 
 def refuse_other_nodes(node: str, *snapshots: Snapshot) -> None:
@@ -140,7 +144,7 @@ class Refused(click.ClickException):
 
     def show(self, file: Any = None) -> None:
         """The message as it is."""
-        click.echo(self.message, err=True)
+        click.echo(printable_lines(self.message), err=True)
 
 
 socket_option = click.option(

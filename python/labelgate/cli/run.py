@@ -18,6 +18,7 @@ from labelgate.cli.options import EnvironmentProblem, node_option, policies
 from labelgate.cli.progress import ProgressBar
 from labelgate.config import Config, ConfigError, load_config
 from labelgate.handlers import BindLoop
+from labelgate.printable import printable_lines
 from labelgate.regular import read_closed
 from labelgate.streams import is_journal
 
@@ -163,4 +164,4 @@ def _say(text: str) -> None:
     if text.startswith("warning") and is_journal():
         text = "\n".join(f"{_WARNING}{line}" for line in text.splitlines())
     with suppress(OSError):  # Nobody reads it any more: policy is enforced all the same.
-        os.write(2, f"{text}\n".encode(errors="backslashreplace"))
+        os.write(2, f"{printable_lines(text)}\n".encode())

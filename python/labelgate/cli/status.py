@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from labelgate.cli.options import ask_daemon, socket_option, warn_of_elsewhere
+from labelgate.printable import printable_lines
 
 
 @click.command()
@@ -22,7 +23,9 @@ def status(socket: str | None, output: str) -> None:
     """
     answer = ask_daemon(socket, "status")
     warn_of_elsewhere(socket, answer)
-    click.echo(json.dumps(answer, indent=2) if output == "json" else "\n".join(lines(answer)))
+    click.echo(
+        json.dumps(answer, indent=2) if output == "json" else printable_lines("\n".join(lines(answer)))
+    )
     sys.exit(1 if answer["refused"] else 0)
 
 

@@ -14,6 +14,7 @@ from labelgate.expect.judge import EnginesDiffer, Result, judge
 from labelgate.expect.junit import junit
 from labelgate.expect.report import text
 from labelgate.expect.suite import Suite, read_tests
+from labelgate.printable import printable, printable_lines
 from labelgate.resources import PolicyTest
 
 Timed = tuple[Result, float]
@@ -88,7 +89,7 @@ def run_expectations(
         if not result.is_as_expected
     }
     for failure in texts.values():
-        click.echo(failure)
+        click.echo(printable_lines(failure))
     if junit_file is not None:
         with writing(junit_file):
             Path(junit_file).write_bytes(junit(results, texts))
@@ -120,7 +121,7 @@ def _cover(suite: Suite, results: list[Timed], least: float) -> bool:
     """Prints the rules that are never asked; whether enough of them are."""
     found = Coverage.of(suite.exercised(result for result, _ in results))
     for rule in found.missed:
-        click.echo(f"{rule.place}: not exercised: {rule} ({rule.action})")
+        click.echo(printable(f"{rule.place}: not exercised: {rule} ({rule.action})"))
     click.echo(found.caption())
     if not found.rules:
         click.echo("no policy has a rule: nothing is covered", err=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from labelgate.printable import printable, printable_lines
 from labelgate.resources.messages import MESSAGES
 
 Path = tuple[str | int, ...]
@@ -70,10 +71,10 @@ class Problem:
         """Several short lines: where and what, found, expected, hint."""
         place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
         what = f"{self.message} ({self.rule})" if self.rule else self.message
-        lines = [": ".join(part for part in (place, self._resource(), self.path, what) if part)]
+        lines = [printable(": ".join(part for part in (place, self._resource(), self.path, what) if part))]
         for label, text in (("found", self.found), ("expected", self.expected), ("hint", self.hint)):
             indent = "\n" + " " * (len(label) + 4)
-            lines.append(f"  {label}: {text.replace(chr(10), indent)}")
+            lines.append(f"  {label}: {printable_lines(text).replace(chr(10), indent)}")
         return "\n".join(lines)
 
     def _resource(self) -> str:
@@ -167,7 +168,6 @@ def describe(value: object) -> str:
 
 def quote(text: str) -> str:
     """Text of the user in backticks; long text is cut."""
-    text = text.encode("utf-8", "backslashreplace").decode()  # JSON can hold half of a surrogate pair
-    text = text.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
+    text = printable(text)
     limit = 120
     return f"`{text}`" if len(text) <= limit else f"`{text[:limit]}...` ({len(text)} characters)"

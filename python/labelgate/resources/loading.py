@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from labelgate.arguments import check_type
+from labelgate.printable import printable
 from labelgate.resources import kinds
 from labelgate.resources.documents import Document, decode, documents
 from labelgate.resources.errors import (
@@ -100,7 +101,7 @@ class Loading:
     @property
     def notices(self) -> tuple[str, ...]:
         """What is accepted but has no effect, of all resources."""
-        return tuple(notice for resource in self.resources for notice in resource.notices)
+        return tuple(printable(notice) for resource in self.resources for notice in resource.notices)
 
     def _document(self, document: Document, file: str) -> None:
         index = len(self.documents)

@@ -33,7 +33,7 @@ def check(content: bytes) -> None:
 def check_problem(problem: Problem, content: bytes) -> None:
     """It can be printed, and its place is in the file as editors count lines, or as YAML does."""
     assert problem.code != "fault", problem
-    assert str(problem).isprintable() or "\n" in str(problem)
+    assert all(map(str.isprintable, str(problem).split("\n")))
     text = content.decode("utf-8-sig", "replace")
     for breaks in ("\n", "\r\n|[\n\r\x85\u2028\u2029]"):
         lines = re.split(breaks, text)
@@ -56,6 +56,7 @@ def check_resources(resources: list[Resource], content: bytes) -> None:
         assert table.warnings == sorted(table.warnings)
         table.rule_facts()
     assert snapshot.warnings == sorted(set(snapshot.warnings))
+    assert all(map(str.isprintable, [*snapshot.warnings, *local.warnings]))
     reference = Reference(snapshot, NODE, HOST, settings, staged=staged)
     aimed, names = tuple(aims(plain(content))), interfaces(snapshot, settings.workload_prefixes[0])
     for _ in range(PACKETS):

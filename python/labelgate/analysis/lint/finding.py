@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from labelgate.analysis.lint.catalogue import RULES, Severity
+from labelgate.printable import printable
 from labelgate.resources.errors import Path, path_text
 from labelgate.resources.metadata import Resource
 
@@ -48,11 +49,13 @@ class Finding:
 
     def __str__(self) -> str:
         where = ": ".join(part for part in (self.resource, self.path) if part)
-        return f"{self.file}:{self.line}:{self.column}: {self.severity} {self.rule} {where}: {self.text}"
+        place = f"{self.file}:{self.line}:{self.column}"
+        return printable(f"{place}: {self.severity} {self.rule} {where}: {self.text}")
 
     def __repr__(self) -> str:
         where = f"{self.file}:{self.line}:{self.column}"
-        return f"<Finding {self.rule} {self.name} {self.severity} at {where}: {self.resource} {self.path}>"
+        text = f"<Finding {self.rule} {self.name} {self.severity} at {where}: {self.resource} {self.path}>"
+        return printable(text)
 
     def to_json(self) -> dict[str, Any]:
         """Its fields."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def _descriptor(rule: LintRule) -> dict[str, Any]:
 
 def _result(finding: Finding, index: int) -> dict[str, Any]:
     path = Path(finding.file)
-    uri = path.as_uri() if path.is_absolute() else quote(path.as_posix())
+    uri = path.as_uri() if path.is_absolute() else quote(os.fsencode(path))
     region = {"startLine": finding.line, "startColumn": finding.column}
     named = {"fullyQualifiedName": ": ".join(filter(None, (finding.resource, finding.path)))}
     return {
