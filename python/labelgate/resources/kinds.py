@@ -275,6 +275,8 @@ _TYPES = {
     "model_type": ("a mapping", "write fields as `name: value`"),
 }
 _MISSING = {"action": "action-missing", "node": "endpoint-node"}
+_TOO_FEW: dict[str | int, str] = {"networks": "cluster-no-networks"}
+"""By the name of the field."""
 
 
 def _wrong(model: type[Resource], details: ErrorDetails) -> Wrong:
@@ -291,10 +293,12 @@ def _wrong(model: type[Resource], details: ErrorDetails) -> Wrong:
     if kind == "extra_forbidden":
         is_in_rule = not {"ingress", "egress"}.isdisjoint(path[:-1])
         return _unknown_field(_part_at(model, path[:-1]), str(path[-1]), _IN_RULE if is_in_rule else None)
-    if kind in ("too_long", "string_too_long"):
-        count = context.get("actual_length", len(value))
-        limit = context["max_length"]
-        return Wrong("too-many", f"{count}", count=count, limit=limit)
+    if kind == "too_long":
+        return Wrong("too-many", f"{len(value)}", limit=context["max_length"])
+    if kind == "string_too_long":
+        return Wrong("text-length", f"{len(value)} characters", limit=context["max_length"])
+    if kind == "too_short":
+        return Wrong(_TOO_FEW.get(path[-1], "too-few"), describe(value), limit=context["min_length"])
     what, advice = _TYPES.get(kind, ("another value", "write a plain value"))
     if kind == "string_type" and isinstance(value, bool | int | float):
         advice = 'put it in quotes: `"{source}"`'

@@ -117,6 +117,10 @@ _DOCUMENTS = {
     "field-unknown": Message(None, "unknown field", "{known}", "remove it; what is not read is refused"),
     "field-missing": Message(None, "`{field}` is missing", "{what}", "add `{field}`"),
     "wrong-type": Message(None, "the wrong kind of value", "{what}", "{advice}"),
+    "too-few": Message(
+        None, "too few entries", "at least {limit}", "add one, or remove what the list belongs to"
+    ),
+    "text-length": Message(None, "text too long", "at most {limit} characters", "shorten it"),
     "value-unknown": Message(None, "unknown value", "`AssumeNeededOnEveryNode`", "leave the list out"),
 }
 _NAMES = {
@@ -420,6 +424,9 @@ _KUBERNETES = {
     "cluster-no-peers": Message(
         "K-23", "a rule without peers", "at least one peer", "`namespaces: {{}}` is every namespace"
     ),
+    "cluster-no-networks": Message(
+        "K-23", "a peer of no networks", "at least one network", "add one, or remove the peer"
+    ),
     "cluster-network": Message("K-23", "not a network", _NETWORK, _NET_HINT),
     "cluster-peer": Message(
         "K-24", "not one kind of peer", "exactly one field", "make a peer for each of them"
@@ -448,6 +455,12 @@ _KUBERNETES = {
         "not the metadata of a resource",
         "an object as JSON, with `name`, `labels` or `annotations`",
         "leave it out of what you write; Calico makes it where it stores a resource",
+    ),
+    "service-target-port": Message(
+        None,
+        "not a port",
+        "a number, or the name of a port of the backends",
+        "leave it out where it is the same as `port`",
     ),
     "slice-protocol": Message("M-31", "unknown protocol", _TRANSPORTS, "leave it out for `TCP`"),
     "slice-port": Message("M-31", "port out of range", _PORTS, "it is the port of the backend"),

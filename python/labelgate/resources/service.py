@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar, cast
 
 from pydantic import Field, PlainValidator
 
+from labelgate.resources.errors import Wrong, describe
 from labelgate.resources.kubernetes import CoreResource
 from labelgate.resources.part import LoosePart
-from labelgate.resources.values import one_of, port_number
+from labelgate.resources.values import is_integer, one_of, port_number
 from labelgate.resources.versions import CORE, DISCOVERY
 
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 """The label of an EndpointSlice that names its service."""
+
+
+def _port(value: Any) -> int | str:
+    if is_integer(value) or isinstance(value, str):
+        return cast("int | str", value)
+    raise Wrong("service-target-port", describe(value))
 
 
 class ServicePort(LoosePart):
@@ -21,7 +28,7 @@ class ServicePort(LoosePart):
     name: str = ""
     protocol: str = "TCP"
     port: int | None = None
-    target_port: int | str | None = None
+    target_port: Annotated[int | str | None, PlainValidator(_port, json_schema_input_type=int | str)] = None
     """Absent: as `port`; text: a named port of the backends."""
     node_port: int | None = None
 
