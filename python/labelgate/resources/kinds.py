@@ -14,7 +14,7 @@ from labelgate.resources.metadata import Resource
 from labelgate.resources.models import KINDS, model_of
 from labelgate.resources.part import Part, all_findings, field_names, part_of
 from labelgate.resources.stored import STASH, restored
-from labelgate.resources.values import did_you_mean, nearest
+from labelgate.resources.values import did_you_mean, is_integer, nearest
 from labelgate.resources.versions import CLUSTER_POLICY
 
 DEFAULT_NAMESPACE = "default"
@@ -78,6 +78,19 @@ def items_of(data: Any) -> list[tuple[Path, Any]] | None:
         (("items", number), given | item if isinstance(item, dict) else item)
         for number, item in enumerate(items)
     ]
+
+
+def list_findings(data: Any) -> list[Finding]:
+    """Whether a list is the first of several, as the API gives them to who asks with a limit."""
+    metadata = data.get("metadata") if _given_by_list(data) is not None else None
+    if not isinstance(metadata, dict):
+        return []
+    if metadata.get("continue"):
+        return [Finding(("metadata", "continue"), Wrong("list-part", "a token that leads to the rest"))]
+    left: Any = metadata.get("remainingItemCount")
+    if is_integer(left) and left > 0:
+        return [Finding(("metadata", "remainingItemCount"), Wrong("list-part", f"{left} more items"))]
+    return []
 
 
 def _given_by_list(data: Any) -> dict[str, Any] | None:

@@ -113,6 +113,8 @@ class Loading:
         if items is None:
             self._resource(document, document.data, (), Location(file, *document.start, index), head)
             return
+        for finding in kinds.list_findings(document.data):
+            self._finding(document, finding, (), Location(file, *document.start, index), head)
         places = document.places([path for path, _ in items])
         for (path, item), place in zip(items, places, strict=True):
             self._resource(document, item, path, Location(file, *place, index), kinds.header(item))

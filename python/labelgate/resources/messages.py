@@ -105,6 +105,12 @@ _DOCUMENTS = {
         "{supported}",
         "leave the document out of these files",
     ),
+    "list-part": Message(
+        None,
+        "the list is not whole",
+        "all items in one list",
+        "list it again without a limit: policies may be missing",
+    ),
     "list-nested": Message(
         None, "a list in a list", "resources as `items`", "move its items into the list around it"
     ),
