@@ -1249,3 +1249,16 @@ def test_a_file_that_was_emptied_is_told(
     assert answers == [[warning], [warning], []]
     assert said.count(f"warning: {warning}") == 1
     assert agent._enforcement.current.number == 6
+
+
+def test_a_file_that_is_not_read_for_its_name_is_told_once(kernel: Kernel, tmp_path: Path) -> None:
+    folder = tmp_path / "policies"
+    folder.mkdir()
+    (folder / "a.yaml").write_text(POLICY, encoding="utf-8")
+    (folder / "B.YAML").write_text(POLICY, encoding="utf-8")
+    kernel.steps = [reload, lambda: (folder / "C.JSON").write_text("{}"), reload]
+    warnings = [text for text in run(folder) if "not read" in text]
+    assert warnings == [
+        f"warning: not read: {folder / name}; names end in .yaml, .yml or .json"
+        for name in ("B.YAML", "C.JSON")
+    ]

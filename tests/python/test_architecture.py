@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "settings": {"arguments"},
     "flow": {"printable"},
     "resources": {CORE, "arguments", "printable"},
-    "sources": {"regular", "resources"},
+    "sources": {"printable", "regular", "resources"},
     "engines": {CORE},
     "columns": {CORE, "arguments", "flow"},
     "tabular": set(),

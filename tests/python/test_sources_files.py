@@ -8,8 +8,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from click.testing import CliRunner
+from labelgate.cli import cli
 from labelgate.resources import LoadError
-from labelgate.sources.files import load_documents, policy_files, read_documents
+from labelgate.sources.cache import FileCache
+from labelgate.sources.files import load_documents, misnamed, policy_files, read_documents
 
 
 def tier(name: str) -> str:
@@ -158,3 +161,26 @@ def test_notices(tmp_path: Path) -> None:
     assert read_documents([file]).notices == (
         f"{file}:1: FelixConfiguration/default: fields without effect here: logSeverityScreen",
     )
+
+
+def test_names_in_capitals_are_warned_of(folder: Path) -> None:
+    """They are not read; the others, whatever they are called, are not meant."""
+    for name in ("POLICY.YAML", "c/a.Yml", ".HIDDEN.YAML", "NOTES.TXT"):
+        (folder / name).write_text("no policy [")
+    (folder / "FOLDER.YAML").mkdir()
+    names = [folder / "POLICY.YAML", folder / "c" / "a.Yml"]
+    expected = [f"not read: {name}; names end in .yaml, .yml or .json" for name in names]
+    assert misnamed([folder, folder / "c"]) == expected
+    assert len(load_documents([folder])) == 4
+    for verb in ("check", "lint"):
+        result = CliRunner().invoke(cli, [verb, "-f", str(folder)])
+        assert [line for line in result.stderr.splitlines() if "not read" in line] == [
+            f"warning: {warning}" for warning in expected
+        ]
+    cache = FileCache()
+    for warnings in (expected, [], []):
+        cache.read([str(folder)])
+        assert list(cache.warnings) == warnings
+    (folder / "POLICY.YAML").rename(folder / "Policy.yaml")
+    assert len(cache.read([str(folder)]).problems) == 1
+    assert cache.warnings == ()

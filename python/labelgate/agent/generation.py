@@ -144,7 +144,7 @@ class Loader:
             LoadError, ConfigError, ValueError: the policies or the configuration are not valid.
             AgentError: no endpoint names the node.
         """
-        files = self._cache.read(self._options.paths, self._progress)
+        files = self._read_files()
         if record and record.confirmed.is_applied and record.confirmed.files == self._cache.digest:
             return self._of(record.confirmed, 1, files, links)
         return self._made(1, self._files(), files, Snapshot.of(files.result()), links)
@@ -158,7 +158,7 @@ class Loader:
         """
         snapshot, files = _snapshot(record.confirmed), Loading()
         with suppress(LoadError):  # One is open for writing: whatever it holds then is a change.
-            files = self._cache.read(self._options.paths)
+            files = self._read_files()
         try:
             config = self._config(snapshot)
             is_valid = self._options.allow_empty or config.node in snapshot.nodes()
@@ -184,12 +184,7 @@ class Loader:
         self._is_open, self.has_open_files = is_open, False
         if STDIN in self._options.paths:
             raise AgentError("standard input cannot be read twice: use files to be able to reload")
-        try:
-            files = self._cache.read(self._options.paths, self._progress, is_open)
-        finally:
-            self.has_open_files = bool(self._cache.open_files)
-        for warning in self._cache.emptied:
-            self._say(f"warning: {warning}")
+        files = self._read_files()
         number = before.number + 1
         if files is not before.files or not if_changed:
             return self._made(number, self._files(), files, Snapshot.of(files.result()), links, before)
@@ -214,6 +209,14 @@ class Loader:
         source = Source(paths, True, texts, self._cache.digest)
         # As they were read last, be they in force or refused: only an edit takes their turn again.
         return self._of(source, before.number + 1, self._cache.latest or before.files, links, before)
+
+    def _read_files(self) -> Loading:
+        try:
+            return self._cache.read(self._options.paths, self._progress, self._is_open)
+        finally:
+            self.has_open_files = bool(self._cache.open_files)
+            for warning in self._cache.warnings:
+                self._say(f"warning: {warning}")
 
     def _files(self) -> Source:
         return Source(self._options.paths, False, self._cache.texts, self._cache.digest)

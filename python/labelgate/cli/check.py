@@ -28,7 +28,7 @@ from labelgate.lockout import Host, findings, open_sessions, read_connections
 from labelgate.printable import printable
 from labelgate.resources import Loading, Problem, Summary
 from labelgate.snapshot import Snapshot
-from labelgate.sources.files import STDIN, all_files, read_documents
+from labelgate.sources.files import STDIN, all_files, misnamed, read_documents
 
 
 @click.command()
@@ -57,6 +57,8 @@ def check(
     """
     with ProgressBar() as progress:
         loading = read_documents(paths, progress)
+    for warning in misnamed(paths):
+        click.echo(f"warning: {warning}", err=True)
     is_asked = live and not loading.problems
     found = _live(paths, loading, node, config_file, socket) if is_asked else []
     if output == "json":

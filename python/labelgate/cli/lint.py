@@ -17,6 +17,7 @@ from labelgate.config import load_config
 from labelgate.printable import printable
 from labelgate.settings import Settings
 from labelgate.snapshot import Snapshot
+from labelgate.sources.files import misnamed
 
 
 @click.command("lint")
@@ -70,6 +71,8 @@ def lint_verb(
         raise click.UsageError("missing option -f / --filename")
     with ProgressBar() as progress:
         snapshot, places = read(paths, progress)
+    for warning in misnamed(paths):
+        click.echo(f"warning: {warning}", err=True)
 
     def settings_of(node: str | None) -> Settings:
         return load_config(config_file, snapshot.felix_configurations, node).settings

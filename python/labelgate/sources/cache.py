@@ -17,6 +17,7 @@ from labelgate.sources.files import (
     Progress,
     all_files,
     in_turn,
+    not_read,
     read_documents,
     unreadable,
 )
@@ -59,8 +60,10 @@ class FileCache:
         self._whole: Loading | None = None
         self.open_files: tuple[str, ...] = ()
         """Those that the last reading found open for writing, with something new in them."""
-        self.emptied: tuple[str, ...] = ()
-        """Warnings of files in which the last reading found nothing where the one before had."""
+        self._unread: list[str] = []
+        """Files that are not read for their names."""
+        self.warnings: tuple[str, ...] = ()
+        """Of what is new in the last reading: files that hold nothing any more, or are not read."""
 
     def read(
         self,
@@ -73,8 +76,11 @@ class FileCache:
         `progress` is told of the first reading only. LoadError where a file that has changed is open for
         writing: then it is as if nothing had been read.
         """
-        paths, self.open_files, self.emptied = tuple(paths), (), ()
-        files = list(all_files(paths))
+        paths, self.open_files = tuple(paths), ()
+        unread: list[str] = []
+        files = list(all_files(paths, unread.append))
+        self.warnings = tuple(not_read(file) for file in dict.fromkeys(unread) if file not in self._unread)
+        self._unread = unread
         if STDIN in files:
             return read_documents(paths, progress)
         if self._parsed:
@@ -88,7 +94,7 @@ class FileCache:
             raise _open_for_writing(self.open_files)
         same = self._whole is not None and _loadings(parsed) == _loadings(self._read)
         if not same:
-            self.emptied = tuple(emptied(_counts(self._read), _counts(parsed)))
+            self.warnings += tuple(emptied(_counts(self._read), _counts(parsed)))
         self._parsed = self._read = parsed
         if self._whole is None or not same:
             # Who of two files has a resource first is told by reading them one after the other.

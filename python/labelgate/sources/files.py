@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from labelgate.printable import printable
 from labelgate.regular import read_regular
 from labelgate.resources import Loading, Resource
 from labelgate.resources.errors import Wrong
@@ -62,13 +63,34 @@ def _within(progress: Progress, before: int, size: int, whole: int, done: int) -
     progress(before + min(done, size), whole)
 
 
-def all_files(paths: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
+Unread = Callable[[str], None]
+"""Told of a file in a folder that is not read, and would be by a name in lower case."""
+
+
+def misnamed(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
+    """Warnings of files in folders that are not read, as their names end in another case."""
+    found: list[str] = []
+    for _ in all_files(paths, found.append):
+        pass
+    return [not_read(file) for file in dict.fromkeys(found)]
+
+
+def not_read(file: str) -> str:
+    """The warning of such a file.
+
+    >>> not_read("policies/WEB.YAML")
+    'not read: policies/WEB.YAML; names end in .yaml, .yml or .json'
+    """
+    return f"not read: {printable(file)}; names end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
+
+
+def all_files(paths: Iterable[str | os.PathLike[str]], unread: Unread = lambda file: None) -> Iterator[str]:
     """Every file, once, by the name that it is first met by."""
     seen: set[str] = set()
     folders: dict[str, str] = {}
     for given in paths:
         path = os.fspath(given)
-        for file in [path] if path == STDIN else policy_files(path):
+        for file in [path] if path == STDIN else policy_files(path, unread):
             if (real := _real(file, folders)) not in seen:
                 seen.add(real)
                 yield file
@@ -103,7 +125,9 @@ def without_collection() -> Iterator[None]:
             gc.enable()
 
 
-def policy_files(path: str, above: frozenset[str] = frozenset()) -> Iterator[str]:
+def policy_files(
+    path: str, unread: Unread = lambda file: None, above: frozenset[str] = frozenset()
+) -> Iterator[str]:
     """The file itself, or the files of a folder and its folders, sorted; links are followed.
 
     Names that begin with a dot are left out: Kubernetes mounts a ConfigMap as links into such a folder. A
@@ -130,9 +154,11 @@ def policy_files(path: str, above: frozenset[str] = frozenset()) -> Iterator[str
             continue
         if is_folder:
             if os.path.realpath(entry.path) not in here:
-                yield from policy_files(entry.path, here)
+                yield from policy_files(entry.path, unread, here)
         elif entry.name.endswith(SUFFIXES) and (is_file or not os.path.exists(entry.path)):
             yield entry.path
+        elif is_file and entry.name.lower().endswith(SUFFIXES):
+            unread(entry.path)
 
 
 def _read(loading: Loading, file: str, progress: Callable[[int], None], is_followed: bool) -> None:
