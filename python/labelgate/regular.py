@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 from fcntl import F_RDLCK, F_SETLEASE, F_SETSIG, F_UNLCK, fcntl
 from signal import SIGURG
 
@@ -38,15 +39,32 @@ def read_and_tell(path: str) -> tuple[bytes, bool | None]:
 
 
 def _is_open_for_writing(descriptor: int) -> bool | None:
-    """Whether any process has the file so, or mapped; None for one of somebody else's without CAP_LEASE.
+    """Whether any process has the file so, or mapped, by fcntl(2); None where that is not told.
 
-    And on file systems without leases (NFS, FUSE): fcntl(2).
+    Of a file of somebody else without CAP_LEASE, and on file systems without leases (FUSE), or of others.
     """
     try:
         # Whoever opens the file in between waits until we let go, and we are signalled: SIGIO would end us.
         fcntl(descriptor, F_SETSIG, SIGURG)
         fcntl(descriptor, F_SETLEASE, F_RDLCK)
     except OSError as error:
-        return True if error.errno == errno.EAGAIN else None
+        if error.errno != errno.EAGAIN or _file_system(os.fstat(descriptor).st_dev) in _REMOTE:
+            return None
+        return True
     fcntl(descriptor, F_SETLEASE, F_UNLCK)
     return False
+
+
+_REMOTE = frozenset((b"nfs", b"nfs4", b"cifs", b"smb3"))
+"""They refuse a lease in the same way when their server has not promised them the file."""
+
+
+def _file_system(device: int) -> bytes | None:
+    """What kind it is, by proc_pid_mountinfo(5)."""
+    number = f"{os.major(device)}:{os.minor(device)}".encode()
+    with suppress(OSError), open("/proc/self/mountinfo", "rb") as mounts:
+        for line in mounts:
+            mount, _, source = line.partition(b" - ")
+            if mount.split()[2] == number:
+                return source.split()[0]
+    return None

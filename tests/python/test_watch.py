@@ -483,6 +483,18 @@ def test_what_was_opened_before_is_not_read(folder: Path, in_a_hurry: bool) -> N
     follower.watch.close()
 
 
+def test_a_server_that_has_promised_nothing_tells_of_no_writer(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NFS and SMB refuse a lease in the words of a file that is open."""
+    file = folder / "a.yaml"
+    with file.open("a"):
+        assert regular.read_and_tell(str(file))[1] is True
+        kind = regular._file_system(file.stat().st_dev)
+        monkeypatch.setattr(regular, "_REMOTE", frozenset((kind,)))
+        assert regular.read_and_tell(str(file))[1] is None
+
+
 def test_who_opens_a_file_while_it_is_looked_at_does_no_harm(folder: Path) -> None:
     """The lease is broken then; SIGIO would end this process. Nobody is kept waiting either."""
     file = folder / "a.yaml"

@@ -80,6 +80,7 @@ class FileWatch:
                 self._writers.clear()  # Who has closed what since is not told.
             if event.mask & flags.IGNORED:
                 self._folders.pop(event.wd, None)
+                self._writers = {of: when for of, when in self._writers.items() if of[0] != event.wd}
             if event.mask & _CLOSING:
                 self._writers.pop(key, None)
             elif event.mask & flags.MODIFY and self._is_read(*key):
