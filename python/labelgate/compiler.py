@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from threading import Lock
 from typing import Any, TypeVar
 
 from labelgate import _core
@@ -19,12 +21,25 @@ _T = TypeVar("_T")
 _Parts = dict[str, dict[str, dict[str, Any]]]
 
 
+@dataclass(frozen=True)
+class _State:
+    """All that an edit changes: one of another takes its place at once, and nothing in it is ever edited."""
+
+    core: _core.Compiler | None
+    """None: it is being asked, or was when something went wrong. It may be anything then."""
+    settings: Settings
+    resources: dict[str, Resource]
+    groups: dict[str, dict[str, Resource]]
+    table: DecisionTable
+
+
 class Compiler:
     """Keeps the resources of a snapshot, and the table of them as they are now.
 
     Answers are those of `Snapshot.compile` with the same resources, whatever was there before. Tables of
     before stay what they are: whoever asks one is never stopped. Outcome ids are those of the table that
-    gave them.
+    gave them. Several threads may call it: edits wait for each other. One that is interrupted, or fails, has
+    changed everything or nothing.
 
     >>> import labelgate
     >>> compiler = labelgate.Compiler(labelgate.Snapshot(), node="edge1")
@@ -50,23 +65,25 @@ class Compiler:
         check_compile(host, settings, budgets)
         self.host = host or HostFacts({})
         """What the next tables are bound to."""
-        self.settings = settings or snapshot.settings(node)
-        """What the tables are made by."""
         self._follows_settings = settings is None
         self._node, self._staged, self._budgets = node, staged, budgets
-        model = core_model(snapshot, self.settings, staged=staged)
-        self._core = _core.Compiler(model, node_name(node), budgets.json() if budgets else None)
-        self._resources = {resource.key: resource for resource in snapshot.resources()}
-        self._groups: dict[str, dict[str, Resource]] = {}
-        for key, resource in self._resources.items():
-            self._groups.setdefault(_group(resource), {})[key] = resource
-        self.table = self._bound(self._compiled([]))
+        self._editing = Lock()
+        self._state = self._begun(snapshot, settings or snapshot.settings(node))
+
+    @property
+    def table(self) -> DecisionTable:
         """The decisions of the resources as they are now."""
+        return self._state.table
+
+    @property
+    def settings(self) -> Settings:
+        """What the tables are made by."""
+        return self._state.settings
 
     @property
     def snapshot(self) -> Snapshot:
         """The resources as they are now."""
-        return Snapshot.of(self._resources.values())
+        return Snapshot.of(self._state.resources.values())
 
     def apply(self, *, put: Iterable[Resource] = (), remove: Iterable[Resource | str] = ()) -> DecisionTable:
         """Takes resources out, then puts resources in the place of those of one key; gives the new table.
@@ -83,33 +100,8 @@ class Compiler:
             if not isinstance(resource, Resource):
                 raise TypeError(f"put: expected resources, found {type(resource).__name__}")
             changed[resource.key] = resource
-        if self._follows_settings and any(key.startswith(_SETTINGS) for key in changed):
-            resources = {key: one for key, one in {**self._resources, **changed}.items() if one is not None}
-            settings = Snapshot.of(
-                one for key, one in resources.items() if key.startswith(_SETTINGS)
-            ).settings(self._node)
-            if settings != self.settings:
-                return self._begin_anew(Snapshot.of(resources.values()))
-        groups: dict[str, dict[str, Resource]] = {}
-        for key, new in changed.items():
-            old = self._resources.get(key)
-            if old is not None:
-                del groups.setdefault(_group(old), dict(self._groups[_group(old)]))[key]
-            if new is not None:
-                groups.setdefault(_group(new), dict(self._groups.get(_group(new), {})))[key] = new
-        program = self._compiled(
-            [change for name, group in groups.items() for change in self._changes(name, group)]
-        )
-        for name, group in groups.items():
-            self._groups[name] = group
-            if not group:
-                del self._groups[name]
-        for key, new in changed.items():
-            self._resources.pop(key, None)
-            if new is not None:
-                self._resources[key] = new
-        self.table = self._bound(program)
-        return self.table
+        with self._editing:
+            return self._edit(changed)
 
     def follow(self, resources: Iterable[Resource]) -> DecisionTable:
         """Makes these the resources; gives the new table. One that is the same object costs nothing.
@@ -118,34 +110,73 @@ class Compiler:
             ValueError: as `apply`.
         """
         wanted = {resource.key: resource for resource in resources}
-        put = [resource for key, resource in wanted.items() if self._resources.get(key) is not resource]
-        return self.apply(put=put, remove=self._resources.keys() - wanted.keys())
+        with self._editing:
+            before = self._state.resources
+            changed: dict[str, Resource | None] = dict.fromkeys(before.keys() - wanted.keys())
+            return self._edit(
+                changed | {key: one for key, one in wanted.items() if before.get(key) is not one}
+            )
 
-    def _begin_anew(self, snapshot: Snapshot) -> DecisionTable:
-        """With the settings that the snapshot has; nothing has changed if that fails."""
-        other = Compiler(
-            snapshot, node=self._node, host=self.host, staged=self._staged, budgets=self._budgets
-        )
-        vars(self).update(vars(other))
-        return self.table
+    def _edit(self, changed: Mapping[str, Resource | None]) -> DecisionTable:
+        """What has changed by key, None where it is gone."""
+        state = self._state
+        resources = state.resources.copy()
+        for key, new in changed.items():
+            resources.pop(key, None)
+            if new is not None:
+                resources[key] = new
+        if self._follows_settings and any(key.startswith(_SETTINGS) for key in changed):
+            documents = (one for key, one in resources.items() if key.startswith(_SETTINGS))
+            settings = Snapshot.of(documents).settings(self._node)
+            if settings != state.settings:
+                self._state = self._begun(Snapshot.of(resources.values()), settings)
+                return self._state.table
+        touched = _touched(state, changed)
+        core = state.core or self._made_core(Snapshot.of(state.resources.values()), state.settings)
+        changes = [change for name, group in touched.items() for change in self._changes(state, name, group)]
+        groups = state.groups.copy()
+        for name, group in touched.items():
+            groups[name] = group
+            if not group:
+                del groups[name]
+        # Should anything go wrong now, the core may have changed or not: the next edit makes it anew.
+        self._state = replace(state, core=None)
+        program = core.apply(json.dumps(changes).encode())
+        edited = replace(state, core=core, resources=resources, groups=groups)
+        try:
+            table = DecisionTable(program, self.host, state.settings)
+        except ValueError:
+            self._state = edited
+            raise
+        self._state = replace(edited, table=table)
+        return table
 
-    def _compiled(self, changes: list[dict[str, Any]]) -> _core.Program:
-        return self._core.apply(json.dumps(changes).encode())
+    def _begun(self, snapshot: Snapshot, settings: Settings) -> _State:
+        """A state that owes nothing to one of before."""
+        core = self._made_core(snapshot, settings)
+        resources = {resource.key: resource for resource in snapshot.resources()}
+        groups: dict[str, dict[str, Resource]] = {}
+        for key, resource in resources.items():
+            groups.setdefault(_group(resource), {})[key] = resource
+        table = DecisionTable(core.apply(b"[]"), self.host, settings)
+        return _State(core, settings, resources, groups, table)
 
-    def _bound(self, program: _core.Program) -> DecisionTable:
-        return DecisionTable(program, self.host, self.settings)
+    def _made_core(self, snapshot: Snapshot, settings: Settings) -> _core.Compiler:
+        model = core_model(snapshot, settings, staged=self._staged)
+        budgets = self._budgets.json() if self._budgets else None
+        return _core.Compiler(model, node_name(self._node), budgets)
 
-    def _changes(self, name: str, group: dict[str, Resource]) -> Iterable[dict[str, Any]]:
+    def _changes(self, state: _State, name: str, group: Mapping[str, Resource]) -> Iterable[dict[str, Any]]:
         """From the parts of the model that a group had to those that it has; what is built in comes back."""
-        old, new = self._parts(self._groups.get(name, {})), self._parts(group)
+        old, new = self._parts(state.groups.get(name, {}), state), self._parts(group, state)
         for key in old.keys() - new.keys():
             yield {"remove": key}
         for key, part in new.items():
             if old.get(key) != part:
                 yield {"put": part}
 
-    def _parts(self, group: dict[str, Resource]) -> _Parts:
-        return core_parts(Snapshot.of(group.values()), self.settings, staged=self._staged)
+    def _parts(self, group: Mapping[str, Resource], state: _State) -> _Parts:
+        return core_parts(Snapshot.of(group.values()), state.settings, staged=self._staged)
 
 
 _SETTINGS = "FelixConfiguration/"
@@ -167,6 +198,18 @@ def _key(item: Resource | str) -> str:
     if "/" not in item:
         raise ValueError(f"remove: expected a key such as `Tier/name`, found `{item}`")
     return item
+
+
+def _touched(state: _State, changed: Mapping[str, Resource | None]) -> dict[str, dict[str, Resource]]:
+    """The groups that a change touches, as they are with it; empty where nothing is left."""
+    touched: dict[str, dict[str, Resource]] = {}
+    for key, new in changed.items():
+        old = state.resources.get(key)
+        if old is not None:
+            del touched.setdefault(_group(old), {**state.groups[_group(old)]})[key]
+        if new is not None:
+            touched.setdefault(_group(new), {**state.groups.get(_group(new), {})})[key] = new
+    return touched
 
 
 def _group(resource: Resource) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import labelgate.compiler
 import pytest
 from labelgate import Compiler, DecisionTable, HostFacts, Settings, Snapshot, _core, load
 from labelgate.conversion import pod_interface
@@ -286,3 +289,85 @@ def test_an_edit_that_is_none(
     with pytest.raises(error, match=f"^{re.escape(said)}$"):
         compiler.apply(**edit)
     assert compiler.snapshot.host_endpoints
+
+
+def many_rules(action: str) -> str:
+    rules = "".join(f'  - {{action: {action}, source: {{nets: ["10.0.{at}.0/24"]}}}}\n' for at in range(200))
+    return RULES.split("  - {action: FIRST}")[0] + rules
+
+
+def is_whole(compiler: Compiler) -> bool:
+    """Whether the table is that of the resources."""
+    return str(compiler.table.program) == str(compiler.snapshot.compile(node="edge1").program)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs interval timers")
+def test_an_interrupted_edit_has_changed_everything_or_nothing(tmp_path: Path) -> None:
+    compiler = Compiler(read(tmp_path, HOST), node="edge1")
+    edits = [read(tmp_path, many_rules(action)).global_network_policies for action in ("Allow", "Deny")]
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    interrupted = 0
+    try:
+        for turn in range(150):
+            signal.setitimer(signal.ITIMER_REAL, 0.0005 + 0.00004 * turn)
+            try:
+                compiler.apply(put=edits[turn % 2])
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:
+                interrupted += 1
+            assert is_whole(compiler)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert interrupted
+    assert failsafes(compiler.apply(remove=["GlobalNetworkPolicy/nets"])) == [22]
+
+
+def test_edits_of_several_threads_wait_for_each_other(tmp_path: Path) -> None:
+    compiler = Compiler(read(tmp_path, HOST), node="edge1")
+    settings = read(tmp_path, OF_NODE)
+    policies = [read(tmp_path, many_rules(action)) for action in ("Allow", "Deny", "Log", "Pass")]
+
+    def edit(snapshot: Snapshot) -> None:
+        for _ in range(20):
+            compiler.apply(put=snapshot.resources())
+            compiler.apply(remove=list(snapshot.resources()))
+            assert compiler.snapshot.host_endpoints
+
+    for edits in (policies, [settings, *policies]):
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(edit, edits))
+        assert compiler.snapshot == read(tmp_path, HOST)
+        assert is_whole(compiler)
+
+
+def test_a_core_that_fails_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = Compiler(read(tmp_path, HOST), node="edge1")
+    table, policies = compiler.table, read(tmp_path, many_rules("Allow")).global_network_policies
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(labelgate.compiler, "DecisionTable", fail)
+        with pytest.raises(MemoryError):
+            compiler.apply(put=policies)
+    assert compiler.table is table
+    assert not compiler.snapshot.global_network_policies
+    assert compiler.apply() is not table
+    assert is_whole(compiler)
+    compiler.apply(put=policies)
+    assert is_whole(compiler)
+
+
+def test_a_host_that_cannot_be_read(tmp_path: Path) -> None:
+    compiler = Compiler(read(tmp_path, HOST), node="edge1")
+    table, host = compiler.table, compiler.host
+    compiler.host = HostFacts({"\ud800": ()})
+    with pytest.raises(ValueError, match="hex escape"):
+        compiler.apply(put=read(tmp_path, many_rules("Allow")).global_network_policies)
+    assert compiler.table is table
+    assert compiler.snapshot.global_network_policies
+    compiler.host = host
+    compiler.apply()
+    assert is_whole(compiler)

@@ -61,13 +61,13 @@ def test_a_panic_of_the_compiler_refuses_the_edit(
 ) -> None:
     """The next edit is compiled by another compiler: the one that panicked may be anything."""
     compilers: list[Compiler] = []
-    real = Compiler.apply
+    real = Compiler.follow
 
-    def apply(self: Compiler, **changes: Any) -> DecisionTable:
+    def follow(self: Compiler, *resources: Any) -> DecisionTable:
         compilers.append(self)
-        return panic() if len(compilers) == 1 else real(self, **changes)
+        return panic() if len(compilers) == 1 else real(self, *resources)
 
-    monkeypatch.setattr(Compiler, "apply", apply)
+    monkeypatch.setattr(Compiler, "follow", follow)
     said: list[str] = []
     agent = agent_of(policy, said)
     refused: list[object] = []
@@ -91,13 +91,13 @@ def test_a_fault_while_files_are_judged_refuses_the_edit(
     kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """V-80: whatever goes wrong with new policy, what is in force stays."""
-    real, reads, calls = Compiler.apply, kinds.read, [0]
+    real, reads, calls = Compiler.follow, kinds.read, [0]
 
-    def apply(self: Compiler, **changes: Any) -> DecisionTable:
+    def follow(self: Compiler, *resources: Any) -> DecisionTable:
         calls[0] += 1
-        return {}[0] if calls[0] == 1 else real(self, **changes)  # type: ignore[return-value]
+        return {}[0] if calls[0] == 1 else real(self, *resources)  # type: ignore[return-value]
 
-    monkeypatch.setattr(Compiler, "apply", apply)
+    monkeypatch.setattr(Compiler, "follow", follow)
     said: list[str] = []
     agent = agent_of(policy, said)
     refused: list[str] = []
@@ -177,7 +177,7 @@ def test_a_panic_of_an_apply_is_an_answer(
     monkeypatch.setattr(daemon, "denied_sessions", lambda *_: [])
     agent = agent_of(policy, [])
     answers: list[ControlError] = []
-    owner, name = {"compile": (Compiler, "apply"), "swap": (enforcement._core.Enforcer, "swap")}[where]
+    owner, name = {"compile": (Compiler, "follow"), "swap": (enforcement._core.Enforcer, "swap")}[where]
 
     def ask() -> None:
         once(monkeypatch, owner, name)

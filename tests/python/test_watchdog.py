@@ -51,13 +51,13 @@ def test_the_steps_of_a_change_are_told(
 ) -> None:
     """Each file that is parsed, the snapshot, the table; a second reading as the first."""
     monkeypatch.setattr(ServiceManager, "alive", lambda _: kernel.touched.append("alive"))
-    real = Compiler.apply
+    real = Compiler.follow
 
-    def compiled(self: Compiler, **changes: Any) -> Any:
+    def compiled(self: Compiler, *resources: Any) -> Any:
         kernel.touched.append("compiling")
-        return real(self, **changes)
+        return real(self, *resources)
 
-    monkeypatch.setattr(Compiler, "apply", compiled)
+    monkeypatch.setattr(Compiler, "follow", compiled)
 
     def edit() -> None:
         for number in range(3):
