@@ -14,6 +14,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from numbers import Integral
 from typing import Any, Literal
 
+from labelgate.errors import Portable
 from labelgate.printable import printable
 
 Hook = Literal[
@@ -70,7 +71,7 @@ PROTOCOLS: Mapping[str, int] = {
 """IP protocol names that questions may use, in lower case; any case is accepted."""
 
 
-class FieldError(ValueError):
+class FieldError(Portable, ValueError):
     """A question cannot be read: which field, what was found, what was expected."""
 
     def __init__(self, field: str, message: str) -> None:

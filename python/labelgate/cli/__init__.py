@@ -19,6 +19,7 @@ from typing import Any
 import click
 
 from labelgate.config import ConfigError
+from labelgate.errors import Portable
 from labelgate.interrupts import ending_at_once
 from labelgate.printable import printable_lines
 from labelgate.resources import LoadError
@@ -41,7 +42,7 @@ _MODULES = {"confirm": "apply", "rollback": "apply"}
 """Of verbs that have no file of their own."""
 
 
-class _OutputError(Exception):
+class _OutputError(Portable):
     """Standard output cannot be written. No OSError: what a verb says of those of its files is not for it."""
 
     def __init__(self, error: OSError) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from labelgate.cli.options import EnvironmentProblem
+from labelgate.errors import Portable
 from labelgate.resources.documents import Document, decode, documents
 from labelgate.resources.errors import Path, Wrong, describe, path_text
 from labelgate.resources.positions import Place, SyntaxProblem
@@ -42,7 +43,7 @@ def read_host(path: str) -> tuple[str | None, HostFacts, tuple[str, ...] | None]
     return node and str(node), HostFacts(found), None if prefixes is None else tuple(prefixes)
 
 
-class _Refused(Exception):
+class _Refused(Portable):
     """A value is not as it must be."""
 
     def __init__(self, path: Path, message: str, *, key: bool = False) -> None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import IO, Any
 
 from labelgate.cli.options import EnvironmentProblem
+from labelgate.errors import Portable
 from labelgate.flow import FieldError
 
 DISAGREEMENT = 4
@@ -17,7 +18,7 @@ DISAGREEMENT = 4
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
-class Disagreement(Exception):
+class Disagreement(Portable):
     """Table and reference answer differently: a bug of ours, never the user's."""
 
     def __init__(self, table: dict[str, Any], reference: dict[str, Any]) -> None:

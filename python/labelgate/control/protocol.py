@@ -6,6 +6,8 @@ import json
 import os
 from typing import Any
 
+from labelgate.errors import Portable
+
 VERSION = 1
 """Of requests and answers; an unknown one is refused, so that neither end guesses."""
 MOST_TRIAL_SECONDS = 86400.0
@@ -14,7 +16,7 @@ MOST_BYTES = 256 << 20
 """A longer line is no request: policies of a whole cluster fit."""
 
 
-class ControlError(Exception):
+class ControlError(Portable):
     """A request is refused; `code` is a stable word, the text is for people."""
 
     def __init__(self, code: str, message: str, details: Any = None) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pyroute2 import IPRoute  # type: ignore[import-untyped]
 
+from labelgate.errors import Portable
 from labelgate.flow import ICMPV6, TCP, UDP, IPAddress
 from labelgate.lockout.flows import Flow
 from labelgate.lockout.host import Host
@@ -53,7 +54,7 @@ class Finding:
         return {"what": self.what, "subject": self.subject, "reason": self.reason, "lockout": self.is_lockout}
 
 
-class LockOutError(Exception):
+class LockOutError(Portable):
     """A change is refused because of what it would deny."""
 
     def __init__(self, found: Iterable[Finding]) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from labelgate.errors import Portable
 from labelgate.flow import Hook
 from labelgate.netfilter.conntrack import conntrack_in_use
 from labelgate.netfilter.facts import FAMILIES, Family
@@ -48,7 +49,7 @@ _SEARCH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sb
 _NO_RULES = TableRules({})
 
 
-class ApplyError(Exception):
+class ApplyError(Portable):
     """Rules could not be read, or not be brought into the kernel; what was there before is there again."""
 
     def __init__(self, table: str, family: Family, stderr: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from labelgate.errors import Portable
 from labelgate.printable import printable, printable_lines
 from labelgate.resources.messages import MESSAGES
 
@@ -84,7 +85,7 @@ class Problem:
         return (self.file, self.line, self.column, self.path, self.code)
 
 
-class LoadError(Exception):
+class LoadError(Portable):
     """Some documents are refused; nothing of the load may be used.
 
     `problems` holds all of them, sorted by file, line and column; the text is all their texts.
@@ -100,7 +101,7 @@ def sort_problems(problems: Iterable[Problem]) -> list[Problem]:
     return sorted(problems, key=Problem._order)
 
 
-class Wrong(ValueError):
+class Wrong(Portable, ValueError):
     """A value is refused: the code of a message, and what was found.
 
     Parsers of values raise it; who knows where the value stands makes a `Problem` of it.

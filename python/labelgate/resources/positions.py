@@ -19,6 +19,7 @@ from yaml.error import Mark, MarkedYAMLError, YAMLError
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from yaml.reader import ReaderError
 
+from labelgate.errors import Portable
 from labelgate.resources.errors import Path, Wrong, quote
 
 MAX_DEPTH = 100
@@ -41,7 +42,7 @@ class Place(NamedTuple):
     column: int
 
 
-class SyntaxProblem(Exception):
+class SyntaxProblem(Portable):
     """The text is no document: what and where."""
 
     def __init__(self, wrong: Wrong, place: Place) -> None:

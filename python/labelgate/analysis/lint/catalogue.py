@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from labelgate.errors import Portable
 from labelgate.resources.values import did_you_mean
 
 Severity = Literal["error", "warning", "info"]
@@ -93,7 +94,7 @@ RULES = {rule.id: rule for rule in _RULES}
 BY_NAME = {rule.name: rule for rule in _RULES}
 
 
-class UnknownRules(ValueError):
+class UnknownRules(Portable, ValueError):
     """A word that is no id, no beginning of ids, and no name."""
 
     def __init__(self, word: str) -> None:

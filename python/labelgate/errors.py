@@ -1,0 +1,17 @@
+"""Exceptions that say more than a text, and go to other processes all the same."""
+
+from __future__ import annotations
+
+import copyreg
+from typing import Any
+
+
+class Portable(Exception):
+    """Is pickled and copied whole, whatever its `__init__` takes.
+
+    Other exceptions are made anew of what was passed to `super().__init__`. Where that does not fit they
+    cannot be unpickled, and who asked a pool of processes waits for ever.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]
