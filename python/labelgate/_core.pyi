@@ -253,7 +253,8 @@ class Table:
 
         Raises:
             TypeError: an attribute is not as `Flows` says.
-            ValueError: lengths differ, or an array is read-only or in use by another call.
+            ValueError: lengths differ, or an array is read-only or in use by another call. Or a flow has not
+                the interface of its hook, or an id that is none of this table: some answers are written then.
         """
 
     def connectivity_batch(

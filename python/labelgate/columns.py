@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from labelgate import _core
 from labelgate.arguments import shown
-from labelgate.flow import CT_STATES, HOOKS, IPAddress, protocol_number, read_address
+from labelgate.flow import CT_STATES, HOOKS, IPAddress, is_text, protocol_number, read_address
 
 Answers = tuple[NDArray[np.uint8], NDArray[np.uint32]]
 """Verdicts and outcome ids."""
@@ -222,6 +222,8 @@ def _port(name: str, value: object) -> int | NDArray[Any]:
 
 
 def _interface(table: _core.Table, name: str, value: object) -> int | NDArray[Any]:
+    if isinstance(value, str) and not is_text(value):
+        raise ValueError(f"{name}: found {value!r}, expected {_INTERFACE}")
     if value is None or isinstance(value, str):
         return table.interface_ids([value])[0]
     return _column(name, value, np.uint32, _INTERFACE)

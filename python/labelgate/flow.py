@@ -35,6 +35,17 @@ HOOKS: tuple[Hook, ...] = (
     "filter-output",
     "mangle-postrouting",
 )
+_IN, _OUT = ("in_",), ("out",)
+INTERFACES: Mapping[Hook, tuple[str, ...]] = {
+    "raw-prerouting": _IN,
+    "raw-output": _OUT,
+    "mangle-prerouting": _IN,
+    "filter-input": _IN,
+    "filter-forward": (*_IN, *_OUT),
+    "filter-output": _OUT,
+    "mangle-postrouting": _OUT,
+}
+"""The fields of `Packet` that say which interface a packet at a hook has; in FORWARD one of both will do."""
 Verdict = Literal["deny", "allow", "allow-notrack", "allow-skip-hep", "continue"]
 VERDICTS: tuple[Verdict, ...] = ("deny", "allow", "allow-notrack", "allow-skip-hep", "continue")
 """By the number that stands for each in a column."""
@@ -181,6 +192,31 @@ class Connection:
         return "deny" if any(gate and gate.verdict == "deny" for gate in gates) else "allow"
 
 
+def missing_interfaces(packet: Packet) -> tuple[str, ...]:
+    """The fields that say which interface a packet at its hook has, where none of them does (E-45).
+
+    Nobody governs such a packet, and the answer to it would read as "not denied".
+    """
+    fields = INTERFACES.get(packet.hook, ())
+    return () if any(getattr(packet, field) for field in fields) else fields
+
+
+NOWHERE = "missing: say where the packet is seen by `{}`, `{}` or both"
+
+
+def check_interfaces(packet: Packet) -> None:
+    """FieldError where a question has no interface although a packet at its hook has one, or none by name."""
+    match missing_interfaces(packet):
+        case (field,):
+            raise FieldError(field, f"missing: a packet at {packet.hook} has one")
+        case (one, other):
+            raise FieldError(one, NOWHERE.format(one, other))
+    for field in _IN + _OUT:
+        name = getattr(packet, field)
+        if isinstance(name, str) and not is_text(name):
+            raise FieldError(field, f"found {shown(name)}, expected an interface name")
+
+
 def shown(value: object) -> str:
     """A decoded JSON value as the line wrote it, cut where it is long.
 
@@ -229,9 +265,13 @@ def _flag(value: object, field: str) -> bool:
     raise FieldError(field, f"found {_with_kind(value)}, expected true or false")
 
 
+def is_text(value: str) -> bool:
+    """Whether it can be a name: one half of a surrogate pair is no text."""
+    return bool(value) and not re.search("[\ud800-\udfff]", value)
+
+
 def _text(value: object, field: str) -> str:
-    # A lone surrogate is no text of any name.
-    if isinstance(value, str) and value and not re.search("[\ud800-\udfff]", value):
+    if isinstance(value, str) and is_text(value):
         return value
     raise FieldError(field, f"found {shown(value)}, expected an interface name")
 

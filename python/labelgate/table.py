@@ -24,6 +24,7 @@ from labelgate.flow import (
     Stage,
     Step,
     Verdict,
+    check_interfaces,
     protocol_number,
     read_address,
 )
@@ -129,7 +130,9 @@ class DecisionTable(Tabular):
         """Decides one packet at one hook; the fields are those of `labelgate.flow.Packet`.
 
         Raises:
-            ValueError: an address, the hook, an interface, the protocol or a number cannot be read.
+            ValueError: an address, the hook, an interface, the protocol or a number cannot be read, or the
+                interface is missing that a packet at the hook has: `out` at the hooks of what the host sends,
+                `in_` at others, one of both at `filter-forward`. One that nobody governs is one, too.
         """
         packet = Packet(
             hook, _address(src, "src"), _address(dst, "dst"), protocol_number(protocol), sport, dport,
@@ -138,7 +141,13 @@ class DecisionTable(Tabular):
         return self.decide_packet(packet)
 
     def decide_packet(self, packet: Packet) -> Decision:
-        """The same for a `Packet`."""
+        """The same for a `Packet`.
+
+        Raises:
+            TypeError: this is no Packet.
+            ValueError: as `decide`.
+        """
+        _check(packet)
         verdict, failsafe, mark, outcome, step = self.core.decide(packet)
         return Decision(verdict, failsafe, mark, *step, outcome)
 
@@ -147,8 +156,9 @@ class DecisionTable(Tabular):
 
         Raises:
             TypeError: this is no Packet.
+            ValueError: as `decide`.
         """
-        check_type("packet", packet, Packet, "a Packet")
+        _check(packet)
         verdict, failsafe, mark, steps = self.core.trace(packet)
         return Answer(verdict, failsafe, mark, tuple(Step(*step) for step in steps))
 
@@ -194,8 +204,10 @@ class DecisionTable(Tabular):
             sport: source ports, uint16 (n,).
             dport: destination ports, uint16 (n,); for ICMP and ICMPv6 `type << 8 | code`. Without meaning for
                 other protocols.
-            in_: the in-interface by name, or ids that `interface_ids` of this table gave, uint32 (n,).
-            out: likewise the out-interface.
+            in_: the in-interface by name, or ids that `interface_ids` of this table gave, uint32 (n,). Each
+                flow has the interface of its hook, also where nobody governs it.
+            out: likewise the out-interface, at the hooks of what the host sends; at `filter-forward` one of
+                both will do.
             ct: a word, or indexes of `labelgate.flow.CT_STATES`, uint8 (n,).
             accepted: accept mark on arrival (E-48), bool (n,).
             dnatted: DNATed in nat OUTPUT (E-37), bool (n,).
@@ -211,7 +223,8 @@ class DecisionTable(Tabular):
 
         Raises:
             TypeError: an argument has another type or dtype.
-            ValueError: a number, word, shape, length or layout does not fit.
+            ValueError: a number, word, shape, length or layout does not fit. Or the interface of the hook is
+                missing, or an id is none of this table: some answers are written then.
 
         >>> import labelgate, numpy as np
         >>> from importlib.resources import files
@@ -301,6 +314,8 @@ class DecisionTable(Tabular):
     def interface_ids(self, names: Sequence[str | None]) -> NDArray[np.uint32]:
         """Interfaces as `decide_batch` takes them by column, uint32 (len(names),); None: no interface.
 
+        Nobody governs a packet without one: only at `filter-forward` one of the two may be missing.
+
         An id has a meaning for this table only. Of a long column of names, ask about each name once:
 
         >>> import labelgate, numpy as np
@@ -362,7 +377,8 @@ class DecisionTable(Tabular):
         >>> table = labelgate.Snapshot().compile(node="edge1")
         >>> tally = table.tally()
         >>> dports = np.array([22, 80], np.uint16)
-        >>> tally.add(*table.decide_batch("filter-input", "192.0.2.5", "198.51.100.10", "tcp", 40000, dports))
+        >>> tally.add(*table.decide_batch(
+        ...     "filter-input", "192.0.2.5", "198.51.100.10", "tcp", 40000, dports, in_="eth0"))
         >>> tally
         Tally(2 continue)
         >>> tally.to_numpy()["flows"].tolist()
@@ -415,6 +431,12 @@ class DecisionTable(Tabular):
     def has_untracked_policy(self) -> bool:
         """Whether a host endpoint here has untracked policy."""
         return any(host["untracked"] is not None for host in self.rule_facts()["hosts"])
+
+
+def _check(packet: Packet) -> None:
+    """TypeError or ValueError where the answer to it would mean nothing."""
+    check_type("packet", packet, Packet, "a Packet")
+    check_interfaces(packet)
 
 
 def _steps(steps: list[Any] | None) -> tuple[Step, ...] | None:

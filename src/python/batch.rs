@@ -1,5 +1,6 @@
 //! Questions by column from Python: numpy arrays are read and written where they are, without the GIL.
 
+use std::slice;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -148,11 +149,59 @@ fn readwrite<'py, T: Element>(
     name: &str,
 ) -> PyResult<PyReadwriteArray1<'py, T>> {
     array.try_readwrite().map_err(|error| match error {
-        numpy::BorrowError::NotWriteable => value_error(format!("{name}: found a read-only array")),
+        numpy::BorrowError::NotWriteable => {
+            value_error(format!("{name}: found a read-only array, expected one that can be written to"))
+        }
         _ => {
             value_error(format!("{name}: found an array that is read or written by this call or another one"))
         }
     })
+}
+
+/// Whether each flow has the interface of its hook, in FORWARD one of both: without it nothing governs, and the answer
+/// would read as "not denied".
+fn check_interfaces(table: &DecisionTable, flows: &Flows<'_>) -> PyResult<()> {
+    let (hook, input, output) = (flows.hook, ids(&flows.input), ids(&flows.output));
+    let check = |name: &str, ids: &[u32], least: u32| match beyond(ids, least, table.interface_count()) {
+        None => Ok(()),
+        Some(0) => Err(value_error(format!("{name}: missing: a packet at {} has one", hook.name()))),
+        Some(id) => Err(value_error(format!(
+            "{name}: found the id {id}, expected ids that `interface_ids` of this table gave"
+        ))),
+    };
+    match hook {
+        Hook::RawPrerouting | Hook::ManglePrerouting | Hook::FilterInput => check("in_", input, 1),
+        Hook::RawOutput | Hook::FilterOutput | Hook::ManglePostrouting => check("out", output, 1),
+        Hook::FilterForward => {
+            check("in_", input, 0)?;
+            check("out", output, 0)?;
+            let is_nowhere = match (input, output) {
+                (&[one], others) | (others, &[one]) => one == 0 && others.contains(&0),
+                _ => input.iter().zip(output).any(|(input, output)| input | output == 0),
+            };
+            if is_nowhere {
+                return Err(value_error(
+                    "in_: missing: say where the packet is seen by `in_`, `out` or both",
+                ));
+            }
+            Ok(())
+        }
+    }
+}
+
+fn ids<'a>(column: &'a Column<'_, u32>) -> &'a [u32] {
+    match column {
+        Column::One(id) => slice::from_ref(id),
+        Column::Each(ids) => ids,
+    }
+}
+
+/// The first id that is not in `least..count`. All are looked at first, without a branch.
+fn beyond(ids: &[u32], least: u32, count: usize) -> Option<u32> {
+    let most = u32::try_from(count).expect("a host has far fewer interfaces") - least;
+    let is_beyond = |id: u32| id.wrapping_sub(least) >= most;
+    let found = ids.iter().fold(0, |found, &id| found | u32::from(is_beyond(id)));
+    if found == 0 { None } else { ids.iter().copied().find(|&id| is_beyond(id)) }
 }
 
 /// Answers all flows into arrays of their length.
@@ -168,7 +217,9 @@ pub fn decide<'py>(
     let (mut verdicts, mut outcomes) = (readwrite(verdicts, "into[0]")?, readwrite(outcomes, "into[1]")?);
     let (verdicts, outcomes) = (verdicts.as_slice_mut()?, outcomes.as_slice_mut()?);
     let ask = |flows: &Flows<'_>, verdicts: &mut [u8], outcomes: &mut [u32]| {
-        table.decide_batch(flows, verdicts, outcomes)
+        // Here, where the ids are about to be read anyway, it costs next to nothing.
+        check_interfaces(table, flows)?;
+        table.decide_batch(flows, verdicts, outcomes).map_err(value_error)
     };
     py.detach(|| answer(&ask, &flows, verdicts, outcomes, threads))
 }
@@ -194,7 +245,7 @@ pub fn connections<'py>(
     for (direction, verdicts, outcomes) in &mut arrays {
         let (verdicts, outcomes) = (verdicts.as_slice_mut()?, outcomes.as_slice_mut()?);
         let ask = |flows: &Flows<'_>, verdicts: &mut [u8], outcomes: &mut [u32]| {
-            table.connectivity_batch(*direction, flows, verdicts, outcomes)
+            table.connectivity_batch(*direction, flows, verdicts, outcomes).map_err(value_error)
         };
         py.detach(|| answer(&ask, &flows, verdicts, outcomes, threads))?;
     }
@@ -224,7 +275,7 @@ pub fn gates<'py>(
 }
 
 /// Answers some of the flows into arrays of their length.
-type Ask<'a> = dyn Fn(&Flows<'_>, &mut [u8], &mut [u32]) -> Result<(), FlowsError> + Sync + 'a;
+type Ask<'a> = dyn Fn(&Flows<'_>, &mut [u8], &mut [u32]) -> PyResult<()> + Sync + 'a;
 
 /// The calling thread answers, too, and looks for signals; after one nobody takes another chunk.
 fn answer(
@@ -246,7 +297,7 @@ fn answer(
         while let Some((index, (verdicts, outcomes))) = next() {
             let first = index * CHUNK;
             let rows = flows.rows(&(first..first + verdicts.len()));
-            ask(&rows, verdicts, outcomes).map_err(value_error)?;
+            ask(&rows, verdicts, outcomes)?;
             look()?;
         }
         Ok(())

@@ -238,6 +238,11 @@ impl DecisionTable {
         self.interfaces.id(name)
     }
 
+    /// How many interfaces are told apart: ids are below it.
+    pub fn interface_count(&self) -> usize {
+        self.interfaces.all().len()
+    }
+
     /// The answer to one packet at one hook.
     #[allow(clippy::inline_always)] // As what it calls.
     #[inline(always)]

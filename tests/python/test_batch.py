@@ -21,7 +21,7 @@ import labelgate
 import numpy as np
 import pytest
 from cases import Case, load_cases
-from labelgate.flow import CT_STATES, HOOKS, VERDICTS, Hook, Packet
+from labelgate.flow import CT_STATES, HOOKS, INTERFACES, VERDICTS, Hook, Packet, missing_interfaces
 from labelgate.resources import load_text
 from labelgate.snapshot import Snapshot
 from labelgate.table import Decision, DecisionTable
@@ -183,6 +183,8 @@ def test_a_node_without_policy_has_no_chain_to_look_at(budgets: labelgate.Budget
             Packet(hook, address, address, 6, 40000, 80, in_=into, out=out)
             for address in map(ip_address, ("203.0.113.7", "2001:db8::7"))
         ]
+        if missing_interfaces(packets[0]):
+            continue
         for _, group in groups(packets):
             asked = columns(table, group)
             one = table.decide_batch(hook, **asked)
@@ -421,7 +423,7 @@ ERRORS: list[tuple[dict[str, Any], type[Exception], str]] = [
      "into[1]: found 5 values, expected 4 as in dport"),
     ({"into": (np.zeros(4, np.uint8), WIDE[::2])}, ValueError, "into[1]: found values that are not"),
     ({"into": (np.frombuffer(bytes(4), np.uint8), np.zeros(4, np.uint32))}, ValueError,
-     "into[0]: found a read-only array"),
+     "into[0]: found a read-only array, expected one that can be written to"),
     ({"src": WIDE[:4], "into": (np.zeros(4, np.uint8), WIDE[3:7])}, ValueError,
      "into[1]: found an array that is read or written by this call or another one"),
     ({"into": (WIDE[:1].view(np.uint8), WIDE[:4])}, ValueError, "into[1]: found an array that is read or"),
@@ -435,10 +437,96 @@ def test_what_does_not_fit_is_said(
     src, dst, protocol, sport = QUESTIONS
     fitting = {"hook": "filter-input", "src": src, "dst": dst, "protocol": protocol, "sport": sport}
     with pytest.raises(kind) as caught:
-        table.decide_batch(**(fitting | {"dport": DPORTS} | given))
+        table.decide_batch(**(fitting | {"dport": DPORTS, "in_": "eth0"} | given))
     beginning, _, later = message.partition(" ... ")
     assert str(caught.value).startswith(beginning)
     assert later in str(caught.value)
+
+
+INCOMING, OUTGOING = (
+    tuple(hook for hook in HOOKS if INTERFACES[hook] == (field,)) for field in ("in_", "out")
+)
+NOWHERE = [
+    *(
+        (hook, other, "in_: missing: a packet at {} has one")
+        for hook in INCOMING
+        for other in ({}, {"out": "eth0"})
+    ),
+    *(
+        (hook, other, "out: missing: a packet at {} has one")
+        for hook in OUTGOING
+        for other in ({}, {"in_": "eth0"})
+    ),
+    ("filter-forward", {}, "in_: missing: say where the packet is seen by `in_`, `out` or both"),
+]
+
+
+@pytest.mark.parametrize(("hook", "given", "said"), NOWHERE)
+def test_a_question_has_the_interface_of_its_hook(
+    table: DecisionTable, hook: Hook, given: dict[str, str], said: str
+) -> None:
+    """Nobody governs where there is none, which would read as "not denied"; also where it is in a column."""
+    src, dst, protocol, sport = QUESTIONS
+    one: dict[str, Any] = {
+        "hook": hook,
+        "src": src,
+        "dst": dst,
+        "protocol": protocol,
+        "sport": sport,
+        **given,
+    }
+    packet = Packet(hook, ip_address(src), ip_address(dst), 6, sport, 22, **given)
+    nowhere = {field: table.interface_ids(["eth0"] * 3 + [None]) for field in INTERFACES[hook]}
+    for ask in (
+        lambda: table.decide(**one, dport=22),
+        lambda: table.decide_packet(packet),
+        lambda: table.answer(packet),
+        lambda: table.decide_batch(**one, dport=DPORTS),
+        lambda: table.decide_batch(**{**one, **nowhere}, dport=DPORTS),
+    ):
+        with pytest.raises(ValueError, match=f"^{re.escape(said.format(hook))}$"):
+            ask()
+
+
+@pytest.mark.parametrize("name", ["", "\ud800"])
+@pytest.mark.parametrize("field", ["in_", "out"])
+def test_a_name_that_no_interface_has_is_said(table: DecisionTable, field: str, name: str) -> None:
+    names = {"in_": "eth0", "out": "eth0", field: name}
+    with pytest.raises(ValueError, match=f"^{field}: (found .*, expected the name|missing: a)"):
+        table.decide_batch(("filter-input", "filter-output")[field == "out"], *QUESTIONS, DPORTS, **names)
+    with pytest.raises(ValueError, match=f"^{field}: (found .*, expected an interface name|missing: a)"):
+        table.decide(hook=("filter-input", "filter-output")[field == "out"], src=QUESTIONS[0],
+                     dst=QUESTIONS[1], protocol="tcp", **names)  # fmt: skip
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_ids_are_those_of_the_table(table: DecisionTable, hook: Hook) -> None:
+    listed = table.interface_ids(["eth0", "eth7", "cali2", "eth1", "lo"])
+    for field in INTERFACES[hook]:
+        for wrong in (int(table.interface_ids([*table.host.interfaces, "lo"]).max()) + 1, 2**32 - 1):
+            ids = listed.copy()
+            table.decide_batch(hook, *QUESTIONS, **{field: ids})
+            ids[3] = wrong
+            with pytest.raises(ValueError, match=f"^{field}: found the id {wrong}, expected ids that"):
+                table.decide_batch(hook, *QUESTIONS, **{field: ids})
+
+
+def test_forwarded_packets_have_one_interface_of_two(table: DecisionTable) -> None:
+    src, dst, protocol, sport = QUESTIONS
+    ids = table.interface_ids(["eth0", None, None, "cali2"])
+    both = {"in_": ids, "out": table.interface_ids([None, "eth0", "eth0", "cali1"])}
+    for named in (
+        {"in_": "eth0"},
+        {"out": "eth0"},
+        {"in_": "eth0", "out": ids},
+        {"in_": ids, "out": "lo"},
+        both,
+    ):
+        table.decide_batch("filter-forward", *QUESTIONS, DPORTS, **named)
+    table.decide(hook="filter-forward", src=src, dst=dst, protocol=protocol, sport=sport, out="eth0")
+    both["out"][2] = 0
+    with pytest.raises(ValueError, match=r"^in_: missing: say where"):
+        table.decide_batch("filter-forward", *QUESTIONS, DPORTS, **both)
 
 
 def test_names_of_interfaces_are_text(table: DecisionTable) -> None:
@@ -453,7 +541,7 @@ def test_names_of_interfaces_are_text(table: DecisionTable) -> None:
 @pytest.mark.parametrize("address", [3405803783, b"\xcb\0\x71\7", None, np.uint32(7), "10.0.0"])
 def test_what_is_no_address_is_said(table: DecisionTable, address: Any) -> None:
     with pytest.raises(ValueError, match=r"src: found .*, expected an IPv4 or IPv6 address"):
-        table.decide(hook="filter-input", src=address, dst="10.0.0.1", protocol="tcp")
+        table.decide(hook="filter-input", src=address, dst="10.0.0.1", protocol="tcp", in_="eth0")
 
 
 @pytest.mark.parametrize("addresses", ["198.51.100.10", ("198.51.100.10/24",), ("eth1",)], ids=str)
@@ -479,7 +567,7 @@ def test_an_error_writes_nothing(table: DecisionTable) -> None:
     into, states = (np.full(count, 9, np.uint8), np.full(count, 9, np.uint32)), np.zeros(count, np.uint8)
     states[CHUNK] = 7
     with pytest.raises(ValueError, match=f"ct: found 7 at index {CHUNK}, expected 0..4"):
-        table.decide_batch("filter-input", *QUESTIONS, 80, ct=states, into=into)
+        table.decide_batch("filter-input", *QUESTIONS, in_="eth0", dport=80, ct=states, into=into)
     assert set(into[0].tolist()) == {9}
 
 

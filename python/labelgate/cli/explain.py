@@ -17,7 +17,17 @@ from labelgate.cli.lines import DISAGREEMENT, Disagreement, answer_lines
 from labelgate.cli.options import config_option, host_option, node_option, policies, unknown_node
 from labelgate.cli.progress import ProgressBar
 from labelgate.config import load_config
-from labelgate.flow import HOOKS, Answer, FieldError, Packet, Step, answer_to_json, packet_from_json
+from labelgate.flow import (
+    HOOKS,
+    NOWHERE,
+    Answer,
+    FieldError,
+    Packet,
+    Step,
+    answer_to_json,
+    missing_interfaces,
+    packet_from_json,
+)
 from labelgate.path import Destination, Judge, Visit, path_to_json, read_destination, walk
 from labelgate.reference import Reference
 from labelgate.settings import HostFacts, Settings
@@ -176,7 +186,7 @@ def _judge(world: _World, engine: str, table: DecisionTable, *, staged: bool = F
 _Dnat = tuple[Destination | None, str | None]
 """Where DNAT sends packets, and the out-interface ahead of it, as far as they are given."""
 _OUT_BEFORE = "outBeforeDnat"
-_NOWHERE = "missing: say where the packet is seen by `in`, `out` or both"
+_NOWHERE = NOWHERE.format("in", "out")
 
 
 def _answer_hook(judge: Judge) -> Callable[[Any], dict[str, Any]]:
@@ -269,15 +279,8 @@ def _explain_one(
 
 
 def _missing_interface(packet: Packet) -> tuple[str, ...]:
-    """The fields that say which interface a packet at its hook has, where none of them does (E-45)."""
-    if packet.hook == "filter-forward":
-        fields: tuple[str, ...] = ("in", "out")
-    elif packet.hook in ("raw-output", "filter-output", "mangle-postrouting"):
-        fields = ("out",)
-    else:
-        fields = ("in",)
-    values = {"in": packet.in_, "out": packet.out}
-    return () if any(values[field] for field in fields) else fields
+    """As options and lines call them."""
+    return tuple(field.rstrip("_") for field in missing_interfaces(packet))
 
 
 def _end(last: Visit[Answer], is_path: bool) -> str:
