@@ -19,6 +19,7 @@ from labelgate.analysis.lint.coverage import (
     Steps,
     Walk,
     code_of,
+    denied_behind,
     ends_from,
     walks,
     without,
@@ -69,15 +70,16 @@ class Chains:
     fates: Fates
 
     def remarks(self) -> Iterator[Remark]:
-        """LG101 to LG104, LG109, LG204, LG301, LG406."""
+        """LG101 to LG104, LG109, LG203, LG204, LG301, LG406."""
         budget, ties, hosts = Budget(), dict[tuple[str, str], Remark](), dict[object, Remark]()
         uses = self._uses()
         for chain in dict.fromkeys(self.contents.chains):
             here, steps = uses.get(chain, []), Steps.of(chain, self.contents.lists)
             if not here and (needed := _are_needed(steps, chain)) is not None:
                 for place in needed:
-                    is_log = code_of(steps.rules[place]) == UNDECIDED
-                    self.fates.of(steps.names[place]).stands(is_log=is_log)
+                    fate, is_log = self.fates.of(steps.names[place]), code_of(steps.rules[place]) == UNDECIDED
+                    fate.stands(is_log=is_log)
+                    fate.is_denied_behind |= is_log and _is_end_denying(steps, place)
                 continue
             walked = walks(steps, budget, self._boundaries(here))
             self._note(steps, walked)
@@ -88,6 +90,7 @@ class Chains:
                 hosts.setdefault((remark.rule, remark.resource.key, remark.path), remark)
             yield from self._passed_to_nobody(walked or (), here)
         yield from self.fates.remarks()
+        yield from self._log_only()
         yield from ties.values()
         yield from hosts.values()
 
@@ -131,6 +134,9 @@ class Chains:
             for name in here:
                 self.fates.of(name).is_undecided = True
             return
+        for walk in walked:
+            for name in denied_behind(walk, steps):
+                self.fates.of(name).is_denied_behind = True
         by: dict[Name, set[int]] = {}
         for passed in (passed for walk in walked for passed in walk.passed):
             fate = self.fates.of(passed.name)
@@ -149,6 +155,29 @@ class Chains:
 
     def _who(self, steps: Steps, by: int) -> str:
         return "the end of an earlier tier" if by == END_OF_TIER else self.fates.who(steps.names[by])
+
+    # --- policies that only log (LG203) --------------------------------------------------------------------
+
+    def _log_only(self) -> Iterator[Remark]:
+        """Where no endpoint is selected, nothing else of the tier is known to decide what is logged."""
+        lists = {(found.policy, found.direction): index for index, found in enumerate(self.contents.lists)}
+        for policy in self.selection.policies:
+            if "normal" not in policy.lists or policy.tier in self.selection.passing_tiers:
+                continue
+            for direction, rules in policy.rules.items():
+                index = lists.get((policy.full_name, direction))
+                is_log_only = rules and all(rule.action == "Log" for rule in rules)
+                if is_log_only and (index is None or self._is_denied_behind(index)):
+                    text = (
+                        f"all {direction} rules are Log (M-53): what no other policy of tier `{policy.tier}`"
+                        " allows is denied at the end of the tier (E-21)"
+                    )
+                    mend = "add a rule that allows or passes what is logged"
+                    yield Remark("LG203", self.selection.resource(policy), ("spec", direction), text, mend)
+
+    def _is_denied_behind(self, index: int) -> bool:
+        places = range(len(self.contents.lists[index].rules))
+        return any(self.fates.of((index, place)).is_denied_behind for place in places)
 
     # --- order ties (LG204) ------------------------------------------------------------------------------
 
@@ -265,6 +294,11 @@ def _are_needed(steps: Steps, chain: Chain) -> range | None:
     if not is_last and end < len(steps.rules):
         return None
     return range(first, end) if are_apart(rules, [frozenset()] * len(rules)) else None
+
+
+def _is_end_denying(steps: Steps, place: int) -> bool:
+    """Whether what the tier of a rule leaves undecided is denied."""
+    return any(is_denying for first, end, is_denying in steps.tiers if first <= place < end)
 
 
 def _denied(resource: Resource, path: Path, hit: list[str], endpoint: Endpoint, *, is_return: bool) -> Remark:

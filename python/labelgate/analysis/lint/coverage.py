@@ -176,6 +176,20 @@ def ends_from(walk: Walk, steps: Steps, first: int) -> Codes:
     return ends
 
 
+def denied_behind(walk: Walk, steps: Steps) -> Iterator[Name]:
+    """The Log rules of which some packet is denied at the end of their tier (E-21)."""
+    for (first, end), (_, _, is_denying) in zip(walk.tiers, steps.tiers, strict=True):
+        reached = [passed for passed in walk.passed[first:end] if passed.is_reached]
+        logs = [passed for passed in reached if code_of(passed.rule) == UNDECIDED]
+        if not is_denying or not logs:
+            continue
+        left = walk.by == END_OF_TIER
+        for passed in reached:
+            if code_of(passed.rule) == PASS:  # Then it is the end of a later tier.
+                passed.box.paint(left, passed.reached, False)
+        yield from (one.name for one in logs if (one.reached & left[one.box.index]).any())
+
+
 def contents_of(model: Mapping[str, Any]) -> ProgramContents:
     """The chains of all endpoints of a core's model, as if one node had them all: that changes no chain."""
     numbers = count()

@@ -29,6 +29,8 @@ class Fate:
     """Somewhere something else would be decided without it."""
     is_contradicted: bool = False
     """Some of its packets were decided otherwise before it; of a Log rule: decided at all."""
+    is_denied_behind: bool = False
+    """Of a Log rule: some of its packets are denied at the end of its tier."""
     by: dict[str, None] = field(default_factory=dict)
     """Who decides before it, as words."""
 
@@ -94,7 +96,8 @@ class Fates:
         if any(fate.is_undecided for fates in units.values() for fate in fates):
             text = f"too many packet classes: LG101 to LG104 were not judged for {undecided} of these rules"
             if self.is_by_endpoints:
-                text += ", nor order ties (LG204) and failsafe ports (LG406) in a chain with them"
+                text += ", nor what is only logged (LG203), order ties (LG204) and failsafe ports (LG406)"
+                text += " in a chain with them"
             yield Remark("LG109", resource, path, text, SPLIT)
 
     def _unit(self, resource: Resource, path: Path, fates: list[Fate]) -> Iterator[Remark]:

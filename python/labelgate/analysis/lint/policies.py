@@ -23,14 +23,13 @@ DIRECTIONS: tuple[Direction, Direction] = ("ingress", "egress")
 
 
 def remarks(selection: Selection) -> Iterator[Remark]:
-    """LG107, LG201 to LG203, LG205, LG206."""
+    """LG107, LG201, LG202, LG205, LG206."""
     for policy in selection.policies:
         resource = selection.resource(policy)
         yield from _subject(selection, policy, resource)
         yield from _inert(policy, resource)
         if "normal" in policy.lists and policy.tier not in selection.passing_tiers:
             yield from _without_rules(policy, resource)
-            yield from _log_only(policy, resource)
     yield from _tiers(selection)
     yield from _staged(selection)
 
@@ -91,17 +90,6 @@ def _without_rules(policy: Policy, resource: Resource) -> Iterator[Remark]:
         text = f"{why}, but there are no {direction} rules: what no other policy allows is denied (E-14)"
         mend = f"write {direction} rules, or let `{field}` name only what is meant"
         yield Remark("LG202", resource, ("spec", field) if types else ("spec",), text, mend)
-
-
-def _log_only(policy: Policy, resource: Resource) -> Iterator[Remark]:
-    for direction, rules in policy.rules.items():
-        if rules and all(rule.action == "Log" for rule in rules):
-            text = (
-                f"all {direction} rules are Log (M-53): what no other policy of tier `{policy.tier}` allows"
-                " is denied at the end of the tier (E-21)"
-            )
-            mend = "add a rule that allows or passes what is logged"
-            yield Remark("LG203", resource, ("spec", direction), text, mend)
 
 
 def _tiers(selection: Selection) -> Iterator[Remark]:
