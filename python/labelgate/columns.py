@@ -105,8 +105,8 @@ class Flows:
             return np.empty(count, np.uint8), np.empty(count, np.uint32)
         if not isinstance(into, tuple | list) or len(into) != 2:
             raise TypeError(f"{name}: found {shown(into)}, expected a pair (verdicts, outcomes)")
-        verdicts = _column(f"{name}[0]", into[0], np.uint8, "an array of uint8")
-        outcomes = _column(f"{name}[1]", into[1], np.uint32, "an array of uint32")
+        verdicts = _column(f"{name}[0]", into[0], np.uint8, "an array of uint8", is_answer=True)
+        outcomes = _column(f"{name}[1]", into[1], np.uint32, "an array of uint32", is_answer=True)
         _count({**columns, f"{name}[0]": verdicts, f"{name}[1]": outcomes})
         return verdicts, outcomes
 
@@ -164,27 +164,40 @@ def _count(columns: Mapping[str, object]) -> int:
     return count
 
 
-def _column(name: str, value: object, dtype: type[np.generic], expected: str, width: int = 0) -> NDArray[Any]:
-    """The value, if it is a column that can be used where it is."""
+def _column(
+    name: str,
+    value: object,
+    dtype: type[np.generic],
+    expected: str,
+    width: int = 0,
+    *,
+    is_answer: bool = False,
+) -> NDArray[Any]:
+    """The value, if it is a column that can be used where it is; nobody would see answers in a copy of it."""
+
+    def hint(call: str, what: str) -> str:
+        return "" if is_answer else f"; {name}.{call} {what}"
+
     # The values under the mask would be asked about, too.
     if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name}: found {shown(value)}, expected {expected}")
+        known = hint("to_numpy()", "makes a column") if hasattr(value, "to_numpy") else ""
+        raise TypeError(f"{name}: found {shown(value)}, expected {expected}{known}")
     if value.dtype != dtype:
-        call = f"{name}.astype(np.{dtype.__name__})"
-        hint = f"; {call} converts it, if all values fit" if value.dtype.kind in "biu" else ""
-        raise TypeError(f"{name}: found a column of {value.dtype}, expected {expected}{hint}")
+        call = f"astype(np.{dtype.__name__})"
+        known = hint(call, "converts it, if all values fit") if value.dtype.kind in "biu" else ""
+        raise TypeError(f"{name}: found a column of {value.dtype}, expected {expected}{known}")
     if value.shape[1:] != ((width,) if width else ()) or not value.ndim:
         shape = f"(n, {width})" if width else "(n,)"
         raise ValueError(f"{name}: found shape {value.shape}, expected {shape}")
     if not value.flags.c_contiguous:
         raise ValueError(
             f"{name}: found values that are not side by side in memory (strides {value.strides}), expected a "
-            f"C-contiguous column; {name}.copy() makes one"
+            f"C-contiguous column{hint('copy()', 'makes one')}"
         )
     if not value.flags.aligned:
         raise ValueError(
             f"{name}: found values that do not begin at a multiple of {value.itemsize} in memory, expected "
-            f"an aligned column; {name}.copy() makes one"
+            f"an aligned column{hint('copy()', 'makes one')}"
         )
     return value
 

@@ -62,7 +62,7 @@ class Compiler:
         Without `settings` an edit of FelixConfiguration documents that changes them compiles everything.
         """
         check_type("snapshot", snapshot, Snapshot, "a Snapshot")
-        check_compile(host, settings, budgets)
+        check_compile(host, settings, budgets, staged)
         self.host = host or HostFacts({})
         """What the next tables are bound to."""
         self._follows_settings = settings is None
@@ -96,10 +96,7 @@ class Compiler:
                 `host` cannot be read: the resources have changed, `table` has not.
         """
         changed: dict[str, Resource | None] = {_key(item): None for item in _several("remove", remove)}
-        for resource in _several("put", put):
-            if not isinstance(resource, Resource):
-                raise TypeError(f"put: expected resources, found {type(resource).__name__}")
-            changed[resource.key] = resource
+        changed |= _by_key("put", put)
         with self._editing:
             return self._edit(changed)
 
@@ -107,9 +104,9 @@ class Compiler:
         """Makes these the resources; gives the new table. One that is the same object costs nothing.
 
         Raises:
-            ValueError: as `apply`.
+            TypeError, ValueError: as `apply`.
         """
-        wanted = {resource.key: resource for resource in resources}
+        wanted = _by_key("resources", resources)
         with self._editing:
             before = self._state.resources
             changed: dict[str, Resource | None] = dict.fromkeys(before.keys() - wanted.keys())
@@ -188,6 +185,15 @@ def _several(name: str, items: Iterable[_T]) -> Iterable[_T]:
     if isinstance(items, str | Resource | Snapshot) or not isinstance(items, Iterable):
         raise TypeError(f"{name}: expected a list of resources, found one {type(items).__name__}")
     return items
+
+
+def _by_key(name: str, items: Iterable[Resource]) -> dict[str, Resource]:
+    found: dict[str, Resource] = {}
+    for resource in _several(name, items):
+        if not isinstance(resource, Resource):
+            raise TypeError(f"{name}: expected resources, found {type(resource).__name__}")
+        found[resource.key] = resource
+    return found
 
 
 def _key(item: Resource | str) -> str:

@@ -91,13 +91,20 @@ class FieldError(Portable, ValueError):
         self.message = message
 
 
+_NUMBERS = ("protocol", "sport", "dport", "icmp_type", "icmp_code")
+
+
 @dataclass(frozen=True, slots=True)
 class Packet:
     """One packet at one hook: what the bytes tell, and where and in which state it was seen.
 
+    >>> here, there = ip_address("198.51.100.10"), ip_address("192.0.2.5")
+    >>> Packet("filter-input", there, here, TCP, sport=40000, dport=22, in_="eth0").ct
+    'new'
+
     Raises:
         FieldError: src or dst is no address (`ipaddress.ip_address` makes one of text), or their IP versions
-            differ.
+            differ; or True or False is given as a number.
     """
 
     hook: Hook
@@ -128,6 +135,9 @@ class Packet:
                 raise FieldError(field, f"found {found}, expected an IPv4Address or IPv6Address")
         if self.src.version != self.dst.version:
             raise FieldError("dst", f"found `{self.dst}`, expected the IP version of src `{self.src}`")
+        for field in _NUMBERS:
+            if isinstance(getattr(self, field), bool):
+                raise FieldError(field, f"found {getattr(self, field)}, expected a number")
         # Where one port is known the other counts as 0, which no policy can name; likewise the ICMP code.
         if self.sport is None and self.dport is not None:
             object.__setattr__(self, "sport", 0)

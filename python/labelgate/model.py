@@ -6,6 +6,7 @@ Defaults are filled in here; nothing is inherited or resolved.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +65,10 @@ def node_name(node: object) -> str | None:
 
     Raises:
         TypeError: it is neither.
+        ValueError: half a surrogate pair is in it.
     """
+    if isinstance(node, str) and re.search("[\ud800-\udfff]", node):
+        raise ValueError(f"node: found {node!r}, expected a name")
     if node is None or isinstance(node, str):
         return node
     raise TypeError(f"node: found {node!r}, expected a name, or None for all workloads of the cluster")

@@ -190,7 +190,7 @@ class Snapshot(Grouped):
             TypeError: `node` is no name, or another argument is not what it is to be.
             ValueError: the core refuses what validation let pass, or a budget is no size.
         """
-        check_compile(host, settings, budgets)
+        check_compile(host, settings, budgets, staged)
         settings = settings or self.settings(node)
         model = core_model(self, settings, staged=staged)
         program = _core.compile(model, node_name(node), budgets.json() if budgets else None)
@@ -205,8 +205,11 @@ def check_node(node: str, *snapshots: Snapshot) -> None:
         raise ValueError(f"node: found `{node}`, expected one that an endpoint is on: {known}")
 
 
-def check_compile(host: object = None, settings: object = None, budgets: object = None) -> None:
+def check_compile(
+    host: object = None, settings: object = None, budgets: object = None, staged: object = False
+) -> None:
     """TypeError where one of these arguments of `Snapshot.compile` is there and of another type."""
+    check_type("staged", staged, bool, "True or False")
     for name, value, kind in (
         ("host", host, HostFacts), ("settings", settings, Settings), ("budgets", budgets, Budgets),
     ):  # fmt: skip

@@ -115,11 +115,11 @@ class DecisionTable(Tabular):
         hook: Hook,
         src: IPAddress | str,
         dst: IPAddress | str,
-        protocol: int | str,
-        sport: int | None = None,
-        dport: int | None = None,
-        icmp_type: int | None = None,
-        icmp_code: int | None = None,
+        protocol: int | str | np.integer[Any],
+        sport: int | np.integer[Any] | None = None,
+        dport: int | np.integer[Any] | None = None,
+        icmp_type: int | np.integer[Any] | None = None,
+        icmp_code: int | np.integer[Any] | None = None,
         in_: str | None = None,
         out: str | None = None,
         ct: CtState = "new",
@@ -135,8 +135,8 @@ class DecisionTable(Tabular):
                 `in_` at others, one of both at `filter-forward`. One that nobody governs is one, too.
         """
         packet = Packet(
-            hook, _address(src, "src"), _address(dst, "dst"), protocol_number(protocol), sport, dport,
-            icmp_type, icmp_code, in_, out, ct, accepted, dnatted, fragment,
+            hook, _address(src, "src"), _address(dst, "dst"), protocol_number(protocol), _number(sport),
+            _number(dport), _number(icmp_type), _number(icmp_code), in_, out, ct, accepted, dnatted, fragment,
         )  # fmt: skip
         return self.decide_packet(packet)
 
@@ -167,7 +167,11 @@ class DecisionTable(Tabular):
 
         Of the packet only addresses, protocol, ports and ICMP type and code count. A table of one node knows
         the workloads of that node, `Snapshot.compile(node=None)` those of the cluster.
+
+        Raises:
+            TypeError: this is no Packet.
         """
+        check_type("packet", packet, Packet, "a Packet")
         whole = replace(packet, fragment=False) if packet.fragment else packet
         egress, ingress = self.core.connectivity(whole)
         return Connection(egress and Gate(*egress), ingress and Gate(*ingress))
@@ -177,9 +181,9 @@ class DecisionTable(Tabular):
         hook: Hook,
         src: IPAddress | str | NDArray[np.uint32] | NDArray[np.uint8],
         dst: IPAddress | str | NDArray[np.uint32] | NDArray[np.uint8],
-        protocol: int | str | NDArray[np.uint8],
-        sport: int | NDArray[np.uint16] = 0,
-        dport: int | NDArray[np.uint16] = 0,
+        protocol: int | str | np.integer[Any] | NDArray[np.uint8],
+        sport: int | np.integer[Any] | NDArray[np.uint16] = 0,
+        dport: int | np.integer[Any] | NDArray[np.uint16] = 0,
         *,
         in_: str | NDArray[np.uint32] | None = None,
         out: str | NDArray[np.uint32] | None = None,
@@ -253,9 +257,9 @@ class DecisionTable(Tabular):
         self,
         src: IPAddress | str | NDArray[np.uint32] | NDArray[np.uint8],
         dst: IPAddress | str | NDArray[np.uint32] | NDArray[np.uint8],
-        protocol: int | str | NDArray[np.uint8],
-        sport: int | NDArray[np.uint16] = 0,
-        dport: int | NDArray[np.uint16] = 0,
+        protocol: int | str | np.integer[Any] | NDArray[np.uint8],
+        sport: int | np.integer[Any] | NDArray[np.uint16] = 0,
+        dport: int | np.integer[Any] | NDArray[np.uint16] = 0,
         *,
         fragment: bool | NDArray[np.bool_] = False,
         threads: int = 1,
@@ -326,12 +330,16 @@ class DecisionTable(Tabular):
 
         Raises:
             TypeError: `names` is one text, or holds something else than texts and None.
+            ValueError: one holds half a surrogate pair.
         """
         import numpy as np
 
         if isinstance(names, str):  # Its letters would be interfaces that nobody knows.
             raise TypeError(f"names: found the text {names!r}, expected a sequence of names: [{names!r}]")
-        return np.array(self.core.interface_ids(list(names)), np.uint32)
+        try:
+            return np.array(self.core.interface_ids(list(names)), np.uint32)
+        except UnicodeEncodeError as error:
+            raise ValueError(f"names: found {error.object!r}, expected names") from None
 
     @cached_property
     def outcomes(self) -> NDArray[np.void]:
@@ -398,7 +406,12 @@ class DecisionTable(Tabular):
         return cast(Description, json.loads(self.core.describe()))
 
     def connectivity_trace(self, packet: Packet) -> tuple[tuple[Step, ...] | None, tuple[Step, ...] | None]:
-        """The egress and ingress gates of `connectivity` with every step on the way; the last one decides."""
+        """The egress and ingress gates of `connectivity` with every step on the way; the last one decides.
+
+        Raises:
+            TypeError: this is no Packet.
+        """
+        check_type("packet", packet, Packet, "a Packet")
         whole = replace(packet, fragment=False) if packet.fragment else packet
         egress, ingress = self.core.connectivity_trace(whole)
         return _steps(egress), _steps(ingress)
@@ -441,6 +454,11 @@ def _check(packet: Packet) -> None:
 
 def _steps(steps: list[Any] | None) -> tuple[Step, ...] | None:
     return None if steps is None else tuple(Step(*step) for step in steps)
+
+
+def _number(value: int | np.integer[Any] | None) -> int | None:
+    """As type checkers know those of packets; numpy's are read as well."""
+    return cast("int | None", value)
 
 
 def _address(value: IPAddress | str, field: str) -> IPAddress:

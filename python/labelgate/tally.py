@@ -21,7 +21,9 @@ class Tally(Tabular):
         self._counts = np.zeros((len(outcomes), len(VERDICTS)), np.int64)
 
     def add(self, verdicts: NDArray[np.uint8], outcomes: NDArray[np.uint32]) -> None:
-        """Counts the answers of one batch, as `decide_batch` returns them; both (n,).
+        """Counts the answers of one batch, as `decide_batch` of the same table returns them; both (n,).
+
+        Ids of another table mean something else: those that this one has are counted as what they mean here.
 
         Raises:
             TypeError: one of them is no array of whole numbers.

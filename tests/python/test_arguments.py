@@ -17,8 +17,10 @@ from labelgate.analysis.lint import UnknownRules
 from labelgate.analysis.reach import reach
 from labelgate.flow import Packet
 from labelgate.resources import Resource, load_text
+from labelgate.settings import Failsafe
 
 NODE = "node: found 5, expected a name, or None for all workloads of the cluster"
+PREFIXES = "a tuple of beginnings of names, one at least"
 V4: Any = ip_address("192.0.2.5")
 WRONG: dict[str, tuple[Callable[..., object], type[Exception], str]] = {
     "text as an address": (
@@ -75,6 +77,86 @@ WRONG: dict[str, tuple[Callable[..., object], type[Exception], str]] = {
         ValueError,
         "interfaces: eth0: found 5, expected a tuple of addresses without prefix length",
     ),
+    **{
+        f"addresses {addresses!r}": (
+            partial(labelgate.HostFacts, {"eth0": addresses}),
+            ValueError,
+            f"interfaces: eth0: found {addresses!r}, expected a tuple of addresses without prefix length",
+        )
+        for addresses in ((5,), (True,), {"192.0.2.1"}, {"192.0.2.1": 1}.keys(), ("fe80::1%eth0",), (V4,))
+    },
+    "the name of an interface": (
+        lambda: labelgate.HostFacts({5: ()}),  # type: ignore[dict-item]
+        TypeError,
+        "interfaces: found 5, expected names with tuples of addresses",
+    ),
+    **{
+        f"settings: {name} {value!r}": (partial(labelgate.Settings, **{name: value}), error, f"{name}{said}")
+        for name, value, error, said in (
+            ("filter_deny", "drop", ValueError, ": found 'drop', expected one of Drop, Reject"),
+            ("endpoint_to_host", 5, ValueError, ": found 5, expected one of Drop, Accept, Return"),
+            ("forward_unmarked", [], ValueError, ": found a list, expected one of return, accept, deny"),
+            ("invalid_check", 1, TypeError, ": found 1, expected True or False"),
+            ("workload_prefixes", "cali", TypeError, f": found 'cali', expected {PREFIXES}"),
+            ("workload_prefixes", (), ValueError, f": found (), expected {PREFIXES}"),
+            ("workload_prefixes", ("",), ValueError, f": found ('',), expected {PREFIXES}"),
+            ("workload_prefixes", (5,), TypeError, f"[0]: found 5, expected {PREFIXES} only"),
+            ("workload_vxlan_port", 99999, ValueError, ": found 99999, expected a number 1..65535"),
+            ("workload_vxlan_port", True, ValueError, ": found True, expected a number 1..65535"),
+            ("failsafe_inbound", "tcp:22", TypeError, ": found 'tcp:22', expected a tuple of Failsafe"),
+            ("failsafe_outbound", (22,), TypeError, "[0]: found 22, expected a tuple of Failsafe only"),
+        )
+    },
+    **{
+        f"a failsafe port: {values}": (partial(Failsafe, *values), error, said)
+        for values, error, said in (
+            ((1, 22), ValueError, "protocol: found 1, expected one of 6 (tcp), 17 (udp), 132 (sctp)"),
+            ((6, 0), ValueError, "port: found 0, expected a number 1..65535"),
+            (
+                (6, 22, "::/0"),
+                TypeError,
+                "net: found '::/0', expected an IPv4Network or IPv6Network, or None",
+            ),
+        )
+    },
+    "whether staged of compile": (
+        lambda: labelgate.Snapshot().compile(node=None, staged="no"),  # type: ignore[arg-type]
+        TypeError,
+        "staged: found 'no', expected True or False",
+    ),
+    "whether staged of a compiler": (
+        lambda: labelgate.Compiler(labelgate.Snapshot(), node=None, staged=1),  # type: ignore[arg-type]
+        TypeError,
+        "staged: found 1, expected True or False",
+    ),
+    "half a character in a node": (
+        lambda: labelgate.Snapshot().compile(node="\ud800"),
+        ValueError,
+        "node: found '\\ud800', expected a name",
+    ),
+    "half a character in an interface": (
+        lambda: labelgate.Snapshot().compile(node=None).interface_ids(["\ud800"]),
+        ValueError,
+        "names: found '\\ud800', expected names",
+    ),
+    "text to follow": (
+        lambda: labelgate.Compiler(labelgate.Snapshot(), node=None).follow("x"),  # type: ignore[arg-type]
+        TypeError,
+        "resources: expected a list of resources, found one str",
+    ),
+    "numbers to follow": (
+        lambda: labelgate.Compiler(labelgate.Snapshot(), node=None).follow([1]),  # type: ignore[list-item]
+        TypeError,
+        "resources: expected resources, found int",
+    ),
+    **{
+        f"True as {field}": (
+            partial(Packet, "filter-input", V4, V4, **{"protocol": 6, field: True}),
+            ValueError,
+            f"{field}: found True, expected a number",
+        )
+        for field in ("protocol", "sport", "dport", "icmp_type", "icmp_code")
+    },
     "the snapshot of a compiler": (
         lambda: labelgate.Compiler(5, node=None),  # type: ignore[arg-type]
         TypeError,
@@ -135,11 +217,14 @@ WRONG: dict[str, tuple[Callable[..., object], type[Exception], str]] = {
         TypeError,
         "text: found a PosixPath, expected text, or bytes of it",
     ),
-    "a packet": (
-        lambda: labelgate.Snapshot().compile(node=None).answer("192.0.2.5"),  # type: ignore[arg-type]
-        TypeError,
-        "packet: found '192.0.2.5', expected a Packet",
-    ),
+    **{
+        f"a packet of {method}": (
+            partial(getattr(labelgate.Snapshot().compile(node=None), method), None),
+            TypeError,
+            "packet: found None, expected a Packet",
+        )
+        for method in ("answer", "decide_packet", "connectivity", "connectivity_trace")
+    },
     "a rule": (
         lambda: labelgate.lint(labelgate.Snapshot(), select=["LG9999"]),
         UnknownRules,
@@ -175,6 +260,14 @@ def tiers(*names: str) -> labelgate.Snapshot:
     ]
     resources: list[Resource] = load_text("\n---\n".join(documents), "tiers.yaml")
     return labelgate.Snapshot.of(resources)
+
+
+def test_facts_of_a_host_are_its_own() -> None:
+    given: dict[str, Any] = {"eth0": ["192.0.2.1"], "eth1": ()}
+    facts = labelgate.HostFacts(given)
+    given["eth2"] = "later"
+    assert facts == labelgate.HostFacts({"eth1": (), "eth0": ("192.0.2.1",)})
+    assert len({facts, labelgate.HostFacts({"eth1": (), "eth0": ("192.0.2.1",)})}) == 1
 
 
 def test_one_text_is_one_rule() -> None:

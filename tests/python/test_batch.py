@@ -418,6 +418,8 @@ ERRORS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"into": np.zeros(4, np.uint8)}, TypeError, "into: found a ndarray, expected a pair (verdicts, out"),
     ({"into": (np.zeros(4, np.int8), np.zeros(4, np.uint32))}, TypeError,
      "into[0]: found a column of int8, expected an array of uint8"),
+    ({"into": (np.zeros(4, np.uint32), np.zeros(4, np.uint8))}, TypeError,
+     "into[0]: found a column of uint32, expected an array of uint8"),
     ({"into": (np.zeros(4, np.uint8), [0] * 4)}, TypeError, "into[1]: found a list, expected an array"),
     ({"into": (np.zeros(4, np.uint8), np.zeros(5, np.uint32))}, ValueError,
      "into[1]: found 5 values, expected 4 as in dport"),
@@ -441,6 +443,23 @@ def test_what_does_not_fit_is_said(
     beginning, _, later = message.partition(" ... ")
     assert str(caught.value).startswith(beginning)
     assert later in str(caught.value)
+    assert "into" not in given or not re.search(r"astype|copy", str(caught.value)), (
+        "nobody would see answers there"
+    )
+
+
+class Series:
+    """What pandas, polars and pyarrow have."""
+
+    def to_numpy(self) -> np.ndarray:
+        return DPORTS
+
+
+def test_columns_of_frames_are_told_how_to_become_arrays(table: DecisionTable) -> None:
+    series: Any = Series()
+    with pytest.raises(TypeError, match=re.escape("or a column of uint16; dport.to_numpy() makes a column")):
+        table.decide_batch("filter-input", *QUESTIONS, series, in_="eth0")
+    table.decide_batch("filter-input", *QUESTIONS, series.to_numpy(), in_="eth0")
 
 
 INCOMING, OUTGOING = (
