@@ -94,6 +94,16 @@ class Compiler:
             TypeError: one text or resource is passed where several are expected, or something else in them.
             ValueError: a key is none; or the core refuses what validation let pass: nothing has changed. Or
                 `host` cannot be read: the resources have changed, `table` has not.
+
+        >>> import labelgate
+        >>> from importlib.resources import files
+        >>> snapshot = labelgate.load(str(files("labelgate") / "examples" / "02-host-endpoint.yaml"))
+        >>> compiler = labelgate.Compiler(labelgate.Snapshot(), node="edge1")
+        >>> compiler.apply(put=snapshot.resources()).governs_something
+        True
+        >>> table = compiler.apply(remove=["GlobalNetworkPolicy/edge-host"])
+        >>> compiler.snapshot
+        Snapshot(host_endpoints: 1)
         """
         changed: dict[str, Resource | None] = {_key(item): None for item in _several("remove", remove)}
         changed |= _by_key("put", put)
@@ -105,6 +115,14 @@ class Compiler:
 
         Raises:
             TypeError, ValueError: as `apply`.
+
+        >>> import labelgate
+        >>> from importlib.resources import files
+        >>> compiler = labelgate.Compiler(labelgate.Snapshot(), node="edge1")
+        >>> later = labelgate.load(str(files("labelgate") / "examples" / "02-host-endpoint.yaml"))
+        >>> table = compiler.follow(later.resources())
+        >>> compiler.snapshot == later
+        True
         """
         wanted = _by_key("resources", resources)
         with self._editing:

@@ -189,6 +189,15 @@ class Snapshot(Grouped):
         Raises:
             TypeError: `node` is no name, or another argument is not what it is to be.
             ValueError: the core refuses what validation let pass, or a budget is no size.
+
+        >>> import labelgate
+        >>> from importlib.resources import files
+        >>> snapshot = labelgate.load(str(files("labelgate") / "examples" / "02-host-endpoint.yaml"))
+        >>> snapshot.nodes()
+        ['edge1']
+        >>> table = snapshot.compile(node="edge1", host=labelgate.HostFacts({"eth0": ("198.51.100.10",)}))
+        >>> table.governs_something, snapshot.compile(node="edge2").governs_something
+        (True, False)
         """
         check_compile(host, settings, budgets, staged)
         settings = settings or self.settings(node)
@@ -252,6 +261,11 @@ def load(*paths: str | Path, progress: Progress = lambda done, whole: None) -> S
     Raises:
         TypeError: a path is none, a list of them for example: `load(*paths)` takes them one by one.
         LoadError: with every problem of every document; nothing is loaded.
+
+    >>> import labelgate
+    >>> from importlib.resources import files
+    >>> labelgate.load(str(files("labelgate") / "examples" / "02-host-endpoint.yaml"))
+    Snapshot(global_network_policies: 1, host_endpoints: 1)
     """
     for path in paths:
         if not isinstance(path, str | os.PathLike):

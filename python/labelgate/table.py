@@ -133,6 +133,17 @@ class DecisionTable(Tabular):
             ValueError: an address, the hook, an interface, the protocol or a number cannot be read, or the
                 interface is missing that a packet at the hook has: `out` at the hooks of what the host sends,
                 `in_` at others, one of both at `filter-forward`. One that nobody governs is one, too.
+
+        >>> import labelgate
+        >>> from importlib.resources import files
+        >>> policy = files("labelgate") / "examples" / "02-host-endpoint.yaml"
+        >>> table = labelgate.load(str(policy)).compile(node="edge1")
+        >>> decision = table.decide(hook="filter-input", in_="eth0", src="192.0.2.5", dst="198.51.100.10",
+        ...                         protocol="tcp", sport=40000, dport=9100)
+        >>> decision
+        Decision(deny: end of tier (E-21) (tier default, HostEndpoint/edge1-out))
+        >>> decision.verdict, decision.policy
+        ('deny', None)
         """
         packet = Packet(
             hook, _address(src, "src"), _address(dst, "dst"), protocol_number(protocol), _number(sport),
@@ -157,6 +168,16 @@ class DecisionTable(Tabular):
         Raises:
             TypeError: this is no Packet.
             ValueError: as `decide`.
+
+        >>> import labelgate
+        >>> from importlib.resources import files
+        >>> from ipaddress import ip_address
+        >>> policy = files("labelgate") / "examples" / "02-host-endpoint.yaml"
+        >>> table = labelgate.load(str(policy)).compile(node="edge1")
+        >>> there, here = ip_address("192.0.2.5"), ip_address("198.51.100.10")
+        >>> answer = table.answer(labelgate.Packet("filter-input", there, here, 6, dport=22, in_="eth0"))
+        >>> answer.verdict, [step.reason for step in answer.trace]
+        ('allow', ['failsafe (E-40)'])
         """
         _check(packet)
         verdict, failsafe, mark, steps = self.core.trace(packet)
@@ -170,6 +191,16 @@ class DecisionTable(Tabular):
 
         Raises:
             TypeError: this is no Packet.
+
+        >>> import labelgate
+        >>> from importlib.resources import files
+        >>> from ipaddress import ip_address
+        >>> policy = files("labelgate") / "examples" / "01-workload.yaml"
+        >>> table = labelgate.load(str(policy)).compile(node=None)
+        >>> web, db = ip_address("10.65.0.2"), ip_address("10.65.0.3")
+        >>> connection = table.connectivity(labelgate.Packet("filter-forward", web, db, 6, dport=5432))
+        >>> connection.verdict, connection.ingress.policy
+        ('allow', 'NetworkPolicy/shop/db-from-web')
         """
         check_type("packet", packet, Packet, "a Packet")
         whole = replace(packet, fragment=False) if packet.fragment else packet

@@ -64,6 +64,14 @@ def lint(
         TypeError: an argument is not what it is to be.
         UnknownRules: a word means no rule.
         ValueError: there is no such severity.
+
+    >>> import labelgate
+    >>> from importlib.resources import files
+    >>> policy = str(files("labelgate") / "examples" / "01-workload.yaml")
+    >>> [(finding.rule, finding.resource, finding.line) for finding in labelgate.lint(policy)]
+    [('LG105', 'NetworkPolicy/shop/web-front', 71)]
+    >>> labelgate.lint(policy, ignore="family-excluded")
+    []
     """
     if not isinstance(what, Snapshot):
         listed = several("what", what, str | PathLike, "a Snapshot, or paths")
