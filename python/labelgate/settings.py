@@ -9,12 +9,12 @@ from typing import Literal
 
 from labelgate.arguments import check_type, shown
 
-_PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}
+_NAMES = {6: "tcp", 17: "udp", 132: "sctp"}
 
 
-def _check_port(name: str, port: object) -> None:
-    if not isinstance(port, int) or isinstance(port, bool) or not 1 <= port <= 65535:
-        raise ValueError(f"{name}: found {shown(port)}, expected a number 1..65535")
+def _check_number(name: str, value: object, least: int, most: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise ValueError(f"{name}: found {shown(value)}, expected a number {least}..{most}")
 
 
 def _check_several(name: str, items: object, kind: type, expected: str) -> None:
@@ -39,16 +39,14 @@ class Failsafe:
     """Remote side; with it the entry exists only in that family."""
 
     def __post_init__(self) -> None:
-        if self.protocol not in tuple(_PROTOCOLS):
-            words = ", ".join(f"{number} ({name})" for number, name in _PROTOCOLS.items())
-            raise ValueError(f"protocol: found {shown(self.protocol)}, expected one of {words}")
-        _check_port("port", self.port)
+        _check_number("protocol", self.protocol, 0, 255)
+        _check_number("port", self.port, 1, 65535)
         expected = "an IPv4Network or IPv6Network, or None"
         check_type("net", self.net, IPv4Network | IPv6Network | None, expected)
 
     def __str__(self) -> str:
         """As the configuration has it."""
-        name = _PROTOCOLS[self.protocol]
+        name = _NAMES.get(self.protocol, str(self.protocol))
         if self.net is None:
             return f"{name}:{self.port}"
         return f"{name}:{self.net if self.net.version == 4 else f'[{self.net}]'}:{self.port}"
@@ -112,7 +110,7 @@ class Settings:
         if not all(self.workload_prefixes) or not self.workload_prefixes:
             raise ValueError(f"workload_prefixes: found {self.workload_prefixes!r}, expected {_PREFIXES}")
         if self.workload_vxlan_port is not None:
-            _check_port("workload_vxlan_port", self.workload_vxlan_port)
+            _check_number("workload_vxlan_port", self.workload_vxlan_port, 1, 65535)
 
 
 _PREFIXES = "a tuple of beginnings of names, one at least"

@@ -110,7 +110,7 @@ WRONG: dict[str, tuple[Callable[..., object], type[Exception], str]] = {
     **{
         f"a failsafe port: {values}": (partial(Failsafe, *values), error, said)
         for values, error, said in (
-            ((1, 22), ValueError, "protocol: found 1, expected one of 6 (tcp), 17 (udp), 132 (sctp)"),
+            (("tcp", 22), ValueError, "protocol: found 'tcp', expected a number 0..255"),
             ((6, 0), ValueError, "port: found 0, expected a number 1..65535"),
             (
                 (6, 22, "::/0"),
