@@ -277,7 +277,7 @@ def _flag(value: object, field: str) -> bool:
 
 def is_text(value: str) -> bool:
     """Whether it can be a name: one half of a surrogate pair is no text."""
-    return bool(value) and not re.search("[\ud800-\udfff]", value)
+    return bool(value) and (value.isascii() or not re.search("[\ud800-\udfff]", value))
 
 
 def _text(value: object, field: str) -> str:
