@@ -135,9 +135,10 @@ class Packet:
                 raise FieldError(field, f"found {found}, expected an IPv4Address or IPv6Address")
         if self.src.version != self.dst.version:
             raise FieldError("dst", f"found `{self.dst}`, expected the IP version of src `{self.src}`")
-        for field in _NUMBERS:
-            if isinstance(getattr(self, field), bool):
-                raise FieldError(field, f"found {getattr(self, field)}, expected a number")
+        numbers = (self.protocol, self.sport, self.dport, self.icmp_type, self.icmp_code)
+        if bool in map(type, numbers):
+            field = _NUMBERS[list(map(type, numbers)).index(bool)]
+            raise FieldError(field, f"found {getattr(self, field)}, expected a number")
         # Where one port is known the other counts as 0, which no policy can name; likewise the ICMP code.
         if self.sport is None and self.dport is not None:
             object.__setattr__(self, "sport", 0)
@@ -208,23 +209,20 @@ def missing_interfaces(packet: Packet) -> tuple[str, ...]:
     Nobody governs such a packet, and the answer to it would read as "not denied".
     """
     fields = INTERFACES.get(packet.hook, ())
-    return () if any(getattr(packet, field) for field in fields) else fields
+    is_there = (packet.in_ and "in_" in fields) or (packet.out and "out" in fields)
+    return () if is_there else fields
 
 
 NOWHERE = "missing: say where the packet is seen by `{}`, `{}` or both"
 
 
 def check_interfaces(packet: Packet) -> None:
-    """FieldError where a question has no interface although a packet at its hook has one, or none by name."""
+    """FieldError where a question has no interface although a packet at its hook has one."""
     match missing_interfaces(packet):
         case (field,):
             raise FieldError(field, f"missing: a packet at {packet.hook} has one")
         case (one, other):
             raise FieldError(one, NOWHERE.format(one, other))
-    for field in _IN + _OUT:
-        name = getattr(packet, field)
-        if isinstance(name, str) and not is_text(name):
-            raise FieldError(field, f"found {shown(name)}, expected an interface name")
 
 
 def shown(value: object) -> str:

@@ -513,7 +513,9 @@ def test_a_name_that_no_interface_has_is_said(table: DecisionTable, field: str, 
     names = {"in_": "eth0", "out": "eth0", field: name}
     with pytest.raises(ValueError, match=f"^{field}: (found .*, expected the name|missing: a)"):
         table.decide_batch(("filter-input", "filter-output")[field == "out"], *QUESTIONS, DPORTS, **names)
-    with pytest.raises(ValueError, match=f"^{field}: (found .*, expected an interface name|missing: a)"):
+    with pytest.raises(
+        ValueError, match=f"^{field}: (found .*, expected the name of an interface|missing: a)"
+    ):
         table.decide(hook=("filter-input", "filter-output")[field == "out"], src=QUESTIONS[0],
                      dst=QUESTIONS[1], protocol="tcp", **names)  # fmt: skip
 
