@@ -191,8 +191,9 @@ def moving(hook: str, rules: str, more: str = "") -> str:
     return f"{policies.host(more=more)}---{policies.policy('p', options)}"
 
 
+@pytest.mark.parametrize("handler", ["native", "netfilterqueue"])
 def test_what_two_policies_deny_never_passes_between_them(
-    world: World, backend: str, management: Path
+    world: World, backend: str, management: Path, handler: str
 ) -> None:
     """E-31, E-33, E-35: each denies it at another hook, and what comes meanwhile is denied."""
     deny, allow = "\n  - {action: Deny, protocol: UDP, destination: {ports: [9400]}}", "\n  - {action: Allow}"
@@ -202,7 +203,10 @@ def test_what_two_policies_deny_never_passes_between_them(
         management.write_text(moving(hook, rules, ", profiles: [projectcalico-default-allow]"))
 
     write(ORDER[0])
-    with Daemon(world, management, backend=backend) as daemon, Traffic(world) as allowed:
+    with (
+        Daemon(world, management, backend=backend, options=("--handler", handler)) as daemon,
+        Traffic(world) as allowed,
+    ):
         with Traffic(world, 9400) as denied:
             allowed.wait_for_arrivals(50)
             for number, hook in enumerate(ORDER[1:], 2):
@@ -214,13 +218,17 @@ def test_what_two_policies_deny_never_passes_between_them(
         assert (denied.arrived, allowed.arrived) == (0, allowed.sent)
 
 
+@pytest.mark.parametrize("handler", ["native", "netfilterqueue"])
 def test_what_two_policies_allow_always_passes_between_them(
-    world: World, backend: str, management: Path
+    world: World, backend: str, management: Path, handler: str
 ) -> None:
     """E-25, E-48: by the one it is accepted at a hook ahead of where the other one would deny it."""
     rules = "\n  - {action: Allow, protocol: UDP, destination: {ports: [9100]}}"
     management.write_text(moving(ORDER[0], rules))
-    with Daemon(world, management, backend=backend) as daemon, Traffic(world) as traffic:
+    with (
+        Daemon(world, management, backend=backend, options=("--handler", handler)) as daemon,
+        Traffic(world) as traffic,
+    ):
         traffic.wait_for_arrivals(50)
         for number, hook in enumerate(ORDER[1:], 2):
             management.write_text(moving(hook, rules))

@@ -35,6 +35,10 @@ from labelgate.table import Decision
 IDLE_MILLISECONDS = 1000
 """How long nothing is waited for at most: an idle thread shows so often that it is alive."""
 STOP_SECONDS = 2.0
+FOLLOW_SECONDS = 0.5
+"""How long `swap` waits for what the table before has to finish."""
+CLOSING_BATCHES = 64
+"""Of one queue at most, so that a flood does not keep a table."""
 BATCH = 64
 """Packets of one queue before the others have their turn."""
 HEADER_BYTES, MOST_BYTES = {4: 128, 6: 256}, 3904
@@ -96,6 +100,8 @@ class NetfilterQueueLoop:
         self._generation = _Generation(1, table, dict(interfaces))
         self._lock = threading.Lock()
         self._drains: list[threading.Event] = []
+        self._next: tuple[_Generation, threading.Event] | None = None
+        """What comes into force when the table before has finished."""
         self._turns = 0
         self._is_stopped, self._failure = False, ""
         self._hand_out()
@@ -115,11 +121,36 @@ class NetfilterQueueLoop:
         self._thread.start()
 
     def swap(self, table: _core.Table, interfaces: list[tuple[int, str]]) -> int:
-        """Puts a new table in force; its generation number."""
+        """Puts a new table in force; its generation number.
+
+        As `_core.Enforcer` does it: what has passed one hook is judged to its end by the table before.
+        """
+        followed = threading.Event()
+        generation = _Generation(self._generation.number + 1, table, dict(interfaces))
         with self._lock:
-            self._generation = _Generation(self._generation.number + 1, table, dict(interfaces))
-            self._hand_out()
-            return self._generation.number
+            self._next = generation, followed
+        self._wake()
+        if not followed.wait(FOLLOW_SECONDS):
+            self._take_next()
+        return generation.number
+
+    def _follow(self) -> None:
+        """Answers what waits behind the first hooks, and takes the new table."""
+        for queue in self._queues:
+            for _ in range(0 if queue.hook.startswith("raw") else CLOSING_BATCHES):
+                before = queue.counts["packets", ""]
+                queue.serve()
+                if queue.counts["packets", ""] == before:
+                    break
+        self._take_next()
+
+    def _take_next(self) -> None:
+        with self._lock:
+            if self._next is not None:
+                self._generation, followed = self._next
+                self._next = None
+                self._hand_out()
+                followed.set()
 
     def fileno(self) -> int:
         """To be waited for beside other descriptors: readable when the loop has ended."""
@@ -244,6 +275,8 @@ class NetfilterQueueLoop:
             ready = {descriptor for descriptor, _ in poll.poll(0 if drains else IDLE_MILLISECONDS)}
             if self._wake_reader in ready:
                 os.read(self._wake_reader, 4096)
+            if self._next is not None:
+                self._follow()
             waiting = ready & queues.keys()
             for descriptor in waiting:
                 queues[descriptor].serve()
