@@ -121,13 +121,27 @@ def test_workloads_send_from_what_both_know() -> None:
 
     old = of(workloads=(workload("cali1", "10.0.0.0/24", "fd00::1/128"), workload("cali2", "10.0.1.1/32")))
     new = of(workloads=(workload("cali1", "10.0.0.5/32", "10.0.9.0/24", "fd00::1/128"), workload("cali3")))
-    known, *others = between(old, new).workloads
-    assert known == workload("cali1", "10.0.0.5/32", "fd00::1/128")
+    assert between(old, new).workloads == (workload("cali1", "10.0.0.5/32", "fd00::1/128"),)
+
+
+def test_a_workload_more_or_less_needs_no_rules_between() -> None:
+    def of_pods(*names: str) -> RulesetFacts:
+        pods = (
+            WorkloadChains(f"Pod/{name}", name, (ip_network("10.0.0.1/32"),), ALLOW, ASKED) for name in names
+        )
+        return of(host(), workloads=tuple(pods))
+
+    few, many = of_pods("cali1", "cali3"), of_pods("cali1", "cali2", "cali3")
+    assert (between(few, many), between(many, few)) == (few, few)
+
+
+def test_one_workload_in_the_place_of_all_is_denied_not_open() -> None:
+    old, new = (
+        of(workloads=(WorkloadChains("Pod/p", name, (), ALLOW, ALLOW),)) for name in ("cali1", "cali2")
+    )
+    (found,) = between(old, new).workloads
     asked = ByFamily("queue", "queue")
-    assert [(one.interface, one.sources, one.ingress, one.egress) for one in others] == [
-        ("cali3", (), asked, asked),
-        ("cali2", (), asked, asked),
-    ]
+    assert (found.interface, found.sources, found.ingress, found.egress) == ("cali1", (), asked, asked)
 
 
 def test_spared_is_what_both_spare() -> None:

@@ -176,9 +176,10 @@ class Enforcement:
             is_reload = generation.number != before.number
             if is_reload and not before.table.governs_something:
                 self._settle(generation)
-            self._bridge(facts)
+            self._bridge(generation, facts)
             self._swap(generation, generation.links)
-            facts = replace(facts, kept=self._netfilter.entered)
+            if self._applied is not applied:  # Other hooks have chains now, or nothing is counted any more.
+                facts = self._facts(generation)
             if facts != self._applied:
                 self._apply(generation, facts, ruleset(facts))
         except BaseException:
@@ -187,12 +188,14 @@ class Enforcement:
             raise
         self.current = generation
 
-    def _bridge(self, facts: RulesetFacts) -> None:
+    def _bridge(self, generation: Generation, facts: RulesetFacts) -> None:
         """Brings rules into the kernel that hold with both tables, where there are rules already."""
         if self._applied.is_empty or facts == self._applied:
             return
         both = between(self._applied, facts)
-        if both != self._applied:
+        if both == facts:
+            self._apply(generation, facts, ruleset(facts))
+        elif both != self._applied:
             self._write(both, ruleset(both))
             self._applied = replace(both, kept=self._netfilter.entered)
 

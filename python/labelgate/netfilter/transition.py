@@ -29,15 +29,18 @@ _ASKED = ByFamily("queue", "queue")
 
 
 def between(before: RulesetFacts, after: RulesetFacts) -> RulesetFacts:
-    """What holds while one takes the place of the other.
+    """What holds while one takes the place of the other; one of them, if that will do.
 
-    Sources that only one lets a workload have are dropped, as the other one drops them (E-30): of a workload
-    that only one knows all of them.
+    Interfaces of workloads that only one knows are denied, as the other one denies them (E-38.3); sources
+    that only one lets a workload have are dropped likewise (E-30).
     """
+    hosts, workloads = _hosts(before, after), tuple(_workloads(before, after))
+    if not hosts and not workloads:  # Where nobody governs there would be no rules at all.
+        workloads = tuple(replace(one, sources=(), ingress=_ASKED, egress=_ASKED) for one in before.workloads)
     return replace(
         after,
-        hosts=_hosts(before, after),
-        workloads=tuple(_workloads(before, after)),
+        hosts=hosts,
+        workloads=workloads,
         settings=_settings(before.settings, after.settings),
         reasons=dict(before.reasons.items() & after.reasons.items()),
         kept=before.kept | after.kept,
@@ -109,17 +112,15 @@ def _answers(a: ByFamily | None, b: ByFamily | None) -> ByFamily:
 
 
 def _workloads(before: RulesetFacts, after: RulesetFacts) -> Iterator[WorkloadChains]:
-    old, new = ({one.interface: one for one in facts.workloads} for facts in (before, after))
-    for name in dict.fromkeys((*new, *old)):
-        if name in old and name in new:
+    old = {workload.interface: workload for workload in before.workloads}
+    for new in after.workloads:
+        if known := old.get(new.interface):
             yield replace(
-                new[name],
-                sources=tuple(_in_both(old[name].sources, new[name].sources)),
-                ingress=_answers(old[name].ingress, new[name].ingress),
-                egress=_answers(old[name].egress, new[name].egress),
+                new,
+                sources=tuple(_in_both(known.sources, new.sources)),
+                ingress=_answers(known.ingress, new.ingress),
+                egress=_answers(known.egress, new.egress),
             )
-        else:
-            yield replace((new | old)[name], sources=(), ingress=_ASKED, egress=_ASKED)
 
 
 def _in_both(a: tuple[Net, ...], b: tuple[Net, ...]) -> Iterator[Net]:
