@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copyreg
+import os
+import traceback
 from typing import Any
 
 
@@ -15,3 +17,16 @@ class Portable(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]
+
+
+def fault_place(fault: Exception) -> str:
+    """A fault of ours in a few words: its class, and the line of ours or of a library that raised it.
+
+    >>> try:
+    ...     {}["key"]
+    ... except KeyError as error:
+    ...     fault_place(error).partition(" at ")[0]
+    'KeyError'
+    """
+    *_, last = traceback.extract_tb(fault.__traceback__)
+    return f"{type(fault).__name__} at {os.path.basename(last.filename)}:{last.lineno}"

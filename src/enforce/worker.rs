@@ -118,10 +118,10 @@ impl<C: Channel, D: Decide> Worker<C, D> {
     /// Comes to answer by the table in force. What raw or mangle PREROUTING has let go on by the one before is judged by
     /// that to its end: each of them may leave to another hook what it allows, and nobody would have judged the packet.
     pub fn follow(&mut self) -> io::Result<()> {
-        let latest = self.shared.generation.load_full();
-        if latest.number == self.generation.number {
+        if self.shared.generation.load().number == self.generation.number {
             return Ok(());
         }
+        let latest = self.shared.generation.load_full();
         let is_behind = |queue: &HookQueue<C>| !matches!(queue.hook, Hook::RawPrerouting | Hook::RawOutput);
         for place in
             (0..self.queues.len()).filter(|&place| is_behind(&self.queues[place])).collect::<Vec<_>>()

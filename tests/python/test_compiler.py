@@ -301,7 +301,6 @@ def is_whole(compiler: Compiler) -> bool:
     return str(compiler.table.program) == str(compiler.snapshot.compile(node="edge1").program)
 
 
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs interval timers")
 def test_an_interrupted_edit_has_changed_everything_or_nothing(tmp_path: Path) -> None:
     compiler = Compiler(read(tmp_path, HOST), node="edge1")
     edits = [read(tmp_path, many_rules(action)).global_network_policies for action in ("Allow", "Deny")]

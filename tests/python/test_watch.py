@@ -88,6 +88,19 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
+def parsed_files(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of files that are parsed from now on."""
+    parsed: list[str] = []
+    add = Loading.add
+
+    def noted(self: Loading, content: bytes | str, file: str, *more: object) -> None:
+        parsed.append(Path(file).name)
+        add(self, content, file, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Loading, "add", noted)
+    return parsed
+
+
 @pytest.fixture
 def follower(folder: Path) -> Iterator[Follower]:
     made = Follower(folder)
@@ -362,14 +375,7 @@ def test_other_files_are_parsed_once_meanwhile(
     folder: Path, follower: Follower, in_a_hurry: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """None of them counts before the one that is open, which may go with them."""
-    parsed: list[str] = []
-    add = Loading.add
-
-    def noted(self: Loading, content: bytes | str, file: str, *more: object) -> None:
-        parsed.append(Path(file).name)
-        add(self, content, file, *more)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Loading, "add", noted)
+    parsed = parsed_files(monkeypatch)
     digest = follower.cache.digest
     with (folder / "a.yaml").open("w") as file:
         file.write(tier("a", 2))
@@ -530,14 +536,7 @@ def test_only_what_changed_is_parsed(
 ) -> None:
     (folder / "b.yaml").write_text(tier("b"))
     follower.settle()
-    parsed: list[str] = []
-    add = Loading.add
-
-    def noted(self: Loading, content: bytes | str, file: str, *more: object) -> None:
-        parsed.append(Path(file).name)
-        add(self, content, file, *more)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Loading, "add", noted)
+    parsed = parsed_files(monkeypatch)
     (folder / "b.yaml").write_text(tier("b", 2))
     follower.settle()
     os.utime(folder / "a.yaml")

@@ -171,30 +171,31 @@ class Enforcement:
         before, applied = self.current, self._applied
         try:
             facts = self._facts(generation)
-            if facts != self._applied:
-                ruleset(facts)  # Before anything is touched: what cannot be written is said.
+            # Before anything is touched: what cannot be written is said.
+            rules = None if facts == self._applied else ruleset(facts)
             is_reload = generation.number != before.number
             if is_reload and not before.table.governs_something:
                 self._settle(generation)
-            self._bridge(generation, facts)
+            if rules is not None:
+                self._bridge(generation, facts, rules)
             self._swap(generation, generation.links)
-            if self._applied is not applied:  # Other hooks have chains now, or nothing is counted any more.
-                facts = self._facts(generation)
-            if facts != self._applied:
-                self._apply(generation, facts, ruleset(facts))
+            if self._applied is not applied and facts != (now := self._facts(generation)):
+                facts, rules = now, ruleset(now)  # Other hooks have chains, or nothing is counted any more.
+            if rules is not None and facts != self._applied:
+                self._apply(generation, facts, rules)
         except BaseException:
             self._swap(before, generation.links)
             self._go_back(applied)
             raise
         self.current = generation
 
-    def _bridge(self, generation: Generation, facts: RulesetFacts) -> None:
+    def _bridge(self, generation: Generation, facts: RulesetFacts, rules: Ruleset) -> None:
         """Brings rules into the kernel that hold with both tables, where there are rules already."""
-        if self._applied.is_empty or facts == self._applied:
+        if self._applied.is_empty:
             return
         both = between(self._applied, facts)
         if both == facts:
-            self._apply(generation, facts, ruleset(facts))
+            self._apply(generation, facts, rules)
         elif both != self._applied:
             self._write(both, ruleset(both))
             self._applied = replace(both, kept=self._netfilter.entered)

@@ -5,10 +5,10 @@ A panic of the core comes to Python as an exception that nobody catches.
 
 from __future__ import annotations
 
-import os
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from labelgate.errors import fault_place
 
 
 class CoreFault(ValueError):
@@ -45,6 +45,4 @@ def faults_refused(*refusals: type[Exception]) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, (ValueError, *refusals)):
             raise
-        *_, last = traceback.extract_tb(error.__traceback__)
-        where = f"{type(error).__name__} at {os.path.basename(last.filename)}:{last.lineno}"
-        raise Fault(f"a fault of labelgate (please report it): {where}: {error}") from error
+        raise Fault(f"a fault of labelgate (please report it): {fault_place(error)}: {error}") from error

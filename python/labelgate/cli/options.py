@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from labelgate.config import control_socket, variable_of
-from labelgate.control import ANSWER_SECONDS, ControlError, NoDaemon, ask, network_namespace
+from labelgate.control import ANSWER_SECONDS, ControlError, NoDaemon, ask, is_elsewhere
 from labelgate.printable import printable, printable_lines
 from labelgate.snapshot import Snapshot, check_node
 
@@ -185,9 +185,8 @@ def ask_daemon(
 
 def elsewhere(socket: str | None, status: Mapping[str, Any]) -> str | None:
     """What is to be said of a daemon of another network namespace that nobody has asked for by its socket."""
-    there, here = status.get("networkNamespace"), network_namespace()
     is_named = socket is not None or os.environ.get(variable_of("socket"))
-    if is_named or None in (there, here) or there == here:
+    if is_named or not is_elsewhere(status):
         return None
     return (
         f"the daemon at {control_socket(socket)} (pid {status['pid']}) is that of another network namespace"

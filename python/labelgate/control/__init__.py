@@ -7,7 +7,13 @@ who may ask (the owner); nothing listens on the network.
 """
 
 from labelgate.control.client import ANSWER_SECONDS, NoDaemon, ask
-from labelgate.control.protocol import MOST_TRIAL_SECONDS, VERSION, ControlError, network_namespace
+from labelgate.control.protocol import (
+    MOST_TRIAL_SECONDS,
+    VERSION,
+    ControlError,
+    is_elsewhere,
+    network_namespace,
+)
 from labelgate.control.server import ControlServer, Verb
 
 __all__ = [
@@ -19,5 +25,6 @@ __all__ = [
     "NoDaemon",
     "Verb",
     "ask",
+    "is_elsewhere",
     "network_namespace",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from labelgate.errors import Portable
@@ -23,6 +24,12 @@ class ControlError(Portable):
         super().__init__(message)
         self.code = code
         self.details = details
+
+
+def is_elsewhere(status: Mapping[str, Any]) -> bool:
+    """Whether the daemon with this status is known to be that of another network namespace."""
+    there, here = status.get("networkNamespace"), network_namespace()
+    return None not in (there, here) and there != here
 
 
 def network_namespace() -> int | None:

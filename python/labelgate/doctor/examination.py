@@ -12,7 +12,7 @@ from typing import Any
 from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-untyped]
 
 from labelgate.config import Config
-from labelgate.control import ControlError, NoDaemon, ask, network_namespace
+from labelgate.control import ControlError, NoDaemon, ask, is_elsewhere
 from labelgate.doctor import kernel, rules
 from labelgate.doctor.diagnosis import Diagnosis
 from labelgate.doctor.files import event_file, files, program
@@ -31,7 +31,7 @@ def examine(
     none runs as far as that can be told: one that runs need not answer at the socket of `config`.
     """
     answer = _status(config)
-    status = None if _is_elsewhere(answer) else answer
+    status = None if answer is None or is_elsewhere(answer) else answer
     daemon = status["pid"] if status else running
     usable, configured = frozenset(os.sched_getaffinity(0)), os.cpu_count() or 1
     capabilities = Path("/proc/self/status")
@@ -91,12 +91,6 @@ def _status(config: Config) -> dict[str, Any] | None:
         return None
 
 
-def _is_elsewhere(status: dict[str, Any] | None) -> bool:
-    """Whether the daemon that answers is that of another network namespace."""
-    there, here = (status or {}).get("networkNamespace"), network_namespace()
-    return None not in (there, here) and there != here
-
-
 def _daemon(status: dict[str, Any] | None, config: Config, running: int | None) -> Iterator[Diagnosis]:
     """What the daemon says of itself."""
     if status is None and running is not None:
@@ -113,7 +107,7 @@ def _daemon(status: dict[str, Any] | None, config: Config, running: int | None) 
             "labelgate run, or systemctl start labelgate",
         )  # fmt: skip
         return
-    if _is_elsewhere(status):
+    if status is not None and is_elsewhere(status):
         yield Diagnosis(
             "daemon", "warning",
             f"the daemon at {config.socket} (pid {status['pid']}) is that of another network namespace",

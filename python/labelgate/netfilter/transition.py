@@ -102,13 +102,12 @@ def _answers(a: ByFamily | None, b: ByFamily | None) -> ByFamily:
     if a is None or b is None:
         return _ASKED
 
-    def is_same(family: Family) -> bool:
-        return (a.of(family), a.counter(family)) == (b.of(family), b.counter(family))
+    def same(family: Family) -> tuple[StaticAnswer, str]:
+        found = a.of(family), a.counter(family)
+        return found if found == (b.of(family), b.counter(family)) else ("queue", "")
 
-    v4, v6 = (a.of(family) if is_same(family) else "queue" for family in FAMILIES)
-    counters = tuple(a.counter(family) if is_same(family) else "" for family in FAMILIES)
-    answers: tuple[StaticAnswer, StaticAnswer] = (v4, v6)
-    return ByFamily(*answers, (counters[0], counters[1]))
+    (v4, counter4), (v6, counter6) = map(same, FAMILIES)
+    return ByFamily(v4, v6, (counter4, counter6))
 
 
 def _workloads(before: RulesetFacts, after: RulesetFacts) -> Iterator[WorkloadChains]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from labelgate.arguments import check_type
+from labelgate.errors import fault_place
 from labelgate.printable import printable
 from labelgate.resources import kinds
 from labelgate.resources.documents import Document, decode, documents
@@ -79,11 +78,7 @@ class Loading:
         except SyntaxProblem as problem:
             self._note(problem.wrong, problem.place, file, -1)
         except Exception as fault:  # One of ours must not end a daemon: the file is refused as others are.
-            *_, last = traceback.extract_tb(fault.__traceback__)
-            where = f"{os.path.basename(last.filename)}:{last.lineno}"
-            self.add_unreadable(
-                Wrong("fault", f"{type(fault).__name__} at {where}: {quote(str(fault))}"), file
-            )
+            self.add_unreadable(Wrong("fault", f"{fault_place(fault)}: {quote(str(fault))}"), file)
 
     def add_unreadable(self, wrong: Wrong, file: str) -> None:
         """Note a file that cannot be read."""
