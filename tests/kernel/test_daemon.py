@@ -25,6 +25,8 @@ from labelgate.demo.world import (
     DB_POD,
     EDGE,
     EDGE_OUTSIDE,
+    INSIDE,
+    INSIDE_HOST,
     OUTSIDE,
     STRANGER,
     WEB_POD,
@@ -101,10 +103,10 @@ def test_kill_is_closed_and_a_restart_takes_over(world: World, backend: str, man
 
 
 class Traffic:
-    """Numbered datagrams from 200 ports of the client to a port of the edge node, for 100 s at most."""
+    """Numbered datagrams from 200 ports of the client to the edge node, or behind it, for 100 s at most."""
 
-    def __init__(self, world: World, port: int = 9100) -> None:
-        self._world, self._port = world, port
+    def __init__(self, world: World, port: int = 9100, host: str = EDGE, address: str = EDGE_OUTSIDE) -> None:
+        self._world, self._port, self._host, self._address = world, port, host, address
         self._over = threading.Event()
         self.sent = 0
         self.arrived = 0
@@ -112,7 +114,7 @@ class Traffic:
         """The highest number that has arrived."""
 
     def __enter__(self) -> Traffic:
-        self._receiver = self._world.call(EDGE, self._open, (EDGE_OUTSIDE, self._port))
+        self._receiver = self._world.call(self._host, self._open, (self._address, self._port))
         # Nothing is lost here while this process has other things to do.
         self._receiver.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 24)
         self._threads = [threading.Thread(target=work) for work in (self._send, self._receive)]
@@ -136,7 +138,7 @@ class Traffic:
             self._world.call(OUTSIDE, self._open, (CLIENT, self._port + 30_900 + n)) for n in range(200)
         ]
         while not self._over.is_set() and time.monotonic() < deadline:
-            senders[self.sent % len(senders)].sendto(self.sent.to_bytes(4), (EDGE_OUTSIDE, self._port))
+            senders[self.sent % len(senders)].sendto(self.sent.to_bytes(4), (self._address, self._port))
             self.sent += 1
             time.sleep(0.001)
         for sender in senders:
@@ -208,6 +210,32 @@ def test_what_two_policies_deny_never_passes_between_them(
         Traffic(world) as allowed,
     ):
         with Traffic(world, 9400) as denied:
+            allowed.wait_for_arrivals(50)
+            for number, hook in enumerate(ORDER[1:], 2):
+                write(hook)
+                assert f"generation {number} in force" in daemon.reload()
+                allowed.wait_for_arrivals(50)
+        allowed.stop()
+        assert denied.sent > 300
+        assert (denied.arrived, allowed.arrived) == (0, allowed.sent)
+
+
+def test_what_two_policies_deny_is_never_forwarded_between_them(
+    world: World, backend: str, management: Path
+) -> None:
+    """E-31, E-33, E-38: before conntrack, before DNAT and in FORWARD."""
+    deny, allow = "\n  - {action: Deny, protocol: UDP, destination: {ports: [9400]}}", "\n  - {action: Allow}"
+
+    def write(hook: str) -> None:
+        text = moving(hook, deny + allow * (hook == "filter"), ", profiles: [projectcalico-default-allow]")
+        if hook == "filter":
+            text = text.replace("  types: [Ingress]", "  applyOnForward: true\n  types: [Ingress]")
+        management.write_text(text)
+
+    write(ORDER[0])
+    behind = (INSIDE, INSIDE_HOST)
+    with Daemon(world, management, backend=backend) as daemon, Traffic(world, 9100, *behind) as allowed:
+        with Traffic(world, 9400, *behind) as denied:
             allowed.wait_for_arrivals(50)
             for number, hook in enumerate(ORDER[1:], 2):
                 write(hook)
