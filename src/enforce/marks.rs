@@ -3,7 +3,8 @@
 //! Three bits of the packet mark are ours. **A** (accept) travels from raw and mangle into filter (E-48). **D**
 //! (decided) is set on every packet that passes its table a second time: our chain's first rule there does what is
 //! due (no connection tracking, reject), clears D and returns, so that the rules of others stay in force. **R**
-//! (reject) asks our chain for an ICMP error or a TCP reset.
+//! (reject) asks our chain for an ICMP error or a TCP reset. From raw to filter OUTPUT packets of this host have R, and
+//! no A: rules see to that (`python/labelgate/netfilter/raw.py`).
 
 use crate::flow::{Hook, Verdict};
 use crate::nfqueue::{KernelVerdict, Reply};
@@ -28,6 +29,12 @@ impl Marks {
         let accept = 1 << mask.trailing_zeros();
         let reject = 1 << mask.ilog2();
         Some(Self { accept, decided: mask & !(accept | reject), reject })
+    }
+
+    /// Whether a packet with this mark is accepted already when it comes to this hook (E-48). In filter OUTPUT rules
+    /// know that by bit R, and do not queue it.
+    pub fn say_accepted(self, hook: Hook, mark: u32) -> bool {
+        hook != Hook::FilterOutput && mark & self.accept != 0
     }
 
     /// All three.
@@ -98,7 +105,7 @@ impl Protocol {
         let is_raw = matches!(hook, Hook::RawPrerouting | Hook::RawOutput);
         let is_mangle = matches!(hook, Hook::ManglePrerouting | Hook::ManglePostrouting);
         let verdict = if is_raw || is_mangle { Verdict::Continue } else { Verdict::Allow };
-        let accepted = !is_raw && arrival & self.marks.accept != 0;
+        let accepted = !is_raw && self.marks.say_accepted(hook, arrival);
         self.reply(hook, verdict, accepted, may_repeat, arrival)
     }
 

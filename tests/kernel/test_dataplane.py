@@ -7,7 +7,21 @@ from pathlib import Path
 
 import policies
 import pytest
-from kit import Ear, add_pod, add_rules, count, echo_server, enforce, hits, inject, ip, passing, twins, words
+from kit import (
+    Ear,
+    add_pod,
+    add_rules,
+    count,
+    echo_server,
+    enforce,
+    hits,
+    inject,
+    ip,
+    passing,
+    twins,
+    wait_until,
+    words,
+)
 from labelgate.demo.traffic import Probe, ask, conntrack_entries, family, owner, ready
 from labelgate.demo.world import (
     BANNED,
@@ -67,6 +81,72 @@ def test_untracked(world: World, backend: str, tmp_path: Path) -> None:
         daemon.reload()
         assert [ask(world, probe, b"who?") for probe in twins(DNS)] == [None, None]
         assert hits(world, backend, "mangle")["OUTPUT-tracked"] == (1, 1)
+
+
+FORCED = {4: (socket.IPPROTO_IP, 50), 6: (socket.IPPROTO_IPV6, 76)}
+"""IP_UNICAST_IF and IPV6_UNICAST_IF (linux/in.h, linux/in6.h)."""
+ALL_OUT = "  types: [Egress]\n  egress: [{action: Allow}]\n"
+
+
+def test_sockets_keep_the_interface_that_they_force(world: World, backend: str, tmp_path: Path) -> None:
+    """E-32, E-36: what policy was asked about the interface of, leaves by it, whatever the routes say.
+
+    From port 5353 untracked policy allows it, from 5354 it has nothing to say.
+    """
+
+    def force(source: str, port: int, to: str) -> None:
+        with socket.socket(family(source), socket.SOCK_DGRAM) as sender:
+            level, option = FORCED[4 if family(source) == socket.AF_INET else 6]
+            sender.setsockopt(level, option, socket.if_nametoindex("eth1").to_bytes(4, "big"))
+            sender.bind((source, port))
+            sender.sendto(b"x", (to, 9500))
+
+    to = RESOLVER_CLIENT
+    for metric, interface in enumerate(("eth0", "eth1"), 1):
+        world.run(EDGE, *f"ip route add {to} dev {interface} metric {metric}".split())
+        # For IPv6 an interface chooses among routes of the same metric; without one the first is taken.
+        world.run(EDGE, *f"ip route append {twin(to)} dev {interface}".split())
+    rules = [
+        count("POSTROUTING", f"{interface}-{state}", f"-o {interface} -p udp -m udp --dport 9500 {match}")
+        for interface in ("eth0", "eth1")
+        for state, match in (
+            ("untracked", "-m conntrack --ctstate UNTRACKED"),
+            ("tracked", "-m conntrack ! --ctstate UNTRACKED"),
+        )
+    ]
+    add_rules(world, backend, "mangle", *rules)
+    text = f"{policies.RESOLVER}---{policies.policy('out', ALL_OUT, order=50)}"
+    with enforce(world, tmp_path, backend, text):
+        for source, target in ((EDGE_INSIDE, to), (twin(EDGE_INSIDE), twin(to))):
+            for port in (5353, 5354):
+                world.call(EDGE, force, source, port, target)
+        assert hits(world, backend, "mangle") == {
+            "eth0-untracked": (0, 0),
+            "eth0-tracked": (0, 0),
+            "eth1-untracked": (1, 1),
+            "eth1-tracked": (1, 1),
+        }
+
+
+@pytest.mark.parametrize("place", ["ahead", "behind", "last"])
+def test_what_others_leave_untracked_is_judged(
+    world: World, backend: str, place: str, tmp_path: Path
+) -> None:
+    """E-36: only what untracked policy accepts is accepted in filter OUTPUT, not what NOTRACK rules name."""
+    egress = "  types: [Egress]\n  egress: [{action: Allow, protocol: UDP, destination: {ports: [9501]}}]\n"
+    notrack = "-A OUTPUT -p udp -m udp --dport 9500:9501 -j CT --notrack"
+    text = f"{policies.RESOLVER}---{policies.policy('out', egress, order=50)}"
+    sent = [Probe("udp", EDGE_INSIDE, INSIDE_HOST, port) for port in (9500, 9501)]
+    if place != "last":
+        add_rules(world, backend, "raw", notrack)
+    mode = "append" if place == "ahead" else "insert"
+    with enforce(world, tmp_path, backend, text, chainInsertMode=mode) as daemon:
+        if place == "last":
+            add_rules(world, backend, "raw", notrack)
+            daemon.wait_for("our rules are put back")
+            wait_until(lambda: passing(world, *twins(*sent)) == words(*twins(sent[1])), 5)
+        assert passing(world, *twins(*sent)) == words(*twins(sent[1]))
+        assert conntrack_entries(world, EDGE, "dport=9501") == 0
 
 
 NAT = (

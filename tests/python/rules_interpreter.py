@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
-PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132, "udplite": 136, "ipv6-icmp": 58, "4": 4}
+PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132, "udplite": 136, "ipv6-icmp": 58}
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ class Interpreter:
         self.chains: dict[str, list[ParsedRule]] = {}
         self.jumps: dict[str, ParsedRule] = {}
         """Into our chain of each hook, by base chain."""
+        self.ends: dict[str, ParsedRule] = {}
+        """Into the one that is kept last."""
         for line in transaction.splitlines():
             if line.startswith(":"):
                 self.chains[line[1:].split()[0]] = []
@@ -67,13 +69,22 @@ class Interpreter:
                 rule = parse(words[3 if line.startswith("-I ") else 2 :])
                 if rule.jump == f"lg-{words[1]}":
                     self.jumps[words[1]] = rule
+                elif rule.jump == f"lg-{words[1]}-end":
+                    self.ends[words[1]] = rule
 
     def enter(self, base: str, packet: KernelPacket) -> Outcome:
         """From the base chain on, as far as it leads to us."""
-        jump = self.jumps.get(base)
+        return self.follow(self.jumps.get(base), packet)
+
+    def leave(self, base: str, packet: KernelPacket) -> Outcome:
+        """At the end of the base chain."""
+        return self.follow(self.ends.get(base), packet)
+
+    def follow(self, jump: ParsedRule | None, packet: KernelPacket) -> Outcome:
         if jump is None or not all(match(packet) for match in jump.matches):
             return Outcome("return", packet, rules=int(jump is not None))
-        outcome = self.run(f"lg-{base}", packet)
+        assert jump.jump is not None
+        outcome = self.run(jump.jump, packet)
         return replace(outcome, rules=outcome.rules + 1)
 
     def run(self, chain: str, packet: KernelPacket) -> Outcome:
@@ -103,7 +114,7 @@ class Interpreter:
                 value, mask = (int(part, 16) for part in rule.options["--set-xmark"].split("/"))
                 packet = replace(packet, mark=(packet.mark & ~mask) ^ value)
             elif rule.jump == "CT":
-                packet = replace(packet, notrack=True)
+                packet = replace(packet, notrack=True, ct="untracked")
             elif rule.jump == "NFQUEUE":
                 return Outcome("queue", packet, int(rule.options["--queue-num"]), looked, counted)
             else:
@@ -169,9 +180,14 @@ def address(side: str) -> Callable[[str], Match]:
 
 def ports(side: str) -> Callable[[str], Match]:
     def make(listed: str) -> Match:
-        numbers = {int(number) for number in listed.split(",")}
-        assert len(numbers) <= 15
-        return lambda packet: getattr(packet, side) in numbers
+        ranges = [[int(number) for number in part.split(":")] for part in listed.split(",")]
+        assert sum(map(len, ranges)) <= 15
+
+        def match(packet: KernelPacket) -> bool:
+            port = getattr(packet, side)
+            return port is not None and any(ends[0] <= port <= ends[-1] for ends in ranges)
+
+        return match
 
     return make
 
@@ -194,7 +210,7 @@ MATCHES: dict[str, Callable[[str], Match]] = {
     "-o": interface("out"),
     "-s": address("src"),
     "-d": address("dst"),
-    "-p": lambda name: lambda packet: packet.protocol == PROTOCOLS[name],
+    "-p": lambda name: lambda packet: packet.protocol == (PROTOCOLS.get(name) or int(name)),
     "--mark": mark,
     "--ctstate": ctstate,
     # What has a connection that is not confirmed yet is sent by the kernel (tests/kernel/test_answers.py).

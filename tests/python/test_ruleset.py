@@ -18,7 +18,7 @@ from labelgate.netfilter.readback import (
     parse_save,
 )
 from labelgate.netfilter.render import describe, put_back, transaction
-from labelgate.netfilter.routing import RoutingRule, accept_readers
+from labelgate.netfilter.routing import RoutingRule, mark_readers
 from labelgate.netfilter.rules import Jump, Rule, TableRules
 from labelgate.netfilter.ruleset import CONNTRACK_ONLY, ruleset
 from labelgate.settings import Settings
@@ -374,7 +374,7 @@ def test_rules_ahead_of_ours_in_chains() -> None:
 
 def test_routing_rules_that_read_the_accept_mark() -> None:
     wg_quick = RoutingRule(4, 32764, 0xCA6C, 0xFFFFFFFF)
-    assert accept_readers([RoutingRule(4, 100, 0x4000, 0x4000), wg_quick], Marks()) == (wg_quick,)
+    assert mark_readers([RoutingRule(4, 100, 0x4000, 0x4000), wg_quick], Marks()) == (wg_quick,)
     assert str(wg_quick) == "IPv4 rule 32764: fwmark 0xca6c/0xffffffff"
 
 

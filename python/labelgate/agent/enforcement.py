@@ -30,7 +30,7 @@ from labelgate.netfilter.apply import ApplyError, Netfilter, Tables, clean
 from labelgate.netfilter.conntrack import tcp_loose
 from labelgate.netfilter.facts import FAMILIES, Marks, RulesetFacts
 from labelgate.netfilter.readback import Hazard, hazards
-from labelgate.netfilter.routing import accept_readers, read_routing_rules
+from labelgate.netfilter.routing import mark_readers, read_routing_rules
 from labelgate.netfilter.rules import Ruleset
 from labelgate.netfilter.ruleset import ruleset
 from labelgate.netfilter.transition import between
@@ -461,8 +461,11 @@ class Enforcement:
         config, now = generation.config, self._netfilter.read()
         self.others.look(self._netfilter, now, config)
         found = self._hazards(config, now)
-        for reader in accept_readers(read_routing_rules(), Marks.from_mask(config.mark_mask)):
-            self._say(f"warning: {reader} reads our accept mark: it routes untracked packets of this host")
+        for reader in mark_readers(read_routing_rules(), Marks.from_mask(config.mark_mask)):
+            self._say(
+                f"warning: {reader} reads our mark bits: it routes what untracked policy was asked about, "
+                "where others have packets of this host routed again"
+            )
         told = {writer.split(" ", 2)[2] for writer in self.others.mark_writers}  # Behind variant and family.
         for hazard in sorted({str(hazard) for hazard in found if hazard.as_writer not in told}):
             self._say(f"warning: {hazard}")

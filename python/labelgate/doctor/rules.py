@@ -16,7 +16,7 @@ from labelgate.netfilter import nfacct
 from labelgate.netfilter.apply import VARIANTS, ApplyError, Tables, Tools, families, legacy_tables
 from labelgate.netfilter.facts import Family, Marks
 from labelgate.netfilter.readback import hazards, mark_writers
-from labelgate.netfilter.routing import RoutingRule, accept_readers
+from labelgate.netfilter.routing import RoutingRule, mark_readers
 from labelgate.netfilter.rules import PREFIX
 from labelgate.processors import QUEUES_EACH
 
@@ -263,11 +263,13 @@ _SAVED_RULE = re.compile(rf"^-A {PREFIX}", re.MULTILINE)
 
 
 def routing(rules: Sequence[RoutingRule], config: Config) -> Iterator[Diagnosis]:
-    """`ip rule`s that read our accept mark."""
-    readers = accept_readers(rules, Marks.from_mask(config.mark_mask))
+    """`ip rule`s that read our mark bits."""
+    readers = mark_readers(rules, Marks.from_mask(config.mark_mask))
     for reader in readers:
         yield Diagnosis(
-            "ip rule", "warning", str(reader), "it reads our accept mark, and routes untracked packets by it",
+            "ip rule", "warning", str(reader),
+            "it reads our mark bits: it routes what untracked policy was asked about, where others have "
+            "packets of this host routed again (mangle OUTPUT, DNAT)",
             "give that rule a mask without our bits, or set `marks.mask` to other bits",
         )  # fmt: skip
     if not readers:

@@ -118,6 +118,11 @@ class TableBuilder(ABC):
             self.uncounted.add(counter)
 
     @property
+    def exempts_on_output(self) -> bool:
+        """Whether packets may leave raw OUTPUT with bit `exempt`."""
+        return any(host.untracked for host in self.facts.hosts) or "raw-output" in self.facts.kept
+
+    @property
     def knows_local_dnat(self) -> bool:
         """E-37: bit R tells mangle POSTROUTING which DNATed packets are new and of this host.
 
@@ -158,6 +163,10 @@ class TableBuilder(ABC):
     def set(self, bits: int) -> str:
         """The target that gives these bits."""
         return f"-j MARK --set-xmark {bits:#x}/{bits:#x}"
+
+    def only(self, bits: int) -> str:
+        """The target that leaves these of our bits."""
+        return f"-j MARK --set-xmark {bits:#x}/{self.marks.mask:#x}"
 
     def queue(self, hook: Hook) -> Rule:
         """To the engine."""

@@ -42,6 +42,11 @@ class Marks:
         return cls(*bits)
 
     @property
+    def exempt(self) -> int:
+        """R on its way from raw to filter OUTPUT: accepted by untracked policy, if it is untracked there."""
+        return self.reject
+
+    @property
     def mask(self) -> int:
         """All three bits."""
         return self.accept | self.decided | self.reject

@@ -10,7 +10,7 @@ from labelgate.flow import Hook
 from labelgate.netfilter.builder import ENCAPSULATED, TO_HOST, TableBuilder
 from labelgate.netfilter.dispatch import Dispatch
 from labelgate.netfilter.facts import ByFamily, HostChains, WorkloadChains
-from labelgate.netfilter.rules import ESTABLISHED, PREFIX, Jump, Rule, Rules, TableRules
+from labelgate.netfilter.rules import ESTABLISHED, PREFIX, UNTRACKED, Jump, Rule, Rules, TableRules
 
 _NEIGHBOUR_DISCOVERY = (130, 131, 132, 133, 135, 136)
 
@@ -47,7 +47,7 @@ class Filter(TableBuilder):
         return {
             "INPUT": self.headed("filter-input", self._input()),
             "FORWARD": self._forward(),
-            "OUTPUT": self.headed("filter-output", self._output()),
+            "OUTPUT": self._output(),
         }
 
     def accept(self) -> str:
@@ -118,14 +118,26 @@ class Filter(TableBuilder):
         """E-36."""
         dispatch = self.host_dispatch("host-out", "-o", self._host_out)
         if not dispatch:
-            return ()
+            return self.headed("filter-output", ())
+        accepted, others = self._exempt()
         return (
-            Rule(self.has(self.marks.accept), self.accept()),
+            *accepted,
+            self.head("filter-output"),
+            *others,
             *self.to_workload("-j RETURN"),
             # E-37: only mangle POSTROUTING sees the right out-interface.
             Rule("-m conntrack --ctstate DNAT", self._dnatted()),
             *dispatch,
         )
+
+    def _exempt(self) -> tuple[Rules, Rules]:
+        """What untracked policy has accepted of this host's packets; behind the head, what it has not."""
+        if not self.exempts_on_output:
+            return (), ()
+        exempt = self.marks.exempt
+        # A packet that comes back to be rejected has D as well.
+        accepted = f"-m mark --mark {exempt:#x}/{exempt | self.marks.decided:#x} {UNTRACKED}"
+        return (Rule(accepted, self.accept()),), (Rule(self.has(exempt), self.clear(exempt)),)
 
     def _dnatted(self) -> str:
         """E-37: what is judged in mangle POSTROUTING, where it has to be known from what is forwarded."""

@@ -15,6 +15,7 @@ from labelgate.netfilter.rules import (
     INVALID,
     PREFIX,
     UNCONFIRMED_ANSWER,
+    Jump,
     Rule,
     Rules,
     TableRules,
@@ -36,9 +37,10 @@ class Raw(TableBuilder):
     hooks: ClassVar[Mapping[str, Hook]] = {"PREROUTING": "raw-prerouting", "OUTPUT": "raw-output"}
 
     def rules(self) -> TableRules:
-        """Also the rule that keeps conntrack on."""
+        """Also the rule that keeps conntrack on, and that which is kept last in OUTPUT."""
         table = super().rules()
-        return replace(table, chains={**table.chains, **conntrack_chain()})
+        last = (*table.last, self._end()) if self._restores else table.last
+        return replace(table, chains={**table.chains, **self.chains, **conntrack_chain()}, last=last)
 
     def decided(self) -> Rules:
         """D is known here, so A says allow-notrack."""
@@ -46,6 +48,51 @@ class Raw(TableBuilder):
             Rule(self.has(self.marks.accept), "-j CT --notrack"),
             Rule("", self.clear(self.marks.decided)),
         )
+
+    def head(self, hook: Hook) -> Rule:
+        """A packet of this host leaves raw OUTPUT with the mark that it was queued with.
+
+        One whose mark has changed the kernel looks up in its routes again, without the interface that its
+        socket has forced (`IP_PKTINFO`, `IP_UNICAST_IF`): it would leave by one whose policy nobody has
+        asked. So it has bit `exempt` when it is queued, and when it leaves the table. Among the rules of
+        others bit A stands for it where the verdict was `continue`: they could leave the packet untracked.
+        """
+        if hook != "raw-output" or not self._restores:
+            return super().head(hook)
+        unmarked, exempt = self.has_none(self.marks.accept), Rule("", self.only(self.marks.exempt))
+        without = self.chain("decided", self.decided())
+        allowed = self.chain("exempt", (Rule("", "-j CT --notrack"), exempt))
+        rules = (
+            *(Rule(f"{match} {unmarked}", f"-g {without}") for match in self._untracked_by_others()),
+            Rule(self.has(self.marks.accept), f"-g {allowed}"),
+            Rule("", self.only(self.marks.accept)),
+        )
+        return Rule(self.has(self.marks.decided), f"-g {self.chain('decided-out', rules)}")
+
+    def _end(self) -> Jump:
+        """Behind the rules of others: what they have left tracked gets its mark again."""
+        tracked = Rule("-m conntrack ! --ctstate UNTRACKED", self.set(self.marks.exempt))
+        end = self.chain("OUTPUT-end", (tracked, Rule("", self.clear(self.marks.accept))))
+        return Jump("OUTPUT", end, self.has(self.marks.accept))
+
+    @property
+    def _restores(self) -> bool:
+        return self.exempts_on_output and self.may_repeat("raw-output") and not self.facts.open
+
+    def _queued(self, hook: Hook) -> Rules:
+        """To the queue."""
+        queue = self.queue(hook)
+        if hook != "raw-output" or not self._restores:
+            return (queue,)
+        return (Rule(" ".join(self._untracked_by_others("! ")), self.set(self.marks.exempt)), queue)
+
+    def _untracked_by_others(self, negation: str = "") -> tuple[str, ...]:
+        """Matches of packets whose being untracked says nothing of our verdict.
+
+        conntrack leaves neighbour discovery so by itself (nf_conntrack_proto_icmpv6.c).
+        """
+        by_rules, by_itself = f"-m conntrack {negation}--ctstate UNTRACKED", f"{negation}-p ipv6-icmp"
+        return (by_itself, by_rules) if self.family == "v6" else (by_rules,)
 
     def bodies(self) -> dict[str, Rules]:
         """E-30..E-32."""
@@ -80,6 +127,7 @@ class Raw(TableBuilder):
 
     def _untracked(self, name: str, side: Literal["-i", "-o"], hook: Hook) -> Rules:
         """E-31, E-32."""
+        accepted = self.marks.accept if side == "-i" else self.marks.exempt
 
         def goal(host: HostChains, _: str | None) -> str | None:
             if host.untracked is None:
@@ -88,10 +136,11 @@ class Raw(TableBuilder):
             answers: ByFamily = getattr(host.untracked, direction)
             answer, counter = answers.of(self.family), answers.counter(self.family)
             denies = (direction, self.family) in host.denied_answers
+            kind = f"{name}-deny" if denies else name
             ends: dict[StaticAnswer, Rules] = {
-                "queue": (*self._unconfirmed_answers(hook, denies=denies), self.queue(hook)),
+                "queue": (*self._unconfirmed_answers(hook, denies=denies), *self._queued(hook)),
                 "allow": (
-                    Rule("", self.set(self.marks.accept)).counted(counter),
+                    Rule("", self.set(accepted)).counted(counter),
                     Rule("", "-j CT --notrack"),
                 ),
                 "deny": (Rule("", self.drop()).counted(counter),),
@@ -100,7 +149,6 @@ class Raw(TableBuilder):
             if not ends[answer]:
                 self.not_counted(answers)
                 return None
-            kind = f"{name}-deny" if denies else name
             return self.chain_of(kind, answers, answer, (*self._failsafes(side), *ends[answer]))
 
         return self.host_dispatch(name, side, goal)

@@ -27,9 +27,9 @@ class RoutingRule:
         return f"IPv{self.family} rule {self.priority}: fwmark {self.mark:#x}/{self.mask:#x}"
 
 
-def accept_readers(rules: Iterable[RoutingRule], marks: Marks) -> tuple[RoutingRule, ...]:
-    """Rules that read bit A: what raw OUTPUT exempts from conntrack may be routed otherwise than before."""
-    return tuple(rule for rule in rules if rule.mask & marks.accept)
+def mark_readers(rules: Iterable[RoutingRule], marks: Marks) -> tuple[RoutingRule, ...]:
+    """Rules that read bit R, which packets of this host carry where others may have them routed again."""
+    return tuple(rule for rule in rules if rule.mask & marks.exempt)
 
 
 def read_routing_rules() -> tuple[RoutingRule, ...]:

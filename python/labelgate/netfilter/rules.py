@@ -28,6 +28,7 @@ HOOKS_OF: Mapping[tuple[str, str], Hook] = {
 CONNTRACK_CHAIN = f"{PREFIX}conntrack"
 ESTABLISHED = "-m conntrack --ctstate RELATED,ESTABLISHED"
 INVALID = "-m conntrack --ctstate INVALID"
+UNTRACKED = "-m conntrack --ctstate UNTRACKED"
 UNCONFIRMED_ANSWER = "-m conntrack --ctstate RELATED ! --ctstatus CONFIRMED"
 """What the kernel sends in answer to the first packet of a connection, which it rejects or cannot forward.
 
