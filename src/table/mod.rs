@@ -34,6 +34,7 @@ mod packets;
 mod pages;
 mod point;
 mod prefetch;
+mod services;
 mod short;
 mod statics;
 mod stops;
@@ -52,6 +53,7 @@ pub use connectivity::Gate;
 pub use engines::{Budgets, Builder, Description, Engines, Other};
 pub use meanings::{ListedRule, Meanings, RuleCount, Tally, Topic};
 pub use packets::{Passed, Passing};
+pub use services::{PortSide, Service};
 pub use statics::{HostRules, RuleFacts, Settled, Static, WorkloadRules};
 use stops::AllStops;
 

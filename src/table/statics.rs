@@ -8,17 +8,20 @@ use serde::Serialize;
 use super::interfaces::{Interfaces, WorkloadSide};
 use super::linear::{self, Passed};
 use super::meanings::{RuleCount, Tally};
+use super::services::{Service, services};
 use crate::flow::{EndpointId, Family, FiveTuple, OutcomeId, Transport, protocol};
 use crate::program::{
     Action, Chain, ChainEnd, ChainId, Directed, Net, Program, Reason, Rule, RuleListId, Side, TierEnd,
 };
 
 /// A chain's answer to every packet of one family, as far as the packet's content does not matter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Static {
     /// It depends on the packet, or somebody wants to see the packet (Log): ask the engine.
     Queue,
+    /// The same for packets of these services; all others are left without a mark, and meet no rule.
+    Services(Vec<Service>),
     /// Always accepted.
     Allow,
     /// Always denied.
@@ -100,7 +103,15 @@ pub struct WorkloadRules<T = Static> {
 
 /// The facts for the interfaces as they are bound now.
 pub fn rule_facts(program: &Program, interfaces: &Interfaces) -> RuleFacts {
-    facts(program, interfaces, &|chain, family| static_answer(program, chain, family))
+    facts(program, interfaces, &|chain, family| {
+        match static_answer(program, chain, family) {
+            // Whatever matches no rule leaves such a chain unmarked (E-22).
+            Static::Queue if may_fall_through(chain) => {
+                services(program, chain, family).map_or(Static::Queue, Static::Services)
+            }
+            answer => answer,
+        }
+    })
 }
 
 /// What is met where an answer of the rule facts is static.
@@ -111,6 +122,10 @@ pub fn settled<'a>(program: &'a Program, interfaces: &Interfaces) -> Settled<'a>
         chains: facts(program, interfaces, &numbers),
         names: names.map(|id| (id.number(), RuleCount::of(program.outcome(id), Tally::default()))).collect(),
     }
+}
+
+fn may_fall_through(chain: &Chain) -> bool {
+    matches!(chain.end, ChainEnd::Unmarked(_)) && chain.tiers.iter().all(|tier| tier.end == TierEnd::Fall)
 }
 
 fn facts<T>(

@@ -94,3 +94,11 @@ NODE_PORT = f"""{PODS}---{host()}---{
     )
 }"""
 """NodePort 30443 is for the client only."""
+
+ANY_PACKET = """\
+  - {action: Deny, source: {nets: [192.0.2.66/32]}}
+  - {action: Deny, source: {nets: ['2001:db8:ffff::66/128']}}
+"""
+"""Rules that any packet may match: policy is asked about all (E-22)."""
+GUARD = NODE_PORT[NODE_PORT.rindex("---") :].rstrip() + "\n" + ANY_PACKET
+"""PreDNAT policy alone, which is asked about every packet, and has no word on most."""

@@ -40,8 +40,10 @@ PROBES = twins(*(Probe(protocol, CLIENT, EDGE_OUTSIDE, 7777) for protocol in ("t
         pytest.param(None, "closed", True, True, id="no untracked policy"),
         pytest.param(ALLOWING, "closed", True, True, id="no rule denies"),
         pytest.param(DENYING % "UDP", "closed", True, True, id="none of them"),
-        pytest.param(DENYING % "TCP", "closed", False, False, id="some of them"),
-        pytest.param(DENYING % "TCP", "open", True, True, id="some of them, open"),
+        pytest.param(DENYING % "TCP", "closed", False, True, id="resets"),
+        pytest.param(DENYING % "TCP", "open", True, True, id="resets, open"),
+        pytest.param(ALLOWING + policies.ANY_PACKET, "closed", False, False, id="all of them"),
+        pytest.param(ALLOWING + policies.ANY_PACKET, "open", True, True, id="all of them, open"),
     ],
 )
 def test_rejects_of_first_packets(

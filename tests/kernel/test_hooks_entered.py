@@ -9,11 +9,8 @@ from kit import DECIDED, add_rules
 from labelgate.demo.daemon import Daemon
 from labelgate.demo.traffic import send
 from labelgate.demo.world import World
-from policies import ALLOWED, REFUSED
+from policies import ALLOWED, GUARD, REFUSED
 from test_daemon import Traffic
-
-GUARD = policies.NODE_PORT[policies.NODE_PORT.rindex("---") :]
-"""PreDNAT policy, without a word on what the traffic is."""
 
 
 def test_a_hook_comes_and_goes_under_traffic(world: World, backend: str, management: Path) -> None:

@@ -301,7 +301,7 @@ def test_counters_say_what_was_sent(world: World, backend: str, tmp_path: Path) 
     without_ipv6(world)
     text = f"{policies.MANAGEMENT}---{policies.PODS}---{DENIED_POD}"
     # A late answer has TCP send again.
-    guard = policies.NODE_PORT[policies.NODE_PORT.rindex("---") :].replace("TCP", "UDP")
+    guard = policies.GUARD.replace("TCP", "UDP")
     with enforce(world, tmp_path, backend, text + guard) as daemon:
         seen = [send(world, probe) for probe in (ALLOWED, ALLOWED, REFUSED)]
         seen += [send(world, Probe("udp", CLIENT, WEB_POD, port)) for port in (80, 80, 81)]

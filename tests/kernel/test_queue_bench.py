@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,9 +142,11 @@ def test_rules_of_the_same_meaning_let_the_same_pass(backend: str, tmp_path: Pat
 
 
 def test_the_null_verdict_does_not_look(tmp_path: Path) -> None:
-    """It lets pass what policy is silent about, too, without connection tracking."""
+    """It lets pass what policy has been asked about and is silent about, too, without connection tracking."""
+    case, policy = null(), json.loads(untracked(10))
+    policy["items"][-1]["spec"]["ingress"].append({"action": "Deny", "source": {"nets": ["192.0.2.1/32"]}})
     with Rig([Router(0)]) as rig:
-        measured = bench(rig, null(), tmp_path, "nft")
+        measured = bench(rig, replace(case, text=json.dumps(policy)), tmp_path, "nft")
         server = rig.call(RECEIVER, _core.LoadServer, "0.0.0.0:9", "echo")
         found, lost = rig.call(SENDER, _core.exchange, rig.routers[0].client, "10.72.0.1:9", 5, 5.0)
         entries = rig.run("r0", "conntrack", "-L")

@@ -71,8 +71,7 @@ def no_ipv6(world: World) -> None:
 def test_a_connection_is_queued_once_by_each_hook(world: World, backend: str, tmp_path: Path) -> None:
     """To the host: preDNAT policy and its own. To a pod: preDNAT policy and forwarding."""
     no_ipv6(world)
-    guard = policies.NODE_PORT[policies.NODE_PORT.rindex("---") :]
-    text = f"{policies.MANAGEMENT}---{policies.PODS}---{WEB_POLICY}{guard}"
+    text = f"{policies.MANAGEMENT}---{policies.PODS}---{WEB_POLICY}{policies.GUARD}"
     with enforce(world, tmp_path, backend, text) as daemon:
         talk(world, EDGE, OUTSIDE, CLIENT, EDGE_OUTSIDE, 9100)
         assert queued(daemon) == {"mangle-prerouting": 1, "filter-input": 1}
@@ -94,3 +93,45 @@ def test_every_packet_is_queued_where_policy_is_untracked(world: World, backend:
         assert queued(daemon) == {"filter-input": 1, "raw-prerouting": 3}
         assert not send(world, Probe("udp", INSIDE_HOST, EDGE_INSIDE, 5354))
         assert queued(daemon) == {"filter-input": 1, "raw-prerouting": 4}, "denied in raw"
+
+
+def test_what_no_rule_can_match_goes_past_the_queue(world: World, backend: str, tmp_path: Path) -> None:
+    """E-22: untracked and preDNAT policy for UDP say nothing of TCP, which needs no daemon there."""
+    no_ipv6(world)
+    rules = """
+  types: [Ingress, Egress]
+  ingress: [{action: Allow, protocol: UDP, destination: {ports: [5353]}}]
+  egress: [{action: Log, protocol: UDP, source: {ports: [5353]}}]
+"""
+    guard = "  types: [Ingress]\n  ingress: [{action: Deny, protocol: UDP, destination: {ports: [9999]}}]\n"
+    text = "---".join(
+        (
+            policies.MANAGEMENT,
+            policies.policy("dns", rules, order=1, more="  doNotTrack: true\n  applyOnForward: true\n"),
+            policies.policy("guard", guard, order=2, more="  preDNAT: true\n  applyOnForward: true\n"),
+        )
+    )
+
+    def listen() -> socket.socket:
+        return socket.create_server((EDGE_OUTSIDE, 9100))
+
+    def connect() -> socket.socket:
+        return socket.create_connection((EDGE_OUTSIDE, 9100), timeout=30, source_address=(CLIENT, 0))
+
+    with (
+        enforce(world, tmp_path, backend, text) as daemon,
+        world.call(EDGE, listen) as listener,
+        world.call(OUTSIDE, connect) as here,
+        listener.accept()[0] as there,
+    ):
+        assert queued(daemon) == {"filter-input": 1}
+        assert send(world, Probe("udp", CLIENT, EDGE_OUTSIDE, 5353))
+        assert queued(daemon) == {"filter-input": 1, "raw-prerouting": 1}
+        daemon.process.kill()
+        daemon.process.wait()
+        there.settimeout(30)
+        for _ in range(EXCHANGES):
+            for one, other in ((here, there), (there, here)):
+                one.sendall(b"x")
+                assert other.recv(1) == b"x"
+        assert not send(world, Probe("udp", CLIENT, EDGE_OUTSIDE, 5353))

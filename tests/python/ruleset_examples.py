@@ -7,6 +7,15 @@ from typing import Any
 from labelgate.netfilter.facts import RulesetFacts
 
 QUEUE, ALLOW, DENY, UNMARKED = (["queue"] * 2, ["allow"] * 2, ["deny"] * 2, ["unmarked"] * 2)
+
+
+def services(protocol: int, side: str, *ports: list[int]) -> dict[str, Any]:
+    """Asked about these packets only (E-22)."""
+    return {"services": [{"protocol": protocol, "side": side, "ports": list(ports)}]}
+
+
+NODE_PORTS = [services(6, "destination", [22, 22], [30000, 32767])] * 2
+ANSWERS = [services(17, "source", [53, 53]), "unmarked"]
 V4_ONLY = ["queue", "deny"]  # Rules with IPv4 nets vanish for IPv6 (M-12): the end of the tier is left.
 
 
@@ -41,13 +50,13 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "host-endpoint": {"hosts": [host("edge1-out", "eth0", input=V4_ONLY)], "workloads": PODS},
     "apply-on-forward": {"hosts": [host("edge1-out", "eth0", **TRANSIT)], "workloads": PODS},
     "apply-on-forward-any": {"hosts": [host("edge1-out", "*", **TRANSIT)], "workloads": PODS},
-    "prednat": {"hosts": [host("edge1-out", "eth0", prednat=QUEUE)], "workloads": PODS},
+    "prednat": {"hosts": [host("edge1-out", "eth0", prednat=NODE_PORTS)], "workloads": PODS},
     "do-not-track": {
         "hosts": [
             host(
                 "edge1-in",
                 "eth1",
-                untracked={"ingress": ["queue", "unmarked"], "egress": ["queue", "unmarked"]},
+                untracked={"ingress": ["queue", "unmarked"], "egress": ANSWERS},
                 untracked_denies={"ingress": [True, False], "egress": [False, False]},
             )
         ],

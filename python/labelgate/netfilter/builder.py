@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 
 from labelgate.flow import Hook
 from labelgate.netfilter.dispatch import LISTED, Dispatch
-from labelgate.netfilter.facts import ByFamily, Family, HostChains, RulesetFacts, StaticAnswer
+from labelgate.netfilter.facts import ByFamily, Family, HostChains, RulesetFacts, Service, StaticAnswer
 from labelgate.netfilter.rules import INVALID, PREFIX, Jump, Rule, Rules, TableRules
 from labelgate.settings import Failsafe
 
@@ -46,7 +46,7 @@ class TableBuilder(ABC):
         self.chains: dict[str, Rules] = {}
         self.uncounted: set[str] = set()
         """Counters of which not every packet is counted here."""
-        self._numbers: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        self._numbers: defaultdict[str, dict[object, int]] = defaultdict(dict)
 
     def rules(self) -> TableRules:
         """The finished table."""
@@ -102,15 +102,22 @@ class TableBuilder(ABC):
         return PREFIX + name
 
     def chain_of(self, name: str, answers: ByFamily, answer: StaticAnswer, rules: Iterable[Rule]) -> str:
-        """Adds a chain for all with this answer whose packets count for the same; its whole name.
+        """Adds a chain for all with this answer to the same packets, counted alike; its whole name.
 
         They are numbered as they come, by the names of endpoints. A table is written as a whole, whichever of
         its chains differ: names by content would spare that only where an endpoint takes another name.
         """
-        counter = answers.counter(self.family)
         numbers = self._numbers[f"{name}-{answer}"]
-        number = numbers.setdefault(counter, len(numbers) + 1)
+        same = answers.counter(self.family), answers.services_of(self.family)
+        number = numbers.setdefault(same, len(numbers) + 1)
         return self.chain(f"{name}-{answer}" + (f"-{number}" if number > 1 else ""), rules)
+
+    def asked(self, name: str, answers: ByFamily, rules: Rules) -> Rules:
+        """Rules for packets that a chain asks the engine about; it has nothing to say to others (E-22)."""
+        services = answers.services_of(self.family)
+        if services is None:
+            return rules
+        return tuple(Rule(_match(service), f"-g {self.chain(name, rules)}") for service in services)
 
     def not_counted(self, answers: ByFamily) -> None:
         """Some packets that these answer are counted nowhere."""
@@ -255,3 +262,11 @@ class TableBuilder(ABC):
                 listed = ",".join(map(str, numbers[start : start + _MULTIPORT_MAX]))
                 match = f"{net}-p {_WITH_PORTS[protocol]} -m multiport {ports} {listed}"
                 yield Rule(match, target).counted(self.reason(reason))
+
+
+def _match(service: Service) -> str:
+    protocol = _WITH_PORTS.get(service.protocol, service.protocol)
+    if service.side is None:
+        return f"-p {protocol}"
+    ports = ",".join(f"{first}:{last}" if first < last else str(first) for first, last in service.ports)
+    return f"-p {protocol} -m multiport --{service.side[0]}ports {ports}"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 from labelgate.flow import HOOKS, Hook
 from labelgate.settings import Settings
@@ -53,6 +53,23 @@ class Marks:
 
 
 @dataclass(frozen=True, slots=True)
+class Service:
+    """Packets of one protocol; with ports, those that have one of them on this side."""
+
+    protocol: int
+    side: Literal["source", "destination"] | None = None
+    ports: tuple[tuple[int, int], ...] = ()
+    """Inclusive ranges, which one match of iptables holds."""
+
+    @classmethod
+    def _read(cls, value: Mapping[str, Any]) -> Self:
+        return cls(value["protocol"], value["side"], tuple((first, last) for first, last in value["ports"]))
+
+
+Services = tuple[Service, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ByFamily:
     """A chain's static answers."""
 
@@ -60,6 +77,8 @@ class ByFamily:
     v6: StaticAnswer
     counters: tuple[str, str] = ("", "")
     """For each, the counter of the packets that it answers; empty: they are not counted."""
+    services: tuple[Services | None, Services | None] = (None, None)
+    """For each `queue`, the packets that have this answer; all others are left unmarked. None: all have."""
 
     def of(self, family: Family) -> StaticAnswer:
         """The answer in this family."""
@@ -69,10 +88,20 @@ class ByFamily:
         """The counter in this family."""
         return self.counters[FAMILIES.index(family)]
 
+    def services_of(self, family: Family) -> Services | None:
+        """The packets that are queued in this family; None: all, if any."""
+        return self.services[FAMILIES.index(family)]
+
     @classmethod
-    def _read(cls, value: Sequence[StaticAnswer], counters: Sequence[str] | None) -> Self:
-        v4, v6 = value
-        return cls(v4, v6) if counters is None else cls(v4, v6, (counters[0], counters[1]))
+    def _read(cls, value: Sequence[Any], counters: Sequence[str] | None) -> Self:
+        (v4, of_v4), (v6, of_v6) = map(_answer, value)
+        return cls(v4, v6, ("", "") if counters is None else (counters[0], counters[1]), (of_v4, of_v6))
+
+
+def _answer(value: Any) -> tuple[StaticAnswer, Services | None]:
+    if isinstance(value, str):
+        return cast(StaticAnswer, value), None
+    return "queue", tuple(map(Service._read, value["services"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +112,7 @@ class ByDirection:
     egress: ByFamily
 
     @classmethod
-    def _read(cls, value: Mapping[str, Sequence[StaticAnswer]], counters: Mapping[str, Any] | None) -> Self:
+    def _read(cls, value: Mapping[str, Sequence[Any]], counters: Mapping[str, Any] | None) -> Self:
         named = counters or {}
         return cls(*(ByFamily._read(value[side], named.get(side)) for side in ("ingress", "egress")))
 

@@ -58,7 +58,7 @@ class Mangle(TableBuilder):
             return None
         answer, counter = answers.of(self.family), answers.counter(self.family)
         ends: dict[StaticAnswer, Rules] = {
-            "queue": (self.queue("mangle-prerouting"),),
+            "queue": self.asked("prednat-asked", answers, (self.queue("mangle-prerouting"),)),
             "allow": (Rule("", self.set(self.marks.accept)).counted(counter),),
             "deny": (Rule("", self.drop()).counted(counter),),
             "unmarked": (),

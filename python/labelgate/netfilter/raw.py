@@ -138,7 +138,11 @@ class Raw(TableBuilder):
             denies = (direction, self.family) in host.denied_answers
             kind = f"{name}-deny" if denies else name
             ends: dict[StaticAnswer, Rules] = {
-                "queue": (*self._unconfirmed_answers(hook, denies=denies), *self._queued(hook)),
+                "queue": self.asked(
+                    f"{kind}-asked",
+                    answers,
+                    (*self._unconfirmed_answers(hook, denies=denies), *self._queued(hook)),
+                ),
                 "allow": (
                     Rule("", self.set(accepted)).counted(counter),
                     Rule("", "-j CT --notrack"),

@@ -19,6 +19,7 @@ from labelgate.netfilter.facts import (
     Family,
     HostChains,
     RulesetFacts,
+    Services,
     StaticAnswer,
     WorkloadChains,
 )
@@ -102,12 +103,12 @@ def _answers(a: ByFamily | None, b: ByFamily | None) -> ByFamily:
     if a is None or b is None:
         return _ASKED
 
-    def same(family: Family) -> tuple[StaticAnswer, str]:
-        found = a.of(family), a.counter(family)
-        return found if found == (b.of(family), b.counter(family)) else ("queue", "")
+    def same(family: Family) -> tuple[StaticAnswer, str, Services | None]:
+        found, other = ((one.of(family), one.counter(family), one.services_of(family)) for one in (a, b))
+        return found if found == other else ("queue", "", None)
 
-    (v4, counter4), (v6, counter6) = map(same, FAMILIES)
-    return ByFamily(v4, v6, (counter4, counter6))
+    (v4, counter4, services4), (v6, counter6, services6) = map(same, FAMILIES)
+    return ByFamily(v4, v6, (counter4, counter6), (services4, services6))
 
 
 def _workloads(before: RulesetFacts, after: RulesetFacts) -> Iterator[WorkloadChains]:

@@ -324,6 +324,8 @@ def cases(chosen: Selection) -> list[Case]:
     for size in chosen.sizes:
         more = _THROUGH if size == largest else ()
         found.append(Labelgate(f"labelgate {size:,}", (*_QUEUED, *more), size, text=policies.untracked(size)))
+    text = policies.untracked(largest, names_tcp=False)
+    found.append(Labelgate(f"{PAST}{largest:,}", _THROUGH, largest, text=text))
     if chosen.has_mixed:
         for answers, measures in _MIXED.items():
             text, others = _policies(largest, answers)
@@ -367,6 +369,8 @@ def _single(case: Labelgate) -> Labelgate:
     return replace(case, name=f"{SINGLE}{case.name}", measures=measures, config="queues: {workers: 1}\n")
 
 
+PAST = "past the queue "
+"""Untracked policy that is not about the packets that are measured."""
 _HOOKS = {1: "one hook", 2: "two hooks"}
 DENIED_POLICIES = 100
 """Packets meet a tenth of them: few enough that most packets are above the rates, as they are in a flood."""

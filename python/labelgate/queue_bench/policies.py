@@ -33,9 +33,12 @@ COMMIT
 """Every other packet has a mark of others on it: no two that follow each other can share a verdict."""
 
 
-def untracked(count: int, *, behind_others: bool = False, denies_half: bool = False) -> str:
+def untracked(
+    count: int, *, behind_others: bool = False, denies_half: bool = False, names_tcp: bool = True
+) -> str:
     """`count` policies with doNotTrack, one for each port, and one for the rest.
 
+    Without `names_tcp` none is about TCP, which then goes past the queue.
     `denies_half`: ahead of them, one that denies every other packet, those that `MARK_RULES` mark.
     """
     ports = range(FIRST_PORT, FIRST_PORT + count)
@@ -46,7 +49,8 @@ def untracked(count: int, *, behind_others: bool = False, denies_half: bool = Fa
     half = {**_from_sender("UDP"), "action": "Deny", "destination": {"ports": [f"{ports[0]}:{ports[-1]}"]}}
     half["source"] = {**half["source"], "ports": [f"1:{HALF_PORT - 1}"]}
     first = [_policy("half", -1, [half], doNotTrack=True)] if denies_half else []
-    documents = [*_hosts(), *first, *policies, _policy("rest", count, _REST, doNotTrack=True)]
+    rest = [rule for rule in _REST if names_tcp or rule["protocol"] != "TCP"]
+    documents = [*_hosts(), *first, *policies, _policy("rest", count, rest, doNotTrack=True)]
     return _list(documents + (felix if behind_others else []))
 
 
@@ -64,8 +68,10 @@ def forwarded(count: int, *, prednat: bool) -> str:
     ports = range(FIRST_PORT, FIRST_PORT + count)
     policies = [_policy(f"port-{port}", order, [_udp(port)]) for order, port in enumerate(ports)]
     policies.append(_policy("rest", count, _REST, types=["Ingress", "Egress"], egress=[{"action": "Allow"}]))
-    if prednat:  # An allowance there would settle FORWARD, too (E-38).
-        other = {"action": "Deny", "protocol": "TCP", "destination": {"ports": [1]}}
+    if (
+        prednat
+    ):  # An allowance there would settle FORWARD, too (E-38); a rule of a protocol is asked about that only.
+        other = {"action": "Deny", "source": {"nets": ["192.0.2.1/32"]}}
         policies.append(_policy("prednat", 0, [other], preDNAT=True))
     return _list([*_hosts("eth0"), *policies])
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from labelgate.bench import Spread
-from labelgate.queue_bench.cases import LEAST, SINGLE, Measure
+from labelgate.queue_bench.cases import LEAST, PAST, SINGLE, Measure
 from labelgate.queue_bench.rounds import Found, Report
 
 Interval = tuple[float, float]
@@ -132,6 +132,9 @@ def _through(found: dict[str, Found], largest: list[Found]) -> Iterator[Ratio]:
     for base in filter(None, [found.get("conntrack only")]):
         for ours in largest:
             yield from _ratio(ours, base, "bulk", "gbit", ">= 0.90")
+        for one in (one for name, one in found.items() if name.startswith(PAST)):
+            yield from _ratio(one, base, "bulk", "gbit")
+            yield from _ratio(one, base, "connections", "perSecond")
         for one in blind:
             yield from _ratio(one, base, "bulk", "gbit")
         for one, bar in [*tracked, *((one, "") for one in least)]:
