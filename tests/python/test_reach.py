@@ -136,6 +136,27 @@ def test_a_host_is_judged_at_every_hook_on_the_way():
     assert found[80] == set()
 
 
+@pytest.mark.parametrize(
+    ("cidrs", "names"),
+    [
+        (["224.0.0.0/3"], {"224.0.0.0/3", "rest of the world (IPv4)"}),
+        (["255.255.255.255/32"], {"255.255.255.255", "rest of the world (IPv4)"}),
+        (["0.0.0.0/0", "224.0.0.0/3"], {"224.0.0.0/3", "rest of the world (IPv4)"}),
+        (["0.0.0.0/1", "128.0.0.0/1"], {"every IPv4 address but 128.0.0.0/1, Pod/shop/web-1", "128.0.0.0/1"}),
+    ],
+)
+def test_the_rest_of_the_world_is_what_no_rule_names(cidrs, names):
+    policy = (
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: k, namespace: shop}\nspec:\n"
+    )
+    policy += "  podSelector: {}\n  egress:\n"
+    for port, cidr in enumerate(cidrs, 1):
+        policy += f"  - {{to: [{{ipBlock: {{cidr: {cidr}}}}}], ports: [{{port: {port}}}]}}\n"
+    text = "\n---\n".join([SPACE, pod("web-1", "web", "10.65.0.2"), policy])
+    found = reach(Snapshot.of(load_text(text)), services=port_service(6, 80))
+    assert {peer.name for peer in found.peers if peer.kind == "outside"} == names
+
+
 def test_a_host_reaches_its_own_workloads_and_they_reach_it_as_a_setting_says():
     deny = "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {name: closed}\n"
     deny += "spec: {selector: app == 'web', types: [Ingress]}\n"

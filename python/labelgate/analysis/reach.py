@@ -336,7 +336,7 @@ def _outside(rules: Sequence[Rule], names: Names) -> list[Peer]:
     for family in names.owned.families:
         sets = [one for rule in rules for side in (rule.source, rule.destination) for one in rule_sets(side)]
         classes = AddressClasses.of(sets, family)
-        free = complement(names.owned.edges[family])
+        free, rest = complement(names.owned.edges[family]), _rest(classes)
         for number in range(len(classes)):
             mask = np.zeros(len(classes), np.bool_)
             mask[number] = True
@@ -345,11 +345,17 @@ def _outside(rules: Sequence[Rule], names: Names) -> list[Peer]:
                 continue
             first = next(networks(family, region.edges[family]))
             address = int(first.network_address) + (first.num_addresses > 2)
-            text = "rest of the world" if number == int(classes.of_interval[-1]) else names.peers(region)
-            if text == "rest of the world":
-                text += " (IPv6)" if family == IPV6 else " (IPv4)"
+            text = f"rest of the world (IPv{family})" if rest[number] else names.peers(region)
             found.append(Peer(text, "outside", {family: address}, region, "outside"))
     return found
+
+
+def _rest(classes: AddressClasses) -> Mask:
+    """Which class no set holds: one, or none. Sets of all addresses tell nobody apart, and do not count."""
+    held = np.zeros(len(classes), np.bool_)
+    for members in classes.members.values():
+        held |= members & (not members.all())
+    return ~held
 
 
 def _ask(
