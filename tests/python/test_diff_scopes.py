@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from labelgate.analysis import changes
-from labelgate.analysis.addresses import contains, edges_of_networks, points
+from labelgate.analysis.addresses import complement, contains, edges_of_networks, points
 from labelgate.analysis.diff import diff
 from labelgate.analysis.diff_report import lines
 from labelgate.analysis.naming import Names
@@ -204,6 +204,17 @@ def test_what_is_left_out_of_one_family_needs_no_addresses():
     names = Names(snapshot(workload("w1", "n1", ["10.65.0.1/32", "fd00::1/128"])))
     rest = Region.of(4, edges_of_networks(4, [ip_network("10.65.0.1/32")])).rest()
     assert names.peers(rest) == "every IPv4 address but WorkloadEndpoint/shop/w1"
+
+
+def test_what_is_left_out_of_everywhere_has_its_addresses_where_it_is_part_of_it():
+    """Its other family gains, too: without its address the line would say that it does not."""
+    names = Names(snapshot(workload("w1", "n1", ["10.65.0.1/32", "fd00::1/128"])))
+    v4, v6 = (
+        edges_of_networks(one.version, [one]) for one in map(ip_network, ("10.65.0.1/32", "fd00::1/128"))
+    )
+    but_v6 = Region(edges_of_networks(4, [ip_network("0.0.0.0/0")]), complement(v6))
+    assert names.peers(but_v6) == "everywhere but WorkloadEndpoint/shop/w1 (fd00::1)"
+    assert names.peers(Region(complement(v4), complement(v6))) == "everywhere but WorkloadEndpoint/shop/w1"
 
 
 def test_examples_come_from_addresses_that_the_workload_may_use():

@@ -213,7 +213,7 @@ class Names:
         if not rest.families:
             return _whole_text(whole)
         plain = self._parts(region)
-        other = self._parts(rest, rest.families)
+        other = self._parts(rest, whole.families)
         if len(plain) <= _LISTED and len(plain) <= len(other):
             return _join(plain)
         if len(other) <= _LISTED and len(rest.networks) < len(region.networks):
