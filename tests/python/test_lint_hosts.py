@@ -296,6 +296,19 @@ def test_discovery_that_is_cut_is_found_and_no_other(world: tuple[Document, list
     assert told | by_default == cut(snapshot)
 
 
+# --- everything denied (LG301) ----------------------------------------------------------------------------
+
+PASSING = policy("p1", [{"action": "Pass"}], [{"action": "Pass"}])
+
+
+@pytest.mark.parametrize("normal", [[PASSING], []])
+def test_who_is_said_to_deny_everything_may_allow_untracked(normal: list[Document]) -> None:
+    spared = "failsafe ports, what its untracked and preDNAT policy allows, and what is established (E-25)"
+    found = found_of(snapshot_of(host(), ALLOWED_UNTRACKED, *normal), "LG301")
+    assert found
+    assert all(spared in one.text for one in found)
+
+
 # --- failsafe ports (LG406) ------------------------------------------------------------------------------
 
 

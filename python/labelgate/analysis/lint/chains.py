@@ -243,7 +243,7 @@ class Chains:
             for use in (use for use in uses if (use.endpoint.name, use.direction) in governed):
                 text = (
                     f"its {use.direction} policy allows nothing, and what it passes on no profile decides:"
-                    " everything is denied there but failsafe ports and what is established (E-25)"
+                    f" everything is denied there but {self.selection.spared(use.endpoint.name)} (E-25)"
                 )
                 mend = f"allow in {use.direction} what is meant, or list the profile `{BUILT_IN_PROFILE}`"
                 yield Remark("LG301", self.selection.resources[use.endpoint.name], (), text, mend)

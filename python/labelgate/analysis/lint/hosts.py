@@ -46,12 +46,12 @@ def _default_deny(selection: Selection) -> Iterator[Remark]:
         if not denied:
             continue
         profiles = f", and {some(host.profiles)} has no rules," if host.profiles else " and no profile"
-        spared, discovery = "", "; IPv6 neighbour discovery, too, without which nobody reaches it (E-53)"
-        if host.name in selection.judged_apart:  # These may let discovery through: LG302 tells if not.
-            spared, discovery = ", what its untracked and preDNAT policy allows,", ""
+        discovery = "; IPv6 neighbour discovery, too, without which nobody reaches it (E-53)"
+        if host.name in selection.judged_apart:  # Policy there may let it through: LG302 tells if not.
+            discovery = ""
         text = (
             f"no policy{profiles} for its {' and '.join(denied)}: everything is denied there but"
-            f" failsafe ports{spared} and what is established (E-25){discovery}"
+            f" {selection.spared(host.name)} (E-25){discovery}"
         )
         mend = f"write policy for it, or list the profile `{BUILT_IN_PROFILE}`"
         yield Remark("LG301", selection.resources[host.name], (), text, mend)

@@ -123,6 +123,11 @@ class Selection:
         found = (one for one in self.policies if one.in_force and "normal" not in one.lists)
         return frozenset(host for policy in found for host in self._hosts_of(policy))
 
+    def spared(self, host: str) -> str:
+        """What passes a host endpoint that denies everything else (E-42, E-48)."""
+        apart = ", what its untracked and preDNAT policy allows," if host in self.judged_apart else ""
+        return f"failsafe ports{apart} and what is established"
+
     def _hosts_of(self, policy: Policy) -> Iterator[str]:
         return (one.name for one in self.selected(policy) if isinstance(one, Host))
 
