@@ -91,7 +91,7 @@ def policies(draw: st.DrawFn) -> list[dict[str, Any]]:
             "order": number,
             "selector": draw(st.sampled_from(["role == 'edge'", "all()", "app == 'web'"])),
             "types": ["Ingress"],
-            "ingress": draw(st.lists(rules(), min_size=1, max_size=5)),
+            "ingress": draw(st.lists(rules(), max_size=5)),
         }
         found.append({"kind": "GlobalNetworkPolicy", "metadata": {"name": f"p{number}"}, "spec": spec})
     return found
@@ -188,8 +188,8 @@ def named(snapshot: Snapshot, *ids: str) -> list[set[tuple[str, int]]]:
     ]
 
 
-def policy(name: str, tier: str, *rules: dict[str, Any]) -> dict[str, Any]:
-    spec = {"tier": tier, "order": int(name[1:]), "selector": "all()", "types": ["Ingress"]}
+def policy(name: str, tier: str, *rules: dict[str, Any], selector: str = "all()") -> dict[str, Any]:
+    spec = {"tier": tier, "order": int(name[1:]), "selector": selector, "types": ["Ingress"]}
     return {
         "kind": "GlobalNetworkPolicy", "metadata": {"name": name}, "spec": {**spec, "ingress": list(rules)}
     }  # fmt: skip
@@ -241,6 +241,12 @@ LOGGED_LATE = [
 ]
 """A Log rule without packets is missed by who reads the log: it is not redundant."""
 
+CLOSED_BEFORE = [
+    policy("p0", "first", selector="app == 'web'"),
+    policy("p1", "default", {"action": "Allow", "protocol": "TCP"}, selector="app == 'web'"),
+]
+"""A tier without a rule denies everything at its end; workloads alone, without the boundaries of hosts."""
+
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
 """Examples are small; shrinking them would take minutes."""
 
@@ -252,6 +258,7 @@ PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
 @example(TWO_HALVES)
 @example(TWICE)
 @example(LOGGED_LATE)
+@example(CLOSED_BEFORE)
 def test_no_rule_that_is_never_met_is_missed_and_none_is_invented(written: list[dict[str, Any]]) -> None:
     snapshot = snapshot_of([*ENDPOINTS, *written])
     brute = Brute(snapshot)

@@ -283,9 +283,10 @@ class Chains:
 def _are_needed(steps: Steps, chain: Chain) -> range | None:
     """The rules of its only tier, if no two of them meet the same packets; None where that is not seen.
 
-    Profiles are no concern here if nothing is left for them: they are judged by themselves.
+    A tier without rules that denies is one: ahead of others it leaves them nothing (E-14, E-21). Profiles are
+    no concern here if nothing is left for them: they are judged by themselves.
     """
-    tiers = [tier for tier in steps.tiers[: len(chain.tiers)] if tier[0] < tier[1]]
+    tiers = [tier for tier in steps.tiers[: len(chain.tiers)] if tier[0] < tier[1] or tier[2]]
     if len(tiers) != 1:
         return None
     first, end, is_denying = tiers[0]
