@@ -69,7 +69,13 @@ class Snapshot(Grouped):
         documents = (*self.felix_configurations, *self.kubernetes_cluster_network_policies)
         notices = [notice for document in documents for notice in document.notices]
         missing = (*self._missing_profiles(), *self._missing_tiers(), *self._missing_services())
-        told = (*notices, *missing, *self._without_effect(), *self._replaced_profiles())
+        told = (
+            *notices,
+            *missing,
+            *self._without_effect(),
+            *self._replaced_profiles(),
+            *self._shared_addresses(),
+        )
         return sorted({printable(text) for text in told})
 
     def absent_profiles(self) -> Iterator[tuple[str, str, bool]]:
@@ -153,6 +159,34 @@ class Snapshot(Grouped):
             if others:
                 replaced = f"the profile of {key}, and has other {' and '.join(others)} ({rule})"
                 yield f"{profile.key}: takes the place of {replaced}"
+
+    def _workload_addresses(self) -> Iterator[tuple[str, typed.IPAddress]]:
+        for workload in self.workload_endpoints:
+            yield from ((workload.key, net.network_address) for net in workload.spec.ip_networks)
+        for pod in self.pods:
+            if is_workload(pod):
+                yield from ((pod.key, found.ip) for found in pod.status.pod_ips)
+                if pod.status.pod_ip is not None and not pod.status.pod_ips:
+                    yield pod.key, pod.status.pod_ip
+
+    def _shared_addresses(self) -> Iterator[str]:
+        """Told in one line: where pods are loaded in both of their forms all of them are."""
+        owners: dict[typed.IPAddress, set[str]] = {}
+        for key, address in self._workload_addresses():
+            owners.setdefault(address, set()).add(key)
+        several = [address for address, keys in owners.items() if len(keys) > 1]
+        if not several:
+            return
+        address = min(several, key=lambda one: (one.version, int(one)))
+        keys = owners[address]
+        first, second, *others = sorted(keys, key=lambda key: (key.rpartition("/")[2].encode(), key))  # E-45
+        named = f"{first}, {second}" + (f" and {len(others)} more" if others else "")
+        more = f" (and {len(several) - 1} more addresses are of several workloads)" if several[1:] else ""
+        yield (
+            f"{named}: have the address {address} in common{more}: rules mean each of them by its labels, and"
+            f" {first} answers where only the address is known; an object of a workload that is gone is the"
+            " usual cause"
+        )
 
     def settings(self, node: str | None) -> Settings:
         """What FelixConfiguration documents say of a node: `default`, then `node.NAME`; else the defaults.

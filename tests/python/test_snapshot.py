@@ -205,7 +205,8 @@ HOST = calico("HostEndpoint", "name: out", "{node: n, interfaceName: eth0, profi
             [],
         ),
         (
-            [workload(name, "ipNetworks: [10.65.0.2], profiles: [kns.shop]") for name in "abc"],
+            [workload(name, f"ipNetworks: [10.65.0.{at}], profiles: [kns.shop]")
+             for at, name in enumerate("abc")],
             [f"WorkloadEndpoint/shop/a and 2 more: profile `kns.shop` does not exist: {ABSENT};"
              " load Namespace `shop`"],
         ),
@@ -289,6 +290,26 @@ def test_endpoints_that_do_not_govern_their_interface() -> None:
         f"{begin}c: is inactive, its interface `tap0` is no workload interface: it begins with none of cali",
     ]
     assert snapshot.compile(node=None).warnings == []
+
+
+def test_workloads_that_have_one_address() -> None:
+    """The smallest name answers where only the address is known, as with interfaces (E-45)."""
+    other = calico(
+        "WorkloadEndpoint", "name: a, namespace: zoo", "{interfaceName: c, ipNetworks: [10.65.0.9]}"
+    )
+    (told,) = snapshot_of(
+        pod("b"),
+        other,
+        workload("c", "ipNetworks: [10.65.0.18, 10.65.0.17]"),
+        workload("d", "ipNetworks: [10.65.0.18, 10.65.0.17]"),
+        pod("alone", status="podIPs: [{ip: 10.65.0.1}, {ip: 10.65.0.1}]"),
+        core("Namespace", "name: shop"),
+    ).warnings
+    assert told == (
+        "WorkloadEndpoint/zoo/a, Pod/shop/b: have the address 10.65.0.9 in common (and 2 more addresses are"
+        " of several workloads): rules mean each of them by its labels, and WorkloadEndpoint/zoo/a answers"
+        " where only the address is known; an object of a workload that is gone is the usual cause"
+    )
 
 
 def test_what_has_no_effect() -> None:
