@@ -333,5 +333,5 @@ _IN_RULE = "a rule without it may match more; say what it means with the fields 
 
 def _unknown_field(model: type[Part], field: str, otherwise: str | None) -> Wrong:
     known = sorted(field_names(model))
-    hint = model.field_hints.get(field) or did_you_mean(field, known) or otherwise
+    hint = model.field_hints.get(field) or did_you_mean(field, known) or model.other_hint or otherwise
     return Wrong("field-unknown", f"`{field}`", hint=hint, known=_listed(known))

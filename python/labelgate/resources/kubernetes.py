@@ -57,6 +57,8 @@ class LabelSelectorRequirement(Part):
 class LabelSelector(Part):
     """Kubernetes' label selector; empty selects all."""
 
+    other_hint: ClassVar[str | None] = "labels stand under `matchLabels`; without any it selects all"
+
     match_labels: dict[str, str] = Field(default_factory=dict)
     match_expressions: list[LabelSelectorRequirement] = Field(default_factory=list)
 

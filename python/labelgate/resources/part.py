@@ -23,6 +23,8 @@ class Part(BaseModel):
     """Fields that are accepted and not read: they never change a verdict."""
     field_hints: ClassVar[dict[str, str]] = {}
     """What to say to fields that people look for here in vain."""
+    other_hint: ClassVar[str | None] = None
+    """What to say to all other fields that are not known here."""
     missing: ClassVar[str] = "field-missing"
     """The message about a field that is not there."""
 
