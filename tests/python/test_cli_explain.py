@@ -116,6 +116,42 @@ def test_what_was_hardly_meant_is_warned_of(
     assert said.startswith(f"warning: {warning}") if warning else said == "", said
 
 
+POD = """
+apiVersion: projectcalico.org/v3
+kind: WorkloadEndpoint
+metadata: {name: web, namespace: shop}
+spec: {node: edge1, interfaceName: cali7, ipNetworks: [10.65.0.2]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("where", "src", "dst", "missing"),
+    [
+        (("--in", "eth0"), "192.0.2.5", "10.65.0.2", "out"),
+        (("--in", "eth0", "--dnat", "10.65.0.2:80"), "192.0.2.5", "198.51.100.10", "out"),
+        (("--out", "eth0"), "10.65.0.2", "192.0.2.5", "in"),
+        (("--in", "eth0", "--dnat", "10.65.0.3:80"), "192.0.2.5", "10.65.0.2", None),
+        (("--in", "eth0", "--out", "cali7"), "192.0.2.5", "10.65.0.2", None),
+        (("--in", "cali7"), "10.65.0.2", "198.51.100.10", None),
+    ],
+)
+def test_the_way_of_a_local_workload_needs_its_interface(
+    tmp_path: Path, where: tuple[str, ...], src: str, dst: str, missing: str | None
+) -> None:
+    """E-38: without it its policy is not asked, and what is denied was said to be delivered."""
+    path = tmp_path / "policy.yaml"
+    path.write_text(f"{POLICY}---{POD}")
+    command = ["explain", "-f", str(path), "--node", "edge1", "--protocol", "tcp", "--dport", "80"]
+    result = CliRunner().invoke(cli, [*command, *where, "--src", src, "--dst", dst])
+    said = "missing: 10.65.0.2 is an address of WorkloadEndpoint/shop/web, on interface `cali7`"
+    assert (result.exit_code == 2, f"--{missing}: {said}" in result.stderr) == (bool(missing),) * 2
+    fields = {name.removeprefix("--"): value for name, value in zip(where[::2], where[1::2], strict=True)}
+    line = json.dumps({"id": 1, **fields, "src": src, "dst": dst, "protocol": "tcp", "dport": 80})
+    words = ["explain", "-f", str(path), "--node", "edge1", "--path", "--packets", "-"]
+    answer = json.loads(CliRunner().invoke(cli, words, input=line).stdout)
+    assert answer.get("error") == ({"message": said, "field": missing} if missing else None)
+
+
 @pytest.mark.parametrize(
     ("kind", "ct", "warns"), [("3", "new", True), ("8", "new", False), ("3", "invalid", False)]
 )

@@ -1,10 +1,12 @@
-"""What a question about one packet may not have meant: it is answered all the same."""
+"""What a question about a packet may not have meant: answered all the same, if it has its interfaces."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import ip_address
 
-from labelgate.flow import ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE, Packet
+from labelgate.flow import ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE, FieldError, Packet
+from labelgate.path import Destination
 from labelgate.table import DecisionTable
 
 _ERRORS = {ICMP: (3, 4, 11, 12), ICMPV6: (1, 2, 3, 4)}
@@ -40,6 +42,28 @@ def doubts(table: DecisionTable, packet: Packet, out_before_dnat: str | None) ->
         yield f"protocol {packet.protocol} has no ports: --sport and --dport mean nothing"
     if packet.protocol not in _TYPES and packet.icmp_type is not None:
         yield f"protocol {packet.protocol} is not ICMP: --icmp-type and --icmp-code mean nothing"
+
+
+class LocalWorkloads:
+    """Those of the node of a table, by their addresses."""
+
+    def __init__(self, table: DecisionTable) -> None:
+        """Asks the table once."""
+        interfaces = {one["endpoint"]: one["interface"] for one in table.rule_facts()["workloads"]}
+        self._by_address = {
+            ip_address(address): (name, interfaces[name])
+            for name, addresses in table.workloads().items()
+            if name in interfaces
+            for address in addresses
+        }
+
+    def check(self, packet: Packet, dnat: Destination | None) -> None:
+        """FieldError where the way from or to one of them lacks its interface, and with it its policy."""
+        ends = (("in", packet.in_, packet.src), ("out", packet.out, dnat.address if dnat else packet.dst))
+        for field, interface, address in ends:
+            if not interface and address in self._by_address:
+                name, own = self._by_address[address]
+                raise FieldError(field, f"missing: {address} is an address of {name}, on interface `{own}`")
 
 
 def _governed(table: DecisionTable) -> set[str] | None:

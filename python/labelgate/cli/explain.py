@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from labelgate.cli.doubts import doubts
+from labelgate.cli.doubts import LocalWorkloads, doubts
 from labelgate.cli.host_facts import read_host
 from labelgate.cli.lines import DISAGREEMENT, Disagreement, answer_lines
 from labelgate.cli.options import config_option, host_option, node_option, policies, unknown_node
@@ -109,7 +109,7 @@ def explain(
         sys.exit(_explain_one(table, judge, second, question, way))
 
     def answers(one: Judge) -> Callable[[Any], dict[str, Any]]:
-        return _answer_path(one, way) if path else _answer_hook(one)
+        return _answer_path(one, LocalWorkloads(table), way) if path else _answer_hook(one)
 
     if second is None:
         sys.exit(answer_lines(packets, answers(judge)))
@@ -202,7 +202,7 @@ def _answer_hook(judge: Judge) -> Callable[[Any], dict[str, Any]]:
     return answer
 
 
-def _answer_path(judge: Judge, dnat: _Dnat) -> Callable[[Any], dict[str, Any]]:
+def _answer_path(judge: Judge, local: LocalWorkloads, dnat: _Dnat) -> Callable[[Any], dict[str, Any]]:
     """Answers with every hook on the way; a line may bring its own `dnat` and `outBeforeDnat`."""
 
     def answer(line: Any) -> dict[str, Any]:
@@ -218,6 +218,7 @@ def _answer_path(judge: Judge, dnat: _Dnat) -> Callable[[Any], dict[str, Any]]:
         packet = packet_from_json(line)
         if not packet.in_ and not packet.out:
             raise FieldError("in", _NOWHERE)
+        local.check(packet, destination)
         return path_to_json(list(walk(judge, packet, destination, before)))
 
     return answer
@@ -248,6 +249,8 @@ def _explain_one(
         packet = packet_from_json(fields)
         if is_path and not packet.in_ and not packet.out:
             raise click.UsageError("say where the packet is seen: --in, --out or both")
+        if is_path:
+            LocalWorkloads(table).check(packet, dnat[0])
         if not is_path and (missing := _missing_interface(packet)):
             needed = "--in, --out or both" if len(missing) > 1 else f"--{missing[0]}"
             raise click.UsageError(f"--hook {packet.hook} needs {needed}: policy is that of an interface")
