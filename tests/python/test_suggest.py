@@ -493,6 +493,32 @@ def test_the_command(tmp_path: Path) -> None:
     assert CliRunner().invoke(cli, arguments).exit_code == 1
 
 
+@pytest.mark.parametrize("kind", ["StagedNetworkPolicy", "NetworkPolicy"])
+def test_a_second_round_loads_beside_the_first(tmp_path: Path, kind: str) -> None:
+    """Staged or in force: the new policy does not take the place of the old one (E-15)."""
+    world(tmp_path, [WEB])
+    line = {"src": OUTSIDE[0], "dst": WEB.address, "protocol": 6, "dport": 80}
+    first, _ = suggested(tmp_path, [line])
+    assert "among what was loaded" not in first
+    old = first.replace("kind: StagedNetworkPolicy", f"kind: {kind}")
+    file = tmp_path / "world.yaml"
+    file.write_text(f"{file.read_text(encoding='utf-8')}---\n{old}", encoding="utf-8")
+    second, _ = suggested(tmp_path, [line])
+    assert "name: suggested-web-2\n" in second
+    assert "# suggested-web is among what was loaded: in force together, both allow\n" in second
+
+
+def test_lint_finds_nothing_in_what_is_suggested(tmp_path: Path) -> None:
+    """`egress: []` beside `types` is written for that."""
+    world(tmp_path, [WEB])
+    file = tmp_path / "suggested.yaml"
+    lines = [{"src": OUTSIDE[0], "dst": WEB.address, "protocol": 6, "dport": 80}]
+    file.write_text(suggested(tmp_path, lines)[0], encoding="utf-8")
+    assert "egress: []" in file.read_text(encoding="utf-8")
+    found = labelgate.lint([tmp_path / "world.yaml", file], severity="warning")
+    assert found == []
+
+
 def suggested(tmp_path: Path, lines: Sequence[dict[str, Any]]) -> tuple[str, str]:
     """What the command writes of flow logs, and what it warns of; the policies load."""
     flows = tmp_path / "flows.jsonl"

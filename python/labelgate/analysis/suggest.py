@@ -72,6 +72,8 @@ class Suggestion:
     selector: str
     endpoints: tuple[str, ...]
     rules: Mapping[Direction, Sequence[Rule]]
+    beside: str | None = None
+    """The policy that is loaded already, and has the name that this one would have."""
 
 
 @dataclass(frozen=True, order=True)
@@ -232,7 +234,7 @@ def suggest(observed: Observed, *, peers: Peers = "seen", prefix: Mapping[int, i
 
     `prefix` is the length, by IP version, that addresses of nobody are widened to: 32 and 128 leave them.
     """
-    names: dict[tuple[str, str], int] = {}
+    names = dict.fromkeys(loaded := _loaded(observed.snapshot), 1)
     found = []
     for subject in filter(_selectable, sorted(observed.needs)):
         needs = observed.needs[subject]
@@ -248,18 +250,27 @@ def suggest(observed: Observed, *, peers: Peers = "seen", prefix: Mapping[int, i
         if not subject.namespace and subject in observed.has_ipv6:
             for direction in rules:
                 rules[direction] += _neighbour_discovery()
+        wanted = _name(subject, owned)
         found += [
             Suggestion(
                 "StagedNetworkPolicy" if subject.namespace else "StagedGlobalNetworkPolicy",
-                _unused(names, subject.namespace, _name(subject, owned)),
+                _unused(names, subject.namespace, wanted),
                 subject.namespace or None,
                 selector,
                 tuple(sorted(one.name for one in owned)),
                 part,
+                wanted if (subject.namespace, wanted) in loaded else None,
             )
             for part in _parts(rules)
         ]
     return found
+
+
+def _loaded(snapshot: Snapshot) -> set[tuple[str, str]]:
+    """Namespace and name of Calico policies, staged or not: in force they have a name but once."""
+    staged = (*snapshot.staged_network_policies, *snapshot.staged_global_network_policies)
+    policies = (*snapshot.calico_policies(), *staged)
+    return {(one.metadata.namespace or "", one.metadata.name) for one in policies}
 
 
 def _parts(rules: Mapping[Direction, Sequence[Rule]]) -> Iterator[dict[Direction, Sequence[Rule]]]:

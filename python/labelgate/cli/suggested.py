@@ -121,6 +121,8 @@ def _policy(policy: Suggestion) -> Iterator[str]:
     yield f"# for {', '.join(policy.endpoints[:5])}" + (
         f" and {len(policy.endpoints) - 5} more" if len(policy.endpoints) > 5 else ""
     )
+    if policy.beside:
+        yield f"# {policy.beside} is among what was loaded: in force together, both allow"
     head = {
         "apiVersion": "projectcalico.org/v3",
         "kind": policy.kind,

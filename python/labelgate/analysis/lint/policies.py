@@ -83,8 +83,8 @@ def _without_rules(policy: Policy, resource: Resource) -> Iterator[Remark]:
         return
     law = "K-13" if field == "policyTypes" else "E-13" if resource.api_version.startswith("crd.") else "E-12"
     for direction in DIRECTIONS:
-        if policy.rules.get(direction) != ():
-            continue
+        if policy.rules.get(direction) != () or (types and direction in resource.spec.model_fields_set):  # type: ignore[attr-defined]
+            continue  # Rules of another direction, or `egress: []` beside the types: that is meant, too.
         word = direction.title()
         why = f"`{field}` has {word}" if types else f"without `{field}` it governs {word} ({law})"
         text = f"{why}, but there are no {direction} rules: what no other policy allows is denied (E-14)"
