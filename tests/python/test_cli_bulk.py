@@ -170,6 +170,33 @@ def test_matrix(policy: str) -> None:
     )
 
 
+TWICE = """
+apiVersion: projectcalico.org/v3
+kind: NetworkPolicy
+metadata: {name: none, namespace: shop}
+spec: {selector: kind == 'pod', types: [Ingress], ingress: []}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {kind: pod}}
+spec: {nodeName: n1, containers: []}
+status: {phase: Running, podIP: 10.65.0.77}
+"""
+
+
+def test_a_matrix_has_a_row_for_each_of_the_same_name(tmp_path: Path) -> None:
+    """A Pod and a WorkloadEndpoint may have it; the others are told without their kind."""
+    path = tmp_path / "policy.yaml"
+    path.write_text("\n---\n".join((SHOP, FAR, TWICE)))
+    rows = run("connectivity", "-f", str(path), "--matrix", "--port", "80").stdout.splitlines()
+    assert [row.split()[1] for row in rows[1:-1]] == [
+        "lab/far", "shop/db", "Pod/shop/web", "WorkloadEndpoint/shop/web"
+    ]  # fmt: skip
+    assert [row.split()[4] for row in rows[1:3]] == ["no", "no"]
+    by = run("connectivity", "-f", str(path), "--matrix", "--port", "80", "--by", "namespace")
+    assert [row.split()[1] for row in by.stdout.splitlines()[1:-1]] == ["lab", "shop"]
+
+
 USUAL = """
 apiVersion: projectcalico.org/v3
 kind: GlobalNetworkPolicy

@@ -487,6 +487,45 @@ def test_endpoints_stand_for_themselves_up_to_fifty(endpoints, names):
     assert len(found.names) == names
 
 
+def test_a_grid_has_a_row_for_each_of_the_same_name():
+    twin = (
+        "apiVersion: projectcalico.org/v3\nkind: WorkloadEndpoint\nmetadata: {name: web-1, namespace: shop}\n"
+    )
+    twin += "spec: {node: n1, interfaceName: cali1, ipNetworks: [10.65.0.9], profiles: [kns.shop]}\n"
+    pods = [pod("web-1", "web", "10.65.0.2"), pod("web-2", "web", "10.65.0.3")]
+    found = reach(Snapshot.of(load_text("\n---\n".join([SPACE, *pods, twin]))), services=port_service(6, 80))
+    names = grid(found, "endpoint").names
+    assert names[:3] == ("Pod/shop/web-1", "WorkloadEndpoint/shop/web-1", "shop/web-2")
+
+
+def of_namespace(text, namespace):
+    return text.replace("namespace: shop", f"namespace: {namespace}").replace(
+        "name: shop", f"name: {namespace}"
+    )
+
+
+def test_namespaces_may_be_called_as_what_is_none():
+    pods = [pod("p", "web", "10.65.0.2"), pod("q", "web", "10.65.0.3")]
+    here, there = (
+        [of_namespace(one, name) for one in (SPACE, alone)]
+        for name, alone in zip(("hosts", "outside"), pods, strict=True)
+    )
+    plain = Snapshot.of(load_text("\n---\n".join([HOST_WORLD, SPACE, pods[0]])))
+    found = reach(plain, services=port_service(6, 80))
+    assert [found.peers[at].kind for at in found.matching("hosts/")] == ["host"]
+    assert {found.peers[at].kind for at in found.matching("outside/")} == {"outside"}
+    snapshot = Snapshot.of(load_text("\n---\n".join([HOST_WORLD, *here, *there])))
+    found = reach(snapshot, services=port_service(6, 80))
+    assert grid(found, "namespace").names[:3] == ("hosts", "outside", "(hosts)")
+    for text, kind in (
+        ("hosts/", "workload"),
+        ("outside/", "workload"),
+        ("(hosts)/", "host"),
+        ("(outside)/", "outside"),
+    ):
+        assert {found.peers[at].kind for at in found.matching(text)} == {kind}
+
+
 @pytest.mark.parametrize(
     ("allowed", "pairs", "cell", "text"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -30,7 +31,7 @@ class Matrix(Tabular):
     """A square grid: rows connect to columns. As an array or frame it has a row for each cell."""
 
     names: tuple[str, ...]
-    """Of rows and columns, sorted: `namespace/name` or `namespace`."""
+    """Of rows and columns, sorted: `namespace/name`, with the kind where several have it, or `namespace`."""
     cells: tuple[tuple[str, ...], ...]
     legend: str
     """What the words in the cells mean."""
@@ -100,18 +101,27 @@ def matrix(
         raise ValueError(f"by: found {shown(by)}, expected one of {', '.join(_LEGENDS)}")
     check_type("table", table, DecisionTable, "a DecisionTable")
     ports = USUAL_SOURCE_PORT if sport is None else sport, port
-    workloads = {name.partition("/")[2]: _by_family(found) for name, found in table.workloads().items()}
-    names = tuple(sorted(workloads))
+    workloads = table.workloads()
+    short = without_kind(workloads)
+    keys = sorted(workloads, key=lambda key: (key.partition("/")[2], key))
+    names = tuple(short[key] for key in keys)
     if by == "workload" and len(names) ** 2 > MOST_PAIRS:
         raise TooManyPairs(
             f"{len(names)} workloads are {len(names) ** 2:,} pairs, and a grid has at most {MOST_PAIRS:,}:"
             " ask by namespace (--by namespace), or load fewer"
         )
-    rows = _rows(table, [workloads[name] for name in names], protocol, ports, progress)
+    rows = _rows(table, [_by_family(workloads[key]) for key in keys], protocol, ports, progress)
     if by == "namespace":
-        return _by_namespace(rows, names)
+        return _by_namespace(rows, [key.split("/")[1] for key in keys])
     words = np.array(_WORDS, object)
     return Matrix(names, tuple(tuple(words[row].tolist()) for row in rows), _LEGENDS["workload"])
+
+
+def without_kind(keys: Iterable[str]) -> dict[str, str]:
+    """How endpoints are called in a grid: with their kind where another one has the rest of their key."""
+    short = {key: key.partition("/")[2] for key in keys}
+    counts = Counter(short.values())
+    return {key: name if counts[name] == 1 else key for key, name in short.items()}
 
 
 def _by_family(addresses: Sequence[str]) -> dict[int, IPAddress]:
@@ -160,10 +170,10 @@ def _rows(
         yield row
 
 
-def _by_namespace(rows: Iterable[NDArray[np.uint8]], workloads: Sequence[str]) -> Matrix:
+def _by_namespace(rows: Iterable[NDArray[np.uint8]], namespaces: Sequence[str]) -> Matrix:
+    """`namespaces` has that of each row."""
     import numpy as np
 
-    namespaces = [name.partition("/")[0] for name in workloads]
     names = tuple(sorted(set(namespaces)))
     numbers = {name: number for number, name in enumerate(names)}
     of = np.array([numbers[name] for name in namespaces], np.intp)

@@ -43,6 +43,10 @@ _DENY, _NOTRACK = VERDICTS.index("deny"), VERDICTS.index("allow-notrack")
 _SKIP_HEP, _UNTRACKED = VERDICTS.index("allow-skip-hep"), 4
 
 
+HOSTS, OUTSIDE = "(hosts)", "(outside)"
+"""Groups of peers that are in no namespace; none can be called so."""
+
+
 class TooMany(ValueError):
     """More questions than anybody waits for."""
 
@@ -59,7 +63,7 @@ class Peer:
     region: Region
     """All addresses that it stands for."""
     group: str
-    """Its namespace; `hosts`; `outside`."""
+    """Its namespace; `HOSTS`; `OUTSIDE`."""
     node: str | None = None
     number: int = 0
     interface: str = ""
@@ -156,13 +160,16 @@ class Reach(Tabular):
     def matching(self, text: str) -> list[int]:
         """Peers by name (endpoints without kind, too), label (`key=value`), namespace (`shop/`) or address.
 
+        All host endpoints are `(hosts)/`, all that is outside `(outside)/`, without parentheses where no
+        namespace is called so.
+
         Raises:
             TypeError: this is no text.
         """
         check_type("text", text, str, "the name, label, namespace or address of a peer")
         found = [at for at, one in enumerate(self.peers) if text in one.names]
         if not found and text.endswith("/"):
-            found = [at for at, one in enumerate(self.peers) if one.group == text[:-1]]
+            found = self._of_group(text[:-1]) or self._of_group(f"({text[:-1]})")
         if not found and "=" in text:
             key, _, value = text.partition("=")
             found = [
@@ -171,6 +178,9 @@ class Reach(Tabular):
                 if one.name in self.names.endpoints and (key, value) in self.names.endpoints[one.name].traits
             ]
         return found or self._with_address(text)
+
+    def _of_group(self, group: str) -> list[int]:
+        return [at for at, one in enumerate(self.peers) if one.group == group]
 
     def _with_address(self, text: str) -> list[int]:
         try:
@@ -294,7 +304,7 @@ def _endpoints(snapshot: Snapshot, states: dict[str | None, State]) -> list[Peer
         for one in state.contents.endpoints if node is not None else ():
             if one.kind == "host" and one.addresses:
                 interface = one.interface or _carrier(state, one.addresses)
-                found.append(_peer(one.name, "host", one.addresses, "hosts", node, one.number, interface))
+                found.append(_peer(one.name, "host", one.addresses, HOSTS, node, one.number, interface))
     return found
 
 
@@ -346,7 +356,7 @@ def _outside(rules: Sequence[Rule], names: Names) -> list[Peer]:
             first = next(networks(family, region.edges[family]))
             address = int(first.network_address) + (first.num_addresses > 2)
             text = f"rest of the world (IPv{family})" if rest[number] else names.peers(region)
-            found.append(Peer(text, "outside", {family: address}, region, "outside"))
+            found.append(Peer(text, "outside", {family: address}, region, OUTSIDE))
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labelgate.analysis.matrix import Matrix
-from labelgate.analysis.reach import Peer, Reach
+from labelgate.analysis.matrix import Matrix, without_kind
+from labelgate.analysis.reach import HOSTS, OUTSIDE, Peer, Reach
 from labelgate.analysis.regions import Region
 
 MOST_SINGLE = 50
@@ -92,7 +92,8 @@ def grid(found: Reach, by: str | None = None) -> Grid:
     endpoints = sum(peer.kind != "outside" for peer in found.peers)
     by = by or ("endpoint" if endpoints <= MOST_SINGLE else "namespace")
     reached = found.allowed.any(axis=2)
-    keys = [_key(found, peer, by) for peer in found.peers]
+    names_of = without_kind(peer.name for peer in found.peers if peer.kind != "outside")
+    keys = [_key(found, peer, by, names_of) for peer in found.peers]
     order = sorted(dict.fromkeys(keys), key=lambda key: (_rank(key[0]), key))
     member = np.array([[key == wanted for wanted in order] for key in keys], np.int64)
     names, groups = tuple(name for _, name in order), tuple(group for group, _ in order)
@@ -100,13 +101,13 @@ def grid(found: Reach, by: str | None = None) -> Grid:
 
 
 def _rank(group: str) -> int:
-    return {"hosts": 1, "outside": 2}.get(group, 0)
+    return {HOSTS: 1, OUTSIDE: 2}.get(group, 0)
 
 
-def _key(found: Reach, peer: Peer, by: str) -> tuple[str, str]:
+def _key(found: Reach, peer: Peer, by: str, names_of: Mapping[str, str]) -> tuple[str, str]:
     """(group, name) of the row that a peer is in."""
     if by == "endpoint" or peer.kind == "outside":
-        return peer.group, peer.name.partition("/")[2] if peer.kind != "outside" else peer.name
+        return peer.group, names_of.get(peer.name, peer.name)
     if by == "namespace":
         return peer.group, peer.group
     wanted = by.removeprefix("label:")
