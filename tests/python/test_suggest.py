@@ -508,6 +508,25 @@ def test_a_second_round_loads_beside_the_first(tmp_path: Path, kind: str) -> Non
     assert "# suggested-web is among what was loaded: in force together, both allow\n" in second
 
 
+SERVICE = """
+---
+apiVersion: v1
+kind: Service
+metadata: {name: dns, namespace: shop}
+spec: {clusterIP: 10.96.0.10, clusterIPs: [10.96.0.10], ports: [{port: 53, protocol: UDP}]}
+"""
+
+
+def test_no_rule_for_the_address_of_a_service(tmp_path: Path) -> None:
+    """M-34: after DNAT no packet has it."""
+    world(tmp_path, [WEB], SERVICE)
+    line = {"src": WEB.address, "dst": "10.96.0.10", "protocol": "udp", "dport": 53, "replies": 1}
+    other = line | {"dst": OUTSIDE[0]}
+    text, _ = suggested(tmp_path, [line, other])
+    assert "# flows: 1 to the address of a Service, before DNAT: their destination is a pod (M-34)\n" in text
+    assert "nets:\n      - 192.0.2.1/32\n      ports" in text
+
+
 def test_lint_finds_nothing_in_what_is_suggested(tmp_path: Path) -> None:
     """`egress: []` beside `types` is written for that."""
     world(tmp_path, [WEB])

@@ -108,6 +108,7 @@ class Observed:
         self.members = members(self.snapshot, self.workload_prefix)
         self.endpoints = [one for one in self.members if isinstance(one, Endpoint)]
         self.sets = network_sets(self.members)
+        self.services = {address for one in self.snapshot.services for address in one.spec.addresses}
         self.owners: dict[Any, Endpoint] = {}
         for endpoint in self.endpoints:
             for net in endpoint.nets:
@@ -136,6 +137,8 @@ class Observed:
             self.counters["between addresses that no endpoint has"] += 1
             return
         problem = _unspeakable(service)
+        if destination is None and dst in self.services:
+            problem = "to the address of a Service, before DNAT: their destination is a pod (M-34)"
         if problem is None and isinstance(source, Workload) and self._is_encapsulated(service):
             problem = "encapsulated by a workload, which no policy can allow (E-20.5)"
         if problem is not None:

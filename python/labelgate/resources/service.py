@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from ipaddress import ip_address
 from typing import Annotated, Any, ClassVar, cast
 
 from pydantic import Field, PlainValidator
@@ -9,7 +11,7 @@ from pydantic import Field, PlainValidator
 from labelgate.resources.errors import Wrong, describe
 from labelgate.resources.kubernetes import CoreResource
 from labelgate.resources.part import LoosePart
-from labelgate.resources.values import is_integer, one_of, port_number
+from labelgate.resources.values import IPAddress, is_integer, one_of, port_number
 from labelgate.resources.versions import CORE, DISCOVERY
 
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
@@ -39,12 +41,24 @@ class ServiceSpec(LoosePart):
     type: str = "ClusterIP"
     selector: dict[str, str] = Field(default_factory=dict)
     """Labels of its backends; without any they stand in slices only."""
+    cluster_ip: str = Field(default="", alias="clusterIP")
+    """Empty or `None` where it has no address of its own."""
+    cluster_ips: list[str] = Field(default_factory=list, alias="clusterIPs")
     external_ips: list[str] = Field(default_factory=list, alias="externalIPs")
     ports: list[ServicePort] = Field(default_factory=list)
 
+    @property
+    def addresses(self) -> set[IPAddress]:
+        """Those that clients in the cluster send to, and that DNAT changes."""
+        found = set()
+        for text in (self.cluster_ip, *self.cluster_ips):
+            with suppress(ValueError):
+                found.add(ip_address(text))
+        return found
+
 
 class Service(CoreResource):
-    """A service; without effect on verdicts: addresses stand in its EndpointSlices. `lint` reads ports."""
+    """A service; without effect on verdicts: its EndpointSlices have those behind it."""
 
     version: ClassVar[str] = CORE
     kind_name: ClassVar[str] = "Service"

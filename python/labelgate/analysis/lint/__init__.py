@@ -15,6 +15,7 @@ from labelgate.analysis.lint import (
     policies,
     replies,
     selectors,
+    service_addresses,
     within,
 )
 from labelgate.analysis.lint.catalogue import (
@@ -118,5 +119,16 @@ def read(paths: Iterable[str], progress: Progress = lambda done, whole: None) ->
 
 def _remarks(snapshot: Snapshot, settings_of: Callable[[str | None], Settings]) -> Iterable[Remark]:
     selection = Selection(snapshot, settings_of)
-    for part in (policies, hosts, dnat, selectors, chains, within, discovery, replies, errors):
+    for part in (
+        policies,
+        hosts,
+        dnat,
+        service_addresses,
+        selectors,
+        chains,
+        within,
+        discovery,
+        replies,
+        errors,
+    ):
         yield from part.remarks(selection)

@@ -81,6 +81,8 @@ _RULES = (
              "a rule that denies failsafe ports of a host endpoint: failsafes go before all policy"),
     LintRule("LG407", "path-mtu-cut", "info", "E-61",
              "an untracked policy that lets packets leave, but no ICMP errors about them in"),
+    LintRule("LG408", "service-address", "warning", "M-31, M-34",
+             "an egress rule that names the address of a Service, which packets have only before DNAT"),
     LintRule("LG901", "suppression-without-reason", "error", "V-7",
              "an annotation that suppresses a finding, but does not say why"),
     LintRule("LG902", "suppression-unused", "warning", "V-7",
