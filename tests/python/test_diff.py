@@ -461,6 +461,15 @@ def test_services_from_several_source_ports_are_told_together():
     assert found.text() == "tcp 80 from ports 0-9,20-29"
 
 
+def test_a_label_without_a_value_is_told_as_one():
+    pods = [
+        pod(name, value, f"10.65.0.{at}")
+        for at, (name, value) in enumerate((("a", "''"), ("b", "''"), ("c", "x")), 1)
+    ]
+    names = Names(Snapshot.of(load_text("\n---\n".join([SPACE, *pods]))))
+    assert names.group(["Pod/shop/a", "Pod/shop/b"]) == "pods app="
+
+
 def test_peers_are_told_by_the_fewest_words():
     names = Names(Snapshot.of(load_text("\n---\n".join([SPACE, *PODS]))))
 

@@ -194,6 +194,23 @@ def test_a_name_stands_for_all_addresses_that_it_has():
     )
 
 
+def test_each_of_a_list_has_its_family():
+    """At the end alone it was that of the last one."""
+    names = Names(snapshot(*(
+        workload(f"w{at}", "n1", [f"10.65.0.{at}/32", f"fd00::{at}/128"], app="one" if at < 3 else f"app{at}")
+        for at in range(1, 8)
+    )))  # fmt: skip
+
+    def peers(*last):
+        return names.peers(
+            Region.of(4, edges_of_networks(4, [ip_network(f"10.65.0.{at}/32") for at in last]))
+        )
+
+    w3, w4, w5 = (f"WorkloadEndpoint/shop/w{at} (IPv4 addresses)" for at in (3, 4, 5))
+    assert peers(3, 4) == f"{w3}, {w4}"
+    assert peers(3, 4, 5, 6, 7) == f"{w3}, {w4}, {w5} and 2 more (IPv4 addresses)"
+
+
 def test_some_of_the_addresses_of_a_family_are_listed():
     names = Names(snapshot(workload("w1", "n1", ["10.65.0.1/32", "10.65.0.7/32"])))
     region = Region.of(4, edges_of_networks(4, [ip_network("10.65.0.7/32")]))

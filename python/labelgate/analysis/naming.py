@@ -91,7 +91,7 @@ class Names:
             for trait in found.traits:
                 self._with.setdefault(trait, set()).add(found.name)
         self._most_covered = sum(nlargest(_LISTED, map(len, self._with.values())))
-        self._told: dict[frozenset[str], str] = {}
+        self._told: dict[tuple[frozenset[str], str], str] = {}
         self._peers: dict[Region, str] = {}
         self._sets: dict[str, tuple[tuple[Trait, ...], ...]] = {}
         self._sorted_names = sorted(self.endpoints)
@@ -114,28 +114,32 @@ class Names:
                 found[one.version].add(int(one))
         return {family: points(family, sorted(some)) for family, some in found.items()}
 
-    def group(self, names: Iterable[str]) -> str:
-        """For example `pods app=web in namespace shop`; one endpoint alone by its own name."""
+    def group(self, names: Iterable[str], suffix: str = "") -> str:
+        """For example `pods app=web in namespace shop`; one endpoint alone by its own name.
+
+        Where several groups or names are listed each has the suffix.
+        """
         wanted = frozenset(names)
         if len(wanted) == 1:
-            return next(iter(wanted))
-        if wanted not in self._told:
-            self._told[wanted] = self._group(wanted)
-        return self._told[wanted]
+            return next(iter(wanted)) + suffix
+        if (wanted, suffix) not in self._told:
+            self._told[wanted, suffix] = self._group(wanted, suffix)
+        return self._told[wanted, suffix]
 
-    def _group(self, wanted: frozenset[str]) -> str:
+    def _group(self, wanted: frozenset[str], suffix: str) -> str:
         kinds = {name.partition("/")[0] for name in wanted}
         pool = set().union(*(self._of_kind.get(kind, set()) for kind in kinds))
         noun = _noun(kinds)
         if wanted == pool:
-            return f"all {noun}"
+            return f"all {noun}{suffix}"
         if traits := self._picks(wanted, pool):
-            return f"{noun} {_words(traits)}"
+            return f"{noun} {_words(traits)}{suffix}"
         if cover := self._cover(wanted, pool):
-            return f"{noun} " + " or ".join(map(_words, cover))
+            return f"{noun} " + " or ".join(_words(traits) + suffix for traits in cover)
         listed = sorted(wanted)
         more = len(listed) - _LISTED
-        return ", ".join(listed[:_LISTED]) + (f" and {more} more" if more > 0 else "")
+        named = ", ".join(name + suffix for name in listed[:_LISTED])
+        return named + (f" and {more} more{suffix}" if more > 0 else "")
 
     def _having(self, traits: Iterable[Trait], pool: set[str]) -> set[str]:
         """Works through as few as the rarest trait has."""
@@ -262,8 +266,8 @@ class Names:
             if mine and len(owners) == 1:
                 yield self._with_addresses(owners[0], meant)
             else:
-                told = self.group(self._sorted_names[at] for at in owners)
-                yield told + "".join(f" (IPv{family} addresses)" for family in mine)
+                suffix = "".join(f" (IPv{family} addresses)" for family in mine)
+                yield self.group((self._sorted_names[at] for at in owners), suffix)
 
     def _with_addresses(self, owner: int, meant: dict[int, Mask]) -> str:
         found = (
@@ -380,6 +384,6 @@ def _noun(kinds: set[str]) -> str:
 
 
 def _words(traits: tuple[Trait, ...]) -> str:
-    labels = [f"{key}={value}" if value else key for key, value in traits if key != NAMESPACE]
+    labels = [f"{key}={value}" for key, value in traits if key != NAMESPACE]
     spaces = [f"in namespace {value}" for key, value in traits if key == NAMESPACE]
     return " ".join([*labels, *spaces])
