@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, PlainValidator
@@ -24,8 +24,8 @@ from labelgate.resources.versions import CLUSTER_POLICY
 _PortNumber = Annotated[int, PlainValidator(port_number("cluster-port"), json_schema_input_type=int)]
 
 
-def _word(code: str, *known: str) -> PlainValidator:
-    return PlainValidator(one_of(code, *known), json_schema_input_type=str)
+def _word(code: str, *known: str, hints: Mapping[str, str] | None = None) -> PlainValidator:
+    return PlainValidator(one_of(code, *known, hints=hints), json_schema_input_type=str)
 
 
 def _peer_findings(peer: Part, fields: Sequence[str]) -> Findings:
@@ -159,7 +159,9 @@ class ClusterProtocol(Part):
 class _ClusterRule(Part):
     name: Annotated[str, Field(max_length=100)] = ""
     """A comment (K-27)."""
-    action: Annotated[str, _word("cluster-action", "Accept", "Deny", "Pass")]
+    action: Annotated[
+        str, _word("cluster-action", "Accept", "Deny", "Pass", hints={"allow": "here it is `Accept`"})
+    ]
     protocols: list[ClusterProtocol] = Field(default_factory=list)
 
 

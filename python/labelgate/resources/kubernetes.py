@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Any, ClassVar
 
@@ -27,8 +28,12 @@ from labelgate.resources.values import (
 from labelgate.resources.versions import CORE, NETWORKING
 
 
-def _word(code: str, *known: str) -> PlainValidator:
-    return PlainValidator(one_of(code, *known), json_schema_input_type=str)
+def _word(code: str, *known: str, hints: Mapping[str, str] | None = None) -> PlainValidator:
+    return PlainValidator(one_of(code, *known, hints=hints), json_schema_input_type=str)
+
+
+_TRANSPORTS = ("TCP", "UDP", "SCTP")
+_NO_ICMP = dict.fromkeys(("icmp", "icmpv6"), "rules of Kubernetes cannot name ICMP; those of Calico can")
 
 
 class LabelSelectorRequirement(Part):
@@ -130,7 +135,7 @@ def _port(value: Any) -> int | str:
 class Port(Part):
     """One of `ports`; absent protocol is TCP, absent port is every port (K-8)."""
 
-    protocol: Annotated[str | None, _word("kubernetes-protocol", "TCP", "UDP", "SCTP")] = None
+    protocol: Annotated[str | None, _word("kubernetes-protocol", *_TRANSPORTS, hints=_NO_ICMP)] = None
     port: Annotated[int | str | None, PlainValidator(_port, json_schema_input_type=int | str)] = None
     end_port: int | None = None
 

@@ -6,7 +6,7 @@ Each function takes what a document holds, returns what it means, or raises `Wro
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
@@ -57,13 +57,15 @@ def did_you_mean(text: str, known: Iterable[str], likeness: float = 0.7) -> str 
     return None if near is None or near == text else f"did you mean `{near}`?"
 
 
-def one_of(code: str, *known: str) -> Callable[[Any], str]:
-    """A parser of exactly these words."""
+def one_of(code: str, *known: str, hints: Mapping[str, str] | None = None) -> Callable[[Any], str]:
+    """A parser of exactly these words; `hints` says what helps with some others, in small letters."""
 
     def parse(value: Any) -> str:
         if isinstance(value, str) and value in known:
             return value
-        hint = did_you_mean(value, known) if isinstance(value, str) else None
+        hint = None
+        if isinstance(value, str):
+            hint = (hints or {}).get(value.lower()) or did_you_mean(value, known)
         raise Wrong(code, describe(value), hint=hint)
 
     return parse
