@@ -217,6 +217,10 @@ def _address(name: str, value: object) -> int | bytes | NDArray[Any]:
         return value.packed
     if isinstance(value, np.ndarray) and value.dtype == np.uint8:
         return _column(name, value, np.uint8, _ADDRESS, width=16)
+    if isinstance(value, list) or (isinstance(value, np.ndarray) and value.dtype.kind in "OUS"):
+        found = shown(value) if isinstance(value, list) else f"a column of {value.dtype}"
+        call = f"labelgate.columns.address_column([ipaddress.ip_address(one) for one in {name}])"
+        raise TypeError(f"{name}: found {found}, expected {_ADDRESS}; {call} makes one")
     return _column(name, value, np.uint32, _ADDRESS)
 
 

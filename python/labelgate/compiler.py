@@ -13,6 +13,8 @@ from labelgate.arguments import check_type
 from labelgate.engines import Budgets
 from labelgate.model import core_model, core_parts, node_name
 from labelgate.resources import EndpointSlice, Namespace, Profile, Resource, ServiceAccount
+from labelgate.resources.grouped import FIELDS
+from labelgate.resources.values import did_you_mean
 from labelgate.settings import HostFacts, Settings
 from labelgate.snapshot import Snapshot, check_compile
 from labelgate.table import DecisionTable
@@ -88,12 +90,13 @@ class Compiler:
     def apply(self, *, put: Iterable[Resource] = (), remove: Iterable[Resource | str] = ()) -> DecisionTable:
         """Takes resources out, then puts resources in the place of those of one key; gives the new table.
 
-        `remove` takes resources, or keys as `Resource.key` has them; one that is not there is no error.
+        `remove` takes resources, or keys as `Resource.key` has them (`KubernetesNetworkPolicy/shop/web`); one
+        that is not there is no error.
 
         Raises:
             TypeError: one text or resource is passed where several are expected, or something else in them.
-            ValueError: a key is none; or the core refuses what validation let pass: nothing has changed. Or
-                `host` cannot be read: the resources have changed, `table` has not.
+            ValueError: a key is none, or of an unknown kind; or the core refuses what validation let pass:
+                nothing has changed. Or `host` cannot be read: the resources have changed, `table` has not.
 
         >>> import labelgate
         >>> from importlib.resources import files
@@ -221,6 +224,12 @@ def _key(item: Resource | str) -> str:
         raise TypeError(f"remove: expected resources or keys, found {type(item).__name__}")
     if "/" not in item:
         raise ValueError(f"remove: expected a key such as `Tier/name`, found `{item}`")
+    kind = item.partition("/")[0]
+    if kind not in FIELDS:
+        hint = did_you_mean(kind, FIELDS) or f"kinds are {', '.join(FIELDS)}"
+        raise ValueError(
+            f"remove: found a key of kind `{kind}`, expected one as `Resource.key` has it: {hint}"
+        )
     return item
 
 

@@ -89,7 +89,7 @@ class DecisionTable(Tabular):
     """Compiled policy of one node, bound to the interfaces of a host. Made by `Snapshot.compile`.
 
     As a table (`to_numpy`, `to_pandas`, in a notebook) it is what its outcome ids mean. Threads
-    and forked processes may share it; it is not pickled.
+    and forked processes may share it; it is neither pickled nor copied.
     """
 
     def __init__(self, program: _core.Program, host: HostFacts, settings: Settings) -> None:
@@ -101,7 +101,8 @@ class DecisionTable(Tabular):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            "a DecisionTable is not pickled: pickle its Snapshot, and compile it where it is asked"
+            "a DecisionTable is neither pickled nor copied: it never changes, so share it; for another"
+            " process pickle its Snapshot, and compile it there"
         )
 
     @property

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from labelgate.flow import VERDICTS
 from labelgate.tabular import Tabular
 
+_DENY = VERDICTS.index("deny")
+
 
 class Tally(Tabular):
     """Flows by verdict and by what decided, of any number of batches; made by `DecisionTable.tally`."""
@@ -18,12 +20,14 @@ class Tally(Tabular):
     def __init__(self, outcomes: NDArray[np.void]) -> None:
         """`outcomes` are the rows that ids lead to."""
         self._outcomes = outcomes
+        self._denies = outcomes["action"] == "Deny"
         self._counts = np.zeros((len(outcomes), len(VERDICTS)), np.int64)
 
     def add(self, verdicts: NDArray[np.uint8], outcomes: NDArray[np.uint32]) -> None:
         """Counts the answers of one batch, as `decide_batch` of the same table returns them; both (n,).
 
-        Ids of another table mean something else: those that this one has are counted as what they mean here.
+        Ids of another table mean something else: refused where verdict and id do not go together here, and
+        otherwise counted as what they mean here.
 
         Raises:
             TypeError: one of them is no array of whole numbers.
@@ -39,6 +43,8 @@ class Tally(Tabular):
             )
         if verdicts.size and (int(verdicts.max()) >= words or int(outcomes.max()) >= rows):
             raise ValueError("outcomes: found ids of another table, expected those of this one")
+        if (self._denies[outcomes] != (verdicts == _DENY)).any():
+            raise ValueError("outcomes: found answers of another table: here these ids have other verdicts")
         index = outcomes.astype(np.intp) * words + verdicts
         self._counts += np.bincount(index, minlength=rows * words).reshape(rows, words)
 

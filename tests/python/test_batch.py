@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
 import re
@@ -373,7 +374,11 @@ ERRORS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"src": FIRST.astype(int)}, TypeError,
      "src: found a column of int64, expected an address, ... (IPv6); src.astype(np.uint32) converts it, if"),
     ({"src": FIRST.astype(">u4")}, TypeError, "src: found a column of >u4, expected an address"),
-    ({"src": np.array(["10.0.0.1"] * 4)}, TypeError, "src: found a column of <U8, expected an address"),
+    ({"src": np.array(["10.0.0.1"] * 4)}, TypeError,
+     "src: found a column of <U8, expected an address, ... (IPv6); "
+     "labelgate.columns.address_column([ipaddress.ip_address(one) for one in src]) makes one"),
+    ({"dst": np.array(["10.0.0.1"] * 4, object)}, TypeError,
+     "dst: found a column of object, expected an address, ... (IPv6); labelgate.columns.address_column("),
     ({"src": FIRST.reshape(4, 1)}, ValueError, "src: found shape (4, 1), expected (n,)"),
     ({"src": np.array(7, np.uint32)}, ValueError, "src: found shape (), expected (n,)"),
     ({"src": V6[:, :4].copy()}, ValueError, "src: found shape (4, 4), expected (n, 16)"),
@@ -577,8 +582,10 @@ def test_a_list_of_paths_is_no_path() -> None:
 
 
 def test_tables_are_not_pickled_but_snapshots_are(table: DecisionTable) -> None:
-    with pytest.raises(TypeError, match="pickle its Snapshot"):
+    with pytest.raises(TypeError, match=r"neither pickled nor copied: .*pickle its Snapshot"):
         pickle.dumps(table)
+    with pytest.raises(TypeError, match="neither pickled nor copied: it never changes"):
+        copy.copy(table)
     snapshot = labelgate.load(str(POLICY))
     assert pickle.loads(pickle.dumps(snapshot)) == snapshot
 

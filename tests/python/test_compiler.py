@@ -159,6 +159,8 @@ def test_tables_of_before_stay_what_they_are(tmp_path: Path) -> None:
     to_first = {**PACKET, "src": "10.0.0.2", "dst": "10.0.0.1", "out": pod_interface("cali", "shop", "a")}
     assert before.decide(**to_first).verdict == "deny"
     assert after.decide(**to_first).verdict == "allow"
+    with pytest.raises(ValueError, match=r"remove: found a key of kind `Pods`, .*: did you mean `Pod`\?"):
+        compiler.apply(remove=[second.key, "Pods/shop/b"])
     again = compiler.apply(remove=[second.key, "Pod/shop/none"])
     assert again.decide(**to_first).verdict == "deny"
     assert after.decide(**to_first).verdict == "allow"

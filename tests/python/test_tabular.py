@@ -12,6 +12,7 @@ import labelgate
 import numpy as np
 import pytest
 from labelgate.analysis.matrix import matrix
+from labelgate.flow import VERDICTS
 from labelgate.tabular import MOST_CHARACTERS, MOST_COLUMNS, MOST_ROWS, Tabular, html_table
 from numpy.typing import NDArray
 
@@ -167,6 +168,10 @@ def test_a_tally_refuses_answers_that_are_not_its_tables() -> None:
     tally = table().tally()
     with pytest.raises(ValueError, match="ids of another table"):
         tally.add(np.zeros(1, np.uint8), np.array([1 << 20], np.uint32))
+    denies = table().outcomes["action"] == "Deny"
+    for verdict, outcome in (("allow", np.flatnonzero(denies)[0]), ("deny", np.flatnonzero(~denies)[0])):
+        with pytest.raises(ValueError, match="answers of another table"):
+            tally.add(np.array([VERDICTS.index(verdict)], np.uint8), np.array([outcome], np.uint32))
     with pytest.raises(ValueError, match="expected"):
         tally.add(np.zeros(2, np.uint8), np.zeros(1, np.uint32))
     with pytest.raises(TypeError, match="verdicts: found a list, expected what `decide_batch` returns"):

@@ -55,7 +55,7 @@ class Grouped:
             check_type("resources", resource, Resource, "resources only")
         groups: dict[str, list[Any]] = {}
         for resource in sorted(given, key=lambda resource: resource.key):
-            groups.setdefault(_FIELDS[type(resource).__name__], []).append(resource)
+            groups.setdefault(FIELDS[type(resource).__name__], []).append(resource)
         return cls(**{field: tuple(group) for field, group in groups.items()})
 
     def resources(self) -> Iterator[Resource]:
@@ -87,7 +87,7 @@ class Grouped:
         return [*self.kubernetes_network_policies, *loaded]
 
 
-_FIELDS = {
+FIELDS = {
     "GlobalNetworkPolicy": "global_network_policies",
     "NetworkPolicy": "network_policies",
     "KubernetesNetworkPolicy": "kubernetes_network_policies",
@@ -108,3 +108,4 @@ _FIELDS = {
     "EndpointSlice": "endpoint_slices",
     "FelixConfiguration": "felix_configurations",
 }
+"""By what keys of resources begin with the field that has them."""
