@@ -25,6 +25,20 @@ def labelgate(words: list[str], output: int) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
+def test_a_verb_that_does_not_exist_is_told_the_nearest() -> None:
+    """Or where all of them stand."""
+    for word, hint in (("lnit", "did you mean `lint`?"), ("xyz", "`labelgate --help` lists them")):
+        result = CliRunner().invoke(cli.cli, [word, "-f", "policies/"])
+        assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, f"Error: no verb `{word}`: {hint}")
+
+
+def test_shells_complete_verbs() -> None:
+    """As README says."""
+    asked = {"_LABELGATE_COMPLETE": "bash_complete", "COMP_WORDS": "labelgate li", "COMP_CWORD": "1"}
+    result = CliRunner().invoke(cli.cli, prog_name="labelgate", env=asked)
+    assert (result.exit_code, result.stdout) == (0, "plain,lint\n")
+
+
 @pytest.mark.parametrize("words", WRITERS, ids=" ".join)
 def test_a_reader_that_has_gone(words: list[str]) -> None:
     reader, writer = os.pipe()

@@ -418,13 +418,21 @@ def test_a_protocol_is_of_a_port(run):
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, "Error: --protocol needs --port")
 
 
+def test_who_nobody_is_called_is_told_who_there_is(run):
+    said = run("--to", "web-1").stderr.splitlines()[-1]
+    assert said.endswith("namespace/ or address of a peer: did you mean `shop/web-1`?")
+    said = run("--to", "nobody").stderr.splitlines()[-1]
+    assert said.endswith("of a peer, such as Pod/shop/db-1, Pod/shop/web-1, Pod/shop/web-2")
+
+
 @pytest.mark.parametrize("name", ["", "16", "/", "="])
 def test_parts_of_names_are_no_peers(tmp_path, name):
     path = tmp_path / "policy.yaml"
     path.write_text(HOST_WORLD.replace("203.0.113.0/24", "10.1.0.0/16"))
     result = CliRunner().invoke(cli, ["reach", "-f", str(path), "--from", name])
     text = (
-        f"Error: --from: found `{name}`, expected the name, label key=value, namespace/ or address of a peer"
+        f"Error: --from: found `{name}`, expected the name, label key=value, namespace/ or address of a peer,"
+        " such as HostEndpoint/edge"
     )
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, text)
     assert CliRunner().invoke(cli, ["reach", "-f", str(path), "--from", "10.1.0.0/16"]).exit_code == 0

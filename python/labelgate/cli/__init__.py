@@ -23,6 +23,7 @@ from labelgate.errors import Portable
 from labelgate.interrupts import ending_at_once
 from labelgate.printable import printable_lines
 from labelgate.resources import LoadError
+from labelgate.resources.values import did_you_mean
 
 VERBS = {
     "check": "check", "lint": "lint_verb", "diff": "diff_command", "reach": "reach_command",
@@ -98,6 +99,14 @@ class _Verbs(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         with _writing():
             return super().invoke(ctx)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        word = args[0]
+        if word not in VERBS and not word.startswith("-"):
+            ctx.fail(f"no verb `{word}`: {did_you_mean(word, VERBS) or '`labelgate --help` lists them'}")
+        return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(VERBS)

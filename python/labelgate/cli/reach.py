@@ -9,12 +9,14 @@ from pathlib import Path
 
 import click
 
+from labelgate.analysis.lint.selection import some
 from labelgate.analysis.reach import Reach, TooMany, port_service, reach
 from labelgate.analysis.reach_report import dot, grid, lines, matrix, picture, to_json
 from labelgate.cli.connectivity import port_protocol
 from labelgate.cli.options import EnvironmentProblem, config_option, policies, writing
 from labelgate.cli.progress import ProgressBar
 from labelgate.config import load_config
+from labelgate.resources.values import did_you_mean
 from labelgate.snapshot import load
 
 PICTURES = (".svg", ".png")
@@ -116,8 +118,17 @@ def _peers(found: Reach, text: str | None, option: str) -> list[int] | None:
     if not peers:
         raise click.UsageError(
             f"{option}: found `{text}`, expected the name, label key=value, namespace/ or address of a peer"
+            + _known(found, text)
         )
     return peers
+
+
+def _known(found: Reach, text: str) -> str:
+    """What was probably meant, or a few of those that there are."""
+    endpoints = [one for one in found.peers if one.kind != "outside"]
+    if hint := did_you_mean(text, (name for one in endpoints for name in one.names), likeness=0.6):
+        return f": {hint}"
+    return f", such as {some((one.name for one in endpoints), 3)}" if endpoints else ""
 
 
 def _in_named_version(found: Reach, *texts: str | None) -> Reach:
