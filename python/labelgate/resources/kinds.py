@@ -231,8 +231,8 @@ def _rests_on(finding: Finding, broken: list[Path]) -> bool:
     return False
 
 
-_STAND_INS = {"action": "Allow", "name": "stand-in", "node": "stand-in", "metadata": {"name": "stand-in"}}
-"""For required fields that are refused, so that the rest can be judged."""
+_STAND_INS = {"action": "Deny", "name": "stand-in", "node": "stand-in", "metadata": {"name": "stand-in"}}
+"""For required fields that are refused, so that the rest can be judged; each kind of rule has this action."""
 
 
 def _without(model: type[Resource], data: dict[str, Any], error: ValidationError) -> Resource | None:
