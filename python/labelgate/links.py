@@ -1,7 +1,13 @@
-"""The host's interfaces: names, indexes and addresses as the kernel has them now, and when they change."""
+"""The host's interfaces: names, indexes and addresses as the kernel has them now, and when they change.
+
+Names are bytes to the kernel. What of one is not UTF-8 is shown as `/ff`, byte by byte: no name holds a
+slash, so nobody has named that interface.
+"""
 
 from __future__ import annotations
 
+import os
+import re
 import socket
 from collections import defaultdict
 from dataclasses import dataclass
@@ -24,6 +30,11 @@ class Link:
     addresses: tuple[str, ...]
     """As text without prefix length, sorted."""
 
+    @property
+    def can_be_named(self) -> bool:
+        """Whether its name is UTF-8: rules and policies are text."""
+        return "/" not in self.name
+
 
 @dataclass(frozen=True, slots=True)
 class Links:
@@ -33,8 +44,8 @@ class Links:
 
     @property
     def host_facts(self) -> HostFacts:
-        """What policies are resolved with."""
-        return HostFacts({link.name: link.addresses for link in self.links})
+        """What policies are resolved with: an interface that cannot be named is one of all others."""
+        return HostFacts({link.name: link.addresses for link in self.links if link.can_be_named})
 
     @property
     def indexes(self) -> list[tuple[int, str]]:
@@ -51,10 +62,21 @@ def read_links() -> Links:
             address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
             if address is not None:
                 addresses[message["index"]].append(address)
-        names = {message["index"]: message.get_attr("IFLA_IFNAME") for message in netlink.get_links()}
+        names = {message["index"]: _shown(message.get_attr("IFLA_IFNAME")) for message in netlink.get_links()}
     return Links(
         tuple(Link(index, name, tuple(sorted(addresses[index]))) for index, name in sorted(names.items()))
     )
+
+
+def interface_name(index: int) -> str:
+    """The present name of one, in the network namespace of the calling thread; OSError: it is gone."""
+    return _shown(os.fsencode(socket.if_indextoname(index)))
+
+
+def _shown(name: str | bytes) -> str:
+    """Bytes where pyroute2 finds no text."""
+    text = name if isinstance(name, str) else name.decode(errors="surrogateescape")
+    return re.sub("[\udc80-\udcff]", lambda found: f"/{ord(found[0]) - 0xDC00:02x}", text)
 
 
 class LinkWatch:

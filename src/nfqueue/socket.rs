@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::mem::size_of;
@@ -365,7 +366,7 @@ impl Poller {
     }
 }
 
-/// The present name of the interface with this index, in the namespace of the calling thread.
+/// The present name of the interface with this index, in the namespace of the calling thread; see `shown`.
 pub fn interface_name(index: u32) -> Option<String> {
     let mut name = [0; libc::IF_NAMESIZE];
     // SAFETY: the buffer has the size that the call asks for.
@@ -375,7 +376,20 @@ pub fn interface_name(index: u32) -> Option<String> {
     }
     // SAFETY: on success the call has written a name and its terminating zero.
     let name = unsafe { CStr::from_ptr(name.as_ptr()) };
-    name.to_str().ok().map(str::to_owned)
+    Some(shown(name.to_bytes()))
+}
+
+/// A name is bytes to the kernel. What of it is not UTF-8 becomes `/ff`, byte by byte: no name holds a slash, so the
+/// interface is one that nobody has named.
+pub(super) fn shown(name: &[u8]) -> String {
+    let mut text = String::new();
+    for chunk in name.utf8_chunks() {
+        text += chunk.valid();
+        for byte in chunk.invalid() {
+            let _ = write!(text, "/{byte:02x}");
+        }
+    }
+    text
 }
 
 /// The kernel's number of the calling thread.

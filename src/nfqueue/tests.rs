@@ -437,4 +437,5 @@ fn a_poller_tells_who_is_ready() {
 fn interfaces_have_names() {
     assert_eq!(super::interface_name(1).as_deref(), Some("lo"));
     assert_eq!(super::interface_name(0), None);
+    assert_eq!(super::socket::shown(b"cali\xff\xc3\xa9\xc3"), "cali/ff\u{e9}/c3");
 }

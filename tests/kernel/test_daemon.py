@@ -24,6 +24,7 @@ from labelgate.demo.world import (
     CLIENT,
     DB_POD,
     EDGE,
+    EDGE_INSIDE,
     EDGE_OUTSIDE,
     INSIDE,
     INSIDE_HOST,
@@ -359,6 +360,38 @@ def test_pods_come_and_go(world: World, backend: str, tmp_path: Path) -> None:
             world.run(EDGE, "ip", "link", "delete", "cali999")
             daemon.wait_for("cali999 is gone")
         assert send(world, FOREIGN)
+
+
+def test_an_interface_whose_name_is_not_utf_8(world: World, backend: str, tmp_path: Path) -> None:
+    """Policy goes on, also after a start; a `*` host endpoint governs it, as all that nobody names (E-46)."""
+    path, odd = tmp_path / "all.yaml", os.fsdecode(b"eth\xff")
+    rules = "  ingress:\n  - {action: Allow, protocol: TCP, destination: {ports: [9100]}}\n"
+    path.write_text(f"{policies.host(interface='*')}---{policies.policy('few', rules)}", encoding="utf-8")
+
+    def holds() -> bool:
+        probes = (Probe("tcp", INSIDE_HOST, EDGE_INSIDE, port) for port in (9100, 9101))
+        return [send(world, probe) for probe in probes] == [True, False]
+
+    for attempt in range(2):
+        with Daemon(world, path, backend=backend, options=("--stop", "keep")) as daemon:
+            if not attempt:
+                assert holds()
+                rename(world, "eth1", odd, INSIDE_HOST)
+                daemon.wait_for("not UTF-8: eth/ff: only a `*` host endpoint")
+                daemon.wait_for("eth1 is eth/ff")
+            assert holds()
+    assert sum("not UTF-8" in line for line in daemon.log) == 1
+
+
+def rename(world: World, name: str, to: str, neighbour: str) -> None:
+    """Gives an interface of the edge node another name, and its IPv4 route to a neighbour again."""
+    for words in (
+        ("link", "set", name, "down"),
+        ("link", "set", name, "name", to),
+        ("link", "set", to, "up"),
+        ("route", "add", f"{neighbour}/32", "dev", to),
+    ):
+        world.run(EDGE, "ip", *words)
 
 
 def pod_hears(world: World, address: str, port: int) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from labelgate.links import Links, LinkWatch, read_links
+from labelgate.links import Links, LinkWatch, interface_name, read_links
 from labelgate.netfilter.routing import RoutingRule, read_routing_rules
 from labelgate.settings import HostFacts
 from namespaces import a_new_one, enter_a_new_one
@@ -20,7 +20,7 @@ def _namespace() -> Iterator[None]:
         yield
 
 
-def ip(*words: str) -> None:
+def ip(*words: str | bytes) -> None:
     subprocess.run(["ip", *words], check=True)
 
 
@@ -49,6 +49,17 @@ def test_names_indexes_and_addresses() -> None:
 def ip_link() -> list[list[str]]:
     done = subprocess.run(["ip", "-o", "link"], check=True, capture_output=True, text=True)
     return [line.split(":") for line in done.stdout.splitlines()]
+
+
+def test_a_name_that_is_not_utf_8() -> None:
+    """Rules and policies are text: nobody can name the interface, and its packets are those of all others."""
+    ip("link", "add", "eth0", "type", "veth", "peer", "name", b"cali\xff\xc3\xa9")
+    ip("addr", "add", "10.9.0.10/24", "dev", b"cali\xff\xc3\xa9")
+    links = read_links()
+    (odd,) = (link for link in links.links if not link.can_be_named)
+    assert (odd.name, odd.addresses) == ("cali/ff\u00e9", ("10.9.0.10",))
+    assert links.host_facts == HostFacts({"lo": (), "eth0": ()})
+    assert interface_name(odd.index) == odd.name
 
 
 def test_the_local_side_of_a_point_to_point_address() -> None:

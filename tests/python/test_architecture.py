@@ -47,7 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lockout": {CORE, "columns", "errors", "flow", "links", "netlink", "path", "settings", "table", "ways"},
     "doctor": {CORE, "config", "control", "flow", "links", "netfilter", "processors", "resources", "settings",
                "snapshot"},
-    "handlers": {CORE, "flow", "table"},
+    "handlers": {CORE, "flow", "links", "table"},
     "agent": {CORE, "compiler", "config", "control", "engines", "errors", "events", "flow", "handlers",
               "links", "lockout", "metrics", "model", "netfilter", "printable", "processors", "reference",
               "regular", "resources", "settings", "snapshot", "sources", "table"},

@@ -148,6 +148,7 @@ class Agent:
                 step=self._manager.alive,
             )
             warn_at_start(first, self._say)
+            self._tell_links.warn_of_nameless(first.links)
             self._enforcement.start(open_things, self._leave, self._go_on)
             if replaces:
                 self._presence.take_over()

@@ -7,7 +7,6 @@ many.
 from __future__ import annotations
 
 import json
-import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -19,7 +18,7 @@ from labelgate.agent.generation import Generation
 from labelgate.agent.journal import Journal
 from labelgate.agent.panics import panics_refused
 from labelgate.handlers import PacketLoop
-from labelgate.links import Links
+from labelgate.links import Links, interface_name
 
 KEPT = 4096
 """Events that can be asked for."""
@@ -154,5 +153,5 @@ def _name(index: int, names: Mapping[int, str]) -> str | None:
         return None
     if index not in names:
         with suppress(OSError):
-            return socket.if_indextoname(index)
+            return interface_name(index)
     return names.get(index, f"#{index}")

@@ -39,9 +39,11 @@ class InterfaceLog:
     def __init__(self, say: Callable[[str], None]) -> None:
         self._of_links = RateLimited(say, "changes of interfaces")
         self._of_endpoints = RateLimited(say, "changes of endpoints by interfaces")
+        self._nameless: frozenset[str] = frozenset()
 
     def __call__(self, before: Generation, after: Generation) -> None:
         """The same policy on other interfaces."""
+        self.warn_of_nameless(after.links)
         if changed := list(_changes(before.links, after.links)):
             self._of_links(f"interfaces: {_some(changed)}")
         was, now = (frozenset().union(*local_endpoints(one)) for one in (before, after))
@@ -49,6 +51,15 @@ class InterfaceLog:
             self._of_endpoints(f"without an interface now: {_some(lost)}")
         if found := sorted(now - was):
             self._of_endpoints(f"with an interface now: {_some(found)}")
+
+    def warn_of_nameless(self, links: Links) -> None:
+        """Once, as long as they are there."""
+        found = frozenset(link.name for link in links.links if not link.can_be_named)
+        if new := sorted(found - self._nameless):
+            self._of_links(
+                f"warning: names that are not UTF-8: {_some(new)}: only a `*` host endpoint governs them"
+            )
+        self._nameless = found
 
     def catch_up(self) -> None:
         """To be called from time to time: says how much was left out."""

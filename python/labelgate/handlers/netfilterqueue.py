@@ -30,6 +30,7 @@ from netfilterqueue import NetfilterQueue, Packet
 
 from labelgate import _core
 from labelgate.flow import HOOKS, VERDICTS, Hook, Verdict
+from labelgate.links import interface_name
 from labelgate.table import Decision
 
 IDLE_MILLISECONDS = 1000
@@ -315,7 +316,7 @@ class _Generation:
     def _learn(self, index: int) -> int | None:
         if index not in self.names:
             try:
-                self.names[index] = socket.if_indextoname(index)
+                self.names[index] = interface_name(index)
             except OSError:
                 return None
         (self.ids[index],) = self.table.interface_ids([self.names[index]])
