@@ -50,10 +50,11 @@ impl<D: Decide> Decided<'_, D> {
     /// Keeps the denied ones in the flight recorder.
     pub fn record(&self, recorder: &Recorder) {
         let batch = Batch { time: self.now, generation: self.generation.number, hook: self.hook };
-        for (packet, decision) in self.asked().zip(self.decisions) {
+        for ((packet, decision), key) in self.asked().zip(self.decisions).zip(self.keys) {
             if decision.verdict == Verdict::Deny {
-                let payload = self.inbox.at(packet.payload);
-                recorder.record(batch, decision.outcome, packet.interfaces, packet.length, payload);
+                let Waiting { interfaces, length, payload, .. } = *packet;
+                let payload = self.inbox.at(payload);
+                recorder.record(batch, decision.outcome, &key.tuple, interfaces, length, payload);
             }
         }
     }

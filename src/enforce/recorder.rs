@@ -6,9 +6,9 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 
 use super::header::{HEADER_BYTES, Header};
-use crate::flow::{Hook, OutcomeId};
+use crate::flow::{FiveTuple, Hook, OutcomeId, Transport};
 
-const META: usize = 5;
+const META: usize = 6;
 const WORDS: usize = META + HEADER_BYTES / 8;
 /// More cannot be needed: a slot is written over once in as many packets as there are slots.
 const TRIES: usize = 4;
@@ -26,6 +26,8 @@ pub struct Recorded {
     pub outcome: OutcomeId,
     /// ifindexes of in- and out-interface; 0: none.
     pub interfaces: (u32, u32),
+    /// What it was judged by, of which the beginning may not hold all.
+    pub tuple: FiveTuple,
     /// Its beginning.
     pub header: Header,
 }
@@ -66,6 +68,7 @@ impl Recorder {
         &self,
         batch: Batch,
         outcome: OutcomeId,
+        tuple: &FiveTuple,
         interfaces: (u32, u32),
         length: u32,
         payload: &[u8],
@@ -84,6 +87,7 @@ impl Recorder {
             pair(outcome.number(), batch.hook as u32),
             pair(interfaces.0, interfaces.1),
             pair(length, copied),
+            upper_layer(tuple),
         ];
         let (place, header) = words.split_at(META);
         for (word, value) in place.iter().zip(meta) {
@@ -135,6 +139,29 @@ fn halves(word: u64) -> (u32, u32) {
     (word as u32, (word >> 32) as u32)
 }
 
+/// What of a packet is behind its addresses; those are in the header.
+fn upper_layer(tuple: &FiveTuple) -> u64 {
+    let (kind, first, second) = match tuple.transport {
+        Transport::Opaque => (0, 0, 0),
+        Transport::Ports { source, destination } => (1, source, destination),
+        Transport::Icmp { kind, code } => (2, kind.into(), code.into()),
+    };
+    pair(u32::from(first) << 16 | u32::from(second), kind << 8 | u32::from(tuple.protocol))
+}
+
+#[allow(clippy::cast_possible_truncation)] // As they were put together.
+fn tuple(header: &Header, upper_layer: u64) -> FiveTuple {
+    let (family, source, destination) = header.addresses();
+    let (numbers, kind) = halves(upper_layer);
+    let (first, second) = ((numbers >> 16) as u16, numbers as u16);
+    let transport = match kind >> 8 {
+        0 => Transport::Opaque,
+        1 => Transport::Ports { source: first, destination: second },
+        _ => Transport::Icmp { kind: first as u8, code: second as u8 },
+    };
+    FiveTuple { family, source, destination, protocol: kind as u8, transport }
+}
+
 fn recorded(words: &[u64; WORDS]) -> Recorded {
     let (outcome, hook) = halves(words[2]);
     let (length, copied) = halves(words[4]);
@@ -142,13 +169,15 @@ fn recorded(words: &[u64; WORDS]) -> Recorded {
     for (bytes, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(&words[META..]) {
         *bytes = word.to_ne_bytes();
     }
+    let header = Header::new(&bytes[..copied as usize], length);
     Recorded {
         time: words[0],
         generation: words[1],
         hook: Hook::ALL[hook as usize],
         outcome: OutcomeId::from_number(outcome),
         interfaces: halves(words[3]),
-        header: Header::new(&bytes[..copied as usize], length),
+        tuple: tuple(&header, words[5]),
+        header,
     }
 }
 
@@ -159,11 +188,24 @@ mod tests {
     use std::thread;
 
     use super::*;
+    use crate::flow::Family;
 
     fn record(recorder: &Recorder, number: u32) {
         let batch = Batch { time: number.into(), generation: 2, hook: Hook::FilterForward };
         let payload = vec![number as u8; (number as usize) % 200];
-        recorder.record(batch, OutcomeId::from_number(number), (number, 0), number % 200, &payload);
+        let outcome = OutcomeId::from_number(number);
+        recorder.record(batch, outcome, &asked(number), (number, 0), number % 200, &payload);
+    }
+
+    /// Each kind in turn; the addresses are not of it.
+    fn asked(number: u32) -> FiveTuple {
+        let (port, byte) = (number as u16, number as u8);
+        let transport = match number % 3 {
+            0 => Transport::Opaque,
+            1 => Transport::Ports { source: port, destination: !port },
+            _ => Transport::Icmp { kind: byte, code: !byte },
+        };
+        FiveTuple { family: Family::V4, source: 0, destination: 0, protocol: byte, transport }
     }
 
     /// All parts of it are of one packet.
@@ -171,6 +213,8 @@ mod tests {
         let number = found.outcome.number();
         assert_eq!((found.time, found.interfaces), (number.into(), (number, 0)));
         assert_eq!((found.header.length, found.hook), (number % 200, Hook::FilterForward));
+        let expected = asked(number);
+        assert_eq!((found.tuple.protocol, found.tuple.transport), (expected.protocol, expected.transport));
         assert_eq!(found.header.bytes(), vec![number as u8; (number as usize % 200).min(HEADER_BYTES)]);
         number
     }

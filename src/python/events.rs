@@ -6,10 +6,9 @@ use serde_json::{Value, json};
 
 use super::question::tuple_value;
 use crate::enforce::{Event, Recorded};
-use crate::flow::{Direction, Family, Verdict};
+use crate::flow::{Direction, Verdict};
 use crate::program::{Action, RuleOrigin};
 use crate::table::{DecisionTable, Meanings, Step};
-use crate::wire;
 
 /// One object for the step that denied, one for each Log rule that was met.
 pub fn values(event: &Event<DecisionTable>) -> Vec<Value> {
@@ -63,10 +62,8 @@ fn place<'s>(
     }
 }
 
-/// A denied packet of the flight recorder. Its bytes are read again, and its rule is null where its table is forgotten.
+/// A denied packet of the flight recorder. Its rule is null where its table is forgotten.
 pub fn recorded(packet: &Recorded, meanings: Option<&Meanings>) -> Value {
-    let bytes = packet.header.bytes();
-    let family = if bytes.first().is_some_and(|byte| byte >> 4 == 6) { Family::V6 } else { Family::V4 };
     let mut value = json!({
         "time": packet.time,
         "kind": "deny",
@@ -75,16 +72,13 @@ pub fn recorded(packet: &Recorded, meanings: Option<&Meanings>) -> Value {
         "verdict": Verdict::Deny.name(),
         "in": packet.interfaces.0,
         "out": packet.interfaces.1,
-        "src": null, "dst": null, "protocol": null, "sport": null, "dport": null, "icmp": null,
         "stage": null, "endpoint": null,
         "tier": null, "policy": null, "direction": null, "rule": null, "action": null,
         "reason": "its table is forgotten",
         "length": packet.header.length,
-        "header": hex(bytes),
+        "header": hex(packet.header.bytes()),
     });
-    // None only where what was read lies behind the bytes that are kept.
-    let asked = wire::parse(family, bytes, packet.header.length as usize).ok();
-    extend(&mut value, asked.map_or(Value::Null, |asked| tuple_value(&asked)));
+    extend(&mut value, tuple_value(&packet.tuple));
     extend(&mut value, meanings.map_or(Value::Null, |meanings| rule(meanings.origin(packet.outcome))));
     value
 }

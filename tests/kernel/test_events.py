@@ -17,10 +17,11 @@ import kit
 import policies
 from labelgate.control import ask
 from labelgate.demo.daemon import Daemon
-from labelgate.demo.world import CLIENT, EDGE, EDGE_OUTSIDE, OUTSIDE, STRANGER, WEB_POD, World
+from labelgate.demo.world import CLIENT, EDGE, EDGE_OUTSIDE, OUTSIDE, STRANGER, WEB_POD, World, twin
 from labelgate.events import parse
 from labelgate.processors import Workers
 from scapy.layers.inet import UDP
+from scapy.layers.inet6 import IPv6ExtHdrDestOpt, PadN
 from scapy.utils import rdpcap
 
 RULES = """
@@ -177,6 +178,15 @@ def test_a_flood_hides_nothing(world: World, tmp_path: Path) -> None:
         (kept,) = (packet for packet in packets if packet[UDP].dport == 7002)
         assert (kept.src, kept.dst, kept[UDP].sport) == (CLIENT, EDGE_OUTSIDE, 5001)
         assert b"GlobalNetworkPolicy/guard Ingress rule 2" in pcap.read_bytes()
+
+        # Who sends it chooses how much lies ahead of its ports: here more than is kept of it.
+        far = IPv6ExtHdrDestOpt(options=[PadN(optdata=bytes(92))]) / UDP(sport=5006, dport=7010)
+        kit.inject(world, OUTSIDE, kit.ip(twin(CLIENT), twin(EDGE_OUTSIDE)) / far)
+        assert kit.wait_until(lambda: len(told(daemon, "dport=7010")) == 1)
+        wanted = ("events", "--pcap", str(pcap), "--filter", f"src={twin(CLIENT)} and dport=7010")
+        assert kit.labelgate(daemon, *wanted)[0] == 0
+        assert len(rdpcap(str(pcap))) == 1
+        assert f" udp [{twin(CLIENT)}]:5006 > [{twin(EDGE_OUTSIDE)}]:7010 ".encode() in pcap.read_bytes()
 
         code, _, err = kit.labelgate(daemon, "events", "--filter", "port=80")
         assert (code, "found `port`, expected a field" in err) == (2, True)

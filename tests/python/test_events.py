@@ -22,7 +22,7 @@ from labelgate.agent.events import KEPT, MOST_ANSWERED, EventLog
 from labelgate.agent.generation import Generation
 from labelgate.agent.journal import Journal
 from labelgate.agent.rules import RuleCounts
-from labelgate.events import ExpressionError, capture, parse
+from labelgate.events import ExpressionError, capture, line, parse
 from labelgate.handlers import PacketLoop
 from labelgate.links import Links
 from labelgate.resources import load_text
@@ -91,6 +91,17 @@ def test_a_capture_holds_headers_of_both_families(tmp_path: Path) -> None:
     path.write_bytes(b"".join(capture([{**EVENT, "header": header.hex()}])))
     (packet,) = rdpcap(str(path))
     assert (packet[IPv6].dst, packet.wirelen, float(packet.time)) == ("2001:db8::2", 1200, 1_795_680_000.123)
+
+
+def test_a_packet_of_which_less_is_known() -> None:
+    """As a daemon tells it that could not read the kept bytes of a packet again."""
+    unknown = dict.fromkeys(("src", "dst", "protocol", "sport", "dport", "icmp", "policy", "tier"))
+    event = {**EVENT, **unknown}
+    assert " deny ? ? > ? eth0>- filter-input " in line(event)
+    assert b"".join(capture([event]))
+    expressions = ("src=192.0.2.0/24", "dst=::/0", "protocol=17", "dport=80", "policy=*")
+    assert not any(parse(text)(event) for text in expressions)
+    assert parse("src!=192.0.2.1")(event)
 
 
 class Loop:

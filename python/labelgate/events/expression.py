@@ -153,7 +153,7 @@ def _equals(field: str, value: str) -> Predicate:
             network = ip_network(value, strict=False)
         except ValueError:
             raise ValueError("an address or a CIDR") from None
-        return lambda event: ip_address(event[field]) in network
+        return lambda event: event[field] is not None and ip_address(event[field]) in network
     if field == "protocol":
         if value.lower() not in PROTOCOLS and not _is_number(value):
             raise ValueError(f"a number or one of {', '.join(PROTOCOLS)}")

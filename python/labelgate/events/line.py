@@ -20,7 +20,8 @@ def line(event: Mapping[str, Any]) -> str:
 GlobalNetworkPolicy/web Ingress rule 0: rule (M-51)'
     """
     time = datetime.fromtimestamp(event["time"] / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
-    protocol = _NAMES.get(event["protocol"], str(event["protocol"]))
+    number = event["protocol"]
+    protocol = "?" if number is None else _NAMES.get(number, str(number))
     icmp = "" if event["icmp"] is None else " type {} code {}".format(*event["icmp"])
     ends = [_end(event["src"], event["sport"]), _end(event["dst"], event["dport"])]
     place = f"{event['in'] or '-'}>{event['out'] or '-'} {event['hook']}"
@@ -32,7 +33,7 @@ GlobalNetworkPolicy/web Ingress rule 0: rule (M-51)'
     )
 
 
-def _end(address: str, port: int | None) -> str:
-    if port is None:
-        return address
+def _end(address: str | None, port: int | None) -> str:
+    if address is None or port is None:
+        return address or "?"
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
