@@ -85,14 +85,15 @@ class LinkWatch:
     `fileno` is readable when something may have changed; `poll` then tells what, in the same namespace.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, reads: bool = True) -> None:
+        """If it does not read there are none, until `poll` reads them."""
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         try:
             self._socket.setblocking(False)
             self._socket.bind((0, _GROUPS))
             # Read after subscribing: nothing is missed in between.
-            self.links = read_links()
-            self._is_stale = False
+            self.links = read_links() if reads else Links(())
+            self._is_stale = not reads
             """What was heard of could not be read yet."""
         except BaseException:
             self._socket.close()

@@ -19,7 +19,18 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from fake_nfacct import FakeNfacct
-from labelgate.agent import Agent, AgentError, Options, caution, daemon, enforcement, handover, kernel_counts
+from labelgate.agent import (
+    Agent,
+    AgentError,
+    Options,
+    caution,
+    daemon,
+    enforcement,
+    follower,
+    handover,
+    interfaces,
+    kernel_counts,
+)
 from labelgate.agent.generation import Loader
 from labelgate.agent.notify import ServiceManager
 from labelgate.agent.process import Signals
@@ -52,6 +63,8 @@ class Kernel:
 
     def __init__(self) -> None:
         self.links = Links((UPLINK,))
+        self.is_silent: Exception | None = None
+        """What comes of asking for interfaces at the start."""
         self.touched: list[str] = []
         self.steps: list[Callable[[], object]] = []
         self.refuses = 0
@@ -177,8 +190,10 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kernel:
             kernel.touched.append("stopped")
 
     class LinkWatch:
-        def __init__(self) -> None:
-            self.links = kernel.links
+        def __init__(self, *, reads: bool = True) -> None:
+            if reads and kernel.is_silent:
+                raise kernel.is_silent
+            self.links = kernel.links if reads else Links(())
 
         def __enter__(self) -> LinkWatch:
             return self
@@ -216,7 +231,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kernel:
     monkeypatch.setattr(kernel_counts, "nfacct", kernel.nfacct)
     monkeypatch.setattr(enforcement, "Netfilter", Netfilter)
     monkeypatch.setattr(enforcement._core, "Enforcer", Enforcer)
-    monkeypatch.setattr(daemon, "LinkWatch", LinkWatch)
+    monkeypatch.setattr(interfaces, "LinkWatch", LinkWatch)
     monkeypatch.setattr(enforcement, "read_routing_rules", lambda: ())
     monkeypatch.setattr(enforcement, "hazards", lambda *_: kernel.hazards)
     monkeypatch.setattr(enforcement, "clean", lambda: kernel.touched.append("cleaned"))
@@ -528,7 +543,9 @@ def test_a_new_interface_is_not_judged_as_one_that_has_gone(kernel: Kernel, poli
     assert judged.by[2:] == [(before, indexes), (after, indexes)], "tried again"
 
 
-def test_links_that_cannot_be_read_now_end_nothing(kernel: Kernel, policy: Path) -> None:
+def test_links_that_cannot_be_read_now_end_nothing(
+    kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Said once; read as soon as that can be."""
     broken = pytest.MonkeyPatch()
 
@@ -537,8 +554,9 @@ def test_links_that_cannot_be_read_now_end_nothing(kernel: Kernel, policy: Path)
 
     def change() -> None:
         kernel.links = Links((UPLINK, LATE))
-        broken.setattr(daemon.LinkWatch, "poll", fail)
+        broken.setattr(interfaces.LinkWatch, "poll", fail)
 
+    monkeypatch.setattr(follower, "REST_SECONDS", 0)
     kernel.steps = [change, lambda: None, broken.undo]
     said = run(policy)
     assert [line.partition(":")[0] for line in said[1:-1]] == ["warning", "interfaces"]
@@ -581,7 +599,7 @@ def test_what_cannot_be_counted_is_in_force(kernel: Kernel, policy: Path, lacks:
 
 
 def test_a_fault_of_ours_swaps_back(kernel: Kernel, policy: Path) -> None:
-    """Whatever ends the daemon: what it queues is answered by the table that the rules belong to."""
+    """It refuses the change: what is queued is answered by the table that the rules belong to."""
 
     def fail() -> None:
         policy.write_text(POLICY.replace("eth0", "eth1"), encoding="utf-8")
@@ -589,9 +607,10 @@ def test_a_fault_of_ours_swaps_back(kernel: Kernel, policy: Path) -> None:
         reload()
 
     kernel.steps = [fail]
-    with pytest.raises(ZeroDivisionError):
-        run(policy)
-    assert kernel.touched[2:-1] == ["refused", "swapped 1"]
+    said = run(policy)
+    assert kernel.touched[2:4] == ["refused", "swapped 1"]
+    assert said[1].startswith("a fault of labelgate (please report it): ZeroDivisionError at test_agent.py")
+    assert said[2].startswith("generation 2 in force"), "tried again"
 
 
 def test_rules_between_come_first_and_go_where_the_last_ones_are_refused(

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from labelgate.agent import caution, daemon, enforcement, shadow
+from labelgate.agent import Agent, caution, daemon, enforcement, follower, shadow
 from labelgate.agent.generation import AgentError
+from labelgate.agent.interfaces import InterfaceLog
 from labelgate.agent.panics import CoreFault, Fault, faults_refused, panics_refused
+from labelgate.agent.store import Store
 from labelgate.compiler import Compiler
-from labelgate.control import ControlError
+from labelgate.control import ControlError, ControlServer
 from labelgate.handlers import PacketLoop
 from labelgate.links import Links
 from labelgate.resources import kinds
+from labelgate.sources.watch import FileWatch
 from labelgate.table import DecisionTable
 from test_agent import LATE, POLICY, TWIN, UPLINK, Kernel, agent_of, applied
 
@@ -32,13 +38,15 @@ def panic(*_: object, **__: object) -> Any:
     raise PanicException("index out of bounds")
 
 
-def once(monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> None:
+def once(
+    monkeypatch: pytest.MonkeyPatch, owner: object, name: str, fault: Callable[[], object] = panic
+) -> None:
     """Its next call panics; those behind it do what they did."""
     real = getattr(owner, name)
 
     def first(*arguments: Any, **named: Any) -> Any:
         monkeypatch.setattr(owner, name, real)
-        return panic()
+        return fault()
 
     monkeypatch.setattr(owner, name, first)
 
@@ -167,6 +175,95 @@ def test_a_panic_for_new_interfaces_leaves_those_of_before(
     said = run_all(kernel, policy)
     assert said[1].startswith(FAULT)
     assert said[2] == "interfaces: eth1 is new"
+
+
+FOLLOWED: list[tuple[object, str, str]] = [
+    (ControlServer, "serve", "nobody can be answered"),
+    (Agent, "_reload", "policies cannot be read as told"),
+    (FileWatch, "poll", "files cannot be followed"),
+    (Agent, "_end_trial", "a trial cannot be ended"),
+    (Store, "keep_due", "state cannot be kept"),
+    (InterfaceLog, "catch_up", "interfaces cannot be followed"),
+    (enforcement.Enforcement, "restore", "rules cannot be looked after"),
+]
+
+
+@pytest.mark.parametrize(("owner", "name", "words"), FOLLOWED)
+@pytest.mark.parametrize("kind", [PanicException, ZeroDivisionError])
+def test_a_fault_in_what_is_followed_ends_nothing(
+    kernel: Kernel,
+    policy: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    owner: object,
+    name: str,
+    words: str,
+    kind: type[BaseException],
+) -> None:
+    """It is said, what is in force stays, and it is tried again: an edit comes into force all the same."""
+    monkeypatch.setattr(follower, "REST_SECONDS", 0.05)
+
+    def fail() -> None:
+        raise kind("index out of bounds")
+
+    once(monkeypatch, owner, name, fail)
+    kernel.steps = [lambda: None, lambda: edit(policy), *[lambda: time.sleep(0.01)] * 20]
+    said: list[str] = []
+    agent_of(policy, said, watch=owner is FileWatch).run()
+    (told,) = (line for line in said if words in line)
+    assert re.fullmatch(
+        rf"warning: {words}: a fault of labelgate.*index out of bounds; what is in force stays, "
+        "it is tried again",
+        told,
+    )
+    assert any(line.startswith("generation 2 in force") for line in said)
+    assert said[-1] == "stopped: our rules are removed"
+
+
+def test_a_fault_for_new_interfaces_leaves_those_of_before(
+    kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise TypeError("no text")
+
+    def change() -> None:
+        once(monkeypatch, DecisionTable, "on_host", fail)
+        kernel.links = Links((UPLINK, LATE))
+
+    kernel.steps = [change, lambda: None]
+    said = run_all(kernel, policy)
+    assert said[1].startswith("a fault of labelgate (please report it): TypeError at test_panics.py")
+    assert said[1].endswith("generation 1 stays in force: for the interfaces of before")
+    assert said[2] == "interfaces: eth1 is new"
+
+
+@pytest.mark.parametrize("kind", [ZeroDivisionError, OSError])
+def test_interfaces_that_cannot_be_read_at_the_start_come_later(
+    kernel: Kernel, policy: Path, kind: type[Exception]
+) -> None:
+    """What policy names is governed meanwhile."""
+    kernel.is_silent = kind("no")
+    policy.write_text(f"{POLICY}---{TWIN}", encoding="utf-8")
+    kernel.links = Links((UPLINK, LATE))
+    kernel.steps = [lambda: None]
+    said = run_all(kernel, policy)
+    assert said[0].startswith("warning: interfaces cannot be read: ")
+    assert said[1].startswith("generation 1 in force: node edge1, 0 host endpoints")
+    assert said[2] == "interfaces: eth0 is new, eth1 is new"
+    assert said[3] == "with an interface now: HostEndpoint/in, HostEndpoint/out"
+
+
+def test_files_that_cannot_be_followed_at_the_start_are_told(
+    kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RecursionError("too deep")
+
+    monkeypatch.setattr(daemon, "FileWatch", fail)
+    said: list[str] = []
+    agent_of(policy, said, watch=True).run()
+    (told,) = (line for line in said if line.startswith("warning"))
+    assert told.startswith("warning: files are not followed: a fault of labelgate (please report it): Rec")
+    assert said[-1] == "stopped: our rules are removed"
 
 
 @pytest.mark.parametrize("where", ["compile", "swap"])

@@ -6,7 +6,6 @@ generation in force as it is.
 
 from __future__ import annotations
 
-import json
 import math
 import signal
 import time
@@ -17,7 +16,6 @@ from typing import Any
 
 from labelgate.agent.asked import Asked, Trial, refuse_unknown
 from labelgate.agent.caution import (
-    UNREADABLE,
     Revocation,
     denied_sessions,
     refuse_lockout,
@@ -28,20 +26,20 @@ from labelgate.agent.changes import Reason
 from labelgate.agent.enforcement import Enforcement
 from labelgate.agent.exporter import exporter
 from labelgate.agent.first import first_generation, refuse_what_is_outdated
+from labelgate.agent.follower import Follower
 from labelgate.agent.generation import AgentError, Generation, Loader, Options
 from labelgate.agent.handover import Presence
 from labelgate.agent.health import health
-from labelgate.agent.interfaces import InterfaceLog, local_endpoints
+from labelgate.agent.interfaces import InterfaceLog, watch_links
 from labelgate.agent.notify import ALIVE_SECONDS, ServiceManager
-from labelgate.agent.panics import panics_refused
+from labelgate.agent.panics import faults_refused, panics_refused
 from labelgate.agent.process import LEFT, STOPPING, Signals, ToldToStop, stop_mode
 from labelgate.agent.questions import questions
 from labelgate.agent.state import Record, StateError
-from labelgate.agent.status import Refusal, most_met, now, status
+from labelgate.agent.status import Refusal, counters_line, in_force, most_met, now, status
 from labelgate.agent.store import Store
 from labelgate.config import ConfigError
 from labelgate.control import ControlError, ControlServer
-from labelgate.engines import summary
 from labelgate.links import Links, LinkWatch
 from labelgate.lockout import Finding, LockOutError
 from labelgate.netfilter.apply import ApplyError
@@ -93,8 +91,6 @@ class Agent:
         """Why the last change is not in force."""
         self._unlinked: Refusal | None = None
         """Why the interfaces as they are now are not in force."""
-        self._is_blind = False
-        """The interfaces cannot be read."""
         self._to_try_again: Generation | None = None
         """The files are right, but their rules could not be applied."""
         self._readings = 0
@@ -102,7 +98,7 @@ class Agent:
         self._in_force_since = ""
         self._in_force = ""
         """In a line."""
-        self._is_told_to_stop = False
+        self._is_told_to_stop = self._is_told_to_reload = False
         self._presence: Presence
         self._is_replaced = False
 
@@ -117,7 +113,7 @@ class Agent:
         with ExitStack() as open_things:
             self._presence = open_things.enter_context(Presence(self._say, replace=self._options.replace))
             self._signals = open_things.enter_context(Signals())
-            self._links = open_things.enter_context(LinkWatch())
+            self._links = open_things.enter_context(watch_links(self._say))
             try:
                 self._start(open_things)
             except ToldToStop:
@@ -209,47 +205,79 @@ class Agent:
         config_file = self._options.config_file
         try:
             files = [*self._options.paths, *([config_file] if config_file else [])]
-            self._files = open_things.enter_context(FileWatch(files, self._say))
-        except OSError as error:
-            self._say(f"warning: files are not followed: {error.strerror}; use `labelgate reload`")
+            with faults_refused(OSError):
+                self._files = open_things.enter_context(FileWatch(files, self._say))
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
+            self._say(f"warning: files are not followed: {why}; use `labelgate reload`")
+
+    def _followers(self) -> list[Follower]:
+        """In the order of their turns."""
+        say, links, enforcement = self._say, self._links, self._enforcement
+        found = [
+            Follower("policies cannot be read as told", self._reload_if_told, say),
+            Follower("a trial cannot be ended", self._end_trial, say, seconds=self._seconds_of_trial),
+            Follower("state cannot be kept", self._store.keep_due, say),
+            Follower("interfaces cannot be followed", self._follow_links, say, lambda: [links.fileno()]),
+            Follower(
+                "rules cannot be looked after", self._follow_rules, say,
+                lambda: enforcement.rules.descriptors, lambda: enforcement.rules.patience,
+            ),
+        ]  # fmt: skip
+        if files := self._files:
+            found.insert(
+                1,
+                Follower(
+                    "files cannot be followed", lambda: self._follow(files), say,
+                    lambda: [files.fileno()], lambda: None if self._trial else files.seconds_left(),
+                ),
+            )  # fmt: skip
+        if control := self._control:
+            serve = Follower("nobody can be answered", control.serve, say, lambda: [control.fileno()])
+            found.insert(0, serve)
+        return found
 
     def _serve(self) -> None:
-        heard = [opened.fileno() for opened in (self._links, self._control, self._files) if opened]
+        followers = self._followers()
         while (failure := self._enforcement.failure()) is None:
             self._manager.alive()
-            others = [*self._presence.descriptors, *self._enforcement.descriptors]
+            others, seconds = [*self._presence.descriptors, *self._enforcement.descriptors], PENDING_SECONDS
             if not self._presence.is_pending:
-                others += [*heard, *self._enforcement.rules.descriptors]
-            for number in self._signals.take(others, self._seconds_to_wait()):
+                others += [number for one in followers for number in one.descriptors]
+                seconds = min(one.seconds_left for one in followers)
+            for number in self._signals.take(others, seconds):
                 if number in STOPPING:
                     self._is_told_to_stop = True
                     self._manager.stopping()
                     return
                 if number == signal.SIGHUP:
-                    self._reload_as_told()
+                    self._is_told_to_reload = True
                 elif number == signal.SIGUSR1:
-                    self._tell_counters()
+                    self._say(counters_line(self._enforcement))
             if self._presence.is_replaced(is_busy=self._trial is not None):
                 self._is_replaced = True
                 return
             if self._presence.is_pending:
                 continue  # Until it is in force, or has failed.
-            if self._control:
-                self._control.serve()
-            if self._files:
-                self._follow(self._files)
-            if self._trial and self._trial.is_over():
-                self._roll_back("it was not confirmed in time")
-            self._store.keep_due()
-            self._follow_links()
-            if self._enforcement.rules.is_due():
-                if self._enforcement.current.links != self._links.links:
-                    self._relink(self._links.links)  # It could not be done when they changed.
-                was_changed = self._enforcement.restore()
-                if self._to_try_again:
-                    self._try_again(self._to_try_again)
-                self._enforcement.rules.done(again=was_changed)
+            for follow in followers:
+                if self._signals.is_told_to_stop:
+                    break  # Nothing else comes before it.
+                follow()
         raise AgentError(f"the packet loop ended ({failure}); our rules stay, what they queue is dropped")
+
+    def _follow_rules(self) -> None:
+        """Puts them back, and does what could not be done before."""
+        rules, was_changed = self._enforcement.rules, False
+        if not rules.is_due():
+            return
+        try:
+            was_changed = self._enforcement.restore()
+            if self._enforcement.current.links != self._links.links:
+                self._relink(self._links.links)  # It could not be done when they changed.
+            if self._to_try_again:
+                self._try_again(self._to_try_again)
+        finally:
+            rules.done(again=was_changed)
 
     def _keep_up(self) -> None:
         """In the midst of what takes long: the service manager hears of us, and rules of ours stay there."""
@@ -257,15 +285,6 @@ class Agent:
         self._go_on()
         if self._in_force_since and self._enforcement.rules.is_due():
             self._enforcement.rules.done(again=self._enforcement.restore())
-
-    def _tell_counters(self) -> None:
-        """A question that has no answer ends nothing."""
-        try:
-            with panics_refused():
-                text = json.dumps(self._enforcement.counters(), separators=(",", ":"))
-        except Exception as error:
-            text = f"error: counters cannot be told: {type(error).__name__}: {error}"
-        self._say(text)
 
     def _answer_status(self, arguments: dict[str, Any]) -> dict[str, Any]:
         refuse_unknown(arguments)
@@ -398,7 +417,7 @@ class Agent:
         assert self._trial is not None
         number = self._enforcement.current.number + 1
         try:
-            self._enact(replace(_on_links(self._trial.before, self._links.links), number=number))
+            self._enact(replace(self._trial.before.on_links(self._links.links), number=number))
         except (ApplyError, ValueError) as error:
             self._say(
                 f"{error}\nthe trial cannot be rolled back: the rules could not be applied; tried again"
@@ -411,15 +430,12 @@ class Agent:
         self._announce()
         return True
 
-    def _seconds_to_wait(self) -> float:
-        if self._presence.is_pending:
-            return PENDING_SECONDS
-        left = [self._enforcement.rules.patience]
-        if self._trial:
-            left.append(self._trial.seconds_left())
-        elif self._files and (until_due := self._files.seconds_left()) is not None:
-            left.append(until_due)
-        return min(left)
+    def _seconds_of_trial(self) -> float | None:
+        return self._trial.seconds_left() if self._trial else None
+
+    def _end_trial(self) -> None:
+        if self._trial and self._trial.is_over():
+            self._roll_back("it was not confirmed in time")
 
     def _follow(self, files: FileWatch) -> None:
         """Puts in force what has been written to the files, once nobody writes any more."""
@@ -436,11 +452,12 @@ class Agent:
         if not files.has_news or self._readings >= MOST_READINGS:
             self._readings = 0
 
-    def _reload_as_told(self) -> None:
-        if self._trial:
+    def _reload_if_told(self) -> None:
+        if self._is_told_to_reload and self._trial:
             self._say("a policy is on trial: nothing is reloaded before it is confirmed or rolled back")
-        else:
+        elif self._is_told_to_reload:
             self._reload()
+        self._is_told_to_reload = False
 
     def _reload(
         self,
@@ -492,7 +509,7 @@ class Agent:
     def _try_again(self, generation: Generation) -> None:
         """As it was read then: what the files hold now may be half of an edit, or not be asked for."""
         try:
-            generation = _on_links(generation, self._links.links)
+            generation = generation.on_links(self._links.links)
         except ValueError as error:
             self._refuse(error, "the interfaces as they are now", "rules")
             return
@@ -517,15 +534,7 @@ class Agent:
         self._manager.status(self._in_a_line())
 
     def _follow_links(self) -> None:
-        """Where the kernel cannot be asked now, as no descriptor is left, it is asked again."""
-        try:
-            links = self._links.poll()
-        except UNREADABLE as error:
-            if not self._is_blind:
-                self._say(f"warning: interfaces cannot be followed now: {error!r}")
-            self._is_blind = True
-            return
-        self._is_blind = False
+        links = self._links.poll()
         self._tell_links.catch_up()
         if links is not None:
             self._relink(links)
@@ -535,7 +544,7 @@ class Agent:
         current = self._enforcement.current
         try:
             self._enforcement.follow_indexes(links)
-            after = _on_links(current, links)
+            after = current.on_links(links)
         except ValueError as error:
             self._say(f"{error}\ngeneration {current.number} stays in force: for the interfaces of before")
             self._unlinked = self._unlinked or Refusal.of(error)
@@ -589,13 +598,7 @@ class Agent:
 
     def _announce(self) -> None:
         self._in_force_since = now()
-        current = self._enforcement.current
-        hosts, workloads = local_endpoints(current)
-        text = (
-            f"generation {current.number} in force: node {current.config.node}, "
-            f"{len(hosts)} host endpoints, {len(workloads)} workloads with interfaces, "
-            f"{self._enforcement.variant} rules\n{summary(current.table.describe())}"
-        )
+        text = in_force(self._enforcement)
         self._say(text)
         self._in_force = text.splitlines()[0]
         self._manager.ready(self._in_a_line())
@@ -605,9 +608,3 @@ class Agent:
         refusal = self._refusal or self._unlinked
         refused = f"REFUSED: {refusal.message.splitlines()[0][:MOST_TOLD]}; " if refusal else ""
         return refused + self._in_force
-
-
-@panics_refused()
-def _on_links(generation: Generation, links: Links) -> Generation:
-    """The same program on other interfaces; ValueError if it cannot be bound to them."""
-    return replace(generation, table=generation.table.on_host(links.host_facts), links=links)

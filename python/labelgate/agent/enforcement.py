@@ -15,7 +15,7 @@ from labelgate.agent.events import EventLog
 from labelgate.agent.generation import AgentError, Generation
 from labelgate.agent.kernel_counts import KernelCounts
 from labelgate.agent.others import RulesOfOthers
-from labelgate.agent.panics import panics_refused
+from labelgate.agent.panics import faults_refused, panics_refused
 from labelgate.agent.process import StopMode
 from labelgate.agent.pulse import HUNG_SECONDS, Pulse
 from labelgate.agent.queues import Passed, Queues, QueueState, free_block, read_queues
@@ -153,7 +153,7 @@ class Enforcement:
         self._is_in_force = self._must_stay_closed = True
         self._rules_missing, self._rules_seen = None, time.monotonic()
 
-    @panics_refused()
+    @faults_refused()
     def follow_indexes(self, links: Links) -> None:
         """Has packets judged by the names that interfaces have now, before anything else is made anew.
 
@@ -161,7 +161,7 @@ class Enforcement:
         """
         self._swap(self.current, links)
 
-    @panics_refused()
+    @faults_refused(ApplyError)
     def put_in_force(self, generation: Generation) -> None:
         """Puts another generation in the place of the current one.
 

@@ -94,6 +94,11 @@ class Generation:
     staged: DecisionTable | None = None
     """Staged policies are in force in it too; None where there are none, or nobody would be told."""
 
+    @faults_refused()
+    def on_links(self, links: Links) -> Generation:
+        """The same program on other interfaces; ValueError if it cannot be bound to them."""
+        return replace(self, table=self.table.on_host(links.host_facts), links=links)
+
 
 class Loader:
     """Makes generations of what the files hold now; reads, parses and compiles only what has changed."""

@@ -5,12 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from labelgate.agent.generation import Generation
+from labelgate.agent.follower import SAYS
+from labelgate.agent.generation import AgentError, Generation
+from labelgate.agent.panics import faults_refused
 from labelgate.agent.rate_limit import RateLimited
-from labelgate.links import Link, Links
+from labelgate.links import Link, Links, LinkWatch
 
 MOST_NAMED = 10
 """In one line of the log: a node may have hundreds."""
+
+
+def watch_links(say: Callable[[str], None]) -> LinkWatch:
+    """With none where they cannot be read now: what policy names is governed, and they are asked for again.
+
+    Raises:
+        AgentError: the kernel tells of no interfaces at all.
+    """
+    try:
+        with faults_refused(*SAYS):
+            return LinkWatch()
+    except (ValueError, *SAYS) as error:
+        say(f"warning: interfaces cannot be read: {error}; until they can be `expectedIPs` find none")
+    try:
+        return LinkWatch(reads=False)
+    except OSError as error:
+        raise AgentError(f"interfaces cannot be followed: {error.strerror}") from None
 
 
 class Local(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections import Counter
@@ -17,6 +18,7 @@ from labelgate.agent.enforcement import Enforcement
 from labelgate.agent.generation import Generation
 from labelgate.agent.health import health
 from labelgate.agent.interfaces import local_endpoints
+from labelgate.agent.panics import panics_refused
 from labelgate.agent.rules import RuleCounts
 from labelgate.control import network_namespace
 from labelgate.engines import summary
@@ -113,6 +115,26 @@ def most_met(counts: RuleCounts) -> dict[str, Any]:
         "rules": sorted(rules, key=lambda row: -row["packets"])[:MOST_HITS],
         "denied": [{"policy": policy, "packets": count} for policy, count in by_policy],
     }
+
+
+def counters_line(enforcement: Enforcement) -> str:
+    """All counters as JSON; a question that has no answer ends nothing."""
+    try:
+        with panics_refused():
+            return json.dumps(enforcement.counters(), separators=(",", ":"))
+    except Exception as error:
+        return f"error: counters cannot be told: {type(error).__name__}: {error}"
+
+
+def in_force(enforcement: Enforcement) -> str:
+    """Of the log: what came into force."""
+    current = enforcement.current
+    hosts, workloads = local_endpoints(current)
+    return (
+        f"generation {current.number} in force: node {current.config.node}, "
+        f"{len(hosts)} host endpoints, {len(workloads)} workloads with interfaces, "
+        f"{enforcement.variant} rules\n{summary(current.table.describe())}"
+    )
 
 
 class _Contents:
