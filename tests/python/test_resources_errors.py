@@ -14,6 +14,7 @@ from labelgate.resources import kinds
 from labelgate.resources.errors import LoadError, sort_problems
 from labelgate.resources.loading import Loading
 from labelgate.resources.messages import MESSAGES
+from labelgate.sources import folders
 from labelgate.sources.cache import FileCache
 from labelgate.sources.files import read_documents
 
@@ -36,6 +37,11 @@ def read(name: str, monkeypatch: pytest.MonkeyPatch) -> Loading:
     if name == "file-open":
         with (FOLDER / "tag.yaml").open("a"), pytest.raises(LoadError) as refusal:
             FileCache().read(["tag.yaml"])
+        return Loading(problems=list(refusal.value.problems))
+    if name in ("folder-deep", "folder-full"):
+        monkeypatch.setattr(folders, {"folder-deep": "MOST_DEPTH", "folder-full": "MOST_NAMES"}[name], 0)
+        with pytest.raises(LoadError) as refusal:
+            read_documents(["."])
         return Loading(problems=list(refusal.value.problems))
     if name == "fault":
 

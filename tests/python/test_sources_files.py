@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,8 +14,10 @@ import pytest
 from click.testing import CliRunner
 from labelgate.cli import cli
 from labelgate.resources import LoadError
+from labelgate.sources import folders
 from labelgate.sources.cache import FileCache
 from labelgate.sources.files import load_documents, misnamed, policy_files, read_documents
+from labelgate.sources.watch import FileWatch
 
 
 def tier(name: str) -> str:
@@ -64,6 +69,55 @@ def test_a_mounted_config_map(tmp_path: Path) -> None:
 
 def test_a_link_to_a_folder_above_does_not_loop(folder: Path) -> None:
     (folder / "c" / "up").symlink_to(folder)
+    assert len(load_documents([folder])) == 4
+
+
+@contextmanager
+def nested(folder: Path, levels: int) -> Iterator[Path]:
+    """Folders one in another: the last one."""
+    # One by one, and so taken away: Python would recurse, and the whole way may be too long a name.
+    here = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    for _ in range(levels):
+        os.mkdir("d", dir_fd=here)
+        inner = os.open("d", os.O_RDONLY | os.O_DIRECTORY, dir_fd=here)
+        os.close(here)
+        here = inner
+    os.close(here)
+    try:
+        yield folder.joinpath(*["d"] * levels)
+    finally:
+        subprocess.run(["rm", "-r", folder / "d"], check=True)
+
+
+def test_folders_that_lie_too_deep_are_refused(folder: Path) -> None:
+    """They ended the daemon, and every other verb."""
+    with nested(folder, folders.MOST_DEPTH - 1) as deepest:
+        (deepest / "z.yaml").write_text(tier("z"))
+        assert len(load_documents([folder])) == 5
+    with nested(folder / "c", 3000):
+        with pytest.raises(LoadError) as caught:
+            load_documents([folder])
+        [problem] = caught.value.problems
+        assert (problem.file, problem.code) == (str(folder), "folder-deep")
+        with FileWatch([str(folder)], print) as watch:
+            assert str(folder / "c") in watch._folders.values()
+            assert len(watch._folders) < 2 * folders.MOST_DEPTH
+
+
+def test_folders_that_hold_too_much_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folders, "MOST_NAMES", 6)
+    assert len(load_documents([folder])) == 4
+    (folder / "c" / "note").write_text("")
+    with pytest.raises(LoadError, match="holds too many files and folders"):
+        load_documents([folder])
+
+
+def test_links_to_links_are_walked_once(folder: Path) -> None:
+    """Two in each of many folders are more ways than anybody could go."""
+    for number in range(40):
+        (folder / f"f{number}").mkdir()
+        for name in ("a", "b"):
+            (folder / f"f{number}" / name).symlink_to(folder / f"f{number + 1}")
     assert len(load_documents([folder])) == 4
 
 

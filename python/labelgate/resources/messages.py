@@ -49,6 +49,18 @@ _FILES = {
         "that whoever writes it closes it",
         "`fuser -v` and its name tell who has it open",
     ),
+    "folder-deep": Message(
+        None,
+        "holds folders that lie too deep",
+        "at most {most} folders one in another",
+        "name the folder that holds the policies",
+    ),
+    "folder-full": Message(
+        None,
+        "holds too many files and folders",
+        "at most {most} names, those of its folders included",
+        "name the folder that holds the policies",
+    ),
     "fault": Message(
         None,
         "labelgate itself fails on this file",

@@ -14,6 +14,7 @@ from labelgate.printable import printable
 from labelgate.regular import read_regular
 from labelgate.resources import Loading, Resource
 from labelgate.resources.errors import Wrong
+from labelgate.sources.folders import Kind, walk
 
 SUFFIXES = (".yaml", ".yml", ".json")
 STDIN = "-"
@@ -125,40 +126,24 @@ def without_collection() -> Iterator[None]:
             gc.enable()
 
 
-def policy_files(
-    path: str, unread: Unread = lambda file: None, above: frozenset[str] = frozenset()
-) -> Iterator[str]:
+def policy_files(path: str, unread: Unread = lambda file: None) -> Iterator[str]:
     """The file itself, or the files of a folder and its folders, sorted; links are followed.
 
-    Names that begin with a dot are left out: Kubernetes mounts a ConfigMap as links into such a folder. A
-    link to one of the folders `above` would never end, nor would a pipe. A link to nowhere is told of, and
-    one that cannot be followed whatever its name: policies may be behind it.
+    A pipe would never end. A link to nowhere is told of, and one that cannot be followed whatever its name:
+    policies may be behind it.
+
+    Raises:
+        LoadError: the folder holds too much, see `walk`.
     """
     if not os.path.isdir(path):
         yield path
         return
-    here = above | {os.path.realpath(path)}
-    try:
-        with os.scandir(path) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
-    except OSError:  # Gone again, or not for us: reading it as a file tells.
-        yield path
-        return
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        try:
-            is_folder, is_file = entry.is_dir(), entry.is_file()
-        except OSError:  # A link that loops, or leads where nobody may look: reading it as a file tells.
-            yield entry.path
-            continue
-        if is_folder:
-            if os.path.realpath(entry.path) not in here:
-                yield from policy_files(entry.path, unread, here)
-        elif entry.name.endswith(SUFFIXES) and (is_file or not os.path.exists(entry.path)):
-            yield entry.path
-        elif is_file and entry.name.lower().endswith(SUFFIXES):
-            unread(entry.path)
+    for file, kind, *_ in walk(path):
+        is_named = kind in (Kind.FILE, Kind.NOWHERE) and file.endswith(SUFFIXES)
+        if is_named or kind is Kind.UNREADABLE:  # Reading it as a file tells why.
+            yield file
+        elif kind is Kind.FILE and file.lower().endswith(SUFFIXES):
+            unread(file)
 
 
 def _read(loading: Loading, file: str, progress: Callable[[int], None], is_followed: bool) -> None:

@@ -6,11 +6,14 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any, Self
 
 from inotify_simple import INotify, flags  # type: ignore[import-untyped]
 
+from labelgate.resources import LoadError
 from labelgate.sources.files import SUFFIXES
+from labelgate.sources.folders import Kind, walk
 
 QUIET_SECONDS = 0.02
 """Edits that follow each other so closely are one."""
@@ -187,33 +190,19 @@ def _folders(paths: Iterable[str]) -> set[str]:
     found: set[str] = set()
     for path in paths:
         found |= _on_the_way(path)
-        for inner in _inside(path, set()):
+        for inner in _inside(path):
             found.add(inner)
             found |= _linked_from(inner)
     return found
 
 
-def _inside(path: str, seen: set[str]) -> Iterator[str]:
+def _inside(path: str) -> Iterator[str]:
     """The folder, and those in it that are read."""
-    real = os.path.realpath(path)
-    if real in seen or not os.path.isdir(real):
+    if not os.path.isdir(path):
         return
-    seen.add(real)
-    yield real
-    try:
-        with os.scandir(real) as entries:
-            inner = [entry.path for entry in entries if not entry.name.startswith(".") and _is_folder(entry)]
-    except OSError:
-        return
-    for folder in inner:
-        yield from _inside(folder, seen)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # A link that cannot be followed; the others can.
-        return False
+    # Who reads them says what is too much; what comes before is followed, so that it is heard of the mend.
+    with suppress(LoadError):
+        yield from (met.real for met in walk(path) if met.kind is Kind.FOLDER)
 
 
 def _linked_from(folder: str) -> set[str]:
