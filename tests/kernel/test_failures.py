@@ -19,6 +19,7 @@ import yaml
 from kit import Ear, dual, enforce, passing, restore, saved, twins, wait_until, words
 from labelgate.agent.handover import socket_path
 from labelgate.demo.daemon import Daemon
+from labelgate.demo.namespaces import WorldError
 from labelgate.demo.traffic import Probe
 from labelgate.demo.world import EDGE, EDGE_OUTSIDE, STRANGER, World
 from labelgate.processors import Workers
@@ -144,6 +145,9 @@ def test_two_that_do_not_see_each_others_lock(
         queues = f"another process answers queues {4200 + 6 * workers}..{4199 + 14 * workers}"
         second.wait_for(queues if is_squatted else "another labelgate runs in this network namespace")
         assert second.exit_code() == 3
+        for command in ([], ["unshare", "--mount", "sh", "-c", apart, "sh"]):
+            with pytest.raises(WorldError, match="stop it first; nothing is removed without --force"):
+                world.run(EDGE, *command, sys.executable, "-m", "labelgate", "clean")
         assert daemon.counters()["rulesRestored"] == 0
         assert passing(world, ALLOWED, REFUSED) == words(ALLOWED)
 

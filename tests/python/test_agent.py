@@ -30,6 +30,7 @@ from labelgate.agent import (
     handover,
     interfaces,
     kernel_counts,
+    queues,
 )
 from labelgate.agent.generation import Loader
 from labelgate.agent.notify import ServiceManager
@@ -326,7 +327,7 @@ def test_a_daemon_that_holds_another_lock_is_noticed(
 ) -> None:
     """Two would put their rules back against each other; a stop of one would open the other."""
     kernel.led_to = frozenset(range(4200, 4214))
-    monkeypatch.setattr(enforcement, "read_queues", lambda: dict.fromkeys([*bound, 9999]))
+    monkeypatch.setattr(queues, "read_queues", lambda: dict.fromkeys([*bound, 9999]))
     with pytest.raises(AgentError, match=f"another process answers queues {bound[0]}..{bound[-1]}, "):
         run(policy)
     assert kernel.touched == []
@@ -336,7 +337,7 @@ def test_what_a_killed_daemon_left_is_taken_over(
     kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kernel.led_to = frozenset(range(4200, 4214))
-    monkeypatch.setattr(enforcement, "read_queues", lambda: dict.fromkeys([9999]))
+    monkeypatch.setattr(queues, "read_queues", lambda: dict.fromkeys([9999]))
     run(policy)
     assert kernel.touched == ["bound", "applied", "cleaned", "stopped"]
 

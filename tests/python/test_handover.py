@@ -192,6 +192,26 @@ def test_a_name_that_somebody_else_has_taken_says_nothing(name: str, said: list[
         assert len(said) == 3
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: somebody else has to take the name")
+def test_a_daemon_whose_name_somebody_else_has_taken_runs(name: str, said: list[str]) -> None:
+    """Its lock tells; who has none is no daemon, and nothing is made by asking."""
+    command = [sys.executable, "-c", SQUATTER, str(handover.FOLDER), "0"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as squatter:
+        assert squatter.stdout
+        squatter.stdout.readline()
+        assert handover.running() is None
+        assert not handover.FOLDER.exists()
+        with Presence(said.append):
+            assert handover.running() == 0
+            handover.FOLDER.chmod(0o777)
+            assert handover.running() is None, "anybody could have locked that"
+        assert handover.running() is None
+        squatter.communicate()
+    handover.FOLDER.chmod(0o755)
+    with Presence(said.append):
+        assert handover.running() == os.getpid()
+
+
 def test_a_name_that_is_let_go_while_its_owner_is_looked_for_is_had(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,12 @@ def sysctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def _nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_module("labelgate.cli.clean"), "Netfilter", lambda: None)
+    monkeypatch.setattr(import_module("labelgate.cli.clean"), "answered_queues", lambda _: [])
+
+
 @pytest.fixture
 def state(tmp_path: Path, sysctl: Path) -> str:
     """Of a daemon that was killed."""
@@ -96,6 +102,21 @@ def test_clean_leaves_what_a_daemon_enforces(
     done = CliRunner().invoke(cli, ["clean", "--state", state, "--force"])
     assert (done.exit_code, removals, sysctl.read_text()) == (0, [""], "1")
     assert done.stderr.startswith(f"warning: {who}")
+
+
+def test_clean_leaves_what_somebody_answers(
+    state: str, sysctl: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A daemon whose lock is not seen from here, and whose name somebody else has taken."""
+    removals: list[str] = []
+    clean = import_module("labelgate.cli.clean")
+    monkeypatch.setattr(clean, "remove_rules", lambda: removals.append("") or [])
+    monkeypatch.setattr(clean, "answered_queues", lambda _: [4206, 4213])
+    done = CliRunner().invoke(cli, ["clean", "--state", state])
+    assert (done.exit_code, removals, sysctl.read_text()) == (1, [], "0")
+    assert "another process answers queues 4206..4213, which rules of ours lead to" in done.stderr
+    assert CliRunner().invoke(cli, ["clean", "--state", state, "--force"]).exit_code == 0
+    assert removals == [""]
 
 
 def test_what_cannot_be_set_is_told(state: str, sysctl: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from labelgate.agent.others import RulesOfOthers
 from labelgate.agent.panics import faults_refused, panics_refused
 from labelgate.agent.process import StopMode
 from labelgate.agent.pulse import HUNG_SECONDS, Pulse
-from labelgate.agent.queues import Passed, Queues, QueueState, free_block, read_queues
+from labelgate.agent.queues import Passed, Queues, QueueState, answered_queues, free_block, read_queues
 from labelgate.agent.rate_limit import RateLimited
 from labelgate.agent.rules import RuleCounts
 from labelgate.agent.shadow import Shadow
@@ -445,11 +445,8 @@ class Enforcement:
             self._say(f"warning: the rule that switched conntrack on stays: {error}")
 
     def _refuse_beside_another(self) -> None:
-        """AgentError where rules of ours lead to queues that somebody answers: a daemon with another /run.
-
-        What a daemon that was killed has left is answered by nobody.
-        """
-        if answered := sorted(self._netfilter.queues_led_to() & read_queues().keys()):
+        """AgentError where rules of ours lead to queues that somebody answers: a daemon with another /run."""
+        if answered := answered_queues(self._netfilter):
             raise AgentError(
                 f"another process answers queues {answered[0]}..{answered[-1]}, which rules of ours lead to: "
                 "a labelgate whose lock is not seen from here (a container with another /run/labelgate?), "

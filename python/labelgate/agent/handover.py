@@ -260,8 +260,25 @@ class _Place:
 
 
 def running() -> int | None:
-    """The process id of the daemon of the calling thread's network namespace, 0 if it is not visible."""
-    return holder(os.fsencode(FOLDER))
+    """The process id of the daemon of the calling thread's network namespace, 0 if it cannot be told."""
+    process = holder(os.fsencode(FOLDER))
+    return 0 if process is None and _is_locked() else process
+
+
+def _is_locked() -> bool:
+    """Whether a daemon has the lock, as far as that can be seen: anybody may have taken its name."""
+    try:
+        _refuse_others()
+        lock = os.open(socket_path().with_suffix(".lock"), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
 
 
 def socket_path() -> Path:
@@ -273,18 +290,23 @@ def _take() -> _Place:
     """BlockingIOError if another daemon is there; another OSError if that cannot be told."""
     path = socket_path()
     FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
-    found = FOLDER.stat()
-    if found.st_uid != os.geteuid():
-        owner = f"belongs to user {found.st_uid}, not to the one that labelgate runs as"
-        raise PermissionError(errno.EPERM, owner)
-    if found.st_mode & 0o022:
-        raise PermissionError(errno.EPERM, "others may write there")
+    _refuse_others()
     lock = _locked(path.with_suffix(".lock"))
     try:
         return _Place(lock, path)
     except BaseException:
         os.close(lock)
         raise
+
+
+def _refuse_others() -> None:
+    """Who may write to the folder has every lock in it: PermissionError unless only we may."""
+    found = FOLDER.stat()
+    if found.st_uid != os.geteuid():
+        owner = f"belongs to user {found.st_uid}, not to the one that labelgate runs as"
+        raise PermissionError(errno.EPERM, owner)
+    if found.st_mode & 0o022:
+        raise PermissionError(errno.EPERM, "others may write there")
 
 
 def _locked(path: Path) -> int:

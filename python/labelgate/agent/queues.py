@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
+from labelgate.netfilter.apply import Netfilter
 from labelgate.processors import QUEUE_NUMBERS
 
 _QUEUES = Path("/proc/thread-self/net/netfilter/nfnetlink_queue")
@@ -48,6 +49,11 @@ def read_queues() -> dict[int, QueueState]:
         return parse_queues(_QUEUES.read_text(encoding="ascii"))
     except OSError:
         return {}
+
+
+def answered_queues(netfilter: Netfilter) -> list[int]:
+    """Those that rules of ours lead to: nobody answers what a daemon that was killed has left."""
+    return sorted(netfilter.queues_led_to() & read_queues().keys())
 
 
 class Queues:

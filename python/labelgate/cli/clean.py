@@ -6,9 +6,10 @@ import click
 
 from labelgate.agent import LooseNote, state_folder
 from labelgate.agent.handover import running
+from labelgate.agent.queues import answered_queues
 from labelgate.cli.options import EnvironmentProblem, Refused
 from labelgate.netfilter import nfacct
-from labelgate.netfilter.apply import ApplyError
+from labelgate.netfilter.apply import ApplyError, Netfilter
 from labelgate.netfilter.apply import clean as remove_rules
 from labelgate.netfilter.rules import PREFIX
 
@@ -29,6 +30,12 @@ def clean(config_file: str | None, state: str | None, force: bool) -> None:
     if process is not None and not force:
         raise Refused(f"{_named(process)} runs: stop it first; nothing is removed without --force")
     try:
+        # A daemon whose lock is not seen from here, and whose name somebody else has taken.
+        if not force and (answered := answered_queues(Netfilter())):
+            raise Refused(
+                f"another process answers queues {answered[0]}..{answered[-1]}, which rules of ours lead to: "
+                "stop it first; nothing is removed without --force"
+            )
         removed = remove_rules()
     except ApplyError as error:
         raise EnvironmentProblem("\n".join([str(error), *getattr(error, "__notes__", ())])) from None
