@@ -1,4 +1,7 @@
-"""Files that are read again and again: a pipe in the place of one would be waited for for ever."""
+"""Files that are read again and again: a pipe in the place of one would be waited for for ever.
+
+What is larger than any file of policies is not read: it would take all memory to tell what is wrong with it.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,11 @@ import stat
 from contextlib import suppress
 from fcntl import F_RDLCK, F_SETLEASE, F_SETSIG, F_UNLCK, fcntl
 from signal import SIGURG
+from typing import BinaryIO
+
+MOST_BYTES = 256 << 20
+"""Of one file; a request at the control socket has no more either."""
+_PART_BYTES = 1 << 16
 
 
 def read_regular(path: str) -> bytes:
@@ -34,8 +42,28 @@ def read_and_tell(path: str) -> tuple[bytes, bool | None]:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", path)
         before = _is_open_for_writing(file.fileno())
-        content = file.read()
+        content = read_bounded(file, path)
         return content, before or _is_open_for_writing(file.fileno())
+
+
+def read_bounded(file: BinaryIO, path: str) -> bytes:
+    """All that is left of it; OSError (EFBIG) if that is more than a file may have."""
+    if (size := _size(file)) > MOST_BYTES:
+        raise OSError(errno.EFBIG, f"{size} bytes", path)
+    parts, left = list[bytes](), MOST_BYTES
+    while part := file.read(_PART_BYTES):
+        left -= len(part)
+        if left < 0:  # A pipe has no size, and a file may grow meanwhile.
+            raise OSError(errno.EFBIG, f"more than {MOST_BYTES} bytes", path)
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _size(file: BinaryIO) -> int:
+    try:
+        return os.fstat(file.fileno()).st_size
+    except OSError:  # It is none of the system's.
+        return 0
 
 
 def _is_open_for_writing(descriptor: int) -> bool | None:

@@ -10,11 +10,12 @@ import re
 from pathlib import Path
 
 import pytest
+from labelgate import regular
 from labelgate.resources import kinds
 from labelgate.resources.errors import LoadError, sort_problems
 from labelgate.resources.loading import Loading
 from labelgate.resources.messages import MESSAGES
-from labelgate.sources import folders
+from labelgate.sources import files, folders
 from labelgate.sources.cache import FileCache
 from labelgate.sources.files import read_documents
 
@@ -24,22 +25,33 @@ VARIANT_OF = {
     name: max((code for code in MESSAGES if name.startswith(code)), key=len, default="") for name in CASES
 }
 
+LIMITS: dict[str, tuple[object, str]] = {
+    "files-large": (files, "MOST_BYTES_IN_ALL"),
+    "folder-deep": (folders, "MOST_DEPTH"),
+    "folder-full": (folders, "MOST_NAMES"),
+}
+"""Of all that is read: LoadError comes of the walk itself."""
+
 
 def read(name: str, monkeypatch: pytest.MonkeyPatch) -> Loading:
     monkeypatch.chdir(FOLDER)
     if name == "file-unreadable":
         # Tests run as root, whom no permission stops.
-        def refuse(_path: Path) -> bytes:
+        def refuse(*_: object) -> bytes:
             raise PermissionError(13, "Permission denied")
 
-        monkeypatch.setattr(Path, "read_bytes", refuse)
+        monkeypatch.setattr(files, "read_bounded", refuse)
         return read_documents(["tag.yaml"])
     if name == "file-open":
         with (FOLDER / "tag.yaml").open("a"), pytest.raises(LoadError) as refusal:
             FileCache().read(["tag.yaml"])
         return Loading(problems=list(refusal.value.problems))
-    if name in ("folder-deep", "folder-full"):
-        monkeypatch.setattr(folders, {"folder-deep": "MOST_DEPTH", "folder-full": "MOST_NAMES"}[name], 0)
+    if name == "file-large":
+        for module in (regular, files):
+            monkeypatch.setattr(module, "MOST_BYTES", 3)
+        return read_documents(["tag.yaml"])
+    if name in LIMITS:
+        monkeypatch.setattr(*LIMITS[name], 0)
         with pytest.raises(LoadError) as refusal:
             read_documents(["."])
         return Loading(problems=list(refusal.value.problems))

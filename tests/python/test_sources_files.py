@@ -12,7 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
+from labelgate import regular
 from labelgate.cli import cli
+from labelgate.regular import MOST_BYTES
 from labelgate.resources import LoadError
 from labelgate.sources import folders
 from labelgate.sources.cache import FileCache
@@ -110,6 +112,30 @@ def test_folders_that_hold_too_much_are_refused(folder: Path, monkeypatch: pytes
     (folder / "c" / "note").write_text("")
     with pytest.raises(LoadError, match="holds too many files and folders"):
         load_documents([folder])
+
+
+@pytest.mark.parametrize("is_followed", [False, True])
+def test_files_that_are_too_large_are_not_read(folder: Path, is_followed: bool) -> None:
+    """Nor those that are it together: to tell what is wrong with them would take all memory."""
+    with (folder / "a.yml").open("r+b") as file:
+        file.truncate(MOST_BYTES + 1)
+    [problem] = read_documents([folder], is_followed=is_followed).problems
+    assert (problem.file, problem.code, problem.found) == (
+        str(folder / "a.yml"), "file-large", f"{MOST_BYTES + 1} bytes",
+    )  # fmt: skip
+    for number in range(4):
+        with (folder / f"more{number}.yaml").open("wb") as file:
+            file.truncate(MOST_BYTES)
+    with pytest.raises(LoadError) as caught:
+        FileCache().read([str(folder)]) if is_followed else read_documents([folder])
+    [problem] = caught.value.problems
+    assert (problem.file, problem.code) == (str(folder), "files-large")
+
+
+def test_a_pipe_that_never_ends_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(regular, "MOST_BYTES", 1 << 20)
+    [problem] = read_documents(["/dev/zero"]).problems
+    assert (problem.code, problem.found) == ("file-large", "more than 1048576 bytes")
 
 
 def test_links_to_links_are_walked_once(folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import click
@@ -12,7 +11,7 @@ from labelgate.cli.options import EnvironmentProblem, ask_daemon, policies, sock
 from labelgate.config.values import read_duration
 from labelgate.control import MOST_TRIAL_SECONDS
 from labelgate.printable import printable
-from labelgate.sources.files import STDIN, all_files, read_file
+from labelgate.sources.files import STDIN, all_files, file_name, read_file
 
 
 @click.command()
@@ -81,10 +80,10 @@ def read_texts(paths: tuple[str, ...]) -> list[tuple[str, str]]:
     """Every file with what it holds, as a request has them; EnvironmentProblem if one cannot be read."""
     texts: list[tuple[str, str]] = []
     for file in all_files(paths):
-        content = sys.stdin.buffer.read() if file == STDIN else read_file(file)
+        content = read_file(file)
         if not isinstance(content, bytes):
-            raise EnvironmentProblem(f"{file}: {content.message}: {content.found}")
-        name = "<stdin>" if file == STDIN else os.path.abspath(file)
+            raise EnvironmentProblem(f"{file_name(file)}: {content.message}: {content.found}")
+        name = file_name(file) if file == STDIN else os.path.abspath(file)
         texts.append((name, content.decode("utf-8", "surrogateescape")))
     return texts
 

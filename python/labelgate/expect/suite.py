@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -18,7 +17,7 @@ from labelgate.resources.kinds import items_of
 from labelgate.resources.positions import SyntaxProblem
 from labelgate.resources.versions import OURS
 from labelgate.snapshot import load
-from labelgate.sources.files import STDIN, all_files, read_file
+from labelgate.sources.files import all_files, file_name, read_file
 from labelgate.sources.places import Places
 
 _KIND = rb"[\"']?kind[\"']?[ \t]*:[ \t]*[\"']?"
@@ -84,11 +83,11 @@ def read_tests(paths: Iterable[str | os.PathLike[str]]) -> list[PolicyTest]:
     problems: list[Problem] = []
     for file in all_files(paths):
         loading = Loading()  # For each its own: files of examples may well say the same twice.
-        content = sys.stdin.buffer.read() if file == STDIN else read_file(file)
+        content = read_file(file)
         if isinstance(content, Wrong):
-            loading.add_unreadable(content, file)
+            loading.add_unreadable(content, file_name(file))
         elif _is_worth_loading(content) or (file in named and not _parses(content)):
-            loading.add(content, "<stdin>" if file == STDIN else file)
+            loading.add(content, file_name(file))
         tests += loading.tests
         problems += loading.problems
     if problems:

@@ -49,6 +49,18 @@ _FILES = {
         "that whoever writes it closes it",
         "`fuser -v` and its name tell who has it open",
     ),
+    "file-large": Message(
+        None,
+        "is too large to be read",
+        "at most {most} bytes",
+        "part it into several files, or name only files of policies",
+    ),
+    "files-large": Message(
+        None,
+        "holds more than is read at once",
+        "at most {most} bytes in all files together",
+        "name only files and folders of policies",
+    ),
     "folder-deep": Message(
         None,
         "holds folders that lie too deep",

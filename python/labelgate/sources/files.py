@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 
 from labelgate.printable import printable
-from labelgate.regular import read_regular
+from labelgate.regular import MOST_BYTES, read_bounded, read_regular
 from labelgate.resources import Loading, Resource
 from labelgate.resources.errors import Wrong
-from labelgate.sources.folders import Kind, walk
+from labelgate.sources.folders import Kind, refusal, walk
 
 SUFFIXES = (".yaml", ".yml", ".json")
 STDIN = "-"
+MOST_BYTES_IN_ALL = 4 * MOST_BYTES
+"""Of all files that are read together."""
 
 
 Progress = Callable[[int, int], None]
@@ -86,15 +88,25 @@ def not_read(file: str) -> str:
 
 
 def all_files(paths: Iterable[str | os.PathLike[str]], unread: Unread = lambda file: None) -> Iterator[str]:
-    """Every file, once, by the name that it is first met by."""
+    """Every file, once, by the name that it is first met by.
+
+    Raises:
+        LoadError: they are too large for all to be read, or a folder holds too much.
+    """
     seen: set[str] = set()
     folders: dict[str, str] = {}
+    whole = 0
     for given in paths:
         path = os.fspath(given)
         for file in [path] if path == STDIN else policy_files(path, unread):
-            if (real := _real(file, folders)) not in seen:
-                seen.add(real)
-                yield file
+            if (real := _real(file, folders)) in seen:
+                continue
+            seen.add(real)
+            # One alone that is too large is refused by its own name.
+            whole += min(_size(file), MOST_BYTES)
+            if whole > (most := MOST_BYTES_IN_ALL):
+                raise refusal(Wrong("files-large", f"more than {most} bytes", most=most), path)
+            yield file
 
 
 def _real(file: str, folders: dict[str, str]) -> str:
@@ -147,10 +159,8 @@ def policy_files(path: str, unread: Unread = lambda file: None) -> Iterator[str]
 
 
 def _read(loading: Loading, file: str, progress: Callable[[int], None], is_followed: bool) -> None:
-    if file == STDIN:
-        loading.add(sys.stdin.buffer.read(), "<stdin>", progress)
-        return
     content = read_file(file, is_followed=is_followed)
+    file = file_name(file)
     if isinstance(content, bytes):
         loading.add(content, file, progress)
     else:
@@ -158,15 +168,28 @@ def _read(loading: Loading, file: str, progress: Callable[[int], None], is_follo
 
 
 def read_file(file: str, *, is_followed: bool = False) -> bytes | Wrong:
-    """What a file holds, or why that cannot be read; one that is followed must be a regular file."""
+    """What a file or standard input holds, or why that cannot be read; one followed must be regular."""
     try:
-        return read_regular(file) if is_followed else Path(file).read_bytes()
+        if file == STDIN:
+            return read_bounded(sys.stdin.buffer, file)
+        if is_followed:
+            return read_regular(file)
+        with open(file, "rb") as opened:
+            return read_bounded(opened, file)
     except OSError as error:
         return unreadable(error)
+
+
+def file_name(file: str) -> str:
+    """Its name in places and messages."""
+    return "<stdin>" if file == STDIN else file
 
 
 def unreadable(error: OSError) -> Wrong:
     """Why a file cannot be read."""
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return Wrong("file-missing", "nothing there")
-    return Wrong("file-unreadable", error.strerror or "an error of the system")
+    why = error.strerror or "an error of the system"
+    if error.errno == errno.EFBIG:
+        return Wrong("file-large", why, most=MOST_BYTES)
+    return Wrong("file-unreadable", why)

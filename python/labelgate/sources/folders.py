@@ -60,12 +60,12 @@ def walk(path: str) -> Iterator[Met]:
             continue
         seen.add(met.real)
         if met.depth > MOST_DEPTH:
-            raise _refusal(Wrong("folder-deep", f"{met.depth} folders one in another", most=MOST_DEPTH), path)
+            raise refusal(Wrong("folder-deep", f"{met.depth} folders one in another", most=MOST_DEPTH), path)
         yield met
         held = _held(met)
         names += len(held)
         if names > MOST_NAMES:
-            raise _refusal(Wrong("folder-full", f"more than {MOST_NAMES} names", most=MOST_NAMES), path)
+            raise refusal(Wrong("folder-full", f"more than {MOST_NAMES} names", most=MOST_NAMES), path)
         waiting += reversed(held)
 
 
@@ -92,7 +92,8 @@ def _met(folder: Met, entry: os.DirEntry[str]) -> Met:
     return Met(entry.path, Kind.FOLDER, real, folder.depth + 1)
 
 
-def _refusal(wrong: Wrong, path: str) -> LoadError:
+def refusal(wrong: Wrong, path: str) -> LoadError:
+    """Of all that a path holds."""
     loading = Loading()
     loading.add_unreadable(wrong, path)
     return LoadError(loading.problems)

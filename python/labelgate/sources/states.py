@@ -6,7 +6,6 @@ second state is wrong, or cannot be cut into documents beyond doubt, it is read 
 
 from __future__ import annotations
 
-import sys
 from bisect import bisect_right
 from collections.abc import Iterator
 from copy import copy
@@ -17,7 +16,7 @@ from labelgate.resources import Loading, Location, Resource
 from labelgate.resources.documents import beginnings, decode
 from labelgate.resources.errors import Wrong
 from labelgate.resources.positions import SyntaxProblem
-from labelgate.sources.files import STDIN, Progress, all_files, in_turn, read_file
+from labelgate.sources.files import Progress, all_files, file_name, in_turn, read_file
 
 
 def load_states(
@@ -46,7 +45,7 @@ _Contents = dict[str, bytes | Wrong]
 
 
 def _contents(path: str) -> _Contents:
-    return {file: sys.stdin.buffer.read() if file == STDIN else read_file(file) for file in all_files([path])}
+    return {file: read_file(file) for file in all_files([path])}
 
 
 def _read(contents: _Contents, loading: Loading, progress: Progress) -> None:
@@ -54,14 +53,9 @@ def _read(contents: _Contents, loading: Loading, progress: Progress) -> None:
     for file, done in in_turn(contents, progress):
         content = contents[file]
         if isinstance(content, bytes):
-            loading.add(content, _shown(file), done)
+            loading.add(content, file_name(file), done)
         else:
-            loading.add_unreadable(content, file)
-
-
-def _shown(file: str) -> str:
-    """As places have it."""
-    return "<stdin>" if file == STDIN else file
+            loading.add_unreadable(content, file_name(file))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +111,7 @@ def _known(loading: Loading, contents: _Contents) -> _Known:
         assert isinstance(content, bytes)
         pieces = _pieces(decode(content), file)
         held = [_Held(piece.line) for piece in pieces]
-        places[_shown(file)] = [piece.line for piece in pieces], held
+        places[file_name(file)] = [piece.line for piece in pieces], held
         known.update((piece.key, one) for piece, one in zip(pieces, held, strict=True))
 
     def at(file: str, line: int) -> _Held:
@@ -153,7 +147,7 @@ class _Again:
                 text = decode(content) if isinstance(content, bytes) else None
             except SyntaxProblem:
                 return False
-            if text is None or not all(self._add(run, _shown(file)) for run in self._runs(text, file)):
+            if text is None or not all(self._add(run, file_name(file)) for run in self._runs(text, file)):
                 return False
             done(len(text))
         return True

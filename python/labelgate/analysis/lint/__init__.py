@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from os import PathLike, fspath
 
@@ -35,7 +34,15 @@ from labelgate.conversion import is_workload
 from labelgate.resources import Loading
 from labelgate.settings import Settings
 from labelgate.snapshot import Snapshot
-from labelgate.sources.files import STDIN, Progress, all_files, in_turn, read_file, without_collection
+from labelgate.sources.files import (
+    STDIN,
+    Progress,
+    all_files,
+    file_name,
+    in_turn,
+    read_file,
+    without_collection,
+)
 from labelgate.sources.places import Places
 
 __all__ = ["RULES", "Finding", "LintRule", "Severity", "UnknownRules", "has_endpoints", "lint", "read"]
@@ -106,14 +113,13 @@ def read(paths: Iterable[str], progress: Progress = lambda done, whole: None) ->
     """
     loading, texts = Loading(), dict[str, bytes]()
     for file, done in in_turn(all_files(paths), progress):
-        content = sys.stdin.buffer.read() if file == STDIN else read_file(file)
+        content = read_file(file)
         if not isinstance(content, bytes):
-            loading.add_unreadable(content, file)
+            loading.add_unreadable(content, file_name(file))
             continue
         if file == STDIN:
-            file = "<stdin>"
-            texts[file] = content
-        loading.add(content, file, done)
+            texts[file_name(file)] = content
+        loading.add(content, file_name(file), done)
     return Snapshot.of(loading.result()), Places(texts)
 
 
