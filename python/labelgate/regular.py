@@ -38,12 +38,19 @@ def open_for_writing(path: str) -> OSError:
 
 def read_and_tell(path: str) -> tuple[bytes, bool | None]:
     """The same, and whether somebody had it open for writing; None where the kernel does not tell."""
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", path)
+    with open_regular(path) as file:
         before = _is_open_for_writing(file.fileno())
         content = read_bounded(file, path)
         return content, before or _is_open_for_writing(file.fileno())
+
+
+def open_regular(path: str) -> BinaryIO:
+    """For reading; OSError, without a wait, if it cannot be, or is no regular file."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return os.fdopen(descriptor, "rb")
 
 
 def read_bounded(file: BinaryIO, path: str) -> bytes:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from labelgate.agent.state import Record, Source, State, StateError, peek
+from labelgate.agent.state import FILE, Record, Source, State, StateError, peek
 from labelgate.agent.store import Store
 
 
@@ -135,6 +135,17 @@ def test_a_folder_of_others_is_refused(tmp_path: Path) -> None:
         for use in (State, peek):
             with pytest.raises(StateError, match=f"{folder}: belongs to user 65534"):
                 use(str(folder))
+
+
+def test_what_others_have_put_there_is_not_opened(tmp_path: Path) -> None:
+    """A pipe would be waited for for ever."""
+    os.mkfifo(tmp_path / FILE)
+    with pytest.raises(StateError, match="not a regular file"):
+        peek(str(tmp_path))
+    tmp_path.chmod(0o777)
+    with pytest.raises(StateError, match="others may write there"):
+        peek(str(tmp_path))
+    assert peek(str(tmp_path / "none")) is None
 
 
 def test_links_are_not_followed(state: State, file: Path, tmp_path: Path) -> None:

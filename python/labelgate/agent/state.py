@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from labelgate.regular import open_regular
+
 VERSION = 1
 FILE = "policy.json"
 _HEADER_BYTES = 1024
@@ -101,7 +103,7 @@ class State:
         self._file = self._folder / FILE
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _refuse_others(self._folder)
+            refuse_others(self._folder)
             self._lock = os.open(self._folder / "lock", os.O_CREAT | os.O_RDONLY | _FLAGS, 0o600)
         except OSError as error:
             raise StateError(f"{folder}: {error.strerror}") from None
@@ -145,9 +147,10 @@ def peek(folder: str) -> Record | None:
         StateError: it is damaged, or of a later version, or others may write there.
     """
     file = Path(folder) / FILE
+    if not os.path.lexists(folder):
+        return None
+    refuse_others(file.parent)  # Whatever they have put there is not even opened.
     content = _content(file)
-    if content is not None:
-        _refuse_others(file.parent)
     try:
         return None if content is None else _decoded(content)
     except StateError as error:
@@ -220,9 +223,12 @@ def damaged() -> StateError:
     return StateError("is damaged (its content is not what this version writes)")
 
 
-def _refuse_others(folder: Path) -> None:
+def refuse_others(folder: Path) -> None:
     """Who may write there says what is in force: StateError unless only we may."""
-    found = folder.stat()
+    try:
+        found = folder.stat()
+    except OSError as error:
+        raise StateError(f"{folder}: {error.strerror}") from None
     if found.st_uid != os.geteuid():
         raise StateError(f"{folder}: belongs to user {found.st_uid}, not to the one that labelgate runs as")
     if found.st_mode & 0o022:
@@ -231,7 +237,8 @@ def _refuse_others(folder: Path) -> None:
 
 def _content(file: Path) -> bytes | None:
     try:
-        return file.read_bytes()
+        with open_regular(str(file)) as opened:
+            return opened.read()
     except FileNotFoundError:
         return None
     except OSError as error:
