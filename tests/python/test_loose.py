@@ -37,7 +37,7 @@ def _nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
 def state(tmp_path: Path, sysctl: Path) -> str:
     """Of a daemon that was killed."""
     folder = tmp_path / "state"
-    folder.mkdir()
+    folder.mkdir(mode=0o700)
     Revocation(print, str(folder)).follow(STRICT)
     assert sysctl.read_text() == "0"
     return str(folder)
@@ -128,10 +128,37 @@ def test_what_cannot_be_set_is_told(state: str, sysctl: Path, monkeypatch: pytes
     assert len(list(Path(state).iterdir())) == 1, "to be tried again"
 
 
+def test_nothing_is_written_or_believed_where_others_may_write(state: str, sysctl: Path) -> None:
+    """A link there would be written through, and a note of somebody else's believed."""
+    (note,) = Path(state).iterdir()
+    mine, content = Path(state).with_name("mine"), note.read_bytes()
+    mine.write_bytes(content)
+    note.unlink()
+    note.symlink_to(mine)
+    Path(state).chmod(0o777)
+    assert not loose.LooseNote(state).is_there()
+    mine.write_text("mine")
+    sysctl.write_text("1")
+    said: list[str] = []
+    revocation = Revocation(said.append, state)
+    revocation.follow(STRICT)
+    assert (mine.read_text(), sysctl.read_text()) == ("mine", "0")
+    (told,) = said
+    assert "a kill would leave" in told
+    assert "others may write there" in told
+    revocation.undo()
+    assert (note.is_symlink(), sysctl.read_text()) == (True, "1")
+    # Nor where nobody else may: what is in the place of the note is replaced.
+    Path(state).chmod(0o700)
+    loose.LooseNote(state).leave()
+    assert (mine.read_text(), note.is_symlink(), note.read_bytes()) == ("mine", False, content)
+
+
 def test_without_a_state_it_is_told(tmp_path: Path, sysctl: Path) -> None:
     said: list[str] = []
     revocation = Revocation(said.append, str(tmp_path / "no"))
     revocation.follow(STRICT)
-    assert said == ["warning: a kill would leave nf_conntrack_tcp_loose at 0: No such file or directory"]
+    why = f"{tmp_path / 'no'}: No such file or directory"
+    assert said == [f"warning: a kill would leave nf_conntrack_tcp_loose at 0: {why}"]
     revocation.undo()
     assert sysctl.read_text() == "1"

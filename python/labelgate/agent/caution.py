@@ -9,6 +9,7 @@ from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-unty
 from labelgate.agent.generation import Generation
 from labelgate.agent.loose import LooseNote
 from labelgate.agent.panics import panics_refused
+from labelgate.agent.state import StateError
 from labelgate.links import Links
 from labelgate.lockout import (
     Finding,
@@ -124,8 +125,8 @@ class Revocation:
     def _switch_off(self) -> None:
         try:
             self._note.leave()
-        except OSError as error:
-            self._say(f"warning: a kill would leave nf_conntrack_tcp_loose at 0: {error.strerror}")
+        except StateError as error:
+            self._say(f"warning: a kill would leave nf_conntrack_tcp_loose at 0: {error}")
         if not set_tcp_loose(False):
             self._say("warning: nf_conntrack_tcp_loose cannot be set: TCP that is cut may go on")
 

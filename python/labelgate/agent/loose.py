@@ -8,7 +8,9 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from labelgate.agent.state import StateError, refuse_others, write_whole
 from labelgate.netfilter.conntrack import set_tcp_loose
+from labelgate.regular import open_regular
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _SO_NETNS_COOKIE = 71  # asm-generic/socket.h, linux 5.14
@@ -24,14 +26,16 @@ class LooseNote:
     def is_there(self) -> bool:
         """Whether it was we who switched it off. A start of the machine has set it anew."""
         try:
-            return self._file.read_bytes() == _mine()
-        except OSError:
+            refuse_others(self._file.parent)
+            with open_regular(str(self._file)) as opened:
+                return opened.read() == _mine()
+        except (StateError, OSError):  # What others may have left says nothing.
             return False
 
     def leave(self) -> None:
-        """To be called before it is switched off; OSError where nothing can be written."""
-        # Half a note is none: it is nobody's.
-        self._file.write_bytes(_mine())
+        """To be called before it is switched off; StateError where nothing can be written."""
+        refuse_others(self._file.parent)
+        write_whole(self._file, _mine())
 
     def restore(self) -> bool:
         """Sets the kernel as it was; False where it was not we who changed it.
@@ -42,7 +46,8 @@ class LooseNote:
         was_ours = self.is_there()
         if was_ours and not set_tcp_loose(True):
             raise OSError("nf_conntrack_tcp_loose cannot be set back to 1")
-        with suppress(OSError):
+        with suppress(StateError, OSError):
+            refuse_others(self._file.parent)
             self._file.unlink()
         return was_ours
 
