@@ -94,7 +94,23 @@ def finding_text(finding: dict[str, str]) -> str:
 
 
 def ssh_session() -> str | None:
-    """SSH_CONNECTION of this process or, as sudo takes it away, of one above it; None if there is none."""
+    """The connection over which this is asked, as SSH_CONNECTION has it; None if that names none."""
+    words = _ssh_connection()
+    if words is None:
+        return None
+    from labelgate.agent.asked import read_session  # It takes a while.
+
+    try:
+        read_session(words)
+    except ValueError:  # As of sshd behind a socket that is none of IP: `UNKNOWN 65535 UNKNOWN 65535`.
+        shown = printable(words)
+        click.echo(f"warning: SSH_CONNECTION names no connection: `{shown}`; it is ignored", err=True)
+        return None
+    return words
+
+
+def _ssh_connection() -> str | None:
+    """Of this process or, as sudo takes it away, of one above it; None if there is none."""
     pid = os.getpid()
     while pid > 1:
         try:
