@@ -21,6 +21,7 @@ from labelgate.agent import AgentError, claim, handover
 from labelgate.agent.claim import Claim
 from labelgate.agent.handover import BUSY, DONE, READY, Presence
 from labelgate.agent.process import Signals
+from labelgate.control import ControlServer
 
 
 @pytest.fixture(autouse=True)
@@ -236,6 +237,21 @@ def test_nobody_else_can_be_in_the_way(in_force: Presence, name: str) -> None:
     assert modes == {".sock": 0o600, ".lock": 0o600}
     assert folder.stat().st_mode & 0o022 == 0
     assert f"netns-{os.stat('/proc/self/ns/net').st_ino}" == Path(name).stem
+
+
+def test_the_umask_is_left_to_all_threads(
+    name: str, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that another one makes meanwhile would have its mode."""
+    before = os.umask(0)
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "umask", lambda _: pytest.fail("it is changed"))
+            with Presence(said.append), ControlServer(str(tmp_path / "control.sock"), {}, said.append):
+                modes = [path.stat().st_mode & 0o777 for path in (Path(name), tmp_path / "control.sock")]
+    finally:
+        os.umask(before)
+    assert (modes, said) == ([0o600, 0o600], [])
 
 
 KILLED = """

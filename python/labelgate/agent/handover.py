@@ -238,16 +238,14 @@ class _Place:
         with suppress(FileNotFoundError):
             socket_path.unlink()  # Of a daemon that was killed: its lock is ours.
         self.listener = socket.socket(socket.AF_UNIX)
-        mask = os.umask(0o177)
         try:
+            os.fchmod(self.listener.fileno(), 0o600)  # The file has it from its first moment on.
             self.listener.bind(str(socket_path))
             self.listener.listen(1)
             self.listener.setblocking(False)
         except BaseException:
             self.listener.close()
             raise
-        finally:
-            os.umask(mask)
 
     def close(self) -> None:
         """Lets the next one in."""

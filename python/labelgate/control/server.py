@@ -248,17 +248,15 @@ def _is_gone(connection: socket.socket) -> bool:
 def _listen(path: Path) -> socket.socket:
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # Nobody else may connect, not even between bind and chmod.
-    mask = os.umask(0o177)
     try:
+        # Nobody else may connect, not even between bind and chmod; the umask is that of all threads.
+        os.fchmod(listener.fileno(), 0o600)
         _bind(listener, path)
         listener.listen(BACKLOG)
         listener.setblocking(False)
     except BaseException:
         listener.close()
         raise
-    finally:
-        os.umask(mask)
     return listener
 
 
