@@ -8,8 +8,8 @@
 //!                          +== swapped in ==>   nfqueue: Decision --> verdict and mark, batched
 //! ```
 //!
-//! Values in, values out: no YAML, no Kubernetes, no process calls; system calls only in `nfqueue::socket` and,
-//! for frames that a benchmark sends, `load::source`.
+//! Values in, values out: no YAML, no Kubernetes, no process calls; system calls only in `nfqueue::socket`, for the memory
+//! of tables in `table::pages` and, for frames that a benchmark sends, in `load`.
 
 pub mod capture;
 pub mod compare;

@@ -5,7 +5,7 @@
 //! kernel <--socket: one send-- bytes <--message-- runs of equal replies <--queue--+
 //! ```
 //!
-//! `message` is pure, [`Queue`] decides what is sent in which order, `socket` holds every system call of the core.
+//! `message` is pure, [`Queue`] decides what is sent in which order, `socket` holds every system call.
 
 #[cfg(test)]
 pub mod fake_kernel;

@@ -1,4 +1,4 @@
-//! Every system call of the core: netlink sockets, waiting for them, interface names.
+//! Every system call of the packet path: netlink sockets, waiting for them, interface names.
 //!
 //! All are Linux's; each block says why it is sound. Queues see only [`Channel`], which tests implement.
 
