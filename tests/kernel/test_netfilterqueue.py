@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import random
 import re
 import signal
@@ -27,7 +29,10 @@ from labelgate.demo.world import (
     WEB_POD,
     World,
 )
+from labelgate.handlers.netfilterqueue import NetfilterQueueLoop
 from labelgate.processors import Workers
+from labelgate.snapshot import Snapshot
+from namespaces import a_new_one
 from policies import ALLOWED, ALLOWED_DATAGRAM, REFUSED
 from scapy.layers.inet import UDP
 from test_queue import ROOM, SENT, flood, stopped, waiting_and_dropped
@@ -49,6 +54,29 @@ def on_packet(folder: Path, body: str) -> tuple[str, ...]:
 def errors(daemon: Daemon, hook: str) -> int:
     count: int = daemon.counters()["hooks"][hook]["on_packet_errors"]
     return count
+
+
+def test_a_loop_leaves_no_descriptor_open() -> None:
+    """Neither one that ends, nor one that does not begin."""
+
+    def loop(base: int) -> NetfilterQueueLoop:
+        return NetfilterQueueLoop(
+            Snapshot.of([]).compile(node="edge1").core, [], base=base, maxlen=64, marks=(1, 2, 4),
+            fail_open=[False] * 7, malformed_accept=False, filter_reject=False, filter_return=False,
+            without_repeat=[False] * 7,
+        )  # fmt: skip
+
+    with a_new_one():
+        before = os.listdir("/proc/self/fd")
+        first = loop(4200)
+        with pytest.raises(OSError, match="queue 4213 cannot be bound"):
+            loop(4213)
+        first.stop()
+        first.stop()
+        assert first.drain(0) is False
+        del first
+        gc.collect()  # The package's own ones go with their queue.
+        assert os.listdir("/proc/self/fd") == before
 
 
 def test_verdicts_are_those_of_the_table(world: World, backend: str, tmp_path: Path) -> None:

@@ -113,10 +113,12 @@ class NetfilterQueueLoop:
                 queue.bind(number, maxlen)
         except OSError as error:
             self._close()
+            self._forget()
             why = "another process has it, or CAP_NET_ADMIN is missing?"
             raise OSError(f"queue {number} cannot be bound: {error} ({why})") from None
         except BaseException:
             self._close()
+            self._forget()
             raise
         self._thread = threading.Thread(target=self._run, name="labelgate-queues", daemon=True)
         self._thread.start()
@@ -251,6 +253,8 @@ class NetfilterQueueLoop:
         self._is_stopped = True
         self._wake()
         self._thread.join(STOP_SECONDS)
+        if not self._thread.is_alive():
+            self._forget()
 
     def _wake(self) -> None:
         with suppress(OSError):  # It is awake already, or has ended.
@@ -293,6 +297,12 @@ class NetfilterQueueLoop:
         # `_wake` may come later still: it finds no reader.
         os.close(self._wake_reader)
         os.close(self._end_writer)
+
+    def _forget(self) -> None:
+        """Closes what others wake the thread by, and hear its end by; none of these numbers is used again."""
+        for descriptor in {self._wake_writer, self._end_reader} - {-1}:
+            os.close(descriptor)
+        self._wake_writer = self._end_reader = -1
 
 
 _VERSIONS: tuple[Literal[4, 6], ...] = (4, 6)
