@@ -19,7 +19,7 @@ import pytest
 from kit import add_pod, add_rules, saved, told, wait_until
 from labelgate.demo.daemon import Daemon
 from labelgate.demo.namespaces import WorldError
-from labelgate.demo.traffic import Probe, ready, send
+from labelgate.demo.traffic import Probe, owner, ready, send
 from labelgate.demo.world import (
     CLIENT,
     DB_POD,
@@ -106,8 +106,16 @@ def test_kill_is_closed_and_a_restart_takes_over(world: World, backend: str, man
 class Traffic:
     """Numbered datagrams from 200 ports of the client to the edge node, or behind it, for 100 s at most."""
 
-    def __init__(self, world: World, port: int = 9100, host: str = EDGE, address: str = EDGE_OUTSIDE) -> None:
+    def __init__(
+        self,
+        world: World,
+        port: int = 9100,
+        host: str = EDGE,
+        address: str = EDGE_OUTSIDE,
+        source: str = CLIENT,
+    ) -> None:
         self._world, self._port, self._host, self._address = world, port, host, address
+        self._source = source
         self._over = threading.Event()
         self.sent = 0
         self.arrived = 0
@@ -135,9 +143,8 @@ class Traffic:
 
     def _send(self) -> None:
         deadline = time.monotonic() + 100
-        senders = [
-            self._world.call(OUTSIDE, self._open, (CLIENT, self._port + 30_900 + n)) for n in range(200)
-        ]
+        host, ports = owner(self._source), range(self._port + 30_900, self._port + 31_100)
+        senders = [self._world.call(host, self._open, (self._source, port)) for port in ports]
         while not self._over.is_set() and time.monotonic() < deadline:
             senders[self.sent % len(senders)].sendto(self.sent.to_bytes(4), (self._address, self._port))
             self.sent += 1

@@ -81,6 +81,8 @@ class Kernel:
         self.findings: list[str] = []
         self.now: dict[str, Any] = {"v4": {}}
         self.led_to: frozenset[int] = frozenset()
+        self.base = 0
+        """Of the queues that were bound."""
         self.counters = '{"hooks": {}}'
         self.turns: Callable[[], list[int]] = lambda: [1]
 
@@ -139,7 +141,8 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kernel:
             kernel.touched.append("applied" if ruleset.tables else "applied nothing")
 
     class Enforcer:
-        def __init__(self, *_: object, without_repeat: Sequence[bool], **__: object) -> None:
+        def __init__(self, *_: object, base: int, without_repeat: Sequence[bool], **__: object) -> None:
+            kernel.base = base
             kernel.touched.append("bound")
 
         def stage(self, generation: int, table: object) -> None:
@@ -336,10 +339,14 @@ def test_a_daemon_that_holds_another_lock_is_noticed(
 def test_what_a_killed_daemon_left_is_taken_over(
     kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Rules, not the queues that they lead to: those would be answered by another meaning."""
     kernel.led_to = frozenset(range(4200, 4214))
-    monkeypatch.setattr(queues, "read_queues", lambda: dict.fromkeys([9999]))
-    run(policy)
+    for module in (queues, enforcement):
+        monkeypatch.setattr(module, "read_queues", lambda: dict.fromkeys([9999]))
+    said = run(policy)
     assert kernel.touched == ["bound", "applied", "cleaned", "stopped"]
+    assert kernel.base == 4214
+    assert any("rules that are there lead to those of 4200" in line for line in said)
 
 
 def test_a_fault_of_ours_lets_nothing_pass(kernel: Kernel, policy: Path) -> None:

@@ -15,6 +15,7 @@ from labelgate.cli import cli
 from labelgate.netfilter import conntrack
 
 STRICT: Any = SimpleNamespace(config=SimpleNamespace(revoke="deny-now"))
+NO_RULES = SimpleNamespace(queues_led_to=frozenset)
 LENIENT: Any = SimpleNamespace(config=SimpleNamespace(revoke="new-only"))
 
 
@@ -29,8 +30,7 @@ def sysctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(autouse=True)
 def _nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(import_module("labelgate.cli.clean"), "Netfilter", lambda: None)
-    monkeypatch.setattr(import_module("labelgate.cli.clean"), "answered_queues", lambda _: [])
+    monkeypatch.setattr(import_module("labelgate.cli.clean"), "Netfilter", lambda: NO_RULES)
 
 
 @pytest.fixture

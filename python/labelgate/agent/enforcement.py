@@ -89,16 +89,15 @@ class Enforcement:
             self.rules = RuleWatch(self._netfilter.tools.variant)
         except OSError as error:
             raise AgentError(f"rules cannot be watched: {error} (is this root?)") from None
+        led_to = self._netfilter.queues_led_to()
         if not beside_another:
-            self._refuse_beside_another()
+            self._refuse_beside_another(led_to)
         # What an earlier daemon left closed stays closed if this start fails.
         self._must_stay_closed = self._netfilter.is_installed()
         self._without_repeat = self._hooks_without_repeat(first)
         self._shadow: Shadow | None = None
         self._workers = self._planned(first.config, has_one_thread=bind is not None)
-        self._base = first.config.queue_base
-        if beside_another:
-            self._base = free_block(read_queues(), self._base, QUEUES_EACH * self._workers.count)
+        self._base = self._free_base(led_to, first.config.queue_base, beside_another=beside_another)
         self._kernel_counts = KernelCounts(say, is_wanted=first.config.kernel_counters)
         self.rule_counts: RuleCounts
         """How often rules were met."""
@@ -444,9 +443,24 @@ class Enforcement:
         except ApplyError as error:
             self._say(f"warning: the rule that switched conntrack on stays: {error}")
 
-    def _refuse_beside_another(self) -> None:
+    def _free_base(self, led_to: frozenset[int], wanted: int, *, beside_another: bool) -> int:
+        """The first of our queues: none of those that rules of ours lead to already.
+
+        Such rules may mean other hooks by the same numbers, know other bits of the mark, or be of another
+        policy: what they lead in, answered by this loop, may pass although either policy denies it.
+        """
+        taken = set(led_to)
+        if taken or beside_another:
+            taken |= read_queues().keys()
+        size = QUEUES_EACH * self._workers.count
+        base = free_block(taken, wanted, size)
+        if base != wanted:
+            self._say(f"queues {base}..{base + size - 1}: rules that are there lead to those of {wanted}")
+        return base
+
+    def _refuse_beside_another(self, led_to: frozenset[int]) -> None:
         """AgentError where rules of ours lead to queues that somebody answers: a daemon with another /run."""
-        if answered := answered_queues(self._netfilter):
+        if answered := answered_queues(led_to):
             raise AgentError(
                 f"another process answers queues {answered[0]}..{answered[-1]}, which rules of ours lead to: "
                 "a labelgate whose lock is not seen from here (a container with another /run/labelgate?), "

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
-from labelgate.netfilter.apply import Netfilter
 from labelgate.processors import QUEUE_NUMBERS
 
 _QUEUES = Path("/proc/thread-self/net/netfilter/nfnetlink_queue")
@@ -51,9 +50,9 @@ def read_queues() -> dict[int, QueueState]:
         return {}
 
 
-def answered_queues(netfilter: Netfilter) -> list[int]:
-    """Those that rules of ours lead to: nobody answers what a daemon that was killed has left."""
-    return sorted(netfilter.queues_led_to() & read_queues().keys())
+def answered_queues(led_to: frozenset[int]) -> list[int]:
+    """Of those that rules of ours lead to: nobody answers what a daemon that was killed has left."""
+    return sorted(led_to & read_queues().keys())
 
 
 class Queues:

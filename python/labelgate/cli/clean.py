@@ -31,7 +31,7 @@ def clean(config_file: str | None, state: str | None, force: bool) -> None:
         raise Refused(f"{_named(process)} runs: stop it first; nothing is removed without --force")
     try:
         # A daemon whose lock is not seen from here, and whose name somebody else has taken.
-        if not force and (answered := answered_queues(Netfilter())):
+        if not force and (answered := answered_queues(Netfilter().queues_led_to())):
             raise Refused(
                 f"another process answers queues {answered[0]}..{answered[-1]}, which rules of ours lead to: "
                 "stop it first; nothing is removed without --force"
