@@ -440,7 +440,16 @@ class Enforcer:
         """
 
     def swap(self, table: Table, interfaces: Sequence[tuple[int, str]]) -> int:
-        """Puts another table in force; packets being decided keep the old one. Its generation number."""
+        """Puts another table in force, which workers take up as they come round. Its generation number.
+
+        What has passed one hook by the table before is judged by that to its end.
+        """
+
+    def is_followed(self, generation: int, seconds: float) -> bool:
+        """Waits until all workers answer by the table of this number, or a later one.
+
+        False if that took too long, or the loop has ended.
+        """
 
     def fileno(self) -> int:
         """To be waited for beside other descriptors: readable when the loop has ended."""

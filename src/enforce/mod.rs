@@ -64,9 +64,6 @@ use worker::{HookQueue, Worker};
 /// How long [`Enforcer::stop`] waits for a worker that does not come round its loop any more.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long [`Enforcer::swap`] waits for workers to answer by the new table: they finish what they have begun.
-const FOLLOW_PATIENCE: Duration = Duration::from_millis(500);
-
 /// What the loop asks of a table.
 trait Decide: Send + Sync + 'static {
     /// What its outcome ids mean, apart from it.
@@ -167,13 +164,17 @@ impl Enforcer {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a new table in force: when this comes back, all batches are answered by it, unless a worker hangs. Packets
-    /// that have passed one hook by the table before are judged by that to their end. Its generation number, as
-    /// counters and samples tell it; the first table has 1.
+    /// Puts a new table in force, which workers take up as soon as they come round: packets that have passed one hook by
+    /// the table before are judged by that to their end. Its generation number, as counters and samples tell it; the
+    /// first table has 1.
     pub fn swap(&self, table: Arc<DecisionTable>, interfaces: Vec<(u32, String)>) -> u64 {
-        let number = self.shared.swap(table, interfaces);
-        self.shared.is_followed(number, FOLLOW_PATIENCE);
-        number
+        self.shared.swap(table, interfaces)
+    }
+
+    /// Waits until all batches are answered by the table of this number or a later one; false if that took too long or
+    /// the loop has ended.
+    pub fn is_followed(&self, generation: u64, timeout: Duration) -> bool {
+        self.shared.is_followed(generation, timeout)
     }
 
     /// Decisions that were sampled and not yet taken, `most` at most.

@@ -108,6 +108,7 @@ impl<D: Decide> Shared<D> {
         let new = Arc::new(Generation::after(&before, number, table, interfaces));
         let is_counted_on = Arc::ptr_eq(&before.hits, &new.hits);
         self.generation.store(new);
+        self.wake_all();
         if !is_counted_on {
             ledger.keep(before.table.meanings(), Arc::clone(&before.hits));
             if self.recorders.iter().any(Option::is_some) {
@@ -195,7 +196,6 @@ impl<D: Decide> Shared<D> {
 
     /// Waits until all workers answer by this table or a later one; false if that took too long.
     pub fn is_followed(&self, number: u64, patience: Duration) -> bool {
-        self.wake_all();
         let is_done = |progress: &Progress| progress.followed.iter().all(|&followed| followed >= number);
         let waits = |progress: &mut Progress| !is_done(progress) && self.alive.load(Ordering::Acquire);
         let waited = self.progressed.wait_timeout_while(self.progress(), patience, waits);

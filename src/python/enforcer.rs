@@ -72,6 +72,11 @@ impl Enforcer {
         py.detach(|| self.0.swap(table, interfaces))
     }
 
+    fn is_followed(&self, py: Python<'_>, generation: u64, seconds: f64) -> PyResult<bool> {
+        let patience = duration(seconds)?;
+        Ok(py.detach(|| self.0.is_followed(generation, patience)))
+    }
+
     fn fileno(&self) -> i32 {
         self.0.ended().as_raw_fd()
     }

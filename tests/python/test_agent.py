@@ -80,6 +80,8 @@ class Kernel:
         self.other_variant: object = None
         self.findings: list[str] = []
         self.now: dict[str, Any] = {"v4": {}}
+        self.late = 0
+        """How often workers are not yet found to answer by the new table."""
         self.led_to: frozenset[int] = frozenset()
         self.base = 0
         """Of the queues that were bound."""
@@ -180,6 +182,13 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kernel:
 
         def swap(self, table: object, interfaces: Sequence[tuple[int, str]]) -> None:
             kernel.touched.append(f"swapped {len(interfaces)}")
+
+        def is_followed(self, generation: int, seconds: float) -> bool:
+            if kernel.late:
+                kernel.late -= 1
+                kernel.touched.append("waited for workers")
+                return False
+            return True
 
         def set_filter_actions(self, *, reject: bool, returns: bool) -> None:
             pass
@@ -635,6 +644,42 @@ def test_rules_between_come_first_and_go_where_the_last_ones_are_refused(
     run(policy)
     once = ["applied", "swapped 1", "refused", "swapped 1", "applied"]
     assert kernel.touched[2:-2] == [*once, "applied", "swapped 1", "applied"], "refused, then tried again"
+
+
+def test_rules_wait_for_workers_that_are_late(
+    kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rules of the new policy must not meet what somebody answers by the one before."""
+    monkeypatch.setattr(enforcement, "LATE_FOLLOW_SECONDS", 0)
+
+    def change() -> None:
+        policy.write_text(POLICY.replace("eth0", "eth1"), encoding="utf-8")
+        kernel.late = 3
+        reload()
+
+    kernel.steps = [change]
+    said = run(policy)
+    assert kernel.touched[2:-2] == ["applied", "swapped 1", *["waited for workers"] * 3, "applied"]
+    assert sum("workers are late" in line for line in said) == 1
+
+
+def test_rules_do_not_wait_for_a_worker_that_hangs(kernel: Kernel, policy: Path) -> None:
+    """Nor do they come: those of before are put back, and the daemon ends."""
+
+    def change() -> None:
+        policy.write_text(POLICY.replace("eth0", "eth1"), encoding="utf-8")
+        kernel.late = 10**6
+        running._enforcement.pulse.hung = lambda: 0  # type: ignore[method-assign]
+        reload()
+
+    said: list[str] = []
+    running = agent_of(policy, said)
+    kernel.steps = [change]
+    with pytest.raises(AgentError, match="worker 0 has not come round"):
+        running.run()
+    assert any("does not take up a new table: worker 0 has not come round" in line for line in said)
+    late = ["swapped 1", "waited for workers"]
+    assert kernel.touched[2:8] == ["applied", *late, *late, "applied"]
 
 
 @pytest.mark.parametrize("error", [ApplyError("filter", "v4", "no"), ValueError("no"), OSError("no")])

@@ -41,6 +41,10 @@ NEVER_PASSED = frozenset({"not-copied", "extension-headers"})
 """Kinds of packets that `malformed: accept` does not accept: a sender chooses how long its headers are."""
 DRAIN_SECONDS = 5.0
 """How long a planned stop waits at most for packets that are queued already: nothing new comes any more."""
+FOLLOW_SECONDS = 0.5
+"""How long workers are waited for, to take up a table, before somebody looks whether they can."""
+LATE_FOLLOW_SECONDS = 2.0
+"""After this it is told."""
 RULES_SECONDS = 60.0
 """Rules that nobody has looked at for longer are not known to be there; usually it is five seconds."""
 LAST_LOOKS = 20
@@ -71,7 +75,7 @@ class Enforcement:
         self.current = first
         """The generation in force."""
         self._say = say
-        self._wait = wait
+        self._wait, self._step = wait, step
         self._make: BindLoop = bind or _core.Enforcer
         self._enforcer: PacketLoop
         self.pulse: Pulse
@@ -177,7 +181,8 @@ class Enforcement:
                 self._settle(generation)
             if rules is not None:
                 self._bridge(generation, facts, rules)
-            self._swap(generation, generation.links)
+            if not self._swap(generation, generation.links):
+                raise ValueError(f"the packet loop does not take up a new table: {self.failure()}")
             if self._applied is not applied and facts != (now := self._facts(generation)):
                 facts, rules = now, ruleset(now)  # Other hooks have chains, or nothing is counted any more.
             if rules is not None and facts != self._applied:
@@ -534,7 +539,8 @@ class Enforcement:
             open=is_open,
         )
 
-    def _swap(self, generation: Generation, links: Links) -> None:
+    def _swap(self, generation: Generation, links: Links) -> bool:
+        """False where the packet loop has ended, or hangs: some packets may still meet the table before."""
         settings = generation.config.settings
         self._enforcer.set_filter_actions(
             reject=settings.filter_deny == "Reject", returns=settings.filter_allow == "Return"
@@ -546,6 +552,21 @@ class Enforcement:
             self.events.swapped(number, generation.number, links)
         if self._shadow:
             self._shadow.swapped(number, generation, links.indexes)
+        return self._is_followed(number)
+
+    def _is_followed(self, number: int) -> bool:
+        """Waits for late workers: what they answer meanwhile must not meet rules of another policy."""
+        begun, is_told = time.monotonic(), False
+        while not self._enforcer.is_followed(number, FOLLOW_SECONDS):
+            if self.failure() is not None:
+                return False
+            self._step()
+            if not is_told and time.monotonic() - begun > LATE_FOLLOW_SECONDS:
+                self._say(
+                    "warning: workers are late: the rules of before stay until all answer by the new table"
+                )
+                is_told = True
+        return True
 
     def staged_denials(self) -> int | None:
         """Packets that staged policies would deny; None where nobody asks."""

@@ -14,7 +14,10 @@ class PacketLoop(Protocol):
     """
 
     def swap(self, table: _core.Table, interfaces: list[tuple[int, str]]) -> int:
-        """Puts a new table in force; its generation number."""
+        """Puts a new table in force, to be taken up soon; its generation number."""
+
+    def is_followed(self, generation: int, seconds: float) -> bool:
+        """Waits until packets are answered by this table or a later one; False if that took too long."""
 
     def set_without_repeat(self, hooks: list[bool]) -> None:
         """Hooks at which packets must not pass the table twice, in the order of `HOOKS`."""

@@ -36,8 +36,6 @@ from labelgate.table import Decision
 IDLE_MILLISECONDS = 1000
 """How long nothing is waited for at most: an idle thread shows so often that it is alive."""
 STOP_SECONDS = 2.0
-FOLLOW_SECONDS = 0.5
-"""How long `swap` waits for what the table before has to finish."""
 CLOSING_BATCHES = 64
 """Of one queue at most, so that a flood does not keep a table."""
 BATCH = 64
@@ -98,11 +96,10 @@ class NetfilterQueueLoop:
         self._without_repeat = without_repeat
         places = itertools.product(HOOKS, _VERSIONS, range(workers))
         self._queues = [_Queue(hook, version, on_packet) for hook, version, _ in places]
-        self._generation = _Generation(1, table, dict(interfaces))
-        self._lock = threading.Lock()
+        self._generation = self._latest = _Generation(1, table, dict(interfaces))
+        """What packets are answered by; and what takes its place when it has finished, if that is another."""
+        self._changes = threading.Condition()
         self._drains: list[threading.Event] = []
-        self._next: tuple[_Generation, threading.Event] | None = None
-        """What comes into force when the table before has finished."""
         self._turns = 0
         self._is_stopped, self._failure = False, ""
         self._hand_out()
@@ -124,18 +121,20 @@ class NetfilterQueueLoop:
         self._thread.start()
 
     def swap(self, table: _core.Table, interfaces: list[tuple[int, str]]) -> int:
-        """Puts a new table in force; its generation number.
+        """Puts a new table in force, to be taken up soon; its generation number.
 
         As `_core.Enforcer` does it: what has passed one hook is judged to its end by the table before.
         """
-        followed = threading.Event()
-        generation = _Generation(self._generation.number + 1, table, dict(interfaces))
-        with self._lock:
-            self._next = generation, followed
+        with self._changes:
+            number = self._latest.number + 1
+            self._latest = _Generation(number, table, dict(interfaces))
         self._wake()
-        if not followed.wait(FOLLOW_SECONDS):
-            self._take_next()
-        return generation.number
+        return number
+
+    def is_followed(self, generation: int, seconds: float) -> bool:
+        """Waits until packets are answered by this table or a later one; False if that took too long."""
+        with self._changes:
+            return self._changes.wait_for(lambda: self._generation.number >= generation, seconds)
 
     def _follow(self) -> None:
         """Answers what waits behind the first hooks, and takes the new table."""
@@ -145,15 +144,10 @@ class NetfilterQueueLoop:
                 queue.serve()
                 if queue.counts["packets", ""] == before:
                     break
-        self._take_next()
-
-    def _take_next(self) -> None:
-        with self._lock:
-            if self._next is not None:
-                self._generation, followed = self._next
-                self._next = None
-                self._hand_out()
-                followed.set()
+        with self._changes:
+            self._generation = self._latest
+            self._hand_out()
+            self._changes.notify_all()
 
     def fileno(self) -> int:
         """To be waited for beside other descriptors: readable when the loop has ended."""
@@ -199,13 +193,13 @@ class NetfilterQueueLoop:
 
     def set_without_repeat(self, hooks: list[bool]) -> None:
         """Hooks at which packets must not pass the table twice, in the order of `HOOKS`."""
-        with self._lock:
+        with self._changes:
             self._without_repeat = hooks
             self._hand_out()
 
     def set_filter_actions(self, *, reject: bool, returns: bool) -> None:
         """`FilterDenyAction` is Reject, `FilterAllowAction` is Return."""
-        with self._lock:
+        with self._changes:
             self._filter_reject, self._filter_return = reject, returns
             self._hand_out()
 
@@ -280,7 +274,7 @@ class NetfilterQueueLoop:
             ready = {descriptor for descriptor, _ in poll.poll(0 if drains else IDLE_MILLISECONDS)}
             if self._wake_reader in ready:
                 os.read(self._wake_reader, 4096)
-            if self._next is not None:
+            if self._latest is not self._generation:
                 self._follow()
             waiting = ready & queues.keys()
             for descriptor in waiting:
