@@ -180,8 +180,9 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kernel:
         def counters(self) -> str:
             return kernel.counters
 
-        def swap(self, table: object, interfaces: Sequence[tuple[int, str]]) -> None:
+        def swap(self, table: object, interfaces: Sequence[tuple[int, str]]) -> int:
             kernel.touched.append(f"swapped {len(interfaces)}")
+            return 1 + sum(what.startswith("swapped") for what in kernel.touched)
 
         def is_followed(self, generation: int, seconds: float) -> bool:
             if kernel.late:

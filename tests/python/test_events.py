@@ -162,6 +162,24 @@ def test_an_event_has_the_names_of_its_own_time(tmp_path: Path) -> None:
     assert told == [(4, "eth7"), (5, "eth8")]
 
 
+def test_an_event_of_a_table_that_is_not_known_yet_waits(tmp_path: Path) -> None:
+    """The packet loop answers by a table a moment before anybody is told its number."""
+    loop = Loop()
+    log = log_of(loop, tmp_path / "events", [])
+    event = {**EVENT, "in": 2, "out": 0}
+    loop.waiting = [{**event, "generation": number} for number in (1, 2, 1)]
+    while loop.waiting:
+        log._take()
+    assert [event["generation"] for event in log.answer(None)["events"]] == [4, 4]
+    log.swapped(2, 5, cast(Links, SimpleNamespace(indexes=[(2, "eth8")])))
+    log._take()
+    last = log.answer(None)["events"][-1]
+    assert (last["generation"], last["in"]) == (5, "eth8")
+    loop.waiting = [{**event, "generation": 3}]
+    log.stop()
+    assert log.answer(None)["next"] == 4, "at the end nothing waits any more"
+
+
 def test_a_disk_that_does_not_answer_holds_up_nobody_else(tmp_path: Path) -> None:
     loop = Loop()
     log = log_of(loop, tmp_path / "events", [])

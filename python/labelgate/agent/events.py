@@ -40,6 +40,8 @@ class EventLog:
         self._say = say
         self._tables = {1: (first.number, dict(first.links.indexes))}
         """By the loop's numbers of tables: our generation, and the names of its interfaces."""
+        self._early: list[dict[str, Any]] = []
+        """Of tables that are not known here yet: the loop answers by one a moment before it is told."""
         self._kept: deque[dict[str, Any]] = deque(maxlen=KEPT)
         self._sequence = 0
         self._file = EventFile(first.config.event_file) if first.config.event_file else None
@@ -102,7 +104,7 @@ class EventLog:
             is_over = self._over.wait(_SECONDS)
             try:
                 with panics_refused():
-                    self._take()
+                    self._take(is_last=is_over)
             except Exception as error:  # Whatever it is, it must not end the events without a word.
                 self._fail("events", f"{type(error).__name__}: {error}")
         self._close()
@@ -112,10 +114,13 @@ class EventLog:
             if target:
                 target.close()
 
-    def _take(self) -> None:
-        events = json.loads(self._loop.events(_MOST))
+    def _take(self, *, is_last: bool = False) -> None:
+        """At the end nothing waits for its table any more."""
+        taken = json.loads(self._loop.events(_MOST))
         with self._lock:
-            events = [self._named(event) for event in events]
+            taken, latest = self._early + taken, max(self._tables)
+            self._early = [event for event in taken if event["generation"] > latest and not is_last]
+            events = [self._named(event) for event in taken if event["generation"] <= latest or is_last]
             self._kept.extend(events)
             self._sequence += len(events)
         if self._file:
