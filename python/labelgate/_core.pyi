@@ -440,7 +440,7 @@ class Enforcer:
         """
 
     def swap(self, table: Table, interfaces: Sequence[tuple[int, str]]) -> int:
-        """Puts another table in force, which workers take up as they come round. Its generation number.
+        """Puts another table in force, which workers take up together, soon. Its generation number.
 
         What has passed one hook by the table before is judged by that to its end.
         """

@@ -164,8 +164,8 @@ impl Enforcer {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a new table in force, which workers take up as soon as they come round: packets that have passed one hook by
-    /// the table before are judged by that to their end. Its generation number, as counters and samples tell it; the
+    /// Puts a new table in force, which workers take up together, as soon as all of them come round: packets that have
+    /// passed one hook by the table before are judged by that to their end. Its generation number, as counters and samples tell it; the
     /// first table has 1.
     pub fn swap(&self, table: Arc<DecisionTable>, interfaces: Vec<(u32, String)>) -> u64 {
         self.shared.swap(table, interfaces)

@@ -4,7 +4,7 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use rustc_hash::FxHashMap;
@@ -89,6 +89,8 @@ pub struct Shared<D: Decide> {
 pub struct Progress {
     /// By worker: number of the table that it answers by.
     pub followed: Vec<u64>,
+    /// By worker: how often it has met the others on its way to the next table.
+    pub met: Vec<usize>,
     /// By worker: number of the latest drain done.
     pub drained: Vec<u64>,
     /// Workers that have ended.
@@ -97,6 +99,13 @@ pub struct Progress {
     pub threads: Vec<u32>,
     /// Why the first of those that ended by themselves did.
     pub failure: Option<String>,
+}
+
+impl Progress {
+    /// How far a worker has come, over all tables.
+    fn place(&self, worker: usize) -> (u64, usize) {
+        (self.followed[worker], self.met[worker])
+    }
 }
 
 impl<D: Decide> Shared<D> {
@@ -190,8 +199,25 @@ impl<D: Decide> Shared<D> {
     }
 
     pub fn report_followed(&self, worker: usize, number: u64) {
-        self.progress().followed[worker] = number;
+        let mut progress = self.progress();
+        progress.followed[worker] = number;
+        progress.met[worker] = 0;
         self.progressed.notify_all();
+    }
+
+    /// Waits until all workers have come as far on their way to the next table as this one, or until that has taken
+    /// too long.
+    pub fn meet(&self, worker: usize, until: Instant) {
+        let mut progress = self.progress();
+        progress.met[worker] += 1;
+        self.progressed.notify_all();
+        let here = progress.place(worker);
+        let waits = |progress: &mut Progress| {
+            let is_behind = |other| progress.place(other) < here;
+            (0..progress.met.len()).any(is_behind) && !self.stop.load(Ordering::Acquire)
+        };
+        let left = until.saturating_duration_since(Instant::now());
+        drop(self.progressed.wait_timeout_while(progress, left, waits));
     }
 
     /// Waits until all workers answer by this table or a later one; false if that took too long.
@@ -279,6 +305,7 @@ pub fn share<D: Decide>(
         drain_wanted: AtomicU64::new(0),
         progress: Mutex::new(Progress {
             followed: vec![1; workers],
+            met: vec![0; workers],
             drained: vec![0; workers],
             threads: vec![0; workers],
             ..Progress::default()

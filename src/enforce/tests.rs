@@ -351,22 +351,37 @@ fn a_new_table_answers_the_next_packet() {
     assert_eq!(running.counters().hooks[hook.name()].packets, 2);
 }
 
-/// One table denies in raw, the other one in filter: what is between the hooks at the swap is denied, too.
-#[test]
-fn what_has_passed_a_hook_is_judged_to_its_end_by_the_same_table() {
+/// A worker that does what it is told, for raw PREROUTING and filter INPUT, and the kernel's ends of these queues.
+fn idle_worker(shared: &Arc<Shared<Table>>, number: usize) -> (Worker<Socket, Table>, Vec<UnixDatagram>) {
     let hooks = [Hook::RawPrerouting, Hook::FilterInput];
-    let shared = share(&CONFIG, Arc::new(Table { denies: true, ..Table::default() }), Vec::new(), Vec::new());
     let (sockets, kernel): (Vec<_>, Vec<_>) = hooks.map(|_| Socket::pair()).into_iter().unzip();
     let queue =
         |(socket, hook)| HookQueue { hook, family: Family::V4, queue: Queue::new(1, socket), counts: 0 };
     let queues = sockets.into_iter().zip(hooks).map(queue).collect();
-    let shared = Arc::new(Shared { counts: vec![counters::QueueCounts::default()], ..shared.unwrap() });
-    let mut worker = Worker::new(0, queues, Arc::clone(&shared), |_| None);
-    let answer = |place: usize| {
-        let mut bytes = [0; 4096];
-        kernel[place].set_nonblocking(true).unwrap();
-        kernel[place].recv(&mut bytes).ok().map(|_| bytes[27])
-    };
+    (Worker::new(number, queues, Arc::clone(shared), |_| None), kernel)
+}
+
+/// Workers that answer by a table which denies what the default one allows.
+fn shared_by(workers: u16) -> Arc<Shared<Table>> {
+    let config = EnforcerConfig { workers, ..CONFIG };
+    let strict = Arc::new(Table { denies: true, ..Table::default() });
+    let shared = share(&config, strict, Vec::new(), Vec::new()).unwrap();
+    Arc::new(Shared { counts: vec![counters::QueueCounts::default()], ..shared })
+}
+
+/// The verdict that was given last, if there is one.
+fn verdict(kernel: &UnixDatagram) -> Option<u8> {
+    let mut bytes = [0; 4096];
+    kernel.set_nonblocking(true).unwrap();
+    kernel.recv(&mut bytes).ok().map(|_| bytes[27])
+}
+
+/// One table denies in raw, the other one in filter: what is between the hooks at the swap is denied, too.
+#[test]
+fn what_has_passed_a_hook_is_judged_to_its_end_by_the_same_table() {
+    let shared = shared_by(1);
+    let (mut worker, kernel) = idle_worker(&shared, 0);
+    let answer = |place: usize| verdict(&kernel[place]);
     for end in &kernel {
         end.send(&packet(1, 0, (0, 0), &udp(2))).unwrap();
     }
@@ -381,6 +396,44 @@ fn what_has_passed_a_hook_is_judged_to_its_end_by_the_same_table() {
     }
     assert_eq!(answer(1), Some(1), "accepted by the second one");
     assert!(answer(0).is_some_and(|verdict| verdict != 0));
+}
+
+/// What one worker lets go on may come to a queue of another one, which may be the first to hear of a new table.
+#[test]
+fn workers_take_up_a_table_together() {
+    let shared = shared_by(2);
+    let (mut late, _ends) = idle_worker(&shared, 0);
+    let (mut first, kernel) = idle_worker(&shared, 1);
+    (late.patience, first.patience) = (PATIENCE, PATIENCE);
+    shared.swap(Arc::default(), Vec::new());
+    let following = std::thread::spawn(move || first.follow().map(|()| first));
+    std::thread::sleep(Duration::from_millis(20));
+    assert_eq!(shared.progress().followed, [1, 1], "the other one still answers by the table before");
+    kernel[1].send(&packet(1, 0, (0, 0), &udp(2))).unwrap();
+    late.follow().unwrap();
+    following.join().unwrap().unwrap();
+    assert!(shared.is_followed(2, Duration::ZERO));
+    assert_eq!(verdict(&kernel[1]), Some(0), "dropped by the table that has let it go on");
+}
+
+#[test]
+fn a_worker_that_begins_behind_a_swap_has_followed() {
+    let shared = shared_by(1);
+    shared.swap(Arc::default(), Vec::new());
+    let _worker = idle_worker(&shared, 0);
+    assert!(shared.is_followed(2, Duration::ZERO));
+}
+
+/// Others go on without one that does not come: packets wait meanwhile.
+#[test]
+fn a_worker_that_hangs_is_not_waited_for_long() {
+    let shared = shared_by(2);
+    let (mut worker, _ends) = idle_worker(&shared, 0);
+    shared.swap(Arc::default(), Vec::new());
+    let begun = Instant::now();
+    worker.follow().unwrap();
+    assert!(begun.elapsed() < PATIENCE);
+    assert_eq!(shared.progress().followed, [2, 1]);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use super::judge::{Judge, Learned, Scratch};
 use super::noted::Noted;
@@ -18,6 +19,17 @@ const FULL_BATCHES: usize = 4;
 /// Batches of one queue that are answered by the table before at most, when another one is in force: a flood must not
 /// keep it.
 const CLOSING_BATCHES: usize = 64;
+
+/// How long a worker waits in all for the others to take up a table together; packets wait meanwhile.
+const MEET_PATIENCE: Duration = Duration::from_millis(200);
+
+/// Hooks in the order in which packets come to them.
+const WAY: [&[Hook]; 4] = [
+    &[Hook::RawPrerouting, Hook::RawOutput],
+    &[Hook::ManglePrerouting],
+    &[Hook::FilterInput, Hook::FilterForward, Hook::FilterOutput],
+    &[Hook::ManglePostrouting],
+];
 
 /// A queue and what its number means. The kernel's message does not tell raw from mangle PREROUTING.
 #[derive(Debug)]
@@ -37,6 +49,8 @@ pub struct Worker<C, D: Decide> {
     pub shared: Arc<Shared<D>>,
     /// What it answers by.
     generation: Arc<Generation<D>>,
+    /// How long others are waited for.
+    pub patience: Duration,
     /// Where the kernel's name for an interface comes from.
     pub interface_name: fn(u32) -> Option<String>,
     pub inbox: Inbox,
@@ -64,7 +78,9 @@ impl<C: Channel, D: Decide> Worker<C, D> {
         let scratch = Scratch::new(shared.sampling.as_ref());
         let (inbox, learned) = (Inbox::default(), Learned::default());
         let generation = shared.generation.load_full();
-        Self { number, queues, shared, generation, interface_name, inbox, learned, scratch }
+        let patience = MEET_PATIENCE;
+        shared.report_followed(number, generation.number); // It may not be the first one any more.
+        Self { number, queues, shared, generation, patience, interface_name, inbox, learned, scratch }
     }
 
     /// Answers one batch of one queue; how many datagrams it had.
@@ -117,24 +133,36 @@ impl<C: Channel, D: Decide> Worker<C, D> {
 
     /// Comes to answer by the table in force. What raw or mangle PREROUTING has let go on by the one before is judged by
     /// that to its end: each of them may leave to another hook what it allows, and nobody would have judged the packet.
+    ///
+    /// A verdict sends its packet to the queue of the next hook before it is taken, but that may be another worker's. So
+    /// all of them stop at the hooks of one step, finish what waits at the next one, and so on; then all go on by the new
+    /// table. Not held to that are packets that the kernel, or a queue of others, keeps between two hooks (on `lo` between
+    /// sending and receiving), those behind the first `CLOSING_BATCHES` of a queue, and workers that do not come in time.
     pub fn follow(&mut self) -> io::Result<()> {
-        if self.shared.generation.load().number == self.generation.number {
-            return Ok(());
+        while self.shared.generation.load().number != self.generation.number {
+            let until = Instant::now() + self.patience;
+            for (step, hooks) in WAY.iter().enumerate() {
+                if step > 0 {
+                    self.finish(hooks)?;
+                }
+                self.shared.meet(self.number, until);
+            }
+            self.generation = self.shared.generation.load_full();
+            self.shared.report_followed(self.number, self.generation.number);
         }
-        let latest = self.shared.generation.load_full();
-        let is_behind = |queue: &HookQueue<C>| !matches!(queue.hook, Hook::RawPrerouting | Hook::RawOutput);
-        for place in
-            (0..self.queues.len()).filter(|&place| is_behind(&self.queues[place])).collect::<Vec<_>>()
-        {
-            for _ in 0..CLOSING_BATCHES {
+        Ok(())
+    }
+
+    /// Answers what waits at these hooks.
+    fn finish(&mut self, hooks: &[Hook]) -> io::Result<()> {
+        for place in 0..self.queues.len() {
+            let batches = if hooks.contains(&self.queues[place].hook) { CLOSING_BATCHES } else { 0 };
+            for _ in 0..batches {
                 if self.serve(place)? == 0 {
                     break;
                 }
             }
         }
-        let number = latest.number;
-        self.generation = latest;
-        self.shared.report_followed(self.number, number);
         Ok(())
     }
 
