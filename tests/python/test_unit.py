@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner
-from labelgate.agent import handover
-from labelgate.agent.notify import ServiceManager
+from labelgate.agent import exporter, handover
+from labelgate.agent.notify import PATIENCE_SECONDS, ServiceManager
 from labelgate.cli import cli
 from labelgate.cli.install_unit import unit
 from labelgate.config import load_config
@@ -109,6 +109,19 @@ def test_services_set_no_variables() -> None:
     """Those of a Service named labelgate begin as ours do."""
     spec = yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))["spec"]["template"]["spec"]
     assert spec["enableServiceLinks"] is False
+
+
+def test_probes_leave_a_daemon_that_loads_alone() -> None:
+    """What answers has a thread of its own, and is there once the first policy is in force."""
+    manifest = yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))
+    (container,) = manifest["spec"]["template"]["spec"]["containers"]
+    startup, liveness = container["startupProbe"], container["livenessProbe"]
+    assert startup["httpGet"] == liveness["httpGet"]
+    asked = liveness["httpGet"]
+    assert asked["path"] in exporter.LIVE
+    (listen,) = [one["value"] for one in container["env"] if one["name"] == "LABELGATE_METRICS_LISTEN"]
+    assert f"{asked['host']}:{asked['port']}" == listen
+    assert startup["periodSeconds"] * startup["failureThreshold"] >= PATIENCE_SECONDS
 
 
 def test_a_python_at_home_can_be_run() -> None:
