@@ -11,9 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelgate.columns import Flows
-from labelgate.flow import Action, Packet, Stage, Verdict
+from labelgate.flow import Action, Hook, Packet, Stage, Verdict
 
 __all__ = [
+    "BATCH",
+    "CLOSING_BATCHES",
+    "IDLE_MILLISECONDS",
+    "STOP_SECONDS",
     "Bench",
     "Capture",
     "Cell",
@@ -31,13 +35,24 @@ __all__ = [
     "check_selector",
     "compile",
     "connect_many",
+    "copied_bytes",
     "default_budgets",
     "exchange",
+    "never_passed",
+    "queue_number",
     "selector_answer",
     "workloads",
 ]
 
 __version__: str
+BATCH: int
+"""Packets that the loop reads at once."""
+CLOSING_BATCHES: int
+"""Of one queue, at most, that are answered by the table before once another is in force."""
+IDLE_MILLISECONDS: int
+"""How long a worker waits for packets before it comes round its loop once more."""
+STOP_SECONDS: float
+"""How long a worker that hangs is waited for at a stop."""
 
 _Gate = tuple[Literal["allow", "deny"], str | None, str | None, int | None]
 _Outcome = tuple[Action | None, str | None, str | None, int, str, tuple[int, ...]]
@@ -400,6 +415,19 @@ class Capture:
         """What has been read so far, as JSON: `packets` (each is in a flow or in another counter), `not_ip`,
         `fragments` (later ones), `cut_link` (ended in the link layer's header), `malformed` (by kind),
         `evicted` (flows given out early), `is_cut` (the file ends inside a packet)."""
+
+def queue_number(hook: Hook, version: Literal[4, 6], worker: int, *, base: int, workers: int) -> int:
+    """The queue that a worker answers for a hook and IP version.
+
+    Raises:
+        ValueError, OSError: there is no such hook or worker, or the numbers do not suffice.
+    """
+
+def copied_bytes(version: Literal[4, 6]) -> int:
+    """How much of a packet the loop asks the kernel for."""
+
+def never_passed() -> list[str]:
+    """Kinds of unreadable packets that are denied also with `malformed_accept`: a sender chooses them."""
 
 @final
 class Enforcer:

@@ -71,6 +71,8 @@ pub fn places() -> impl Iterator<Item = (Hook, Family)> {
     Hook::ALL.into_iter().flat_map(|hook| [(hook, Family::V4), (hook, Family::V6)])
 }
 
+/// # Errors
+/// Where it cannot be, and why.
 pub fn check(config: &EnforcerConfig) -> io::Result<()> {
     let wrong = |text: String| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     let Marks { accept, decided, reject } = config.marks;

@@ -44,7 +44,7 @@ use crate::flow::{Family, FlowKey, InterfaceId, OutcomeId};
 use crate::nfqueue::{Channel, Poller, Queue, QueueOptions, block_signals, interface_name};
 use crate::table::{Decision, DecisionTable, Meanings, Passing, Topic};
 
-pub use config::{EnforcerConfig, MOST_WORKERS, QUEUES, queue_number};
+pub use config::{EnforcerConfig, MOST_WORKERS, QUEUES, check, queue_number};
 pub use counters::{Counters, HookCounters};
 pub use events::{Event, Rates, Untold};
 pub use header::Header;
@@ -54,15 +54,16 @@ pub use noted::Noted;
 pub use recorder::Recorded;
 pub use replay::Replay;
 pub use samples::Sample;
+pub use worker::CLOSING_BATCHES;
 
-use config::{check, places};
+use config::places;
 use counters::Turns;
 use events::Events;
 use shared::{Generation, Progress, Shared, share};
 use worker::{HookQueue, Worker};
 
 /// How long [`Enforcer::stop`] waits for a worker that does not come round its loop any more.
-const STOP_PATIENCE: Duration = Duration::from_secs(2);
+pub const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What the loop asks of a table.
 trait Decide: Send + Sync + 'static {
@@ -294,7 +295,7 @@ impl Drop for Enforcer {
 
 /// The headers, and the ports behind them. IPv6 has 212 bytes of extension headers in it, as many as a routing header of
 /// a dozen segments has. A larger copy costs memory of the socket buffer, a smaller one saves nothing measurable.
-const fn copied_bytes(family: Family) -> u32 {
+pub const fn copied_bytes(family: Family) -> u32 {
     match family {
         Family::V4 => 128,
         Family::V6 => 256,

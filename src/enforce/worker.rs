@@ -18,7 +18,7 @@ const FULL_BATCHES: usize = 4;
 
 /// Batches of one queue that are answered by the table before at most, when another one is in force: a flood must not
 /// keep it.
-const CLOSING_BATCHES: usize = 64;
+pub const CLOSING_BATCHES: usize = 64;
 
 /// How long a worker waits in all for the others to take up a table together; packets wait meanwhile.
 const MEET_PATIENCE: Duration = Duration::from_millis(200);

@@ -18,6 +18,6 @@ mod tests;
 pub use message::{KernelVerdict, QueueOptions, QueuedPacket, Reply};
 pub use queue::{Anomalies, Grant, Judge, Queue};
 pub use socket::{
-    BATCH, Channel, Inbox, Place, Poller, ReceiveBuffer, Received, Socket, Wake, block_signals,
-    interface_name, thread_id,
+    BATCH, Channel, IDLE_MILLISECONDS, Inbox, Place, Poller, ReceiveBuffer, Received, Socket, Wake,
+    block_signals, interface_name, thread_id,
 };

@@ -23,7 +23,7 @@ pub const BATCH: usize = 64;
 const MESSAGE_BYTES: usize = 1088;
 
 /// How long nothing is waited for at most: an idle thread shows so often that it is alive.
-const IDLE_MILLISECONDS: i32 = 1000;
+pub const IDLE_MILLISECONDS: i32 = 1000;
 
 /// How long a descriptor that has lost its socket goes unnoticed at most, beside one wait.
 const POLL_EVERY: Duration = Duration::from_secs(1);

@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 use super::events;
 use super::question::tuple_value;
 use super::table::Table;
-use super::{duration, value_error};
+use super::{duration, family, value_error};
 use crate::enforce::{self, EnforcerConfig, Marks, Noted, Rates, Sample};
-use crate::flow::{FlowKey, Verdict};
+use crate::flow::{FlowKey, Hook, Verdict};
+use crate::wire::WireError;
 
 /// The packet loop of the calling thread's network namespace.
 #[pyclass(frozen, module = "labelgate._core")]
@@ -172,6 +173,31 @@ impl Enforcer {
     fn stop(&self, py: Python<'_>) {
         py.detach(|| self.0.stop());
     }
+}
+
+/// The queue of a hook and IP version that a worker answers.
+#[pyfunction]
+#[pyo3(signature = (hook, version, worker, *, base, workers))]
+pub fn queue_number(hook: &str, version: u8, worker: u16, base: u16, workers: u16) -> PyResult<u16> {
+    let hook = Hook::from_name(hook).ok_or_else(|| PyValueError::new_err(format!("no hook `{hook}`")))?;
+    let config = EnforcerConfig { base, workers, ..EnforcerConfig::QUIET };
+    enforce::check(&config)?;
+    if worker >= workers {
+        return Err(value_error(format!("worker {worker} of {workers}: they are counted from 0")));
+    }
+    Ok(enforce::queue_number(&config, hook, family(version), worker))
+}
+
+/// How much of a packet the loop asks the kernel for.
+#[pyfunction]
+pub fn copied_bytes(version: u8) -> u32 {
+    enforce::copied_bytes(family(version))
+}
+
+/// Kinds of packets that cannot be read and are denied all the same where such packets pass.
+#[pyfunction]
+pub fn never_passed() -> Vec<&'static str> {
+    WireError::ALL.into_iter().filter(|kind| kind.may_be_sound()).map(WireError::name).collect()
 }
 
 /// A sample as JSON: the question in the words of a packet line, its interfaces as ifindexes.

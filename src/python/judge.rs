@@ -46,7 +46,7 @@ impl Judge {
     ) -> Self {
         let (accept, decided, reject) = marks;
         let protocol = Protocol { marks: Marks { accept, decided, reject }, filter_reject, filter_return };
-        let family = if version == 6 { Family::V6 } else { Family::V4 };
+        let family = super::family(version);
         Self { table: Arc::clone(&table.0), hook, family, protocol, malformed_accept, may_repeat }
     }
 

@@ -44,6 +44,10 @@ fn addresses(
     Ok(bytes.reshape([count, 16])?.into_any())
 }
 
+fn family(version: u8) -> Family {
+    if version == 6 { Family::V6 } else { Family::V4 }
+}
+
 /// A time to wait.
 fn duration(seconds: f64) -> PyResult<Duration> {
     if (0.0..=MOST_SECONDS).contains(&seconds) {
@@ -64,7 +68,7 @@ mod _core {
     #[pymodule_export]
     use super::conntrack::Connections;
     #[pymodule_export]
-    use super::enforcer::Enforcer;
+    use super::enforcer::{Enforcer, copied_bytes, never_passed, queue_number};
     #[pymodule_export]
     use super::judge::Judge;
     #[pymodule_export]
@@ -77,4 +81,13 @@ mod _core {
     #[pymodule_export]
     #[allow(non_upper_case_globals)]
     const __version__: &str = env!("CARGO_PKG_VERSION");
+
+    #[pymodule_export]
+    const BATCH: usize = crate::nfqueue::BATCH;
+    #[pymodule_export]
+    const CLOSING_BATCHES: usize = crate::enforce::CLOSING_BATCHES;
+    #[pymodule_export]
+    const IDLE_MILLISECONDS: i32 = crate::nfqueue::IDLE_MILLISECONDS;
+    #[pymodule_export]
+    const STOP_SECONDS: f64 = crate::enforce::STOP_PATIENCE.as_secs_f64();
 }

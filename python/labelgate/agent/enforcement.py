@@ -37,7 +37,7 @@ from labelgate.netfilter.transition import between
 from labelgate.netfilter.watch import RuleWatch
 from labelgate.processors import QUEUES_EACH, Workers, pin
 
-NEVER_PASSED = frozenset({"not-copied", "extension-headers"})
+NEVER_PASSED = frozenset(_core.never_passed())
 """Kinds of packets that `malformed: accept` does not accept: a sender chooses how long its headers are."""
 DRAIN_SECONDS = 5.0
 """How long a planned stop waits at most for packets that are queued already: nothing new comes any more."""

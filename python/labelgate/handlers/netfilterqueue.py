@@ -33,16 +33,11 @@ from labelgate.flow import HOOKS, VERDICTS, Hook, Verdict
 from labelgate.links import interface_name
 from labelgate.table import Decision
 
-IDLE_MILLISECONDS = 1000
-"""How long nothing is waited for at most: an idle thread shows so often that it is alive."""
-STOP_SECONDS = 2.0
-CLOSING_BATCHES = 64
-"""Of one queue at most, so that a flood does not keep a table."""
-BATCH = 64
-"""Packets of one queue before the others have their turn."""
-HEADER_BYTES, MOST_BYTES = {4: 128, 6: 256}, 3904
-"""Copied of a packet: what the table needs; and for `on_packet`, as much as its
-buffer of 4096 takes beside all that the kernel may tell of a packet."""
+_VERSIONS: tuple[Literal[4, 6], ...] = (4, 6)
+HEADER_BYTES = {version: _core.copied_bytes(version) for version in _VERSIONS}
+"""Copied of a packet: what the table needs."""
+MOST_BYTES = 3904
+"""For `on_packet`: as much as its buffer of 4096 takes beside all that the kernel may tell of a packet."""
 PACKET_COST = 1024
 """Bytes of a socket buffer that one queued packet costs, beside what is copied of it: 832 measured."""
 DROP, ACCEPT, REPEAT = 0, 1, 4
@@ -94,8 +89,12 @@ class NetfilterQueueLoop:
         self._marks, self._malformed_accept = marks, malformed_accept
         self._filter_reject, self._filter_return = filter_reject, filter_return
         self._without_repeat = without_repeat
-        places = itertools.product(HOOKS, _VERSIONS, range(workers))
-        self._queues = [_Queue(hook, version, on_packet) for hook, version, _ in places]
+        places = {
+            _core.queue_number(hook, version, worker, base=base, workers=workers): (hook, version)
+            for hook, version, worker in itertools.product(HOOKS, _VERSIONS, range(workers))
+        }
+        queues = {number: _Queue(*place, on_packet) for number, place in places.items()}
+        self._queues = list(queues.values())
         self._generation = self._latest = _Generation(1, table, dict(interfaces))
         """What packets are answered by; and what takes its place when it has finished, if that is another."""
         self._changes = threading.Condition()
@@ -106,7 +105,7 @@ class NetfilterQueueLoop:
         self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._end_reader, self._end_writer = os.pipe2(os.O_CLOEXEC)
         try:
-            for number, queue in enumerate(self._queues, base):
+            for number, queue in queues.items():
                 queue.bind(number, maxlen)
         except OSError as error:
             self._close()
@@ -139,7 +138,7 @@ class NetfilterQueueLoop:
     def _follow(self) -> None:
         """Answers what waits behind the first hooks, and takes the new table."""
         for queue in self._queues:
-            for _ in range(0 if queue.hook.startswith("raw") else CLOSING_BATCHES):
+            for _ in range(0 if queue.hook.startswith("raw") else _core.CLOSING_BATCHES):
                 before = queue.counts["packets", ""]
                 queue.serve()
                 if queue.counts["packets", ""] == before:
@@ -246,7 +245,7 @@ class NetfilterQueueLoop:
         """
         self._is_stopped = True
         self._wake()
-        self._thread.join(STOP_SECONDS)
+        self._thread.join(_core.STOP_SECONDS)
         if not self._thread.is_alive():
             self._forget()
 
@@ -271,7 +270,7 @@ class NetfilterQueueLoop:
         while not self._is_stopped:
             self._turns += 1
             drains = tuple(self._drains)
-            ready = {descriptor for descriptor, _ in poll.poll(0 if drains else IDLE_MILLISECONDS)}
+            ready = {descriptor for descriptor, _ in poll.poll(0 if drains else _core.IDLE_MILLISECONDS)}
             if self._wake_reader in ready:
                 os.read(self._wake_reader, 4096)
             if self._latest is not self._generation:
@@ -297,9 +296,6 @@ class NetfilterQueueLoop:
         for descriptor in {self._wake_writer, self._end_reader} - {-1}:
             os.close(descriptor)
         self._wake_writer = self._end_reader = -1
-
-
-_VERSIONS: tuple[Literal[4, 6], ...] = (4, 6)
 
 
 @dataclass(slots=True)
@@ -361,9 +357,9 @@ class _Queue:
             self._socket.close()
 
     def serve(self) -> None:
-        """Answers what waits, at most `BATCH` packets."""
+        """Answers what waits, at most a batch."""
         self.counts["batches", ""] += 1
-        self._left = BATCH
+        self._left = _core.BATCH
         self._queue.run_socket(self)  # type: ignore[arg-type]  # It asks for `recv` only.
 
     def recv(self, size: int) -> bytes:
