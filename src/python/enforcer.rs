@@ -96,8 +96,9 @@ impl Enforcer {
     }
 
     #[pyo3(signature = (generation, table))]
-    fn stage(&self, generation: u64, table: Option<&Table>) {
-        self.0.stage(generation, table.map(|table| Arc::clone(&table.0)));
+    fn stage(&self, py: Python<'_>, generation: u64, table: Option<&Table>) {
+        let table = table.map(|table| Arc::clone(&table.0));
+        py.detach(|| self.0.stage(generation, table)); // The one before may be the last to hold a large table.
     }
 
     fn events(&self, py: Python<'_>, most: usize) -> PyResult<String> {
@@ -172,6 +173,13 @@ impl Enforcer {
 
     fn stop(&self, py: Python<'_>) {
         py.detach(|| self.0.stop());
+    }
+}
+
+impl Drop for Enforcer {
+    /// A worker that hangs is waited for: other threads of Python go on meanwhile.
+    fn drop(&mut self) {
+        let _ = Python::try_attach(|py| py.detach(|| self.0.stop()));
     }
 }
 

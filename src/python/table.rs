@@ -214,18 +214,18 @@ impl Table {
     }
 
     /// What kernel rules may answer, as JSON text.
-    fn rule_facts(&self) -> PyResult<String> {
-        serde_json::to_string(&self.0.rule_facts()).map_err(value_error)
+    fn rule_facts(&self, py: Python<'_>) -> PyResult<String> {
+        py.detach(|| serde_json::to_string(&self.0.rule_facts()).map_err(value_error))
     }
 
     /// Which rules are met where kernel rules answer, as JSON text.
-    fn settled(&self) -> PyResult<String> {
-        serde_json::to_string(&self.0.settled()).map_err(value_error)
+    fn settled(&self, py: Python<'_>) -> PyResult<String> {
+        py.detach(|| serde_json::to_string(&self.0.settled()).map_err(value_error))
     }
 
     /// Engines, their sizes and why they were chosen, as JSON text.
-    fn describe(&self) -> PyResult<String> {
-        serde_json::to_string(&self.0.describe()).map_err(value_error)
+    fn describe(&self, py: Python<'_>) -> PyResult<String> {
+        py.detach(|| serde_json::to_string(&self.0.describe()).map_err(value_error))
     }
 
     /// The rules in force, as JSON text.

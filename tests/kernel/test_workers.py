@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import labelgate
@@ -23,6 +25,7 @@ from labelgate.processors import Workers
 from labelgate.settings import HostFacts
 from namespaces import a_new_one, enter_a_new_one
 from policies import REFUSED_DATAGRAM as REFUSED
+from test_metrics import held
 
 WORKERS = 3
 
@@ -168,3 +171,32 @@ def test_one_process_serves_several_namespaces(tmp_path: Path) -> None:
         for enforcer, ear in opened.values():
             enforcer.stop()
             ear.close()
+
+
+def test_a_loop_that_is_let_go_holds_up_no_other_thread(tmp_path: Path) -> None:
+    """Its worker hangs, and is waited for: nobody else is meanwhile."""
+    path = tmp_path / "policy.yaml"
+    path.write_text(policies.MANAGEMENT, encoding="utf-8")
+    table = labelgate.load(path).compile(node="edge1").core
+    with a_new_one():
+        loop = _core.Enforcer(
+            table, [], base=4200, maxlen=100, marks=(0x100, 0x400, 0x1000), fail_open=[False] * 7,
+            malformed_accept=False, filter_reject=False, filter_return=False, without_repeat=[False] * 7,
+        )  # fmt: skip
+    ticks, over = list[float](), threading.Event()
+
+    def tick() -> None:
+        while not over.wait(0.01):
+            ticks.append(time.monotonic())
+
+    (worker,) = loop.thread_ids()
+    with held(str(worker)):
+        thread = threading.Thread(target=tick)
+        thread.start()
+        begun = time.monotonic()
+        del loop
+        waited = time.monotonic() - begun
+        over.set()
+        thread.join()
+    assert waited >= _core.STOP_SECONDS
+    assert max(after - before for before, after in itertools.pairwise(ticks)) < waited / 2
