@@ -201,6 +201,26 @@ def moving(hook: str, rules: str, more: str = "") -> str:
     return f"{policies.host(more=more)}---{policies.policy('p', options)}"
 
 
+@pytest.mark.parametrize("hook", ["raw", "mangle"])
+@pytest.mark.parametrize("mode", ["open", "remove"])
+def test_a_stop_that_lets_all_pass_loses_nothing(
+    world: World, backend: str, management: Path, mode: str, hook: str
+) -> None:
+    """Policy in filter denies what raw or mangle accept: these go on accepting as long as it is asked."""
+    accepted = moving(hook, "\n  - {action: Allow, protocol: UDP, destination: {ports: [9100]}}")
+    other = policies.policy("q", policies.ALLOW_9100.replace("9100", "9200"), order=20)
+    management.write_text(f"{accepted}---{other}", encoding="utf-8")
+    with Daemon(world, management, backend=backend, options=("--stop", mode)) as daemon:
+        assert not send(world, REFUSED)
+        with Traffic(world) as traffic:
+            traffic.wait_for_arrivals(50)
+            daemon.stop()
+            traffic.wait_for_arrivals(50)
+            traffic.stop()
+            assert traffic.arrived == traffic.sent
+        assert send(world, REFUSED)
+
+
 @pytest.mark.parametrize("handler", ["native", "netfilterqueue"])
 def test_what_two_policies_deny_never_passes_between_them(
     world: World, backend: str, management: Path, handler: str

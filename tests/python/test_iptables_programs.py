@@ -57,6 +57,17 @@ def test_rules_that_cannot_be_read_back_are_put_back(install: Install) -> None:
     assert text.endswith(back)
 
 
+def test_tables_are_removed_from_their_readers_on(install: Install) -> None:
+    """Whatever order they are printed in: filter reads the bits that raw and mangle give, raw clears them."""
+    install(
+        "iptables-nft-save", prints("\n".join(OURS.replace("filter", t) for t in ("mangle", "raw", "filter")))
+    )
+    written = install("iptables-nft-restore", WRITE).with_suffix(".log")
+    assert clean() == ["nft v4 filter", "nft v4 mangle", "nft v4 raw"]
+    text = written.read_text(encoding="utf-8")
+    assert [line for line in text.splitlines() if line.startswith("*")] == ["*filter", "*mangle", "*raw"]
+
+
 @pytest.mark.parametrize("broken", ["nft", "legacy"])
 def test_a_variant_that_cannot_be_read_is_not_in_the_way(install: Install, broken: str) -> None:
     other = {"nft": "legacy", "legacy": "nft"}[broken]

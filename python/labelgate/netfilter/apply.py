@@ -318,9 +318,7 @@ class Netfilter:
         """Rules for every table that is or shall be ours, in the order of the transactions."""
         ours = [(table, f) for table in TABLES for f in self.families if _at(now, (table, f)).is_ours]
         if ruleset.tables:
-            return {
-                (table, family): ruleset.tables[table, family] for table in TABLES for family in self.families
-            }
+            return {key: rules for key, rules in ruleset.tables.items() if key[1] in self.families}
         # Our last policy went. Conntrack stays on: removing its last rule loses packets that wait in a queue.
         return {key: CONNTRACK_ONLY.tables.get(key, _NO_RULES) for key in reversed(ours)}
 
@@ -405,5 +403,6 @@ def _clean(tools: Tools, resist: list[ApplyError]) -> list[str]:
 
 
 def _readers_first(tables: Mapping[str, SavedTable]) -> Iterator[tuple[str, SavedTable]]:
-    """raw last: it clears the bits that the others read."""
-    yield from sorted(tables.items(), key=lambda item: item[0] == "raw")
+    """Who gives the bits that others read goes behind these, and raw, which clears them, last."""
+    order: dict[str, int] = {table: place for place, table in enumerate(TABLES)}
+    yield from sorted(tables.items(), key=lambda item: order.get(item[0], len(order)), reverse=True)

@@ -92,6 +92,7 @@ class Ruleset:
     """All our rules; without tables: none."""
 
     tables: Mapping[tuple[Table, Family], TableRules]
+    """In the order in which they are written."""
 
     @property
     def uncounted(self) -> frozenset[str]:

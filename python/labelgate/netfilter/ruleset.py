@@ -32,6 +32,8 @@ def ruleset(facts: RulesetFacts) -> Ruleset:
     """The rules for these facts; no tables if nobody governs anything."""
     if facts.is_empty:
         return Ruleset({})
+    # Opened backwards: filter must not deny what raw and mangle, open by then, give no bit A any more.
+    order = reversed(TABLES) if facts.open else TABLES
     return Ruleset(
-        {(table, family): _BUILDERS[table](facts, family).rules() for table in TABLES for family in FAMILIES}
+        {(table, family): _BUILDERS[table](facts, family).rules() for table in order for family in FAMILIES}
     )
