@@ -15,7 +15,7 @@ from typing import Self
 
 from pyroute2 import IPRoute  # type: ignore[import-untyped]
 
-from labelgate.settings import HostFacts
+from labelgate.settings import INTERFACE, HostFacts
 
 _GROUPS = 0x1 | 0x10 | 0x100  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
 _RECEIVE = 65536
@@ -32,8 +32,8 @@ class Link:
 
     @property
     def can_be_named(self) -> bool:
-        """Whether its name is UTF-8: rules and policies are text."""
-        return "/" not in self.name
+        """Whether rules can hold its name: what is not UTF-8, `/ff`, they cannot either."""
+        return INTERFACE.fullmatch(self.name) is not None
 
 
 @dataclass(frozen=True, slots=True)

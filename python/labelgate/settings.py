@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
@@ -9,6 +10,8 @@ from typing import Literal
 
 from labelgate.arguments import check_type, shown
 
+INTERFACE = re.compile(r"[A-Za-z0-9_.:@-]{1,15}")
+"""Names of interfaces that rules can hold: without `+`, which is any ending, and signs of iptables' own."""
 _NAMES = {6: "tcp", 17: "udp", 132: "sctp"}
 
 

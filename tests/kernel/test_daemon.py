@@ -17,6 +17,7 @@ from pathlib import Path
 import policies
 import pytest
 from kit import add_pod, add_rules, saved, told, wait_until
+from labelgate.control import ask
 from labelgate.demo.daemon import Daemon
 from labelgate.demo.namespaces import WorldError
 from labelgate.demo.traffic import Probe, owner, ready, send
@@ -404,10 +405,40 @@ def test_an_interface_whose_name_is_not_utf_8(world: World, backend: str, tmp_pa
             if not attempt:
                 assert holds()
                 rename(world, "eth1", odd, INSIDE_HOST)
-                daemon.wait_for("not UTF-8: eth/ff: only a `*` host endpoint")
+                daemon.wait_for("rules cannot hold: eth/ff: only a `*` host endpoint")
                 daemon.wait_for("eth1 is eth/ff")
             assert holds()
-    assert sum("not UTF-8" in line for line in daemon.log) == 1
+    assert sum("cannot hold" in line for line in daemon.log) == 1
+
+
+@pytest.mark.parametrize("odd", ["eth1;", "eth+", 'x="y', "d\u00e9"])
+def test_a_name_that_rules_cannot_hold(world: World, backend: str, tmp_path: Path, odd: str) -> None:
+    """Its endpoint is told to be left out; the others follow their interfaces, at once and after a start."""
+    path = tmp_path / "all.yaml"
+    hosts = [
+        policies.host(name, more=f", expectedIPs: [{address}]").replace('interfaceName: "eth0", ', "")
+        for name, address in (("out", EDGE_OUTSIDE), ("in", EDGE_INSIDE))
+    ]
+    path.write_text("---".join([*hosts, policies.policy("p", policies.ALLOW_9100)]), encoding="utf-8")
+    left_out = f"HostEndpoint/in: `{odd}` has {EDGE_INSIDE}, and a name that rules cannot hold"
+    inside = Probe("udp", INSIDE_HOST, EDGE_INSIDE, 9101)
+    sent = (policies.ALLOWED_DATAGRAM, policies.REFUSED_DATAGRAM, inside)
+    for name in ("wan0", "wan1"):
+        with Daemon(world, path, backend=backend, options=("--stop", "keep")) as daemon:
+            if name == "wan0":
+                assert [send(world, probe) for probe in sent] == [True, False, False]
+                rename(world, "eth1", odd, INSIDE_HOST)
+                daemon.wait_for(left_out)
+            before = "eth0" if name == "wan0" else "wan0"
+            rename(world, before, name, "198.51.100.1")
+            daemon.wait_for(f"{before} is {name}")
+            assert [send(world, probe) for probe in sent] == [True, False, True]
+            answer = ask(daemon.socket, "status")
+            assert (answer["refused"], [text[: len(left_out)] for text in answer["outOfReach"]]) == (
+                None,
+                [left_out],
+            )
+            assert any(left_out in line for line in daemon.log)
 
 
 def rename(world: World, name: str, to: str, neighbour: str) -> None:

@@ -16,9 +16,9 @@ from labelgate.doctor import Diagnosis, examination, examine, kernel, rules
 from labelgate.doctor import files as doctor_files
 from labelgate.doctor.files import event_file, files
 from labelgate.doctor.policies import policies as doctor_policies
+from labelgate.links import Link, Links
 from labelgate.netfilter.readback import parse_save
 from labelgate.netfilter.routing import RoutingRule
-from labelgate.settings import HostFacts
 
 CONFIG = load_config(None, environ={})
 MARKING = """*filter
@@ -400,7 +400,7 @@ kind: HostEndpoint
 metadata: {name: %s}
 spec: {node: edge1, %s}
 """
-HERE = HostFacts({"eth0": ("198.51.100.10", "2001:db8::10"), "lo": ("127.0.0.1",)})
+HERE = Links((Link(1, "lo", ("127.0.0.1",)), Link(2, "eth0", ("198.51.100.10", "2001:db8::10"))))
 
 
 @pytest.mark.parametrize(
@@ -509,6 +509,17 @@ def test_conntrack_checksums(tmp_path: Path) -> None:
     for value, compares in (("0\n", False), ("1\n", True)):
         (tmp_path / "nf_conntrack_checksum").write_text(value)
         assert kernel.conntrack_checksums(tmp_path) == compares
+
+
+def test_an_interface_that_rules_cannot_name(tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text(HOST_ENDPOINT % ("one", "expectedIPs: [10.9.0.10]"))
+    known = load_config(None, environ={"LABELGATE_NODE": "edge1", "LABELGATE_POLICIES": str(path)})
+    (found,) = doctor_policies(known, Links((*HERE.links, Link(3, "eth1;", ("10.9.0.10",)))))
+    assert found.state == "warning"
+    assert found.found.startswith(
+        "HostEndpoint/one: `eth1;` has 10.9.0.10, and a name that rules cannot hold"
+    )
 
 
 def test_policies_that_the_daemon_does_not_start_with(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,41 @@ def test_only_endpoints_with_an_interface_count(kernel: Kernel, policy: Path) ->
     agent.run()
     assert "1 host endpoints, 0 workloads with interfaces" in said[0]
     assert _count(agent._enforcement.current)["hostEndpoints"] == 1
+
+
+ODD = Link(4, "eth1;", LATE.addresses)
+ANY = POLICY.replace("out", "any").replace("eth0", '"*"')
+
+
+@pytest.mark.parametrize(
+    ("more", "governed"),
+    [("", "no endpoint governs it"), (f"---{ANY}", "the `*` host endpoint governs it instead")],
+)
+def test_a_name_that_rules_cannot_hold_stands_in_nobodys_way(
+    kernel: Kernel, policy: Path, more: str, governed: str
+) -> None:
+    """E-45: found by its address; a change behind it is followed, and the next start goes on."""
+    policy.write_text(f"{POLICY}---{TWIN}{more}", encoding="utf-8")
+    warning = (
+        "warning: HostEndpoint/in: `eth1;` has 10.9.0.10, and a name that rules cannot hold: "
+        f"{governed}; give it another name"
+    )
+    kernel.links = Links((UPLINK, LATE))
+    becomes(kernel, (UPLINK, ODD), (RENAMED, ODD))
+    said = run(policy)
+    assert said.count(warning) == 1
+    assert "without an interface now: HostEndpoint/out" in said
+    assert not [line for line in said if "stays in force" in line]
+    kernel.steps = []
+    assert warning in run(policy)
+
+
+def test_an_endpoint_that_takes_its_name_from_the_policy_is_told(kernel: Kernel, policy: Path) -> None:
+    """A reload, too, may expect an address of an interface that rules cannot name."""
+    kernel.links = Links((UPLINK, ODD))
+    kernel.steps = [
+        lambda: policy.write_text(f"{POLICY}---{TWIN}", encoding="utf-8"),
+        lambda: os.kill(os.getpid(), signal.SIGHUP),
+        lambda: None,
+    ]
+    assert sum(line.startswith("warning: HostEndpoint/in: `eth1;` has") for line in run(policy)) == 1

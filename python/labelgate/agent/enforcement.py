@@ -13,6 +13,7 @@ from typing import Any
 from labelgate import _core
 from labelgate.agent.events import EventLog
 from labelgate.agent.generation import AgentError, Generation
+from labelgate.agent.interfaces import OutOfReach
 from labelgate.agent.kernel_counts import KernelCounts
 from labelgate.agent.others import RulesOfOthers
 from labelgate.agent.panics import faults_refused, panics_refused
@@ -82,6 +83,7 @@ class Enforcement:
         """Of the workers."""
         self._warn = RateLimited(say, "changes of our rules")
         self.others = RulesOfOthers(say)
+        self.out_of_reach = OutOfReach(say)
         self._restored = 0
         self._passed = Passed()
         self._kernel_queues = Queues()
@@ -155,6 +157,7 @@ class Enforcement:
         self._apply(first, facts, rules)
         self._is_in_force = self._must_stay_closed = True
         self._rules_missing, self._rules_seen = None, time.monotonic()
+        self.out_of_reach.look(first)
 
     @faults_refused()
     def follow_indexes(self, links: Links) -> None:
@@ -192,6 +195,7 @@ class Enforcement:
             self._go_back(applied)
             raise
         self.current = generation
+        self.out_of_reach.look(generation)
 
     def _bridge(self, generation: Generation, facts: RulesetFacts, rules: Ruleset) -> None:
         """Brings rules into the kernel that hold with both tables, where there are rules already."""

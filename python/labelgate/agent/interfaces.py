@@ -10,6 +10,7 @@ from labelgate.agent.generation import AgentError, Generation
 from labelgate.agent.panics import faults_refused
 from labelgate.agent.rate_limit import RateLimited
 from labelgate.links import Link, Links, LinkWatch
+from labelgate.out_of_reach import out_of_reach
 
 MOST_NAMED = 10
 """In one line of the log: a node may have hundreds."""
@@ -76,7 +77,7 @@ class InterfaceLog:
         found = frozenset(link.name for link in links.links if not link.can_be_named)
         if new := sorted(found - self._nameless):
             self._of_links(
-                f"warning: names that are not UTF-8: {_some(new)}: only a `*` host endpoint governs them"
+                f"warning: names that rules cannot hold: {_some(new)}: only a `*` host endpoint governs them"
             )
         self._nameless = found
 
@@ -84,6 +85,22 @@ class InterfaceLog:
         """To be called from time to time: says how much was left out."""
         self._of_links.catch_up()
         self._of_endpoints.catch_up()
+
+
+class OutOfReach:
+    """Endpoints of this node that rules do not reach: told when they come, and known as long as they are."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._warn = RateLimited(say, "endpoints that rules do not reach")
+        self.known: tuple[str, ...] = ()
+
+    def look(self, generation: Generation) -> None:
+        """To be called for each that has come into force."""
+        found = out_of_reach(generation.snapshot, generation.config.node, generation.links)
+        for text in found:
+            if text not in self.known:
+                self._warn(f"warning: {text}")
+        self.known = found
 
 
 def _changes(before: Links, after: Links) -> Iterator[str]:

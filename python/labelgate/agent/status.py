@@ -97,6 +97,7 @@ def status(
             "otherVariant": enforcement.others.other_variant,
             "markWriters": list(enforcement.others.mark_writers),
         },
+        "outOfReach": list(enforcement.out_of_reach.known),
         "changes": changes.to_json(),
         "queues": enforcement.queues(),
         "workers": _workers(enforcement),

@@ -43,6 +43,7 @@ def lines(answer: Mapping[str, Any]) -> Iterator[str]:
         f"{generation['hostEndpoints']} host endpoints, {generation['workloads']} workloads, "
         f"{answer['rules']['variant']} rules"
     )
+    yield from (f"warning: {text}" for text in answer.get("outOfReach", ()))
     if other := answer["rules"].get("otherVariant"):
         yield f"warning: iptables-{other} has rules, too: packets pass those of both"
     for writer in answer["rules"].get("markWriters", ()):

@@ -59,7 +59,7 @@ def examine(
             "policies",
             lambda: policies(
                 config,
-                read_links().host_facts,
+                read_links(),
                 config_file,
                 conntrack_checksums=kernel.conntrack_checksums(),
             ),

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from labelgate.config import Config, ConfigError, load_config
 from labelgate.doctor.diagnosis import Diagnosis, some
 from labelgate.flow import UDPLITE
+from labelgate.links import Links
+from labelgate.out_of_reach import out_of_reach
 from labelgate.resources import LoadError
-from labelgate.settings import HostFacts
 from labelgate.snapshot import Snapshot, load
 
 
 def policies(
-    config: Config, host: HostFacts, config_file: str | None = None, *, conntrack_checksums: bool = True
+    config: Config, links: Links, config_file: str | None = None, *, conntrack_checksums: bool = True
 ) -> Iterator[Diagnosis]:
     """What the daemon would say of them at its start, and policies that cannot do what they mean to."""
     if not config.policies:
@@ -44,7 +45,14 @@ def policies(
             "correct the FelixConfiguration, or what is set beside it",
         )  # fmt: skip
         return
-    if idle := list(snapshot.idle_host_endpoints(config.node, host)):
+    if unreached := out_of_reach(snapshot, config.node, links):
+        yield Diagnosis(
+            "policies", "warning", some(unreached),
+            "these endpoints are not enforced on these interfaces",
+            "as it is said there; docs/operations.md has more",
+        )  # fmt: skip
+        return
+    if idle := list(snapshot.idle_host_endpoints(config.node, links.host_facts)):
         yield Diagnosis(
             "policies", "warning", some(idle),
             "these host endpoints govern no interface, and protect nothing",

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Literal, Self, cast
 
 from labelgate.flow import HOOKS, Hook
-from labelgate.settings import Settings
+from labelgate.settings import INTERFACE, Settings
 
 Family = Literal["v4", "v6"]
 FAMILIES: tuple[Family, ...] = ("v4", "v6")
 StaticAnswer = Literal["queue", "allow", "deny", "unmarked"]
 """What a chain answers to every packet of a family; `queue` where that depends on the packet."""
-
-# What can be written as an iptables `-i` operand: no blank or quote, no `+` (a wildcard at the end).
-_INTERFACE = re.compile(r"[A-Za-z0-9_.:@-]{1,15}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,13 +207,13 @@ class RulesetFacts:
         owners: dict[str, str] = {}
         named = [(name, host.endpoint) for host in self.hosts for name in host.interfaces]
         for name, owner in named + [(workload.interface, workload.endpoint) for workload in self.workloads]:
-            if not _INTERFACE.fullmatch(name):
+            if not INTERFACE.fullmatch(name):
                 raise ValueError(f"{owner}: interface name {name!r} cannot be written in a netfilter rule")
             if name in owners:
                 raise ValueError(f"interface {name} is claimed by {owners[name]} and {owner}")
             owners[name] = owner
         for prefix in self.settings.workload_prefixes:
-            if not _INTERFACE.fullmatch(prefix) or len(prefix) > 14:
+            if not INTERFACE.fullmatch(prefix) or len(prefix) > 14:
                 raise ValueError(f"workload prefix {prefix!r} cannot be written in a netfilter rule")
         if sum(host.any_interface for host in self.hosts) > 1:
             raise ValueError("more than one `*` host endpoint governs; E-46 allows one")
