@@ -178,6 +178,27 @@ def test_a_planned_restart_loses_nothing(world: World, backend: str, tmp_path: P
     assert saved(world, backend) == []
 
 
+def test_other_mark_bits_need_a_restart(world: World, backend: str, tmp_path: Path) -> None:
+    """A successor would find bits of the one before on packets: it is refused, and all goes on."""
+    path, config = tmp_path / "policy.yaml", tmp_path / "config.yaml"
+    path.write_text(policies.MANAGEMENT, encoding="utf-8")
+    config.write_text("marks: {mask: 0x2a00}\n", encoding="utf-8")
+    with Daemon(world, path, backend=backend) as daemon, Traffic(world) as traffic:
+        traffic.wait_for_arrivals(100)
+        rules = saved(world, backend)
+        after = Daemon(world, path, backend=backend, options=("--replace", "--config", str(config)))
+        after.start()
+        after.wait_for("marks.mask: found 0x2a00, expected 0x1500 as the daemon in force has it")
+        assert after.exit_code() == 3
+        traffic.wait_for_arrivals(100)
+        traffic.stop()
+        assert traffic.arrived == traffic.sent
+        assert saved(world, backend) == rules
+        assert daemon.stop() == 0
+    with after:
+        assert passing(world, ALLOWED, REFUSED) == words(ALLOWED)
+
+
 def test_a_daemon_with_another_number_of_workers_takes_over(world: World, tmp_path: Path) -> None:
     """It takes queues that the one before does not have, however many those are; nothing is lost."""
     policy, before = tmp_path / "policy.yaml", None

@@ -68,7 +68,7 @@ def test_a_successor_has_its_time(
         monkeypatch.setattr(handover, "PENDING_SECONDS", -1.0)
         assert not in_force.is_replaced()
         assert not in_force.is_pending
-        assert (successor.recv(1), successor.recv(1)) == (READY, b"")
+        assert (successor.recv(5), successor.recv(1)) == (READY + bytes(4), b"")
     assert [line.endswith("did not come into force in time") for line in said] == [True]
 
 
@@ -104,9 +104,30 @@ def test_a_successor_asks_only_when_it_is_prepared(in_force: Presence, said: lis
         thread = threading.Thread(target=work)
         thread.start()
         with pytest.raises(AgentError, match="has a policy on trial"):
-            successor.announce()
+            successor.announce(0x1500)
         is_over.set()
         thread.join()
+
+
+def test_a_successor_with_other_mark_bits_is_refused(in_force: Presence, said: list[str]) -> None:
+    """It says what both have, and the daemon in force goes on."""
+    in_force.announce(0x1500)
+    with Presence(said.append, replace=True) as successor:
+        thread = threading.Thread(target=wait_for_one, args=(in_force,))
+        thread.start()
+        with pytest.raises(AgentError, match="found 0x2a00, expected 0x1500 as the daemon in force has it"):
+            successor.announce(0x2A00)
+        thread.join()
+    assert not in_force.is_replaced()
+    assert not in_force.is_pending
+    assert [line.endswith("did not come into force") for line in said] == [True]
+
+
+def wait_for_one(in_force: Presence) -> None:
+    deadline = time.monotonic() + 30
+    while not in_force.is_pending and time.monotonic() < deadline:
+        assert not in_force.is_replaced()
+        time.sleep(0.005)
 
 
 def test_behind_done_the_successor_waits(name: str, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +138,7 @@ def test_behind_done_the_successor_waits(name: str, said: list[str], monkeypatch
     with Presence(said.append, replace=True) as successor:
         thread = threading.Thread(target=end_slowly, args=(before, said))
         thread.start()
-        successor.announce()
+        successor.announce(0x1500)
         successor.take_over()
         thread.join()
         assert not successor.replaces
@@ -128,7 +149,7 @@ def test_behind_done_the_successor_waits(name: str, said: list[str], monkeypatch
 def end_slowly(before: handover._Place, said: list[str]) -> None:
     """Answers, ends the connection after two warnings, and lets go of the lock a moment later."""
     connection, _ = before.listener.accept()
-    connection.send(READY)
+    connection.send(READY + (0x1500).to_bytes(4))
     connection.settimeout(30)
     assert connection.recv(1) == DONE
     deadline = time.monotonic() + 30

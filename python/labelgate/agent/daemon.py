@@ -132,7 +132,7 @@ class Agent:
             first, self._refusal = first_generation(
                 self._loader, self._options, config, self._links.links, record, self._say
             )
-            self._presence.announce()
+            self._presence.announce(first.config.mark_mask)
             if replaces and self._has_files:
                 refuse_what_is_outdated(first, self._store.recover())
             self._enforcement = Enforcement(

@@ -3,7 +3,7 @@
 ```
  successor                                          daemon in force
  loads, compiles
- connects              ---------------------------> stops putting its rules back; READY
+ connects              ---------------------------> stops putting its rules back; READY, its mark bits
  binds other queues, swaps the rules to them
  DONE                  ---------------------------> answers what its queues still hold, ends
  is the daemon now     <--- end of connection ----- (its rules stay: they are the successor's)
@@ -11,7 +11,8 @@
 
 If the connection ends before DONE, or DONE does not come in time, the successor has failed: the daemon looks
 after its rules again, at once. Behind DONE the successor only waits, as nobody else is left. A daemon with a
-policy on trial says BUSY: what comes into force next is for the trial to say.
+policy on trial says BUSY: what comes into force next is for the trial to say. A successor with other mark
+bits goes away: packets that come from a table of the one to one of the other would lose what they carry.
 
 Who holds the lock of a file named by the network namespace is its daemon. The kernel lets go of it when the
 process ends, however it ends; file, socket and folder are root's alone: nobody else can be in the way. A
@@ -37,6 +38,7 @@ from labelgate.agent.process import wait_readable
 FOLDER = Path("/run/labelgate")
 """The same whatever `socket` says: two daemons of one network namespace must meet here."""
 READY, DONE, BUSY = b"r", b"d", b"b"
+_MASK_BYTES = 4
 SECONDS = 30.0
 """For the other side to answer; behind DONE, between warnings."""
 PENDING_SECONDS = 90.0
@@ -63,6 +65,8 @@ class Presence:
         self._claim: Claim | None = None
         self._predecessor: socket.socket | None = None
         self._successor: socket.socket | None = None
+        self._mask = 0
+        """Of our mark bits."""
         self._since = 0.0
         """When the successor came."""
         self._deaf_until = 0.0
@@ -111,22 +115,31 @@ class Presence:
                 )
                 return
 
-    def announce(self) -> None:
+    def announce(self, mask: int) -> None:
         """Before the first change, all else being ready: the daemon in force stops to look after its rules.
 
+        `mask` is that of our mark bits.
+
         Raises:
-            AgentError: it does not answer, or not now.
+            AgentError: it does not answer, or not now; or it has other mark bits.
         """
+        self._mask = mask
         if not self.replaces:
             return
         self._predecessor = _connect()
-        said = self._predecessor_says()
+        answer = self._predecessor_says(1 + _MASK_BYTES)
+        said, theirs = answer[:1], int.from_bytes(answer[1:]) or mask  # One of before tells no bits.
         if said == BUSY:
             raise AgentError(
                 "the daemon in force has a policy on trial: `labelgate confirm` or `rollback` first"
             )
         if said != READY:
             raise AgentError("the daemon in force does not want to be replaced")
+        if theirs != mask:
+            raise AgentError(
+                f"marks.mask: found {mask:#x}, expected {theirs:#x} as the daemon in force has it; with "
+                "others packets would be lost: stop that one first (systemctl restart labelgate)"
+            )
 
     def take_over(self) -> None:
         """Behind the last change: waits until the daemon before this one has ended, and takes its place.
@@ -146,11 +159,11 @@ class Presence:
         self._claim_namespace(LOCK_SECONDS)
         self.replaces = False
 
-    def _predecessor_says(self) -> bytes:
-        """READY or BUSY; nothing when it has ended, `?` where it says nothing."""
+    def _predecessor_says(self, most: int = 1) -> bytes:
+        """READY, with its mark bits, or BUSY; nothing when it has ended, `?` where it says nothing."""
         assert self._predecessor is not None
         try:
-            return self._predecessor.recv(1)
+            return self._predecessor.recv(most)
         except TimeoutError:
             return b"?"
         except OSError:
@@ -204,7 +217,7 @@ class Presence:
             return
         connection.setblocking(False)
         try:
-            connection.send(BUSY if is_busy else READY)
+            connection.send(BUSY if is_busy else READY + self._mask.to_bytes(_MASK_BYTES))
             if not is_busy:
                 self._successor, self._since = connection, time.monotonic()
                 return
