@@ -263,6 +263,25 @@ def test_a_successor_that_fails_changes_nothing(world: World, backend: str, tmp_
         assert wait_until(lambda: passing(world, ALLOWED, REFUSED) == words(ALLOWED))
 
 
+def test_a_stop_while_a_successor_is_at_work_leaves_the_rules(
+    world: World, backend: str, tmp_path: Path
+) -> None:
+    """They may be its own by now: nothing that policy denies passes, whatever `stop` says."""
+    with enforce(world, tmp_path, backend, policies.MANAGEMENT, ("--stop", "remove")) as daemon:
+        rules = saved(world, backend)
+        with socket.socket(socket.AF_UNIX) as successor:
+            successor.settimeout(30)
+            successor.connect(str(world.call(EDGE, socket_path)))
+            assert successor.recv(1) == b"r"
+            assert daemon.stop() == 0
+        assert "our rules stay for it" in daemon.wait_for("stopped")
+        assert saved(world, backend) == rules
+        assert passing(world, ALLOWED, REFUSED) == []
+        daemon.start()
+        daemon.wait_for("in force")
+        assert passing(world, ALLOWED, REFUSED) == words(ALLOWED)
+
+
 @pytest.mark.parametrize("table", ["raw", "mangle", "filter"])
 def test_a_table_that_is_gone(world: World, backend: str, table: str, tmp_path: Path) -> None:
     """Somebody empties a whole table: noticed by events alone, put back and counted."""

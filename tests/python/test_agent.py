@@ -304,6 +304,16 @@ def test_a_planned_stop_removes_the_rules(kernel: Kernel, policy: Path) -> None:
     assert kernel.touched == ["bound", "applied", "cleaned", "stopped"]
 
 
+def test_a_planned_stop_leaves_the_rules_to_a_successor(kernel: Kernel, policy: Path) -> None:
+    """From READY on they may be its own; whatever `stop` says."""
+    with socket.socket(socket.AF_UNIX) as successor:
+        kernel.steps = [lambda: successor.connect(str(handover.socket_path()))]
+        said = run(policy)
+        assert successor.recv(1) == handover.READY
+    assert said[-1] == "stopped: another labelgate comes into force: our rules stay for it"
+    assert kernel.touched == ["bound", "applied", "stopped"]
+
+
 def test_a_planned_stop_waits_for_counters(
     kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -584,9 +584,12 @@ class Agent:
 
     def _leave(self) -> None:
         """The stop mode, while the packet loop still answers."""
-        if self._is_replaced:
+        is_succeeded = self._is_told_to_stop and self._presence.is_pending
+        if self._is_replaced or is_succeeded:
+            # The rules are the successor's, or about to be.
             self._enforcement.drain()
-            self._say("stopped: another labelgate is in force")
+            what = "comes into force: our rules stay for it" if is_succeeded else "is in force"
+            self._say(f"stopped: another labelgate {what}")
             return
         mode = stop_mode(self._enforcement.current.config)
         if self._trial and self._is_told_to_stop and mode != "remove":
