@@ -10,8 +10,9 @@ import os
 import re
 import socket
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, NamedTuple, Self
 
 from pyroute2 import IPRoute  # type: ignore[import-untyped]
 
@@ -19,6 +20,14 @@ from labelgate.settings import INTERFACE, HostFacts
 
 _GROUPS = 0x1 | 0x10 | 0x100  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
 _RECEIVE = 65536
+
+
+class Master(NamedTuple):
+    """What an interface is a part of."""
+
+    name: str
+    kind: str
+    """`bridge`, `bond`, `team`, `vrf`, or as the kernel calls it; empty where it does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +38,7 @@ class Link:
     name: str
     addresses: tuple[str, ...]
     """As text without prefix length, sorted."""
+    master: Master | None = None
 
     @property
     def can_be_named(self) -> bool:
@@ -62,10 +72,23 @@ def read_links() -> Links:
             address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
             if address is not None:
                 addresses[message["index"]].append(address)
-        names = {message["index"]: _shown(message.get_attr("IFLA_IFNAME")) for message in netlink.get_links()}
+        messages = {message["index"]: message for message in netlink.get_links()}
+    names = {index: _shown(message.get_attr("IFLA_IFNAME")) for index, message in messages.items()}
     return Links(
-        tuple(Link(index, name, tuple(sorted(addresses[index]))) for index, name in sorted(names.items()))
+        tuple(
+            Link(index, name, tuple(sorted(addresses[index])), _master(messages[index], names))
+            for index, name in sorted(names.items())
+        )
     )
+
+
+def _master(message: Any, names: Mapping[int, str]) -> Master | None:
+    """None, too, where it has come to be while all were read: that is told of."""
+    name = names.get(message.get_attr("IFLA_MASTER"))
+    if name is None:
+        return None
+    described = message.get_attr("IFLA_LINKINFO")
+    return Master(name, (described and described.get_attr("IFLA_INFO_SLAVE_KIND")) or "")
 
 
 def interface_name(index: int) -> str:

@@ -8,11 +8,12 @@ from ipaddress import ip_address
 from labelgate.links import Links
 from labelgate.printable import printable
 from labelgate.snapshot import Snapshot
+from labelgate.table import DecisionTable
 
 
-def out_of_reach(snapshot: Snapshot, node: str, links: Links) -> tuple[str, ...]:
-    """Those of the node, each with the reason and what to do; sorted."""
-    return tuple(sorted(_by_name(snapshot, node, links)))
+def out_of_reach(snapshot: Snapshot, node: str, links: Links, table: DecisionTable) -> tuple[str, ...]:
+    """Those of the node, whose table on these interfaces this is, with the reason and what to do; sorted."""
+    return tuple(sorted((*_by_name(snapshot, node, links), *_by_master(links, table))))
 
 
 def _by_name(snapshot: Snapshot, node: str, links: Links) -> Iterator[str]:
@@ -29,3 +30,28 @@ def _by_name(snapshot: Snapshot, node: str, links: Links) -> Iterator[str]:
                     f"{endpoint.key}: `{printable(link.name)}` has {', '.join(found)}, and a name that rules "
                     f"cannot hold: {governed}; give it another name"
                 )
+
+
+_HOST = "name `{}` in interfaceName"
+_WORKLOAD = "let the host route to it, without `{}` (docs/operations.md, VMs on bridges)"
+
+
+def _by_master(links: Links, table: DecisionTable) -> Iterator[str]:
+    """The kernel has a packet of a port come in by the bridge (or bond, or team) before any of our hooks."""
+    masters = {link.name: link.master for link in links.links if link.master}
+    facts = table.rule_facts() if masters else {"hosts": (), "workloads": ()}
+    owned = [(host["endpoint"], name, _HOST) for host in facts["hosts"] for name in host["interfaces"]]
+    owned += [(workload["endpoint"], workload["interface"], _WORKLOAD) for workload in facts["workloads"]]
+    for endpoint, name, mend in owned:
+        if master := masters.get(name):
+            shown = printable(master.name)
+            yield f"{endpoint}: `{name}` {_seen(master.kind, shown)}; {mend.format(shown)}"
+
+
+def _seen(kind: str, name: str) -> str:
+    """In a VRF a packet passes the hooks before routing by the interface, and by the VRF's device."""
+    if kind == "vrf":
+        return f"is in VRF `{name}`, which rules see, too, or in its place"
+    return f"is a port of {kind} `{name}`, which rules see in its place: it is not enforced".replace(
+        "  ", " "
+    )

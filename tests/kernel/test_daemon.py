@@ -441,6 +441,27 @@ def test_a_name_that_rules_cannot_hold(world: World, backend: str, tmp_path: Pat
             assert any(left_out in line for line in daemon.log)
 
 
+def test_a_port_of_a_bridge_is_told(world: World, backend: str, tmp_path: Path) -> None:
+    """Rules see the bridge in its place, which is said as long as it is so."""
+    path = tmp_path / "pods.yaml"
+    path.write_text(policies.PODS.replace("profiles: [kns.shop]", "profiles: []"), encoding="utf-8")
+
+    def unreached() -> list[str]:
+        found: list[str] = ask(daemon.socket, "status")["outOfReach"]
+        return [text.partition(",")[0] for text in found]
+
+    told = "WorkloadEndpoint/shop/web: `cali111` is a port of bridge `br0`"
+    with Daemon(world, path, backend=backend) as daemon:
+        assert (unreached(), send(world, FOREIGN)) == ([], False)
+        world.run(EDGE, "ip", "link", "add", "br0", "type", "bridge")
+        world.run(EDGE, "ip", "link", "set", "cali111", "master", "br0")
+        daemon.wait_for(told)
+        assert unreached() == [told]
+        world.run(EDGE, "ip", "link", "set", "cali111", "nomaster")
+        daemon.wait_for("cali111 leaves br0")
+        assert (unreached(), send(world, FOREIGN)) == ([], False)
+
+
 def rename(world: World, name: str, to: str, neighbour: str) -> None:
     """Gives an interface of the edge node another name, and its IPv4 route to a neighbour again."""
     for words in (

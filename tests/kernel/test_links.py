@@ -62,6 +62,22 @@ def test_a_name_that_is_not_utf_8() -> None:
     assert interface_name(odd.index) == odd.name
 
 
+def test_a_port_of_a_bridge() -> None:
+    """It is heard of, and what it is a part of is known."""
+    ip("link", "add", "p0", "type", "veth", "peer", "name", "p1")
+    ip("link", "add", "br0", "type", "bridge")
+    with LinkWatch() as watch:
+        assert {link.master for link in watch.links.links} == {None}
+        ip("link", "set", "p0", "master", "br0")
+        links = watch.poll()
+        assert links
+        assert {link.name: link.master for link in links.links if link.master} == {"p0": ("br0", "bridge")}
+        ip("link", "set", "p0", "nomaster")
+        links = watch.poll()
+        assert links
+        assert {link.master for link in links.links} == {None}
+
+
 def test_the_local_side_of_a_point_to_point_address() -> None:
     ip("link", "add", "p0", "type", "veth", "peer", "name", "p1")
     ip("addr", "add", "10.0.0.1", "peer", "10.0.0.2", "dev", "p0")

@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "netlink": set(),
     "config": {"flow", "processors", "regular", "resources", "settings"},
     "links": {"settings"},
-    "out_of_reach": {"links", "printable", "snapshot"},
+    "out_of_reach": {"links", "printable", "snapshot", "table"},
     "netfilter": {"errors", "flow", "netlink", "settings"},
     "processors": set(),
     "control": {"errors"},

@@ -16,7 +16,7 @@ from labelgate.doctor import Diagnosis, examination, examine, kernel, rules
 from labelgate.doctor import files as doctor_files
 from labelgate.doctor.files import event_file, files
 from labelgate.doctor.policies import policies as doctor_policies
-from labelgate.links import Link, Links
+from labelgate.links import Link, Links, Master
 from labelgate.netfilter.readback import parse_save
 from labelgate.netfilter.routing import RoutingRule
 
@@ -520,6 +520,15 @@ def test_an_interface_that_rules_cannot_name(tmp_path: Path) -> None:
     assert found.found.startswith(
         "HostEndpoint/one: `eth1;` has 10.9.0.10, and a name that rules cannot hold"
     )
+
+
+def test_a_port_of_a_bridge(tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text(HOST_ENDPOINT % ("one", "interfaceName: eth3"))
+    known = load_config(None, environ={"LABELGATE_NODE": "edge1", "LABELGATE_POLICIES": str(path)})
+    (found,) = doctor_policies(known, Links((*HERE.links, Link(3, "eth3", (), Master("br0", "bridge")))))
+    assert found.state == "warning"
+    assert found.found.startswith("HostEndpoint/one: `eth3` is a port of bridge `br0`")
 
 
 def test_policies_that_the_daemon_does_not_start_with(tmp_path: Path) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from labelgate.agent.rate_limit import RateLimited
 from labelgate.agent.status import _count
-from labelgate.links import Link, Links
+from labelgate.links import Link, Links, Master
 from test_agent import LATE, POLICY, TWIN, UPLINK, Kernel, agent_of, run
 
 pytest_plugins = ["test_agent"]
@@ -114,3 +115,35 @@ def test_an_endpoint_that_takes_its_name_from_the_policy_is_told(kernel: Kernel,
         lambda: None,
     ]
     assert sum(line.startswith("warning: HostEndpoint/in: `eth1;` has") for line in run(policy)) == 1
+
+
+WORKLOAD = """
+apiVersion: projectcalico.org/v3
+kind: WorkloadEndpoint
+metadata: {name: vm, namespace: shop}
+spec: {node: edge1, interfaceName: cali1, ipNetworks: [10.65.0.2/32]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [
+        ("bridge", "is a port of bridge `br0`, which rules see in its place: it is not enforced"),
+        ("", "is a port of `br0`, which rules see in its place: it is not enforced"),
+        ("vrf", "is in VRF `br0`, which rules see, too, or in its place"),
+    ],
+)
+def test_a_port_of_something_else_is_told(kernel: Kernel, policy: Path, kind: str, how: str) -> None:
+    """At the start, and when it comes to be one; those that nobody governs by name are not."""
+    policy.write_text(f"{POLICY}---{WORKLOAD}---{ANY}", encoding="utf-8")
+    master = Master("br0", kind)
+    pod, port, other = Link(5, "cali1", ()), Link(5, "cali1", (), master), Link(6, "eth6", (), master)
+    kernel.links = Links((replace(UPLINK, master=master), pod, other, Link(7, "br0", ())))
+    becomes(kernel, (UPLINK, port, other, Link(7, "br0", ())))
+    said = run(policy)
+    assert [line for line in said if how in line] == [
+        f"warning: HostEndpoint/out: `eth0` {how}; name `br0` in interfaceName",
+        f"warning: WorkloadEndpoint/shop/vm: `cali1` {how}; "
+        "let the host route to it, without `br0` (docs/operations.md, VMs on bridges)",
+    ]
+    assert "interfaces: eth0 leaves br0, cali1 joins br0" in said

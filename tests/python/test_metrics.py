@@ -391,6 +391,14 @@ def test_it_fits(width: int, height: int) -> None:
     assert shown[-1] == "q ends"
 
 
+def test_endpoints_that_rules_do_not_reach_are_named_and_counted() -> None:
+    now = recorded(2)
+    now["outOfReach"] = [f"HostEndpoint/h{number}: a port" for number in range(12)]
+    told = [line for line in lines(now) if line.startswith("warning: ")]
+    assert (told[0], told[9]) == ("warning: HostEndpoint/h0: a port", "warning: HostEndpoint/h9: a port")
+    assert told[10:] == ["warning: and 2 more endpoints that rules do not reach (-o json has all)"]
+
+
 def test_once_prints_one_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter([recorded(1), recorded(2)])
     monkeypatch.setattr(sys.modules["labelgate.cli.top"], "ask_daemon", lambda *_, **__: next(answers))

@@ -96,7 +96,8 @@ class OutOfReach:
 
     def look(self, generation: Generation) -> None:
         """To be called for each that has come into force."""
-        found = out_of_reach(generation.snapshot, generation.config.node, generation.links)
+        node, table = generation.config.node, generation.table
+        found = out_of_reach(generation.snapshot, node, generation.links, table)
         for text in found:
             if text not in self.known:
                 self._warn(f"warning: {text}")
@@ -118,7 +119,13 @@ def _change(was: Link, now: Link) -> str:
     gained = [f"+{address}" for address in now.addresses if address not in was.addresses]
     lost = [f"-{address}" for address in was.addresses if address not in now.addresses]
     name = now.name if now.name == was.name else f"{was.name} is {now.name}"
-    return " ".join([name, *filter(None, (_some(gained), _some(lost)))])
+    return " ".join([name, *filter(None, (_some(gained), _some(lost), _membership(was, now)))])
+
+
+def _membership(was: Link, now: Link) -> str:
+    if was.master == now.master:
+        return ""
+    return f"joins {now.master.name}" if now.master else f"leaves {was.master and was.master.name}"
 
 
 def _some(found: Sequence[str]) -> str:

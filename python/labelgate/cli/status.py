@@ -12,6 +12,9 @@ import click
 from labelgate.cli.options import ask_daemon, socket_option, warn_of_elsewhere
 from labelgate.printable import printable_lines
 
+MOST_NAMED = 10
+"""Endpoints that rules do not reach: a host may have hundreds on one bridge."""
+
 
 @click.command()
 @socket_option
@@ -43,7 +46,10 @@ def lines(answer: Mapping[str, Any]) -> Iterator[str]:
         f"{generation['hostEndpoints']} host endpoints, {generation['workloads']} workloads, "
         f"{answer['rules']['variant']} rules"
     )
-    yield from (f"warning: {text}" for text in answer.get("outOfReach", ()))
+    unreached = answer.get("outOfReach", ())
+    yield from (f"warning: {text}" for text in unreached[:MOST_NAMED])
+    if more := unreached[MOST_NAMED:]:
+        yield f"warning: and {len(more)} more endpoints that rules do not reach (-o json has all)"
     if other := answer["rules"].get("otherVariant"):
         yield f"warning: iptables-{other} has rules, too: packets pass those of both"
     for writer in answer["rules"].get("markWriters", ()):

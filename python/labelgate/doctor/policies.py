@@ -45,10 +45,11 @@ def policies(
             "correct the FelixConfiguration, or what is set beside it",
         )  # fmt: skip
         return
-    if unreached := out_of_reach(snapshot, config.node, links):
+    table = snapshot.compile(node=config.node, host=links.host_facts, settings=settings)
+    if unreached := out_of_reach(snapshot, config.node, links, table):
         yield Diagnosis(
             "policies", "warning", some(unreached),
-            "these endpoints are not enforced on these interfaces",
+            "these endpoints are not enforced there, or not at every hook",
             "as it is said there; docs/operations.md has more",
         )  # fmt: skip
         return
