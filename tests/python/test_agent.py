@@ -826,6 +826,24 @@ def test_rules_are_put_back_while_connections_are_asked_about(
     assert put_back < said.index("{'findings': [], 'warnings': []}")
 
 
+def test_rules_that_are_put_back_are_not_made_again(
+    kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a thousand host endpoints that takes longer than to write them, and what is denied passes."""
+    made: list[object] = []
+    real = enforcement.ruleset
+    monkeypatch.setattr(enforcement, "ruleset", lambda facts: made.append(real(facts)) or made[-1])
+
+    def meddle() -> None:
+        made.clear()
+        kernel.findings = ["v4: raw PREROUTING: our jump is gone"]
+
+    kernel.steps = [meddle, lambda: None]
+    run(policy)
+    assert kernel.touched == ["bound", "applied", "applied", "applied", "cleaned", "stopped"]
+    assert made == []
+
+
 @pytest.mark.parametrize(("stop", "expected"), [("keep", 3), ("remove", 2)])
 def test_a_planned_stop_ends_a_trial(
     kernel: Kernel, policy: Path, monkeypatch: pytest.MonkeyPatch, stop: str, expected: int

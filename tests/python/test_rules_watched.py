@@ -59,6 +59,23 @@ def test_without_changes_rules_are_looked_at_from_time_to_time(clock: Clock, cha
     assert due == 100 / RuleWatch.EVERY
 
 
+def test_a_change_behind_a_look_from_time_to_time_need_not_wait(clock: Clock, changes: Changes) -> None:
+    """However long that has taken; only what follows another change waits."""
+    rules = RuleWatch("nft", clock)
+    clock.now += RuleWatch.EVERY
+    assert rules.is_due()
+    clock.now += 1
+    rules.done(again=False)
+    changes.changed = True
+    assert rules.is_due()
+    clock.now += 1
+    rules.done(again=False)
+    changes.changed = True
+    assert not rules.is_due()
+    clock.now += 4
+    assert rules.is_due()
+
+
 def test_what_was_put_back_is_looked_at_once_more(clock: Clock, changes: Changes) -> None:
     """A table that somebody changes back at once looks as it did before."""
     rules = RuleWatch("nft", clock)

@@ -112,6 +112,8 @@ class Enforcement:
         self._is_in_force = False
         self._applied: RulesetFacts
         """What the rules in the kernel were made from: the same need not be written, nor read, again."""
+        self._rules: Ruleset
+        """These rules: to make them takes longer than to put them back, where endpoints are many."""
 
     @property
     def variant(self) -> str:
@@ -251,6 +253,7 @@ class Enforcement:
             if not self._make_counters(facts):
                 raise
             self._netfilter.apply(rules)
+        self._rules = rules
 
     def _make_counters(self, facts: RulesetFacts) -> bool:
         """False if all were there."""
@@ -362,7 +365,8 @@ class Enforcement:
                 self._follow_hazards(hooks, now)
             elif findings:
                 facts = self._facts(self.current)
-                self._apply(self.current, facts, ruleset(facts), now)
+                rules = self._rules if facts == self._applied else ruleset(facts)
+                self._apply(self.current, facts, rules, now)
             self._rules_missing, self._rules_seen = None, time.monotonic()
         except (ApplyError, ValueError, OSError) as error:
             self._rules_missing = self._rules_missing or str(error)

@@ -261,8 +261,8 @@ class Netfilter:
         for key, installed in self._installed.items():
             (table, family), saved = key, _at(now, key)
             findings += [f"{family} {finding}" for finding in misplaced(table, saved, installed.rules)]
-            names = sorted({*installed.printed, *saved.ours})
-            changed = [name for name in names if installed.printed.get(name) != saved.ours.get(name)]
+            before, after = installed.printed, saved.ours
+            changed = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
             if changed:
                 # In one line: whoever empties a table changes all of them.
                 more = f" (and {len(changed) - 1} more chains)" if len(changed) > 1 else ""

@@ -178,8 +178,8 @@ def _ask(opened: socket.socket, level: int, option: int, table: str, size: int, 
 class RuleWatch:
     """Says when our rules should be looked at: after a change of our tables, and from time to time anyway.
 
-    Whoever changes rules again and again is followed so often and no more: between two checks lie `SPACING`
-    seconds, or four times as long as a check takes.
+    Whoever changes rules again and again is followed so often and no more: between the check of a change and
+    that of the next one lie `SPACING` seconds, or four times as long as a check takes.
     """
 
     EVERY = 5.0
@@ -191,7 +191,8 @@ class RuleWatch:
     ) -> None:
         self._watch = NftWatch() if variant == "nft" else LegacyWatch(clock)
         self._clock = clock
-        self._has_changed = False
+        self._has_changed = self._was_changed = False
+        """Something has; and had when rules were looked at last."""
         self._begun = self._ended = clock()
 
     @property
@@ -209,6 +210,8 @@ class RuleWatch:
 
     @property
     def _not_before(self) -> float:
+        if not self._was_changed:
+            return self._ended  # Nobody changes rules again and again.
         return self._ended + min(self.EVERY, max(self.SPACING, 4 * (self._ended - self._begun)))
 
     def is_due(self) -> bool:
@@ -217,7 +220,7 @@ class RuleWatch:
         now = self._clock()
         if not ((self._has_changed and now >= self._not_before) or now - self._ended >= self.EVERY):
             return False
-        self._has_changed = False
+        self._was_changed, self._has_changed = self._has_changed, False
         self._begun = now
         return True
 
@@ -227,6 +230,7 @@ class RuleWatch:
         Who undoes that at once leaves a table as it was when last compared: only another look tells.
         """
         self._has_changed |= again
+        self._was_changed |= again
         self._ended = self._clock()
 
     def close(self) -> None:
