@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 from collections.abc import Callable
@@ -529,6 +530,15 @@ def test_a_port_of_a_bridge(tmp_path: Path) -> None:
     (found,) = doctor_policies(known, Links((*HERE.links, Link(3, "eth3", (), Master("br0", "bridge")))))
     assert found.state == "warning"
     assert found.found.startswith("HostEndpoint/one: `eth3` is a port of bridge `br0`")
+
+
+def test_endpoints_that_the_daemon_does_not_reach() -> None:
+    """By its own word, where its policies are not those of the configuration."""
+    answer = json.loads((Path(__file__).parent / "recorded" / "status-2.json").read_text())
+    answer["outOfReach"] = ["HostEndpoint/one: `eth3` is a port of bridge `br0`"]
+    answer["networkNamespace"] = os.stat("/proc/self/ns/net").st_ino
+    (found,) = [one for one in examination._daemon(answer, CONFIG, 7) if one.subject == "policies"]
+    assert (found.state, found.found) == ("warning", answer["outOfReach"][0])
 
 
 def test_policies_that_the_daemon_does_not_start_with(tmp_path: Path) -> None:

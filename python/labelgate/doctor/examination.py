@@ -16,7 +16,7 @@ from labelgate.control import ControlError, NoDaemon, ask, is_elsewhere
 from labelgate.doctor import kernel, rules
 from labelgate.doctor.diagnosis import Diagnosis
 from labelgate.doctor.files import event_file, files, program
-from labelgate.doctor.policies import policies
+from labelgate.doctor.policies import not_reached, policies
 from labelgate.links import read_links
 from labelgate.netfilter.apply import Tables
 from labelgate.netfilter.routing import read_routing_rules
@@ -121,6 +121,8 @@ def _daemon(status: dict[str, Any] | None, config: Config, running: int | None) 
             "files", "warning", refused["message"].splitlines()[0], "the generation before is in force",
             "correct the files; `labelgate status` has the whole message",
         )  # fmt: skip
+    if (unreached := status.get("outOfReach")) and not config.policies:  # Else they have been looked at.
+        yield not_reached(unreached)
     if problem := status["state"]["problem"]:
         yield Diagnosis(
             "state", "warning", problem, "no policy can be applied, and none falls back on it",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from labelgate.config import Config, ConfigError, load_config
 from labelgate.doctor.diagnosis import Diagnosis, some
@@ -47,11 +47,7 @@ def policies(
         return
     table = snapshot.compile(node=config.node, host=links.host_facts, settings=settings)
     if unreached := out_of_reach(snapshot, config.node, links, table):
-        yield Diagnosis(
-            "policies", "warning", some(unreached),
-            "these endpoints are not enforced there, or not at every hook",
-            "as it is said there; docs/operations.md has more",
-        )  # fmt: skip
+        yield not_reached(unreached)
         return
     if idle := list(snapshot.idle_host_endpoints(config.node, links.host_facts)):
         yield Diagnosis(
@@ -69,6 +65,15 @@ def policies(
         )  # fmt: skip
         return
     yield Diagnosis("policies", "ok", f"valid; every host endpoint of `{config.node}` has an interface")
+
+
+def not_reached(endpoints: Sequence[str]) -> Diagnosis:
+    """Endpoints that rules do not reach, as `out_of_reach` tells them."""
+    return Diagnosis(
+        "policies", "warning", some(endpoints),
+        "these endpoints are not enforced there, or not at every hook",
+        "as it is said there; docs/operations.md has more",
+    )  # fmt: skip
 
 
 def _tracked_udplite(snapshot: Snapshot) -> list[str]:
