@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from labelgate.agent.unheard import unheard
 from labelgate.model import core_model
 from labelgate.resources import load_text
 from labelgate.settings import HostFacts, Settings
@@ -111,3 +112,67 @@ def test_missing_tiers_of_staged_policies() -> None:
     assert snapshot(staged, deleted).warnings == [
         "StagedGlobalNetworkPolicy/p: tier `gone` does not exist: it comes last and denies (E-4)"
     ]
+
+
+OPEN = policy("NetworkPolicy", "selector: app == 'web', egress: [{action: Allow}], types: [Egress]", "open")
+HOST = """
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: h, labels: {role: edge}}
+spec: {node: edge1, interfaceName: eth0}
+"""
+UNTRACKED = (
+    "selector: role == 'edge', doNotTrack: true, applyOnForward: true, ingress: [{action: %s, protocol: %s}]"
+)
+
+
+@pytest.mark.parametrize(
+    ("documents", "names"),
+    [
+        ([policy("StagedNetworkPolicy", f"selector: app == 'web', {DENY}")], ["WorkloadEndpoint/shop/web"]),
+        # What is asked about anyhow, denied anyhow, or allowed by both is no news.
+        (
+            [
+                policy(
+                    "NetworkPolicy", "selector: app == 'web', ingress: [{action: Allow, protocol: TCP}]", "a"
+                ),
+                policy("StagedNetworkPolicy", f"selector: app == 'web', {DENY}"),
+            ],
+            [],
+        ),
+        (
+            [
+                policy("NetworkPolicy", f"selector: app == 'web', {DENY}", "a"),
+                policy(
+                    "StagedNetworkPolicy", "selector: app == 'web', ingress: [{action: Deny, protocol: TCP}]"
+                ),
+            ],
+            [],
+        ),
+        ([OPEN, policy("StagedNetworkPolicy", "selector: app == 'web', egress: [{action: Allow}]")], []),
+        ([HOST, policy("StagedGlobalNetworkPolicy", UNTRACKED % ("Deny", "TCP"))], ["HostEndpoint/h"]),
+        (
+            [
+                HOST,
+                policy("GlobalNetworkPolicy", UNTRACKED % ("Allow", "UDP"), "a"),
+                policy("StagedGlobalNetworkPolicy", UNTRACKED % ("Deny", "TCP")),
+            ],
+            ["HostEndpoint/h"],
+        ),
+        (
+            [
+                HOST,
+                policy("GlobalNetworkPolicy", UNTRACKED % ("Allow", "UDP"), "a"),
+                policy("StagedGlobalNetworkPolicy", UNTRACKED % ("Log", "UDP")),
+            ],
+            [],
+        ),
+    ],
+)
+def test_whose_packets_staged_policies_do_not_see(documents: list[str], names: list[str]) -> None:
+    """Kernel rules answer, and no packet comes to the daemon."""
+    host = HostFacts({"eth0": (), "cali111": ()})
+    made = [snapshot(*documents).compile(node="edge1", host=host, staged=staged) for staged in (False, True)]
+    said = list(unheard(*made))
+    assert [name for text in said for name in names if name in text] == names
+    assert len(said) == len(names)

@@ -12,6 +12,7 @@ from labelgate.agent.changes import Changes
 from labelgate.agent.panics import faults_refused
 from labelgate.agent.process import start_mode
 from labelgate.agent.state import Record, Source
+from labelgate.agent.unheard import unheard
 from labelgate.compiler import Compiler
 from labelgate.config import Config, ConfigError, config_of, host_name, kept_texts, load_config
 from labelgate.engines import Budgets, ClassesBudget
@@ -282,12 +283,12 @@ class Loader:
             table = self._table(snapshot, config, links)
         self.changes.compiled.observe(time.monotonic() - begun)
         self._step()
-        warnings = (*snapshot.warnings, *table.warnings)
+        staged = self._staged_table(snapshot, config, links)
+        warnings = (*snapshot.warnings, *table.warnings, *(unheard(table, staged) if staged else ()))
         for warning in warnings:
             if warning not in self._warnings:
                 self._say(f"warning: {warning}")
         self._warnings = frozenset(warnings)
-        staged = self._staged_table(snapshot, config, links)
         generation = Generation(number, snapshot, config, table, links, source, files, staged)
         self._require_endpoints(generation)
         return generation
