@@ -30,7 +30,6 @@ UNTRANSLATED = "conntrack translates no invalid packet"
 MARKED = "no packet comes from a wire with a mark"
 DENIED = "an earlier hook denies it"
 TAKEN_OUT = "an earlier hook takes it out of conntrack"
-TRACKED = "in filter OUTPUT only what is untracked is accepted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +114,4 @@ def _impossible(case: Case, packet: Packet) -> str | None:
     begins = NEW_ICMP.get((packet.protocol, packet.src.version), ())
     if packet.protocol in (ICMP, ICMPV6) and packet.ct == "new" and packet.icmp_type not in begins:
         return NOT_NEW
-    if packet.hook == "filter-output" and packet.accepted and packet.ct != "untracked":
-        return TRACKED
     return UNTRANSLATED if packet.ct == "invalid" and packet.dnatted else None

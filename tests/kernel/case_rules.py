@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from case_node import NUMBER, CaseNode, endpoint, length_of
 from case_rows import STAND_IN, Row
-from kit import ACCEPT, PROGRAMS, REJECT
+from kit import ACCEPT, PROGRAMS
 from labelgate.demo.world import EDGE
 from labelgate.flow import Hook, Packet, Verdict
 
@@ -70,19 +70,12 @@ def install(node: CaseNode, backend: str, rows: Mapping[int, Row]) -> None:
     node.set_sysctls(EDGE, {"net/netfilter/nf_conntrack_checksum": "0"})
 
 
-def _is(number: int, packet: Packet | None = None, accepted: bool = False) -> str:
-    """Matches the packet of a row; given what it is, with or without labelgate's accept mark."""
+def _is(number: int, accepted: bool | None = None) -> str:
+    """Matches the packet of a row, with or without labelgate's accept mark, or either way."""
     mark, mask = number << NUMBER, 0xFFF << NUMBER
-    if packet is not None:
-        bit = _accept(packet)
-        mark, mask = mark | bit * accepted, mask | bit
+    if accepted is not None:
+        mark, mask = mark | ACCEPT * accepted, mask | ACCEPT
     return f"-m mark --mark {mark:#x}/{mask:#x}"
-
-
-def _accept(packet: Packet) -> int:
-    """The bit that says so, from raw to filter OUTPUT of what is untracked."""
-    is_exempt = packet.hook == "filter-output" and packet.ct == "untracked"
-    return REJECT if is_exempt or packet.hook == "raw-output" else ACCEPT
 
 
 def _bring(node: CaseNode, row: Row, number: int) -> Iterator[tuple[Place, str]]:
@@ -95,10 +88,7 @@ def _bring(node: CaseNode, row: Row, number: int) -> Iterator[tuple[Place, str]]
     if row.notrack:
         yield ("raw", first), f"{_is(number)} -j CT --notrack"
     if places.ahead and row.mark is not None:
-        yield (
-            places.ahead,
-            f"{_is(number)} -j MARK --set-xmark {_accept(packet) * row.mark:#x}/{_accept(packet):#x}",
-        )
+        yield places.ahead, f"{_is(number)} -j MARK --set-xmark {ACCEPT * row.mark:#x}/{ACCEPT:#x}"
     if places.ahead and packet.hook == "mangle-postrouting":
         yield places.ahead, f"{_is(number)} -j ACCEPT"
     if packet.dnatted or packet.ct == "untracked":
@@ -116,12 +106,9 @@ def _count(row: Row, number: int) -> Iterator[tuple[Place, str]]:
         return place, f"{match} -m comment --comment {number}-{name}"
 
     if places.before:
-        # On its way to filter OUTPUT a tracked packet has the bit, too, if untracked policy was asked.
-        marked = packet if packet.hook != "filter-output" or packet.ct == "untracked" else None
-        is_so = f"{_is(number, marked, packet.accepted)} {_state(row, places.before)}"
-        yield counted(places.before, is_so, "before")
+        yield counted(places.before, f"{_is(number, packet.accepted)} {_state(row, places.before)}", "before")
     for accepted in (False, True):
-        match = _is(number, packet, accepted)
+        match = _is(number, accepted)
         if places.at[0] == "raw":
             for word, tracked in (("untracked", ""), ("tracked", "! ")):
                 state = f"-m conntrack {tracked}--ctstate UNTRACKED"

@@ -177,17 +177,17 @@ FORGED = {
     "nat PREROUTING": (IN, THROUGH),
     "mangle INPUT": (IN,),
     "mangle FORWARD": (THROUGH,),
-    "mangle OUTPUT": (),
-    "nat OUTPUT": (),
+    "mangle OUTPUT": (OUT,),
+    "nat OUTPUT": (OUT,),
 }
-"""By where it stands: what that rule lets pass, which policy denies. In OUTPUT bit A says nothing."""
+"""By where it stands: what that rule lets pass, which policy denies."""
 
 
 @pytest.mark.parametrize("place", FORGED)
 def test_others_that_write_our_mark_behind_ours(
     world: World, backend: str, place: str, tmp_path: Path
 ) -> None:
-    """Denied packets pass as accepted, which rules cannot help: log, status and doctor say who writes."""
+    """Denied packets pass as accepted, which rules cannot help: log, status and doctor say who does that."""
     table, chain = place.split()
     probes, text = twins(IN, THROUGH, OUT), "---".join((policies.host(), USUAL))
     with enforce(world, tmp_path, backend, text) as daemon:
@@ -335,16 +335,16 @@ def test_marks(world: World, backend: str, tmp_path: Path) -> None:
 
 
 def test_routing_rules_that_read_our_mark(world: World, backend: str, tmp_path: Path) -> None:
-    """As wg-quick makes them: who has packets routed again may send them elsewhere, which is said."""
+    """As wg-quick makes them: untracked packets of the host may be routed otherwise, which is said."""
     world.run(EDGE, *["ip", "rule", "add", "not", "fwmark", "0xca6c", "table", "51820", "priority", "32000"])
     world.run(EDGE, *["ip", "rule", "add", "fwmark", "0x4000/0x4000", "table", "51821", "priority", "32001"])
     with (
         enforce(world, tmp_path, backend, policies.RESOLVER) as daemon,
         echo_server(world, EDGE, EDGE_INSIDE, 5353),
     ):
-        assert [line for line in daemon.log if "fwmark" in line] == [
-            "warning: IPv4 rule 32000: fwmark 0xca6c/0xffffffff reads our mark bits: it routes what "
-            "untracked policy was asked about, where others have packets of this host routed again"
+        assert [line for line in daemon.log if "accept mark" in line] == [
+            "warning: IPv4 rule 32000: fwmark 0xca6c/0xffffffff reads our accept mark: it routes untracked "
+            "packets of this host"
         ]
 
 
@@ -360,7 +360,6 @@ def test_forged_accept_marks(world: World, backend: str, tmp_path: Path) -> None
             sender.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
             sender.sendto(b"x", (address, port))
 
-    hosts = [policies.host("any", "*"), policies.host("inside", "eth1")]
     from_lo, accepted = "-i lo -p udp -m udp --dport 7002", f"--mark {ACCEPT:#x}/{ACCEPT:#x}"
     add_rules(
         world, backend, "raw",
@@ -368,7 +367,7 @@ def test_forged_accept_marks(world: World, backend: str, tmp_path: Path) -> None
         count("PREROUTING", "cleared", f"{from_lo} -m mark ! {accepted}"),
     )  # fmt: skip
     with (
-        enforce(world, tmp_path, backend, "---".join([*hosts, USUAL, FAST])),
+        enforce(world, tmp_path, backend, f"{policies.host('any', '*')}---{USUAL}---{FAST}"),
         Ear(world, EDGE, 4, socket.IPPROTO_UDP) as here,
         Ear(world, EDGE, 6, socket.IPPROTO_UDP) as here6,
         Ear(world, INSIDE, 4, socket.IPPROTO_UDP) as there,

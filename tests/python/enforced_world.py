@@ -15,7 +15,7 @@ from random_world import HOST, Dice
 from rules_interpreter import KernelPacket
 from test_engine_equals_reference import interfaces_of
 from test_ruleset_examples import Judge
-from test_ruleset_simulation import FOREIGN, accepting, may_be_accepted
+from test_ruleset_simulation import FOREIGN
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Loop(Judge):
 
 
 def can_be(packet: Packet, facts: RulesetFacts) -> bool:
-    """A kernel can show it: interfaces fit, defragmentation is on, only host endpoints accept ahead."""
+    """A kernel can show it: interfaces fit, defragmentation is on, only host endpoints set A."""
     comes_in = packet.hook in ("raw-prerouting", "mangle-prerouting", "filter-input")
     goes_out = packet.hook in ("raw-output", "filter-output")
     is_placed = (
@@ -66,10 +66,7 @@ def can_be(packet: Packet, facts: RulesetFacts) -> bool:
         and (packet.out is None) == comes_in
         and not (goes_out and packet.in_)
     )
-    can_be_accepted = may_be_accepted(facts, packet.hook) and not (
-        packet.hook == "filter-output" and packet.ct != "untracked"
-    )
-    return is_placed and not packet.fragment and (can_be_accepted or not packet.accepted)
+    return is_placed and not packet.fragment and (bool(facts.hosts) or not packet.accepted)
 
 
 def as_seen(packet: Packet) -> KernelPacket:
@@ -86,7 +83,7 @@ def as_seen(packet: Packet) -> KernelPacket:
         in_=packet.in_,
         out=packet.out,
         ct=ct,
-        mark=FOREIGN | (accepting(packet.hook) if packet.accepted else 0),
+        mark=FOREIGN | (0x100 if packet.accepted else 0),
         sport=packet.sport,
         dport=packet.dport,
         icmp_type=packet.icmp_type,

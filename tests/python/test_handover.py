@@ -59,6 +59,19 @@ def test_a_successor_that_gave_up_ends_nothing(in_force: Presence, name: str) ->
         assert in_force.is_replaced()
 
 
+@pytest.mark.parametrize(("last", "is_succeeded"), [(DONE, True), (b"", False), (None, True)])
+def test_what_became_of_a_successor_is_waited_for(
+    in_force: Presence, name: str, last: bytes | None, is_succeeded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both may be told to stop at once. One that says nothing may be in force."""
+    monkeypatch.setattr(handover, "OUTCOME_SECONDS", 0.3)
+    with connect(name) as successor:
+        assert not in_force.is_replaced()
+        if last is not None:
+            successor.send(last) if last else successor.close()
+        assert in_force.is_succeeded() is is_succeeded
+
+
 def test_a_successor_has_its_time(
     in_force: Presence, name: str, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,7 +17,7 @@ from labelgate.reference import Reference
 from rules_interpreter import KernelPacket
 from ruleset_examples import EXAMPLES
 from ruleset_policies import POLICIES
-from test_ruleset_simulation import FOREIGN, INTERFACES, World, accepting, may_be_accepted
+from test_ruleset_simulation import FOREIGN, INTERFACES, World
 
 HOST = HostFacts({"lo": ("127.0.0.1",), "eth0": ("198.51.100.10",), "eth1": ("10.9.0.10",)})
 SOURCES: dict[Family, tuple[str, ...]] = {
@@ -101,7 +101,7 @@ def combinations(hook: Hook, family: Family) -> Iterator[KernelPacket]:
         inward = (None, "eth0", "cali111")
     states = ("new",) if hook.startswith("raw") else ("new", "established", "related", "invalid", "untracked")
     for in_, out, ct, mark, source, content in itertools.product(
-        inward, outward, states, (0, accepting(hook)), SOURCES[family], CONTENTS
+        inward, outward, states, (0, 0x100), SOURCES[family], CONTENTS
     ):
         may_be_dnatted = hook in ("filter-output", "mangle-postrouting") and ct not in (
             "invalid",
@@ -124,17 +124,13 @@ def combinations(hook: Hook, family: Family) -> Iterator[KernelPacket]:
             )
 
 
-def can_be_so(facts: RulesetFacts, hook: Hook, packet: KernelPacket) -> bool:
-    """Accepted only where something accepts; in raw the mark may be forged."""
-    return hook.startswith("raw") or may_be_accepted(facts, hook) or not packet.mark & accepting(hook)
-
-
 def disagreements(world: World, hook: Hook, asked: Iterable[KernelPacket]) -> list[KernelPacket]:
     """Packets of which rules and queue together make something else than the judge alone."""
+    can_be_accepted = bool(world.facts.hosts) or hook.startswith("raw")  # Only host endpoints set the mark.
     return [
         packet
         for packet in asked
-        if can_be_so(world.facts, hook, packet)
+        if (can_be_accepted or not packet.mark & world.marks.accept)
         and world.seen(hook, world.through_rules(hook, packet)) != world.expected(hook, packet)
     ]
 

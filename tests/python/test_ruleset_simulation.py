@@ -7,7 +7,6 @@ run in an interpreter, queued packets are judged by the model and come back with
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import Protocol
@@ -63,16 +62,10 @@ class World:
             if of_family == family
         }
         self.hooks = answers or Hooks(facts, family)
-        self.others: Callable[[KernelPacket], KernelPacket] = lambda packet: packet
-        """What rules of others make of a packet behind ours in raw OUTPUT."""
 
     def run(self, hook: Hook, packet: KernelPacket) -> Outcome:
         table, base = PLACES[hook]
-        outcome = self.tables[table].enter(base, packet)
-        if hook != "raw-output" or outcome.word != "return":
-            return outcome
-        end = self.tables[table].leave(base, self.others(outcome.packet))
-        return replace(end, rules=outcome.rules + end.rules, counted=outcome.counted + end.counted)
+        return self.tables[table].enter(base, packet)
 
     def through_rules(self, hook: Hook, packet: KernelPacket) -> Outcome:
         """Rules, and where they queue: the engine and the rules again."""
@@ -80,11 +73,9 @@ class World:
         if outcome.word != "queue":
             return outcome
         assert [outcome.queue] == list(self.facts.queues(hook, self.family))
+        assert not outcome.packet.mark & (self.marks.decided | self.marks.reject)
         seen = outcome.packet
-        ours = self.marks.exempt if hook == "raw-output" else 0
-        assert not seen.mark & (self.marks.decided | self.marks.reject) & ~ours
-        is_accepted = hook != "filter-output" and bool(seen.mark & self.marks.accept)
-        verdict, accepted = self.hooks.answer(hook, seen, is_accepted)
+        verdict, accepted = self.hooks.answer(hook, seen, bool(seen.mark & self.marks.accept))
         is_filter, settings = hook.startswith("filter"), self.facts.settings
         bits = self.marks.accept if accepted else 0
         repeat = "repeat" if hook not in self.facts.without_repeat else "accept"
@@ -104,21 +95,7 @@ class World:
             return Outcome(word, replace(seen, mark=foreign | bits))
         again = self.run(hook, replace(seen, mark=foreign | bits | self.marks.decided))
         assert again.word != "queue", "a decided packet is queued for ever"
-        is_untracked_by_others = again.packet.ct == "untracked" and not again.packet.notrack
-        if (
-            hook == "raw-output"
-            and not is_untracked_by_others
-            and seen.ct != "untracked"
-            and seen.protocol != 58
-        ):
-            assert again.packet.mark == seen.mark, "it is looked up in the routes again"
         return again
-
-    def arrives_accepted(self, hook: Hook, packet: KernelPacket) -> bool:
-        """E-48: bit A says so; in filter OUTPUT bit R, of what is untracked."""
-        if hook == "filter-output":
-            return bool(packet.mark & self.marks.exempt) and packet.ct == "untracked"
-        return bool(packet.mark & self.marks.accept)
 
     def seen(self, hook: Hook, outcome: Outcome) -> tuple[str, bool, bool]:
         """What became of it, bit A, and whether it is exempt from conntrack; a lost packet has neither."""
@@ -126,13 +103,8 @@ class World:
             return outcome.word, False, False
         mark = outcome.packet.mark
         assert mark & ~self.marks.mask == FOREIGN, "bits of others were touched"
-        accepted = bool(mark & self.marks.accept)
-        if hook in ("raw-output", "filter-output"):
-            assert not accepted or hook == "filter-output", "bit A is of packets that come in"
-            accepted = bool(mark & self.marks.exempt) and outcome.packet.ct == "untracked"
-            assert accepted or hook == "raw-output" or not mark & self.marks.exempt
-            mark &= ~self.marks.exempt
         assert not mark & (self.marks.decided | self.marks.reject), "our bits leave the table"
+        accepted = bool(mark & self.marks.accept)
         word = outcome.word
         if (
             hook == "filter-forward"
@@ -144,7 +116,8 @@ class World:
         return word, accepted, outcome.packet.notrack
 
     def expected(self, hook: Hook, packet: KernelPacket) -> tuple[str, bool, bool]:
-        verdict, accepted = self.hooks.answer(hook, packet, self.arrives_accepted(hook, packet))
+        arrived = bool(packet.mark & self.marks.accept)
+        verdict, accepted = self.hooks.answer(hook, packet, arrived)
         settings = self.facts.settings
         if verdict == "deny":
             rejects = hook.startswith("filter") and settings.filter_deny == "Reject"
@@ -245,11 +218,9 @@ def random_packet(
     if hook == "mangle-postrouting" and dice.random() < 0.7:
         in_ = None
     # Only host endpoints accept before filter; at raw a mark may be forged.
-    bits = dice.choice((0, accepting(hook) if may_be_accepted else 0))
+    bits = dice.choice((0, 0x100 if may_be_accepted else 0))
     if hook.startswith("raw"):
         bits = dice.choice((0, 0x100, 0x1100))
-    if hook == "filter-output":
-        bits |= dice.choice((0, 0x100))
     ct = dice.choice(("new", "established", "related", "invalid", "untracked"))
     dnatted = hook in ("filter-output", "mangle-postrouting") and ct not in ("invalid", "untracked")
     return KernelPacket(
@@ -267,18 +238,6 @@ def random_packet(
     )
 
 
-def accepting(hook: Hook) -> int:
-    """The bit that says at this hook that a packet is accepted, from raw OUTPUT only if it is untracked."""
-    return 0x1000 if hook == "filter-output" else 0x100
-
-
-def may_be_accepted(facts: RulesetFacts, hook: Hook) -> bool:
-    """Of this host's packets only untracked policy accepts any before filter."""
-    if hook == "filter-output":
-        return any(host.untracked for host in facts.hosts)
-    return bool(facts.hosts)
-
-
 @pytest.mark.parametrize("seed", range(60))
 def test_rules_and_queue_answer_what_the_hooks_answer(seed: int) -> None:
     dice = random.Random(seed)
@@ -289,23 +248,9 @@ def test_rules_and_queue_answer_what_the_hooks_answer(seed: int) -> None:
         world = World(facts, family)
         for hook in HOOKS:
             for _ in range(400 if hook == "filter-forward" else 150):
-                packet = random_packet(dice, family, hook, may_be_accepted=may_be_accepted(facts, hook))
+                packet = random_packet(dice, family, hook, may_be_accepted=bool(facts.hosts))
                 seen = world.seen(hook, world.through_rules(hook, packet))
                 assert seen == world.expected(hook, packet), (hook, packet, facts)
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_what_others_leave_untracked_is_accepted_by_no_policy(seed: int) -> None:
-    """A `continue` of untracked policy, and then a NOTRACK rule behind ours in raw OUTPUT."""
-    dice = random.Random(seed)
-    facts = random_facts(dice)
-    for family in FAMILIES:
-        world = World(facts, family)
-        world.others = lambda packet: replace(packet, ct="untracked")
-        for _ in range(200):
-            packet = replace(random_packet(dice, family, "raw-output"), ct="new")
-            word, accepted, _ = world.seen("raw-output", world.through_rules("raw-output", packet))
-            assert (word, accepted) == world.expected("raw-output", packet)[:2], (packet, facts)
 
 
 class Blind(Hooks):
@@ -362,16 +307,16 @@ def test_counting_decides_nothing(seed: int) -> None:
         plain, counting = (World(asked, family, judge) for asked in (facts, counted(facts, dice)))
         for hook in HOOKS:
             for _ in range(120 if hook == "filter-forward" else 60):
-                packet = random_packet(dice, family, hook, may_be_accepted=may_be_accepted(facts, hook))
+                packet = random_packet(dice, family, hook, may_be_accepted=bool(facts.hosts))
                 expected, asked = plain.through_rules(hook, packet), packet
                 if hook == "mangle-postrouting":
                     asked = replace(packet, mark=packet.mark | dice.choice((0, reject)))
                 found = counting.through_rules(hook, asked)
                 mark = found.packet.mark
-                if (mark ^ expected.packet.mark) & reject:
+                if mark & reject:
                     is_turned = hook == "filter-output" and packet.dnatted and found.word == "return"
                     assert is_turned or asked != packet, packet
-                seen = replace(found.packet, mark=mark & ~reject | expected.packet.mark & reject)
+                seen = replace(found.packet, mark=mark & ~reject)
                 assert (found.word, seen) == (expected.word, expected.packet), (hook, packet, facts)
 
 
@@ -384,7 +329,7 @@ def test_a_mark_of_others_in_place_of_d_is_no_verdict() -> None:
     dice = random.Random(2)
     for hook in HOOKS:
         for _ in range(200):
-            packet = random_packet(dice, "v4", hook, may_be_accepted=may_be_accepted(facts, hook))
+            packet = random_packet(dice, "v4", hook)
             forged = replace(packet, mark=packet.mark | 0x1400)
             found, expected = world.run(hook, forged), world.run(hook, packet)
             assert replace(found, rules=0) == replace(expected, rules=0)

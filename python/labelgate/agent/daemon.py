@@ -584,7 +584,7 @@ class Agent:
 
     def _leave(self) -> None:
         """The stop mode, while the packet loop still answers."""
-        is_succeeded = self._is_told_to_stop and self._presence.is_pending
+        is_succeeded = self._is_told_to_stop and self._presence.is_succeeded()
         if self._is_replaced or is_succeeded:
             # The rules are the successor's, or about to be.
             self._enforcement.drain()

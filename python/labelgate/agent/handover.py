@@ -43,6 +43,8 @@ SECONDS = 30.0
 """For the other side to answer; behind DONE, between warnings."""
 PENDING_SECONDS = 90.0
 """For a successor to come into force."""
+OUTCOME_SECONDS = 10.0
+"""For a successor to come into force, or to fail, where the daemon is told to stop meanwhile."""
 LOCK_SECONDS = 5.0
 """For the lock to be free when the daemon before has ended."""
 CLAIM_SECONDS = 0.5
@@ -182,6 +184,15 @@ class Presence:
     def is_pending(self) -> bool:
         """A successor is at work: the rules are not ours to put back."""
         return self._successor is not None
+
+    def is_succeeded(self) -> bool:
+        """Waits for what becomes of a successor; whether it is in force, or may be."""
+        until = time.monotonic() + OUTCOME_SECONDS
+        while self.is_pending and time.monotonic() < until:
+            if self.is_replaced():
+                return True
+            time.sleep(0.05)
+        return self.is_pending
 
     def is_replaced(self, *, is_busy: bool = False) -> bool:
         """Whether a successor is in force; does not block. While `is_busy` none is let in."""
