@@ -3,8 +3,8 @@
 //! Three bits of the packet mark are ours. **A** (accept) travels from raw and mangle into filter (E-48). **D**
 //! (decided) is set on every packet that passes its table a second time: our chain's first rule there does what is
 //! due (no connection tracking, reject), clears D and returns, so that the rules of others stay in force. **R**
-//! (reject) asks our chain for an ICMP error or a TCP reset. From raw to filter OUTPUT packets of this host have R, and
-//! no A: rules see to that (`python/labelgate/netfilter/raw.py`).
+//! (reject) asks our chain for an ICMP error or a TCP reset. From raw to filter OUTPUT packets of this host may have R in
+//! the place of A: rules see to that (`python/labelgate/netfilter/raw.py`).
 
 use crate::flow::{Hook, Verdict};
 use crate::nfqueue::{KernelVerdict, Reply};
@@ -31,8 +31,8 @@ impl Marks {
         Some(Self { accept, decided: mask & !(accept | reject), reject })
     }
 
-    /// Whether a packet with this mark is accepted already when it comes to this hook (E-48). In filter OUTPUT rules
-    /// know that by bit R, and do not queue it.
+    /// Whether a packet with this mark is accepted already when it comes to this hook (E-48). Rules in filter OUTPUT
+    /// queue no such packet.
     pub fn say_accepted(self, hook: Hook, mark: u32) -> bool {
         hook != Hook::FilterOutput && mark & self.accept != 0
     }

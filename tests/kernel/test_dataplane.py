@@ -128,7 +128,7 @@ def test_sockets_keep_the_interface_that_they_force(world: World, backend: str, 
         }
 
 
-@pytest.mark.parametrize("place", ["ahead", "behind", "last"])
+@pytest.mark.parametrize("place", ["ahead", "behind", "late", "elsewhere"])
 def test_what_others_leave_untracked_is_judged(
     world: World, backend: str, place: str, tmp_path: Path
 ) -> None:
@@ -137,16 +137,32 @@ def test_what_others_leave_untracked_is_judged(
     notrack = "-A OUTPUT -p udp -m udp --dport 9500:9501 -j CT --notrack"
     text = f"{policies.RESOLVER}---{policies.policy('out', egress, order=50)}"
     sent = [Probe("udp", EDGE_INSIDE, INSIDE_HOST, port) for port in (9500, 9501)]
-    if place != "last":
-        add_rules(world, backend, "raw", notrack)
+    other = {"nft": "legacy", "legacy": "nft"}[backend] if place == "elsewhere" else backend
+    if place != "late":
+        add_rules(world, other, "raw", notrack)
     mode = "append" if place == "ahead" else "insert"
-    with enforce(world, tmp_path, backend, text, chainInsertMode=mode) as daemon:
-        if place == "last":
+    with enforce(world, tmp_path, backend, text, chainInsertMode=mode):
+        if place == "late":
             add_rules(world, backend, "raw", notrack)
-            daemon.wait_for("our rules are put back")
             wait_until(lambda: passing(world, *twins(*sent)) == words(*twins(sent[1])), 5)
         assert passing(world, *twins(*sent)) == words(*twins(sent[1]))
         assert conntrack_entries(world, EDGE, "dport=9501") == 0
+
+
+@pytest.mark.parametrize(
+    ("rule", "mode"), [("ACCEPT", "insert"), ("CT --zone 5", "insert"), ("CT --zone 5", "append")]
+)
+def test_others_in_raw_output_take_nothing_from_untracked_policy(
+    world: World, backend: str, rule: str, mode: str, tmp_path: Path
+) -> None:
+    """Neither one that ends the table nor one after which no packet can be left untracked (E-36, E-48)."""
+    add_rules(world, backend, "raw", f"-A OUTPUT -p udp -m udp --sport 5353 -j {rule}")
+    with (
+        enforce(world, tmp_path, backend, policies.RESOLVER, chainInsertMode=mode),
+        echo_server(world, EDGE, EDGE_INSIDE, 5353),
+        echo_server(world, EDGE, twin(EDGE_INSIDE), 5353),
+    ):
+        assert [ask(world, probe, b"who?") for probe in twins(DNS)] == [b"who?", b"who?"]
 
 
 NAT = (

@@ -342,9 +342,9 @@ def test_routing_rules_that_read_our_mark(world: World, backend: str, tmp_path: 
         enforce(world, tmp_path, backend, policies.RESOLVER) as daemon,
         echo_server(world, EDGE, EDGE_INSIDE, 5353),
     ):
-        assert [line for line in daemon.log if "accept mark" in line] == [
-            "warning: IPv4 rule 32000: fwmark 0xca6c/0xffffffff reads our accept mark: it routes untracked "
-            "packets of this host"
+        assert [line for line in daemon.log if "fwmark" in line] == [
+            "warning: IPv4 rule 32000: fwmark 0xca6c/0xffffffff reads our mark bits: packets of this host "
+            "that untracked policy was asked about may be routed by it"
         ]
 
 

@@ -56,8 +56,6 @@ class Interpreter:
         self.chains: dict[str, list[ParsedRule]] = {}
         self.jumps: dict[str, ParsedRule] = {}
         """Into our chain of each hook, by base chain."""
-        self.ends: dict[str, ParsedRule] = {}
-        """Into the one that is kept last."""
         for line in transaction.splitlines():
             if line.startswith(":"):
                 self.chains[line[1:].split()[0]] = []
@@ -69,22 +67,13 @@ class Interpreter:
                 rule = parse(words[3 if line.startswith("-I ") else 2 :])
                 if rule.jump == f"lg-{words[1]}":
                     self.jumps[words[1]] = rule
-                elif rule.jump == f"lg-{words[1]}-end":
-                    self.ends[words[1]] = rule
 
     def enter(self, base: str, packet: KernelPacket) -> Outcome:
         """From the base chain on, as far as it leads to us."""
-        return self.follow(self.jumps.get(base), packet)
-
-    def leave(self, base: str, packet: KernelPacket) -> Outcome:
-        """At the end of the base chain."""
-        return self.follow(self.ends.get(base), packet)
-
-    def follow(self, jump: ParsedRule | None, packet: KernelPacket) -> Outcome:
+        jump = self.jumps.get(base)
         if jump is None or not all(match(packet) for match in jump.matches):
             return Outcome("return", packet, rules=int(jump is not None))
-        assert jump.jump is not None
-        outcome = self.run(jump.jump, packet)
+        outcome = self.run(f"lg-{base}", packet)
         return replace(outcome, rules=outcome.rules + 1)
 
     def run(self, chain: str, packet: KernelPacket) -> Outcome:

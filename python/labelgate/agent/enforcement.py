@@ -363,7 +363,7 @@ class Enforcement:
             hooks = frozenset(hazard.hook for hazard in self._hazards(self.current.config, now))
             if hooks != self._without_repeat:
                 self._follow_hazards(hooks, now)
-            elif findings:
+            elif findings or self._applied.keeps_mark == self.others.are_on_output:
                 facts = self._facts(self.current)
                 rules = self._rules if facts == self._applied else ruleset(facts)
                 self._apply(self.current, facts, rules, now)
@@ -487,8 +487,8 @@ class Enforcement:
         found = self._hazards(config, now)
         for reader in mark_readers(read_routing_rules(), Marks.from_mask(config.mark_mask)):
             self._say(
-                f"warning: {reader} reads our mark bits: it routes what untracked policy was asked about, "
-                "where others have packets of this host routed again"
+                f"warning: {reader} reads our mark bits: packets of this host that untracked policy was "
+                "asked about may be routed by it"
             )
         told = {writer.split(" ", 2)[2] for writer in self.others.mark_writers}  # Behind variant and family.
         for hazard in sorted({str(hazard) for hazard in found if hazard.as_writer not in told}):
@@ -544,6 +544,7 @@ class Enforcement:
             fail_open=config.fail_open,
             without_repeat=self._without_repeat,
             kept=self._netfilter.entered,
+            keeps_mark=not self.others.are_on_output,
             open=is_open,
         )
 

@@ -8,7 +8,7 @@ from labelgate.agent.rate_limit import RateLimited
 from labelgate.config import Config
 from labelgate.netfilter.apply import Netfilter, Tables, Variant
 from labelgate.netfilter.facts import Marks
-from labelgate.netfilter.readback import mark_writers
+from labelgate.netfilter.readback import EMPTY_TABLE, mark_writers, rules_of_others
 
 
 class RulesOfOthers:
@@ -21,6 +21,8 @@ class RulesOfOthers:
         """The iptables variant that is not ours, where it has rules, too."""
         self.mark_writers: tuple[str, ...] = ()
         """Rules that can write our mark bits before ours read them."""
+        self.are_on_output = True
+        """Some are in raw or mangle OUTPUT, or that is not known."""
 
     def look(self, netfilter: Netfilter, now: Tables, config: Config) -> None:
         """Tells of what is new; `now` is what `netfilter` has just read."""
@@ -44,3 +46,9 @@ class RulesOfOthers:
                     "bits (a mask), or set `marks.mask` to others"
                 )
         self.other_variant, self.mark_writers = variant, writers
+        self.are_on_output = any(
+            rules_of_others(family.get(table, EMPTY_TABLE), "OUTPUT")
+            for found in (now, tables)
+            for family in found.values()
+            for table in ("raw", "mangle")
+        )

@@ -268,8 +268,7 @@ def routing(rules: Sequence[RoutingRule], config: Config) -> Iterator[Diagnosis]
     for reader in readers:
         yield Diagnosis(
             "ip rule", "warning", str(reader),
-            "it reads our mark bits: it routes what untracked policy was asked about, where others have "
-            "packets of this host routed again (mangle OUTPUT, DNAT)",
+            "it reads our mark bits: what untracked policy was asked about may be routed by it",
             "give that rule a mask without our bits, or set `marks.mask` to other bits",
         )  # fmt: skip
     if not readers:

@@ -198,6 +198,8 @@ class RulesetFacts:
     """Hooks where bit D cannot be trusted, because rules of others ahead of ours can write it."""
     kept: frozenset[Hook] = frozenset()
     """Hooks that keep their chain although nothing needs it any more: a verdict may be under way."""
+    keeps_mark: bool = False
+    """Packets of this host leave raw OUTPUT with the mark that they came with: no others are there."""
     open: bool = False
     """Every queue rule is replaced by RETURN (`stop: open`); what the kernel settles still holds."""
     reasons: Mapping[str, str] = field(default_factory=dict)

@@ -124,6 +124,7 @@ class Filter(TableBuilder):
             *accepted,
             self.head("filter-output"),
             *others,
+            Rule(self.has(self.marks.accept), self.accept()),
             *self.to_workload("-j RETURN"),
             # E-37: only mangle POSTROUTING sees the right out-interface.
             Rule("-m conntrack --ctstate DNAT", self._dnatted()),

@@ -15,7 +15,6 @@ from labelgate.netfilter.rules import (
     INVALID,
     PREFIX,
     UNCONFIRMED_ANSWER,
-    Jump,
     Rule,
     Rules,
     TableRules,
@@ -37,10 +36,9 @@ class Raw(TableBuilder):
     hooks: ClassVar[Mapping[str, Hook]] = {"PREROUTING": "raw-prerouting", "OUTPUT": "raw-output"}
 
     def rules(self) -> TableRules:
-        """Also the rule that keeps conntrack on, and that which is kept last in OUTPUT."""
+        """Also the rule that keeps conntrack on."""
         table = super().rules()
-        last = (*table.last, self._end()) if self._restores else table.last
-        return replace(table, chains={**table.chains, **self.chains, **conntrack_chain()}, last=last)
+        return replace(table, chains={**table.chains, **conntrack_chain()})
 
     def decided(self) -> Rules:
         """D is known here, so A says allow-notrack."""
@@ -50,39 +48,34 @@ class Raw(TableBuilder):
         )
 
     def head(self, hook: Hook) -> Rule:
-        """A packet of this host leaves raw OUTPUT with the mark that it was queued with.
+        """A packet of this host leaves raw OUTPUT with the mark that it was queued with (`keeps_mark`).
 
         One whose mark has changed the kernel looks up in its routes again, without the interface that its
         socket has forced (`IP_PKTINFO`, `IP_UNICAST_IF`): it would leave by one whose policy nobody has
-        asked. So it has bit `exempt` when it is queued, and when it leaves the table. Among the rules of
-        others bit A stands for it where the verdict was `continue`: they could leave the packet untracked.
+        asked. So it has bit `exempt` from before it is queued, and in filter OUTPUT that says "accepted" of
+        what is untracked. Rules of others could leave a packet untracked, end the table or write the mark:
+        where there are any, bit A says so, and such sockets have what they ask for only where they are bound.
         """
-        if hook != "raw-output" or not self._restores:
+        if hook != "raw-output" or not self._keeps_mark:
             return super().head(hook)
         unmarked, exempt = self.has_none(self.marks.accept), Rule("", self.only(self.marks.exempt))
-        without = self.chain("decided", self.decided())
-        allowed = self.chain("exempt", (Rule("", "-j CT --notrack"), exempt))
+        decided = self.chain("decided", self.decided())
         rules = (
-            *(Rule(f"{match} {unmarked}", f"-g {without}") for match in self._untracked_by_others()),
-            Rule(self.has(self.marks.accept), f"-g {allowed}"),
-            Rule("", self.only(self.marks.accept)),
+            *(Rule(f"{match} {unmarked}", f"-g {decided}") for match in self._untracked_by_others()),
+            Rule(self.has(self.marks.accept), "-j CT --notrack"),
+            exempt,
         )
         return Rule(self.has(self.marks.decided), f"-g {self.chain('decided-out', rules)}")
 
-    def _end(self) -> Jump:
-        """Behind the rules of others: what they have left tracked gets its mark again."""
-        tracked = Rule("-m conntrack ! --ctstate UNTRACKED", self.set(self.marks.exempt))
-        end = self.chain("OUTPUT-end", (tracked, Rule("", self.clear(self.marks.accept))))
-        return Jump("OUTPUT", end, self.has(self.marks.accept))
-
     @property
-    def _restores(self) -> bool:
-        return self.exempts_on_output and self.may_repeat("raw-output") and not self.facts.open
+    def _keeps_mark(self) -> bool:
+        may_keep = self.facts.keeps_mark and not self.facts.open and self.may_repeat("raw-output")
+        return may_keep and self.exempts_on_output
 
     def _queued(self, hook: Hook) -> Rules:
         """To the queue."""
         queue = self.queue(hook)
-        if hook != "raw-output" or not self._restores:
+        if hook != "raw-output" or not self._keeps_mark:
             return (queue,)
         return (Rule(" ".join(self._untracked_by_others("! ")), self.set(self.marks.exempt)), queue)
 
@@ -127,7 +120,7 @@ class Raw(TableBuilder):
 
     def _untracked(self, name: str, side: Literal["-i", "-o"], hook: Hook) -> Rules:
         """E-31, E-32."""
-        accepted = self.marks.accept if side == "-i" else self.marks.exempt
+        accepted = self.marks.exempt if side == "-o" and self._keeps_mark else self.marks.accept
 
         def goal(host: HostChains, _: str | None) -> str | None:
             if host.untracked is None:

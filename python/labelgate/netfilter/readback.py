@@ -109,12 +109,17 @@ def parse_save(text: str) -> dict[str, SavedTable]:
     }
 
 
+def rules_of_others(saved: SavedTable, base: str) -> tuple[str, ...]:
+    """Those of a base chain that do not lead to us."""
+    return tuple(rule for rule in saved.chains.get(base, ()) if not _INTO_OURS.search(rule))
+
+
 def placed(saved: SavedTable, rules: TableRules) -> tuple[PlacedJump, ...]:
     """The jumps where they should be, among the rules of others that are there now."""
     jumps: list[PlacedJump] = []
     for base in dict.fromkeys(jump.base for jump in (*rules.first, *rules.last)):
         first, last = ([j for j in jumps_of if j.base == base] for jumps_of in (rules.first, rules.last))
-        others = sum(not _INTO_OURS.search(rule) for rule in saved.chains.get(base, ()))
+        others = len(rules_of_others(saved, base))
         jumps += _numbered(first, 1)
         jumps += _numbered(last, 1 + len(first) + others)
     return tuple(jumps)

@@ -28,8 +28,8 @@ class RoutingRule:
 
 
 def mark_readers(rules: Iterable[RoutingRule], marks: Marks) -> tuple[RoutingRule, ...]:
-    """Rules that read bit R, which packets of this host carry where others may have them routed again."""
-    return tuple(rule for rule in rules if rule.mask & marks.exempt)
+    """Rules that read the bits which packets of this host may carry where they are routed again."""
+    return tuple(rule for rule in rules if rule.mask & (marks.accept | marks.exempt))
 
 
 def read_routing_rules() -> tuple[RoutingRule, ...]:
