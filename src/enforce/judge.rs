@@ -182,7 +182,7 @@ impl<D: Decide> Judge<'_, D> {
             hook: self.hook,
             input,
             output,
-            accepted: marks.say_accepted(self.hook, packet.mark),
+            accepted: packet.mark & marks.accept != 0,
             // Kernel rules settle every other state ahead of the queue; untracked packets are judged as new ones.
             ct: CtState::New,
             // Kernel rules lead only DNATed flows here (E-37).

@@ -31,12 +31,6 @@ impl Marks {
         Some(Self { accept, decided: mask & !(accept | reject), reject })
     }
 
-    /// Whether a packet with this mark is accepted already when it comes to this hook (E-48). Rules in filter OUTPUT
-    /// queue no such packet.
-    pub fn say_accepted(self, hook: Hook, mark: u32) -> bool {
-        hook != Hook::FilterOutput && mark & self.accept != 0
-    }
-
     /// All three.
     pub const fn mask(self) -> u32 {
         self.accept | self.decided | self.reject
@@ -105,7 +99,7 @@ impl Protocol {
         let is_raw = matches!(hook, Hook::RawPrerouting | Hook::RawOutput);
         let is_mangle = matches!(hook, Hook::ManglePrerouting | Hook::ManglePostrouting);
         let verdict = if is_raw || is_mangle { Verdict::Continue } else { Verdict::Allow };
-        let accepted = !is_raw && self.marks.say_accepted(hook, arrival);
+        let accepted = !is_raw && arrival & self.marks.accept != 0;
         self.reply(hook, verdict, accepted, may_repeat, arrival)
     }
 

@@ -208,7 +208,7 @@ fn the_table_is_asked_with_all_that_is_known() {
             hook,
             input: InterfaceId(4),
             output: InterfaceId(2),
-            accepted: hook != Hook::FilterOutput, // There another bit says so, to kernel rules.
+            accepted: true,
             ct: CtState::New,
             dnatted: hook == Hook::ManglePostrouting,
         };

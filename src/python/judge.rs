@@ -93,7 +93,7 @@ impl Judge {
             Verdict::Allow if self.hook == Hook::FilterForward => true,
             // Nothing that comes to raw may bring the mark (E-48).
             Verdict::Continue if matches!(self.hook, Hook::RawPrerouting | Hook::RawOutput) => false,
-            Verdict::Allow | Verdict::Continue => self.protocol.marks.say_accepted(self.hook, mark),
+            Verdict::Allow | Verdict::Continue => mark & self.protocol.marks.accept != 0,
         };
         let reply = self.protocol.reply(self.hook, verdict, accepted, self.may_repeat, mark);
         Ok((reply.verdict as u32, reply.mark))
@@ -114,7 +114,7 @@ impl Judge {
             hook: self.hook,
             input: InterfaceId(input),
             output: InterfaceId(output),
-            accepted: self.protocol.marks.say_accepted(self.hook, mark),
+            accepted: mark & self.protocol.marks.accept != 0,
             // As in `enforce`: kernel rules settle every other state, and lead only DNATed flows there (E-37).
             ct: CtState::New,
             dnatted: self.hook == Hook::ManglePostrouting,

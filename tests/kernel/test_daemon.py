@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -222,6 +222,15 @@ def test_a_stop_that_lets_all_pass_loses_nothing(
         assert send(world, REFUSED)
 
 
+def move_the_denial(daemon: Daemon, write: Callable[[str], None], allowed: Traffic) -> None:
+    """From hook to hook, while something arrives by each policy."""
+    allowed.wait_for_arrivals(50)
+    for number, hook in enumerate(ORDER[1:], 2):
+        write(hook)
+        assert f"generation {number} in force" in daemon.reload()
+        allowed.wait_for_arrivals(50)
+
+
 @pytest.mark.parametrize("handler", ["native", "netfilterqueue"])
 def test_what_two_policies_deny_never_passes_between_them(
     world: World, backend: str, management: Path, handler: str
@@ -239,11 +248,7 @@ def test_what_two_policies_deny_never_passes_between_them(
         Traffic(world) as allowed,
     ):
         with Traffic(world, 9400) as denied:
-            allowed.wait_for_arrivals(50)
-            for number, hook in enumerate(ORDER[1:], 2):
-                write(hook)
-                assert f"generation {number} in force" in daemon.reload()
-                allowed.wait_for_arrivals(50)
+            move_the_denial(daemon, write, allowed)
         allowed.stop()
         assert denied.sent > 300
         assert (denied.arrived, allowed.arrived) == (0, allowed.sent)
@@ -265,11 +270,7 @@ def test_what_two_policies_deny_is_never_forwarded_between_them(
     behind = (INSIDE, INSIDE_HOST)
     with Daemon(world, management, backend=backend) as daemon, Traffic(world, 9100, *behind) as allowed:
         with Traffic(world, 9400, *behind) as denied:
-            allowed.wait_for_arrivals(50)
-            for number, hook in enumerate(ORDER[1:], 2):
-                write(hook)
-                assert f"generation {number} in force" in daemon.reload()
-                allowed.wait_for_arrivals(50)
+            move_the_denial(daemon, write, allowed)
         allowed.stop()
         assert denied.sent > 300
         assert (denied.arrived, allowed.arrived) == (0, allowed.sent)

@@ -132,7 +132,10 @@ class Filter(TableBuilder):
         )
 
     def _exempt(self) -> tuple[Rules, Rules]:
-        """What untracked policy has accepted of this host's packets; behind the head, what it has not."""
+        """What untracked policy has accepted of this host's packets; behind the head, what it has not.
+
+        Also where bit A says so: raw may come to keep marks, or no longer, ahead of this table.
+        """
         if not self.exempts_on_output:
             return (), ()
         exempt = self.marks.exempt
